@@ -1,0 +1,1 @@
+"""What runs a recipe: kinds, recipes, plans, stages, reports."""

@@ -1,0 +1,85 @@
+"""The mathematics of fw: the denoiser, its training loss, and guidance, all in EDM's convention (arXiv 2206.00364).
+
+Noisy images are x = x0 + sigma * n with n ~ N(0, 1); a denoiser D(x; sigma, c) estimates E[x0 | x, c].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fw.core import kinds
+from fw.core.kinds import Attend, Guidance, Process
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 0..255 to float -1..1."""
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """float -1..1 to uint8 0..255, clamped and rounded to the nearest level."""
+    return (x.float().clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
+
+
+def per_image(values: Tensor) -> Tensor:
+    """(B,) to (B, 1, 1, 1)"""
+    return values[:, None, None, None]
+
+
+class Denoiser:
+    """A network and its process as D(x; sigma, c); counts how often it is evaluated."""
+
+    def __init__(self, network: nn.Module, process: Process, bf16: bool = False):
+        self.network = network
+        self.process = process
+        self.bf16 = bf16
+        self.sigma_min, self.sigma_max = process.sigma_range
+        self.evaluations = 0
+
+    def __call__(
+        self, x: Tensor, sigma: float, condition: Tensor | None = None, attend: Attend | None = None
+    ) -> Tensor:
+        """Denoise a batch x (B, C, H, W) that has one noise level."""
+        self.evaluations += 1
+        sigmas = x.new_full((len(x),), sigma)
+        skip, out, scale, noise = self.process.coefficients(sigmas)
+        raw = self._network(per_image(scale) * x, noise, condition, None, attend)
+        return per_image(skip) * x + per_image(out) * raw
+
+    def loss(
+        self, x0: Tensor, sigma: Tensor, noise: Tensor, condition: Tensor | None, dropped: Tensor | None
+    ) -> Tensor:
+        """The weighted squared error of F, (B,): what F should have said is (x0 - skip * x) / out (EDM eq. 8)."""
+        x = x0 + per_image(sigma) * noise
+        skip, out, scale, level = self.process.coefficients(sigma)
+        target = (x0 - per_image(skip) * x) / per_image(out)
+        raw = self._network(per_image(scale) * x, level, condition, dropped, None)
+        return self.process.weight(sigma) * (raw - target).square().mean(dim=(1, 2, 3))
+
+    def _network(self, x: Tensor, noise: Tensor, *rest: Tensor | Attend | None) -> Tensor:
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+            raw = self.network(x, noise, *rest)
+        return raw.float() if self.bf16 else raw
+
+
+@dataclass
+class Guided:
+    """D_w = good + sum_i (w_i - 1) * (good - worse_i), with the conditions of one batch bound."""
+
+    model: kinds.Denoiser
+    guidance: Sequence[Guidance]
+    condition: Tensor | None
+    sigma_min: float
+    sigma_max: float
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        good = self.model(x, sigma, self.condition)
+        result = good
+        for mode in self.guidance:
+            if mode.active(sigma):
+                result = result + (mode.scale - 1) * (good - mode.worse(self.model, x, sigma, self.condition, good))
+        return result

@@ -1,0 +1,33 @@
+"""What can go wrong, and the exit code that says whose fault it is: 1 a stage's, 2 the user's input."""
+
+from collections.abc import Sequence
+
+
+class FwError(Exception):
+    """A problem that is told to the user in one message, without a traceback."""
+
+    exit_code = 2
+
+
+class RecipeError(FwError):
+    """Everything that is wrong with a recipe, all at once."""
+
+    def __init__(self, problems: Sequence[str]):
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+class MissingFile(FwError):
+    """A data folder or weights file that a component needs is not there, or is not what it should be."""
+
+
+class StageFailed(FwError):
+    """A stage raised; what finished before it is kept."""
+
+    exit_code = 1
+
+
+class Interrupted(FwError):
+    """Ctrl-C or SIGTERM: the work so far is checkpointed."""
+
+    exit_code = 130

@@ -1,0 +1,145 @@
+"""What a stage lends to a component: a device, its randomness, a scratch folder, and loops that resume exactly.
+
+`Job.steps` is the one training loop of fw. It yields step numbers, checkpoints its state on the way and continues
+from the checkpoint after a crash. Resuming is bit-exact on CPU because nothing else is remembered: batches, noise and
+augmentations are functions of (seed, step), torch's global generator included.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from fw.core.errors import Interrupted, StageFailed
+from fw.core.randomness import generator, seed_from
+
+Item = TypeVar("Item")
+
+
+class Stateful(Protocol):
+    """A module, an optimizer, a scheduler."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Any) -> Any: ...
+
+
+class Reporter(Protocol):
+    """Who hears of progress and of logged values; nobody, unless told otherwise."""
+
+    def progress(self, label: str, done: int, total: int) -> None: ...
+
+    def metrics(self, records: Sequence[Mapping[str, float]]) -> None: ...
+
+
+class Silent:
+    """The reporter that tells nobody."""
+
+    def progress(self, label: str, done: int, total: int) -> None:
+        pass
+
+    def metrics(self, records: Sequence[Mapping[str, float]]) -> None:
+        pass
+
+
+@dataclass
+class Job:
+    """See the module's docstring. `folder` outlives a crash; what lies in it is there again on the next try."""
+
+    folder: Path
+    seed: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    reporter: Reporter = field(default_factory=Silent)
+    checkpoint_seconds: float = 20.0
+    stopping: Callable[[], bool] = lambda: False
+    _records: list[dict[str, Any]] = field(default_factory=list, repr=False)
+
+    def generator(self, *words: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+        """A generator that depends only on this job's seed and the words."""
+        return generator(self.seed, *words, device=device)
+
+    def track(self, items: Sequence[Item], label: str) -> Iterator[Item]:
+        """Iterate with a progress bar; stops between items when the run is asked to stop."""
+        for done, item in enumerate(items):
+            self._stop_if_asked()
+            yield item
+            self.reporter.progress(label, done + 1, len(items))
+
+    def steps(self, total: int, state: Mapping[str, Stateful], label: str = "train") -> Iterator[int]:
+        """Yield the steps still to do of `total`, keeping `state` in `<folder>/<label>.checkpoint`."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        start = self._restore(label, state)
+        saved = time.monotonic()
+        with torch.random.fork_rng(devices):
+            for step in range(start, total):
+                if self.stopping():
+                    self._save(label, step, state)
+                    raise Interrupted("stopped; run the same command again to continue")
+                torch.manual_seed(seed_from(self.seed, label, step))
+                yield step
+                self.reporter.progress(label, step + 1, total)
+                if time.monotonic() - saved >= self.checkpoint_seconds:
+                    self._save(label, step + 1, state)
+                    saved = time.monotonic()
+        self._save(label, total, state)
+
+    def log(self, step: int, values: Mapping[str, Tensor | float]) -> None:
+        """Record values of one step. Tensors stay on their device until the next checkpoint, so this never waits."""
+        self._records.append({"step": step, **{k: v.detach() if isinstance(v, Tensor) else v for k, v in values.items()}})
+
+    def _stop_if_asked(self) -> None:
+        if self.stopping():
+            raise Interrupted("stopped; run the same command again to continue")
+
+    def _save(self, label: str, step: int, state: Mapping[str, Stateful]) -> None:
+        """Write the log up to here, then the checkpoint: a crash in between only repeats steps, bit for bit."""
+        self._flush_log()
+        payload = {"step": step, "state": {name: part.state_dict() for name, part in state.items()}}
+        path = self.folder / f"{label}.checkpoint"
+        temporary = path.with_suffix(".writing")
+        torch.save(payload, temporary)
+        os.replace(temporary, path)
+
+    def _restore(self, label: str, state: Mapping[str, Stateful]) -> int:
+        path = self.folder / f"{label}.checkpoint"
+        if not path.exists():
+            self._trim_log(0)
+            return 0
+        payload = torch.load(path, map_location=self.device, weights_only=True)
+        for name, part in state.items():
+            part.load_state_dict(payload["state"][name])
+        self._trim_log(payload["step"])
+        return payload["step"]
+
+    @property
+    def _log_path(self) -> Path:
+        return self.folder / "log.jsonl"
+
+    def _flush_log(self) -> None:
+        """Append what was logged to log.jsonl and tell the reporter; a value that is not finite ends the stage."""
+        records = [{key: float(value) if key != "step" else value for key, value in r.items()} for r in self._records]
+        self._records = []
+        for record in records:
+            for key, value in record.items():
+                if not math.isfinite(value):
+                    raise StageFailed(f"{key} became {value} at step {record['step']}: lower the learning rate?")
+        if records:
+            with self._log_path.open("a") as file:
+                file.writelines(json.dumps(record) + "\n" for record in records)
+            self.reporter.metrics(records)
+
+    def _trim_log(self, start: int) -> None:
+        """Forget what was logged for steps that will be done again."""
+        if self._log_path.exists():
+            lines = self._log_path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < start]
+            self._log_path.write_text("".join(kept))

@@ -1,0 +1,306 @@
+"""The kinds: one small abstract class for everything that a recipe names.
+
+A component subclasses its kind, sets `name`, declares its fields and writes the abstract methods; the rest has a
+default. Capabilities (`requires`, `provides`) are plain strings:
+
+    labels        the dataset has labels
+    conditions    the model is trained with conditions
+    null          ... and with condition dropout, so that it also knows "no condition"
+    label_free    the conditions were made without any label
+    attention     the network has layers that mix tokens through `attend`
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fw.core.job import Job
+from fw.core.types import Annotation, ConditionSpec, ImageSet, Observations, Reference, Split
+from fw.registry import Component
+
+
+class Dataset(Component):
+    """Images, with labels where there are any."""
+
+    kind: ClassVar[str] = "dataset"
+
+    @abstractmethod
+    def load(self, split: Split) -> ImageSet:
+        """The split's images; `test` is never trained on. The same fields give the same images in the same order."""
+
+
+class Encoder(Component):
+    """Images in, features out: what annotators cluster and what metrics measure in."""
+
+    kind: ClassVar[str] = "encoder"
+    uses_labels: ClassVar[bool] = False
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"labels"}) if self.uses_labels else frozenset()
+
+    @abstractmethod
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """An unfitted module whose forward maps uint8 images (B, C, H, W) to float32 features (B, D).
+
+        `shape` is (C, H, W). `classes` is 0 unless the encoder declares `uses_labels`. Everything that fitting finds
+        out is in the module's state dict, because that is what is stored.
+        """
+
+    def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
+        """Train `network` on the training split, in place. Labels are absent unless `uses_labels`.
+
+        An encoder with pretrained or without weights has nothing to do here.
+        """
+
+    def quality(self, network: nn.Module, held_out: ImageSet) -> dict[str, float]:
+        """Scores of the fitted network on held-out images, for the report."""
+        return {}
+
+
+class Annotator(Component):
+    """Turns features (or labels) into one condition per image: the model's own labels."""
+
+    kind: ClassVar[str] = "annotator"
+    uses_features: ClassVar[bool] = True
+    uses_labels: ClassVar[bool] = False
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"labels"}) if self.uses_labels else frozenset()
+
+    @property
+    def provides(self) -> frozenset[str]:
+        return frozenset({"conditions"}) if self.uses_labels else frozenset({"conditions", "label_free"})
+
+    @abstractmethod
+    def annotate(self, data: Observations, job: Job) -> Annotation:
+        """Annotate the training images. Undeclared features or labels are None in `data`."""
+
+
+class Coefficients(NamedTuple):
+    """How a process wraps a raw network F into a denoiser, per sample (B,):
+
+    D(x; sigma) = skip * x + out * F(scale * x, noise)      (EDM, arXiv 2206.00364, eq. 7)
+    """
+
+    skip: Tensor
+    out: Tensor
+    scale: Tensor
+    noise: Tensor
+
+
+class Process(Component):
+    """A forward process with its prediction target: DDPM, EDM, flow matching, ... are choices of four coefficients."""
+
+    kind: ClassVar[str] = "process"
+
+    @property
+    @abstractmethod
+    def sigma_range(self) -> tuple[float, float]:
+        """The smallest and the largest noise level that training covers."""
+
+    @abstractmethod
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        """The preconditioning at noise levels sigma (B,)."""
+
+    @abstractmethod
+    def sigmas(self, uniform: Tensor) -> Tensor:
+        """Training noise levels (B,) from uniform random numbers (B,) in [0, 1): an inverse CDF."""
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """The loss weight (B,) on the squared error of F. One is each process's simple loss."""
+        return torch.ones_like(sigma)
+
+
+class Attend(Protocol):
+    """How a layer mixes tokens: the one extension point inside networks."""
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
+        """query, key, value: (B, heads, N, d); returns (B, heads, N, d). `layer` is the layer's name."""
+
+
+class Network(Protocol):
+    """What a backbone builds: F(x, noise, condition)."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        noise: Tensor,
+        condition: Tensor | None = None,
+        dropped: Tensor | None = None,
+        attend: Attend | None = None,
+    ) -> Tensor:
+        """x (B, C, H, W), noise (B,) -> (B, C, H, W).
+
+        `condition` None means the null condition; `dropped`, bool (B,), replaces single conditions by it.
+        """
+
+
+class Backbone(Component):
+    """A network architecture."""
+
+    kind: ClassVar[str] = "backbone"
+    conditions: ClassVar[frozenset[str]] = frozenset({"class", "vector"})
+    """The forms of condition that the network can take."""
+
+    @abstractmethod
+    def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:
+        """A fresh `Network` for images (C, H, W); `condition` None builds an unconditional one."""
+
+
+class Denoiser(Protocol):
+    """D(x; sigma, c), the one convention that guidance and samplers know."""
+
+    def __call__(
+        self, x: Tensor, sigma: float, condition: Tensor | None = None, attend: Attend | None = None
+    ) -> Tensor: ...
+
+
+class Guidance(Component):
+    """Names what is worse; the rule is the same for all:
+
+    D_w = good + sum_i (scale_i - 1) * (good - worse_i)
+
+    scale = 1 is off, costs no forward pass and is bit-exact. `interval` limits it to noise levels lo < sigma <= hi
+    (arXiv 2404.07724).
+    """
+
+    kind: ClassVar[str] = "guidance"
+
+    scale: float = Field(1.0, ge=0, description="guidance scale; 1 is off")
+    interval: tuple[float, float] | None = Field(None, description="noise levels (lo, hi] where it acts; null is all")
+
+    @abstractmethod
+    def worse(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+        """A worse prediction than `good` = D(x; sigma, condition), of the same shape."""
+
+    def active(self, sigma: float) -> bool:
+        inside = self.interval is None or self.interval[0] < sigma <= self.interval[1]
+        return self.scale != 1 and inside
+
+
+class Denoise(Protocol):
+    """The guided denoiser with its conditions bound, as a sampler sees it."""
+
+    sigma_min: float
+    sigma_max: float
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor: ...
+
+
+class Sampler(Component):
+    """Integrates from noise to images with any denoiser. Its schedule is its fields."""
+
+    kind: ClassVar[str] = "sampler"
+
+    @property
+    @abstractmethod
+    def nfe(self) -> int:
+        """Denoiser evaluations per sample, without guidance."""
+
+    @abstractmethod
+    def sample(self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Unit-variance noise (B, C, H, W) to samples in -1..1.
+
+        A stochastic sampler draws image i's noise from `generators[i]` (CPU), so samples do not depend on the batch.
+        """
+
+
+class Metric(Component):
+    """Compares features of samples with features of real images, in the space of an encoder.
+
+    A subclass has a field `space: Encoder`.
+    """
+
+    kind: ClassVar[str] = "metric"
+    space: Encoder
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return self.space.requires
+
+    def preflight(self) -> None:
+        self.space.preflight()
+
+    @property
+    @abstractmethod
+    def keys(self) -> Mapping[str, str]:
+        """The keys that `compare` returns, each with `lower` or `higher`: which is better."""
+
+    @abstractmethod
+    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
+        """Score features (n, D). Comparing `reference.held_out` itself gives the floor."""
+
+
+class ArmDescription(NamedTuple):
+    """An arm as a tracker shows it: its name and its flattened sections."""
+
+    name: str
+    params: Mapping[str, str]
+
+
+class RunDescription(NamedTuple):
+    """A run as a tracker opens it. `previous` is the handle that the tracker returned when the run last stopped."""
+
+    recipe: str
+    key: str
+    folder: Path
+    root: Path
+    baseline: str
+    headline: str
+    arms: Sequence[ArmDescription]
+    tags: Mapping[str, str]
+    previous: Mapping[str, Any] | None
+
+
+class TrackedRun(Protocol):
+    """An open run. `arm` None addresses the run as a whole. Every call may be repeated: nothing is logged twice."""
+
+    def series(self, arm: str | None, records: Sequence[Mapping[str, float]]) -> None:
+        """Values over steps; each record has `step`."""
+
+    def scores(self, arm: str | None, values: Mapping[str, float]) -> None:
+        """Final values."""
+
+    def files(self, arm: str | None, paths: Sequence[Path]) -> None:
+        """Files to look at."""
+
+    def model(self, arm: str, weights: Path, scores: Mapping[str, float]) -> None:
+        """The trained weights (safetensors) of an arm."""
+
+    def note(self, markdown: str) -> None:
+        """The result in words, shown on the run's page."""
+
+    def end_arm(self, arm: str, status: str) -> None:
+        """`finished`, `failed` or `killed`."""
+
+    def end(self, status: str) -> None:
+        """Likewise for the whole run."""
+
+    @property
+    def handle(self) -> dict[str, Any]:
+        """What finds this run again; JSON."""
+
+    @property
+    def hint(self) -> str:
+        """One line for the user: where to look."""
+
+
+class Tracker(Component):
+    """Where experiments are logged."""
+
+    kind: ClassVar[str] = "tracker"
+
+    @abstractmethod
+    def open(self, run: RunDescription) -> TrackedRun:
+        """Open the run, or open it again."""
+
+

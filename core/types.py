@@ -1,0 +1,99 @@
+"""What flows between components at run time.
+
+Units, once: images at every public boundary and on disk are uint8 (N, C, H, W) in 0..255; inside diffusion they are
+float in -1..1; sigma is the noise's standard deviation in that unit; features are float32 (N, D).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A split of a dataset: uint8 images (N, C, H, W), with int64 labels (N,) in 0..classes-1 where there are any."""
+
+    images: Tensor
+    labels: Tensor | None = None
+    classes: int = 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)"""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def without_labels(self) -> ImageSet:
+        return ImageSet(self.images)
+
+
+@dataclass(frozen=True)
+class ConditionSpec:
+    """The form of a condition: `class` (one of `size`) or `vector` (`size` numbers)."""
+
+    form: Literal["class", "vector"]
+    size: int
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What an annotator may see. `features` (N, D) and `labels` (N,) are there only if it declares that it uses them."""
+
+    count: int
+    features: Tensor | None = None
+    labels: Tensor | None = None
+    classes: int = 0
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One condition per training image, and a bank of conditions to draw from when sampling.
+
+    `conditions` is int64 (N,) for classes, float32 (N, D) for vectors. `bank` is the prior p(c) as a set of draws; by
+    default the training conditions themselves, i.e. the empirical frequencies (a uniform draw over clusters doubles
+    the Frechet distance, see docs/guidance.md).
+    """
+
+    spec: ConditionSpec
+    conditions: Tensor
+    bank: Tensor | None = None
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """`count` conditions from the prior; `generator` is a CPU generator."""
+        bank = self.conditions if self.bank is None else self.bank
+        return bank[torch.randint(len(bank), (count,), generator=generator)]
+
+    def save(self, path: Path) -> None:
+        tensors = {"conditions": self.conditions.contiguous()}
+        if self.bank is not None:
+            tensors["bank"] = self.bank.contiguous()
+        save_file(tensors, path, metadata={"form": self.spec.form, "size": str(self.spec.size)})
+
+    @staticmethod
+    def load(path: Path) -> Annotation:
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            meta = file.metadata()
+        tensors = load_file(path)
+        form: Literal["class", "vector"] = "class" if meta["form"] == "class" else "vector"
+        return Annotation(ConditionSpec(form, int(meta["size"])), tensors["conditions"], tensors.get("bank"))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a metric compares with: features of the training images (N, D) and of held-out real ones (M, D)."""
+
+    train: Tensor
+    held_out: Tensor

@@ -1,0 +1,1 @@
+"""Guidance modes that come with fw."""

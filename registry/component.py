@@ -1,0 +1,106 @@
+"""The one base class: fields are recipe keys, methods are behaviour, docstrings are help.
+
+A *kind* (dataset, encoder, guidance, ...) is an abstract subclass that names itself with `kind`. A field annotated
+with a kind takes a component of that kind by name: `space: Encoder` reads `pca` or `{name: pca, dims: 8}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, ValidationInfo
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+
+class Component(BaseModel):
+    """A frozen pydantic model; see the module's docstring."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    kind: ClassVar[str]
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Raise it when the same fields give other results: it enters the keys of stored work."""
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """Capabilities that the rest of the arm has to provide."""
+        return frozenset()
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """Capabilities that this component brings to its arm."""
+        return frozenset()
+
+    def preflight(self) -> None:
+        """Raise `fw.core.errors.MissingFile` if a folder or weights file that this needs is not there.
+
+        Called before a run does any work. Validating and planning do not call it.
+        """
+
+    def spec(self) -> dict[str, Any]:
+        """The component as a recipe would write it, every default included."""
+        return {"name": self.name, **self.model_dump(mode="json")}
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the results of this component: its spec and version, less what only says where files lie."""
+        return {**self.spec(), "version": self.version}
+
+    @classmethod
+    def is_kind(cls) -> bool:
+        return "kind" in cls.__dict__
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        if not cls.is_kind():
+            return handler(source)
+        return core_schema.with_info_plain_validator_function(
+            cls._resolve,
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda component: component.spec()),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        if not cls.is_kind():
+            return handler(schema)
+        from fw.registry.discovery import installed
+
+        components = installed().of_kind(cls.kind)
+        return {"anyOf": [{"enum": [c.name for c in components]}, *map(named_schema, components)]}
+
+    @classmethod
+    def _resolve(cls, value: Any, info: ValidationInfo) -> Self:
+        """Turn `kmeans` or `{name: kmeans, clusters: 30}` into the component of this kind."""
+        from fw.registry.discovery import UnknownComponent, installed
+
+        if isinstance(value, cls):
+            return value
+        fields = {"name": value} if isinstance(value, str) else value
+        if not isinstance(fields, Mapping) or not isinstance(fields.get("name"), str):
+            raise PydanticCustomError(
+                "not_a_component", "expected the name of a {kind} or a mapping with a 'name'", {"kind": cls.kind}
+            )
+        registry = (info.context or {}).get("registry") or installed()
+        try:
+            component = registry.get(cls.kind, fields["name"])
+            rest = {key: entry for key, entry in fields.items() if key != "name"}
+            return component.model_validate(rest, context=info.context)
+        except UnknownComponent as error:
+            raise PydanticCustomError("unknown_component", "{reason}", {"reason": str(error)}) from None
+        except ValidationError:
+            raise
+        except Exception as error:
+            raise PydanticCustomError(
+                "component_raised",
+                "{kind} '{name}' raised {error} while it was built",
+                {"kind": cls.kind, "name": fields["name"], "error": f"{type(error).__name__}: {error}"},
+            ) from error
+
+
+def named_schema(component: type[Component]) -> dict[str, Any]:
+    """The JSON Schema of one component as it stands in a recipe: its fields and its `name`."""
+    schema = component.model_json_schema()
+    schema["properties"] = {"name": {"const": component.name}, **schema.get("properties", {})}
+    schema["required"] = ["name", *schema.get("required", [])]
+    return schema
