@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -62,6 +61,13 @@ class Job:
     checkpoint_seconds: float = 20.0
     stopping: Callable[[], bool] = lambda: False
     _records: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    _started: float = field(default_factory=time.monotonic, repr=False)
+    _spent_before: float = field(default=0.0, repr=False)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on this job, up to the last checkpoint of earlier tries included."""
+        return self._spent_before + time.monotonic() - self._started
 
     def generator(self, *words: int | str, device: torch.device | str = "cpu") -> torch.Generator:
         """A generator that depends only on this job's seed and the words."""
@@ -94,7 +100,9 @@ class Job:
 
     def log(self, step: int, values: Mapping[str, Tensor | float]) -> None:
         """Record values of one step. Tensors stay on their device until the next checkpoint, so this never waits."""
-        self._records.append({"step": step, **{k: v.detach() if isinstance(v, Tensor) else v for k, v in values.items()}})
+        self._records.append(
+            {"step": step, **{k: v.detach() if isinstance(v, Tensor) else v for k, v in values.items()}}
+        )
 
     def _stop_if_asked(self) -> None:
         if self.stopping():
@@ -103,11 +111,15 @@ class Job:
     def _save(self, label: str, step: int, state: Mapping[str, Stateful]) -> None:
         """Write the log up to here, then the checkpoint: a crash in between only repeats steps, bit for bit."""
         self._flush_log()
-        payload = {"step": step, "state": {name: part.state_dict() for name, part in state.items()}}
+        payload = {
+            "step": step,
+            "seconds": self.seconds,
+            "state": {name: part.state_dict() for name, part in state.items()},
+        }
         path = self.folder / f"{label}.checkpoint"
         temporary = path.with_suffix(".writing")
         torch.save(payload, temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
 
     def _restore(self, label: str, state: Mapping[str, Stateful]) -> int:
         path = self.folder / f"{label}.checkpoint"
@@ -117,6 +129,7 @@ class Job:
         payload = torch.load(path, map_location=self.device, weights_only=True)
         for name, part in state.items():
             part.load_state_dict(payload["state"][name])
+        self._spent_before += payload["seconds"]
         self._trim_log(payload["step"])
         return payload["step"]
 

@@ -31,6 +31,16 @@ class Dataset(Component):
 
     kind: ClassVar[str] = "dataset"
 
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> int:
+        """How many classes the labels have; 0 where there are none."""
+
     @abstractmethod
     def load(self, split: Split) -> ImageSet:
         """The split's images; `test` is never trained on. The same fields give the same images in the same order."""
@@ -302,5 +312,3 @@ class Tracker(Component):
     @abstractmethod
     def open(self, run: RunDescription) -> TrackedRun:
         """Open the run, or open it again."""
-
-

@@ -48,7 +48,7 @@ class ConditionSpec:
 
 @dataclass(frozen=True)
 class Observations:
-    """What an annotator may see. `features` (N, D) and `labels` (N,) are there only if it declares that it uses them."""
+    """What an annotator may see: `features` (N, D) and `labels` (N,) only if it declares that it uses them."""
 
     count: int
     features: Tensor | None = None

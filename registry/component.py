@@ -1,22 +1,31 @@
 """The one base class: fields are recipe keys, methods are behaviour, docstrings are help.
 
-A *kind* (dataset, encoder, guidance, ...) is an abstract subclass that names itself with `kind`. A field annotated
-with a kind takes a component of that kind by name: `space: Encoder` reads `pca` or `{name: pca, dims: 8}`.
+A *kind* (dataset, encoder, guidance, ...) is an abstract subclass that names itself with `kind`. A field
+annotated with a kind takes a component of that kind by name: `space: Encoder` reads `pca` or
+`{name: pca, dims: 8}`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from contextvars import ContextVar
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, ValidationInfo
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 
 class Component(BaseModel):
     """A frozen pydantic model; see the module's docstring."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, ser_json_inf_nan="constants")
 
     kind: ClassVar[str]
     name: ClassVar[str]
@@ -44,7 +53,7 @@ class Component(BaseModel):
         return {"name": self.name, **self.model_dump(mode="json")}
 
     def identity(self) -> dict[str, Any]:
-        """What decides the results of this component: its spec and version, less what only says where files lie."""
+        """What decides the component's results: its spec and version, less what only says where files lie."""
         return {**self.spec(), "version": self.version}
 
     @classmethod
@@ -67,10 +76,17 @@ class Component(BaseModel):
         from fw.registry.discovery import installed
 
         components = installed().of_kind(cls.kind)
-        return {"anyOf": [{"enum": [c.name for c in components]}, *map(named_schema, components)]}
+        names = {"enum": [component.name for component in components]}
+        if cls.kind in described.get():
+            return {"anyOf": [names, {"type": "object", "properties": {"name": names}, "required": ["name"]}]}
+        token = described.set(described.get() | {cls.kind})
+        try:
+            return {"anyOf": [names, *(named_schema(component, handler) for component in components)]}
+        finally:
+            described.reset(token)
 
     @classmethod
-    def _resolve(cls, value: Any, info: ValidationInfo) -> Self:
+    def _resolve(cls, value: Any, info: ValidationInfo) -> Component:
         """Turn `kmeans` or `{name: kmeans, clusters: 30}` into the component of this kind."""
         from fw.registry.discovery import UnknownComponent, installed
 
@@ -79,7 +95,9 @@ class Component(BaseModel):
         fields = {"name": value} if isinstance(value, str) else value
         if not isinstance(fields, Mapping) or not isinstance(fields.get("name"), str):
             raise PydanticCustomError(
-                "not_a_component", "expected the name of a {kind} or a mapping with a 'name'", {"kind": cls.kind}
+                "not_a_component",
+                "expected the name of a {kind} or a mapping with a 'name'",
+                {"kind": cls.kind},
             )
         registry = (info.context or {}).get("registry") or installed()
         try:
@@ -98,9 +116,15 @@ class Component(BaseModel):
             ) from error
 
 
-def named_schema(component: type[Component]) -> dict[str, Any]:
+described: ContextVar[frozenset[str]] = ContextVar("described", default=frozenset())
+"""Kinds that the JSON Schema in the making already spells out: a component may hold another of its own kind."""
+
+
+def named_schema(component: type[Component], handler: GetJsonSchemaHandler) -> dict[str, Any]:
     """The JSON Schema of one component as it stands in a recipe: its fields and its `name`."""
-    schema = component.model_json_schema()
-    schema["properties"] = {"name": {"const": component.name}, **schema.get("properties", {})}
-    schema["required"] = ["name", *schema.get("required", [])]
-    return schema
+    schema = handler.resolve_ref_schema(handler(component.__pydantic_core_schema__))
+    return {
+        **schema,
+        "properties": {"name": {"const": component.name}, **schema.get("properties", {})},
+        "required": ["name", *schema.get("required", [])],
+    }

@@ -1,0 +1,42 @@
+# make run     run a recipe (RECIPE=recipes/x.yaml, ARGS="--set train.steps=2000")
+# make test    run the tests (ARGS="-k registry", WORKERS=8)
+#
+# Whatever is missing is set up first, in .venv, and only once.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+RECIPE ?= recipes/self_guidance.yaml
+WORKERS ?= 2
+
+READY := .venv/ready
+
+.PHONY: run test setup lint types clean
+
+run: $(READY)
+	.venv/bin/fw run $(RECIPE) $(ARGS)
+
+# One thread per worker: the tests' tensors are small, and two workers already use two cores.
+test: export OMP_NUM_THREADS := 1
+test: $(READY)
+	.venv/bin/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+setup: $(READY)
+
+lint: $(READY)
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/lint-imports --no-logo
+
+types: $(READY)
+	.venv/bin/mypy
+
+# The stored runs and .venv stay.
+clean:
+	rm -rf build dist fw.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .grimp_cache
+	find core plugins recipes registry tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "fw needs Python 3.11 or newer, and '$(PYTHON)' is not: try make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x .venv/bin/pip || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --constraint constraints.txt --editable ".[test,lint]"
+	touch $@

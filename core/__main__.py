@@ -1,0 +1,5 @@
+"""`python -m fw.core` is `fw`."""
+
+from fw.core.cli import main
+
+main()

@@ -1,0 +1,147 @@
+"""What the parent of a run does with news from its stages: progress bars for people, metrics for the tracker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from fw.core.kinds import TrackedRun
+from fw.core.plan import ArmPlan, Plan
+from fw.core.store import Store
+
+
+class Rate(ProgressColumn):
+    """Items per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "", style="progress.data.speed")
+
+
+class Board:
+    """A listener of the executor. Bars are drawn on a terminal only; elsewhere, one line per stage."""
+
+    def __init__(self, plan: Plan, store: Store, tracked: TrackedRun | None, console: Console):
+        self.plan = plan
+        self.store = store
+        self.tracked = tracked
+        self.console = console
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            Rate(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.tasks: dict[tuple[str, str], TaskID] = {}
+
+    def __enter__(self) -> Board:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def started(self, stage: str) -> None:
+        self.say(f"start  {self.title(stage)}")
+
+    def progress(self, stage: str, label: str, done: int, total: int) -> None:
+        if (stage, label) not in self.tasks:
+            self.tasks[stage, label] = self.bars.add_task(self.title(stage), total=total)
+        self.bars.update(self.tasks[stage, label], completed=done)
+
+    def metrics(self, stage: str, records: Sequence[Mapping[str, float]]) -> None:
+        """Loss curves go to every arm that the training works for, an encoder's to the run as a whole."""
+        if self.tracked is None:
+            return
+        if self.plan.stages[stage].kind == "train":
+            for arm in self.plan.users(stage):
+                self.tracked.series(arm, records)
+        else:
+            self.tracked.series(None, [named(self.plan.stages[stage].title, record) for record in records])
+
+    def waiting(self, stage: str) -> None:
+        self.say(f"wait   {self.title(stage)}: another run is at it")
+
+    def done(self, stage: str) -> None:
+        self.clear(stage)
+        self.say(f"done   {self.title(stage)} in {self.store.manifest(stage)['seconds']:.0f} s")
+        self.track(stage)
+
+    def failed(self, stage: str, reason: str) -> None:
+        self.clear(stage)
+        self.say(f"FAILED {self.title(stage)}: {reason}", style="red")
+
+    def track(self, stage: str) -> None:
+        """Tell the tracker all that a finished stage has to show; it may know some of it already."""
+        if self.tracked is None:
+            return
+        folder = self.store.path(stage)
+        if (folder / "log.jsonl").exists():
+            self.metrics(stage, [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()])
+        if (folder / "grid.png").exists():
+            for arm in self.plan.users(stage):
+                self.tracked.files(arm, [folder / "grid.png"])
+
+    def title(self, stage: str) -> str:
+        return self.plan.stages[stage].title
+
+    def clear(self, stage: str) -> None:
+        for key in [key for key in self.tasks if key[0] == stage]:
+            self.bars.remove_task(self.tasks.pop(key))
+
+    def say(self, text: str, style: str | None = None) -> None:
+        self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def named(title: str, record: Mapping[str, float]) -> dict[str, float]:
+    """Prefix a record's keys, so that several encoders do not share a curve."""
+    return {key if key == "step" else f"{title.replace(' ', '/')}/{key}": value for key, value in record.items()}
+
+
+def arm_scores(entry: Mapping[str, Any]) -> dict[str, float]:
+    """An arm's final metrics as the tracker shows them; the same keys for every arm."""
+    scores = {f"eval/{key}": score["mean"] for key, score in entry["metrics"].items()}
+    scores |= {f"std/{key}": score["std"] for key, score in entry["metrics"].items()}
+    scores |= {f"floor/{key}": score["floor"] for key, score in entry["metrics"].items()}
+    return scores | {"cost/nfe": entry["nfe"], "cost/seconds": entry["seconds"]}
+
+
+def arm_params(arm: ArmPlan, shared: Mapping[str, Any]) -> dict[str, str]:
+    """An arm's sections and the recipe's shared ones, flattened to dotted keys."""
+    flat: dict[str, str] = {}
+    sections = {section: getattr(arm.arm, section) for section in type(arm.arm).model_fields}
+    for name, value in {**shared, **sections}.items():
+        flatten(name, value, flat)
+    return flat
+
+
+def flatten(path: str, value: Any, flat: dict[str, str]) -> None:
+    if hasattr(value, "spec"):
+        value = value.spec()
+    elif hasattr(value, "model_dump"):
+        value = value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            flatten(f"{path}.{key}", entry, flat)
+    elif isinstance(value, tuple) and value and hasattr(value[0], "spec"):
+        for index, entry in enumerate(value):
+            flatten(f"{path}.{index}", entry, flat)
+    else:
+        flat[path] = str(value)

@@ -1,0 +1,146 @@
+"""What the types cannot say: capabilities, label-freeness, and comparisons that would not be fair."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from fw.core.recipe import Arm, Recipe
+from fw.registry import Component
+
+NEEDS = {
+    "labels": "a dataset with labels",
+    "conditions": "an annotator (this arm has none)",
+    "null": "condition dropout: train.cond_drop > 0",
+    "label_free": "conditions that were made without labels (an annotator and an encoder that use none)",
+    "attention": "a model with attention layers",
+}
+
+
+class Fault(NamedTuple):
+    """Something wrong, and the location of the recipe's entry to change."""
+
+    location: tuple[str | int, ...]
+    reason: str
+
+
+def faults(recipe: Recipe) -> Iterator[Fault]:
+    """Everything that makes the recipe impossible or dishonest to run."""
+    if recipe.baseline not in recipe.arms:
+        yield Fault(("baseline",), f"no arm named '{recipe.baseline}' (known: {', '.join(recipe.arms)})")
+    for key, count in Counter(key for metric in recipe.metrics for key in metric.keys).items():
+        if count > 1:
+            yield Fault(("metrics",), f"two metrics report '{key}'; take one away or change its space")
+    for index, metric in enumerate(recipe.metrics):
+        for need in sorted(metric.requires - recipe.dataset.provides):
+            yield Fault(("metrics", index), f"{metric.name} needs {NEEDS.get(need, need)}")
+    for name in recipe.arms:
+        yield from arm_faults(recipe, name)
+
+
+def arm_faults(recipe: Recipe, name: str) -> Iterator[Fault]:
+    """What one arm's components require of each other and do not get."""
+    arm = recipe.arm(name)
+    overridden = recipe.arms[name].model_fields_set
+
+    def at(section: str) -> tuple[str | int, ...]:
+        return (
+            ("arms", name, section) if section in overridden else (section,) if section == "model" else ("arms", name)
+        )
+
+    annotator = arm.annotator
+    if annotator is not None and annotator.uses_features and arm.encoder is None:
+        yield Fault(at("annotator"), f"annotator '{annotator.name}' clusters features; name an encoder")
+    available = capabilities(recipe, arm)
+    for section, component in sections(arm):
+        for need in sorted(component.requires - available):
+            yield Fault(at(section), f"{component.kind} '{component.name}' needs {NEEDS.get(need, need)}")
+
+
+def capabilities(recipe: Recipe, arm: Arm) -> frozenset[str]:
+    """What the arm's components provide together."""
+    provided = recipe.dataset.provides.union(*(component.provides for _, component in sections(arm)))
+    if arm.annotator is not None and arm.train.cond_drop > 0:
+        provided |= {"null"}
+    if (
+        arm.annotator is not None
+        and arm.annotator.uses_features
+        and arm.encoder is not None
+        and arm.encoder.uses_labels
+    ):
+        provided -= {"label_free"}
+    return provided
+
+
+def uses_encoder(arm: Arm) -> bool:
+    return arm.annotator is not None and arm.annotator.uses_features
+
+
+def sections(arm: Arm) -> Iterator[tuple[str, Component]]:
+    """The components that the arm really uses; an encoder counts only if the annotator looks at features."""
+    if arm.annotator is not None:
+        if uses_encoder(arm) and arm.encoder is not None:
+            yield "encoder", arm.encoder
+        yield "annotator", arm.annotator
+    yield "model", arm.model
+    yield "process", arm.process
+    for mode in arm.guidance:
+        yield "guidance", mode
+    yield "sampler", arm.sampler
+
+
+class Warned(NamedTuple):
+    """A comparison that may mislead."""
+
+    location: tuple[str | int, ...]
+    reason: str
+
+
+SAME_IN_ALL_ARMS: tuple[tuple[str, Callable[[Arm], Any]], ...] = (
+    ("train.steps", lambda arm: arm.train.steps),
+    ("train.batch", lambda arm: arm.train.batch),
+    ("train.precision", lambda arm: arm.train.precision),
+    ("train.ema", lambda arm: arm.train.ema),
+    ("model", lambda arm: arm.model.spec()),
+    ("process", lambda arm: arm.process.spec()),
+    ("sampler", lambda arm: arm.sampler.spec()),
+)
+
+
+def warnings(recipe: Recipe) -> Iterator[Warned]:
+    """Where the arms do not compete on equal terms, or a score flatters."""
+    baseline = recipe.arm(recipe.baseline)
+    spaces = {metric.space.name for metric in recipe.metrics}
+    for name in recipe.arms:
+        arm = recipe.arm(name)
+        for what, value in SAME_IN_ALL_ARMS:
+            if value(arm) != value(baseline):
+                yield Warned(
+                    ("arms", name),
+                    f"{what} differs from the baseline's: {value(arm)} against {value(baseline)}",
+                )
+        if uses_encoder(arm) and arm.encoder is not None and arm.encoder.name in spaces:
+            yield Warned(
+                ("metrics",),
+                f"arm {name} is conditioned by encoder '{arm.encoder.name}' and scored in its space: "
+                "such a score can rate bad images better than real ones",
+            )
+        if arm.train.warmup >= arm.train.steps:
+            yield Warned(("arms", name), f"train.warmup ({arm.train.warmup}) is not shorter than train.steps")
+    if baseline.annotator is not None:
+        yield Warned(
+            ("baseline",),
+            "the baseline is conditional; an unconditional one is a model trained without conditions",
+        )
+    if recipe.samples.seeds < 3:
+        yield Warned(
+            ("samples", "seeds"),
+            f"{recipe.samples.seeds} sampling seeds give no spread worth the name; take 3",
+        )
+    for index, metric in enumerate(recipe.metrics):
+        if metric.name == "fid" and recipe.samples.count < 50_000:
+            yield Warned(
+                ("metrics", index),
+                f"fid is defined on 50,000 samples; with {recipe.samples.count} it is biased upwards",
+            )

@@ -1,0 +1,252 @@
+"""The `fw` command. Heavy imports happen inside the commands, so that `fw --help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="fw",
+    help="Composable experiments that join self-supervised learning and diffusion.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RecipePath = Annotated[Path, typer.Argument(help="a recipe, such as recipes/self_guidance.yaml", metavar="RECIPE")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="override a key: --set train.steps=2000", metavar="KEY=VALUE"),
+]
+Out = Annotated[Path, typer.Option("--out", help="folder of the store, the runs and MLflow's database")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N")]
+DEFAULT_OUT = Path("runs")
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    set_: Sets = None,
+    arm: Annotated[list[str] | None, typer.Option("--arm", help="only this arm; may be repeated")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan and stop")] = False,
+    out: Out = DEFAULT_OUT,
+    device: Device = "auto",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="stages side by side [default: a CPU core or a GPU each]")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="CPU threads of each job [default: 1 on CPU]")] = None,
+    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="time between checkpoints")] = 20.0,
+) -> None:
+    """Run a recipe; run it again to resume. Ends with a table of the arms."""
+    from rich.console import Console
+
+    from fw.core import checks
+    from fw.core.plan import plan
+    from fw.core.recipe import load
+    from fw.core.run import Options, show
+    from fw.core.run import run as run_plan
+    from fw.core.store import Store
+
+    loaded = load(recipe, set_ or ())
+    planned = plan(loaded, arm or ())
+    console = Console(stderr=True)
+    warnings = [f"{'.'.join(map(str, warned.location))}: {warned.reason}" for warned in checks.warnings(loaded)]
+    for warning in warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if dry_run:
+        show_plan(planned, Store(out.absolute() / "store"))
+        return
+    result = run_plan(loaded, planned, Options(out, device, jobs, workers, checkpoint_seconds), warnings, console)
+    stdout = wide_console()
+    show(result, stdout)
+    folder = out / loaded.name / "latest"
+    stdout.print(f"report  {folder}/report.md\nui      fw ui --out {out}", highlight=False)
+
+
+@app.command()
+def validate(
+    recipes: Annotated[list[Path], typer.Argument(help="recipes", metavar="RECIPE...")], set_: Sets = None
+) -> None:
+    """Check recipes without running them: every fault, its line, and what would be right."""
+    from fw.core import checks
+    from fw.core.errors import RecipeError
+    from fw.core.plan import plan
+    from fw.core.recipe import load
+
+    problems: list[str] = []
+    for path in recipes:
+        try:
+            loaded = load(path, set_ or ())
+        except RecipeError as error:
+            problems += error.problems
+            continue
+        stages = plan(loaded).stages
+        print(f"{path}: fine ({len(loaded.arms)} arms, {len(stages)} stages)")
+        for warned in checks.warnings(loaded):
+            print(f"{path}: warning: {'.'.join(map(str, warned.location))}: {warned.reason}")
+    if problems:
+        raise RecipeError(problems)
+
+
+@app.command()
+def plugins(
+    name: Annotated[str | None, typer.Argument(help="a component, to see its fields")] = None,
+) -> None:
+    """List what recipes can name, where it comes from, and which plugins are broken."""
+    from fw.core.errors import FwError
+    from fw.registry import installed
+
+    registry = installed()
+    if name is not None:
+        found = [component for (_, key), component in registry.components.items() if key == name]
+        if not found:
+            raise FwError(f"no component named '{name}' (`fw plugins` lists them)")
+        for component in found:
+            describe(component)
+        return
+    for kind in registry.kinds():
+        print(kind)
+        for component in registry.of_kind(kind):
+            print(f"  {component.name:16} {summary(component):90} {registry.providers[kind, component.name].plugin}")
+    for broken in registry.broken:
+        print(f"broken: {broken.provider}: {broken.reason}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    import json
+
+    from fw.core.recipe import Recipe
+
+    print(json.dumps(Recipe.model_json_schema(), indent=1))
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes that come with fw."""
+    from importlib.resources import files
+
+    for entry in sorted(files("fw.recipes").iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".yaml"):
+            first = entry.read_text().splitlines()[0].removeprefix("# ")
+            print(f"{entry}\n    {first}")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="run folders, such as runs/self_guidance/latest")],
+) -> None:
+    """Print the tables of finished runs, from disk."""
+    from fw.core.report import read_run
+    from fw.core.run import show
+
+    for result in [read_run(path) for path in runs]:
+        if "arms" not in result:
+            from fw.core.errors import FwError
+
+            raise FwError(f"run '{result['recipe']}' was stopped before it had results; run its recipe again")
+        show(result, wide_console())
+
+
+@app.command()
+def sample(
+    run_: Annotated[Path, typer.Argument(help="a run folder, such as runs/self_guidance/latest", metavar="RUN")],
+    arm: Annotated[str, typer.Option("--arm", help="the arm to sample from")],
+    count: Annotated[int, typer.Option("-n", min=1, help="how many images")] = 64,
+    output: Annotated[Path, typer.Option("-o", help="the PNG to write")] = Path("grid.png"),
+    seed: Annotated[int, typer.Option(min=0, help="sampling seed; the report's are 0, 1, 2, ...")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Draw fresh samples from a trained arm."""
+    from fw.core.draw import draw
+
+    draw(run_, arm, count, output, seed, device)
+    print(output)
+
+
+@app.command()
+def ui(
+    out: Out = DEFAULT_OUT,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="port on this machine")] = 5000,
+) -> None:
+    """Open MLflow's page on the runs in a folder."""
+    from fw.core.ui import serve
+
+    raise typer.Exit(serve(out.absolute(), port))
+
+
+def show_plan(planned: Any, store: Any) -> None:
+    """The stages in running order, whether they are done, and each arm's network evaluations."""
+    for stage in planned.stages.values():
+        state = store.status(stage.id).state
+        print(f"{'done' if state == 'done' else 'to do':6} {stage.id:26} {stage.title}")
+    for name, arm in planned.arms.items():
+        print(f"arm {name}: {arm.nfe} network evaluations per image, trained in {arm.train}")
+
+
+def describe(component: Any) -> None:
+    """A component's docstring and fields."""
+    print(f"{component.kind} {component.name}\n")
+    print(f"  {' '.join((component.__doc__ or '').split())}\n")
+    for name, field in component.model_fields.items():
+        annotation = getattr(field.annotation, "__name__", str(field.annotation))
+        default = "required" if field.is_required() else f"default {field.default!r}"
+        print(f"  {name}: {annotation}, {default}{f'; {field.description}' if field.description else ''}")
+    print()
+
+
+def summary(component: Any) -> str:
+    lines = (component.__doc__ or "").strip().splitlines()
+    return lines[0] if lines else ""
+
+
+def wide_console() -> Any:
+    """Standard output; not folded to 80 columns when it is no terminal."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def quiet_threads() -> None:
+    """Small networks on shared cores: one OpenMP thread that does not spin, unless the user says otherwise.
+
+    Two spinning threads on two shared cores were measured 15 to 130 times slower than one. OpenMP reads this when
+    torch is imported, and worker processes inherit it.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def guarded(command: Callable[[], None]) -> int:
+    """Run the command; a problem that fw knows is one message and its exit code, not a traceback."""
+    from fw.core.errors import FwError
+
+    try:
+        command()
+    except FwError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def main() -> None:
+    """The console script."""
+    quiet_threads()
+    sys.exit(guarded(app))
+
+
+if __name__ == "__main__":
+    main()

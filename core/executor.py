@@ -1,0 +1,184 @@
+"""Run a plan's missing stages, side by side where it has several workers, most urgent first."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import connection as connections
+from typing import Any, Protocol
+
+import torch
+
+from fw.core.errors import FwError, Interrupted
+from fw.core.plan import Plan, Stage
+from fw.core.work import Listener, Settings, execute, worker
+
+
+class StageListener(Listener, Protocol):
+    """A listener that also hears how stages start and end."""
+
+    def started(self, stage: str) -> None: ...
+
+    def done(self, stage: str) -> None: ...
+
+    def failed(self, stage: str, reason: str) -> None: ...
+
+
+@dataclass
+class Outcome:
+    """What became of the stages: why some failed, and which could not be tried because of that."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    stopped: bool = False
+
+
+def devices(device: str, jobs: int) -> list[str]:
+    """One device per job: CUDA devices in turn, or the one that was asked for."""
+    if device == "cuda":
+        return [f"cuda:{number % torch.cuda.device_count()}" for number in range(jobs)]
+    return [device] * jobs
+
+
+class Queue:
+    """The stages still to do: which can start, and which never will."""
+
+    def __init__(self, plan: Plan, finished: Iterable[str]):
+        self.finished = set(finished)
+        self.pending = sorted(
+            (stage for stage in plan.stages.values() if stage.id not in self.finished),
+            key=lambda stage: -plan.priority(stage.id),
+        )
+
+    def take(self) -> Stage | None:
+        """The most urgent stage whose inputs are all finished."""
+        for stage in self.pending:
+            if self.finished.issuperset(stage.inputs.values()):
+                self.pending.remove(stage)
+                return stage
+        return None
+
+    def drop_dependents(self, failed: str) -> list[str]:
+        """Forget the stages that needed a failed one; the others go on."""
+        dropped: list[str] = []
+        for stage in [stage for stage in self.pending if failed in stage.inputs.values()]:
+            if stage in self.pending:
+                self.pending.remove(stage)
+                dropped += [stage.id, *self.drop_dependents(stage.id)]
+        return dropped
+
+
+def run_here(
+    plan: Plan,
+    finished: Iterable[str],
+    settings: Settings,
+    listener: StageListener,
+    stopping: Callable[[], bool],
+) -> Outcome:
+    """One stage after the other in this process."""
+    queue, outcome = Queue(plan, finished), Outcome()
+    torch.set_num_threads(settings.threads)
+    while (stage := queue.take()) is not None:
+        listener.started(stage.id)
+        try:
+            execute(stage, settings, listener, stopping)
+        except Interrupted:
+            outcome.stopped = True
+            break
+        except FwError as error:
+            outcome.failed[stage.id] = str(error)
+            outcome.skipped += queue.drop_dependents(stage.id)
+            listener.failed(stage.id, str(error))
+        else:
+            queue.finished.add(stage.id)
+            listener.done(stage.id)
+    return outcome
+
+
+@dataclass
+class Seat:
+    """A worker process, its end of the pipe, and the stage it is at."""
+
+    process: Any
+    connection: connections.Connection
+    stage: Stage | None = None
+
+
+def run_in_workers(
+    plan: Plan,
+    finished: Iterable[str],
+    settings: Sequence[Settings],
+    listener: StageListener,
+    stopping: Callable[[], bool],
+) -> Outcome:
+    """Independent stages side by side, one worker process per entry of `settings`."""
+    queue, outcome = Queue(plan, finished), Outcome()
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    seats = [new_seat(context, each, stop) for each in settings]
+    try:
+        while True:
+            if stopping() and not stop.is_set():
+                stop.set()
+                queue.pending.clear()
+                outcome.stopped = True
+            for seat in seats:
+                if seat.stage is None and seat.process.is_alive() and (stage := queue.take()) is not None:
+                    seat.stage = stage
+                    listener.started(stage.id)
+                    seat.connection.send(stage)
+            busy = [seat for seat in seats if seat.stage is not None]
+            if not busy:
+                return outcome
+            for ready in connections.wait([seat.connection for seat in busy], timeout=0.2):
+                hear(next(seat for seat in busy if seat.connection is ready), queue, outcome, listener)
+    finally:
+        for seat in seats:
+            seat.process.terminate()
+        for seat in seats:
+            seat.process.join()
+
+
+def new_seat(context: Any, settings: Settings, stop: Any) -> Seat:
+    ours, theirs = context.Pipe()
+    process = context.Process(target=worker, args=(theirs, settings, stop), daemon=True)
+    process.start()
+    theirs.close()
+    return Seat(process, ours)
+
+
+def hear(seat: Seat, queue: Queue, outcome: Outcome, listener: StageListener) -> None:
+    """Take in one message of a worker."""
+    assert seat.stage is not None
+    stage = seat.stage
+    try:
+        kind, name, *rest = seat.connection.recv()
+    except (EOFError, ConnectionResetError):
+        seat.process.join()
+        seat.stage = None
+        fail(
+            stage.id,
+            f"its worker process died with exit code {seat.process.exitcode}",
+            queue,
+            outcome,
+            listener,
+        )
+        return
+    if kind in ("progress", "metrics", "waiting"):
+        getattr(listener, kind)(name, *rest)
+        return
+    seat.stage = None
+    if kind == "done":
+        queue.finished.add(name)
+        listener.done(name)
+    elif kind == "stopped":
+        outcome.stopped = True
+    else:
+        fail(name, rest[0], queue, outcome, listener)
+
+
+def fail(stage: str, reason: str, queue: Queue, outcome: Outcome, listener: StageListener) -> None:
+    outcome.failed[stage] = reason
+    outcome.skipped += queue.drop_dependents(stage)
+    listener.failed(stage, reason)

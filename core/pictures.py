@@ -1,0 +1,62 @@
+"""Pictures to look at: grids of samples, and the figure that sets the arms side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+GRID_PIXELS = 512
+"""Small images are enlarged, without smoothing, until the grid is about this wide."""
+
+GREY, BLUE = "#8c8c8c", "#3b6fb6"
+
+
+def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:
+    """Write uint8 images (N, C, H, W) as one PNG, `columns` in a row."""
+    from PIL import Image
+
+    rows = -(-len(images) // columns)
+    _, channels, height, width = images.shape
+    sheet = torch.zeros(rows * columns, channels, height, width, dtype=torch.uint8)
+    sheet[: len(images)] = images
+    tiled = sheet.view(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)  # (rows, H, columns, W, C)
+    array = tiled.reshape(rows * height, columns * width, channels).numpy()
+    picture = Image.fromarray(array.squeeze(-1) if channels == 1 else array)
+    enlarge = max(1, GRID_PIXELS // (columns * width))
+    picture.resize((picture.width * enlarge, picture.height * enlarge), Image.Resampling.NEAREST).save(path)
+
+
+def save_arms_figure(arms: Mapping[str, Mapping[str, Any]], keys: Sequence[str], baseline: str, path: Path) -> None:
+    """Bars of each key, one per arm: mean, standard deviation over sampling seeds, every value, and the floor."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    names = list(arms)
+    figure, axes = plt.subplots(
+        1,
+        len(keys),
+        figsize=(3.6 * len(keys), 0.42 * len(names) + 1.2),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, key in zip(axes[0], keys, strict=True):
+        for row, name in enumerate(names):
+            score = arms[name]["metrics"][key]
+            axis.barh(row, score["mean"], xerr=score["std"], color=GREY if name == baseline else BLUE, alpha=0.85)
+            axis.plot(score["values"], [row] * len(score["values"]), ".", color="black", markersize=4)
+            axis.axvline(score["floor"], color="black", linestyle=":", linewidth=1)
+        axis.set_title(key, fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_xlim(left=0)
+    axes[0][0].set_yticks(range(len(names)), names)
+    axes[0][0].invert_yaxis()
+    figure.supxlabel("mean ± std over sampling seeds; dots: each seed; dotted: real held-out images", fontsize=8)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

@@ -1,0 +1,194 @@
+"""A recipe as a graph of content-addressed stages; arms that agree on a stage share it.
+
+    encode -> annotate -> train -> sample -> evaluate
+
+A stage's key is the sha256 of the canonical JSON of everything that decides its product: the components' identities,
+its inputs' keys, the seed and the stage's version. How it is run (device, jobs, folders) is not in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fw.core.errors import FwError
+from fw.core.kinds import Encoder
+from fw.core.recipe import Arm, Recipe
+
+VERSIONS = {"encode": 1, "annotate": 1, "train": 1, "sample": 1, "evaluate": 1}
+"""Raise a stage's number when its code gives other results for the same components."""
+
+EVALUATOR_SEED = 0
+"""Evaluators have their own seed, so that runs with other seeds are scored by the same ruler."""
+
+COSTS = {"encode": 4, "annotate": 1, "train": 10, "sample": 4, "evaluate": 1}
+"""Rough relative costs, for choosing what to start first."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One unit of stored work. `needs` are the components and settings it runs with, `inputs` the stages it reads."""
+
+    kind: str
+    key: str
+    title: str
+    payload: Mapping[str, Any]
+    needs: Mapping[str, Any]
+    inputs: Mapping[str, str]
+
+    @property
+    def id(self) -> str:
+        return f"{self.kind}-{self.key}"
+
+
+@dataclass
+class ArmPlan:
+    """The ids of one arm's stages; `encode` and `annotate` are None where the arm has none."""
+
+    arm: Arm
+    encode: str | None
+    annotate: str | None
+    train: str
+    sample: str
+    evaluate: list[str]
+    nfe: int
+
+    def stages(self) -> list[str]:
+        chain = [self.encode, self.annotate, self.train, self.sample, *self.evaluate]
+        return [stage for stage in chain if stage is not None]
+
+
+@dataclass
+class Plan:
+    """All stages in an order in which they can run, and which of them each arm uses."""
+
+    stages: dict[str, Stage] = field(default_factory=dict)
+    arms: dict[str, ArmPlan] = field(default_factory=dict)
+
+    def users(self, stage: str) -> list[str]:
+        """The arms that a stage works for."""
+        return [name for name, arm in self.arms.items() if stage in self.needed(arm)]
+
+    def needed(self, arm: ArmPlan) -> set[str]:
+        """An arm's stages and, through their inputs, the feature spaces it is scored in."""
+        inputs = {source for stage in arm.stages() for source in self.stages[stage].inputs.values()}
+        return inputs.union(arm.stages())
+
+    def priority(self, stage: str) -> int:
+        """The cost of the longest chain of work that waits for this stage, itself included."""
+        after = [other.id for other in self.stages.values() if stage in other.inputs.values()]
+        return COSTS[self.stages[stage].kind] + max(map(self.priority, after), default=0)
+
+
+def plan(recipe: Recipe, arms: Sequence[str] = ()) -> Plan:
+    """The plan of the named arms, of all if none is named."""
+    for name in arms:
+        if name not in recipe.arms:
+            raise FwError(f"--arm {name}: no such arm in recipe '{recipe.name}' (known: {', '.join(recipe.arms)})")
+    result = Plan()
+    for name in arms or recipe.arms:
+        result.arms[name] = plan_arm(result, recipe, name)
+    return result
+
+
+def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
+    """Add the stages of one arm, sharing those that are there."""
+    arm = recipe.arm(name)
+    data = {"dataset": recipe.dataset}
+    seed = {"seed": recipe.seed}
+    encode = annotate = None
+    if arm.annotator is not None:
+        if arm.annotator.uses_features and arm.encoder is not None:
+            encode = add_encode(result, recipe, arm.encoder, recipe.seed)
+        annotate = add(
+            result,
+            "annotate",
+            arm.annotator.name,
+            needs={**data, "annotator": arm.annotator, **seed},
+            inputs={"encode": encode} if encode else {},
+        )
+    conditions = {"annotate": annotate} if annotate else {}
+    train = add(
+        result,
+        "train",
+        conditions_title(arm),
+        needs={**data, "model": arm.model, "process": arm.process, "train": arm.train, **seed},
+        inputs=conditions,
+    )
+    sample = add(
+        result,
+        "sample",
+        name,
+        needs={
+            **data,
+            "model": arm.model,
+            "process": arm.process,
+            "guidance": arm.guidance,
+            "sampler": arm.sampler,
+            "samples": recipe.samples,
+            "precision": arm.train.precision,
+            **seed,
+        },
+        inputs={"train": train, **conditions},
+    )
+    evaluate = [
+        add(
+            result,
+            "evaluate",
+            f"{name}, {metric.name} in {metric.space.name} space",
+            needs={**data, "metric": metric},
+            inputs={"sample": sample, "space": add_encode(result, recipe, metric.space, EVALUATOR_SEED)},
+        )
+        for metric in recipe.metrics
+    ]
+    nfe = arm.sampler.nfe * (1 + sum(mode.scale != 1 for mode in arm.guidance))
+    return ArmPlan(arm, encode, annotate, train, sample, evaluate, nfe)
+
+
+def conditions_title(arm: Arm) -> str:
+    if arm.annotator is None:
+        return f"{arm.model.name}, no conditions"
+    source = f" of {arm.encoder.name}" if arm.annotator.uses_features and arm.encoder else ""
+    return f"{arm.model.name}, {arm.annotator.name}{source}"
+
+
+def add_encode(result: Plan, recipe: Recipe, encoder: Encoder, seed: int) -> str:
+    return add(result, "encode", encoder.name, {"dataset": recipe.dataset, "encoder": encoder, "seed": seed}, {})
+
+
+def add(result: Plan, kind: str, title: str, needs: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """Add a stage unless it is there already; returns its id."""
+    payload = {
+        "stage": kind,
+        "version": VERSIONS[kind],
+        **{role: identity(value) for role, value in needs.items()},
+        "inputs": dict(inputs),
+    }
+    stage = Stage(kind, digest(payload), f"{kind} {title}", payload, needs, inputs)
+    return result.stages.setdefault(stage.id, stage).id
+
+
+def identity(value: Any) -> Any:
+    """What of a need enters the key, as JSON."""
+    if hasattr(value, "identity"):
+        return value.identity()
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if isinstance(value, tuple):
+        return [identity(entry) for entry in value]
+    return value
+
+
+def digest(payload: Mapping[str, Any]) -> str:
+    """The first 16 hex digits of the sha256 of canonical JSON: sorted keys, no spaces, no NaN."""
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def components(stage: Stage) -> Iterator[Any]:
+    """The components that a stage runs with."""
+    for value in stage.needs.values():
+        yield from value if isinstance(value, tuple) else (value,)

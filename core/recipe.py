@@ -1,0 +1,187 @@
+"""A recipe: defaults and arms. An arm replaces whole sections; nothing is deep-merged, inherited or interpolated."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from fw.core.errors import RecipeError
+from fw.core.kinds import Annotator, Backbone, Dataset, Encoder, Guidance, Metric, Process, Sampler, Tracker
+from fw.core.source import Source, read
+from fw.registry import Component, Registry, installed
+
+ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
+
+
+class Section(BaseModel):
+    """A part of a recipe that is not a component."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Train(Section):
+    """How a denoiser is trained: AdamW, linear warm-up, cosine decay to 5 %, EMA weights for sampling."""
+
+    steps: int = Field(1000, ge=1, description="optimizer steps")
+    batch: int = Field(64, ge=1, description="images per step")
+    lr: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
+    warmup: int = Field(100, ge=0, description="steps of linear warm-up")
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0, description="gradient norm is clipped to this")
+    ema: float = Field(0.99, ge=0, lt=1, description="decay of the averaged weights; ramps up as (1+n)/(10+n)")
+    cond_drop: float = Field(0.1, ge=0, lt=1, description="share of conditions replaced by the null condition")
+    flip: bool = Field(False, description="mirror images left to right at random; wrong for digits")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 runs the network under autocast")
+
+
+class Samples(Section):
+    """What is sampled from each arm; equal in all arms, noise included."""
+
+    count: int = Field(1000, ge=2, description="images per sampling seed")
+    seeds: int = Field(3, ge=1, description="sampling seeds; scores are mean and standard deviation over them")
+
+
+def as_list(value: Any) -> Any:
+    """A single entry stands for a list of one; null for none."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, str | Mapping | Component) else value
+
+
+GuidanceList = Annotated[tuple[Guidance, ...], BeforeValidator(as_list)]
+MetricList = Annotated[tuple[Metric, ...], BeforeValidator(as_list), Field(min_length=1)]
+
+
+class Override(Section):
+    """What one arm does differently. A section that is absent is the recipe's; `null` takes it away."""
+
+    encoder: Encoder | None = None
+    annotator: Annotator | None = None
+    model: Backbone | None = None
+    process: Process | None = None
+    train: Train | None = None
+    guidance: GuidanceList = ()
+    sampler: Sampler | None = None
+
+
+class Arm(Section):
+    """One row of the comparison, every section in place."""
+
+    encoder: Encoder | None
+    annotator: Annotator | None
+    model: Backbone
+    process: Process
+    train: Train
+    guidance: tuple[Guidance, ...]
+    sampler: Sampler
+
+
+class Recipe(Section):
+    """See the module's docstring; docs/recipes.md goes through it key by key."""
+
+    fw: Literal[1] = Field(description="version of the recipe format")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_\-]*$", description="names the run folder and the MLflow experiment")
+    seed: int = Field(0, ge=0, description="decides everything that is random, except the evaluators")
+    dataset: Dataset
+    encoder: Encoder | None = None
+    annotator: Annotator | None = None
+    model: Backbone
+    process: Process
+    train: Train = Train()
+    guidance: GuidanceList = ()
+    sampler: Sampler
+    samples: Samples = Samples()
+    metrics: MetricList
+    tracker: Tracker | None = None
+    baseline: ArmName = Field(description="the arm that the others are compared with")
+    arms: dict[ArmName, Override] = Field(min_length=1)
+
+    def arm(self, name: str) -> Arm:
+        """The named arm with the recipe's sections filled in."""
+        override = self.arms[name]
+        chosen = {
+            section: getattr(override if section in override.model_fields_set else self, section)
+            for section in Arm.model_fields
+        }
+        return Arm.model_construct(**chosen)
+
+    def to_yaml(self) -> str:
+        """The resolved recipe: every default written out, every arm in the form that `load` reads."""
+        data = self.model_dump(mode="json", exclude={"arms"})
+        data["arms"] = {
+            name: override.model_dump(mode="json", include=override.model_fields_set)
+            for name, override in self.arms.items()
+        }
+        return yaml.safe_dump(data, sort_keys=False, width=100)
+
+
+def load(path: Path, assignments: Sequence[str] = (), registry: Registry | None = None) -> Recipe:
+    """Read, override and validate a recipe file; RecipeError names every fault with its line."""
+    source = read(path)
+    source.set(assignments)
+    return validate(source, registry or installed())
+
+
+def validate(source: Source, registry: Registry) -> Recipe:
+    """Turn a source into a recipe, or raise RecipeError with all problems at once."""
+    from fw.core.checks import faults
+
+    try:
+        recipe = Recipe.model_validate(source.data, context={"registry": registry})
+    except ValidationError as error:
+        problems = [explain(dict(problem), source, registry) for problem in error.errors(include_url=False)]
+        raise RecipeError(list(dict.fromkeys(problems))) from None
+    found = [
+        f"{source.where(fault.location)}: {source.path(fault.location)}: {fault.reason}" for fault in faults(recipe)
+    ]
+    if found:
+        raise RecipeError(found)
+    return recipe
+
+
+def explain(problem: dict[str, Any], source: Source, registry: Registry) -> str:
+    """One pydantic error as `file:line: path: reason`."""
+    location = problem["loc"]
+    if location and location[-1] == "[key]":
+        location = location[:-1]
+    reason = problem["msg"]
+    if problem["type"] == "extra_forbidden":
+        known = known_keys(location[:-1], source.data, registry)
+        near = difflib.get_close_matches(str(location[-1]), known, n=1)
+        suggestion = f"; did you mean '{near[0]}'?" if near else ""
+        reason = f"unknown key{suggestion} (known: {', '.join(known)})"
+    elif problem["type"] == "missing":
+        reason = "this key is required"
+    elif problem["type"] != "unknown_component" and isinstance(problem["input"], str | int | float | bool):
+        reason = f"{reason[0].lower()}{reason[1:]} (it is {problem['input']!r})"
+    return f"{source.where(location)}: {source.path(location)}: {reason}"
+
+
+def known_keys(location: Sequence[str | int], data: Any, registry: Registry) -> list[str]:
+    """The keys that may stand at a location of the raw data; entries of lists and of `arms` keep their model."""
+    model: type[BaseModel] | None = Recipe
+    for part in location:
+        if isinstance(data, Mapping | list):
+            with contextlib.suppress(LookupError, TypeError):
+                data = data[part]  # type: ignore[index]
+        if model is not None and part in model.model_fields:
+            model = field_model(model.model_fields[str(part)].annotation)
+        if model is not None and issubclass(model, Component) and model.is_kind() and isinstance(data, Mapping):
+            model = registry.components.get((model.kind, str(data.get("name"))))
+    if model is None:
+        return []
+    named = ["name"] if issubclass(model, Component) else []
+    return named + list(model.model_fields)
+
+
+def field_model(annotation: Any) -> type[BaseModel] | None:
+    """The model inside `Model`, `Model | None`, `tuple[Model, ...]` or `dict[str, Model]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for inner in get_args(annotation) if (model := field_model(inner))), None)

@@ -1,0 +1,204 @@
+"""What a run found: run.json, a table, a figure and a page of Markdown, always rebuilt from the store."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fw.core.errors import FwError
+from fw.core.plan import ArmPlan, Plan, components
+from fw.core.recipe import Recipe
+from fw.core.store import Store
+
+RUN_FILE = "run.json"
+PACKAGES = (
+    "fw",
+    "torch",
+    "diffusers",
+    "lightly",
+    "faiss-cpu",
+    "scikit-learn",
+    "torchmetrics",
+    "torch-fidelity",
+    "mlflow",
+)
+
+
+def collect(recipe: Recipe, plan: Plan, store: Store, failed: Mapping[str, str]) -> dict[str, Any]:
+    """Everything that run.json says, from the finished stages in the store."""
+    return {
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "baseline": recipe.baseline,
+        "headline": headline(recipe),
+        "samples": recipe.samples.model_dump(),
+        "better": {key: better for metric in recipe.metrics for key, better in metric.keys.items()},
+        "arms": {name: collect_arm(plan, arm, store, failed) for name, arm in plan.arms.items()},
+        "evaluators": evaluators(plan, store),
+        "versions": versions(),
+        "environment": environment(plan, store),
+    }
+
+
+def headline(recipe: Recipe) -> str:
+    """The key that the comparison is about: the first one of the first metric."""
+    return next(iter(recipe.metrics[0].keys))
+
+
+def collect_arm(plan: Plan, arm: ArmPlan, store: Store, failed: Mapping[str, str]) -> dict[str, Any]:
+    """One arm's entry; scores appear as soon as their stages are finished."""
+    own = arm.stages()
+    finished = [stage for stage in own if store.path(stage).exists()]
+    broken = [stage for stage in plan.needed(arm) if stage in failed]
+    metrics: dict[str, Any] = {}
+    for stage in arm.evaluate:
+        if stage in finished:
+            result = json.loads((store.path(stage) / "scores.json").read_text())
+            metrics |= {key: summary(values, result["floor"][key]) for key, values in result["scores"].items()}
+    entry: dict[str, Any] = {
+        "status": "finished" if len(finished) == len(own) else "failed" if broken else "pending",
+        "metrics": metrics,
+        "nfe": arm.nfe,
+        "seconds": round(sum(store.manifest(stage)["seconds"] for stage in finished), 1),
+        "train_key": arm.train,
+        "sample_key": arm.sample,
+    }
+    if arm.sample in finished:
+        entry["nfe"] = json.loads((store.path(arm.sample) / "info.json").read_text())["nfe"]
+    if arm.annotate in finished and arm.annotate is not None:
+        entry["annotation"] = json.loads((store.path(arm.annotate) / "quality.json").read_text())
+    if broken:
+        entry["error"] = failed[broken[0]]
+    return entry
+
+
+def summary(values: Sequence[float], floor: float) -> dict[str, Any]:
+    """Mean and standard deviation (ddof 1) over the sampling seeds."""
+    std = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.fmean(values), "std": std, "values": list(values), "floor": floor}
+
+
+def evaluators(plan: Plan, store: Store) -> dict[str, Any]:
+    """How good the feature spaces are in which arms are scored, by encoder."""
+    spaces = {source for stage in plan.stages.values() for role, source in stage.inputs.items() if role == "space"}
+    found = {}
+    for stage in sorted(spaces):
+        file = store.path(stage) / "quality.json"
+        if file.exists():
+            found[plan.stages[stage].needs["encoder"].name] = json.loads(file.read_text())
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides results, as far as it is installed."""
+    return {name: version for name in PACKAGES if (version := version_of(name))}
+
+
+def version_of(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def environment(plan: Plan, store: Store) -> dict[str, Any]:
+    finished = [stage for stage in plan.stages if store.path(stage).exists()]
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "devices": sorted({store.manifest(stage)["device"] for stage in finished}),
+        "plugins": sorted({provider_of(c) for stage in plan.stages.values() for c in components(stage)} - {""}),
+    }
+
+
+def provider_of(component: Any) -> str:
+    """The plugin that a component came from; nothing for a plain setting."""
+    from fw.registry import Component, installed
+
+    if not isinstance(component, Component):
+        return ""
+    return str(installed().providers.get((component.kind, component.name), "unregistered"))
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """The run.json in a run's folder (or the file itself), or FwError."""
+    file = path / RUN_FILE if path.is_dir() else path
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError):
+        raise FwError(
+            f"{path}: no readable {RUN_FILE} there; name a run's folder, such as runs/<recipe>/latest"
+        ) from None
+
+
+def rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
+    """The table: a header, one row per arm, and the floor as the last row."""
+    keys = list(result["better"])
+    arrows = {"lower": "↓", "higher": "↑"}
+    yield ["arm", *(f"{key} {arrows[result['better'][key]]}" for key in keys), "NFE", "seconds"]
+    floor: dict[str, float] = {}
+    for name, arm in result["arms"].items():
+        cells = []
+        for key in keys:
+            score = arm["metrics"].get(key)
+            cells.append(f"{score['mean']:.3f} ± {score['std']:.3f}" if score else arm["status"])
+            if score:
+                floor[key] = score["floor"]
+        yield [name, *cells, str(arm["nfe"]), f"{arm['seconds']:.0f}"]
+    yield ["real held-out", *(f"{floor[key]:.3f}" if key in floor else "" for key in keys), "", ""]
+
+
+def markdown_table(result: Mapping[str, Any]) -> str:
+    header, *body = rows(result)
+    lines = [" | ".join(header), " | ".join(["---"] + ["---:"] * (len(header) - 1))]
+    return "\n".join(f"| {line} |" for line in lines + [" | ".join(row) for row in body])
+
+
+def verdict(result: Mapping[str, Any]) -> str:
+    """The comparison in one sentence: the best arm's headline score against the baseline's."""
+    key, baseline = result["headline"], result["baseline"]
+    scored = {name: arm["metrics"][key]["mean"] for name, arm in result["arms"].items() if key in arm["metrics"]}
+    if baseline not in scored or len(scored) < 2:
+        return f"{key}: not enough finished arms to compare."
+    choose = min if result["better"][key] == "lower" else max
+    best = choose((name for name in scored if name != baseline), key=lambda name: scored[name])
+    ratio = scored[best] / scored[baseline] if scored[baseline] else float("nan")
+    return f"{key}: {best} {scored[best]:.3f} against {baseline} {scored[baseline]:.3f} (x {ratio:.2f})."
+
+
+def markdown(result: Mapping[str, Any], warnings: Sequence[str]) -> str:
+    """report.md"""
+    samples = result["samples"]
+    parts = [
+        f"# {result['recipe']}, seed {result['seed']}",
+        verdict(result),
+        markdown_table(result),
+        f"Mean ± standard deviation over {samples['seeds']} sampling seeds of {samples['count']} images each, one "
+        "training seed. `real held-out` scores real images that no model was trained on in the place of samples: "
+        "the floor. NFE: network evaluations per image. seconds: all stages that the arm needs, as if it ran alone.",
+        "![arms](arms.png)",
+    ]
+    if result["evaluators"]:
+        said = (
+            f"{n}: " + ", ".join(f"{k} {v:.3f}" for k, v in q.items()) for n, q in result["evaluators"].items() if q
+        )
+        parts.append("Evaluators: " + "; ".join(said) + ". They may use labels; the label-free arms do not.")
+    annotated = {name: arm["annotation"] for name, arm in result["arms"].items() if arm.get("annotation")}
+    if annotated:
+        parts.append("## Annotations\n\nHow the conditions agree with the true labels, which only score them.")
+        keys = list(dict.fromkeys(key for quality in annotated.values() for key in quality))
+        table = ["| arm | " + " | ".join(keys) + " |", "|---|" + "---:|" * len(keys)]
+        for name, quality in annotated.items():
+            table.append(f"| {name} | " + " | ".join(f"{quality[k]:.3f}" if k in quality else "" for k in keys) + " |")
+        parts.append("\n".join(table))
+    if warnings:
+        parts.append("## Warnings\n\n" + "\n".join(f"* {warning}" for warning in warnings))
+    parts.append("## Samples\n\n" + "\n\n".join(f"{name}\n\n![{name}](samples-{name}.png)" for name in result["arms"]))
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,258 @@
+"""`fw run`: plan, check, do what is missing, log it, report it. Running the same command again continues."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from fw.core import report
+from fw.core.board import Board, arm_params, arm_scores
+from fw.core.errors import FwError, Interrupted, StageFailed
+from fw.core.executor import Outcome, devices, run_here, run_in_workers
+from fw.core.kinds import ArmDescription, RunDescription, TrackedRun
+from fw.core.pictures import save_arms_figure
+from fw.core.plan import Plan, components
+from fw.core.recipe import Recipe
+from fw.core.store import Store
+from fw.core.work import Settings
+
+FIGURE_KEYS = 4
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run. None of it changes a stage's key."""
+
+    out: Path
+    device: str = "auto"
+    jobs: int | None = None
+    threads: int | None = None
+    checkpoint_seconds: float = 20.0
+
+
+def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], console: Console) -> dict[str, Any]:
+    """Run a plan and return what run.json says. Raises StageFailed or Interrupted after everything is tidied up."""
+    store = Store(options.out.absolute() / "store")
+    store.create()
+    finished = check_store(plan, store, console)
+    preflight(recipe, plan, finished)
+    settings = settings_for(plan, finished, options, store)
+    folder = run_folder(recipe, options.out.absolute())
+    previous = previous_run(folder)
+    (folder / "recipe.resolved.yaml").write_text(recipe.to_yaml())
+    tracked = open_tracker(recipe, plan, options, folder, previous)
+    ended = "killed"
+    try:
+        with Board(plan, store, tracked, console) as board, asked_to_stop() as stopping:
+            for stage in finished:
+                board.track(stage)
+            outcome = start(plan, finished, settings, board, stopping)
+        result = conclude(recipe, plan, store, folder, tracked, outcome, warnings)
+        ended = "killed" if outcome.stopped else "failed" if outcome.failed else "finished"
+    finally:
+        if tracked is not None:
+            tracked.end(ended)
+    if outcome.stopped:
+        raise Interrupted("stopped; everything finished is kept, and the same command continues from here")
+    if outcome.failed:
+        raise StageFailed(failure(plan, outcome))
+    return result
+
+
+def check_store(plan: Plan, store: Store, console: Console) -> list[str]:
+    """The plan's stages that are finished and sound; corrupted ones are discarded, aloud."""
+    finished = []
+    for stage in plan.stages.values():
+        status = store.status(stage.id)
+        if status.state == "done":
+            finished.append(stage.id)
+        elif status.state == "corrupted":
+            store.discard(stage.id)
+            console.print(f"{stage.title}: corrupted in the store, {status.reason}; doing it again", style="yellow")
+    return finished
+
+
+def preflight(recipe: Recipe, plan: Plan, finished: Sequence[str]) -> None:
+    """Let every component that still has work look for its files, before anything is computed."""
+    problems = {}
+    for stage in plan.stages.values():
+        if stage.id not in finished:
+            for component in components(stage):
+                if hasattr(component, "preflight"):
+                    try:
+                        component.preflight()
+                    except FwError as error:
+                        problems[str(error)] = True
+    if problems:
+        raise FwError("\n".join(problems))
+
+
+def settings_for(plan: Plan, finished: Sequence[str], options: Options, store: Store) -> list[Settings]:
+    """One entry per job. On CPU: a job per core with one thread each; on CUDA: a job per device."""
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise FwError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
+    cores = available_cores()
+    width = len(plan.stages) - len(finished)
+    jobs = options.jobs or min(cores if device == "cpu" else torch.cuda.device_count(), 8)
+    jobs = max(1, min(jobs, width))
+    threads = options.threads or (1 if device == "cpu" else max(1, cores // jobs))
+    return [Settings(store.root, each, threads, options.checkpoint_seconds) for each in devices(device, jobs)]
+
+
+def available_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_folder(recipe: Recipe, out: Path) -> Path:
+    """`<out>/<recipe>/<hash of the resolved recipe>`, also reachable as `latest`."""
+    key = hashlib.sha256(recipe.to_yaml().encode()).hexdigest()[:12]
+    folder = out / recipe.name / f"seed{recipe.seed}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    latest = folder.parent / "latest"
+    with contextlib.suppress(OSError):
+        fresh = folder.parent / f".latest-{os.getpid()}"
+        fresh.symlink_to(folder.name)
+        fresh.replace(latest)
+    return folder
+
+
+def previous_run(folder: Path) -> dict[str, Any]:
+    try:
+        return report.read_run(folder)
+    except FwError:
+        return {}
+
+
+def open_tracker(
+    recipe: Recipe, plan: Plan, options: Options, folder: Path, previous: Mapping[str, Any]
+) -> TrackedRun | None:
+    """Open the recipe's tracker, if it names one, and remember the handle at once, so that a crash cannot lose it."""
+    if recipe.tracker is None:
+        return None
+    shared = {"dataset": recipe.dataset, "samples": recipe.samples, "seed": recipe.seed}
+    tracked = recipe.tracker.open(
+        RunDescription(
+            recipe=recipe.name,
+            key=folder.name,
+            folder=folder,
+            root=options.out.absolute(),
+            baseline=recipe.baseline,
+            headline=f"eval/{report.headline(recipe)}",
+            arms=[ArmDescription(name, arm_params(arm, shared)) for name, arm in plan.arms.items()],
+            tags={"fw.version": report.versions()["fw"], "fw.seed": str(recipe.seed)},
+            previous=previous.get(recipe.tracker.name),
+        )
+    )
+    write_run({**previous, "recipe": recipe.name, recipe.tracker.name: tracked.handle}, folder)
+    return tracked
+
+
+def start(
+    plan: Plan,
+    finished: Sequence[str],
+    settings: Sequence[Settings],
+    board: Board,
+    stopping: Callable[[], bool],
+) -> Outcome:
+    if len(settings) == 1:
+        return run_here(plan, finished, settings[0], board, stopping)
+    return run_in_workers(plan, finished, settings, board, stopping)
+
+
+@contextlib.contextmanager
+def asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C or SIGTERM asks politely, once: stages checkpoint and end. A second Ctrl-C is abrupt."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def conclude(
+    recipe: Recipe,
+    plan: Plan,
+    store: Store,
+    folder: Path,
+    tracked: TrackedRun | None,
+    outcome: Outcome,
+    warnings: Sequence[str],
+) -> dict[str, Any]:
+    """Write run.json, the report and the pictures, and show them to the tracker."""
+    result = report.collect(recipe, plan, store, outcome.failed)
+    if recipe.tracker is not None and tracked is not None:
+        result[recipe.tracker.name] = tracked.handle
+    write_run(result, folder)
+    finished = {name: arm for name, arm in result["arms"].items() if arm["status"] == "finished"}
+    for name in finished:
+        shutil.copyfile(store.path(plan.arms[name].sample) / "grid.png", folder / f"samples-{name}.png")
+    if finished:
+        keys = list(result["better"])[:FIGURE_KEYS]
+        save_arms_figure(finished, keys, recipe.baseline, folder / "arms.png")
+    (folder / "report.md").write_text(report.markdown(result, warnings))
+    if tracked is not None:
+        for name, arm in result["arms"].items():
+            if arm["status"] == "finished":
+                tracked.scores(name, arm_scores(arm))
+                tracked.model(name, store.path(plan.arms[name].train) / "model.safetensors", arm_scores(arm))
+            stopped = "killed" if outcome.stopped else "failed"
+            tracked.end_arm(name, "finished" if arm["status"] == "finished" else stopped)
+        for name, arm in result["arms"].items():
+            tracked.scores(None, {f"annotation/{name}/{key}": v for key, v in arm.get("annotation", {}).items()})
+        shown = ("report.md", "run.json", "recipe.resolved.yaml", "arms.png")
+        pictures = [folder / f"samples-{name}.png" for name in finished]
+        tracked.files(None, [path for path in (*(folder / name for name in shown), *pictures) if path.exists()])
+        tracked.note(f"{report.verdict(result)}\n\n{report.markdown_table(result)}")
+    return result
+
+
+def write_run(result: Mapping[str, Any], folder: Path) -> None:
+    temporary = folder / f".{report.RUN_FILE}"
+    temporary.write_text(json.dumps(result, indent=1))
+    temporary.replace(folder / report.RUN_FILE)
+
+
+def failure(plan: Plan, outcome: Outcome) -> str:
+    lines = [f"{plan.stages[stage].title}: {reason}" for stage, reason in outcome.failed.items()]
+    if outcome.skipped:
+        lines.append(f"{len(outcome.skipped)} stages that needed it were not tried; the others are finished and kept")
+    return "\n".join(lines)
+
+
+def show(result: Mapping[str, Any], console: Console) -> None:
+    """The comparison as a table on standard output."""
+    header, *body = report.rows(result)
+    table = Table(title=f"{result['recipe']}, seed {result['seed']}", title_justify="left")
+    for column in header:
+        table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
+    for row in body:
+        table.add_row(*row)
+    console.print(table)
+    console.print(report.verdict(result), highlight=False)

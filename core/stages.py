@@ -1,0 +1,182 @@
+"""What each stage does: read its inputs, run its components, write its product into the job's folder.
+
+encode    features.safetensors, encoder.safetensors, quality.json
+annotate  annotation.safetensors, quality.json
+train     model.safetensors (EMA weights), log.jsonl
+sample    samples-SEED-START.safetensors (uint8), info.json
+evaluate  scores.json
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fw.core.diffusion import Denoiser
+from fw.core.generate import draw_conditions, generate, image_generators
+from fw.core.job import Job
+from fw.core.kinds import Annotator, Backbone, Dataset, Encoder, Metric
+from fw.core.quality import cluster_quality, utilisation
+from fw.core.train import train
+from fw.core.types import Annotation, Observations, Reference
+
+Inputs = Mapping[str, Path]
+Needs = Mapping[str, Any]
+
+ENCODE_BATCH = 500
+
+
+def encode_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
+    dataset: Dataset = needs["dataset"]
+    encoder: Encoder = needs["encoder"]
+    splits = {"train": dataset.load("train"), "test": dataset.load("test")}
+    visible = splits["train"] if encoder.uses_labels else splits["train"].without_labels()
+    network = new_encoder(encoder, dataset, job)
+    encoder.fit(network, visible, job)
+    network.eval()
+    features = {name: encode(network, split.images, job) for name, split in splits.items()}
+    save_file(features, job.folder / "features.safetensors")
+    save_file(state_of(network), job.folder / "encoder.safetensors")
+    write_json(job.folder / "quality.json", encoder.quality(network, splits["test"]))
+
+
+def annotate_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
+    data = needs["dataset"].load("train")
+    annotator: Annotator = needs["annotator"]
+    seen = Observations(
+        count=len(data),
+        features=load_file(inputs["encode"] / "features.safetensors")["train"] if "encode" in inputs else None,
+        labels=data.labels if annotator.uses_labels else None,
+        classes=data.classes if annotator.uses_labels else 0,
+    )
+    annotation = annotator.annotate(seen, job)
+    annotation.save(job.folder / "annotation.safetensors")
+    quality: dict[str, float] = {}
+    if annotation.spec.form == "class":
+        quality |= utilisation(annotation.conditions, annotation.spec.size)
+        if data.labels is not None:
+            quality |= cluster_quality(annotation.conditions, data.labels)
+    write_json(job.folder / "quality.json", quality)
+
+
+def train_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
+    data = needs["dataset"].load("train").without_labels()
+    averaged = train(needs["model"], needs["process"], data, load_annotation(inputs), needs["train"], job)
+    save_file(state_of(averaged), job.folder / "model.safetensors")
+
+
+def sample_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
+    from fw.core.pictures import save_grid
+
+    annotation = load_annotation(inputs)
+    model = load_denoiser(needs, inputs, job.device)
+    count, seeds = needs["samples"].count, needs["samples"].seeds
+    shape = needs["dataset"].shape
+    batch = 250 if job.device.type == "cpu" else 1000
+    shards = [(seed, start) for seed in range(seeds) for start in range(0, count, batch)]
+    for seed, start in job.track(shards, "sample"):
+        path = shard_path(job.folder, seed, start)
+        if path.exists():
+            continue
+        indices = range(start, min(start + batch, count))
+        conditions = draw_conditions(annotation, needs["seed"], seed, count)
+        condition = conditions[indices.start : indices.stop] if conditions is not None else None
+        model.evaluations = 0
+        images = generate(
+            model,
+            needs["guidance"],
+            needs["sampler"],
+            condition,
+            shape,
+            image_generators(needs["seed"], seed, indices),
+            job.device,
+        )
+        write_json(job.folder / "info.json", {"nfe": model.evaluations})
+        temporary = path.with_suffix(".writing")
+        save_file({"images": images}, temporary)
+        temporary.replace(path)
+    save_grid(load_samples(job.folder, seeds=1)[0][:64], job.folder / "grid.png")
+
+
+def evaluate_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
+    metric: Metric = needs["metric"]
+    features = load_file(inputs["space"] / "features.safetensors")
+    reference = Reference(features["train"], features["test"])
+    network = load_encoder(needs, inputs["space"], job)
+    scores: dict[str, list[float]] = {key: [] for key in metric.keys}
+    for images in job.track(load_samples(inputs["sample"]), "evaluate"):
+        for key, value in metric.compare(reference, encode(network, images, job)).items():
+            scores[key].append(value)
+    floor = metric.compare(reference, reference.held_out)
+    write_json(job.folder / "scores.json", {"scores": scores, "floor": floor})
+
+
+STAGES: Mapping[str, Callable[[Needs, Inputs, Job], None]] = {
+    "encode": encode_stage,
+    "annotate": annotate_stage,
+    "train": train_stage,
+    "sample": sample_stage,
+    "evaluate": evaluate_stage,
+}
+
+
+def new_encoder(encoder: Encoder, dataset: Dataset, job: Job) -> nn.Module:
+    """An unfitted encoder whose initial weights depend only on the job's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.seed)
+        network = encoder.build(dataset.shape, dataset.classes if encoder.uses_labels else 0)
+    return network.to(job.device)
+
+
+def load_encoder(needs: Needs, folder: Path, job: Job) -> nn.Module:
+    """The fitted encoder of a metric's space."""
+    encoder: Encoder = needs["metric"].space
+    network = new_encoder(encoder, needs["dataset"], job)
+    network.load_state_dict(load_file(folder / "encoder.safetensors"))
+    return network.eval()
+
+
+@torch.inference_mode()
+def encode(network: nn.Module, images: Tensor, job: Job) -> Tensor:
+    """uint8 images (N, C, H, W) to float32 features (N, D) on the CPU."""
+    batches = images.split(ENCODE_BATCH)
+    return torch.cat([network(batch.to(job.device)).float().cpu() for batch in batches]).contiguous()
+
+
+def load_annotation(inputs: Inputs) -> Annotation | None:
+    return Annotation.load(inputs["annotate"] / "annotation.safetensors") if "annotate" in inputs else None
+
+
+def load_denoiser(needs: Needs, inputs: Inputs, device: torch.device) -> Denoiser:
+    """The trained denoiser of a sample stage, with its averaged weights."""
+    backbone: Backbone = needs["model"]
+    annotation = load_annotation(inputs)
+    network = backbone.build(needs["dataset"].shape, annotation.spec if annotation else None)
+    network.load_state_dict(load_file(inputs["train"] / "model.safetensors"))
+    return Denoiser(network.to(device).eval(), needs["process"], bf16=needs["precision"] == "bf16")
+
+
+def shard_path(folder: Path, seed: int, start: int) -> Path:
+    return folder / f"samples-{seed:03d}-{start:07d}.safetensors"
+
+
+def load_samples(folder: Path, seeds: int | None = None) -> list[Tensor]:
+    """The samples of each sampling seed, uint8 (count, C, H, W)."""
+    by_seed: dict[str, list[Tensor]] = {}
+    for path in sorted(folder.glob("samples-*.safetensors")):
+        by_seed.setdefault(path.name.split("-")[1], []).append(load_file(path)["images"])
+    return [torch.cat(shards) for shards in list(by_seed.values())[:seeds]]
+
+
+def state_of(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=1))

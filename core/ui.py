@@ -1,0 +1,159 @@
+"""What `fw ui` does: MLflow's own server on the store of a runs folder, and the addresses of the saved views in it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import IO
+
+from fw.core.errors import FwError, StageFailed
+
+DATABASE = "mlflow.db"
+HOST = "127.0.0.1"
+PORT = 5000
+VIEW_TAG = "mlflow.sharedViewState."
+"""Experiment tags with this prefix are MLflow's saved views."""
+
+
+def serve(root: Path, port: int = PORT, host: str = HOST) -> int:
+    """Serve the experiments in `root` until Ctrl-C, and print where to look. Returns the exit code.
+
+    Errors: FwError when `root` has no database or the port is taken, StageFailed when the server ends by itself.
+    """
+    database = root.absolute() / DATABASE
+    if not database.is_file():
+        raise FwError(f"there is no {DATABASE} in {root}: run a recipe first, or name its runs folder with --out")
+    check_port(host, port)
+    with tempfile.TemporaryFile() as output, interruptible(), server(database, host, port, output) as process:
+        try:
+            base = f"http://{host}:{port}"
+            print(f"starting MLflow on {database} (stop it with Ctrl-C) ...", flush=True)
+            wait_until_healthy(process, base, output)
+            for name, url in view_urls(sqlite_uri(database), base).items():
+                print(f"{name}: {url}", flush=True)
+            process.wait()
+        except KeyboardInterrupt:
+            return 0
+        raise StageFailed(f"the MLflow server stopped by itself: {last_line(output)}")
+
+
+def view_url(base: str, experiment: str, view: str) -> str:
+    """The page of an experiment's saved view: the arms side by side, as charts."""
+    query = f"viewStateShareKey={view}&workflowType=machine_learning&compareRunsMode=CHART"
+    return f"{base}/#/experiments/{experiment}/runs?{query}"
+
+
+def sqlite_uri(database: Path) -> str:
+    return f"sqlite:///{database.absolute()}"
+
+
+def import_mlflow() -> ModuleType:
+    """MLflow, which would otherwise report to its makers and talk on every first use."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    import mlflow
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return mlflow
+
+
+def check_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            raise FwError(f"cannot listen on {host}:{port} ({error}): choose another port with --port") from None
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM end the server as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def server(database: Path, host: str, port: int, output: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """The server in a process group of its own, which is gone afterwards."""
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", sqlite_uri(database)]
+    command += ["--host", host, "--port", str(port), "--workers", "1"]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    process = subprocess.Popen(
+        command,
+        cwd=database.parent,
+        env={**os.environ, **quiet},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        stop_group(process)
+
+
+def stop_group(process: subprocess.Popen[bytes], patience: float = 10.0) -> None:
+    """End the process and its children: politely, and after `patience` seconds by force."""
+    for end in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, end)
+            process.wait(patience)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def wait_until_healthy(process: subprocess.Popen[bytes], base: str, output: IO[bytes], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{base}/health", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise StageFailed(f"the MLflow server did not start: {last_line(output)}")
+
+
+def last_line(output: IO[bytes]) -> str:
+    output.seek(0)
+    lines = output.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def view_urls(uri: str, base: str) -> dict[str, str]:
+    """The newest saved view of each experiment, or else its plain page, by the experiment's name."""
+    client = import_mlflow().MlflowClient(tracking_uri=uri)
+    urls = {}
+    for experiment in client.search_experiments(filter_string="name != 'Default'"):
+        view = newest_view(experiment.tags)
+        urls[experiment.name] = (
+            view_url(base, experiment.experiment_id, view)
+            if view
+            else (f"{base}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning")
+        )
+    return urls
+
+
+def newest_view(tags: Mapping[str, str]) -> str | None:
+    views = {key.removeprefix(VIEW_TAG): value for key, value in tags.items() if key.startswith(VIEW_TAG)}
+    return max(views, key=lambda view: json.loads(views[view]).get("updatedAt", 0), default=None)

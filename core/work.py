@@ -1,0 +1,122 @@
+"""Run one stage, here or in a worker process, and pass on what it reports."""
+
+from __future__ import annotations
+
+import signal
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from fw.core.errors import FwError, Interrupted, StageFailed
+from fw.core.job import Job
+from fw.core.plan import Stage
+from fw.core.stages import STAGES
+from fw.core.store import Store
+
+REPORT_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run a stage; nothing of this changes what it computes, up to the device's arithmetic."""
+
+    store: Path
+    device: str
+    threads: int
+    checkpoint_seconds: float
+
+
+class Listener(Protocol):
+    """Who hears what the stages report."""
+
+    def progress(self, stage: str, label: str, done: int, total: int) -> None: ...
+
+    def metrics(self, stage: str, records: Sequence[Mapping[str, float]]) -> None: ...
+
+    def waiting(self, stage: str) -> None: ...
+
+
+@dataclass
+class StageReporter:
+    """A job's reporter that names the stage and keeps progress to a few messages a second."""
+
+    stage: str
+    listener: Listener
+    _last: float = field(default=0.0)
+
+    def progress(self, label: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done == total or now - self._last >= REPORT_SECONDS:
+            self._last = now
+            self.listener.progress(self.stage, label, done, total)
+
+    def metrics(self, records: Sequence[Mapping[str, float]]) -> None:
+        self.listener.metrics(self.stage, records)
+
+
+def execute(stage: Stage, settings: Settings, listener: Listener, stopping: Callable[[], bool]) -> None:
+    """Do a stage and publish its product; does nothing if another run has finished it meanwhile."""
+    store = Store(settings.store)
+    with store.lock(stage.id, lambda: listener.waiting(stage.id), stopping):
+        if store.path(stage.id).exists():
+            return
+        job = Job(
+            folder=store.begin(stage.id),
+            seed=int(stage.needs.get("seed", 0)),
+            device=torch.device(settings.device),
+            reporter=StageReporter(stage.id, listener),
+            checkpoint_seconds=settings.checkpoint_seconds,
+            stopping=stopping,
+        )
+        inputs = {role: store.path(source) for role, source in stage.inputs.items()}
+        try:
+            STAGES[stage.kind](stage.needs, inputs, job)
+        except FwError:
+            raise
+        except Exception as error:
+            (job.folder / "traceback.txt").write_text(traceback.format_exc())
+            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            raise StageFailed(f"{reason} (traceback in {job.folder / 'traceback.txt'})") from error
+        (job.folder / "traceback.txt").unlink(missing_ok=True)
+        store.publish(stage.id, stage.payload, {"seconds": round(job.seconds, 3), "device": settings.device})
+
+
+@dataclass
+class Pipe:
+    """A listener at the far end of a connection."""
+
+    connection: Connection
+
+    def progress(self, stage: str, label: str, done: int, total: int) -> None:
+        self.connection.send(("progress", stage, label, done, total))
+
+    def metrics(self, stage: str, records: Sequence[Mapping[str, float]]) -> None:
+        self.connection.send(("metrics", stage, list(records)))
+
+    def waiting(self, stage: str) -> None:
+        self.connection.send(("waiting", stage))
+
+
+def worker(connection: Connection, settings: Settings, stop: Any) -> None:
+    """The life of a worker process: stages in, reports out; ends when the parent does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(settings.threads)
+    listener = Pipe(connection)
+    try:
+        while (stage := connection.recv()) is not None:
+            outcome: tuple[str, str] = ("done", "")
+            try:
+                execute(stage, settings, listener, stop.is_set)
+            except Interrupted as error:
+                outcome = ("stopped", str(error))
+            except FwError as error:
+                outcome = ("failed", str(error))
+            connection.send((*outcome[:1], stage.id, outcome[1]))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return

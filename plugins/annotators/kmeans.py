@@ -1,0 +1,54 @@
+"""Clusters as labels: k-means on the features of the training images (faiss), as in self-guidance (arXiv 2210.06462)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch.nn import functional as F
+
+from fw.core.errors import FwError, StageFailed
+from fw.core.job import Job
+from fw.core.kinds import Annotator
+from fw.core.randomness import seed_from
+from fw.core.types import Annotation, ConditionSpec, Observations
+
+
+class KMeans(Annotator):
+    """The k-means cluster of each image, found without labels (arXiv 2210.06462, section 3.2)."""
+
+    name: ClassVar[str] = "kmeans"
+
+    clusters: int = Field(30, ge=2, description="number of clusters, K")
+    nredo: int = Field(5, ge=1, description="restarts; the one with the smallest distortion is kept")
+    iterations: int = Field(25, ge=1, description="Lloyd iterations per restart")
+    spherical: bool = Field(False, description="keep the centroids on the unit sphere and compare by cosine")
+    normalise: bool = Field(True, description="scale each feature vector to length 1 first")
+
+    def annotate(self, data: Observations, job: Job) -> Annotation:
+        import faiss
+
+        assert data.features is not None
+        if data.count < self.clusters:
+            raise FwError(f"annotator kmeans: {self.clusters} clusters need as many images, and there are {data.count}")
+        features = data.features.float().cpu()
+        if not features.isfinite().all():
+            raise StageFailed("annotator kmeans: the encoder's features are not all finite")
+        if self.normalise:
+            features = F.normalize(features, dim=1)
+        points = features.contiguous().numpy()
+        faiss.omp_set_num_threads(torch.get_num_threads())
+        clustering = faiss.Kmeans(
+            points.shape[1],
+            self.clusters,
+            niter=self.iterations,
+            nredo=self.nredo,
+            spherical=self.spherical,
+            seed=seed_from(job.seed, "kmeans") % 2**31,
+            min_points_per_centroid=1,
+            max_points_per_centroid=len(points),
+        )
+        clustering.train(points)
+        _, nearest = clustering.assign(points)
+        return Annotation(ConditionSpec("class", self.clusters), torch.from_numpy(nearest).long())

@@ -1,0 +1,117 @@
+"""A small classifier as a feature space for evaluation, where Inception's natural images say little.
+
+The Frechet distance in the features of a classifier trained on the data at hand ("Frechet Classifier Distance") is
+customary for MNIST-like images. It learns from true labels, so only the evaluation may use it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fw.core.errors import StageFailed
+from fw.core.job import Job
+from fw.core.kinds import Encoder
+from fw.core.types import ImageSet
+
+
+class Classifier(Encoder):
+    """Penultimate features of a small CNN trained on the true labels. It scores models and never trains them."""
+
+    name: ClassVar[str] = "classifier"
+    uses_labels: ClassVar[bool] = True
+
+    steps: int = Field(400, ge=1, description="training steps")
+    batch: int = Field(128, ge=1, description="images per step")
+    lr: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
+    dims: int = Field(64, ge=2, description="number of features")
+    width: int = Field(16, ge=1, multiple_of=8, description="channels of the first convolution")
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> SmallCNN:
+        return SmallCNN(shape, classes, self.width, self.dims)
+
+    def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
+        if data.labels is None:
+            raise StageFailed("the encoder 'classifier' needs a dataset with labels: use the space 'pca' instead")
+        assert isinstance(network, SmallCNN)
+        network.to(job.device).train()
+        optimizer = torch.optim.AdamW(network.parameters(), lr=self.lr, weight_decay=0.01)
+        for step in job.steps(self.steps, {"network": network, "optimizer": optimizer}, label="classifier"):
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr * warm_up_then_cosine((step + 1) / self.steps)
+            rows = torch.randint(len(data), (self.batch,))
+            images, labels = data.images[rows].to(job.device), data.labels[rows].to(job.device)
+            loss = functional.cross_entropy(network.logits(jitter(images)), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            job.log(step, {"loss": loss})
+        network.eval()
+
+    def quality(self, network: nn.Module, held_out: ImageSet) -> dict[str, float]:
+        if held_out.labels is None:
+            return {}
+        assert isinstance(network, SmallCNN)
+        device = next(network.parameters()).device
+        with torch.no_grad():
+            guesses = [network.logits(images.to(device)).argmax(1).cpu() for images in held_out.images.split(1024)]
+        return {"accuracy": float((torch.cat(guesses) == held_out.labels).float().mean())}
+
+
+class SmallCNN(nn.Module):
+    """Halves the image until about 4x4, then one hidden layer: the features.
+
+    Group norm, so that features do not depend on the other images of a batch nor on train or eval mode.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], classes: int, width: int, dims: int):
+        super().__init__()
+        halvings = max(1, round(math.log2(min(shape[1:]) / 4)))
+        stem_stride = 2 if halvings > 3 else 1  # images above 32x32 are halved at once
+        widths = [min(width * 2**i, 8 * width) for i in range(halvings - stem_stride + 2)]
+        self.trunk = nn.Sequential(
+            convolution(shape[0], widths[0], stride=stem_stride),
+            *(convolution(narrow, wide, stride=2) for narrow, wide in itertools.pairwise(widths)),
+            convolution(widths[-1], widths[-1], stride=1),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+        )
+        self.hidden = nn.Linear(widths[-1] * 16, dims)
+        self.head = nn.Linear(dims, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (or float in 0..255) images (B, C, H, W) -> features (B, dims)."""
+        x = self.trunk(images.float() / 127.5 - 1)  # (B, 16 * widest)
+        return functional.relu(self.hidden(x))  # (B, dims)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> class scores (B, classes)."""
+        return self.head(self(images))
+
+
+def convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.GroupNorm(8, outputs), nn.ReLU()
+    )
+
+
+def jitter(images: Tensor, degrees: float = 10, shift: float = 0.1) -> Tensor:
+    """Rotate and shift each image a little; `shift` is a share of half the image. No flips: they make other digits."""
+    count, device = len(images), images.device
+    angle = (2 * torch.rand(count, device=device) - 1) * math.radians(degrees)
+    offset = (2 * torch.rand(count, 2, device=device) - 1) * shift
+    cosine, sine = angle.cos(), angle.sin()
+    turn = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)  # (B, 2, 2)
+    grid = functional.affine_grid(torch.cat([turn, offset[:, :, None]], 2), list(images.shape), align_corners=False)
+    return functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+
+
+def warm_up_then_cosine(progress: float, warm_up: float = 0.1) -> float:
+    """The learning rate's share of its peak, for progress in (0, 1]."""
+    return min(progress / warm_up, 0.5 * (1 + math.cos(math.pi * progress)))

@@ -1,0 +1,109 @@
+"""Inception-v3 (2015-12-05, pool3, 2048-d, TensorFlow-1 resize): the one space that may be called FID.
+
+Heusel et al., GANs Trained by a Two Time-Scale Update Rule, arXiv 1706.08500. Network and resize are torch-fidelity's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fw.core.errors import MissingFile
+from fw.core.kinds import Encoder
+
+FILE_NAMES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
+SOURCE = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/" + FILE_NAMES[0]
+
+
+class Inception(Encoder):
+    """Inception-v3 pool3 features (2048), as in FID (arXiv 1706.08500). Reads a local weights file, never the network."""
+
+    name: ClassVar[str] = "inception"
+
+    weights: Path | None = Field(None, description="weights file; null looks in $FW_WEIGHTS_DIR and torch hub's cache")
+    sha256: str = Field("6726825d", pattern="^[0-9a-f]{8,64}$", description="how the weights file's sha256 begins")
+
+    def preflight(self) -> None:
+        self.weights_file()
+
+    def identity(self) -> dict[str, Any]:
+        return {key: value for key, value in super().identity().items() if key != "weights"}
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        return Pool3(self)
+
+    def weights_file(self) -> Path:
+        """The first weights file found, its hash checked, or MissingFile."""
+        places = self.places()
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            raise MissingFile(
+                f"Inception's weights are missing; looked at {', '.join(map(str, places))}: copy {FILE_NAMES[0]} "
+                f"(sha256 {self.sha256}..., from {SOURCE}) to one of these or give its path as `weights`, "
+                "or measure in the space 'classifier' or 'pca' (metric fd) instead of fid"
+            )
+        with found.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if not digest.startswith(self.sha256):
+            raise MissingFile(
+                f"{found} is not the expected Inception: its sha256 begins with {digest[:8]}, expected {self.sha256} "
+                f"({FILE_NAMES[0]}, from {SOURCE})"
+            )
+        return found
+
+    def places(self) -> list[Path]:
+        """Where the weights may lie, in the order of looking."""
+        folders = [Path(torch.hub.get_dir()) / "checkpoints"]
+        if directory := os.environ.get("FW_WEIGHTS_DIR"):
+            folders.insert(0, Path(directory))
+        given = [self.weights] if self.weights else []
+        return given + [folder / file for folder in folders for file in FILE_NAMES]
+
+
+class Pool3(nn.Module):
+    """Loads the network when it is first used and keeps it out of the state dict: its file is already on disk.
+
+    Being no submodule, it also stays in eval mode whatever is done to this module.
+    """
+
+    def __init__(self, encoder: Inception):
+        super().__init__()
+        self.encoder = encoder
+        self.loaded: list[nn.Module] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 images (B, 1 or 3, H, W) -> features (B, 2048)."""
+        if not self.loaded:
+            self.loaded = [load(self.encoder.weights_file())]
+        network = self.loaded[0].to(images.device)
+        colour = images if images.shape[1] == 3 else images.repeat(1, 3, 1, 1)  # (B, 3, H, W)
+        return network(colour)[0]
+
+
+def load(path: Path) -> nn.Module:
+    """torch-fidelity's extractor with the weights of `path`.
+
+    torch-fidelity would unpickle the file without restriction, so the file is read safely here and handed over as
+    bytes that we wrote ourselves.
+    """
+    from torch_fidelity import FeatureExtractorInceptionV3
+
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        safe = io.BytesIO()
+        torch.save(weights, safe)
+        safe.seek(0)
+        return FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=safe)
+    except (RuntimeError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MissingFile(
+            f"{path} does not hold Inception's weights ({reason}): copy it again from {SOURCE}"
+        ) from error

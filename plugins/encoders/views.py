@@ -1,0 +1,90 @@
+"""Random views of images for self-supervised learning, as batched tensor operations on any device.
+
+Every image of a batch gets its own random parameters. A local view shows a part of the image, enlarged to full size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+View = Callable[[Tensor, bool, torch.Generator], Tensor]
+"""(images (B, C, H, W) in 0..1, local, generator on the images' device) -> views of the same shape and range"""
+
+
+def digit_view(images: Tensor, local: bool, generator: torch.Generator) -> Tensor:
+    """Small turns, shears, shifts and zooms on a black background, contrast and noise; no flips, no colour."""
+    angle, shear, zoom, across, down, contrast, grain = uniform(
+        images,
+        generator,
+        (-math.radians(12), math.radians(12)),
+        (-0.15, 0.15),
+        (1.15, 1.6) if local else (0.9, 1.15),
+        *[(-0.16, 0.16)] * 2,
+        (0.7, 1.3),
+        (0, 0.1),
+    )
+    cos, sin = angle.cos() / zoom, angle.sin() / zoom
+    views = warp(images, (cos, shear * cos - sin, across), (sin, shear * sin + cos, down))
+    noise = torch.randn(images.shape, generator=generator, device=images.device)
+    return (views * contrast[:, None, None, None] + grain[:, None, None, None] * noise).clamp(0, 1)
+
+
+def photo_view(images: Tensor, local: bool, generator: torch.Generator) -> Tensor:
+    """DINO's views of natural images (arXiv 2104.14294): resized crop, flip, colour jitter and grayscale."""
+    area, ratio, across, down, flip = uniform(
+        images,
+        generator,
+        (0.1, 0.4) if local else (0.4, 1),
+        (math.log(3 / 4), math.log(4 / 3)),
+        *[(-1, 1)] * 3,
+    )
+    width = (area * ratio.exp()).sqrt().clamp(max=1)
+    height = (area / ratio.exp()).sqrt().clamp(max=1)
+    none = torch.zeros_like(area)
+    views = warp(
+        images, (width * flip.sign(), none, across * (1 - width)), (none, height, down * (1 - height))
+    )
+    return jitter(views, generator) if images.shape[1] == 3 else views
+
+
+VIEWS: dict[str, View] = {"digits": digit_view, "photos": photo_view}
+
+
+def uniform(images: Tensor, generator: torch.Generator, *ranges: tuple[float, float]) -> Tensor:
+    """One random number per range and image, (ranges, B)."""
+    low, high = torch.tensor(ranges, device=images.device).T[..., None]  # (ranges, 1) each
+    return low + (high - low) * torch.rand(len(ranges), len(images), generator=generator, device=images.device)
+
+
+def warp(images: Tensor, x_row: tuple[Tensor, ...], y_row: tuple[Tensor, ...]) -> Tensor:
+    """Resample with one affine map per image, rows of (B,) numbers in units of half the image; black outside."""
+    matrix = torch.stack([torch.stack(x_row, dim=1), torch.stack(y_row, dim=1)], dim=1)  # (B, 2, 3)
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, align_corners=False)
+
+
+def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Brightness, contrast, saturation and hue for 80 % of the images (B, 3, H, W), grayscale for 20 %."""
+    brightness, contrast, saturation, hue, applied, grey = uniform(
+        images, generator, (0.6, 1.4), (0.6, 1.4), (0.8, 1.2), (-0.1, 0.1), (0, 1), (0, 1)
+    )[..., None, None, None]
+    weights = images.new_tensor([0.299, 0.587, 0.114])[:, None, None]
+    bright = (images * brightness).clamp(0, 1)
+    mean = (bright * weights).sum(dim=1, keepdim=True).mean(dim=(2, 3), keepdim=True)
+    contrasted = (mean + contrast * (bright - mean)).clamp(0, 1)
+    luma = (contrasted * weights).sum(dim=1, keepdim=True)
+    coloured = (luma + saturation * turn_hue(contrasted - luma, 2 * math.pi * hue)).clamp(0, 1)
+    jittered = torch.where(applied < 0.8, coloured, images)
+    return torch.where(grey < 0.2, (jittered * weights).sum(dim=1, keepdim=True), jittered)
+
+
+def turn_hue(chroma: Tensor, angle: Tensor) -> Tensor:
+    """Rotate colour differences (B, 3, H, W) about the grey axis (1, 1, 1) by Rodrigues' formula."""
+    normal = chroma.mean(dim=1, keepdim=True)
+    crossed = (chroma.roll(1, dims=1) - chroma.roll(-1, dims=1)) / math.sqrt(3)
+    return chroma * angle.cos() + crossed * angle.sin() + normal * (1 - angle.cos())

@@ -1,0 +1,47 @@
+"""Frechet distance between Gaussians fitted to features, in any space but Inception's.
+
+Heusel et al., arXiv 1706.08500, eq. 6: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). torch-fidelity computes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from fw.core.kinds import Encoder, Metric
+from fw.core.types import Reference
+from fw.plugins.metrics.features import checked, standardised
+
+
+class FD(Metric):
+    """Frechet distance (arXiv 1706.08500) on standardised features of a space of one's choice."""
+
+    name: ClassVar[str] = "fd"
+
+    space: Encoder = Field("classifier", validate_default=True, description="encoder whose features are compared")
+
+    @field_validator("space")
+    @classmethod
+    def _inception_has_its_own_name(cls, space: Encoder) -> Encoder:
+        if space.name == "inception":
+            raise ValueError("the Frechet distance in Inception's space is FID: use the metric 'fid'")
+        return space
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        return {f"fd_{self.space.name}": "lower"}
+
+    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
+        train, samples = standardised(checked(reference.train, 2, "real images"), checked(fake, 2, "samples"))
+        return {f"fd_{self.space.name}": frechet(train, samples)}
+
+
+def frechet(reference: Tensor, fake: Tensor) -> float:
+    """The distance between float64 features (N, D) and (n, D); what rounding leaves below zero is zero."""
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+
+    statistics = [fid_features_to_statistics(features.cpu()) for features in (reference, fake)]
+    return max(0.0, fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID])

@@ -1,0 +1,51 @@
+"""FID and nothing else: the Frechet distance on Inception-v3's 2048 pool3 features (Heusel et al., arXiv 1706.08500)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor
+
+from fw.core.kinds import Encoder, Metric
+from fw.core.types import Reference
+from fw.plugins.encoders.inception import Inception
+from fw.plugins.metrics.fd import frechet
+from fw.plugins.metrics.features import checked
+
+
+class FID(Metric):
+    """Frechet inception distance (arXiv 1706.08500). Papers use 50 000 samples; fewer give larger values."""
+
+    name: ClassVar[str] = "fid"
+
+    space: Encoder = Field("inception", validate_default=True, description="always inception")
+    weights: Path | None = Field(
+        None, exclude=True, description="Inception's weights file: short for `space: {name: inception, weights: ...}`"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pass_weights_on(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or values.get("weights") is None:
+            return values
+        if "space" in values:
+            raise ValueError("give Inception's weights either as `weights` or in `space`, not in both")
+        rest = {key: value for key, value in values.items() if key != "weights"}
+        return {**rest, "space": {"name": "inception", "weights": values["weights"]}}
+
+    @field_validator("space")
+    @classmethod
+    def _nothing_but_inception(cls, space: Encoder) -> Encoder:
+        if not isinstance(space, Inception):
+            raise ValueError(f"FID is measured in Inception's space: for the space '{space.name}' use the metric 'fd'")
+        return space
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        return {"fid": "lower"}
+
+    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
+        return {"fid": frechet(checked(reference.train, 2, "real images"), checked(fake, 2, "samples"))}

@@ -1,0 +1,49 @@
+"""Kernel inception distance: the unbiased squared MMD with the kernel (x.y / D + 1)^3.
+
+Binkowski et al., Demystifying MMD GANs, arXiv 1801.01401. torch-fidelity computes it, over random subsets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from fw.core.kinds import Encoder, Metric
+from fw.core.types import Reference
+from fw.plugins.metrics.features import checked, standardised
+
+
+class KID(Metric):
+    """Kernel inception distance (arXiv 1801.01401), the mean over subsets; in custom spaces features are standardised."""
+
+    name: ClassVar[str] = "kid"
+
+    space: Encoder = Field("classifier", validate_default=True, description="encoder whose features are compared")
+    subsets: int = Field(100, ge=1, description="random subsets to average over")
+    subset_size: int = Field(1000, ge=2, description="features per subset; at most as many as there are")
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        return {self._key: "lower"}
+
+    @property
+    def _key(self) -> str:
+        return "kid" if self.space.name == "inception" else f"kid_{self.space.name}"
+
+    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
+        from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+
+        train, samples = checked(reference.train, 2, "real images"), checked(fake, 2, "samples")
+        if self.space.name != "inception":
+            train, samples = standardised(train, samples)
+        scores = kid_features_to_metric(
+            samples,
+            train,
+            kid_subsets=self.subsets,
+            kid_subset_size=min(self.subset_size, len(train), len(samples)),
+            verbose=False,
+        )
+        return {self._key: scores[KEY_METRIC_KID_MEAN]}

@@ -1,0 +1,55 @@
+"""Are samples copies of training images? No Frechet distance sees it: exact copies score best of all.
+
+The distance from each sample to its nearest training image, against the same for held-out real images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fw.core.errors import StageFailed
+from fw.core.kinds import Encoder, Metric
+from fw.core.types import Reference
+from fw.plugins.metrics.features import checked
+
+ROWS = 1000  # rows of a distance matrix that are held at once
+
+
+class Memorisation(Metric):
+    """Nearest training image of samples against that of held-out images: the ratio of the medians (copies have 0, new
+    images 1) and the share of samples that lie closer than the closest 1 % of held-out images (new images 0.01)."""
+
+    name: ClassVar[str] = "memorisation"
+
+    space: Encoder = Field("pca", validate_default=True, description="encoder in whose features distances are taken")
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        return {f"memorisation_ratio{self._suffix}": "higher", f"memorisation_close{self._suffix}": "lower"}
+
+    @property
+    def _suffix(self) -> str:
+        return "" if self.space.name == "pca" else f"_{self.space.name}"
+
+    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
+        train = checked(reference.train, 2, "real images")
+        held_out = nearest(checked(reference.held_out, 2, "held-out images"), train)
+        samples = nearest(checked(fake, 2, "samples"), train)
+        typical = held_out.quantile(0.5)
+        if not typical > 0:
+            raise StageFailed("most held-out images are in the training set, so copies cannot be told from new images")
+        return {
+            f"memorisation_ratio{self._suffix}": float(samples.quantile(0.5) / typical),
+            f"memorisation_close{self._suffix}": float((samples < held_out.quantile(0.01)).double().mean()),
+        }
+
+
+def nearest(features: Tensor, train: Tensor) -> Tensor:
+    """The distance (n,) of each of the features (n, D) to its nearest one in train (N, D); exactly 0 for a copy."""
+    exact = "donot_use_mm_for_euclid_dist"
+    return torch.cat([torch.cdist(rows, train, compute_mode=exact).amin(dim=1) for rows in features.split(ROWS)])

@@ -1,0 +1,64 @@
+"""How much of the samples is real (precision, density) and how much of the real is sampled (recall, coverage).
+
+Precision and recall: Kynkaanniemi et al., arXiv 1904.06991, computed by torch-fidelity. Density and coverage: Naeem et
+al., arXiv 2002.09797, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fw.core.kinds import Encoder, Metric
+from fw.core.types import Reference
+from fw.plugins.metrics.features import checked
+
+ROWS = 1000  # rows of a distance matrix that are held at once
+
+
+class PRDC(Metric):
+    """Precision and recall (arXiv 1904.06991), density and coverage (arXiv 2002.09797): guidance trades one for another."""
+
+    name: ClassVar[str] = "prdc"
+
+    space: Encoder = Field("classifier", validate_default=True, description="encoder whose features are compared")
+    nearest_k: int = Field(3, ge=1, description="neighbours that span a ball, for precision and recall")
+    coverage_k: int = Field(5, ge=1, description="the same for density and coverage")
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        return {f"{score}{self._suffix}": "higher" for score in ("precision", "recall", "density", "coverage")}
+
+    @property
+    def _suffix(self) -> str:
+        return "" if self.space.name == "classifier" else f"_{self.space.name}"
+
+    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
+        from torch_fidelity.metric_prc import prc_features_to_metric
+
+        least = max(self.nearest_k, self.coverage_k) + 1
+        train, samples = checked(reference.train, least, "real images"), checked(fake, least, "samples")
+        scores = prc_features_to_metric(
+            samples, train, prc_neighborhood=self.nearest_k, prc_batch_size=ROWS, save_cpu_ram=True, verbose=False
+        )
+        scores["density"], scores["coverage"] = density_and_coverage(train, samples, self.coverage_k)
+        return {f"{score}{self._suffix}": scores[score] for score in ("precision", "recall", "density", "coverage")}
+
+
+def density_and_coverage(real: Tensor, fake: Tensor, k: int) -> tuple[float, float]:
+    """Of real features (N, D) and samples (M, D), with the closed ball around each real one up to its k-th neighbour.
+
+    Density is the number of balls that a sample lies in, over k; coverage the share of balls with a sample inside.
+    """
+    balls = torch.zeros((), dtype=torch.float64, device=real.device)
+    covered = torch.zeros((), dtype=torch.float64, device=real.device)
+    for rows in real.split(ROWS):
+        radius = torch.cdist(rows, real).kthvalue(k + 1, dim=1).values  # (R,); the nearest is the point itself
+        inside = torch.cdist(rows, fake) <= radius[:, None]  # (R, M)
+        balls += inside.sum()
+        covered += inside.any(dim=1).sum()
+    return float(balls / (k * len(fake))), float(covered / len(real))

@@ -1,0 +1,51 @@
+"""EDM's preconditioning and log-normal noise levels (arXiv 2206.00364, table 1 and section 5)."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from fw.core.kinds import Coefficients, Process
+
+
+class EDM(Process):
+    """EDM (arXiv 2206.00364): inputs and targets of unit variance at all noise, a log-normal sigma.
+
+    The paper's loss weight lambda = 1 / c_out^2 is a weight of one on the squared error of F.
+    """
+
+    name: ClassVar[str] = "edm"
+
+    sigma_data: float = Field(0.5, gt=0, description="standard deviation of the data")
+    p_mean: float = Field(-1.2, description="mean of ln sigma in training")
+    p_std: float = Field(1.2, gt=0, description="standard deviation of ln sigma in training")
+    sigma_min: float = Field(0.002, gt=0, description="smallest noise level")
+    sigma_max: float = Field(80.0, gt=0, description="largest noise level")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min ({self.sigma_min}) must be smaller than sigma_max ({self.sigma_max})")
+        return self
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        return self.sigma_min, self.sigma_max
+
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        scale = 1 / (sigma.square() + self.sigma_data**2).sqrt()
+        return Coefficients(
+            skip=(self.sigma_data * scale).square(),
+            out=sigma * self.sigma_data * scale,
+            scale=scale,
+            noise=sigma.log() / 4,
+        )
+
+    def sigmas(self, uniform: Tensor) -> Tensor:
+        low, high = math.log(self.sigma_min), math.log(self.sigma_max)
+        normal = torch.special.ndtri(uniform)  # -inf at 0, which the clamp takes in
+        return (self.p_mean + self.p_std * normal).clamp(low, high).exp()

@@ -1,0 +1,28 @@
+"""DDIM (arXiv 2010.02502, eqs. 12 and 16)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+
+from fw.plugins.samplers.diffusers_scheduler import DiffusersScheduler
+
+
+class DDIM(DiffusersScheduler):
+    """DDIM (arXiv 2010.02502): first order, deterministic at eta 0, DDPM's ancestral sampling at eta 1."""
+
+    name: ClassVar[str] = "ddim"
+
+    steps: int = Field(50, ge=1, description="noise levels before zero")
+    eta: float = Field(0.0, ge=0, le=1, description="share of fresh noise: 0 is deterministic, 1 is DDPM")
+
+    def scheduler(self, **options: Any) -> Any:
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+        return DDIMScheduler(**options, clip_sample=False)
+
+    def step_options(self, generators: Sequence[torch.Generator]) -> dict[str, Any]:
+        return {"eta": self.eta, "generator": list(generators)}

@@ -1,0 +1,57 @@
+"""Runs diffusers' variance-preserving schedulers with a denoiser: x_vp = x / sqrt(1 + sigma^2)."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fw.core.kinds import Denoise
+from fw.plugins.samplers.noise_levels import NoiseLevels
+
+
+class DiffusersScheduler(NoiseLevels):
+    """A sampler whose steps a diffusers scheduler takes.
+
+    The scheduler gets one timestep per noise level, and the denoiser's output as its predicted "sample".
+    """
+
+    @abstractmethod
+    def scheduler(self, **options: Any) -> Any:
+        """A fresh scheduler, since schedulers keep state, with `options` and its own."""
+
+    def step_options(self, generators: Sequence[torch.Generator]) -> dict[str, Any]:
+        """What `scheduler.step` gets besides x0 and x; diffusers draws image i's noise from generator i."""
+        return {}
+
+    def sample(self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        sigmas = self.levels(denoise)
+        scheduler = self._set_up(sigmas)
+        options = self.step_options(generators)
+        x = noise * (sigmas[0] / math.hypot(1, sigmas[0]))  # x is x_vp
+        for sigma, timestep in zip(sigmas, scheduler.timesteps.tolist(), strict=True):
+            x0 = self.denoised(denoise, x * math.hypot(1, sigma), sigma)
+            x = scheduler.step(x0, timestep, x, **options).prev_sample
+        return x
+
+    def _set_up(self, sigmas: list[float]) -> Any:
+        """A scheduler whose training timesteps are the noise levels, and which ends at sigma = 0.
+
+        Schedulers compute abar from float32 betas, too coarse for steps this long (beta may be 1 - 1e-7),
+        so it is replaced by its float64 value. Its elements are scalars to torch: images stay float32.
+        """
+        abar = 1 / (1 + torch.tensor(sigmas[::-1], dtype=torch.float64).square())
+        betas = 1 - abar / torch.cat([abar.new_ones(1), abar[:-1]])
+        scheduler = self.scheduler(
+            num_train_timesteps=len(sigmas),
+            trained_betas=betas.tolist(),
+            prediction_type="sample",
+            timestep_spacing="trailing",
+        )
+        scheduler.alphas_cumprod = abar
+        scheduler.set_timesteps(len(sigmas))
+        return scheduler

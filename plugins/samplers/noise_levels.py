@@ -1,0 +1,77 @@
+"""What all samplers share: how many noise levels there are and how they are spaced."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from fw.core.errors import FwError
+from fw.core.kinds import Denoise, Sampler
+
+Spacing = Literal["cosine", "linear", "karras"]
+RHO = 7
+
+
+class NoiseLevels(Sampler):
+    """A sampler that walks down `steps` noise levels and then to zero."""
+
+    steps: int = Field(20, ge=1, description="noise levels before zero")
+    schedule: Spacing = Field(
+        "cosine", description="evenly in arctan sigma (cosine), sigma / (1 + sigma) (linear) or sigma^(1/7) (karras)"
+    )
+    sigma_min: float | None = Field(None, gt=0, description="where the spacing ends; null is the model's smallest")
+    sigma_max: float | None = Field(None, gt=0, description="first noise level; null is the model's largest")
+    clip: float | None = Field(1.0, gt=0, description="clamp predicted x0 to [-clip, clip]; null for latents")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        low, high = self.sigma_min, self.sigma_max
+        if low is not None and high is not None and low >= high:
+            raise ValueError(f"sigma_min ({low}) must be smaller than sigma_max ({high})")
+        return self
+
+    @property
+    def nfe(self) -> int:
+        return self.steps
+
+    def levels(self, denoise: Denoise) -> list[float]:
+        """`steps` decreasing noise levels, without the final zero.
+
+        `cosine` spaces the angle of cosine schedules evenly, `linear` the time of rectified flow, in `steps`
+        intervals, the last of which is taken to zero instead of sigma_min. A level at sigma_min itself would make
+        the step before it so long in log sigma that multistep solvers extrapolate wildly. `karras` is arXiv
+        2206.00364 eq. 5, whose last steps are short: it does include sigma_min.
+        """
+        high, low = self._bounds(denoise)
+        match self.schedule:
+            case "cosine":
+                sigmas = evenly(math.atan(high), math.atan(low), self.steps + 1)[:-1].tan()
+            case "linear":
+                time = evenly(high / (1 + high), low / (1 + low), self.steps + 1)[:-1]
+                sigmas = time / (1 - time)
+            case "karras":
+                sigmas = evenly(high ** (1 / RHO), low ** (1 / RHO), self.steps) ** RHO
+        return sigmas.tolist()
+
+    def denoised(self, denoise: Denoise, x: Tensor, sigma: float) -> Tensor:
+        """The predicted x0 (B, C, H, W), clamped."""
+        x0 = denoise(x, sigma)
+        return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
+
+    def _bounds(self, denoise: Denoise) -> tuple[float, float]:
+        high = denoise.sigma_max if self.sigma_max is None else self.sigma_max
+        low = denoise.sigma_min if self.sigma_min is None else self.sigma_min
+        if not denoise.sigma_min <= low < high <= denoise.sigma_max:
+            raise FwError(
+                f"sampler {self.name}: it would go from sigma_max {high:g} to sigma_min {low:g}, but the model was "
+                f"trained from {denoise.sigma_max:g} to {denoise.sigma_min:g}: stay within that, or leave them out"
+            )
+        return high, low
+
+
+def evenly(start: float, end: float, count: int) -> Tensor:
+    return torch.linspace(start, end, count, dtype=torch.float64)

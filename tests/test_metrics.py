@@ -1,0 +1,372 @@
+"""The metrics, against closed forms, brute force and independent formulas, on features made up here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from torch import Tensor
+
+from fw.core.errors import StageFailed
+from fw.core.kinds import Metric
+from fw.core.types import Reference
+from fw.plugins.metrics.fd import FD
+from fw.plugins.metrics.fid import FID
+from fw.plugins.metrics.kid import KID
+from fw.plugins.metrics.memorisation import Memorisation
+from fw.plugins.metrics.prdc import PRDC
+
+EVERY_METRIC = [FD(), FID(), KID(subsets=2, subset_size=50), PRDC(), Memorisation()]
+NAMES = [metric.name for metric in EVERY_METRIC]
+
+sizes = st.integers(3, 50)
+dimensions = st.integers(2, 10)
+seeds = st.integers(0, 2**32)
+hypothesis_examples = settings(deadline=None, max_examples=40)
+
+
+def normal(count: int, dims: int, seed: int, mean: float = 0.0, scale: float = 1.0) -> Tensor:
+    """Gaussian features (count, dims), float32, with correlated dimensions."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(dims, dims, generator=generator)
+    return mean + scale * torch.randn(count, dims, generator=generator) @ mixing
+
+
+def with_moments(count: int, variances: Tensor, mean: Tensor, seed: int) -> Tensor:
+    """Features whose sample mean and sample covariance diag(variances) hold exactly, float64."""
+    draws = torch.randn(count, len(variances), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    orthonormal, _ = torch.linalg.qr(draws - draws.mean(0))
+    return mean + orthonormal * (count - 1) ** 0.5 * variances.sqrt()
+
+
+def reference(train: Tensor, held_out: Tensor | None = None) -> Reference:
+    return Reference(train, train if held_out is None else held_out)
+
+
+def only(values: dict[str, float]) -> float:
+    (value,) = values.values()
+    return value
+
+
+def frechet_by_qr(first: Tensor, second: Tensor) -> float:
+    """tr (C1 C2)^(1/2) is the nuclear norm of R1 R2^T, with the data never squared."""
+    a, b = first.double().numpy(), second.double().numpy()
+    roots = [np.linalg.qr(x - x.mean(0), mode="r") / np.sqrt(len(x) - 1) for x in (a, b)]
+    spread = sum((root**2).sum() for root in roots)
+    shift = ((a.mean(0) - b.mean(0)) ** 2).sum()
+    return float(shift + spread - 2 * np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum())
+
+
+def global_variance(train: Tensor) -> float:
+    return float(train.double().var(dim=0).mean())
+
+
+# Frechet distance
+
+
+@hypothesis_examples
+@given(sizes, sizes, dimensions, seeds)
+def test_fid_agrees_with_a_frechet_distance_by_qr(n, m, dims, seed):
+    train, fake = normal(n, dims, seed), normal(m, dims, seed + 1, mean=0.5, scale=1.5)
+    expected = frechet_by_qr(train, fake)
+    assert only(FID().compare(reference(train), fake)) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+@hypothesis_examples
+@given(sizes, sizes, dimensions, seeds)
+def test_fd_is_the_frechet_distance_over_the_variance_of_the_reference(n, m, dims, seed):
+    train, fake = normal(n, dims, seed), normal(m, dims, seed + 1, mean=0.5, scale=1.5)
+    expected = frechet_by_qr(train, fake) / global_variance(train)
+    assert only(FD().compare(reference(train), fake)) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def test_fid_agrees_with_torchmetrics_even_with_a_large_mean():
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    class Same(torch.nn.Module):
+        num_features = 12
+
+        def forward(self, features: Tensor) -> Tensor:
+            return features
+
+    train, fake = normal(200, 12, 0, mean=30), normal(150, 12, 1, mean=30)
+    other = FrechetInceptionDistance(feature=Same(), normalize=True)
+    other.update(train.double(), real=True)
+    other.update(fake.double(), real=False)
+    assert only(FID().compare(reference(train), fake)) == pytest.approx(float(other.compute()), rel=1e-7)
+
+
+@pytest.mark.parametrize("metric", [FD(), FD.model_validate({"space": "pca"}), FID()])
+def test_a_set_has_no_frechet_distance_from_itself(metric):
+    features = normal(100, 8, 0)
+    assert 0 <= only(metric.compare(reference(features), features)) < 1e-6
+
+
+def test_a_shift_by_delta_costs_delta_squared():
+    features, delta = normal(100, 6, 0), torch.tensor([3.0, 0, 0, 4.0, 0, 0])
+    assert only(FID().compare(reference(features), features + delta)) == pytest.approx(25, rel=1e-5)
+    scaled = 25 / global_variance(features)
+    assert only(FD().compare(reference(features), features + delta)) == pytest.approx(scaled, rel=1e-5)
+
+
+def test_gaussians_with_diagonal_covariances_have_the_closed_form():
+    a, b = torch.tensor([1.0, 4.0, 9.0]).double(), torch.tensor([4.0, 1.0, 0.25]).double()
+    first, second = torch.zeros(3), torch.tensor([1.0, -2.0, 0.5])
+    train, fake = with_moments(40, a, first, seed=0), with_moments(60, b, second, seed=1)
+    expected = float((first - second).square().sum() + (a.sqrt() - b.sqrt()).square().sum())
+    assert only(FID().compare(reference(train), fake)) == pytest.approx(expected, rel=1e-9)
+    assert only(FD().compare(reference(train), fake)) == pytest.approx(expected / float(a.mean()), rel=1e-9)
+
+
+@pytest.mark.parametrize("metric", [FD(), KID(subsets=3, subset_size=30)], ids=["fd", "kid"])
+@pytest.mark.parametrize("factor", [0.01, 100.0])
+def test_in_custom_spaces_neither_scale_nor_offset_matters(metric, factor):
+    train, fake = normal(60, 5, 0).double(), normal(50, 5, 1, mean=0.3).double()
+    plain = metric.compare(reference(train), fake)
+    assert metric.compare(reference(factor * train + 7), factor * fake + 7) == pytest.approx(plain, rel=1e-6)
+
+
+def test_fid_does_not_rescale():
+    train, fake = normal(60, 5, 0), normal(50, 5, 1)
+    plain = only(FID().compare(reference(train), fake))
+    assert only(FID().compare(reference(10 * train), 10 * fake)) == pytest.approx(100 * plain, rel=1e-5)
+
+
+@pytest.mark.parametrize("metric", [FD(), FID(), PRDC(), Memorisation()], ids=["fd", "fid", "prdc", "memorisation"])
+def test_the_order_of_images_and_of_dimensions_does_not_matter(metric):
+    train, fake = normal(80, 6, 0).double(), normal(70, 6, 1).double()
+    generator = torch.Generator().manual_seed(2)
+    rows, columns = torch.randperm(70, generator=generator), torch.randperm(6, generator=generator)
+    held_out = normal(50, 6, 3).double()
+    expected = metric.compare(reference(train, held_out), fake)
+    shuffled = metric.compare(reference(train.flip(0)[:, columns], held_out[:, columns]), fake[rows][:, columns])
+    assert shuffled == pytest.approx(expected, rel=1e-6)
+
+
+# KID
+
+
+def squared_mmd(first: np.ndarray, second: np.ndarray) -> float:
+    """The unbiased U-statistic with the kernel (x.y / D + 1)^3, pair by pair."""
+
+    def kernel(x: np.ndarray, y: np.ndarray) -> float:
+        return float((x @ y / len(x) + 1) ** 3)
+
+    def within(points: np.ndarray) -> float:
+        pairs = [kernel(x, y) for i, x in enumerate(points) for j, y in enumerate(points) if i != j]
+        return float(np.mean(pairs))
+
+    return within(first) + within(second) - 2 * float(np.mean([kernel(x, y) for x in first for y in second]))
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(3, 15), st.integers(2, 6), seeds)
+def test_kid_is_the_unbiased_squared_mmd(count, dims, seed):
+    train, fake = normal(count, dims, seed), normal(count, dims, seed + 1, mean=0.5)
+    scale = global_variance(train) ** 0.5
+    mean = train.double().mean(0)
+    expected = squared_mmd(*(((x.double() - mean) / scale).numpy() for x in (fake, train)))
+    assert only(KID(subsets=1).compare(reference(train), fake)) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    raw = squared_mmd(fake.double().numpy(), train.double().numpy())
+    in_inception = KID.model_validate({"space": "inception", "subsets": 1})
+    assert in_inception.compare(reference(train), fake) == {"kid": pytest.approx(raw, rel=1e-6, abs=1e-9)}
+
+
+def test_kid_is_near_zero_for_one_distribution_and_grows_with_a_shift():
+    features = normal(900, 4, 0)
+    train, same = features[:500], features[500:]
+    scores = [only(KID(subsets=5, subset_size=400).compare(reference(train), same + d)) for d in (0, 0.3, 1)]
+    assert abs(scores[0]) < 0.05 * scores[1]
+    assert scores[1] < scores[2]
+
+
+def test_kid_gives_the_same_value_twice_and_leaves_the_global_generators_alone():
+    train, fake = normal(60, 4, 0), normal(60, 4, 1)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    metric = KID(subsets=3, subset_size=20)
+    assert metric.compare(reference(train), fake) == metric.compare(reference(train), fake)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert (before[1] == np.random.get_state()[1]).all()  # noqa: NPY002
+
+
+# precision, recall, density, coverage
+
+
+def prdc_by_hand(real: np.ndarray, fake: np.ndarray, k: int, coverage_k: int) -> dict[str, float]:
+    def radius(points: np.ndarray, i: int, neighbours: int) -> float:
+        others = [np.linalg.norm(points[i] - p) for j, p in enumerate(points) if j != i]
+        return float(sorted(others)[neighbours - 1])
+
+    def inside(point: np.ndarray, centres: np.ndarray, radii: list[float]) -> list[bool]:
+        return [bool(np.linalg.norm(point - c) <= r) for c, r in zip(centres, radii, strict=True)]
+
+    real_balls = [radius(real, i, k) for i in range(len(real))]
+    fake_balls = [radius(fake, i, k) for i in range(len(fake))]
+    wide_balls = [radius(real, i, coverage_k) for i in range(len(real))]
+    hits = np.array([inside(point, real, wide_balls) for point in fake])  # (M, N)
+    return {
+        "precision": float(np.mean([any(inside(point, real, real_balls)) for point in fake])),
+        "recall": float(np.mean([any(inside(point, fake, fake_balls)) for point in real])),
+        "density": float(hits.sum() / (coverage_k * len(fake))),
+        "coverage": float(hits.any(axis=0).mean()),
+    }
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(8, 25), st.integers(8, 25), st.integers(2, 5), st.integers(1, 4), st.integers(1, 6), seeds)
+def test_prdc_agrees_with_brute_force(n, m, dims, k, coverage_k, seed):
+    train, fake = normal(n, dims, seed), normal(m, dims, seed + 1, mean=0.5)
+    expected = prdc_by_hand(train.double().numpy(), fake.double().numpy(), k, coverage_k)
+    scores = PRDC(nearest_k=k, coverage_k=coverage_k).compare(reference(train), fake)
+    assert scores == pytest.approx(expected, abs=1e-6)
+
+
+def test_prdc_in_chunks_agrees_with_prdc_in_one_piece(monkeypatch):
+    train, fake = normal(130, 5, 0), normal(90, 5, 1)
+    whole = PRDC().compare(reference(train), fake)
+    monkeypatch.setattr("fw.plugins.metrics.prdc.ROWS", 32)
+    assert PRDC().compare(reference(train), fake) == pytest.approx(whole, abs=1e-6)
+
+
+def test_identical_sets_are_precise_and_complete():
+    features = normal(100, 4, 0)
+    scores = PRDC().compare(reference(features), features)
+    expected = {"precision": 1, "recall": 1, "density": 6 / 5, "coverage": 1}  # 5 neighbours and the point itself
+    assert scores == pytest.approx(expected)
+
+
+def test_sets_far_apart_share_nothing():
+    scores = PRDC().compare(reference(normal(100, 4, 0)), normal(100, 4, 1, mean=1000))
+    assert scores == {"precision": 0, "recall": 0, "density": 0, "coverage": 0}
+
+
+def test_dropping_a_mode_lowers_recall_and_coverage_but_not_precision():
+    left, right = normal(200, 3, 0), normal(200, 3, 0, mean=100)
+    train = torch.cat([left[:100], right[:100]])
+    both = PRDC().compare(reference(train), torch.cat([left[100:150], right[100:150]]))
+    one = PRDC().compare(reference(train), left[100:])
+    assert one["recall"] <= 0.5 < both["recall"]
+    assert one["coverage"] <= 0.5 < both["coverage"]
+    assert one["precision"] == pytest.approx(both["precision"], abs=0.1)
+
+
+# memorisation
+
+
+def test_copies_of_training_images_have_ratio_zero_and_are_all_close():
+    train, held_out = normal(200, 8, 0), normal(100, 8, 1)
+    scores = Memorisation().compare(reference(train, held_out), train[:60])
+    assert scores == {"memorisation_ratio": 0, "memorisation_close": 1}
+
+
+def test_held_out_images_have_ratio_one_and_hardly_any_is_close():
+    train, held_out = normal(300, 8, 0), normal(200, 8, 1)
+    scores = Memorisation().compare(reference(train, held_out), held_out)
+    assert scores["memorisation_ratio"] == pytest.approx(1)
+    assert scores["memorisation_close"] == pytest.approx(0.01)
+
+
+def test_the_memorisation_ratio_falls_as_samples_near_the_training_images():
+    train, held_out, noise = normal(300, 8, 0), normal(200, 8, 1), normal(300, 8, 2)
+    scores = [Memorisation().compare(reference(train, held_out), train + s * noise) for s in (1, 0.1, 0.01)]
+    ratios = [score["memorisation_ratio"] for score in scores]
+    close = [score["memorisation_close"] for score in scores]
+    assert ratios == sorted(ratios, reverse=True)
+    assert close == sorted(close)
+    assert ratios[-1] < 0.2 < 0.8 < close[-1]
+
+
+def test_memorisation_is_the_ratio_of_median_nearest_distances():
+    train, held_out, fake = (normal(n, 5, seed) for seed, n in enumerate((80, 41, 51)))
+
+    def nearest(points: Tensor) -> list[float]:
+        return [min(float((point - other).norm()) for other in train.double()) for point in points.double()]
+
+    ratio = np.median(nearest(fake)) / np.median(nearest(held_out))
+    close = np.mean(np.array(nearest(fake)) < np.quantile(nearest(held_out), 0.01))
+    scores = Memorisation().compare(reference(train, held_out), fake)
+    assert scores == pytest.approx({"memorisation_ratio": ratio, "memorisation_close": close})
+
+
+def test_memorisation_refuses_held_out_images_that_are_training_images():
+    train = normal(50, 4, 0)
+    with pytest.raises(StageFailed, match="held-out images are in the training set"):
+        Memorisation().compare(reference(train, train[:20]), normal(20, 4, 1))
+
+
+# what all metrics share
+
+
+@pytest.mark.parametrize("metric", EVERY_METRIC, ids=NAMES)
+def test_a_metric_returns_the_keys_that_it_declares(metric):
+    scores = metric.compare(reference(normal(60, 4, 0), normal(60, 4, 2)), normal(60, 4, 1))
+    assert scores.keys() == metric.keys.keys()
+    assert set(metric.keys.values()) <= {"lower", "higher"}
+    assert all(type(value) is float for value in scores.values())
+
+
+@pytest.mark.parametrize("metric", EVERY_METRIC, ids=NAMES)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_features_that_are_not_finite_are_refused(metric, bad):
+    good, broken = normal(60, 4, 0), normal(60, 4, 1)
+    broken[3, 2] = bad
+    with pytest.raises(StageFailed, match="1 of 60 samples are not finite"):
+        metric.compare(reference(good), broken)
+    with pytest.raises(StageFailed, match="real images are not finite"):
+        metric.compare(reference(broken), good)
+
+
+@pytest.mark.parametrize("metric", EVERY_METRIC, ids=NAMES)
+def test_too_few_samples_are_refused(metric):
+    with pytest.raises(StageFailed, match="too few"):
+        metric.compare(reference(normal(60, 4, 0), normal(30, 4, 2)), normal(1, 4, 1))
+
+
+def test_prdc_needs_more_samples_than_neighbours():
+    with pytest.raises(StageFailed, match="3 samples are too few for this metric, it needs at least 6"):
+        PRDC().compare(reference(normal(60, 4, 0)), normal(3, 4, 1))
+
+
+@pytest.mark.parametrize("metric", [FD(), KID()], ids=["fd", "kid"])
+def test_a_space_in_which_all_images_are_equal_is_refused(metric):
+    with pytest.raises(StageFailed, match="equal"):
+        metric.compare(reference(torch.ones(20, 4)), normal(20, 4, 0))
+
+
+def keys(metric: type[Metric], space: str) -> set[str]:
+    return set(metric.model_validate({"space": space}).keys)
+
+
+def test_keys_name_the_space_and_only_inception_earns_the_bare_names():
+    assert keys(FD, "classifier") == {"fd_classifier"}
+    assert keys(FD, "pca") == {"fd_pca"}
+    assert keys(KID, "pca") == {"kid_pca"}
+    assert keys(KID, "inception") == {"kid"}
+    assert keys(PRDC, "classifier") == {"precision", "recall", "density", "coverage"}
+    assert keys(PRDC, "pca") == {"precision_pca", "recall_pca", "density_pca", "coverage_pca"}
+    assert keys(Memorisation, "pca") == {"memorisation_ratio", "memorisation_close"}
+    assert keys(FID, "inception") == {"fid"}
+
+
+def test_fd_and_fid_refuse_each_others_space():
+    with pytest.raises(ValidationError, match="use the metric 'fid'"):
+        keys(FD, "inception")
+    with pytest.raises(ValidationError, match="for the space 'classifier' use the metric 'fd'"):
+        keys(FID, "classifier")
+
+
+def test_fid_passes_the_weights_on_to_its_space(tmp_path):
+    short = FID.model_validate({"weights": tmp_path / "x.pth"})
+    long = FID.model_validate({"space": {"name": "inception", "weights": tmp_path / "x.pth"}})
+    assert short == long
+    assert FID.model_validate({k: v for k, v in short.spec().items() if k != "name"}) == short
+    with pytest.raises(ValidationError, match="not in both"):
+        FID.model_validate({"weights": "x.pth", "space": "inception"})
+
+
+def test_a_metric_in_the_classifier_space_requires_labels_and_one_in_pca_does_not():
+    assert FD().requires == {"labels"}
+    assert Memorisation().requires == frozenset()
