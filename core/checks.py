@@ -17,6 +17,9 @@ NEEDS = {
     "attention": "a model with attention layers",
 }
 
+ABOUT_CONDITIONS = {"null", "label_free"}
+"""Not worth a message of their own where there are no conditions at all."""
+
 
 class Fault(NamedTuple):
     """Something wrong, and the location of the recipe's entry to change."""
@@ -45,16 +48,17 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Fault]:
     overridden = recipe.arms[name].model_fields_set
 
     def at(section: str) -> tuple[str | int, ...]:
-        return (
-            ("arms", name, section) if section in overridden else (section,) if section == "model" else ("arms", name)
-        )
+        return ("arms", name, section) if section in overridden else ("arms", name)
 
     annotator = arm.annotator
     if annotator is not None and annotator.uses_features and arm.encoder is None:
         yield Fault(at("annotator"), f"annotator '{annotator.name}' clusters features; name an encoder")
     available = capabilities(recipe, arm)
     for section, component in sections(arm):
-        for need in sorted(component.requires - available):
+        missing = component.requires - available
+        if "conditions" in missing:
+            missing -= ABOUT_CONDITIONS
+        for need in sorted(missing):
             yield Fault(at(section), f"{component.kind} '{component.name}' needs {NEEDS.get(need, need)}")
 
 
@@ -63,12 +67,7 @@ def capabilities(recipe: Recipe, arm: Arm) -> frozenset[str]:
     provided = recipe.dataset.provides.union(*(component.provides for _, component in sections(arm)))
     if arm.annotator is not None and arm.train.cond_drop > 0:
         provided |= {"null"}
-    if (
-        arm.annotator is not None
-        and arm.annotator.uses_features
-        and arm.encoder is not None
-        and arm.encoder.uses_labels
-    ):
+    if uses_encoder(arm) and arm.encoder is not None and arm.encoder.uses_labels:
         provided -= {"label_free"}
     return provided
 

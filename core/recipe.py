@@ -6,14 +6,14 @@ import contextlib
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from fw.core.errors import RecipeError
 from fw.core.kinds import Annotator, Backbone, Dataset, Encoder, Guidance, Metric, Process, Sampler, Tracker
-from fw.core.source import Source, read
+from fw.core.source import Source, dump, read
 from fw.registry import Component, Registry, installed
 
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
@@ -22,7 +22,7 @@ ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
 class Section(BaseModel):
     """A part of a recipe that is not a component."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Train(Section):
@@ -68,6 +68,13 @@ class Override(Section):
     train: Train | None = None
     guidance: GuidanceList = ()
     sampler: Sampler | None = None
+
+    @field_validator("model", "process", "train", "sampler")
+    @classmethod
+    def _indispensable(cls, section: Any) -> Any:
+        if section is None:
+            raise PydanticCustomError("no_section", "no arm can do without; leave the key out to keep the recipe's")
+        return section
 
 
 class Arm(Section):
@@ -118,7 +125,7 @@ class Recipe(Section):
             name: override.model_dump(mode="json", include=override.model_fields_set)
             for name, override in self.arms.items()
         }
-        return yaml.safe_dump(data, sort_keys=False, width=100)
+        return dump(data)
 
 
 def load(path: Path, assignments: Sequence[str] = (), registry: Registry | None = None) -> Recipe:
@@ -137,10 +144,7 @@ def validate(source: Source, registry: Registry) -> Recipe:
     except ValidationError as error:
         problems = [explain(dict(problem), source, registry) for problem in error.errors(include_url=False)]
         raise RecipeError(list(dict.fromkeys(problems))) from None
-    found = [
-        f"{source.where(fault.location)}: {source.path(fault.location)}: {fault.reason}" for fault in faults(recipe)
-    ]
-    if found:
+    if found := [f"{source.where(at)}: {source.path(at)}: {reason}" for at, reason in faults(recipe)]:
         raise RecipeError(found)
     return recipe
 
@@ -164,20 +168,29 @@ def explain(problem: dict[str, Any], source: Source, registry: Registry) -> str:
 
 
 def known_keys(location: Sequence[str | int], data: Any, registry: Registry) -> list[str]:
-    """The keys that may stand at a location of the raw data; entries of lists and of `arms` keep their model."""
-    model: type[BaseModel] | None = Recipe
+    """The keys that may stand at a location of the raw data."""
+    annotation: Any = Recipe
     for part in location:
-        if isinstance(data, Mapping | list):
-            with contextlib.suppress(LookupError, TypeError):
-                data = data[part]  # type: ignore[index]
-        if model is not None and part in model.model_fields:
-            model = field_model(model.model_fields[str(part)].annotation)
-        if model is not None and issubclass(model, Component) and model.is_kind() and isinstance(data, Mapping):
-            model = registry.components.get((model.kind, str(data.get("name"))))
+        model = model_at(annotation, data, registry)
+        if get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+        elif model is not None and part in model.model_fields:
+            annotation = model.model_fields[str(part)].annotation
+        with contextlib.suppress(LookupError, TypeError):  # a single entry stands for a list, a name for a component
+            data = data[part]
+    model = model_at(annotation, data, registry)
     if model is None:
         return []
     named = ["name"] if issubclass(model, Component) else []
     return named + list(model.model_fields)
+
+
+def model_at(annotation: Any, data: Any, registry: Registry) -> type[BaseModel] | None:
+    """The model that the data is read as: for a kind, the component that the data names."""
+    model = field_model(annotation)
+    if model is not None and issubclass(model, Component) and model.is_kind():
+        return registry.components.get((model.kind, str(data.get("name")))) if isinstance(data, Mapping) else None
+    return model
 
 
 def field_model(annotation: Any) -> type[BaseModel] | None:

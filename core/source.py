@@ -1,7 +1,7 @@
 """A recipe's text: strict YAML that knows the line of every key, and `--set` on top of it.
 
 Stricter than YAML 1.1 where that surprises: `1e-4` is a number, only `true` and `false` are booleans, there are no
-octal, sexagesimal or date literals, duplicate keys and keys that are not text are errors.
+octal, sexagesimal or date literals; duplicate keys, keys that are not text, aliases and tags are errors.
 """
 
 from __future__ import annotations
@@ -20,9 +20,24 @@ Location = tuple[str | int, ...]
 
 
 class StrictLoader(yaml.SafeLoader):
-    """YAML's core schema only."""
+    """YAML's core schema only, and every entry stands where it is used."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event: Any = self.peek_event()
+        if event.anchor or getattr(event, "tag", None):
+            raise yaml.MarkedYAMLError(
+                problem="anchors, aliases and tags are not read; write the entry out", problem_mark=event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+
+class StrictDumper(yaml.SafeDumper):
+    """Writes what StrictLoader reads back: text that looks like a number to either kind of YAML is quoted."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 for tag, pattern, first in (
@@ -31,7 +46,8 @@ for tag, pattern, first in (
     ("int", r"[-+]?[0-9]+", "-+0123456789"),
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", "-+.0123456789"),
 ):
-    StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"^({pattern})$"), list(first))
+    for strict in (StrictLoader, StrictDumper):
+        strict.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"^({pattern})$"), list(first))
 
 
 def construct_decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
@@ -70,30 +86,41 @@ class Source:
         return ".".join(map(str, written)) or "recipe"
 
     def set(self, assignments: Sequence[str]) -> None:
-        """Apply `train.steps=2000` and the like to the raw mapping; values are read by the same YAML rules."""
+        """Apply `train.steps=2000`, `metrics.0.space=pca` and the like to the raw mapping, by the same YAML rules."""
         for number, assignment in enumerate(assignments, start=1):
             key, equals, text = assignment.partition("=")
-            parts = key.split(".")
-            if not equals or not all(parts):
+            words = key.split(".")
+            if not equals or not all(words):
                 raise RecipeError([f"--set {assignment}: expected KEY=VALUE, such as --set train.steps=2000"])
             origin = f"--set #{number}"
-            value = parse(text, origin).data
-            target = self.data
-            for depth, part in enumerate(parts[:-1], start=1):
-                entry = target.get(part)
-                if isinstance(entry, str):
-                    entry = {"name": entry}
-                elif entry is None:
-                    entry = {}
-                if not isinstance(entry, dict):
-                    raise RecipeError(
-                        [f"{origin}: {'.'.join(parts[:depth])} is not a mapping, so it has no keys to set"]
-                    )
-                target[part] = entry
-                self.lines.setdefault(tuple(parts[:depth]), origin)
-                target = entry
-            target[parts[-1]] = value
-            self.lines[tuple(parts)] = origin
+            self.put(self.data, words, (), parse(text, origin), origin)
+
+    def put(self, target: Any, words: Sequence[str], path: Location, value: Source, origin: str) -> None:
+        """Put a value where the words lead from `target`; a short name becomes a mapping, and a missing one is made."""
+        part, rest = entry(target, words, f"{origin}: {'.'.join(map(str, path))}")
+        here = (*path, part)
+        if rest:
+            child = target[part] if isinstance(target, list) or part in target else None
+            target[part] = {"name": child} if isinstance(child, str) else {} if child is None else child
+            self.lines.setdefault(here, origin)
+            self.put(target[part], rest, here, value, origin)
+        else:
+            target[part] = value.data
+            self.lines = {at: line for at, line in self.lines.items() if at[: len(here)] != here}
+            self.lines |= {(*here, *at): origin for at in [(), *value.lines]}
+
+
+def entry(target: Any, words: Sequence[str], place: str) -> tuple[str | int, Sequence[str]]:
+    """The key or index that the first words name, and the words after it. A key that is there may hold dots."""
+    if isinstance(target, list):
+        if words[0].isdecimal() and int(words[0]) < len(target):
+            return int(words[0]), words[1:]
+        raise RecipeError([f"{place} is a list of {len(target)}; write an index, from 0, instead of '{words[0]}'"])
+    if not isinstance(target, dict):
+        raise RecipeError([f"{place} is {target!r}, not a mapping, so there is no '{words[0]}' to set in it"])
+    lengths = [n for n in range(len(words), 0, -1) if ".".join(words[:n]) in target]
+    length = lengths[0] if lengths else 1
+    return ".".join(words[:length]), words[length:]
 
 
 def read(path: Path) -> Source:
@@ -106,7 +133,7 @@ def read(path: Path) -> Source:
         raise RecipeError([f"{path}: cannot be read as text: {error}"]) from None
     source = parse(text, str(path))
     if not isinstance(source.data, dict):
-        raise RecipeError([f"{path}: a recipe is a mapping of sections, not {type(source.data).__name__}"])
+        raise RecipeError([f"{path}: a recipe is a mapping of sections, such as `dataset: digits`"])
     return source
 
 
@@ -116,10 +143,12 @@ def parse(text: str, name: str) -> Source:
         loader = StrictLoader(text)
         node = loader.get_single_node()
         data = loader.construct_document(node) if node is not None else None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{name}:{mark.line + 1}" if mark else name
-        raise RecipeError([f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}"]) from None
+    except yaml.MarkedYAMLError as error:
+        place = f"{name}:{error.problem_mark.line + 1}" if error.problem_mark else name
+        reason = ": ".join(filter(None, (error.context, error.problem)))
+        raise RecipeError([f"{place}: not valid YAML: {reason}"]) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RecipeError([f"{name}: not valid YAML: {' '.join(str(error).split())}"]) from None
     lines: dict[Location, str] = {}
     problems: list[str] = []
     if node is not None:
@@ -137,12 +166,15 @@ def locate(node: yaml.Node, path: Location, name: str, lines: dict[Location, str
             locate(child, (*path, index), name, lines, problems)
     elif isinstance(node, yaml.MappingNode):
         for key, child in node.value:
-            here = f"{name}:{key.start_mark.line + 1}"
+            here, written = f"{name}:{key.start_mark.line + 1}", ".".join(map(str, (*path, key.value)))
             if key.tag != "tag:yaml.org,2002:str":
-                problems.append(
-                    f"{here}: {'.'.join(map(str, path)) or 'recipe'}: the key {key.value} is not text; quote it"
-                )
+                problems.append(f"{here}: {written}: the key {key.value or 'null'} is not text; quote it")
             elif (*path, key.value) in lines:
-                problems.append(f"{here}: {'.'.join(map(str, (*path, key.value)))}: written twice")
+                problems.append(f"{here}: {written}: written twice")
             lines[(*path, key.value)] = here
             locate(child, (*path, key.value), name, lines, problems)
+
+
+def dump(data: Any) -> str:
+    """The data as text that `parse` reads back as equal data."""
+    return yaml.dump(data, Dumper=StrictDumper, sort_keys=False, width=100)

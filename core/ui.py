@@ -1,4 +1,4 @@
-"""What `fw ui` does: MLflow's own server on the store of a runs folder, and the addresses of the saved views in it."""
+"""What `fw ui` does: MLflow's own server on a runs folder, and the addresses of the saved views in it."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ VIEW_TAG = "mlflow.sharedViewState."
 def serve(root: Path, port: int = PORT, host: str = HOST) -> int:
     """Serve the experiments in `root` until Ctrl-C, and print where to look. Returns the exit code.
 
-    Errors: FwError when `root` has no database or the port is taken, StageFailed when the server ends by itself.
+    Errors: FwError when `root` has no database or the port is taken, StageFailed when the server ends itself.
     """
     database = root.absolute() / DATABASE
     if not database.is_file():
-        raise FwError(f"there is no {DATABASE} in {root}: run a recipe first, or name its runs folder with --out")
+        raise FwError(f"there is no {DATABASE} in {root}: run a recipe first, or name a runs folder with --out")
     check_port(host, port)
     with tempfile.TemporaryFile() as output, interruptible(), server(database, host, port, output) as process:
         try:
@@ -77,7 +77,8 @@ def check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
-            raise FwError(f"cannot listen on {host}:{port} ({error}): choose another port with --port") from None
+            reason = getattr(error, "strerror", None) or error
+            raise FwError(f"cannot listen on {host}:{port} ({reason}): choose another --port") from None
 
 
 @contextmanager

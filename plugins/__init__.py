@@ -2,10 +2,18 @@
 
 from collections.abc import Iterable
 
+from fw.plugins.annotators.kmeans import KMeans
+from fw.plugins.annotators.labels import Labels
+from fw.plugins.annotators.random import Random
 from fw.plugins.backbones.unet import UNet
+from fw.plugins.datasets.cifar10 import Cifar10
+from fw.plugins.datasets.digits import Digits
+from fw.plugins.datasets.shapes import Shapes
 from fw.plugins.encoders.classifier import Classifier
+from fw.plugins.encoders.dino import Dino
 from fw.plugins.encoders.inception import Inception
 from fw.plugins.encoders.pca import PCA
+from fw.plugins.encoders.pixels import Pixels
 from fw.plugins.guidance.cfg import CFG
 from fw.plugins.guidance.self_guidance import SelfGuidance
 from fw.plugins.metrics.fd import FD
@@ -20,6 +28,7 @@ from fw.plugins.samplers.ddim import DDIM
 from fw.plugins.samplers.ddpm import Ancestral
 from fw.plugins.samplers.dpmpp import DPMSolverPP
 from fw.plugins.samplers.heun import Heun
+from fw.plugins.trackers.mlflow import MLflow
 from fw.registry import Component, hookimpl
 
 
@@ -28,10 +37,13 @@ def fw_components() -> Iterable[type[Component]]:
     return [
         Ancestral,
         CFG,
+        Cifar10,
         Classifier,
         DDIM,
         DDPM,
         DPMSolverPP,
+        Digits,
+        Dino,
         EDM,
         FD,
         FID,
@@ -39,9 +51,15 @@ def fw_components() -> Iterable[type[Component]]:
         Heun,
         Inception,
         KID,
+        KMeans,
+        Labels,
+        MLflow,
         Memorisation,
         PCA,
         PRDC,
+        Pixels,
+        Random,
         SelfGuidance,
+        Shapes,
         UNet,
     ]

@@ -25,7 +25,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 class Component(BaseModel):
     """A frozen pydantic model; see the module's docstring."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     kind: ClassVar[str]
     name: ClassVar[str]
@@ -54,7 +54,9 @@ class Component(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """What decides the component's results: its spec and version, less what only says where files lie."""
-        return {**self.spec(), "version": self.version}
+        spec = self.spec()
+        nested = {name: identified(value, spec[name]) for name, value in self if name in spec}
+        return {**spec, **nested, "version": self.version}
 
     @classmethod
     def is_kind(cls) -> bool:
@@ -114,6 +116,15 @@ class Component(BaseModel):
                 "{kind} '{name}' raised {error} while it was built",
                 {"kind": cls.kind, "name": fields["name"], "error": f"{type(error).__name__}: {error}"},
             ) from error
+
+
+def identified(value: Any, spec: Any) -> Any:
+    """The spec of a field's value with the components in it replaced by their identities."""
+    if isinstance(value, Component):
+        return value.identity()
+    if isinstance(value, list | tuple):
+        return [identified(*pair) for pair in zip(value, spec, strict=True)]
+    return spec
 
 
 described: ContextVar[frozenset[str]] = ContextVar("described", default=frozenset())

@@ -1,4 +1,4 @@
-"""What holds for every test: one thread, no telemetry, no network; nothing else happens behind a test's back."""
+"""What holds for every test: one thread, no telemetry, no network, and nothing of the developer's settings."""
 
 import ipaddress
 import os
@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# Set before anything imports torch, mlflow or huggingface_hub, which read them on import; children inherit them.
+# Before anything imports torch, mlflow or huggingface_hub, which read these on import; children inherit them.
 os.environ |= {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"}
+for setting in ("FW_PLUGINS", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+    os.environ.pop(setting, None)
 
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
@@ -19,38 +21,38 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Only this machine can be reached; a test that tries another fails, even where the library forgives it."""
+    """Only this machine can be reached. A test that tries another fails, even where a library swallows the error."""
     refused: list[str] = []
 
-    def refuse(host: str) -> None:
-        if not stays_here(host):
+    def check(host: str) -> None:
+        if not is_here(host):
             refused.append(host)
-            raise OSError(f"tests have no network: {host} is out of reach")
+            raise OSError(f"tests have no network, and {host} is not this machine")
 
-    def guard(method: str, address_at: int) -> None:
-        original = getattr(socket.socket, method)
+    def guard(method: str, address: int) -> None:
+        unguarded = getattr(socket.socket, method)
 
         def guarded(self: socket.socket, *args: Any) -> Any:
             if self.family in (socket.AF_INET, socket.AF_INET6):
-                refuse(args[address_at][0])
-            return original(self, *args)
+                check(args[address][0])
+            return unguarded(self, *args)
 
         monkeypatch.setattr(socket.socket, method, guarded)
 
     def getaddrinfo(host: Any, *args: Any, **options: Any) -> Any:
-        refuse(host.decode() if isinstance(host, bytes) else host or "localhost")
-        return resolve(host, *args, **options)
+        check(host.decode() if isinstance(host, bytes) else host or "localhost")
+        return unguarded_getaddrinfo(host, *args, **options)
 
-    resolve = socket.getaddrinfo
+    unguarded_getaddrinfo = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    guard("connect", 0)
-    guard("connect_ex", 0)
-    guard("sendto", -1)
+    guard("connect", address=0)
+    guard("connect_ex", address=0)
+    guard("sendto", address=-1)
     yield
     assert not refused, f"the test tried to reach {', '.join(refused)}"
 
 
-def stays_here(host: str) -> bool:
+def is_here(host: str) -> bool:
     """Whether this is a name or an address of this machine."""
     if host in ("", "localhost", socket.gethostname()):
         return True

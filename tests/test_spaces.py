@@ -246,6 +246,11 @@ def test_grey_images_enter_inception_as_colour_images(inception):
     assert torch.equal(features(network, grey), features(network, grey.repeat(1, 3, 1, 1)))
 
 
+def test_inception_refuses_images_that_are_neither_grey_nor_rgb(inception):
+    with pytest.raises(RecipeError, match="images have 4 channels"):
+        inception.build((4, 8, 8), 0)
+
+
 def test_inception_stores_no_weights_and_its_identity_knows_the_hash_but_not_the_path(inception):
     assert inception.build((3, 8, 8), 0).state_dict() == {}
     identity = inception.identity()

@@ -1,4 +1,4 @@
-"""Clusters as labels: k-means on the features of the training images (faiss), as in self-guidance (arXiv 2210.06462)."""
+"""Clusters as labels: k-means on the training images' features (faiss), as in self-guidance (arXiv 2210.06462)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch.nn import functional as F
+from torch.nn.functional import normalize
 
 from fw.core.errors import FwError, StageFailed
 from fw.core.job import Job
@@ -36,7 +36,7 @@ class KMeans(Annotator):
         if not features.isfinite().all():
             raise StageFailed("annotator kmeans: the encoder's features are not all finite")
         if self.normalise:
-            features = F.normalize(features, dim=1)
+            features = normalize(features, dim=1)
         points = features.contiguous().numpy()
         faiss.omp_set_num_threads(torch.get_num_threads())
         clustering = faiss.Kmeans(

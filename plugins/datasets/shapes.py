@@ -132,8 +132,7 @@ def background(size: int, stream: torch.Generator) -> Tensor:
     tint = rgb(between(0, 1, stream), between(0, 0.3, stream), between(0.1, 0.4, stream))
     x, y = grid(size, between(0, 2 * math.pi, stream), 0.5, 0.5)
     slope, strength, frequency, phase = (
-        between(low, high, stream)[:, None, None]
-        for low, high in ((-0.4, 0.4), (0, 0.3), (1, 4), (0, 2 * math.pi))
+        between(low, high, stream)[:, None, None] for low, high in ((-0.4, 0.4), (0, 0.3), (1, 4), (0, 2 * math.pi))
     )
     light = 1 + slope * x + strength * torch.sin(2 * math.pi * frequency * y + phase)
     return (tint[:, :, None, None] * light[:, None]).clamp(0, 1)

@@ -16,15 +16,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fw.core.errors import MissingFile
+from fw.core.errors import MissingFile, RecipeError
 from fw.core.kinds import Encoder
 
 FILE_NAMES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
 SOURCE = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/" + FILE_NAMES[0]
 
+AT_ONCE = 64  # images of 299x299 in flight: about 1 GB
+
 
 class Inception(Encoder):
-    """Inception-v3 pool3 features (2048), as in FID (arXiv 1706.08500). Reads a local weights file, never the network."""
+    """Inception-v3 pool3 features (2048), as in FID (arXiv 1706.08500), from a local weights file."""
 
     name: ClassVar[str] = "inception"
 
@@ -38,6 +40,8 @@ class Inception(Encoder):
         return {key: value for key, value in super().identity().items() if key != "weights"}
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        if shape[0] not in (1, 3):
+            raise RecipeError([f"encoder inception: images have {shape[0]} channels, it takes 1 (grey) or 3 (RGB)"])
         return Pool3(self)
 
     def weights_file(self) -> Path:
@@ -85,7 +89,7 @@ class Pool3(nn.Module):
             self.loaded = [load(self.encoder.weights_file())]
         network = self.loaded[0].to(images.device)
         colour = images if images.shape[1] == 3 else images.repeat(1, 3, 1, 1)  # (B, 3, H, W)
-        return network(colour)[0]
+        return torch.cat([network(few)[0] for few in colour.split(AT_ONCE)])
 
 
 def load(path: Path) -> nn.Module:

@@ -17,7 +17,7 @@ MOST_IMAGES = 10_000  # bounds the memory of the fit: 10 000 RGB images of 64x64
 
 
 class PCA(Encoder):
-    """The first principal components of the training pixels (in 0..1): sensitive to noise and blur, blind to classes."""
+    """First principal components of the training pixels (in 0..1): sees noise and blur better than content."""
 
     name: ClassVar[str] = "pca"
 

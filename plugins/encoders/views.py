@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import affine_grid, grid_sample
 
 View = Callable[[Tensor, bool, torch.Generator], Tensor]
 """(images (B, C, H, W) in 0..1, local, generator on the images' device) -> views of the same shape and range"""
@@ -46,9 +46,7 @@ def photo_view(images: Tensor, local: bool, generator: torch.Generator) -> Tenso
     width = (area * ratio.exp()).sqrt().clamp(max=1)
     height = (area / ratio.exp()).sqrt().clamp(max=1)
     none = torch.zeros_like(area)
-    views = warp(
-        images, (width * flip.sign(), none, across * (1 - width)), (none, height, down * (1 - height))
-    )
+    views = warp(images, (width * flip.sign(), none, across * (1 - width)), (none, height, down * (1 - height)))
     return jitter(views, generator) if images.shape[1] == 3 else views
 
 
@@ -64,8 +62,8 @@ def uniform(images: Tensor, generator: torch.Generator, *ranges: tuple[float, fl
 def warp(images: Tensor, x_row: tuple[Tensor, ...], y_row: tuple[Tensor, ...]) -> Tensor:
     """Resample with one affine map per image, rows of (B,) numbers in units of half the image; black outside."""
     matrix = torch.stack([torch.stack(x_row, dim=1), torch.stack(y_row, dim=1)], dim=1)  # (B, 2, 3)
-    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, align_corners=False)
+    grid = affine_grid(matrix, list(images.shape), align_corners=False)
+    return grid_sample(images, grid, align_corners=False)
 
 
 def jitter(images: Tensor, generator: torch.Generator) -> Tensor:

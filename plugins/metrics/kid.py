@@ -17,7 +17,7 @@ from fw.plugins.metrics.features import checked, standardised
 
 
 class KID(Metric):
-    """Kernel inception distance (arXiv 1801.01401), the mean over subsets; in custom spaces features are standardised."""
+    """Kernel inception distance (arXiv 1801.01401), mean over subsets; features of custom spaces are standardised."""
 
     name: ClassVar[str] = "kid"
 

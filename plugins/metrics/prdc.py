@@ -21,7 +21,7 @@ ROWS = 1000  # rows of a distance matrix that are held at once
 
 
 class PRDC(Metric):
-    """Precision and recall (arXiv 1904.06991), density and coverage (arXiv 2002.09797): guidance trades one for another."""
+    """Precision and recall (arXiv 1904.06991), density and coverage (arXiv 2002.09797): fidelity and diversity."""
 
     name: ClassVar[str] = "prdc"
 

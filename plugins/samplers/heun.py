@@ -29,7 +29,7 @@ class Heun(NoiseLevels):
     order: Literal[1, 2] = Field(2, description="2 is Heun, 1 is Euler")
     churn: float = Field(0.0, ge=0, description="S_churn: fresh noise over all steps; 0 is deterministic")
     churn_min: float = Field(0.0, ge=0, description="S_min: smallest noise level that is churned")
-    churn_max: float = Field(math.inf, ge=0, description="S_max: largest noise level that is churned")
+    churn_max: float | None = Field(None, ge=0, description="S_max: largest noise level that is churned; null is all")
     churn_noise: float = Field(1.0, ge=0, description="S_noise: standard deviation of the fresh noise")
 
     @property
@@ -54,5 +54,5 @@ class Heun(NoiseLevels):
 
     def _gamma(self, sigma: float) -> float:
         """By how much the noise is raised before a step, at most to add as much variance as is there."""
-        inside = self.churn_min <= sigma <= self.churn_max
+        inside = self.churn_min <= sigma and (self.churn_max is None or sigma <= self.churn_max)
         return min(self.churn / self.steps, math.sqrt(2) - 1) if inside else 0.0

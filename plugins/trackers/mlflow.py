@@ -1,4 +1,4 @@
-"""Logs runs to MLflow: one run per recipe with one nested run per arm, and a saved view of the arms side by side."""
+"""Logs to MLflow: one run per recipe, one nested run per arm, and a saved view of the arms side by side."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shlex
 import sqlite3
 import time
 import uuid
@@ -39,10 +40,9 @@ class MLflow(Tracker):
     name: ClassVar[str] = "mlflow"
 
     uri: str | None = Field(
-        None,
-        description="tracking URI; null is MLFLOW_TRACKING_URI, or mlflow.db in the runs folder where that is unset",
+        None, description="tracking URI; null is MLFLOW_TRACKING_URI, else mlflow.db in the runs folder"
     )
-    experiment: str | None = Field(None, min_length=1, description="MLflow's experiment; null is the recipe's name")
+    experiment: str | None = Field(None, min_length=1, description="null is the recipe's name")
 
     def open(self, run: RunDescription) -> TrackedRun:
         """Open the run, or open it again. FwError when MLflow cannot be reached or refuses the URI."""
@@ -63,9 +63,16 @@ def told(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, RequestException, sqlite3.Error, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FwError(f"MLflow at '{uri}' does not work: {reason}") from error
+    except RequestException as error:
+        raise FwError(f"no MLflow server answers at '{public(uri)}' ({type(error).__name__})") from error
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        reason = re.split(r"(?<=[.!?])\s|\n", str(error).strip() or type(error).__name__)[0]
+        raise FwError(f"MLflow at '{public(uri)}' does not work: {reason}") from error
+
+
+def public(uri: str) -> str:
+    """The URI without its password."""
+    return re.sub(r"(?<=://)[^/@]+@", "***@", uri)
 
 
 def connect(uri: str, name: str, root: Path) -> tuple[MlflowClient, Experiment]:
@@ -94,8 +101,8 @@ def check_server(uri: str) -> None:
 def prepare(database: Path) -> None:
     """Make the tables, under the caller's lock, or check that the file is a database.
 
-    MLflow's tables are broken for good when two processes make them at once or when one is killed on the way: hence
-    the lock, and the other name until they are complete. A file that is no database it would try for minutes.
+    MLflow's tables are broken for good when two processes make them at once or one is killed on the way: hence
+    the lock, and the other name until they are complete. MLflow retries a file that is no database for minutes.
     """
     if database.exists() and database.stat().st_size > 0:
         with closing(sqlite3.connect(database)) as connection:
@@ -103,7 +110,7 @@ def prepare(database: Path) -> None:
         return
     fresh = database.with_name(f".{database.name}.{uuid.uuid4().hex}")
     import_mlflow().MlflowClient(tracking_uri=sqlite_uri(fresh)).search_experiments(max_results=1)
-    os.replace(fresh, database)
+    fresh.replace(database)
 
 
 def find_experiment(client: MlflowClient, uri: str, name: str, root: Path) -> Experiment:
@@ -123,7 +130,7 @@ def find_experiment(client: MlflowClient, uri: str, name: str, root: Path) -> Ex
 
 
 def artifact_location(uri: str, name: str, root: Path) -> str | None:
-    """Beside the database, not below the working directory. A server keeps its artifacts where it can show them."""
+    """Below the runs folder, not the working directory. A server keeps artifacts where it can show them."""
     if uri.startswith(("http://", "https://", "databricks")):
         return None
     return (root / "mlartifacts" / re.sub(r"[^\w.-]+", "_", name)).as_uri()
@@ -135,7 +142,7 @@ def open_run(client: MlflowClient, uri: str, experiment: Experiment, run: RunDes
     common = {"fw.recipe": run.recipe, "fw.key": run.key, "fw.folder": str(run.folder.absolute()), **run.tags}
     parent = previous_parent(client, uri, id_, run)
     if parent is None:
-        parent = create(client, id_, f"{run.recipe}@{run.key[:8]}", {**common, "fw.role": "recipe"})
+        parent = create(client, id_, f"{run.recipe}@{run.key}", {**common, "fw.role": "recipe"})
     runs: dict[str | None, Logged] = {None: parent}
     children = {child.run.data.tags.get("fw.arm"): child for child in children_of(client, id_, parent.id)}
     for arm, colour in zip(run.arms, colours(run), strict=True):
@@ -150,7 +157,7 @@ def open_run(client: MlflowClient, uri: str, experiment: Experiment, run: RunDes
         log_params(client, runs[arm.name].run, arm.params)
     for logged in runs.values():
         client.update_run(logged.id, status="RUNNING")
-    view = f"fw-{run.key[:12]}"
+    view = f"fw-{run.key}"
     save_view(client, id_, view, run)
     return MLflowRun(client, uri, id_, view, run, runs)
 
@@ -160,7 +167,7 @@ def previous_parent(client: MlflowClient, uri: str, experiment: str, run: RunDes
     from mlflow.exceptions import MlflowException
 
     previous = run.previous or {}
-    if previous.get("tracking_uri") == uri and previous.get("experiment_id") == experiment:
+    if previous.get("tracking_uri") == public(uri) and previous.get("experiment_id") == experiment:
         try:
             found = client.get_run(previous["parent_run_id"])
         except MlflowException:
@@ -178,7 +185,7 @@ def children_of(client: MlflowClient, experiment: str, parent: str) -> list[Logg
 
 
 def create(client: MlflowClient, experiment: str, name: str, tags: Mapping[str, str]) -> Logged:
-    short = {key: value[:TAG_LENGTH] for key, value in tags.items()}
+    short = {key: shortened(value, TAG_LENGTH) for key, value in tags.items()}
     return Logged(client.create_run(experiment, tags=short, run_name=name), fresh=True)
 
 
@@ -192,15 +199,18 @@ def log_params(client: MlflowClient, run: Run, params: Mapping[str, str]) -> Non
 
 
 def short_params(params: Mapping[str, str]) -> dict[str, str]:
-    return {
-        key: value if len(value) <= PARAM_LENGTH else value[: PARAM_LENGTH - 3] + "..." for key, value in params.items()
-    }
+    return {key: shortened(value, PARAM_LENGTH) for key, value in params.items()}
+
+
+def shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 4] + " ..."
 
 
 def colours(run: RunDescription) -> list[str]:
     """Grey for the baseline, evenly spaced hues for the others."""
     others = [arm.name for arm in run.arms if arm.name != run.baseline]
-    return [GREY if arm.name == run.baseline else hue(others.index(arm.name) / len(others)) for arm in run.arms]
+    hues = {name: hue(index / len(others)) for index, name in enumerate(others)}
+    return [hues.get(arm.name, GREY) for arm in run.arms]
 
 
 def hue(turn: float) -> str:
@@ -210,7 +220,7 @@ def hue(turn: float) -> str:
 def save_view(client: MlflowClient, experiment: str, view: str, run: RunDescription) -> None:
     """Save the view of this run's arms. The tag is MLflow's own but undocumented, so it may fail."""
     now = int(1000 * time.time())
-    value = {"name": f"arms of {run.recipe}@{run.key[:8]}", "createdAt": now, "updatedAt": now}
+    value = {"name": f"arms of {run.recipe}@{run.key}", "createdAt": now, "updatedAt": now}
     try:
         state = json.dumps(view_state(run))
         client.set_experiment_tag(experiment, VIEW_TAG + view, json.dumps({**value, "state": state}))
@@ -219,28 +229,31 @@ def save_view(client: MlflowClient, experiment: str, view: str, run: RunDescript
 
 
 def view_state(run: RunDescription) -> dict[str, Any]:
-    """Only this run's arms, ordered by the headline (which flattens the nesting), and its chart on top."""
+    """Only this run's arms, ordered by the headline (which flattens the nesting), and its chart first.
+
+    The page files charts by the metrics' prefixes. Its own order is the alphabet, ours keeps the headline in front.
+    """
+    headline = f"metrics.`{run.headline}`"
+    prefix, _, title = run.headline.rpartition("/")
+    section = {"uuid": "fw-first", "name": prefix or "Model metrics", "display": True, "isReordered": True}
     chart = {
         "type": "BAR",
         "uuid": "fw-headline",
-        "metricSectionId": "fw-result",
+        "metricSectionId": section["uuid"],
         "metricKey": run.headline,
-        "displayName": run.headline,
+        "displayName": title,
         "runsCountToCompare": len(run.arms),
         "deleted": False,
         "isGenerated": True,
     }
     return {
         "searchFilter": f"tags.`fw.role` = 'arm' and tags.`fw.key` = '{run.key}'",
-        "orderByKey": f"metrics.`{run.headline}`",
+        "orderByKey": headline,
         "orderByAsc": True,
-        "selectedColumns": [
-            f"metrics.`{run.headline}`",
-            *(f"params.`{key}`" for key in varying(run.arms)[:8]),
-        ],
-        "runsHiddenMode": "SHOWALL",
+        "selectedColumns": [headline, *(f"params.`{key}`" for key in varying(run.arms)[:8])],
+        "runsHiddenMode": "SHOW_ALL",
         "isAccordionReordered": True,
-        "compareRunSections": [{"uuid": "fw-result", "name": "Result", "display": True, "isReordered": True}],
+        "compareRunSections": [section],
         "compareRunCharts": [chart],
     }
 
@@ -308,7 +321,7 @@ class MLflowRun:
         logged, now = self.runs[arm], int(1000 * time.time())
         new = {k: float(v) for k, v in values.items() if math.isfinite(v) and logged.values.get(k) != v}
         with told(self.uri):
-            self.client.log_batch(logged.id, metrics=[Metric(key, value, now, 0) for key, value in new.items()])
+            self.client.log_batch(logged.id, metrics=[Metric(key, new[key], now, 0) for key in new])
         logged.values.update(new)
 
     def files(self, arm: str | None, paths: Sequence[Path]) -> None:
@@ -334,7 +347,7 @@ class MLflowRun:
 
     def note(self, markdown: str) -> None:
         with told(self.uri):
-            text = markdown if len(markdown) <= TAG_LENGTH else markdown[: TAG_LENGTH - 4] + "\n..."
+            text = shortened(markdown, TAG_LENGTH)
             self.client.set_tag(self.runs[None].id, "mlflow.note.content", text)
             self.client.set_experiment_tag(self.experiment, "mlflow.note.content", text)
 
@@ -354,7 +367,7 @@ class MLflowRun:
     @property
     def handle(self) -> dict[str, Any]:
         return {
-            "tracking_uri": self.uri,
+            "tracking_uri": public(self.uri),
             "experiment_id": self.experiment,
             "parent_run_id": self.runs[None].id,
             "children": {arm: logged.id for arm, logged in self.runs.items() if arm is not None},
@@ -364,18 +377,20 @@ class MLflowRun:
     def hint(self) -> str:
         root = self.description.root.absolute()
         if self.uri.startswith(("http://", "https://")):
-            return view_url(self.uri.rstrip("/"), self.experiment, self.view)
-        own = self.uri == sqlite_uri(root / DATABASE)
-        command = f"fw ui --out {root}" if own else f"mlflow server --backend-store-uri {self.uri} --port {PORT}"
+            return view_url(public(self.uri).rstrip("/"), self.experiment, self.view)
+        command = f"mlflow server --backend-store-uri {public(self.uri)} --port {PORT}"
+        if self.uri == sqlite_uri(root / DATABASE):
+            command = f"fw ui --out {shlex.quote(str(root))}"
         return f"{command}, then {view_url(f'http://{HOST}:{PORT}', self.experiment, self.view)}"
 
     def _chart(self, logged: Logged, path: Path) -> None:
-        """Show an arm's picture among the charts too. MLflow would add it again on every call."""
+        """Show an arm's picture beside the headline's chart too, once: MLflow would add it again on every call."""
         from PIL import Image
 
-        key = re.sub(r"[^\w. -]+", "_", path.stem)
+        prefix = self.description.headline.rpartition("/")[0]
+        key = re.sub(r"[^\w./ -]+", "_", f"{prefix}/{path.stem}" if prefix else path.stem)
         known = [Path(file.path).name for file in self.client.list_artifacts(logged.id, "images")]
-        if not any(name.startswith((f"{key}+", f"{key}%")) for name in known):
+        if not any(re.split("[+%]", name)[0] == key.replace("/", "~") for name in known):
             with Image.open(path) as image:
                 self.client.log_image(logged.id, image.convert("RGB"), key=key, step=0, synchronous=True)
 
@@ -393,7 +408,7 @@ class MLflowRun:
         return model
 
     def _score(self, arm: str, model: str, scores: Mapping[str, float]) -> None:
-        """Score the model. MLflow writes that to the run too: with the time as it is there, it stays one point."""
+        """Score the model. MLflow writes that to the run too: with the time it has there, it stays one point."""
         from mlflow.entities import Metric
 
         self.scores(arm, scores)

@@ -1,0 +1,511 @@
+"""The plugin host: real distributions on a real path are discovered, the broken ones are isolated and explained."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+import textwrap
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field, ValidationError
+
+from fw.registry import Component, Registry, discover, installed
+from fw.registry.discovery import Provider, UnknownComponent
+
+HEALTHY = """
+    from typing import ClassVar
+
+    from fw.core.kinds import Guidance
+    from fw.registry import hookimpl
+
+
+    class {name}(Guidance):
+        name: ClassVar[str] = "{name}"
+
+        def worse(self, model, x, sigma, condition, good):
+            return good
+
+
+    @hookimpl
+    def fw_components():
+        return [{name}]
+"""
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder on sys.path, forgotten with all that was imported from it."""
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    yield tmp_path
+    for module in set(sys.modules) - before:
+        if getattr(sys.modules[module], "__file__", None) and str(tmp_path) in str(sys.modules[module].__file__):
+            del sys.modules[module]
+
+
+@pytest.fixture
+def install(site: Path) -> Install:
+    """Install a one-module distribution that registers itself as a plugin of fw."""
+
+    def write(name: str, source: str, distribution: str | None = None) -> None:
+        (site / f"{name}.py").write_text(textwrap.dedent(source))
+        info = site / f"{(distribution or name).replace('-', '_')}-1.2.dist-info"
+        info.mkdir()
+        info.joinpath("METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution or name}\nVersion: 1.2\n")
+        info.joinpath("entry_points.txt").write_text(f"[fw]\n{name} = {name}\n")
+
+    return write
+
+
+def entry_points(site: Path) -> list[metadata.EntryPoint]:
+    return [
+        entry
+        for distribution in metadata.distributions(path=[str(site)])
+        for entry in distribution.entry_points
+        if entry.group == "fw"
+    ]
+
+
+def names(registry: Registry, kind: str = "guidance") -> list[str]:
+    return [component.name for component in registry.of_kind(kind)]
+
+
+def test_a_plugin_is_found_by_its_entry_point_and_knows_where_it_came_from(site: Path, install: Install) -> None:
+    install("sharper", HEALTHY.format(name="sharper"), distribution="sharper-guidance")
+    registry = discover(entry_points(site))
+    assert registry.get("guidance", "sharper").__module__ == "sharper"
+    assert str(registry.providers["guidance", "sharper"]) == "sharper (sharper-guidance 1.2)"
+    assert registry.broken == []
+
+
+def test_a_plugin_installed_beside_fw_is_found_without_being_asked_for(install: Install) -> None:
+    install("sharper", HEALTHY.format(name="sharper"))
+    registry = discover()
+    assert "sharper" in names(registry)
+    assert registry.providers["guidance", "sharper"].plugin == "sharper"
+
+
+def test_the_built_ins_come_first_and_through_the_same_entry_point_group(site: Path, install: Install) -> None:
+    install("aaa", HEALTHY.format(name="cfg"))
+    mine = [entry for entry in metadata.entry_points(group="fw") if entry.name == "builtin"]
+    assert [entry.value for entry in mine] == ["fw.plugins"]
+    registry = discover([*entry_points(site), *mine])
+    assert registry.providers["guidance", "cfg"].distribution == "fw"
+    assert [entry.provider.plugin for entry in registry.broken] == ["aaa"]
+
+
+def test_every_built_in_is_healthy() -> None:
+    registry = discover(entry for entry in metadata.entry_points(group="fw") if entry.name == "builtin")
+    assert registry.broken == []
+    assert set(registry.kinds()) >= {"annotator", "backbone", "dataset", "encoder", "guidance", "metric"}
+
+
+BROKEN = {
+    "an import that fails": (
+        "import a_library_that_is_not_installed",
+        "ModuleNotFoundError: No module named 'a_library_that_is_not_installed'",
+    ),
+    "a line that raises": ("1 / 0", "ZeroDivisionError: division by zero"),
+    "a module that does not parse": ("def fw_components(:", "SyntaxError: invalid syntax"),
+    "a module that exits": ("raise SystemExit('wrong platform')", "SystemExit: wrong platform"),
+    "a hook with a misspelled name": (
+        HEALTHY.format(name="fine").replace("fw_components", "fw_component"),
+        "unknown hook 'fw_component'",
+    ),
+    "a hook with arguments of its own": (
+        HEALTHY.format(name="fine").replace("fw_components()", "fw_components(registry)"),
+        "registry",
+    ),
+    "a hook that is not marked": (
+        HEALTHY.format(name="fine").replace("@hookimpl", ""),
+        "it has no function fw_components() marked with fw.registry.hookimpl",
+    ),
+    "a hook that raises": (
+        HEALTHY.format(name="fine").replace("return [fine]", "raise KeyError('config')"),
+        "KeyError: 'config'",
+    ),
+    "a hook that raises half-way": (
+        HEALTHY.format(name="fine").replace("return [fine]", "yield fine; raise KeyError('config')"),
+        "KeyError: 'config'",
+    ),
+    "a hook that returns nothing": (
+        HEALTHY.format(name="fine").replace("return [fine]", "pass"),
+        "fw_components() returned None, not a list of component classes",
+    ),
+    "a hook that returns a class": (
+        HEALTHY.format(name="fine").replace("[fine]", "fine"),
+        "fw_components() returned <class 'plugin.fine'>, not a list of component classes",
+    ),
+    "a component that is no class": (
+        HEALTHY.format(name="fine").replace("[fine]", "[fine, fine()]"),
+        "which is not a Component class",
+    ),
+    "a component that is a class of something else": (
+        HEALTHY.format(name="fine").replace("[fine]", "[fine, dict]"),
+        "fw_components() returned <class 'dict'>, which is not a Component class",
+    ),
+    "a component that is abstract": (
+        HEALTHY.format(name="fine").replace("def worse", "def wors"),
+        "fine is abstract: it does not implement worse",
+    ),
+    "a component without a name": (
+        HEALTHY.format(name="fine").replace("name: ClassVar[str] =", "label: ClassVar[str] ="),
+        "fine has no `name: ClassVar[str]`",
+    ),
+    "a component whose name is a field": (
+        HEALTHY.format(name="fine").replace("name: ClassVar[str]", "name: str"),
+        "fine has no `name: ClassVar[str]`",
+    ),
+    "a component with a field of an unknown type": (
+        HEALTHY.format(name="fine").replace("name: ClassVar", "space: 'Encodr'\n        name: ClassVar"),
+        "name 'Encodr' is not defined",
+    ),
+    "a kind": (
+        HEALTHY.format(name="fine").replace("[fine]", "[fine, Guidance]"),
+        "Guidance does not subclass one of the kinds in fw.core.kinds",
+    ),
+    "a component of no kind": (
+        HEALTHY.format(name="fine").replace("kinds import Guidance", "kinds import Component as Guidance"),
+        "fine does not subclass one of the kinds in fw.core.kinds",
+    ),
+    "the same name twice": (
+        HEALTHY.format(name="fine").replace("[fine]", "[fine, fine]"),
+        "it brings two components of kind guidance named 'fine'",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Field name .* shadows an attribute in parent:UserWarning")
+@pytest.mark.parametrize(("source", "cause"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_plugin_is_left_out_whole_and_listed_with_its_cause(
+    source: str, cause: str, site: Path, install: Install
+) -> None:
+    install("before", HEALTHY.format(name="before"))
+    install("plugin", source)
+    install("zebra", HEALTHY.format(name="zebra"))
+    registry = discover(entry_points(site))
+    assert names(registry) == ["before", "zebra"]
+    assert {provider.plugin for provider in registry.providers.values()} == {"before", "zebra"}
+    [broken] = registry.broken
+    assert str(broken.provider) == "plugin (plugin 1.2)"
+    assert cause in broken.reason
+
+
+def test_a_plugin_whose_module_is_gone_is_listed(site: Path, install: Install) -> None:
+    install("gone", "")
+    (site / "gone.py").unlink()
+    [broken] = discover(entry_points(site)).broken
+    assert broken.reason == "ModuleNotFoundError: No module named 'gone'"
+
+
+def test_an_exception_of_a_plugin_keeps_its_traceback(site: Path, install: Install) -> None:
+    install("plugin", "def divide():\n    return 1 / 0\n\ndivide()")
+    [broken] = discover(entry_points(site)).broken
+    assert f'{site / "plugin.py"}", line 2, in divide' in broken.traceback
+
+
+def test_a_distribution_without_metadata_does_not_stop_the_others(site: Path, install: Install) -> None:
+    install("bare", HEALTHY.format(name="bare"))
+    install("whole", HEALTHY.format(name="whole"))
+    next(site.glob("bare-*")).joinpath("METADATA").unlink()
+    registry = discover(entry_points(site))
+    assert names(registry) == ["bare", "whole"]
+    assert str(registry.providers["guidance", "bare"]) == "bare (? ?)"
+
+
+def test_of_two_plugins_with_the_same_component_the_second_is_refused_and_both_are_named(
+    site: Path, install: Install
+) -> None:
+    install("first", HEALTHY.format(name="sharper"), distribution="one")
+    install("second", HEALTHY.format(name="sharper"), distribution="two")
+    registry = discover(entry_points(site))
+    assert registry.get("guidance", "sharper").__module__ == "first"
+    [broken] = registry.broken
+    assert str(broken.provider) == "second (two 1.2)"
+    assert broken.reason == "guidance 'sharper' is already provided by first (one 1.2)"
+
+
+def test_two_plugins_of_the_same_name_do_not_harm_each_other(site: Path, install: Install) -> None:
+    install("plugin", HEALTHY.format(name="sharper"), distribution="one")
+    install("other", HEALTHY.format(name="softer"), distribution="two")
+    next(site.glob("two-*")).joinpath("entry_points.txt").write_text("[fw]\nplugin = other\n")
+    registry = discover(entry_points(site))
+    assert names(registry) == ["sharper", "softer"]
+
+
+def test_the_order_of_installation_does_not_matter(site: Path, install: Install) -> None:
+    for distribution in ("two", "one", "three"):
+        install(f"by_{distribution}", HEALTHY.format(name="same"), distribution=distribution)
+    found = entry_points(site)
+    assert discover(found) == discover(reversed(found))
+
+
+def test_the_variable_limits_what_is_loaded(site: Path, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two", "three"):
+        install(name, HEALTHY.format(name=name))
+    monkeypatch.setenv("FW_PLUGINS", "three, one,")
+    assert names(discover(entry_points(site))) == ["one", "three"]
+    assert "two" not in sys.modules
+    monkeypatch.setenv("FW_PLUGINS", "")
+    assert names(discover(entry_points(site))) == ["one", "three", "two"]
+
+
+def test_the_variable_naming_a_plugin_that_is_not_there_is_told(site: Path, install: Install) -> None:
+    install("one", HEALTHY.format(name="one"))
+    registry = discover(entry_points(site), allow="one,tow")
+    assert names(registry) == ["one"]
+    [broken] = registry.broken
+    assert (broken.provider.plugin, broken.reason) == ("tow", "FW_PLUGINS names it, but it is not installed")
+
+
+def test_an_unknown_name_gets_the_nearest_one_and_the_broken_plugins(site: Path, install: Install) -> None:
+    install("sharper", HEALTHY.format(name="sharper"))
+    install("plugin", "1 / 0")
+    registry = discover(entry_points(site))
+    with pytest.raises(UnknownComponent) as caught:
+        registry.get("guidance", "Shaper")
+    assert str(caught.value) == (
+        "no guidance named 'Shaper'; did you mean 'sharper'? (known: sharper); "
+        "these plugins are broken: plugin (see `fw plugins`)"
+    )
+    with pytest.raises(UnknownComponent, match=r"^no oracle named 'x' \(known: none\)"):
+        registry.get("oracle", "x")
+
+
+def test_discovery_calls_each_hook_once_and_its_work_grows_with_the_number_of_plugins(
+    site: Path, install: Install
+) -> None:
+    counted = """
+        from fw.registry import hookimpl
+        calls = []
+
+        @hookimpl
+        def fw_components():
+            calls.append(1)
+            return []
+    """
+    for number in range(100):
+        install(f"plugin_{number:03}", counted)
+    found = sorted(entry_points(site), key=lambda entry: entry.name)
+    discover(found)  # imports them; what follows is fw's own work
+    assert [len(sys.modules[entry.name].calls) for entry in found] == [1] * 100
+
+    fifty, hundred = python_calls(lambda: discover(found[:50])), python_calls(lambda: discover(found))
+    assert hundred < 100 * 1500
+    assert hundred < 2.2 * fifty
+
+
+def python_calls(work: Callable[[], object]) -> int:
+    """How many Python functions are called while `work` runs."""
+    count = 0
+
+    def profile(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    previous = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        work()
+    finally:
+        sys.setprofile(previous)
+    return count
+
+
+def test_what_is_installed_is_discovered_once_per_process() -> None:
+    assert installed() is installed()
+    assert python_calls(installed) == 0
+
+
+class Shape(Component):
+    """A kind for these tests."""
+
+    kind: ClassVar[str] = "shape"
+
+    @abstractmethod
+    def area(self) -> float:
+        """Its area."""
+
+
+class Rounding(BaseModel, frozen=True):
+    """A field that is a model of its own."""
+
+    radius: float = Field(0.0, ge=0)
+
+
+class Square(Shape):
+    name: ClassVar[str] = "square"
+    version: ClassVar[int] = 3
+
+    side: Annotated[float, Field(gt=0)] = 1.0
+    corner: Rounding = Rounding()
+    colour: Literal["red", "green"] = "red"
+    label: str | None = None
+    path: Path | None = None
+    interval: tuple[float, float] | None = None
+    tags: tuple[str, ...] = ()
+    weights: dict[str, int] = Field({})
+    filled: bool = True
+
+    def area(self) -> float:
+        return self.side**2
+
+
+class Frame(Shape):
+    name: ClassVar[str] = "frame"
+
+    inner: Shape
+    others: tuple[Shape, ...] = ()
+    spare: Shape | None = None
+
+    def area(self) -> float:
+        return self.inner.area() + sum(other.area() for other in self.others)
+
+
+class Raising(Shape):
+    name: ClassVar[str] = "raising"
+
+    def model_post_init(self, context: object) -> None:
+        raise RuntimeError("out of paper")
+
+    def area(self) -> float:
+        return 0.0
+
+
+@pytest.fixture
+def shapes(monkeypatch: pytest.MonkeyPatch) -> Registry:
+    return registry_of(Square, Frame, Raising)
+
+
+def registry_of(*components: type[Component]) -> Registry:
+    registry = Registry()
+    registry.add(Provider("tests"), components)
+    return registry
+
+
+def build(value: object, registry: Registry) -> Shape:
+    return Shape.model_validate(value, context={"registry": registry})
+
+
+def test_a_field_of_a_kind_is_given_by_name_or_by_mapping_at_any_depth(shapes: Registry) -> None:
+    frame = build({"name": "frame", "inner": {"name": "frame", "inner": {"name": "square", "side": "2"}}}, shapes)
+    assert frame == Frame(inner=Frame(inner=Square(side=2)))
+    assert build({"name": "frame", "inner": "square", "others": ["square", "square"]}, shapes).area() == 3
+    assert build("square", shapes) == Square()
+    assert build(Square(side=3), shapes) == Square(side=3)
+
+
+def test_all_errors_of_nested_fields_are_told_at_once_with_their_full_path(shapes: Registry) -> None:
+    with pytest.raises(ValidationError) as caught:
+        build(
+            {
+                "name": "frame",
+                "inner": {"name": "square", "side": -1, "corner": {"radius": "x"}, "sidee": 2},
+                "others": ["square", "sqare", {"name": "frame", "inner": {"side": 1}}, 7],
+                "spare": {"name": "raising"},
+            },
+            shapes,
+        )
+    told = {error["loc"]: error["msg"] for error in caught.value.errors()}
+    nameless = "expected the name of a shape or a mapping with a 'name'"
+    assert told == {
+        ("inner", "side"): "Input should be greater than 0",
+        ("inner", "corner", "radius"): "Input should be a valid number, unable to parse string as a number",
+        ("inner", "sidee"): "Extra inputs are not permitted",
+        ("others", 1): "no shape named 'sqare'; did you mean 'square'? (known: frame, raising, square)",
+        ("others", 2, "inner"): nameless,
+        ("others", 3): nameless,
+        ("spare",): "shape 'raising' raised RuntimeError: out of paper while it was built",
+    }
+
+
+def test_a_component_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Square().side = 2.0  # type: ignore[misc]
+
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+squares = st.builds(
+    Square,
+    side=st.floats(min_value=0, exclude_min=True, allow_nan=False, allow_infinity=False),
+    corner=st.builds(Rounding, radius=st.floats(min_value=0, allow_nan=False, allow_infinity=False)),
+    colour=st.sampled_from(["red", "green"]),
+    label=st.none() | st.text(),
+    path=st.none() | st.sampled_from([Path("a/b.pt"), Path("/c d")]),
+    interval=st.none() | st.tuples(numbers, numbers),
+    tags=st.lists(st.text()).map(tuple),
+    weights=st.dictionaries(st.text(), st.integers()),
+    filled=st.booleans(),
+)
+components = st.recursive(
+    squares,
+    lambda inner: st.builds(Frame, inner=inner, others=st.lists(inner, max_size=3).map(tuple), spare=st.none() | inner),
+    max_leaves=4,
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(component=components)
+def test_the_spec_of_a_component_builds_the_same_component_again(component: Shape) -> None:
+    registry = registry_of(Square, Frame)
+    assert build(component.spec(), registry) == component
+    assert build(json.loads(json.dumps(component.spec())), registry) == component
+
+
+@settings(deadline=None, max_examples=100)
+@given(one=components, other=components)
+def test_two_components_are_equal_exactly_when_their_specs_are(one: Shape, other: Shape) -> None:
+    assert (one == other) == (one.spec() == other.spec())
+
+
+def test_the_identity_adds_the_version_and_the_spec_writes_out_every_default() -> None:
+    assert Square().spec() == {
+        "name": "square",
+        "side": 1.0,
+        "corner": {"radius": 0.0},
+        "colour": "red",
+        "label": None,
+        "path": None,
+        "interval": None,
+        "tags": [],
+        "weights": {},
+        "filled": True,
+    }
+    assert Square().identity() == {**Square().spec(), "version": 3}
+
+
+def test_the_identity_holds_the_versions_of_all_components_inside() -> None:
+    square = Square().identity()
+    frame = Frame(inner=Square(), others=(Square(), Frame(inner=Square()))).identity()
+    assert (frame["version"], frame["inner"], frame["others"][0]) == (1, square, square)
+    assert (frame["others"][1]["version"], frame["others"][1]["inner"]) == (1, square)
+    assert frame["spare"] is None
+
+
+def test_components_and_registries_travel_to_other_processes(shapes: Registry) -> None:
+    frame = Frame(inner=Square(side=2), others=(Square(),))
+    assert pickle.loads(pickle.dumps(frame)) == frame  # noqa: S301
+    assert pickle.loads(pickle.dumps(shapes)) == shapes  # noqa: S301
+
+
+def test_the_json_schema_of_a_kind_lists_its_components_even_where_they_nest(
+    shapes: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fw.registry.discovery.installed", lambda: shapes)
+    schema = Frame.model_json_schema()
+    by_name, *by_mapping = schema["properties"]["inner"]["anyOf"]
+    assert by_name == {"enum": ["frame", "raising", "square"]}
+    assert [entry["properties"]["name"]["const"] for entry in by_mapping] == by_name["enum"]
+    assert all("name" in entry["required"] for entry in by_mapping)
+    assert by_mapping[2]["properties"]["corner"]["$ref"] == "#/$defs/Rounding"
+    assert "Rounding" in schema["$defs"]

@@ -1,0 +1,276 @@
+"""`fw run` from end to end, as users start it: real processes, real MLflow on sqlite, real crashes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
+from safetensors.torch import load_file
+
+TINY = Path(__file__).parent / "tiny.yaml"
+
+
+def fw(*words: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fw.core", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def start(*words: str | Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "fw.core", *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def latest(out: Path) -> dict:
+    return json.loads((out / "tiny" / "latest" / "run.json").read_text())
+
+
+def mlflow_runs(out: Path) -> list:
+    client = MlflowClient(f"sqlite:///{out}/mlflow.db")
+    experiment = client.get_experiment_by_name("tiny")
+    return client.search_runs([experiment.experiment_id], run_view_type=ViewType.ALL)
+
+
+def weights(out: Path) -> dict[str, bytes]:
+    """The bytes of all trained weights, by stage."""
+    return {file.parent.name: file.read_bytes() for file in sorted((out / "store").glob("train-*/model.safetensors"))}
+
+
+def samples(out: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(out)): file.read_bytes() for file in sorted((out / "store").glob("sample-*/samples-*"))
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """One complete run in two workers; the tests that use it leave it complete."""
+    out = tmp_path_factory.mktemp("finished")
+    return out, fw("run", TINY, "--out", out, "--jobs", "2", "--device", "cpu")
+
+
+def test_a_run_ends_with_a_table_and_a_run_file(finished):
+    out, done = finished
+    assert done.returncode == 0, done.stderr
+    result = latest(out)
+    assert list(result["arms"]) == ["unconditional", "self_1.0", "self_1.5"]
+    for name, arm in result["arms"].items():
+        assert arm["status"] == "finished"
+        assert name in done.stdout
+        score = arm["metrics"]["fd_pca"]
+        assert len(score["values"]) == 3
+        assert score["mean"] == pytest.approx(sum(score["values"]) / 3)
+        assert score["std"] > 0
+        assert score["floor"] < score["mean"]
+    assert [arm["nfe"] for arm in result["arms"].values()] == [3, 3, 6]
+    assert result["arms"]["self_1.0"]["train_key"] == result["arms"]["self_1.5"]["train_key"]
+    assert result["mlflow"]["parent_run_id"]
+    assert "fd_pca" in (out / "tiny/latest/report.md").read_text()
+    assert (out / "tiny/latest/arms.png").stat().st_size > 5000
+
+
+def test_mlflow_holds_one_parent_and_one_finished_child_per_arm_with_identical_keys(finished):
+    out, _ = finished
+    runs = mlflow_runs(out)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run not in parents]
+    assert len(parents) == 1
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
+    assert sorted(run.info.run_name for run in children) == ["self_1.0", "self_1.5", "unconditional"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert len({frozenset(run.data.metrics) for run in children}) == 1
+    assert {"eval/fd_pca", "train/loss", "cost/nfe"} <= set(children[0].data.metrics)
+
+
+def test_running_again_does_no_work_twice_and_logs_nothing_twice(finished):
+    out, _ = finished
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in (out / "store").rglob("*")
+        if path.is_file() and path.suffix != ".lock"
+    }
+    client = MlflowClient(f"sqlite:///{out}/mlflow.db")
+    histories = {
+        run.info.run_id: len(client.get_metric_history(run.info.run_id, "train/loss")) for run in mlflow_runs(out)
+    }
+    again = fw("run", TINY, "--out", out, "--device", "cpu")
+    assert again.returncode == 0, again.stderr
+    assert "start" not in again.stderr
+    after = {
+        path: path.stat().st_mtime_ns
+        for path in (out / "store").rglob("*")
+        if path.is_file() and path.suffix != ".lock"
+    }
+    assert after == before
+    assert len(mlflow_runs(out)) == 4
+    assert {run: len(client.get_metric_history(run, "train/loss")) for run in histories} == histories
+    assert {run.info.status for run in mlflow_runs(out)} == {"FINISHED"}
+
+
+def test_one_job_in_this_process_gives_the_same_bits_as_two_workers(finished, tmp_path):
+    out, _ = finished
+    alone = fw("run", TINY, "--out", tmp_path, "--jobs", "1", "--device", "cpu", "--set", "tracker=null")
+    assert alone.returncode == 0, alone.stderr
+    assert weights(tmp_path) == weights(out)
+    assert samples(tmp_path) == samples(out)
+
+
+def test_a_corrupted_artifact_is_detected_said_and_done_again(finished):
+    out, _ = finished
+    before = weights(out)
+    victim = next((out / "store").glob("train-*/model.safetensors"))
+    data = bytearray(victim.read_bytes())
+    data[-3] ^= 1
+    victim.write_bytes(data)
+    again = fw("run", TINY, "--out", out, "--device", "cpu")
+    assert again.returncode == 0
+    assert "checksum of model.safetensors is wrong; doing it again" in again.stderr
+    assert weights(out) == before
+
+
+def test_compare_prints_the_same_table_from_disk(finished):
+    out, done = finished
+    shown = fw("compare", out / "tiny" / "latest")
+    assert shown.returncode == 0
+    assert [line for line in shown.stdout.splitlines() if "±" in line] == [
+        line for line in done.stdout.splitlines() if "±" in line
+    ]
+
+
+def test_sample_draws_the_images_that_the_report_scored(finished, tmp_path):
+    from PIL import Image
+
+    out, _ = finished
+    grid = tmp_path / "grid.png"
+    drawn = fw("sample", out / "tiny/latest", "--arm", "self_1.5", "-n", "40", "-o", grid, "--device", "cpu")
+    assert drawn.returncode == 0, drawn.stderr
+    stored = Image.open(out / "tiny/latest/samples-self_1.5.png")
+    assert Image.open(grid).tobytes() == stored.tobytes()
+
+
+def test_a_training_killed_in_the_middle_resumes_to_the_same_bits(finished, tmp_path):
+    out, _ = finished
+    words = ("run", TINY, "--out", tmp_path, "--jobs", "1", "--device", "cpu", "--arm", "unconditional")
+    process = start(*words, "--checkpoint-seconds", "0")
+    wait_for_step(tmp_path, 20)
+    process.kill()
+    process.wait()
+    assert not list((tmp_path / "store").glob("train-*/model.safetensors"))
+    again = fw(*words)
+    assert again.returncode == 0, again.stderr
+    expected = weights(out)
+    assert weights(tmp_path) == {stage: expected[stage] for stage in weights(tmp_path)}
+    statuses = {run.info.run_name: run.info.status for run in mlflow_runs(tmp_path)}
+    assert set(statuses.values()) == {"FINISHED"}
+    assert len(statuses) == 2
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_ctrl_c_keeps_what_is_finished_and_ends_the_mlflow_run(tmp_path, jobs):
+    words = ("run", TINY, "--out", tmp_path, "--jobs", jobs, "--device", "cpu", "--set", "train.steps=20000")
+    process = start(*words, "--checkpoint-seconds", "0")
+    wait_for_step(tmp_path, 5)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command continues" in said
+    assert "Traceback" not in said
+    assert {run.info.status for run in mlflow_runs(tmp_path)} == {"KILLED"}
+    assert list((tmp_path / "store").glob("train-*.partial/train.checkpoint"))
+
+
+def wait_for_step(out: Path, step: int) -> None:
+    """Until a training's checkpoint has reached the step."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for file in (out / "store").glob("train-*.partial/train.checkpoint"):
+            try:
+                if torch.load(file, weights_only=True)["step"] >= step:
+                    return
+            except (OSError, EOFError, RuntimeError):
+                continue
+        time.sleep(0.05)
+    raise AssertionError(f"no training reached step {step} in time")
+
+
+BAD_INPUT = {
+    "an unknown key": (["--set", "train.stepz=3"], "unknown key; did you mean 'steps'?"),
+    "a wrong type": (["--set", "train.steps=many"], "train.steps: input should be a valid integer"),
+    "an unknown component": (["--set", "annotator=kmean"], "no annotator named 'kmean'; did you mean 'kmeans'?"),
+    "an unknown arm": (["--arm", "self_9"], "no such arm in recipe 'tiny'"),
+    "labels under self-guidance": (["--set", "annotator=labels"], "conditions that were made without labels"),
+    "a missing data folder": (["--set", "dataset={name: cifar10, root: nowhere}"], "cifar-10-batches-py"),
+    "missing Inception weights": (["--set", "metrics=[fid]"], "weights-inception-2015-12-05-6726825d.pth"),
+    "no such device": (["--device", "cuda"], "no CUDA device"),
+    "an impossible number of levels": (
+        ["--set", "model={name: unet, channels: [8, 8, 8, 8, 8]}"],
+        "sides are multiples",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_clear_message_and_exit_code_2(case, tmp_path, monkeypatch):
+    if case == "no such device" and torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    words, message = BAD_INPUT[case]
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    done = fw("run", TINY, "--out", tmp_path / "runs", "--device", "cpu", "--jobs", "1", *words)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 2
+
+
+def test_an_output_folder_that_cannot_be_written_is_said_with_exit_code_2(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    done = fw("run", TINY, "--out", tmp_path / "file" / "runs", "--device", "cpu")
+    assert done.returncode == 2
+    assert "choose another folder with --out" in done.stderr
+
+
+def test_a_stage_that_fails_ends_with_1_and_keeps_the_rest(tmp_path):
+    done = fw(
+        "run",
+        TINY,
+        "--out",
+        tmp_path,
+        "--device",
+        "cpu",
+        "--jobs",
+        "1",
+        "--set",
+        "arms.broken={train: {lr: 1e30, steps: 60}}",
+    )
+    assert done.returncode == 1
+    assert "lower the learning rate" in done.stderr
+    result = latest(tmp_path)
+    statuses = {name: arm["status"] for name, arm in result["arms"].items()}
+    assert statuses == {"unconditional": "finished", "self_1.0": "finished", "self_1.5": "finished", "broken": "failed"}
+    ended = {
+        run.info.run_name: run.info.status for run in mlflow_runs(tmp_path) if "mlflow.parentRunId" in run.data.tags
+    }
+    assert ended == {"unconditional": "FINISHED", "self_1.0": "FINISHED", "self_1.5": "FINISHED", "broken": "FAILED"}
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(tmp_path):
+    done = fw("run", TINY, "--out", tmp_path / "runs", "--dry-run")
+    assert done.returncode == 0
+    assert done.stdout.count("to do") == 11
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_noise_is_the_same_in_every_arm_and_images_do_not_depend_on_the_count(finished, tmp_path):
+    out, _ = finished
+    fewer = fw("run", TINY, "--out", tmp_path, "--arm", "unconditional", "--device", "cpu", "--set", "samples.count=20")
+    assert fewer.returncode == 0, fewer.stderr
+    few = load_file(next((tmp_path / "store").glob("sample-*/samples-000-*")))["images"]
+    key = latest(out)["arms"]["unconditional"]["sample_key"]
+    many = load_file(next((out / "store" / key).glob("samples-000-*")))["images"]
+    assert torch.equal(few, many[:20])

@@ -1,0 +1,262 @@
+"""The U-Net keeps diffusers' numbers, takes conditions, and lets `attend` in without keeping anything of it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from fw.core.errors import FwError
+from fw.core.types import ConditionSpec
+from fw.plugins.backbones.unet import UNet
+
+SHAPE = (3, 8, 8)
+LAYERS = [
+    "down_blocks.1.attentions.0",
+    "mid_block.attentions.0",
+    "up_blocks.0.attentions.0",
+    "up_blocks.0.attentions.1",
+]
+
+
+def network(condition: ConditionSpec | None = None, attention: tuple[int, ...] = (1,), **fields: Any) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return UNet(channels=(8, 16), attention=attention, **fields).build(SHAPE, condition).eval()
+
+
+def batch(count: int = 4) -> tuple[Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(1)
+    return torch.randn(count, *SHAPE, generator=draw), 999 * torch.rand(count, generator=draw)
+
+
+class Recorder:
+    """Attends as usual and notes what it was given."""
+
+    def __init__(self) -> None:
+        self.shapes: dict[str, list[torch.Size]] = {}
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
+        self.shapes[layer] = [query.shape, key.shape, value.shape]
+        return scaled_dot_product_attention(query, key, value)
+
+
+def only_values(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
+    return value
+
+
+@pytest.mark.parametrize("head_dim", [2, 8])
+@pytest.mark.parametrize("attention", [(0, 1), (1,), ()])
+def test_without_attend_it_computes_what_diffusers_computes(attention, head_dim):
+    net = network(attention=attention, head_dim=head_dim)
+    x, noise = batch()
+    torch.testing.assert_close(net(x, noise), net.unet(x, noise).sample, rtol=0, atol=1e-6)
+
+
+def test_the_gradients_are_those_of_diffusers():
+    x, noise = batch()
+    gradients = []
+    for forward in (lambda net: net(x, noise), lambda net: net.unet(x, noise).sample):
+        net = network()
+        forward(net).square().mean().backward()
+        gradients.append([p.grad for p in net.parameters()])
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_attend_sees_every_attention_layer_by_name_with_heads_and_tokens():
+    recorder = Recorder()
+    x, noise = batch()
+    net = network(head_dim=4)
+    attended = net(x, noise, attend=recorder)
+    assert sorted(recorder.shapes) == LAYERS
+    assert all(shapes == [torch.Size([4, 4, 16, 4])] * 3 for shapes in recorder.shapes.values())
+    assert torch.equal(attended, net(x, noise))
+
+
+def test_attend_decides_how_tokens_mix():
+    """With the identity as attention map, a layer's output is its projected values (perturbed-attention guidance)."""
+    net = network()
+    x, noise = batch()
+    inputs, outputs = {}, {}
+
+    def note(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        inputs["mid"], outputs["mid"] = given[0], output
+
+    middle = net.unet.mid_block.attentions[0]
+    handle = middle.register_forward_hook(note)
+    perturbed = net(x, noise, attend=only_values)
+    handle.remove()
+    tokens = middle.group_norm(inputs["mid"]).flatten(2).transpose(1, 2)
+    expected = middle.to_out[0](middle.to_v(tokens)).transpose(1, 2).reshape(inputs["mid"].shape) + inputs["mid"]
+    torch.testing.assert_close(outputs["mid"], expected, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(perturbed, net(x, noise), atol=1e-4)
+
+
+def test_attend_can_tell_the_layers_apart():
+    net = network()
+    x, noise = batch()
+
+    def perturb(chosen: str) -> Any:
+        def attend(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
+            return value if layer == chosen else scaled_dot_product_attention(query, key, value)
+
+        return net(x, noise, attend=attend)
+
+    outputs = [perturb(layer) for layer in ("none", *LAYERS)]
+    assert torch.equal(outputs[0], net(x, noise))
+    for index, one in enumerate(outputs):
+        assert not any(torch.allclose(one, other, atol=1e-6) for other in outputs[index + 1 :])
+
+
+def test_nothing_of_attend_stays_behind():
+    net = network()
+    x, noise = batch()
+    before, state = net(x, noise), net.state_dict()
+    processors = [net.unet.get_submodule(name).processor for name in LAYERS]
+    net(x, noise, attend=only_values)
+    assert all(net.unet.get_submodule(n).processor is p for n, p in zip(LAYERS, processors, strict=True))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
+    assert net.state_dict().keys() == state.keys()
+    assert torch.equal(net(x, noise), before)
+
+
+def test_nothing_of_attend_stays_behind_when_it_raises():
+    net = network()
+    x, noise = batch()
+    before = net(x, noise)
+    processors = [net.unet.get_submodule(name).processor for name in LAYERS]
+
+    def fail(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
+        if layer == LAYERS[-1]:
+            raise RuntimeError("as planned")
+        return value
+
+    with pytest.raises(RuntimeError, match="as planned"):
+        net(x, noise, attend=fail)
+    assert all(net.unet.get_submodule(n).processor is p for n, p in zip(LAYERS, processors, strict=True))
+    assert torch.equal(net(x, noise), before)
+
+
+CONDITIONS = {
+    "class": (ConditionSpec("class", 5), torch.tensor([0, 4, 1, 1])),
+    "vector": (ConditionSpec("vector", 6), torch.randn(4, 6, generator=torch.Generator().manual_seed(2))),
+}
+both_forms = pytest.mark.parametrize("form", CONDITIONS)
+
+
+@both_forms
+def test_an_image_answers_to_its_own_condition(form):
+    spec, condition = CONDITIONS[form]
+    net = network(spec)
+    x, noise = batch(1)
+    x, noise = x.expand(4, -1, -1, -1), noise.expand(4)
+    output = net(x, noise, condition)
+    assert not torch.allclose(output[0], output[1], atol=1e-4)
+    assert torch.allclose(output[2], output[3], atol=1e-6) == (form == "class")
+    swapped = net(x, noise, condition.flip(0))
+    torch.testing.assert_close(swapped, output.flip(0), rtol=0, atol=1e-6)
+
+
+@both_forms
+def test_a_dropped_condition_is_the_null_condition(form):
+    spec, condition = CONDITIONS[form]
+    net = network(spec)
+    x, noise = batch()
+    dropped = torch.tensor([True, False, True, False])
+    mixed, null, kept = net(x, noise, condition, dropped), net(x, noise), net(x, noise, condition)
+    torch.testing.assert_close(mixed[dropped], null[dropped], rtol=0, atol=1e-6)
+    torch.testing.assert_close(mixed[~dropped], kept[~dropped], rtol=0, atol=1e-6)
+    assert not torch.allclose(null, kept, atol=1e-4)
+
+
+@both_forms
+def test_the_null_and_the_conditions_learn_from_the_images_that_have_them(form):
+    spec, condition = CONDITIONS[form]
+    x, noise = batch()
+    for share, learns in ((0.0, {"weight"}), (1.0, {"null"})):
+        net = network(spec)
+        dropped = torch.full((4,), bool(share))
+        net(x, noise, condition, dropped).square().sum().backward()
+        moved = {name for name, p in net.embed.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        assert {name.removeprefix("embed.") for name in moved} - {"bias"} == learns
+
+
+def test_a_network_without_conditions_takes_none():
+    with pytest.raises(ValueError, match="built without conditions"):
+        network()(*batch(), torch.tensor([0, 1, 2, 3]))
+
+
+def test_only_a_network_with_attention_provides_it():
+    assert UNet(attention=(1,)).provides == {"attention"}
+    assert UNet().provides == frozenset()
+    recorder = Recorder()
+    network(attention=())(*batch(), attend=recorder)
+    assert recorder.shapes == {}
+
+
+def test_the_noise_level_matters_between_whole_timesteps_too():
+    net = network()
+    x, _ = batch(1)
+    outputs = [net(x, torch.tensor([t])) for t in (10.0, 10.5, 11.0)]
+    assert not torch.allclose(outputs[0], outputs[1], atol=1e-5)
+    assert not torch.allclose(outputs[1], outputs[2], atol=1e-5)
+
+
+def test_channels_last_and_double_precision_give_the_same_images():
+    net = network(CONDITIONS["class"][0])
+    x, noise = batch()
+    condition = CONDITIONS["class"][1]
+    plain = net(x, noise, condition)
+    last = copy.deepcopy(net).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(
+        last(x.to(memory_format=torch.channels_last), noise, condition), plain, rtol=1e-4, atol=1e-5
+    )
+    double = copy.deepcopy(net).double()
+    torch.testing.assert_close(double(x.double(), noise.double(), condition).float(), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_bf16_autocast_stays_near_the_float32_result():
+    net = network()
+    x, noise = batch()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = net(x, noise).float()
+    exact = net(x, noise)
+    assert (rough - exact).square().mean() < 1e-3 * exact.square().mean()
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_it_gives_the_images_of_the_cpu():
+    net = network(CONDITIONS["class"][0])
+    x, noise = batch()
+    condition = CONDITIONS["class"][1]
+    expected = net(x, noise, condition)
+    found = net.cuda()(x.cuda(), noise.cuda(), condition.cuda()).cpu()
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3)
+
+
+def test_images_that_cannot_be_halved_are_refused_with_what_would_fit():
+    with pytest.raises(
+        FwError, match="unet with 3 levels needs images whose sides are multiples of 4, and these are 8x6"
+    ):
+        UNet(channels=(8, 8, 8)).build((1, 8, 6), None)
+    assert UNet(channels=(8, 8)).build((1, 8, 6), None)(torch.zeros(1, 1, 8, 6), torch.zeros(1)).shape == (1, 1, 8, 6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"attention": [2]}, "attention at level 2, but channels has levels 0 to 1"),
+        ({"channels": [16, 30]}, "channels 30 is not a multiple of groups 8"),
+        ({"attention": [0], "head_dim": 12}, "not a multiple of head_dim 12"),
+        ({"channels": []}, "at least 1 item"),
+    ],
+)
+def test_impossible_architectures_are_refused(fields, said):
+    with pytest.raises(ValidationError, match=said):
+        UNet(**fields)
