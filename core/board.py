@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -19,9 +20,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from fw.core.errors import FwError
 from fw.core.kinds import TrackedRun
 from fw.core.plan import ArmPlan, Plan
 from fw.core.store import Store
+from fw.core.untracked import Untracked
 
 
 class Rate(ProgressColumn):
@@ -34,7 +37,7 @@ class Rate(ProgressColumn):
 class Board:
     """A listener of the executor. Bars are drawn on a terminal only; elsewhere, one line per stage."""
 
-    def __init__(self, plan: Plan, store: Store, tracked: TrackedRun | None, console: Console):
+    def __init__(self, plan: Plan, store: Store, tracked: TrackedRun, console: Console):
         self.plan = plan
         self.store = store
         self.tracked = tracked
@@ -68,13 +71,12 @@ class Board:
 
     def metrics(self, stage: str, records: Sequence[Mapping[str, float]]) -> None:
         """Loss curves go to every arm that the training works for, an encoder's to the run as a whole."""
-        if self.tracked is None:
-            return
-        if self.plan.stages[stage].kind == "train":
-            for arm in self.plan.users(stage):
-                self.tracked.series(arm, records)
-        else:
-            self.tracked.series(None, [named(self.plan.stages[stage].title, record) for record in records])
+        with self.tracking() as tracked:
+            if self.plan.stages[stage].kind == "train":
+                for arm in self.plan.users(stage):
+                    tracked.series(arm, records)
+            else:
+                tracked.series(None, [named(self.plan.stages[stage].title, record) for record in records])
 
     def waiting(self, stage: str) -> None:
         self.say(f"wait   {self.title(stage)}: another run is at it")
@@ -90,14 +92,22 @@ class Board:
 
     def track(self, stage: str) -> None:
         """Tell the tracker all that a finished stage has to show; it may know some of it already."""
-        if self.tracked is None:
-            return
         folder = self.store.path(stage)
         if (folder / "log.jsonl").exists():
             self.metrics(stage, [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()])
         if (folder / "grid.png").exists():
-            for arm in self.plan.users(stage):
-                self.tracked.files(arm, [folder / "grid.png"])
+            with self.tracking() as tracked:
+                for arm in self.plan.users(stage):
+                    tracked.files(arm, [folder / "grid.png"])
+
+    @contextlib.contextmanager
+    def tracking(self) -> Iterator[TrackedRun]:
+        """The tracked run; when it fails, the run goes on without it and says so once."""
+        try:
+            yield self.tracked
+        except FwError as error:
+            self.say(f"warning: {error}; the run goes on, and running it again logs what is missing", style="yellow")
+            self.tracked = Untracked()
 
     def title(self, stage: str) -> str:
         return self.plan.stages[stage].title

@@ -64,8 +64,9 @@ def run(
     result = run_plan(loaded, planned, Options(out, device, jobs, workers, checkpoint_seconds), warnings, console)
     stdout = wide_console()
     show(result, stdout)
-    folder = out / loaded.name / "latest"
-    stdout.print(f"report  {folder}/report.md\nui      fw ui --out {out}", highlight=False)
+    stdout.print(f"report  {out / loaded.name / 'latest' / 'report.md'}", highlight=False)
+    if result.get("look"):
+        stdout.print(f"look    {result['look']}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection as connections
@@ -80,6 +81,9 @@ def run_here(
     queue, outcome = Queue(plan, finished), Outcome()
     torch.set_num_threads(settings.threads)
     while (stage := queue.take()) is not None:
+        if stopping():
+            outcome.stopped = True
+            break
         listener.started(stage.id)
         try:
             execute(stage, settings, listener, stopping)
@@ -112,7 +116,7 @@ def run_in_workers(
     listener: StageListener,
     stopping: Callable[[], bool],
 ) -> Outcome:
-    """Independent stages side by side, one worker process per entry of `settings`."""
+    """Independent stages side by side, one worker process per entry of `settings`; one that dies is replaced."""
     queue, outcome = Queue(plan, finished), Outcome()
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
@@ -121,13 +125,13 @@ def run_in_workers(
         while True:
             if stopping() and not stop.is_set():
                 stop.set()
+                outcome.stopped = bool(queue.pending)
                 queue.pending.clear()
-                outcome.stopped = True
-            for seat in seats:
-                if seat.stage is None and seat.process.is_alive() and (stage := queue.take()) is not None:
-                    seat.stage = stage
-                    listener.started(stage.id)
-                    seat.connection.send(stage)
+            for place, seat in enumerate(seats):
+                if seat.stage is None and (stage := queue.take()) is not None:
+                    if not seat.process.is_alive():
+                        seats[place] = seat = new_seat(context, settings[place], stop)
+                    hand_out(stage, seat, queue, outcome, listener)
             busy = [seat for seat in seats if seat.stage is not None]
             if not busy:
                 return outcome
@@ -148,22 +152,27 @@ def new_seat(context: Any, settings: Settings, stop: Any) -> Seat:
     return Seat(process, ours)
 
 
+def hand_out(stage: Stage, seat: Seat, queue: Queue, outcome: Outcome, listener: StageListener) -> None:
+    listener.started(stage.id)
+    try:
+        seat.connection.send(stage)
+        seat.stage = stage
+    except Exception as error:
+        fail(stage.id, f"it cannot be sent to a worker process: {error}", queue, outcome, listener)
+
+
 def hear(seat: Seat, queue: Queue, outcome: Outcome, listener: StageListener) -> None:
     """Take in one message of a worker."""
     assert seat.stage is not None
     stage = seat.stage
     try:
         kind, name, *rest = seat.connection.recv()
-    except (EOFError, ConnectionResetError):
+    except (EOFError, OSError):
         seat.process.join()
         seat.stage = None
-        fail(
-            stage.id,
-            f"its worker process died with exit code {seat.process.exitcode}",
-            queue,
-            outcome,
-            listener,
-        )
+        code = seat.process.exitcode
+        hint = ": was there too little memory?" if code == -signal.SIGKILL else ""
+        fail(stage.id, f"its worker process died with exit code {code}{hint}", queue, outcome, listener)
         return
     if kind in ("progress", "metrics", "waiting"):
         getattr(listener, kind)(name, *rest)

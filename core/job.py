@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from fw.core.errors import Interrupted, StageFailed
 from fw.core.randomness import generator, seed_from
 
 Item = TypeVar("Item")
+
+STOPPED = "stopped; run the same command again to continue"
 
 
 class Stateful(Protocol):
@@ -63,6 +66,8 @@ class Job:
     _records: list[dict[str, Any]] = field(default_factory=list, repr=False)
     _started: float = field(default_factory=time.monotonic, repr=False)
     _spent_before: float = field(default=0.0, repr=False)
+    _logged: int = field(default=0, repr=False)
+    """Bytes of log.jsonl that checkpoints vouch for; the rest is of steps that will be done again."""
 
     @property
     def seconds(self) -> float:
@@ -84,12 +89,14 @@ class Job:
         """Yield the steps still to do of `total`, keeping `state` in `<folder>/<label>.checkpoint`."""
         devices = [self.device] if self.device.type == "cuda" else []
         start = self._restore(label, state)
+        if start < total:
+            self._trim_log()
         saved = time.monotonic()
         with torch.random.fork_rng(devices):
             for step in range(start, total):
                 if self.stopping():
                     self._save(label, step, state)
-                    raise Interrupted("stopped; run the same command again to continue")
+                    raise Interrupted(STOPPED)
                 torch.manual_seed(seed_from(self.seed, label, step))
                 yield step
                 self.reporter.progress(label, step + 1, total)
@@ -106,14 +113,15 @@ class Job:
 
     def _stop_if_asked(self) -> None:
         if self.stopping():
-            raise Interrupted("stopped; run the same command again to continue")
+            raise Interrupted(STOPPED)
 
     def _save(self, label: str, step: int, state: Mapping[str, Stateful]) -> None:
         """Write the log up to here, then the checkpoint: a crash in between only repeats steps, bit for bit."""
-        self._flush_log()
+        self.flush()
         payload = {
             "step": step,
             "seconds": self.seconds,
+            "logged": self._logged,
             "state": {name: part.state_dict() for name, part in state.items()},
         }
         path = self.folder / f"{label}.checkpoint"
@@ -124,20 +132,25 @@ class Job:
     def _restore(self, label: str, state: Mapping[str, Stateful]) -> int:
         path = self.folder / f"{label}.checkpoint"
         if not path.exists():
-            self._trim_log(0)
             return 0
-        payload = torch.load(path, map_location=self.device, weights_only=True)
-        for name, part in state.items():
-            part.load_state_dict(payload["state"][name])
-        self._spent_before += payload["seconds"]
-        self._trim_log(payload["step"])
-        return payload["step"]
+        try:
+            payload = torch.load(path, map_location=self.device, weights_only=True)
+            for name, part in state.items():
+                part.load_state_dict(payload["state"][name])
+            self._spent_before = max(self._spent_before, payload["seconds"])
+            self._logged = payload["logged"]
+            return payload["step"]
+        except Exception as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise StageFailed(
+                f"{path} cannot be continued from ({reason}); if it is damaged, delete it to start this stage again"
+            ) from error
 
     @property
     def _log_path(self) -> Path:
         return self.folder / "log.jsonl"
 
-    def _flush_log(self) -> None:
+    def flush(self) -> None:
         """Append what was logged to log.jsonl and tell the reporter; a value that is not finite ends the stage."""
         records = [{key: float(value) if key != "step" else value for key, value in r.items()} for r in self._records]
         self._records = []
@@ -148,11 +161,10 @@ class Job:
         if records:
             with self._log_path.open("a") as file:
                 file.writelines(json.dumps(record) + "\n" for record in records)
+            self._logged = self._log_path.stat().st_size
             self.reporter.metrics(records)
 
-    def _trim_log(self, start: int) -> None:
+    def _trim_log(self) -> None:
         """Forget what was logged for steps that will be done again."""
-        if self._log_path.exists():
-            lines = self._log_path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < start]
-            self._log_path.write_text("".join(kept))
+        if self._log_path.exists() and self._log_path.stat().st_size > self._logged:
+            os.truncate(self._log_path, self._logged)

@@ -296,7 +296,7 @@ class TrackedRun(Protocol):
         """Likewise for the whole run."""
 
     @property
-    def handle(self) -> dict[str, Any]:
+    def handle(self) -> Mapping[str, Any]:
         """What finds this run again; JSON."""
 
     @property

@@ -183,8 +183,8 @@ def identity(value: Any) -> Any:
 
 
 def digest(payload: Mapping[str, Any]) -> str:
-    """The first 16 hex digits of the sha256 of canonical JSON: sorted keys, no spaces, no NaN."""
-    text = json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """The first 16 hex digits of the sha256 of canonical JSON: sorted keys, no spaces; .inf is `Infinity`."""
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

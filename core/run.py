@@ -27,6 +27,7 @@ from fw.core.pictures import save_arms_figure
 from fw.core.plan import Plan, components
 from fw.core.recipe import Recipe
 from fw.core.store import Store
+from fw.core.untracked import Untracked
 from fw.core.work import Settings
 
 FIGURE_KEYS = 4
@@ -54,17 +55,19 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
     previous = previous_run(folder)
     (folder / "recipe.resolved.yaml").write_text(recipe.to_yaml())
     tracked = open_tracker(recipe, plan, options, folder, previous)
-    ended = "killed"
-    try:
-        with Board(plan, store, tracked, console) as board, asked_to_stop() as stopping:
-            for stage in finished:
-                board.track(stage)
-            outcome = start(plan, finished, settings, board, stopping)
-        result = conclude(recipe, plan, store, folder, tracked, outcome, warnings)
-        ended = "killed" if outcome.stopped else "failed" if outcome.failed else "finished"
-    finally:
-        if tracked is not None:
-            tracked.end(ended)
+    with Board(plan, store, tracked, console) as board:
+        ended = "killed"
+        try:
+            with asked_to_stop() as stopping:
+                for stage in finished:
+                    board.track(stage)
+                outcome = start(plan, finished, settings, board, stopping)
+            result = conclude(recipe, plan, store, folder, outcome, warnings, tracked)
+            log_results(result, plan, store, folder, outcome, board)
+            ended = "killed" if outcome.stopped else "failed" if outcome.failed else "finished"
+        finally:
+            with board.tracking():
+                board.tracked.end(ended)
     if outcome.stopped:
         raise Interrupted("stopped; everything finished is kept, and the same command continues from here")
     if outcome.failed:
@@ -139,12 +142,10 @@ def previous_run(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def open_tracker(
-    recipe: Recipe, plan: Plan, options: Options, folder: Path, previous: Mapping[str, Any]
-) -> TrackedRun | None:
+def open_tracker(recipe: Recipe, plan: Plan, options: Options, folder: Path, previous: Mapping[str, Any]) -> TrackedRun:
     """Open the recipe's tracker, if it names one, and remember the handle at once, so that a crash cannot lose it."""
     if recipe.tracker is None:
-        return None
+        return Untracked()
     shared = {"dataset": recipe.dataset, "samples": recipe.samples, "seed": recipe.seed}
     tracked = recipe.tracker.open(
         RunDescription(
@@ -201,14 +202,15 @@ def conclude(
     plan: Plan,
     store: Store,
     folder: Path,
-    tracked: TrackedRun | None,
     outcome: Outcome,
     warnings: Sequence[str],
+    tracked: TrackedRun,
 ) -> dict[str, Any]:
-    """Write run.json, the report and the pictures, and show them to the tracker."""
+    """Write run.json, the report and the pictures."""
     result = report.collect(recipe, plan, store, outcome.failed)
-    if recipe.tracker is not None and tracked is not None:
-        result[recipe.tracker.name] = tracked.handle
+    if recipe.tracker is not None:
+        result[recipe.tracker.name] = dict(tracked.handle)
+        result["look"] = tracked.hint
     write_run(result, folder)
     finished = {name: arm for name, arm in result["arms"].items() if arm["status"] == "finished"}
     for name in finished:
@@ -217,20 +219,26 @@ def conclude(
         keys = list(result["better"])[:FIGURE_KEYS]
         save_arms_figure(finished, keys, recipe.baseline, folder / "arms.png")
     (folder / "report.md").write_text(report.markdown(result, warnings))
-    if tracked is not None:
+    return result
+
+
+def log_results(
+    result: Mapping[str, Any], plan: Plan, store: Store, folder: Path, outcome: Outcome, board: Board
+) -> None:
+    """Show the tracker what was concluded, arm by arm and for the run as a whole."""
+    with board.tracking() as tracked:
         for name, arm in result["arms"].items():
             if arm["status"] == "finished":
                 tracked.scores(name, arm_scores(arm))
                 tracked.model(name, store.path(plan.arms[name].train) / "model.safetensors", arm_scores(arm))
-            stopped = "killed" if outcome.stopped else "failed"
-            tracked.end_arm(name, "finished" if arm["status"] == "finished" else stopped)
-        for name, arm in result["arms"].items():
-            tracked.scores(None, {f"annotation/{name}/{key}": v for key, v in arm.get("annotation", {}).items()})
-        shown = ("report.md", "run.json", "recipe.resolved.yaml", "arms.png")
-        pictures = [folder / f"samples-{name}.png" for name in finished]
-        tracked.files(None, [path for path in (*(folder / name for name in shown), *pictures) if path.exists()])
+            unfinished = "killed" if outcome.stopped else "failed"
+            tracked.end_arm(name, "finished" if arm["status"] == "finished" else unfinished)
+            quality = arm.get("annotation", {})
+            tracked.scores(None, {f"annotation/{name}/{key}": value for key, value in quality.items()})
+        documents = [folder / name for name in ("report.md", "run.json", "recipe.resolved.yaml", "arms.png")]
+        pictures = sorted(folder.glob("samples-*.png"))
+        tracked.files(None, [path for path in (*documents, *pictures) if path.exists()])
         tracked.note(f"{report.verdict(result)}\n\n{report.markdown_table(result)}")
-    return result
 
 
 def write_run(result: Mapping[str, Any], folder: Path) -> None:

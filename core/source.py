@@ -100,7 +100,7 @@ class Source:
         part, rest = entry(target, words, f"{origin}: {'.'.join(map(str, path))}")
         here = (*path, part)
         if rest:
-            child = target[part] if isinstance(target, list) or part in target else None
+            child = target.get(part) if isinstance(target, dict) else target[part]
             target[part] = {"name": child} if isinstance(child, str) else {} if child is None else child
             self.lines.setdefault(here, origin)
             self.put(target[part], rest, here, value, origin)

@@ -61,14 +61,17 @@ class Store:
         if not self.path(stage).exists():
             return Status("absent")
         try:
-            files = self.manifest(stage)["files"]
-        except (OSError, ValueError, KeyError):
+            files = {name: recorded["sha256"] for name, recorded in self.manifest(stage)["files"].items()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return Status("corrupted", f"its {MANIFEST} cannot be read")
         for name, recorded in files.items():
-            file = self.path(stage) / name
-            if not file.exists():
+            try:
+                found = checksum(self.path(stage) / name)
+            except FileNotFoundError:
                 return Status("corrupted", f"{name} is missing")
-            if checksum(file) != recorded["sha256"]:
+            except OSError as error:
+                return Status("corrupted", f"{name} cannot be read: {error.strerror}")
+            if found != recorded:
                 return Status("corrupted", f"the checksum of {name} is wrong")
         return Status("done")
 
@@ -82,19 +85,21 @@ class Store:
         return folder
 
     def publish(self, stage: str, payload: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        """Make what is in the partial folder the finished stage, in one atomic rename."""
+        """Make what is in the partial folder the finished stage, in one atomic rename; checkpoints go after it."""
         folder = self.partial(stage)
-        for file in folder.iterdir():
-            if file.suffix in SCRATCH:
-                file.unlink()
+        (folder / MANIFEST).unlink(missing_ok=True)
+        made = [file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file()]
         files = {
-            file.name: {"sha256": checksum(file), "bytes": file.stat().st_size}
-            for file in sorted(folder.iterdir())
-            if file.name != MANIFEST
+            file.as_posix(): {"sha256": checksum(folder / file), "bytes": (folder / file).stat().st_size}
+            for file in made
+            if file.suffix not in SCRATCH
         }
         manifest = {"stage": stage, "files": files, "payload": payload, **facts}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
         folder.replace(self.path(stage))
+        for file in made:
+            if file.suffix in SCRATCH:
+                (self.path(stage) / file).unlink()
 
     @contextlib.contextmanager
     def lock(self, stage: str, waiting: Callable[[], None], stopping: Callable[[], bool]) -> Iterator[None]:

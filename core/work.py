@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 import traceback
@@ -75,16 +76,19 @@ def execute(stage: Stage, settings: Settings, listener: Listener, stopping: Call
             stopping=stopping,
         )
         inputs = {role: store.path(source) for role, source in stage.inputs.items()}
+        trace = job.folder / "traceback.txt"
         try:
             STAGES[stage.kind](stage.needs, inputs, job)
+            job.flush()
+            trace.unlink(missing_ok=True)
+            store.publish(stage.id, stage.payload, {"seconds": round(job.seconds, 3), "device": settings.device})
         except FwError:
             raise
         except Exception as error:
-            (job.folder / "traceback.txt").write_text(traceback.format_exc())
+            with contextlib.suppress(OSError):  # the disk may be full
+                trace.write_text(traceback.format_exc())
             reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            raise StageFailed(f"{reason} (traceback in {job.folder / 'traceback.txt'})") from error
-        (job.folder / "traceback.txt").unlink(missing_ok=True)
-        store.publish(stage.id, stage.payload, {"seconds": round(job.seconds, 3), "device": settings.device})
+            raise StageFailed(f"{reason} (traceback in {trace})") from error
 
 
 @dataclass

@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,7 +49,7 @@ def root(template: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def describe(root: Path, **changes: object) -> RunDescription:
+def describe(root: Path, **changes: Any) -> RunDescription:
     arms = [ArmDescription(name, {"guidance.name": name, "train.steps": "1000"}) for name in ARMS]
     folder = root / "tiny" / "seed0-0123"
     plain = RunDescription("tiny", "seed0-0123", folder, root, ARMS[0], "eval/fd_pca", arms, {"fw.version": "1"}, None)
@@ -259,6 +260,7 @@ def test_the_weights_are_a_model_of_mlflow_that_is_found_by_its_score(root, tmp_
     (weights, *_) = root.glob("mlartifacts/tiny/models/*/artifacts/model.safetensors")
     assert torch.equal(load_file(weights)["weight"], torch.ones(3))
     child = client.get_run(run.handle["children"]["rcg"])
+    assert child.outputs is not None
     assert [output.model_id for output in child.outputs.model_outputs] == [child.data.tags["fw.model"]]
 
 

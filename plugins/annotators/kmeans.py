@@ -29,7 +29,8 @@ class KMeans(Annotator):
     def annotate(self, data: Observations, job: Job) -> Annotation:
         import faiss
 
-        assert data.features is not None
+        if data.features is None:
+            raise StageFailed("annotator kmeans needs features to cluster: give the arm an encoder")
         if data.count < self.clusters:
             raise FwError(f"annotator kmeans: {self.clusters} clusters need as many images, and there are {data.count}")
         features = data.features.float().cpu()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Annotator
 from fw.core.types import Annotation, ConditionSpec, Observations
@@ -17,5 +18,6 @@ class Labels(Annotator):
     uses_labels: ClassVar[bool] = True
 
     def annotate(self, data: Observations, job: Job) -> Annotation:
-        assert data.labels is not None
+        if data.labels is None:
+            raise StageFailed("annotator labels needs a dataset with labels")
         return Annotation(ConditionSpec("class", data.classes), data.labels.long().cpu())
