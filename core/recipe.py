@@ -154,7 +154,7 @@ def explain(problem: dict[str, Any], source: Source, registry: Registry) -> str:
     location = problem["loc"]
     if location and location[-1] == "[key]":
         location = location[:-1]
-    reason = problem["msg"]
+    reason = problem["msg"][0].lower() + problem["msg"][1:]
     if problem["type"] == "extra_forbidden":
         known = known_keys(location[:-1], source.data, registry)
         near = difflib.get_close_matches(str(location[-1]), known, n=1)
@@ -162,8 +162,12 @@ def explain(problem: dict[str, Any], source: Source, registry: Registry) -> str:
         reason = f"unknown key{suggestion} (known: {', '.join(known)})"
     elif problem["type"] == "missing":
         reason = "this key is required"
+    elif problem["type"] == "model_type":
+        reason = f"expected a mapping of keys (it is {problem['input']!r})"
+    elif problem["type"] == "value_error":
+        reason = problem["msg"].removeprefix("Value error, ")
     elif problem["type"] != "unknown_component" and isinstance(problem["input"], str | int | float | bool):
-        reason = f"{reason[0].lower()}{reason[1:]} (it is {problem['input']!r})"
+        reason += f" (it is {problem['input']!r})"
     return f"{source.where(location)}: {source.path(location)}: {reason}"
 
 

@@ -124,7 +124,7 @@ def test_the_state_dict_of_dino_is_all_that_its_features_need(tmp_path, digits):
 
 
 def test_the_seed_of_the_job_decides_what_dino_learns(tmp_path, digits):
-    found = []
+    found: list[torch.Tensor] = []
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
         (tmp_path / folder).mkdir()
         torch.manual_seed(len(found))
@@ -135,6 +135,8 @@ def test_the_seed_of_the_job_decides_what_dino_learns(tmp_path, digits):
 
 def test_dino_brings_views_of_one_digit_together_and_finds_more_of_the_classes_than_before(tmp_path):
     data = Digits().load("train")
+    assert data.labels is not None
+    labels = data.labels
     encoder = Dino(steps=40)
     before, after = build(encoder).eval(), fitted(encoder, data.without_labels(), Job(tmp_path))
     g = torch.Generator().manual_seed(0)
@@ -149,7 +151,7 @@ def test_dino_brings_views_of_one_digit_together_and_finds_more_of_the_classes_t
 
     def nmi(network):
         seen = Observations(len(data), features(network, data.images))
-        return cluster_quality(KMeans(clusters=10).annotate(seen, Job(tmp_path)).conditions, data.labels)["nmi"]
+        return cluster_quality(KMeans(clusters=10).annotate(seen, Job(tmp_path)).conditions, labels)["nmi"]
 
     assert closeness(after) < closeness(before)
     assert nmi(after) > nmi(before)

@@ -31,7 +31,7 @@ class Classifier(Encoder):
     batch: int = Field(128, ge=1, description="images per step")
     lr: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
     dims: int = Field(64, ge=2, description="number of features")
-    width: int = Field(16, ge=1, multiple_of=8, description="channels of the first convolution")
+    width: int = Field(16, ge=1, description="channels of the first convolution")
 
     def build(self, shape: tuple[int, int, int], classes: int) -> SmallCNN:
         return SmallCNN(shape, classes, self.width, self.dims)
@@ -67,7 +67,8 @@ class Classifier(Encoder):
 class SmallCNN(nn.Module):
     """Halves the image until about 4x4, then one hidden layer: the features.
 
-    Group norm, so that features do not depend on the other images of a batch nor on train or eval mode.
+    Batch norm, in eval mode: a norm over each image (group, layer, instance) would hide its contrast, and made the
+    Frechet distance of blurred and of blended digits three times less sensitive.
     """
 
     def __init__(self, shape: tuple[int, int, int], classes: int, width: int, dims: int):
@@ -97,7 +98,7 @@ class SmallCNN(nn.Module):
 
 def convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.GroupNorm(8, outputs), nn.ReLU()
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
     )
 
 

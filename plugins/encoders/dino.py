@@ -77,10 +77,9 @@ class Dino(Encoder):
         for step in job.steps(self.steps, state):
             wholes, parts = self._views(images, job.generator("views", step, device=job.device))
             with torch.no_grad():
-                features = teacher(wholes)  # (2 * batch, D)
-                targets = teacher_head(features).chunk(2)
+                targets = teacher_head(teacher(wholes))  # (2 * batch, prototypes)
             guesses = head(student(torch.cat([wholes, parts]))).chunk(2 + self.local_views)
-            loss = criterion(list(targets), list(guesses), teacher_temp=self._temperature(step))
+            loss = criterion(list(targets.chunk(2)), list(guesses), teacher_temp=self._temperature(step))
             for group in optimizer.param_groups:
                 group["lr"] = cosine_schedule(step, self.steps, self.lr, 0.0)
             optimizer.zero_grad()
@@ -90,7 +89,7 @@ class Dino(Encoder):
             update_momentum(student, teacher, momentum)
             update_momentum(head, teacher_head, momentum)
             if step % LOG_EVERY == 0:
-                job.log(step, {"loss": loss, "spread": spread(features)})
+                job.log(step, {"loss": loss, "spread": spread(targets)})
         with torch.no_grad():
             if spread(network.eval()(images[:1000])) < COLLAPSED:
                 raise StageFailed("encoder dino collapsed, all images have the same features: lower lr or momentum?")
@@ -139,9 +138,9 @@ class ImageEncoder(nn.Module):
 COLLAPSED = 1e-3
 
 
-def spread(features: Tensor) -> Tensor:
-    """How different the directions of features (B, D) are: 0 when all are alike, 1 when they are uncorrelated."""
-    return normalize(features, dim=1).var(dim=0, correction=0).sum().sqrt()
+def spread(vectors: Tensor) -> Tensor:
+    """How different the directions of vectors (B, D) are: 0 when all are alike, 1 when their mean is 0."""
+    return normalize(vectors, dim=1).var(dim=0, correction=0).sum().sqrt()
 
 
 def conv(shape: tuple[int, int, int], width: int) -> tuple[nn.Module, int]:

@@ -57,6 +57,7 @@ class MLflow(Tracker):
 def told(uri: str) -> Iterator[None]:
     """Tell what MLflow and what is below it raise in one sentence."""
     import_mlflow()
+    from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
@@ -65,7 +66,7 @@ def told(uri: str) -> Iterator[None]:
         yield
     except RequestException as error:
         raise FwError(f"no MLflow server answers at '{public(uri)}' ({type(error).__name__})") from error
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+    except (MlflowException, CommandError, SQLAlchemyError, sqlite3.Error, OSError) as error:
         reason = re.split(r"(?<=[.!?])\s|\n", str(error).strip() or type(error).__name__)[0]
         raise FwError(f"MLflow at '{public(uri)}' does not work: {reason}") from error
 
@@ -217,35 +218,38 @@ def hue(turn: float) -> str:
     return "#" + "".join(f"{round(255 * part):02x}" for part in colorsys.hls_to_rgb(turn, 0.45, 0.7))
 
 
-def save_view(client: MlflowClient, experiment: str, view: str, run: RunDescription) -> None:
+def save_view(
+    client: MlflowClient, experiment: str, view: str, run: RunDescription, pictures: Sequence[str] = ()
+) -> None:
     """Save the view of this run's arms. The tag is MLflow's own but undocumented, so it may fail."""
     now = int(1000 * time.time())
     value = {"name": f"arms of {run.recipe}@{run.key}", "createdAt": now, "updatedAt": now}
     try:
-        state = json.dumps(view_state(run))
+        state = json.dumps(view_state(run, pictures))
         client.set_experiment_tag(experiment, VIEW_TAG + view, json.dumps({**value, "state": state}))
     except Exception:
         return
 
 
-def view_state(run: RunDescription) -> dict[str, Any]:
-    """Only this run's arms, ordered by the headline (which flattens the nesting), and its chart first.
+def view_state(run: RunDescription, pictures: Sequence[str]) -> dict[str, Any]:
+    """Only this run's arms, ordered by the headline (which flattens the nesting), with its chart and pictures first.
 
     The page files charts by the metrics' prefixes. Its own order is the alphabet, ours keeps the headline in front.
     """
     headline = f"metrics.`{run.headline}`"
     prefix, _, title = run.headline.rpartition("/")
     section = {"uuid": "fw-first", "name": prefix or "Model metrics", "display": True, "isReordered": True}
-    chart = {
-        "type": "BAR",
-        "uuid": "fw-headline",
+    card = {
         "metricSectionId": section["uuid"],
-        "metricKey": run.headline,
-        "displayName": title,
         "runsCountToCompare": len(run.arms),
         "deleted": False,
         "isGenerated": True,
     }
+    bars = {**card, "type": "BAR", "uuid": "fw-headline", "metricKey": run.headline, "displayName": title}
+    grids = [
+        {**card, "type": "IMAGE", "uuid": f"fw-{key}", "imageKeys": [key], "step": 0, "showRunParams": False}
+        for key in pictures
+    ]
     return {
         "searchFilter": f"tags.`fw.role` = 'arm' and tags.`fw.key` = '{run.key}'",
         "orderByKey": headline,
@@ -254,7 +258,7 @@ def view_state(run: RunDescription) -> dict[str, Any]:
         "runsHiddenMode": "SHOW_ALL",
         "isAccordionReordered": True,
         "compareRunSections": [section],
-        "compareRunCharts": [chart],
+        "compareRunCharts": [bars, *grids],
     }
 
 
@@ -299,6 +303,7 @@ class MLflowRun:
     view: str
     description: RunDescription
     runs: dict[str | None, Logged]
+    pictures: list[str] = field(default_factory=list)
 
     def series(self, arm: str | None, records: Sequence[Mapping[str, float]]) -> None:
         from mlflow.entities import Metric
@@ -393,6 +398,9 @@ class MLflowRun:
         if not any(re.split("[+%]", name)[0] == key.replace("/", "~") for name in known):
             with Image.open(path) as image:
                 self.client.log_image(logged.id, image.convert("RGB"), key=key, step=0, synchronous=True)
+        if key not in self.pictures:
+            self.pictures.append(key)
+            save_view(self.client, self.experiment, self.view, self.description, self.pictures)
 
     def _upload(self, arm: str, weights: Path) -> str:
         params = {a.name: a.params for a in self.description.arms}[arm]
