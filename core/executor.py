@@ -179,12 +179,12 @@ def hear(seat: Seat, queue: Queue, outcome: Outcome, listener: StageListener) ->
         return
     seat.stage = None
     if kind == "done":
-        queue.finished.add(name)
-        listener.done(name)
+        queue.finished.add(stage.id)
+        listener.done(stage.id)
     elif kind == "stopped":
         outcome.stopped = True
     else:
-        fail(name, rest[0], queue, outcome, listener)
+        fail(stage.id, rest[0], queue, outcome, listener)
 
 
 def fail(stage: str, reason: str, queue: Queue, outcome: Outcome, listener: StageListener) -> None:

@@ -184,6 +184,8 @@ class Guidance(Component):
     """
 
     kind: ClassVar[str] = "guidance"
+    evaluations: ClassVar[int] = 1
+    """Network evaluations that one call of `worse` costs."""
 
     scale: float = Field(1.0, ge=0, description="guidance scale; 1 is off")
     interval: tuple[float, float] | None = Field(None, description="noise levels (lo, hi] where it acts; null is all")

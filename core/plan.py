@@ -144,7 +144,7 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
         )
         for metric in recipe.metrics
     ]
-    nfe = arm.sampler.nfe * (1 + sum(mode.scale != 1 for mode in arm.guidance))
+    nfe = arm.sampler.nfe * (1 + sum(mode.evaluations for mode in arm.guidance if mode.scale != 1))
     return ArmPlan(arm, encode, annotate, train, sample, evaluate, nfe)
 
 

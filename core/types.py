@@ -75,20 +75,20 @@ class Annotation:
         return bank[torch.randint(len(bank), (count,), generator=generator)]
 
     def save(self, path: Path) -> None:
+        """One entry of metadata, because safetensors writes several in any order."""
         tensors = {"conditions": self.conditions.contiguous()}
         if self.bank is not None:
             tensors["bank"] = self.bank.contiguous()
-        save_file(tensors, path, metadata={"form": self.spec.form, "size": str(self.spec.size)})
+        save_file(tensors, path, metadata={"spec": f"{self.spec.form} {self.spec.size}"})
 
     @staticmethod
     def load(path: Path) -> Annotation:
         from safetensors import safe_open
 
         with safe_open(path, "pt") as file:
-            meta = file.metadata()
+            form, size = file.metadata()["spec"].split()
         tensors = load_file(path)
-        form: Literal["class", "vector"] = "class" if meta["form"] == "class" else "vector"
-        return Annotation(ConditionSpec(form, int(meta["size"])), tensors["conditions"], tensors.get("bank"))
+        return Annotation(ConditionSpec(form, int(size)), tensors["conditions"], tensors.get("bank"))
 
 
 @dataclass(frozen=True)

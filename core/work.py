@@ -67,17 +67,18 @@ def execute(stage: Stage, settings: Settings, listener: Listener, stopping: Call
     with store.lock(stage.id, lambda: listener.waiting(stage.id), stopping):
         if store.path(stage.id).exists():
             return
-        job = Job(
-            folder=store.begin(stage.id),
-            seed=int(stage.needs.get("seed", 0)),
-            device=torch.device(settings.device),
-            reporter=StageReporter(stage.id, listener),
-            checkpoint_seconds=settings.checkpoint_seconds,
-            stopping=stopping,
-        )
+        folder = store.begin(stage.id)
         inputs = {role: store.path(source) for role, source in stage.inputs.items()}
-        trace = job.folder / "traceback.txt"
+        trace = folder / "traceback.txt"
         try:
+            job = Job(
+                folder=folder,
+                seed=int(stage.needs.get("seed", 0)),
+                device=torch.device(settings.device),
+                reporter=StageReporter(stage.id, listener),
+                checkpoint_seconds=settings.checkpoint_seconds,
+                stopping=stopping,
+            )
             STAGES[stage.kind](stage.needs, inputs, job)
             job.flush()
             trace.unlink(missing_ok=True)
@@ -111,16 +112,24 @@ def worker(connection: Connection, settings: Settings, stop: Any) -> None:
     """The life of a worker process: stages in, reports out; ends when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(settings.threads)
-    listener = Pipe(connection)
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            connection.send(attempt(connection, settings, stop.is_set))
+
+
+def attempt(connection: Connection, settings: Settings, stopping: Callable[[], bool]) -> tuple[str, str, str]:
+    """Receive a stage, do it, and say what became of it: `done`, `stopped` or `failed`, the stage and the reason."""
+    name = ""
     try:
-        while (stage := connection.recv()) is not None:
-            outcome: tuple[str, str] = ("done", "")
-            try:
-                execute(stage, settings, listener, stop.is_set)
-            except Interrupted as error:
-                outcome = ("stopped", str(error))
-            except FwError as error:
-                outcome = ("failed", str(error))
-            connection.send((*outcome[:1], stage.id, outcome[1]))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
+        stage: Stage = connection.recv()
+        name = stage.id
+        execute(stage, settings, Pipe(connection), stopping)
+    except EOFError:
+        raise
+    except Interrupted as error:
+        return "stopped", name, str(error)
+    except FwError as error:
+        return "failed", name, str(error)
+    except Exception as error:  # the stage's components could not be imported here, say
+        return "failed", name, f"{type(error).__name__}: {error}"
+    return "done", name, ""

@@ -210,7 +210,7 @@ BAD_INPUT = {
     "missing Inception weights": (["--set", "metrics=[fid]"], "weights-inception-2015-12-05-6726825d.pth"),
     "no such device": (["--device", "cuda"], "no CUDA device"),
     "an impossible number of levels": (
-        ["--set", "model={name: unet, channels: [8, 8, 8, 8, 8]}"],
+        ["--set", "model={name: unet, channels: [16, 16, 16, 16, 16]}"],
         "sides are multiples",
     ),
 }

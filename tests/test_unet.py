@@ -27,7 +27,7 @@ LAYERS = [
 def network(condition: ConditionSpec | None = None, attention: tuple[int, ...] = (1,), **fields: Any) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return UNet(channels=(8, 16), attention=attention, **fields).build(SHAPE, condition).eval()
+        return UNet(channels=(8, 16), groups=4, attention=attention, **fields).build(SHAPE, condition).eval()
 
 
 def batch(count: int = 4) -> tuple[Tensor, Tensor]:
@@ -244,8 +244,8 @@ def test_images_that_cannot_be_halved_are_refused_with_what_would_fit():
     with pytest.raises(
         FwError, match="unet with 3 levels needs images whose sides are multiples of 4, and these are 8x6"
     ):
-        UNet(channels=(8, 8, 8)).build((1, 8, 6), None)
-    assert UNet(channels=(8, 8)).build((1, 8, 6), None)(torch.zeros(1, 1, 8, 6), torch.zeros(1)).shape == (1, 1, 8, 6)
+        UNet(channels=(16, 16, 16)).build((1, 8, 6), None)
+    assert UNet(channels=(16, 16)).build((1, 8, 6), None)(torch.zeros(1, 1, 8, 6), torch.zeros(1)).shape == (1, 1, 8, 6)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from fw.core.kinds import (
     Sampler,
 )
 from fw.core.types import Annotation, ConditionSpec, ImageSet, Observations, Reference, Split
-from fw.registry import Registry
+from fw.registry import Component, Registry
 from fw.registry.discovery import Provider
 
 RECIPE = """\
@@ -129,11 +129,11 @@ class Coin(Annotator):
 
     name: ClassVar[str] = "coin"
     uses_features: ClassVar[bool] = False
+    sides: int = Field(2, ge=2)
 
     def annotate(self, data: Observations, job: Job) -> Annotation:
-        return Annotation(
-            ConditionSpec("class", 2), torch.randint(0, 2, (data.count,), generator=job.generator("coin"))
-        )
+        tossed = torch.randint(0, self.sides, (data.count,), generator=job.generator("coin"))
+        return Annotation(ConditionSpec("class", self.sides), tossed)
 
 
 class Truth(Annotator):
@@ -314,7 +314,7 @@ class Gap(Metric):
         return {f"gap_{self.space.name}": float((reference.train.mean(0) - fake.mean(0)).norm())}
 
 
-COMPONENTS = [
+COMPONENTS: list[type[Component]] = [
     *(Dots, Mean, Flat, Taught, Halves, Coin, Truth, Broken, Deadly, Endless, Linear, Attentive, Unit),
     *(Free, Dropped, Selfish, Blurred, Through, Euler, Gap),
 ]

@@ -41,6 +41,11 @@ class UNet(Backbone):
         for width in self.channels:
             if width % self.groups:
                 raise ValueError(f"channels {width} is not a multiple of groups {self.groups}")
+            if width == self.groups:
+                raise ValueError(
+                    f"channels {width} in {self.groups} groups is one channel per group: the group norm would then "
+                    "erase the time and condition embeddings; take fewer groups"
+                )
         for width in {self.channels[level] for level in (*self.attention, -1) if self.attention}:
             if width % self.head_dim:
                 raise ValueError(f"channels {width} with attention is not a multiple of head_dim {self.head_dim}")

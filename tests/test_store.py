@@ -1,0 +1,240 @@
+"""The store: a stage is there whole or not at all, rot is noticed and named, and runs take turns."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fw.core.errors import FwError, Interrupted
+from fw.core.store import MANIFEST, Store
+
+STAGE = "train-0123456789abcdef"
+FILES = {"model.safetensors": b"weights" * 100, "log.jsonl": b"{}\n", "deep/er.bin": b"\x00\x01", "empty": b""}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(tmp_path / "a" / "store")
+    made.create()
+    return made
+
+
+def work(store: Store, files: dict[str, bytes] = FILES) -> Path:
+    """Do the stage, up to publishing it."""
+    folder = store.begin(STAGE)
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def published(store: Store) -> Path:
+    work(store)
+    store.publish(STAGE, {"seed": 0}, {"seconds": 1.5})
+    return store.path(STAGE)
+
+
+def test_a_published_stage_is_done_with_all_its_files_and_facts(store: Store) -> None:
+    folder = published(store)
+    assert store.status(STAGE) == ("done", "")
+    assert {name: (folder / name).read_bytes() for name in FILES} == FILES
+    assert not store.partial(STAGE).exists()
+    manifest = store.manifest(STAGE)
+    assert (manifest["stage"], manifest["payload"], manifest["seconds"]) == (STAGE, {"seed": 0}, 1.5)
+    assert {name: entry["bytes"] for name, entry in manifest["files"].items()} == {
+        name: len(content) for name, content in FILES.items()
+    }
+
+
+def test_what_is_not_published_is_absent_and_the_next_try_finds_it_as_it_was_left(store: Store) -> None:
+    folder = work(store)
+    assert store.status(STAGE) == ("absent", "")
+    assert store.begin(STAGE) == folder
+    assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+
+
+def test_files_for_resuming_go_when_the_stage_is_published(store: Store) -> None:
+    work(store, {**FILES, "train.checkpoint": b"x", "train.writing": b"x", "deep/a.checkpoint": b"x"})
+    store.publish(STAGE, {}, {})
+    left = {path.relative_to(store.path(STAGE)).as_posix() for path in store.path(STAGE).rglob("*") if path.is_file()}
+    assert left == {*FILES, MANIFEST}
+    assert store.manifest(STAGE)["files"].keys() == FILES.keys()
+    assert store.status(STAGE).state == "done"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from fw.core import store as module
+
+def die(self, target):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Path.replace = die
+module.Store(Path(sys.argv[1])).publish(sys.argv[2], {}, {})
+"""
+
+
+def test_a_kill_just_before_the_rename_leaves_work_that_the_next_try_publishes(store: Store) -> None:
+    work(store, {**FILES, "train.checkpoint": b"x"})
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(store.root), STAGE], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert store.status(STAGE).state == "absent"
+    assert (store.partial(STAGE) / "train.checkpoint").exists()
+    assert (store.partial(STAGE) / MANIFEST).exists()
+    store.publish(STAGE, {}, {})
+    assert store.status(STAGE).state == "done"
+    assert store.manifest(STAGE)["files"].keys() == FILES.keys()
+
+
+@settings(max_examples=30)
+@given(name=st.sampled_from([name for name, content in FILES.items() if content]), data=st.data())
+def test_one_flipped_bit_in_any_file_is_noticed_and_the_file_named(
+    tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject
+) -> None:
+    store = Store(tmp_path_factory.mktemp("store"))
+    file = published(store) / name
+    content = bytearray(file.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    file.write_bytes(content)
+    assert store.status(STAGE) == ("corrupted", f"the checksum of {name} is wrong")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda folder: (folder / "deep/er.bin").unlink(), "deep/er.bin is missing"),
+        (lambda folder: (folder / "empty").write_bytes(b"x"), "the checksum of empty is wrong"),
+        (
+            lambda folder: [(folder / "empty").unlink(), (folder / "empty").mkdir()],
+            "empty cannot be read: Is a directory",
+        ),
+        (lambda folder: (folder / MANIFEST).unlink(), f"its {MANIFEST} cannot be read"),
+    ],
+)
+def test_damage_is_noticed_with_its_reason_and_the_stage_can_be_done_again(
+    store: Store, damage: Callable[[Path], object], reason: str
+) -> None:
+    damage(published(store))
+    assert store.status(STAGE) == ("corrupted", reason)
+    store.discard(STAGE)
+    assert store.status(STAGE).state == "absent"
+    published(store)
+    assert store.status(STAGE).state == "done"
+
+
+@pytest.mark.parametrize(
+    "manifest", ["", "{", "[]", "3", "{}", '{"files": 3}', '{"files": {"a": 3}}', '{"files": {"a": {}}}', "\udcff"]
+)
+def test_a_manifest_that_is_none_is_noticed(store: Store, manifest: str) -> None:
+    (published(store) / MANIFEST).write_text(manifest, errors="surrogateescape")
+    assert store.status(STAGE) == ("corrupted", f"its {MANIFEST} cannot be read")
+
+
+def test_publishing_over_a_finished_stage_fails_and_leaves_it_whole(store: Store) -> None:
+    published(store)
+    work(store, {"other": b"other"})
+    with pytest.raises(OSError, match="not empty"):
+        store.publish(STAGE, {}, {})
+    assert store.status(STAGE).state == "done"
+    assert store.manifest(STAGE)["files"].keys() == FILES.keys()
+
+
+def test_making_the_store_twice_is_fine_and_leaves_nothing_behind(store: Store) -> None:
+    store.create()
+    assert list(store.root.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_sentence_that_says_what_to_do(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    for root in (file, file / "store"):
+        with pytest.raises(FwError) as caught:
+            Store(root).create()
+        assert str(caught.value).startswith(f"cannot write to {root}: ")
+        assert str(caught.value).endswith("; choose another folder with --out")
+
+
+def never() -> bool:
+    return False
+
+
+def hold(root: Path, connection: Connection) -> None:
+    """Hold the stage's lock in a process of its own until told to let go."""
+    with Store(root).lock(STAGE, lambda: None, never):
+        connection.send("held")
+        connection.recv()
+
+
+def hold_elsewhere(store: Store) -> Connection:
+    ours, theirs = multiprocessing.get_context("fork").Pipe()
+    multiprocessing.get_context("fork").Process(target=hold, args=(store.root, theirs), daemon=True).start()
+    assert ours.recv() == "held"
+    return ours
+
+
+def test_a_lock_that_another_process_holds_is_waited_for_and_told_of_once(store: Store) -> None:
+    holder = hold_elsewhere(store)
+    told: list[str] = []
+    letting_go = threading.Timer(1.2, holder.send, ["let go"])
+    letting_go.start()
+    with store.lock(STAGE, lambda: told.append("waiting"), never):
+        assert not letting_go.is_alive()
+    assert told == ["waiting"]
+
+
+def test_a_free_lock_is_taken_without_a_word_and_again_after_it_was_let_go(store: Store) -> None:
+    told: list[str] = []
+    for _ in range(2):
+        with store.lock(STAGE, lambda: told.append("waiting"), never):
+            assert not acquirable(store)
+        assert acquirable(store)
+    assert told == []
+
+
+def acquirable(store: Store) -> bool:
+    lock = FileLock(store.root / "locks" / f"{STAGE}.lock", blocking=False)
+    try:
+        with lock:
+            return True
+    except TimeoutError:
+        return False
+
+
+def test_a_lock_is_let_go_when_the_work_raises_and_when_its_process_is_killed(store: Store) -> None:
+    with pytest.raises(ValueError, match="broke"), store.lock(STAGE, lambda: None, never):
+        raise ValueError("it broke")
+    assert acquirable(store)
+    hold_elsewhere(store)
+    (child,) = multiprocessing.active_children()
+    assert child.pid is not None
+    assert not acquirable(store)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert acquirable(store)
+
+
+def test_who_waits_for_a_lock_stops_when_asked_to(store: Store) -> None:
+    holder = hold_elsewhere(store)
+    waiting = threading.Event()
+    with pytest.raises(Interrupted), store.lock(STAGE, waiting.set, waiting.is_set):
+        raise AssertionError("the lock was not free")
+    holder.send("let go")
+
+
+def test_other_stages_are_not_kept_waiting(store: Store) -> None:
+    holder = hold_elsewhere(store)
+    with store.lock("train-other", pytest.fail, never):
+        holder.send("let go")
