@@ -117,7 +117,12 @@ class Board:
             self.bars.remove_task(self.tasks.pop(key))
 
     def say(self, text: str, style: str | None = None) -> None:
-        self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        say(self.console, text, style)
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Print a message as it is: not folded, not coloured by rich's guesses."""
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def named(title: str, record: Mapping[str, float]) -> dict[str, float]:

@@ -60,6 +60,19 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Fault]:
             missing -= ABOUT_CONDITIONS
         for need in sorted(missing):
             yield Fault(at(section), f"{component.kind} '{component.name}' needs {NEEDS.get(need, need)}")
+    for section, check, given in (
+        ("model", arm.model.check, recipe.dataset.shape),
+        ("sampler", arm.sampler.check, arm.process.sigma_range),
+    ):
+        yield from misfit(at(section) if section in overridden else (section,), check, given)
+
+
+def misfit(location: tuple[str | int, ...], check: Callable[[Any], None], given: Any) -> Iterator[Fault]:
+    """The fault that a component finds in what it is given."""
+    try:
+        check(given)
+    except ValueError as error:
+        yield Fault(location, str(error))
 
 
 def capabilities(recipe: Recipe, arm: Arm) -> frozenset[str]:

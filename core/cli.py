@@ -46,6 +46,7 @@ def run(
     from rich.console import Console
 
     from fw.core import checks
+    from fw.core.board import say
     from fw.core.plan import plan
     from fw.core.recipe import load
     from fw.core.run import Options, show
@@ -57,7 +58,7 @@ def run(
     console = Console(stderr=True)
     warnings = [f"{'.'.join(map(str, warned.location))}: {warned.reason}" for warned in checks.warnings(loaded)]
     for warning in warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"warning: {warning}", style="yellow")
     if dry_run:
         show_plan(planned, Store(out.absolute() / "store"))
         return

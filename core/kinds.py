@@ -161,6 +161,9 @@ class Backbone(Component):
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "vector"})
     """The forms of condition that the network can take."""
 
+    def check(self, shape: tuple[int, int, int]) -> None:
+        """Raise ValueError if the network cannot take images (C, H, W); asked when a recipe is validated."""
+
     @abstractmethod
     def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:
         """A fresh `Network` for images (C, H, W); `condition` None builds an unconditional one."""
@@ -217,6 +220,9 @@ class Sampler(Component):
     @abstractmethod
     def nfe(self) -> int:
         """Denoiser evaluations per sample, without guidance."""
+
+    def check(self, sigma_range: tuple[float, float]) -> None:
+        """Raise ValueError if the schedule leaves the trained noise levels; asked when a recipe is validated."""
 
     @abstractmethod
     def sample(self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

@@ -145,7 +145,7 @@ def validate(source: Source, registry: Registry) -> Recipe:
         problems = [explain(dict(problem), source, registry) for problem in error.errors(include_url=False)]
         raise RecipeError(list(dict.fromkeys(problems))) from None
     if found := [f"{source.where(at)}: {source.path(at)}: {reason}" for at, reason in faults(recipe)]:
-        raise RecipeError(found)
+        raise RecipeError(list(dict.fromkeys(found)))
     return recipe
 
 

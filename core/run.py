@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fw.core import report
-from fw.core.board import Board, arm_params, arm_scores
+from fw.core.board import Board, arm_params, arm_scores, say
 from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.executor import Outcome, devices, run_here, run_in_workers
 from fw.core.kinds import ArmDescription, RunDescription, TrackedRun
@@ -84,7 +84,7 @@ def check_store(plan: Plan, store: Store, console: Console) -> list[str]:
             finished.append(stage.id)
         elif status.state == "corrupted":
             store.discard(stage.id)
-            console.print(f"{stage.title}: corrupted in the store, {status.reason}; doing it again", style="yellow")
+            say(console, f"{stage.title}: corrupted in the store, {status.reason}; doing it again", style="yellow")
     return finished
 
 

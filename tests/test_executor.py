@@ -106,6 +106,7 @@ def test_here_and_in_workers_the_same_stages_make_the_same_bits(tmp_path: Path) 
     for heard in (alone, together):
         assert sorted(heard.starts) == sorted(heard.ends) == sorted(found.stages)
         assert all(heard.logged[arm.train] == [0, 3] for arm in found.arms.values())
+        assert heard.logged[annotate(found, "coin")] == [0]
     assert all(Store(tmp_path / "workers").status(stage).state == "done" for stage in found.stages)
     assert multiprocessing.active_children() == []
 

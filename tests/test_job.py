@@ -129,7 +129,8 @@ def test_wherever_it_was_cut_off_training_ends_with_the_same_bits_and_the_same_l
     for cut, step, checkpoint_seconds in sorted(cuts, key=lambda each: each[1]):
         checkpoint = folder / "train.checkpoint"
         done = torch.load(checkpoint, weights_only=True)["step"] if checkpoint.exists() else 0
-        cut(Job(folder, seed=3, checkpoint_seconds=checkpoint_seconds), max(step, done))
+        if done < TOTAL - 1:
+            cut(Job(folder, seed=3, checkpoint_seconds=checkpoint_seconds), max(step, done))
     weights = fit(Job(folder, seed=3))
     assert weights == straight[0]
     assert log(folder) == straight[1]
@@ -316,9 +317,8 @@ def test_track_goes_through_all_items_and_stops_between_two_when_asked(tmp_path:
         next(items)
 
 
-words = st.lists(
-    st.integers() | st.text(st.characters(codec="utf-8", exclude_characters="/"), min_size=1, max_size=5), min_size=1
-)
+texts = st.text(st.characters(codec="utf-8", exclude_characters="/"), min_size=1, max_size=5)
+words = st.lists(st.integers() | texts, min_size=1)
 
 
 @given(words, words)

@@ -211,7 +211,7 @@ BAD_INPUT = {
     "no such device": (["--device", "cuda"], "no CUDA device"),
     "an impossible number of levels": (
         ["--set", "model={name: unet, channels: [16, 16, 16, 16, 16]}"],
-        "sides are multiples",
+        "sides are multiples of 16",
     ),
 }
 

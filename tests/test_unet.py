@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from fw.core.errors import FwError
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.unet import UNet
 
@@ -242,7 +241,7 @@ def test_on_a_gpu_it_gives_the_images_of_the_cpu():
 
 def test_images_that_cannot_be_halved_are_refused_with_what_would_fit():
     with pytest.raises(
-        FwError, match="unet with 3 levels needs images whose sides are multiples of 4, and these are 8x6"
+        ValueError, match="unet with 3 levels needs images whose sides are multiples of 4, and these are 8x6"
     ):
         UNet(channels=(16, 16, 16)).build((1, 8, 6), None)
     assert UNet(channels=(16, 16)).build((1, 8, 6), None)(torch.zeros(1, 1, 8, 6), torch.zeros(1)).shape == (1, 1, 8, 6)
@@ -260,3 +259,12 @@ def test_images_that_cannot_be_halved_are_refused_with_what_would_fit():
 def test_impossible_architectures_are_refused(fields, said):
     with pytest.raises(ValidationError, match=said):
         UNet(**fields)
+
+
+def test_one_channel_per_group_is_refused_because_the_norm_would_erase_the_embeddings():
+    with pytest.raises(ValueError, match="erase the time and condition embeddings"):
+        UNet(channels=(8, 16), groups=8)
+    spec = ConditionSpec("class", 2)
+    network = UNet(channels=(8, 16), groups=4).build((1, 8, 8), spec)
+    x, noise = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.ones(1)
+    assert not torch.equal(network(x, noise, torch.tensor([0])), network(x, noise, torch.tensor([1])))

@@ -133,6 +133,7 @@ class Coin(Annotator):
 
     def annotate(self, data: Observations, job: Job) -> Annotation:
         tossed = torch.randint(0, self.sides, (data.count,), generator=job.generator("coin"))
+        job.log(0, {"mean": tossed.float().mean()})
         return Annotation(ConditionSpec("class", self.sides), tossed)
 
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from fw.core.conditioning import ConditionEmbedding
-from fw.core.errors import FwError
 from fw.core.kinds import Attend, Backbone
 from fw.core.types import ConditionSpec
 
@@ -55,17 +54,21 @@ class UNet(Backbone):
     def provides(self) -> frozenset[str]:
         return frozenset({"attention"}) if self.attention else frozenset()
 
+    def check(self, shape: tuple[int, int, int]) -> None:
+        _, height, width = shape
+        smallest = 2 ** (len(self.channels) - 1)
+        if height % smallest or width % smallest:
+            raise ValueError(
+                f"unet with {len(self.channels)} levels needs images whose sides are multiples of {smallest}, and "
+                f"these are {height}x{width}: take fewer entries in `channels`, or another image size"
+            )
+
     def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:
         from diffusers.models.unets.unet_2d import UNet2DModel
 
-        colours, height, width = shape
-        levels = len(self.channels)
-        if height % 2 ** (levels - 1) or width % 2 ** (levels - 1):
-            raise FwError(
-                f"unet with {levels} levels needs images whose sides are multiples of {2 ** (levels - 1)}, and "
-                f"these are {height}x{width}: take fewer entries in `channels`, or another image size"
-            )
-        attends = [level in self.attention for level in range(levels)]
+        self.check(shape)
+        colours = shape[0]
+        attends = [level in self.attention for level in range(len(self.channels))]
         unet = UNet2DModel(
             in_channels=colours,
             out_channels=colours,

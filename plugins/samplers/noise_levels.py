@@ -9,7 +9,6 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fw.core.errors import FwError
 from fw.core.kinds import Denoise, Sampler
 
 Spacing = Literal["cosine", "linear", "karras"]
@@ -38,6 +37,15 @@ class NoiseLevels(Sampler):
     def nfe(self) -> int:
         return self.steps
 
+    def check(self, sigma_range: tuple[float, float]) -> None:
+        least, most = sigma_range
+        low, high = self.sigma_min or least, self.sigma_max or most
+        if not least <= low < high <= most:
+            raise ValueError(
+                f"sampler {self.name} would go from sigma_max {high:g} to sigma_min {low:g}, but the model is trained "
+                f"from {most:g} to {least:g}: stay within that, or leave them out"
+            )
+
     def levels(self, denoise: Denoise) -> list[float]:
         """`steps` decreasing noise levels, without the final zero.
 
@@ -46,7 +54,9 @@ class NoiseLevels(Sampler):
         the step before it so long in log sigma that multistep solvers extrapolate wildly. `karras` is arXiv
         2206.00364 eq. 5, whose last steps are short: it does include sigma_min.
         """
-        high, low = self._bounds(denoise)
+        self.check((denoise.sigma_min, denoise.sigma_max))
+        high = self.sigma_max or denoise.sigma_max
+        low = self.sigma_min or denoise.sigma_min
         match self.schedule:
             case "cosine":
                 sigmas = evenly(math.atan(high), math.atan(low), self.steps + 1)[:-1].tan()
@@ -61,16 +71,6 @@ class NoiseLevels(Sampler):
         """The predicted x0 (B, C, H, W), clamped."""
         x0 = denoise(x, sigma)
         return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
-
-    def _bounds(self, denoise: Denoise) -> tuple[float, float]:
-        high = denoise.sigma_max if self.sigma_max is None else self.sigma_max
-        low = denoise.sigma_min if self.sigma_min is None else self.sigma_min
-        if not denoise.sigma_min <= low < high <= denoise.sigma_max:
-            raise FwError(
-                f"sampler {self.name}: it would go from sigma_max {high:g} to sigma_min {low:g}, but the model was "
-                f"trained from {denoise.sigma_max:g} to {denoise.sigma_min:g}: stay within that, or leave them out"
-            )
-        return high, low
 
 
 def evenly(start: float, end: float, count: int) -> Tensor:
