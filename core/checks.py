@@ -21,6 +21,9 @@ ABOUT_CONDITIONS = {"null", "label_free"}
 """Not worth a message of their own where there are no conditions at all."""
 
 
+RESERVED = frozenset({"store", "mlartifacts"})
+
+
 class Fault(NamedTuple):
     """Something wrong, and the location of the recipe's entry to change."""
 
@@ -30,6 +33,8 @@ class Fault(NamedTuple):
 
 def faults(recipe: Recipe) -> Iterator[Fault]:
     """Everything that makes the recipe impossible or dishonest to run."""
+    if recipe.name in RESERVED:
+        yield Fault(("name",), f"the runs folder keeps other things under '{recipe.name}'; choose another name")
     if recipe.baseline not in recipe.arms:
         yield Fault(("baseline",), f"no arm named '{recipe.baseline}' (known: {', '.join(recipe.arms)})")
     for key, count in Counter(key for metric in recipe.metrics for key in metric.keys).items():
@@ -60,6 +65,9 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Fault]:
             missing -= ABOUT_CONDITIONS
         for need in sorted(missing):
             yield Fault(at(section), f"{component.kind} '{component.name}' needs {NEEDS.get(need, need)}")
+    if annotator is not None and annotator.form not in arm.model.conditions:
+        takes = " or ".join(sorted(arm.model.conditions)) or "no"
+        yield Fault(at("model"), f"backbone '{arm.model.name}' takes {takes} conditions, not {annotator.form} ones")
     for section, check, given in (
         ("model", arm.model.check, recipe.dataset.shape),
         ("sampler", arm.sampler.check, arm.process.sigma_range),

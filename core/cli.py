@@ -114,7 +114,7 @@ def plugins(
     for kind in registry.kinds():
         print(kind)
         for component in registry.of_kind(kind):
-            print(f"  {component.name:16} {summary(component):90} {registry.providers[kind, component.name].plugin}")
+            print(f"  {component.name:16} {registry.providers[kind, component.name].plugin:12} {summary(component)}")
     for broken in registry.broken:
         print(f"broken: {broken.provider}: {broken.reason}")
 

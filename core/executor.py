@@ -146,7 +146,7 @@ def run_in_workers(
 
 def new_seat(context: Any, settings: Settings, stop: Any) -> Seat:
     ours, theirs = context.Pipe()
-    process = context.Process(target=worker, args=(theirs, settings, stop), daemon=True)
+    process = context.Process(target=worker, args=(theirs, settings, stop))
     process.start()
     theirs.close()
     return Seat(process, ours)

@@ -81,6 +81,8 @@ class Annotator(Component):
     kind: ClassVar[str] = "annotator"
     uses_features: ClassVar[bool] = True
     uses_labels: ClassVar[bool] = False
+    form: ClassVar[str] = "class"
+    """The form of the conditions that it makes: `class` or `vector`."""
 
     @property
     def requires(self) -> frozenset[str]:

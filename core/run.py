@@ -49,7 +49,7 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
     store = Store(options.out.absolute() / "store")
     store.create()
     finished = check_store(plan, store, console)
-    preflight(recipe, plan, finished)
+    preflight(plan, finished)
     settings = settings_for(plan, finished, options, store)
     folder = run_folder(recipe, options.out.absolute())
     previous = previous_run(folder)
@@ -83,12 +83,14 @@ def check_store(plan: Plan, store: Store, console: Console) -> list[str]:
         if status.state == "done":
             finished.append(stage.id)
         elif status.state == "corrupted":
-            store.discard(stage.id)
+            with store.lock(stage.id, waiting=lambda: None, stopping=lambda: False):
+                if store.status(stage.id).state == "corrupted":  # no other run has mended it meanwhile
+                    store.discard(stage.id)
             say(console, f"{stage.title}: corrupted in the store, {status.reason}; doing it again", style="yellow")
     return finished
 
 
-def preflight(recipe: Recipe, plan: Plan, finished: Sequence[str]) -> None:
+def preflight(plan: Plan, finished: Sequence[str]) -> None:
     """Let every component that still has work look for its files, before anything is computed."""
     problems = {}
     for stage in plan.stages.values():
@@ -105,17 +107,25 @@ def preflight(recipe: Recipe, plan: Plan, finished: Sequence[str]) -> None:
 
 def settings_for(plan: Plan, finished: Sequence[str], options: Options, store: Store) -> list[Settings]:
     """One entry per job. On CPU: a job per core with one thread each; on CUDA: a job per device."""
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise FwError(f"--device {device}: torch sees no CUDA device here; use --device cpu")
+    device = checked_device(options.device)
     cores = available_cores()
-    width = len(plan.stages) - len(finished)
-    jobs = options.jobs or min(cores if device == "cpu" else torch.cuda.device_count(), 8)
-    jobs = max(1, min(jobs, width))
+    side_by_side = {"cpu": min(cores, 8), "cuda": torch.cuda.device_count()}.get(device, 1)
+    jobs = max(1, min(options.jobs or side_by_side, len(plan.stages) - len(finished)))
     threads = options.threads or (1 if device == "cpu" else max(1, cores // jobs))
     return [Settings(store.root, each, threads, options.checkpoint_seconds) for each in devices(device, jobs)]
+
+
+def checked_device(name: str) -> str:
+    """The device that `--device` asks for, if it is here."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise FwError(f"--device {name}: no such device; use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise FwError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here; use --device cpu")
+    return name
 
 
 def available_cores() -> int:

@@ -171,3 +171,9 @@ def test_a_conditional_baseline_is_warned_about() -> None:
 def test_a_warm_up_as_long_as_the_training_is_warned_about() -> None:
     (told,) = warned("arms.x={train: {steps: 4, batch: 8, warmup: 4}}")
     assert told == "arms.x: train.warmup (4) is not shorter than train.steps"
+
+
+def test_a_name_that_the_runs_folder_uses_itself_is_refused() -> None:
+    assert faults("name=store") == [
+        "--set #1: name: the runs folder keeps other things under 'store'; choose another name",
+    ]

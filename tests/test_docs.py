@@ -266,8 +266,7 @@ def check_answer(command: Command, answer: str) -> None:
     """The lines that are shown were printed, in this order; `...` stands for anything, measured numbers may differ."""
     printed = iter(answer.splitlines())
     for line in command.answer:
-        pieces = [re.escape(measured(piece)) for piece in line.split("...")]
-        pattern = re.compile(".*".join(pieces))
+        pattern = re.compile(".*".join(map(re.escape, re.split(r" ?\.\.\. ?", measured(line)))))
         if line.strip(" .") and not any(pattern.fullmatch(measured(each)) for each in printed):
             raise AssertionError(f"{command.where}: `{command.text}` does not answer\n{line}\nbut\n{answer}")
 
@@ -277,7 +276,7 @@ def measured(line: str) -> str:
     line = re.sub(r"\d+\.\d\d+|[0-9a-f]{12,}|(?<=in )\d+(?= s)", "#", line)
     if "±" in line:
         line = re.sub(r"\d+(?=\D*$)", "#", line)
-    return re.sub(r"[\s─━]+", " ", line)
+    return re.sub(r"[\s─━]+", " ", line).strip()
 
 
 # The tests

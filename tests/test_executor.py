@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+import toys
 
 from fw.core.errors import StageFailed
 from fw.core.executor import Outcome, Queue, devices, run_here, run_in_workers
@@ -18,9 +18,6 @@ from fw.core.recipe import validate
 from fw.core.source import parse
 from fw.core.store import MANIFEST, Store
 from fw.core.work import Settings, execute
-
-sys.path.append(str(Path(__file__).parent))
-import toys
 
 TOYS = toys.registry()
 

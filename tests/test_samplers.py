@@ -235,7 +235,7 @@ def test_karras_levels_are_those_of_the_paper():
 
 
 def test_a_range_beyond_the_models_is_refused():
-    with pytest.raises(ValueError, match="dpmpp would go from sigma_max 100 to sigma_min 0.002, but the model is"):
+    with pytest.raises(ValueError, match=r"dpmpp would go from sigma_max 100 to sigma_min 0\.002, but the model is"):
         DPMSolverPP(sigma_max=100).sample(Gaussian(), *noise_and_generators(1))
     with pytest.raises(ValidationError, match=r"sigma_min .2.0. must be smaller than sigma_max .1.0."):
         DDIM(sigma_min=2, sigma_max=1)

@@ -21,8 +21,11 @@ ROWS = 1000  # rows of a distance matrix that are held at once
 
 
 class Memorisation(Metric):
-    """Nearest training image of samples against that of held-out images: the ratio of the medians (copies have 0, new
-    images 1) and the share of samples that lie closer than the closest 1 % of held-out images (new images 0.01)."""
+    """Are samples copies? The distance to their nearest training image, against that of held-out images.
+
+    `memorisation_ratio` is the ratio of the medians: copies have 0, new images 1. `memorisation_close` is the share
+    of samples that lie closer than the closest 1 % of held-out images: new images have 0.01.
+    """
 
     name: ClassVar[str] = "memorisation"
 
