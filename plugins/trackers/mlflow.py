@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import colorsys
-import json
 import math
 import os
 import re
 import shlex
 import sqlite3
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,8 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from fw.core.errors import FwError
-from fw.core.kinds import ArmDescription, RunDescription, TrackedRun, Tracker
-from fw.core.ui import DATABASE, HOST, PORT, VIEW_TAG, import_mlflow, sqlite_uri, view_url
+from fw.core.kinds import RunDescription, TrackedRun, Tracker
+from fw.core.ui import DATABASE, HOST, PORT, import_mlflow, sqlite_uri, view_url
+from fw.plugins.trackers.mlflow_database import connect
+from fw.plugins.trackers.mlflow_view import colours, save_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,7 +30,6 @@ BATCH = 1000
 """Metrics in one call: MLflow's limit."""
 PARAM_LENGTH, TAG_LENGTH = 6000, 8000
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
-GREY = "#9e9e9e"
 
 
 class MLflow(Tracker):
@@ -74,67 +72,6 @@ def told(uri: str) -> Iterator[None]:
 def public(uri: str) -> str:
     """The URI without its password."""
     return re.sub(r"(?<=://)[^/@]+@", "***@", uri)
-
-
-def connect(uri: str, name: str, root: Path) -> tuple[MlflowClient, Experiment]:
-    """A client and the experiment, made if need be."""
-    from filelock import FileLock
-
-    database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-    if database is not None:
-        database.parent.mkdir(parents=True, exist_ok=True)
-    elif uri.startswith(("http://", "https://")):
-        check_server(uri)
-    with FileLock(f"{database}.lock") if database else nullcontext():
-        if database is not None:
-            prepare(database)
-        client = import_mlflow().MlflowClient(tracking_uri=uri)
-        return client, find_experiment(client, uri, name, root)
-
-
-def check_server(uri: str) -> None:
-    """Ask once whether there is a server: MLflow itself would try for minutes."""
-    import requests
-
-    requests.get(f"{uri.rstrip('/')}/health", timeout=10)
-
-
-def prepare(database: Path) -> None:
-    """Make the tables, under the caller's lock, or check that the file is a database.
-
-    MLflow's tables are broken for good when two processes make them at once or one is killed on the way: hence
-    the lock, and the other name until they are complete. MLflow retries a file that is no database for minutes.
-    """
-    if database.exists() and database.stat().st_size > 0:
-        with closing(sqlite3.connect(database)) as connection:
-            connection.execute("select count(*) from sqlite_master")
-        return
-    fresh = database.with_name(f".{database.name}.{uuid.uuid4().hex}")
-    import_mlflow().MlflowClient(tracking_uri=sqlite_uri(fresh)).search_experiments(max_results=1)
-    fresh.replace(database)
-
-
-def find_experiment(client: MlflowClient, uri: str, name: str, root: Path) -> Experiment:
-    from mlflow.exceptions import MlflowException
-
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        try:
-            return client.get_experiment(client.create_experiment(name, artifact_location(uri, name, root)))
-        except MlflowException:
-            experiment = client.get_experiment_by_name(name)  # another client of the same server was faster
-            if experiment is None:
-                raise
-    if experiment.lifecycle_stage != "active":
-        raise FwError(f"the MLflow experiment '{name}' is deleted: restore it, or name another in the recipe")
-    return experiment
-
-
-def artifact_location(uri: str, name: str, root: Path) -> str | None:
-    """Below the runs folder, not the working directory. A server keeps artifacts where it can show them."""
-    if uri.startswith(("http://", "https://", "databricks")):
-        return None
-    return (root / "mlartifacts" / re.sub(r"[^\w.-]+", "_", name)).as_uri()
 
 
 def open_run(client: MlflowClient, uri: str, experiment: Experiment, run: RunDescription) -> MLflowRun:
@@ -205,67 +142,6 @@ def short_params(params: Mapping[str, str]) -> dict[str, str]:
 
 def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 4] + " ..."
-
-
-def colours(run: RunDescription) -> list[str]:
-    """Grey for the baseline, evenly spaced hues for the others."""
-    others = [arm.name for arm in run.arms if arm.name != run.baseline]
-    hues = {name: hue(index / len(others)) for index, name in enumerate(others)}
-    return [hues.get(arm.name, GREY) for arm in run.arms]
-
-
-def hue(turn: float) -> str:
-    return "#" + "".join(f"{round(255 * part):02x}" for part in colorsys.hls_to_rgb(turn, 0.45, 0.7))
-
-
-def save_view(
-    client: MlflowClient, experiment: str, view: str, run: RunDescription, pictures: Sequence[str] = ()
-) -> None:
-    """Save the view of this run's arms. The tag is MLflow's own but undocumented, so it may fail."""
-    now = int(1000 * time.time())
-    value = {"name": f"arms of {run.recipe}@{run.key}", "createdAt": now, "updatedAt": now}
-    try:
-        state = json.dumps(view_state(run, pictures))
-        client.set_experiment_tag(experiment, VIEW_TAG + view, json.dumps({**value, "state": state}))
-    except Exception:
-        return
-
-
-def view_state(run: RunDescription, pictures: Sequence[str]) -> dict[str, Any]:
-    """Only this run's arms, ordered by the headline (which flattens the nesting), with its chart and pictures first.
-
-    The page files charts by the metrics' prefixes. Its own order is the alphabet, ours keeps the headline in front.
-    """
-    headline = f"metrics.`{run.headline}`"
-    prefix, _, title = run.headline.rpartition("/")
-    section = {"uuid": "fw-first", "name": prefix or "Model metrics", "display": True, "isReordered": True}
-    card = {
-        "metricSectionId": section["uuid"],
-        "runsCountToCompare": len(run.arms),
-        "deleted": False,
-        "isGenerated": True,
-    }
-    bars = {**card, "type": "BAR", "uuid": "fw-headline", "metricKey": run.headline, "displayName": title}
-    grids = [
-        {**card, "type": "IMAGE", "uuid": f"fw-{key}", "imageKeys": [key], "step": 0, "showRunParams": False}
-        for key in pictures
-    ]
-    return {
-        "searchFilter": f"tags.`fw.role` = 'arm' and tags.`fw.key` = '{run.key}'",
-        "orderByKey": headline,
-        "orderByAsc": True,
-        "selectedColumns": [headline, *(f"params.`{key}`" for key in varying(run.arms)[:8])],
-        "runsHiddenMode": "SHOW_ALL",
-        "isAccordionReordered": True,
-        "compareRunSections": [section],
-        "compareRunCharts": [bars, *grids],
-    }
-
-
-def varying(arms: Sequence[ArmDescription]) -> list[str]:
-    """The params in which the arms differ."""
-    keys = dict.fromkeys(key for arm in arms for key in arm.params)
-    return [key for key in keys if len({arm.params.get(key) for arm in arms}) > 1]
 
 
 @dataclass

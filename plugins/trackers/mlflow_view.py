@@ -1,0 +1,78 @@
+"""How MLflow's page opens on a run: a saved view with the arms side by side, and a colour for each arm."""
+
+from __future__ import annotations
+
+import colorsys
+import json
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fw.core.kinds import ArmDescription, RunDescription
+from fw.core.ui import VIEW_TAG
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+GREY = "#9e9e9e"
+
+
+def save_view(
+    client: MlflowClient, experiment: str, view: str, run: RunDescription, pictures: Sequence[str] = ()
+) -> None:
+    """Save the view of this run's arms. The tag is MLflow's own but undocumented, so it may fail."""
+    now = int(1000 * time.time())
+    value = {"name": f"arms of {run.recipe}@{run.key}", "createdAt": now, "updatedAt": now}
+    try:
+        state = json.dumps(view_state(run, pictures))
+        client.set_experiment_tag(experiment, VIEW_TAG + view, json.dumps({**value, "state": state}))
+    except Exception:
+        return
+
+
+def view_state(run: RunDescription, pictures: Sequence[str]) -> dict[str, Any]:
+    """Only this run's arms, ordered by the headline (which flattens the nesting), with its chart and pictures first.
+
+    The page files charts by the metrics' prefixes. Its own order is the alphabet, ours keeps the headline in front.
+    """
+    headline = f"metrics.`{run.headline}`"
+    prefix, _, title = run.headline.rpartition("/")
+    section = {"uuid": "fw-first", "name": prefix or "Model metrics", "display": True, "isReordered": True}
+    card = {
+        "metricSectionId": section["uuid"],
+        "runsCountToCompare": len(run.arms),
+        "deleted": False,
+        "isGenerated": True,
+    }
+    bars = {**card, "type": "BAR", "uuid": "fw-headline", "metricKey": run.headline, "displayName": title}
+    grids = [
+        {**card, "type": "IMAGE", "uuid": f"fw-{key}", "imageKeys": [key], "step": 0, "showRunParams": False}
+        for key in pictures
+    ]
+    return {
+        "searchFilter": f"tags.`fw.role` = 'arm' and tags.`fw.key` = '{run.key}'",
+        "orderByKey": headline,
+        "orderByAsc": True,
+        "selectedColumns": [headline, *(f"params.`{key}`" for key in varying(run.arms)[:8])],
+        "runsHiddenMode": "SHOW_ALL",
+        "isAccordionReordered": True,
+        "compareRunSections": [section],
+        "compareRunCharts": [bars, *grids],
+    }
+
+
+def varying(arms: Sequence[ArmDescription]) -> list[str]:
+    """The params in which the arms differ."""
+    keys = dict.fromkeys(key for arm in arms for key in arm.params)
+    return [key for key in keys if len({arm.params.get(key) for arm in arms}) > 1]
+
+
+def colours(run: RunDescription) -> list[str]:
+    """Grey for the baseline, evenly spaced hues for the others."""
+    others = [arm.name for arm in run.arms if arm.name != run.baseline]
+    hues = {name: hue(index / len(others)) for index, name in enumerate(others)}
+    return [hues.get(arm.name, GREY) for arm in run.arms]
+
+
+def hue(turn: float) -> str:
+    return "#" + "".join(f"{round(255 * part):02x}" for part in colorsys.hls_to_rgb(turn, 0.45, 0.7))
