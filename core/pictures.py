@@ -8,9 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 GRID_PIXELS = 512
 """Small images are enlarged, without smoothing, until the grid is about this wide."""
+
+SEPARATOR = 80
+"""The grey of the line between two images, of one pixel."""
 
 GREY, BLUE = "#8c8c8c", "#3b6fb6"
 
@@ -19,6 +23,7 @@ def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:
     """Write uint8 images (N, C, H, W) as one PNG, `columns` in a row."""
     from PIL import Image
 
+    images = pad(images, (0, 1, 0, 1), value=SEPARATOR)
     rows = -(-len(images) // columns)
     _, channels, height, width = images.shape
     sheet = torch.zeros(rows * columns, channels, height, width, dtype=torch.uint8)
@@ -57,6 +62,6 @@ def save_arms_figure(arms: Mapping[str, Mapping[str, Any]], keys: Sequence[str],
         axis.set_xlim(left=0)
     axes[0][0].set_yticks(range(len(names)), names)
     axes[0][0].invert_yaxis()
-    figure.supxlabel("mean ± std over sampling seeds; dots: each seed; dotted: real held-out images", fontsize=8)
+    figure.supxlabel("mean ± std over sampling seeds; dots: each seed; dotted line: real held-out images", fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -57,13 +57,16 @@ def collect_arm(plan: Plan, arm: ArmPlan, store: Store, failed: Mapping[str, str
     finished = [stage for stage in own if store.path(stage).exists()]
     broken = [stage for stage in plan.needed(arm) if stage in failed]
     metrics: dict[str, Any] = {}
+    real: dict[str, int] = {}
     for stage in arm.evaluate:
         if stage in finished:
             result = json.loads((store.path(stage) / "scores.json").read_text())
             metrics |= {key: summary(values, result["floor"][key]) for key, values in result["scores"].items()}
+            real = result["real"]
     entry: dict[str, Any] = {
         "status": "finished" if len(finished) == len(own) else "failed" if broken else "pending",
         "metrics": metrics,
+        "real_images": real,
         "nfe": arm.nfe,
         "seconds": round(sum(store.manifest(stage)["seconds"] for stage in finished), 1),
         "train_key": arm.train,
@@ -144,6 +147,7 @@ def rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
     arrows = {"lower": "↓", "higher": "↑"}
     yield ["arm", *(f"{key} {arrows[result['better'][key]]}" for key in keys), "NFE", "seconds"]
     floor: dict[str, float] = {}
+    real = 0
     for name, arm in result["arms"].items():
         cells = []
         for key in keys:
@@ -151,8 +155,9 @@ def rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
             cells.append(f"{score['mean']:.3f} ± {score['std']:.3f}" if score else arm["status"])
             if score:
                 floor[key] = score["floor"]
+                real = arm["real_images"]["held_out"]
         yield [name, *cells, str(arm["nfe"]), f"{arm['seconds']:.0f}"]
-    yield ["real held-out", *(f"{floor[key]:.3f}" if key in floor else "" for key in keys), "", ""]
+    yield [f"real held-out, n={real}", *(f"{floor[key]:.3f}" if key in floor else "" for key in keys), "", ""]
 
 
 def markdown_table(result: Mapping[str, Any]) -> str:
@@ -182,7 +187,8 @@ def markdown(result: Mapping[str, Any], warnings: Sequence[str]) -> str:
         markdown_table(result),
         f"Mean ± standard deviation over {samples['seeds']} sampling seeds of {samples['count']} images each, one "
         "training seed. `real held-out` scores real images that no model was trained on in the place of samples: "
-        "the floor. NFE: network evaluations per image. seconds: all stages that the arm needs, as if it ran alone.",
+        "the floor. Frechet distances grow as images get fewer, so that floor is high where n is small. NFE: network "
+        "evaluations per image. seconds: all stages that the arm needs, as if it ran alone.",
         "![arms](arms.png)",
     ]
     if result["evaluators"]:

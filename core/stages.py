@@ -114,7 +114,8 @@ def evaluate_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
         for key, value in metric.compare(reference, encode(network, images, job)).items():
             scores[key].append(value)
     floor = metric.compare(reference, reference.held_out)
-    write_json(job.folder / "scores.json", {"scores": scores, "floor": floor})
+    counts = {"train": len(reference.train), "held_out": len(reference.held_out)}
+    write_json(job.folder / "scores.json", {"scores": scores, "floor": floor, "real": counts})
 
 
 STAGES: Mapping[str, Callable[[Needs, Inputs, Job], None]] = {
