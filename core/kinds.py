@@ -34,7 +34,7 @@ class Dataset(Component):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
+        """(C, H, W) of every image; asked when a recipe is validated, so it is known without the files."""
 
     @property
     @abstractmethod

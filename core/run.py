@@ -25,6 +25,7 @@ from fw.core.executor import Outcome, devices, run_here, run_in_workers
 from fw.core.kinds import ArmDescription, RunDescription, TrackedRun
 from fw.core.pictures import save_arms_figure
 from fw.core.plan import Plan, components
+from fw.core.plan import plan as plan_all
 from fw.core.recipe import Recipe
 from fw.core.store import Store
 from fw.core.untracked import Untracked
@@ -62,7 +63,7 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
                 for stage in finished:
                     board.track(stage)
                 outcome = start(plan, finished, settings, board, stopping)
-            result = conclude(recipe, plan, store, folder, outcome, warnings, tracked)
+            result = conclude(recipe, store, folder, outcome, warnings, tracked)
             log_results(result, plan, store, folder, outcome, board)
             ended = "killed" if outcome.stopped else "failed" if outcome.failed else "finished"
         finally:
@@ -209,22 +210,22 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
 
 def conclude(
     recipe: Recipe,
-    plan: Plan,
     store: Store,
     folder: Path,
     outcome: Outcome,
     warnings: Sequence[str],
     tracked: TrackedRun,
 ) -> dict[str, Any]:
-    """Write run.json, the report and the pictures."""
-    result = report.collect(recipe, plan, store, outcome.failed)
+    """Write run.json, the report and the pictures; of all arms, also those that `--arm` left for another time."""
+    everything = plan_all(recipe)
+    result = report.collect(recipe, everything, store, outcome.failed)
     if recipe.tracker is not None:
         result[recipe.tracker.name] = dict(tracked.handle)
         result["look"] = tracked.hint
     write_run(result, folder)
     finished = {name: arm for name, arm in result["arms"].items() if arm["status"] == "finished"}
     for name in finished:
-        shutil.copyfile(store.path(plan.arms[name].sample) / "grid.png", folder / f"samples-{name}.png")
+        shutil.copyfile(store.path(everything.arms[name].sample) / "grid.png", folder / f"samples-{name}.png")
     if finished:
         keys = list(result["better"])[:FIGURE_KEYS]
         save_arms_figure(finished, keys, recipe.baseline, folder / "arms.png")
@@ -237,7 +238,8 @@ def log_results(
 ) -> None:
     """Show the tracker what was concluded, arm by arm and for the run as a whole."""
     with board.tracking() as tracked:
-        for name, arm in result["arms"].items():
+        for name in plan.arms:
+            arm = result["arms"][name]
             if arm["status"] == "finished":
                 tracked.scores(name, arm_scores(arm))
                 tracked.model(name, store.path(plan.arms[name].train) / "model.safetensors", arm_scores(arm))

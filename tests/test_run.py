@@ -276,3 +276,19 @@ def test_the_noise_is_the_same_in_every_arm_and_images_do_not_depend_on_the_coun
     key = latest(out)["arms"]["unconditional"]["sample_key"]
     many = load_file(next((out / "store" / key).glob("samples-000-*")))["images"]
     assert torch.equal(few, many[:20])
+
+
+def test_one_arm_at_a_time_adds_up_to_the_whole_report(finished, tmp_path):
+    out, _ = finished
+    for arm in ("unconditional", "self_1.0"):
+        done = fw("run", TINY, "--out", tmp_path, "--arm", arm, "--device", "cpu", "--jobs", "1")
+        assert done.returncode == 0, done.stderr
+    whole, parts = latest(out)["arms"], latest(tmp_path)["arms"]
+    assert {name: arm["status"] for name, arm in parts.items()} == {
+        "unconditional": "finished",
+        "self_1.0": "finished",
+        "self_1.5": "pending",
+    }
+    assert parts["unconditional"]["metrics"] == whole["unconditional"]["metrics"]
+    assert parts["self_1.0"]["metrics"] == whole["self_1.0"]["metrics"]
+    assert {run.info.run_name for run in mlflow_runs(tmp_path)} >= {"unconditional", "self_1.0"}
