@@ -22,7 +22,7 @@ from rich.text import Text
 
 from fw.core.errors import FwError
 from fw.core.kinds import TrackedRun
-from fw.core.plan import ArmPlan, Plan
+from fw.core.plan import ArmPlan, Plan, Stage
 from fw.core.store import Store
 from fw.core.untracked import Untracked
 
@@ -76,7 +76,7 @@ class Board:
                 for arm in self.plan.users(stage):
                     tracked.series(arm, records)
             else:
-                tracked.series(None, [named(self.plan.stages[stage].title, record) for record in records])
+                tracked.series(None, [named(self.plan.stages[stage], record) for record in records])
 
     def waiting(self, stage: str) -> None:
         self.say(f"wait   {self.title(stage)}: another run is at it")
@@ -105,8 +105,9 @@ class Board:
         """The tracked run; when it fails, the run goes on without it and says so once."""
         try:
             yield self.tracked
-        except FwError as error:
-            self.say(f"warning: {error}; the run goes on, and running it again logs what is missing", style="yellow")
+        except Exception as error:
+            reason = str(error) if isinstance(error, FwError) else f"the tracker raised {type(error).__name__}: {error}"
+            self.say(f"warning: {reason}; the run goes on, and running it again logs what is missing", style="yellow")
             self.tracked = Untracked()
 
     def title(self, stage: str) -> str:
@@ -125,9 +126,10 @@ def say(console: Console, text: str, style: str | None = None) -> None:
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def named(title: str, record: Mapping[str, float]) -> dict[str, float]:
-    """Prefix a record's keys, so that several encoders do not share a curve."""
-    return {key if key == "step" else f"{title.replace(' ', '/')}/{key}": value for key, value in record.items()}
+def named(stage: Stage, record: Mapping[str, float]) -> dict[str, float]:
+    """Prefix a record's keys, so that no two encoders share a curve."""
+    prefix = f"{stage.title.replace(' ', '/')}-{stage.key[:6]}"
+    return {key if key == "step" else f"{prefix}/{key}": value for key, value in record.items()}
 
 
 def arm_scores(entry: Mapping[str, Any]) -> dict[str, float]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any, NamedTuple
 
-from fw.core.recipe import Arm, Recipe
+from fw.core.recipe import Arm, Recipe, Train
 from fw.registry import Component
 
 NEEDS = {
@@ -43,6 +44,7 @@ def faults(recipe: Recipe) -> Iterator[Fault]:
     for index, metric in enumerate(recipe.metrics):
         for need in sorted(metric.requires - recipe.dataset.provides):
             yield Fault(("metrics", index), f"{metric.name} needs {NEEDS.get(need, need)}")
+        yield from misfit(("metrics", index), metric.space.check, recipe.dataset.shape)
     for name in recipe.arms:
         yield from arm_faults(recipe, name)
 
@@ -68,10 +70,13 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Fault]:
     if annotator is not None and annotator.form not in arm.model.conditions:
         takes = " or ".join(sorted(arm.model.conditions)) or "no"
         yield Fault(at("model"), f"backbone '{arm.model.name}' takes {takes} conditions, not {annotator.form} ones")
-    for section, check, given in (
+    asked: list[tuple[str, Callable[[Any], None], Any]] = [
         ("model", arm.model.check, recipe.dataset.shape),
         ("sampler", arm.sampler.check, arm.process.sigma_range),
-    ):
+    ]
+    if arm.conditioner is not None:
+        asked.append(("encoder", arm.conditioner.check, recipe.dataset.shape))
+    for section, check, given in asked:
         yield from misfit(at(section) if section in overridden else (section,), check, given)
 
 
@@ -88,20 +93,16 @@ def capabilities(recipe: Recipe, arm: Arm) -> frozenset[str]:
     provided = recipe.dataset.provides.union(*(component.provides for _, component in sections(arm)))
     if arm.annotator is not None and arm.train.cond_drop > 0:
         provided |= {"null"}
-    if uses_encoder(arm) and arm.encoder is not None and arm.encoder.uses_labels:
+    if arm.conditioner is not None and arm.conditioner.uses_labels:
         provided -= {"label_free"}
     return provided
-
-
-def uses_encoder(arm: Arm) -> bool:
-    return arm.annotator is not None and arm.annotator.uses_features
 
 
 def sections(arm: Arm) -> Iterator[tuple[str, Component]]:
     """The components that the arm really uses; an encoder counts only if the annotator looks at features."""
     if arm.annotator is not None:
-        if uses_encoder(arm) and arm.encoder is not None:
-            yield "encoder", arm.encoder
+        if arm.conditioner is not None:
+            yield "encoder", arm.conditioner
         yield "annotator", arm.annotator
     yield "model", arm.model
     yield "process", arm.process
@@ -118,10 +119,7 @@ class Warned(NamedTuple):
 
 
 SAME_IN_ALL_ARMS: tuple[tuple[str, Callable[[Arm], Any]], ...] = (
-    ("train.steps", lambda arm: arm.train.steps),
-    ("train.batch", lambda arm: arm.train.batch),
-    ("train.precision", lambda arm: arm.train.precision),
-    ("train.ema", lambda arm: arm.train.ema),
+    *((f"train.{key}", attrgetter(f"train.{key}")) for key in Train.model_fields if key != "cond_drop"),
     ("model", lambda arm: arm.model.spec()),
     ("process", lambda arm: arm.process.spec()),
     ("sampler", lambda arm: arm.sampler.spec()),
@@ -140,10 +138,10 @@ def warnings(recipe: Recipe) -> Iterator[Warned]:
                     ("arms", name),
                     f"{what} differs from the baseline's: {value(arm)} against {value(baseline)}",
                 )
-        if uses_encoder(arm) and arm.encoder is not None and arm.encoder.name in spaces:
+        if arm.conditioner is not None and arm.conditioner.name in spaces:
             yield Warned(
                 ("metrics",),
-                f"arm {name} is conditioned by encoder '{arm.encoder.name}' and scored in its space: "
+                f"arm {name} is conditioned by encoder '{arm.conditioner.name}' and scored in its space: "
                 "such a score can rate bad images better than real ones",
             )
         if arm.train.warmup >= arm.train.steps:

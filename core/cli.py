@@ -189,7 +189,7 @@ def show_plan(planned: Any, store: Any) -> None:
         state = store.status(stage.id).state
         print(f"{'done' if state == 'done' else 'to do':6} {stage.id:26} {stage.title}")
     for name, arm in planned.arms.items():
-        print(f"arm {name}: {arm.nfe} network evaluations per image, trained in {arm.train}")
+        print(f"arm {name}: at most {arm.nfe} network evaluations per image, trained in {arm.train}")
 
 
 def describe(component: Any) -> None:

@@ -35,6 +35,19 @@ class Outcome:
     stopped: bool = False
 
 
+def checked_device(name: str) -> str:
+    """The device that `--device` asks for, if it is here."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise FwError(f"--device {name}: no such device; use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise FwError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here; use --device cpu")
+    return name
+
+
 def devices(device: str, jobs: int) -> list[str]:
     """One device per job: CUDA devices in turn, or the one that was asked for."""
     if device == "cuda":
@@ -139,7 +152,7 @@ def run_in_workers(
                 hear(next(seat for seat in busy if seat.connection is ready), queue, outcome, listener)
     finally:
         for seat in seats:
-            seat.process.terminate()
+            seat.process.kill()
         for seat in seats:
             seat.process.join()
 

@@ -1,43 +1,59 @@
-"""Sample from a trained model: the same noise in every arm, image by image, whatever the batch size."""
+"""Sample from a trained model: image i is the same in every arm's noise, at any count and from any resumed run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fw.core.diffusion import Denoiser, Guided, to_uint8
-from fw.core.kinds import Guidance, Sampler
 from fw.core.randomness import generator
 from fw.core.types import Annotation
+
+PIXELS_AT_ONCE = {"cpu": 250 * 32 * 32, "cuda": 1000 * 32 * 32}
+MOST_AT_ONCE = {"cpu": 250, "cuda": 1000}
+"""Images in one batch: fewer where they are larger than 32x32."""
 
 
 @torch.inference_mode()
 def generate(
-    model: Denoiser,
-    guidance: Sequence[Guidance],
-    sampler: Sampler,
-    condition: Tensor | None,
-    shape: tuple[int, int, int],
-    generators: Sequence[torch.Generator],
-    device: torch.device,
-) -> Tensor:
-    """uint8 images (B, C, H, W), one per generator, all randomness of image i from `generators[i]`."""
-    noise = torch.stack([torch.randn(shape, generator=draw) for draw in generators]).to(device)
-    if condition is not None:
-        condition = condition.to(device)
-    guided = Guided(model, guidance, condition, model.sigma_min, model.sigma_max)
-    return to_uint8(sampler.sample(guided, noise, generators)).cpu()
+    model: Denoiser, needs: Mapping[str, Any], annotation: Annotation | None, seed: int, wanted: range
+) -> Iterator[Tensor]:
+    """The images `wanted` of a sampling seed, uint8 (B, C, H, W), batch by batch.
+
+    `needs` are those of a sample stage. All randomness of image i, its condition included, is a function of (run seed,
+    sampling seed, i). Convolutions may round differently in batches of another size, so every batch is full: its last
+    images are computed and dropped where fewer are wanted.
+    """
+    device = next(model.network.parameters()).device
+    shape = needs["dataset"].shape
+    size = batch_size(shape, device)
+    for start in range(wanted.start, wanted.stop, size):
+        indices = range(start, start + size)
+        draws = [generator(needs["seed"], "sample", seed, index) for index in indices]
+        noise = torch.stack([torch.randn(shape, generator=draw) for draw in draws]).to(device)
+        condition = conditions(annotation, needs["seed"], seed, indices)
+        guided = Guided(
+            model,
+            needs["guidance"],
+            condition if condition is None else condition.to(device),
+            model.sigma_min,
+            model.sigma_max,
+        )
+        images = to_uint8(needs["sampler"].sample(guided, noise, draws)).cpu()
+        yield images[: wanted.stop - start]
 
 
-def image_generators(run_seed: int, sampling_seed: int, indices: Sequence[int]) -> list[torch.Generator]:
-    """One generator per image, a function of (run seed, sampling seed, index): equal in all arms."""
-    return [generator(run_seed, "sample", sampling_seed, index) for index in indices]
+def batch_size(shape: tuple[int, int, int], device: torch.device) -> int:
+    _, height, width = shape
+    return max(1, min(MOST_AT_ONCE[device.type], PIXELS_AT_ONCE[device.type] // (height * width)))
 
 
-def draw_conditions(annotation: Annotation | None, run_seed: int, sampling_seed: int, count: int) -> Tensor | None:
-    """The conditions of one sampling seed's images, from the prior."""
+def conditions(annotation: Annotation | None, run_seed: int, sampling_seed: int, indices: range) -> Tensor | None:
+    """One condition per image from the prior, with streams of their own: the noise is the same with and without."""
     if annotation is None:
         return None
-    return annotation.draw(count, generator(run_seed, "conditions", sampling_seed))
+    draws = [generator(run_seed, "condition", sampling_seed, index) for index in indices]
+    return torch.cat([annotation.draw(1, draw) for draw in draws])

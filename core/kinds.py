@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from fw.core.job import Job
@@ -55,6 +55,9 @@ class Encoder(Component):
     @property
     def requires(self) -> frozenset[str]:
         return frozenset({"labels"}) if self.uses_labels else frozenset()
+
+    def check(self, shape: tuple[int, int, int]) -> None:
+        """Raise ValueError if it cannot take images (C, H, W); asked when a recipe is validated."""
 
     @abstractmethod
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
@@ -194,6 +197,13 @@ class Guidance(Component):
 
     scale: float = Field(1.0, ge=0, description="guidance scale; 1 is off")
     interval: tuple[float, float] | None = Field(None, description="noise levels (lo, hi] where it acts; null is all")
+
+    @field_validator("interval")
+    @classmethod
+    def _lowest_first(cls, interval: tuple[float, float] | None) -> tuple[float, float] | None:
+        if interval is not None and not 0 <= interval[0] < interval[1]:
+            raise ValueError(f"an interval is [lo, hi] with 0 <= lo < hi, not {list(interval)}")
+        return interval
 
     @abstractmethod
     def worse(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def save_arms_figure(arms: Mapping[str, Mapping[str, Any]], keys: Sequence[str],
             axis.axvline(score["floor"], color="black", linestyle=":", linewidth=1)
         axis.set_title(key, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.set_xlim(left=0)
+        axis.axvline(0, color="black", linewidth=0.8)
     axes[0][0].set_yticks(range(len(names)), names)
     axes[0][0].invert_yaxis()
     figure.supxlabel("mean ± std over sampling seeds; dots: each seed; dotted line: real held-out images", fontsize=8)

@@ -101,8 +101,8 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
     seed = {"seed": recipe.seed}
     encode = annotate = None
     if arm.annotator is not None:
-        if arm.annotator.uses_features and arm.encoder is not None:
-            encode = add_encode(result, recipe, arm.encoder, recipe.seed)
+        if arm.conditioner is not None:
+            encode = add_encode(result, recipe, arm.conditioner, recipe.seed)
         annotate = add(
             result,
             "annotate",
@@ -139,7 +139,7 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
             result,
             "evaluate",
             f"{name}, {metric.name} in {metric.space.name} space",
-            needs={**data, "metric": metric},
+            needs={**data, "metric": metric, "samples": recipe.samples},
             inputs={"sample": sample, "space": add_encode(result, recipe, metric.space, EVALUATOR_SEED)},
         )
         for metric in recipe.metrics
@@ -151,7 +151,7 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
 def conditions_title(arm: Arm) -> str:
     if arm.annotator is None:
         return f"{arm.model.name}, no conditions"
-    source = f" of {arm.encoder.name}" if arm.annotator.uses_features and arm.encoder else ""
+    source = f" of {arm.conditioner.name}" if arm.conditioner else ""
     return f"{arm.model.name}, {arm.annotator.name}{source}"
 
 

@@ -88,6 +88,11 @@ class Arm(Section):
     guidance: tuple[Guidance, ...]
     sampler: Sampler
 
+    @property
+    def conditioner(self) -> Encoder | None:
+        """The encoder whose features become conditions; None where the annotator looks at none."""
+        return self.encoder if self.annotator is not None and self.annotator.uses_features else None
+
 
 class Recipe(Section):
     """See the module's docstring; docs/recipes.md goes through it key by key."""

@@ -94,7 +94,8 @@ def evaluators(plan: Plan, store: Store) -> dict[str, Any]:
     for stage in sorted(spaces):
         file = store.path(stage) / "quality.json"
         if file.exists():
-            found[plan.stages[stage].needs["encoder"].name] = json.loads(file.read_text())
+            encoder = plan.stages[stage].needs["encoder"].name
+            found[stage] = {"encoder": encoder, "quality": json.loads(file.read_text())}
     return found
 
 
@@ -134,8 +135,10 @@ def read_run(path: Path) -> dict[str, Any]:
     """The run.json in a run's folder (or the file itself), or FwError."""
     file = path / RUN_FILE if path.is_dir() else path
     try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError):
+        run = json.loads(file.read_text())
+        run["recipe"]
+        return run
+    except (OSError, ValueError, LookupError, TypeError):
         raise FwError(
             f"{path}: no readable {RUN_FILE} there; name a run's folder, such as runs/<recipe>/latest"
         ) from None
@@ -188,14 +191,13 @@ def markdown(result: Mapping[str, Any], warnings: Sequence[str]) -> str:
         f"Mean ± standard deviation over {samples['seeds']} sampling seeds of {samples['count']} images each, one "
         "training seed. `real held-out` scores real images that no model was trained on in the place of samples: "
         "the floor. Frechet distances grow as images get fewer, so that floor is high where n is small. NFE: network "
-        "evaluations per image. seconds: all stages that the arm needs, as if it ran alone.",
+        "evaluations per image. seconds: the arm's own stages, also those that it shares with other arms.",
         "![arms](arms.png)",
     ]
-    if result["evaluators"]:
-        said = (
-            f"{n}: " + ", ".join(f"{k} {v:.3f}" for k, v in q.items()) for n, q in result["evaluators"].items() if q
-        )
-        parts.append("Evaluators: " + "; ".join(said) + ". They may use labels; the label-free arms do not.")
+    judged = [entry for entry in result["evaluators"].values() if entry["quality"]]
+    if judged:
+        said = (f"{e['encoder']}: " + ", ".join(f"{k} {v:.3f}" for k, v in e["quality"].items()) for e in judged)
+        parts.append(f"Evaluators, on held-out images: {'; '.join(said)}. They may use labels; label-free arms do not.")
     annotated = {name: arm["annotation"] for name, arm in result["arms"].items() if arm.get("annotation")}
     if annotated:
         parts.append("## Annotations\n\nHow the conditions agree with the true labels, which only score them.")

@@ -21,7 +21,7 @@ from rich.table import Table
 from fw.core import report
 from fw.core.board import Board, arm_params, arm_scores, say
 from fw.core.errors import FwError, Interrupted, StageFailed
-from fw.core.executor import Outcome, devices, run_here, run_in_workers
+from fw.core.executor import Outcome, checked_device, devices, run_here, run_in_workers
 from fw.core.kinds import ArmDescription, RunDescription, TrackedRun
 from fw.core.pictures import save_arms_figure
 from fw.core.plan import Plan, components
@@ -30,6 +30,7 @@ from fw.core.recipe import Recipe
 from fw.core.store import Store
 from fw.core.untracked import Untracked
 from fw.core.work import Settings
+from fw.registry import Component
 
 FIGURE_KEYS = 4
 
@@ -47,28 +48,29 @@ class Options:
 
 def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], console: Console) -> dict[str, Any]:
     """Run a plan and return what run.json says. Raises StageFailed or Interrupted after everything is tidied up."""
-    store = Store(options.out.absolute() / "store")
+    out = options.out.absolute()
+    store = Store(out / "store")
     store.create()
-    finished = check_store(plan, store, console)
+    sound = check_store(plan_all(recipe), store, console)
+    finished = [stage for stage in plan.stages if stage in sound]
     preflight(plan, finished)
     settings = settings_for(plan, finished, options, store)
-    folder = run_folder(recipe, options.out.absolute())
+    folder = run_folder(recipe, out)
     previous = previous_run(folder)
-    (folder / "recipe.resolved.yaml").write_text(recipe.to_yaml())
-    tracked = open_tracker(recipe, plan, options, folder, previous)
-    with Board(plan, store, tracked, console) as board:
-        ended = "killed"
-        try:
-            with asked_to_stop() as stopping:
+    with asked_to_stop() as stopping:
+        tracked = open_tracker(recipe, plan, options, folder, previous)
+        with Board(plan, store, tracked, console) as board:
+            ended = "killed"
+            try:
                 for stage in finished:
                     board.track(stage)
                 outcome = start(plan, finished, settings, board, stopping)
-            result = conclude(recipe, store, folder, outcome, warnings, tracked)
-            log_results(result, plan, store, folder, outcome, board)
-            ended = "killed" if outcome.stopped else "failed" if outcome.failed else "finished"
-        finally:
-            with board.tracking():
-                board.tracked.end(ended)
+                result = conclude(recipe, store, folder, outcome, warnings, tracked)
+                log_results(result, plan, store, folder, outcome, board)
+                ended = "killed" if outcome.stopped else "failed" if outcome.failed else "finished"
+            finally:
+                with board.tracking():
+                    tracked.end(ended)
     if outcome.stopped:
         raise Interrupted("stopped; everything finished is kept, and the same command continues from here")
     if outcome.failed:
@@ -93,17 +95,17 @@ def check_store(plan: Plan, store: Store, console: Console) -> list[str]:
 
 def preflight(plan: Plan, finished: Sequence[str]) -> None:
     """Let every component that still has work look for its files, before anything is computed."""
-    problems = {}
-    for stage in plan.stages.values():
-        if stage.id not in finished:
-            for component in components(stage):
-                if hasattr(component, "preflight"):
-                    try:
-                        component.preflight()
-                    except FwError as error:
-                        problems[str(error)] = True
+    missing = [stage for stage in plan.stages.values() if stage.id not in finished]
+    distinct = {repr(component): component for stage in missing for component in components(stage)}
+    problems = []
+    for component in distinct.values():
+        if isinstance(component, Component):
+            try:
+                component.preflight()
+            except FwError as error:
+                problems.append(str(error))
     if problems:
-        raise FwError("\n".join(problems))
+        raise FwError("\n".join(dict.fromkeys(problems)))
 
 
 def settings_for(plan: Plan, finished: Sequence[str], options: Options, store: Store) -> list[Settings]:
@@ -116,34 +118,28 @@ def settings_for(plan: Plan, finished: Sequence[str], options: Options, store: S
     return [Settings(store.root, each, threads, options.checkpoint_seconds) for each in devices(device, jobs)]
 
 
-def checked_device(name: str) -> str:
-    """The device that `--device` asks for, if it is here."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise FwError(f"--device {name}: no such device; use auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise FwError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here; use --device cpu")
-    return name
-
-
 def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_folder(recipe: Recipe, out: Path) -> Path:
-    """`<out>/<recipe>/<hash of the resolved recipe>`, also reachable as `latest`."""
+    """`<out>/<recipe>/seed<seed>-<hash of the resolved recipe>`, made if need be, with the resolved recipe in it."""
     key = hashlib.sha256(recipe.to_yaml().encode()).hexdigest()[:12]
     folder = out / recipe.name / f"seed{recipe.seed}-{key}"
-    folder.mkdir(parents=True, exist_ok=True)
-    latest = folder.parent / "latest"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.resolved.yaml").write_text(recipe.to_yaml())
+    except OSError as error:
+        raise FwError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from None
+    return folder
+
+
+def link_latest(folder: Path) -> None:
+    """Make the run reachable as `<recipe>/latest`, where the file system has links."""
     with contextlib.suppress(OSError):
         fresh = folder.parent / f".latest-{os.getpid()}"
         fresh.symlink_to(folder.name)
-        fresh.replace(latest)
-    return folder
+        fresh.replace(folder.parent / "latest")
 
 
 def previous_run(folder: Path) -> dict[str, Any]:
@@ -171,7 +167,7 @@ def open_tracker(recipe: Recipe, plan: Plan, options: Options, folder: Path, pre
             previous=previous.get(recipe.tracker.name),
         )
     )
-    write_run({**previous, "recipe": recipe.name, recipe.tracker.name: tracked.handle}, folder)
+    write_run({**previous, "recipe": recipe.name, recipe.tracker.name: dict(tracked.handle)}, folder)
     return tracked
 
 
@@ -223,6 +219,7 @@ def conclude(
         result[recipe.tracker.name] = dict(tracked.handle)
         result["look"] = tracked.hint
     write_run(result, folder)
+    link_latest(folder)
     finished = {name: arm for name, arm in result["arms"].items() if arm["status"] == "finished"}
     for name in finished:
         shutil.copyfile(store.path(everything.arms[name].sample) / "grid.png", folder / f"samples-{name}.png")

@@ -10,7 +10,7 @@ evaluate  scores.json
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fw.core.diffusion import Denoiser
-from fw.core.generate import draw_conditions, generate, image_generators
+from fw.core.generate import batch_size, generate
 from fw.core.job import Job
 from fw.core.kinds import Annotator, Backbone, Dataset, Encoder, Metric
 from fw.core.quality import cluster_quality, utilisation
+from fw.core.recipe import Samples
 from fw.core.train import train
 from fw.core.types import Annotation, Observations, Reference
 
 Inputs = Mapping[str, Path]
 Needs = Mapping[str, Any]
 
-ENCODE_BATCH = 500
+SHARD = 1000
 
 
 def encode_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
@@ -76,32 +77,17 @@ def sample_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
 
     annotation = load_annotation(inputs)
     model = load_denoiser(needs, inputs, job.device)
-    count, seeds = needs["samples"].count, needs["samples"].seeds
-    shape = needs["dataset"].shape
-    batch = 250 if job.device.type == "cpu" else 1000
-    shards = [(seed, start) for seed in range(seeds) for start in range(0, count, batch)]
-    for seed, start in job.track(shards, "sample"):
-        path = shard_path(job.folder, seed, start)
-        if path.exists():
-            continue
-        indices = range(start, min(start + batch, count))
-        conditions = draw_conditions(annotation, needs["seed"], seed, count)
-        condition = conditions[indices.start : indices.stop] if conditions is not None else None
-        model.evaluations = 0
-        images = generate(
-            model,
-            needs["guidance"],
-            needs["sampler"],
-            condition,
-            shape,
-            image_generators(needs["seed"], seed, indices),
-            job.device,
-        )
-        write_json(job.folder / "info.json", {"nfe": model.evaluations})
-        temporary = path.with_suffix(".writing")
-        save_file({"images": images}, temporary)
-        temporary.replace(path)
-    save_grid(load_samples(job.folder, seeds=1)[0][:64], job.folder / "grid.png")
+    settings: Samples = needs["samples"]
+    for seed, wanted in job.track(list(shards(settings)), "sample"):
+        path = shard_path(job.folder, seed, wanted)
+        if not path.exists():
+            model.evaluations = 0
+            batches = list(generate(model, needs, annotation, seed, wanted))
+            write_json(job.folder / "info.json", {"nfe": model.evaluations // len(batches)})
+            temporary = path.with_suffix(".writing")
+            save_file({"images": torch.cat(batches)}, temporary)
+            temporary.replace(path)
+    save_grid(load_samples(job.folder, settings)[0][:64], job.folder / "grid.png")
 
 
 def evaluate_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
@@ -110,7 +96,7 @@ def evaluate_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
     reference = Reference(features["train"], features["test"])
     network = load_encoder(needs, inputs["space"], job)
     scores: dict[str, list[float]] = {key: [] for key in metric.keys}
-    for images in job.track(load_samples(inputs["sample"]), "evaluate"):
+    for images in load_samples(inputs["sample"], needs["samples"]):
         for key, value in metric.compare(reference, encode(network, images, job)).items():
             scores[key].append(value)
     floor = metric.compare(reference, reference.held_out)
@@ -146,8 +132,10 @@ def load_encoder(needs: Needs, folder: Path, job: Job) -> nn.Module:
 @torch.inference_mode()
 def encode(network: nn.Module, images: Tensor, job: Job) -> Tensor:
     """uint8 images (N, C, H, W) to float32 features (N, D) on the CPU."""
-    batches = images.split(ENCODE_BATCH)
-    return torch.cat([network(batch.to(job.device)).float().cpu() for batch in batches]).contiguous()
+    batches = images.split(batch_size((*images.shape[1:],), job.device))
+    return torch.cat(
+        [network(batch.to(job.device)).float().cpu() for batch in job.track(batches, "encode")]
+    ).contiguous()
 
 
 def load_annotation(inputs: Inputs) -> Annotation | None:
@@ -163,16 +151,23 @@ def load_denoiser(needs: Needs, inputs: Inputs, device: torch.device) -> Denoise
     return Denoiser(network.to(device).eval(), needs["process"], bf16=needs["precision"] == "bf16")
 
 
-def shard_path(folder: Path, seed: int, start: int) -> Path:
-    return folder / f"samples-{seed:03d}-{start:07d}.safetensors"
+def shards(samples: Samples) -> Iterator[tuple[int, range]]:
+    """The sampling seeds and the images of one file each; the same on every device, so that any can continue."""
+    for seed in range(samples.seeds):
+        for start in range(0, samples.count, SHARD):
+            yield seed, range(start, min(start + SHARD, samples.count))
 
 
-def load_samples(folder: Path, seeds: int | None = None) -> list[Tensor]:
+def shard_path(folder: Path, seed: int, wanted: range) -> Path:
+    return folder / f"samples-{seed:03d}-{wanted.start:07d}.safetensors"
+
+
+def load_samples(folder: Path, samples: Samples) -> list[Tensor]:
     """The samples of each sampling seed, uint8 (count, C, H, W)."""
-    by_seed: dict[str, list[Tensor]] = {}
-    for path in sorted(folder.glob("samples-*.safetensors")):
-        by_seed.setdefault(path.name.split("-")[1], []).append(load_file(path)["images"])
-    return [torch.cat(shards) for shards in list(by_seed.values())[:seeds]]
+    by_seed: list[list[Tensor]] = [[] for _ in range(samples.seeds)]
+    for seed, wanted in shards(samples):
+        by_seed[seed].append(load_file(shard_path(folder, seed, wanted))["images"])
+    return [torch.cat(parts) for parts in by_seed]
 
 
 def state_of(network: nn.Module) -> dict[str, Tensor]:

@@ -41,7 +41,7 @@ def train(
     conditions = annotation.conditions.to(job.device) if annotation else None
     state: dict[str, Stateful] = {"network": network, "averaged": averaged, "optimizer": optimizer}
     for step in job.steps(settings.steps, state):
-        chosen = batch_indices(len(data), settings.batch, step, job.seed).to(job.device)
+        chosen = batch_indices(len(data), settings.batch, step, job.seed).to(job.device, non_blocking=True)
         draw = job.generator("noise", step, device=job.device)
         x0 = to_unit(images[chosen])  # (B, C, H, W)
         if settings.flip:

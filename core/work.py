@@ -110,7 +110,8 @@ class Pipe:
 
 def worker(connection: Connection, settings: Settings, stop: Any) -> None:
     """The life of a worker process: stages in, reports out; ends when the parent does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for asked in (signal.SIGINT, signal.SIGTERM):  # both reach the whole process group; the parent decides
+        signal.signal(asked, signal.SIG_IGN)
     torch.set_num_threads(settings.threads)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:

@@ -169,8 +169,11 @@ def test_a_conditional_baseline_is_warned_about() -> None:
 
 
 def test_a_warm_up_as_long_as_the_training_is_warned_about() -> None:
-    (told,) = warned("arms.x={train: {steps: 4, batch: 8, warmup: 4}}")
-    assert told == "arms.x: train.warmup (4) is not shorter than train.steps"
+    told = warned("arms.x={train: {steps: 4, batch: 8, warmup: 4}}")
+    assert told == [
+        "arms.x: train.warmup differs from the baseline's: 4 against 1",
+        "arms.x: train.warmup (4) is not shorter than train.steps",
+    ]
 
 
 def test_a_name_that_the_runs_folder_uses_itself_is_refused() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
-from fw.core.errors import FwError, Interrupted, StageFailed
+from fw.core.errors import Interrupted, StageFailed
 from fw.core.job import Job, Silent
 from fw.core.quality import cluster_quality
 from fw.core.types import ImageSet, Observations
@@ -82,7 +82,7 @@ def test_every_backbone_gives_float_features_of_its_dimension(backbone, shape, d
 
 
 def test_a_vision_transformer_refuses_images_that_it_cannot_cut_into_patches():
-    with pytest.raises(FwError, match="side divides by 8, not 28x28"):
+    with pytest.raises(ValueError, match="side divides by 8, not 28x28"):
         Dino(backbone="vit_tiny").build((1, 28, 28), 0)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from fw.core.diffusion import Denoiser, Guided, per_image
@@ -206,3 +207,9 @@ def test_an_edm_denoiser_is_guided_like_any_other():
 def test_what_guidance_needs_is_said_in_capabilities():
     assert CFG().requires == {"conditions", "null"}
     assert SelfGuidance().requires == {"conditions", "null", "label_free"}
+
+
+@pytest.mark.parametrize("interval", [(1.61, 0.19), (1.0, 1.0), (-1.0, 2.0)])
+def test_an_interval_that_could_never_act_is_refused(interval):
+    with pytest.raises(ValidationError, match="0 <= lo < hi"):
+        CFG(scale=2, interval=interval)

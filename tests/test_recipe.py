@@ -211,11 +211,12 @@ def test_a_recipe_file_is_loaded_with_its_sets(tmp_path: Path) -> None:
 
 
 numbers = st.floats(1e-9, 1e9)
+intervals = st.lists(numbers, min_size=2, max_size=2, unique=True).map(sorted)
 encoders = st.sampled_from(["mean", "flat"]) | st.builds(lambda n: {"name": "mean", "cells": n}, st.integers(1, 4))
 annotators = st.sampled_from(["coin", {"name": "halves", "clusters": 3}])
 modes = st.fixed_dictionaries(
     {"name": st.sampled_from(["free", "dropped", "selfish"])},
-    optional={"scale": numbers, "interval": st.none() | st.tuples(numbers, numbers).map(list)},
+    optional={"scale": numbers, "interval": st.none() | intervals},
 ) | st.builds(lambda lens: {"name": "through", "lens": lens}, encoders)
 trains = st.fixed_dictionaries(
     {}, optional={"steps": st.integers(1, 9), "lr": numbers, "flip": st.booleans(), "precision": st.just("bf16")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -268,14 +269,63 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_noise_is_the_same_in_every_arm_and_images_do_not_depend_on_the_count(finished, tmp_path):
+def test_images_do_not_depend_on_how_many_there_are(finished, tmp_path):
     out, _ = finished
-    fewer = fw("run", TINY, "--out", tmp_path, "--arm", "unconditional", "--device", "cpu", "--set", "samples.count=20")
+    shutil.copytree(out / "store", tmp_path / "store")
+    fewer = fw("run", TINY, "--out", tmp_path, "--arm", "self_1.5", "--device", "cpu", "--set", "samples.count=20")
     assert fewer.returncode == 0, fewer.stderr
-    few = load_file(next((tmp_path / "store").glob("sample-*/samples-000-*")))["images"]
-    key = latest(out)["arms"]["unconditional"]["sample_key"]
-    many = load_file(next((out / "store" / key).glob("samples-000-*")))["images"]
-    assert torch.equal(few, many[:20])
+    few = images_of(tmp_path, "self_1.5")
+    assert torch.equal(few, images_of(out, "self_1.5")[:20])
+
+
+def test_guidance_that_is_off_gives_the_same_bits_from_the_same_noise(finished, tmp_path):
+    out, _ = finished
+    shutil.copytree(out / "store", tmp_path / "store")
+    off = "arms.off={guidance: {name: self_guidance, scale: 1.0}}"
+    done = fw("run", TINY, "--out", tmp_path, "--arm", "off", "--arm", "self_1.0", "--device", "cpu", "--set", off)
+    assert done.returncode == 0, done.stderr
+    arms = latest(tmp_path)["arms"]
+    assert arms["off"]["sample_key"] != arms["self_1.0"]["sample_key"]
+    assert torch.equal(images_of(tmp_path, "off"), images_of(tmp_path, "self_1.0"))
+    assert not torch.equal(images_of(tmp_path, "off"), images_of(out, "self_1.5"))
+
+
+def images_of(out: Path, arm: str) -> torch.Tensor:
+    """The images of an arm's first sampling seed."""
+    return load_file(next((out / "store" / latest(out)["arms"][arm]["sample_key"]).glob("samples-000-*")))["images"]
+
+
+def test_sampling_that_was_cut_off_continues_with_the_images_that_it_lacks(finished, tmp_path):
+    out, _ = finished
+    key = latest(out)["arms"]["self_1.5"]["sample_key"]
+    shutil.copytree(out / "store", tmp_path / "store")
+    (tmp_path / "store" / key).rename(tmp_path / "store" / f"{key}.partial")
+    partial = tmp_path / "store" / f"{key}.partial"
+    for file in ("manifest.json", "grid.png", "samples-002-0000000.safetensors"):
+        (partial / file).unlink()
+    kept = (partial / "samples-000-0000000.safetensors").stat().st_mtime_ns
+    again = fw("run", TINY, "--out", tmp_path, "--arm", "self_1.5", "--device", "cpu", "--set", "tracker=null")
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "store" / key / "samples-000-0000000.safetensors").stat().st_mtime_ns == kept
+    for file in (out / "store" / key).glob("samples-*"):
+        assert (tmp_path / "store" / key / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--arm", "self_9"], "no such arm"),
+        (["--arm", "self_1.5", "--device", "gpu"], "no such device"),
+        (["--arm", "self_1.5", "-o", "grid.jpeg"], "name a .png file"),
+        (["--arm", "self_1.5", "-o", "nowhere/grid.png"], "in a folder that exists"),
+    ],
+)
+def test_sample_refuses_bad_input_in_one_sentence(finished, words, message):
+    out, _ = finished
+    done = fw("sample", out / "tiny/latest", *words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_one_arm_at_a_time_adds_up_to_the_whole_report(finished, tmp_path):

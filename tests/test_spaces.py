@@ -131,7 +131,7 @@ def test_pca_is_the_best_linear_projection_of_pixels(train, spaces):
 
 
 def test_pca_refuses_more_components_than_pixels_or_images(tmp_path):
-    with pytest.raises(RecipeError, match="dims is 100, but an image has 64 values"):
+    with pytest.raises(ValueError, match="dims is 100, but an image has 64 values"):
         PCA(dims=100).build((1, 8, 8), 0)
     few = corners(10, seed=0)
     with pytest.raises(RecipeError, match="dims is 16, but there are 10 training images"):
@@ -243,7 +243,7 @@ def test_grey_images_enter_inception_as_colour_images(inception):
 
 
 def test_inception_refuses_images_that_are_neither_grey_nor_rgb(inception):
-    with pytest.raises(RecipeError, match="images have 4 channels"):
+    with pytest.raises(ValueError, match="images have 4 channels"):
         inception.build((4, 8, 8), 0)
 
 

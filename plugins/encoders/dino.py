@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from fw.core.diffusion import to_unit
-from fw.core.errors import FwError, StageFailed
+from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.randomness import seed_from
@@ -50,7 +50,15 @@ class Dino(Encoder):
     teacher_temperature: float = Field(0.06, gt=0, description="reached from 0.04 after a third of the steps")
     student_temperature: float = Field(0.1, gt=0, description="temperature of the student's softmax")
 
+    def check(self, shape: tuple[int, int, int]) -> None:
+        _, height, width = shape
+        if self.backbone == "vit_tiny" and (height != width or height % 8):
+            raise ValueError(
+                f"encoder dino: vit_tiny needs square images whose side divides by 8, not {height}x{width}"
+            )
+
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        self.check(shape)
         return ImageEncoder(*BACKBONES[self.backbone](shape, self.width))
 
     def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
@@ -171,9 +179,7 @@ def vit_tiny(shape: tuple[int, int, int], width: int) -> tuple[nn.Module, int]:
     """ViT-Ti (12 blocks, 192 features) on 8x8 patches per image; the features are the class token's."""
     from timm.models.vision_transformer import VisionTransformer
 
-    channels, height, breadth = shape
-    if height != breadth or height % 8:
-        raise FwError(f"encoder dino: vit_tiny needs square images whose side divides by 8, not {height}x{breadth}")
+    channels, height, _ = shape
     network = VisionTransformer(
         img_size=height, patch_size=height // 8, in_chans=channels, num_classes=0, embed_dim=192, num_heads=3
     )

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fw.core.errors import MissingFile, RecipeError
+from fw.core.errors import MissingFile
 from fw.core.kinds import Encoder
 
 FILE_NAMES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
@@ -39,9 +39,12 @@ class Inception(Encoder):
     def identity(self) -> dict[str, Any]:
         return {key: value for key, value in super().identity().items() if key != "weights"}
 
-    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    def check(self, shape: tuple[int, int, int]) -> None:
         if shape[0] not in (1, 3):
-            raise RecipeError([f"encoder inception: images have {shape[0]} channels, it takes 1 (grey) or 3 (RGB)"])
+            raise ValueError(f"encoder inception: images have {shape[0]} channels, it takes 1 (grey) or 3 (RGB)")
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        self.check(shape)
         return Pool3(self)
 
     def weights_file(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -23,11 +24,13 @@ class PCA(Encoder):
 
     dims: int = Field(16, ge=2, description="number of components")
 
+    def check(self, shape: tuple[int, int, int]) -> None:
+        if self.dims > math.prod(shape):
+            raise ValueError(f"encoder pca: dims is {self.dims}, but an image has {math.prod(shape)} values")
+
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        pixels = shape[0] * shape[1] * shape[2]
-        if self.dims > pixels:
-            raise RecipeError([f"encoder pca: dims is {self.dims}, but an image has {pixels} values"])
-        return Projection(pixels, self.dims)
+        self.check(shape)
+        return Projection(math.prod(shape), self.dims)
 
     def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
         from sklearn import decomposition

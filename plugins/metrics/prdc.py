@@ -29,6 +29,8 @@ class PRDC(Metric):
     nearest_k: int = Field(3, ge=1, description="neighbours that span a ball, for precision and recall")
     coverage_k: int = Field(5, ge=1, description="the same for density and coverage")
 
+    real: int = Field(10_000, ge=2, description="at most so many training images; ADM's convention is 10,000")
+
     @property
     def keys(self) -> Mapping[str, str]:
         return {f"{score}{self._suffix}": "higher" for score in ("precision", "recall", "density", "coverage")}
@@ -41,7 +43,7 @@ class PRDC(Metric):
         from torch_fidelity.metric_prc import prc_features_to_metric
 
         least = max(self.nearest_k, self.coverage_k) + 1
-        train, samples = checked(reference.train, least, "real images"), checked(fake, least, "samples")
+        train, samples = checked(reference.train[: self.real], least, "real images"), checked(fake, least, "samples")
         scores = prc_features_to_metric(
             samples, train, prc_neighborhood=self.nearest_k, prc_batch_size=ROWS, save_cpu_ram=True, verbose=False
         )
