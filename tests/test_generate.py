@@ -1,0 +1,89 @@
+"""Image i is a function of (run seed, sampling seed, i): not of the arm, the count or the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from fw.core import generate as module
+from fw.core.diffusion import Denoiser
+from fw.core.generate import batch_size, conditions, generate
+from fw.core.kinds import Denoise, Sampler
+from fw.core.types import Annotation, ConditionSpec
+from fw.plugins.backbones.unet import UNet
+from fw.plugins.datasets.digits import Digits
+from fw.plugins.guidance.cfg import CFG
+from fw.plugins.processes.ddpm import DDPM
+from fw.plugins.samplers.dpmpp import DPMSolverPP
+
+SPEC = ConditionSpec("class", 4)
+ANNOTATION = Annotation(SPEC, torch.tensor([0, 0, 0, 1, 2, 3]))
+
+
+class Echo(Sampler):
+    """Shows the noise that it is given."""
+
+    name: ClassVar[str] = "echo"
+
+    @property
+    def nfe(self) -> int:
+        return 0
+
+    def sample(self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        return noise / 4
+
+
+def model(spec: ConditionSpec | None) -> Denoiser:
+    torch.manual_seed(0)
+    return Denoiser(UNet(channels=(8, 16), groups=4).build((1, 8, 8), spec).eval(), DDPM())
+
+
+def needs(sampler: Sampler, **others: Any) -> Mapping[str, Any]:
+    return {"dataset": Digits(), "guidance": (), "sampler": sampler, "seed": 7, **others}
+
+
+def images(denoiser: Denoiser, needs: Mapping[str, Any], annotation: Annotation | None, wanted: range) -> Tensor:
+    return torch.cat(list(generate(denoiser, needs, annotation, 1, wanted)))
+
+
+def test_every_arm_starts_from_the_same_noise() -> None:
+    plain = images(model(None), needs(Echo()), None, range(20))
+    guided = images(model(SPEC), needs(Echo(), guidance=(CFG(scale=2),)), ANNOTATION, range(20))
+    assert torch.equal(plain, guided)
+    assert not torch.equal(plain[0], plain[1])
+
+
+def test_runs_and_sampling_seeds_have_noise_of_their_own() -> None:
+    first = images(model(None), needs(Echo()), None, range(4))
+    other_run = images(model(None), needs(Echo(), seed=8), None, range(4))
+    other_seed = torch.cat(list(generate(model(None), needs(Echo()), None, 2, range(4))))
+    assert not torch.equal(first, other_run)
+    assert not torch.equal(first, other_seed)
+
+
+@pytest.mark.parametrize("count", [1, 3, 16, 250, 251, 300])
+def test_an_image_does_not_depend_on_how_many_are_wanted(count: int) -> None:
+    how = needs(DPMSolverPP(steps=2), guidance=(CFG(scale=1.5),))
+    many = images(model(SPEC), how, ANNOTATION, range(300))
+    assert torch.equal(images(model(SPEC), how, ANNOTATION, range(count)), many[:count])
+
+
+def test_larger_images_come_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert [batch_size((3, side, side), cpu) for side in (8, 32, 64, 256, 4096)] == [250, 250, 62, 3, 1]
+    monkeypatch.setitem(module.MOST_AT_ONCE, "cpu", 10)
+    assert batch_size((3, 8, 8), cpu) == 10
+
+
+def test_conditions_follow_the_empirical_frequencies() -> None:
+    drawn = conditions(ANNOTATION, 0, 0, range(6000))
+    assert drawn is not None
+    share = torch.bincount(drawn, minlength=4) / len(drawn)
+    torch.testing.assert_close(share, torch.tensor([3, 1, 1, 1]) / 6, atol=0.02, rtol=0)
+    part = conditions(ANNOTATION, 0, 0, range(100, 110))
+    assert part is not None
+    assert torch.equal(part, drawn[100:110])

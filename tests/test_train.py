@@ -1,0 +1,102 @@
+"""Training is a function of (seed, step): its batches, its learning rate, its averaged weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from fw.core.diffusion import Denoiser
+from fw.core.job import Job
+from fw.core.recipe import Train
+from fw.core.train import average, batch_indices, learning_rate, train
+from fw.core.types import Annotation, ConditionSpec, ImageSet
+from fw.plugins.backbones.unet import UNet
+from fw.plugins.processes.ddpm import DDPM
+
+TINY = UNet(channels=(8, 16), groups=4)
+
+
+@given(count=st.integers(1, 40), batch=st.integers(1, 50), seed=st.integers(0, 5))
+def test_batches_laid_end_to_end_show_every_image_once_per_epoch(count: int, batch: int, seed: int) -> None:
+    steps = -(-2 * count // batch)
+    order = torch.cat([batch_indices(count, batch, step, seed) for step in range(steps)])
+    for epoch in range(2):
+        assert sorted(order[epoch * count : (epoch + 1) * count].tolist()) == list(range(count))
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_twentieth_of_it() -> None:
+    settings = Train(steps=1000, warmup=100, lr=0.5)
+    rates = [learning_rate(step, settings) for step in range(1000)]
+    assert rates[:101] == sorted(rates[:101])
+    assert max(rates) == rates[100] == pytest.approx(0.5)
+    assert rates[100:] == sorted(rates[100:], reverse=True)
+    assert rates[-1] == pytest.approx(0.05 * 0.5, rel=1e-3)
+
+
+def test_averaging_is_a_weighted_mean_of_parameters_and_a_copy_of_buffers() -> None:
+    averaged, network = (nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)) for _ in range(2))
+    pairs = zip(averaged.parameters(), network.parameters(), strict=True)
+    expected = [0.9 * kept.detach() + 0.1 * fresh.detach() for kept, fresh in pairs]
+    network(torch.randn(8, 3))
+    average(averaged, network, 0.9)
+    for parameter, value in zip(averaged.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.detach(), value)
+    for kept, fresh in zip(averaged.buffers(), network.buffers(), strict=True):
+        assert torch.equal(kept, fresh)
+
+
+def two_classes(count: int = 64) -> tuple[ImageSet, Annotation]:
+    """Black and white images, and which is which."""
+    labels = torch.arange(count) % 2
+    images = (labels * 255).to(torch.uint8)[:, None, None, None].expand(count, 1, 8, 8).contiguous()
+    return ImageSet(images), Annotation(ConditionSpec("class", 2), labels)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_conditional_model_learns_what_its_condition_means(tmp_path: Path, precision: str) -> None:
+    data, annotation = two_classes()
+    settings = Train.model_validate({"steps": 150, "batch": 32, "warmup": 10, "ema": 0.9, "precision": precision})
+    process = DDPM()
+    averaged = train(TINY, process, data, annotation, settings, Job(tmp_path))
+    assert {parameter.dtype for parameter in averaged.parameters()} == {torch.float32}
+    noise = 5 * torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        means = [Denoiser(averaged, process)(noise, 5.0, torch.full((32,), c)).mean().item() for c in (0, 1)]
+    assert means[0] < -0.5 < 0.5 < means[1]
+
+
+def test_without_condition_dropout_the_null_condition_is_never_trained(tmp_path: Path) -> None:
+    data, annotation = two_classes()
+    for drop, trained in ((0.0, False), (0.5, True)):
+        folder = tmp_path / str(drop)
+        folder.mkdir()
+        settings = Train(steps=5, batch=16, warmup=0, ema=0.0, cond_drop=drop)
+        first = train(TINY, DDPM(), data, annotation, Train(steps=1, batch=16, warmup=0, lr=1e-12), Job(folder))
+        (folder / "train.checkpoint").unlink()
+        last = train(TINY, DDPM(), data, annotation, settings, Job(folder))
+        assert torch.equal(first.state_dict()["embed.null"], last.state_dict()["embed.null"]) is not trained
+
+
+def test_mirroring_is_left_to_right_and_only_if_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+
+    def remember(self, x0, sigma, noise, condition, dropped):
+        seen.append(x0)
+        return original(self, x0, sigma, noise, condition, dropped)
+
+    original = Denoiser.loss
+    monkeypatch.setattr(Denoiser, "loss", remember)
+    slope = torch.arange(0, 256, 32, dtype=torch.uint8).expand(16, 1, 8, 8).contiguous()
+    for flip, sides in ((False, {-1.0}), (True, {-1.0, 1.0})):
+        folder = tmp_path / str(flip)
+        folder.mkdir()
+        seen.clear()
+        train(TINY, DDPM(), ImageSet(slope), None, Train(steps=2, batch=16, warmup=0, flip=flip), Job(folder))
+        found = {side for batch in seen for side in (batch[:, 0, 0, 0] - batch[:, 0, 0, -1]).sign().tolist()}
+        assert found == sides
+        assert all(torch.equal(batch[..., 0, :], batch[..., -1, :]) for batch in seen)
