@@ -37,7 +37,10 @@ class Provider:
     def of(entry: metadata.EntryPoint) -> Provider:
         if entry.dist is None:
             return Provider(entry.name)
-        return Provider(entry.name, entry.dist.name or "?", entry.dist.version or "?")
+        try:
+            return Provider(entry.name, entry.dist.name or "?", entry.dist.version or "?")
+        except (LookupError, OSError):  # how newer importlib versions say that METADATA is missing
+            return Provider(entry.name)
 
     def __str__(self) -> str:
         return f"{self.plugin} ({self.distribution} {self.version})"
