@@ -176,11 +176,18 @@ def sample(
 def ui(
     out: Out = DEFAULT_OUT,
     port: Annotated[int, typer.Option(min=1, max=65535, help="port on this machine")] = 5000,
+    tracker: Annotated[str, typer.Option("--tracker", help="whose page")] = "mlflow",
 ) -> None:
-    """Open MLflow's page on the runs in a folder."""
-    from fw.core.ui import serve
+    """Open the tracker's page, MLflow's by default, on the runs in a folder."""
+    from fw.core.errors import FwError
+    from fw.registry import installed
+    from fw.registry.discovery import UnknownComponent
 
-    raise typer.Exit(serve(out.absolute(), port))
+    try:
+        component = installed().get("tracker", tracker)
+    except UnknownComponent as error:
+        raise FwError(f"--tracker {tracker}: {error}") from None
+    raise typer.Exit(component().serve(out.absolute(), port))  # type: ignore[attr-defined]
 
 
 def show_plan(planned: Any, store: Any) -> None:

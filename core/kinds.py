@@ -21,6 +21,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from fw.core.errors import FwError
 from fw.core.job import Job
 from fw.core.types import Annotation, ConditionSpec, ImageSet, Observations, Reference, Split
 from fw.registry import Component
@@ -332,3 +333,7 @@ class Tracker(Component):
     @abstractmethod
     def open(self, run: RunDescription) -> TrackedRun:
         """Open the run, or open it again."""
+
+    def serve(self, root: Path, port: int) -> int:
+        """Show what was logged to the runs folder `root` in a browser, until Ctrl-C; returns the exit code."""
+        raise FwError(f"the tracker '{self.name}' has no page of its own")

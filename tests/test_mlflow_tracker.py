@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 
 from fw.core.errors import FwError
 from fw.core.kinds import ArmDescription, RunDescription, TrackedRun
-from fw.core.ui import serve
 from fw.plugins.trackers.mlflow import MLflow, MLflowRun
+from fw.plugins.trackers.mlflow_server import serve
 
 ARMS = ("unconditional", "self_guidance", "rcg")
 LOSSES = [{"step": step, "train/loss": 1 / (1 + step), "train/norm": 2.0} for step in range(0, 1000, 10)]
@@ -368,7 +368,7 @@ def test_the_server_answers_with_the_view_and_is_gone_after_ctrl_c(root, tmp_pat
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     code = (
-        "import sys; from pathlib import Path; from fw.core.ui import serve;"
+        "import sys; from pathlib import Path; from fw.plugins.trackers.mlflow_server import serve;"
         "sys.exit(serve(Path(sys.argv[1]), int(sys.argv[2])))"
     )
     process = start_python(code, tmp_path, str(root), str(port))

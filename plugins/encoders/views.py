@@ -55,7 +55,7 @@ VIEWS: dict[str, View] = {"digits": digit_view, "photos": photo_view}
 
 def uniform(images: Tensor, generator: torch.Generator, *ranges: tuple[float, float]) -> Tensor:
     """One random number per range and image, (ranges, B)."""
-    low, high = torch.tensor(ranges, device=images.device).T[..., None]  # (ranges, 1) each
+    low, high = torch.tensor(ranges).to(images.device, non_blocking=True).T[..., None]  # (ranges, 1) each
     return low + (high - low) * torch.rand(len(ranges), len(images), generator=generator, device=images.device)
 
 

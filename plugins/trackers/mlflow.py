@@ -18,8 +18,8 @@ from pydantic import Field
 
 from fw.core.errors import FwError
 from fw.core.kinds import RunDescription, TrackedRun, Tracker
-from fw.core.ui import DATABASE, HOST, PORT, import_mlflow, sqlite_uri, view_url
 from fw.plugins.trackers.mlflow_database import connect
+from fw.plugins.trackers.mlflow_server import DATABASE, HOST, PORT, import_mlflow, serve, sqlite_uri, view_url
 from fw.plugins.trackers.mlflow_view import colours, save_view
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ class MLflow(Tracker):
         with told(uri):
             client, experiment = connect(uri, self.experiment or run.recipe, root)
             return open_run(client, uri, experiment, run)
+
+    def serve(self, root: Path, port: int) -> int:
+        return serve(root, port)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fw.core.errors import FwError
-from fw.core.ui import import_mlflow, sqlite_uri
+from fw.plugins.trackers.mlflow_server import import_mlflow, sqlite_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

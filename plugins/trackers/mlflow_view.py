@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fw.core.kinds import ArmDescription, RunDescription
-from fw.core.ui import VIEW_TAG
+from fw.plugins.trackers.mlflow_server import VIEW_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -1,4 +1,4 @@
-"""What `fw ui` does: MLflow's own server on a runs folder, and the addresses of the saved views in it."""
+"""What `fw ui` does for MLflow: MLflow's own server on a runs folder, and the addresses of the saved views in it."""
 
 from __future__ import annotations
 
