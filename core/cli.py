@@ -47,8 +47,8 @@ def run(
 
     from fw.core import checks
     from fw.core.board import say
+    from fw.core.loading import load
     from fw.core.plan import plan
-    from fw.core.recipe import load
     from fw.core.run import Options, show
     from fw.core.run import run as run_plan
     from fw.core.store import Store
@@ -77,8 +77,8 @@ def validate(
     """Check recipes without running them: every fault, its line, and what would be right."""
     from fw.core import checks
     from fw.core.errors import RecipeError
+    from fw.core.loading import load
     from fw.core.plan import plan
-    from fw.core.recipe import load
 
     problems: list[str] = []
     for path in recipes:

@@ -9,9 +9,9 @@ import torch
 from fw.core.errors import FwError
 from fw.core.executor import checked_device
 from fw.core.generate import generate
+from fw.core.loading import load
 from fw.core.pictures import save_grid
 from fw.core.plan import plan
-from fw.core.recipe import load
 from fw.core.stages import load_annotation, load_denoiser
 from fw.core.store import Store
 

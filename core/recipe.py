@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from fw.core.errors import RecipeError
 from fw.core.kinds import Annotator, Backbone, Dataset, Encoder, Guidance, Metric, Process, Sampler, Tracker
-from fw.core.source import Source, dump, read
-from fw.registry import Component, Registry, installed
+from fw.core.source import dump
+from fw.registry import Component
 
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
 
@@ -131,79 +127,3 @@ class Recipe(Section):
             for name, override in self.arms.items()
         }
         return dump(data)
-
-
-def load(path: Path, assignments: Sequence[str] = (), registry: Registry | None = None) -> Recipe:
-    """Read, override and validate a recipe file; RecipeError names every fault with its line."""
-    source = read(path)
-    source.set(assignments)
-    return validate(source, registry or installed())
-
-
-def validate(source: Source, registry: Registry) -> Recipe:
-    """Turn a source into a recipe, or raise RecipeError with all problems at once."""
-    from fw.core.checks import faults
-
-    try:
-        recipe = Recipe.model_validate(source.data, context={"registry": registry})
-    except ValidationError as error:
-        problems = [explain(dict(problem), source, registry) for problem in error.errors(include_url=False)]
-        raise RecipeError(list(dict.fromkeys(problems))) from None
-    if found := [f"{source.where(at)}: {source.path(at)}: {reason}" for at, reason in faults(recipe)]:
-        raise RecipeError(list(dict.fromkeys(found)))
-    return recipe
-
-
-def explain(problem: dict[str, Any], source: Source, registry: Registry) -> str:
-    """One pydantic error as `file:line: path: reason`."""
-    location = problem["loc"]
-    if location and location[-1] == "[key]":
-        location = location[:-1]
-    reason = problem["msg"][0].lower() + problem["msg"][1:]
-    if problem["type"] == "extra_forbidden":
-        known = known_keys(location[:-1], source.data, registry)
-        near = difflib.get_close_matches(str(location[-1]), known, n=1)
-        suggestion = f"; did you mean '{near[0]}'?" if near else ""
-        reason = f"unknown key{suggestion} (known: {', '.join(known)})"
-    elif problem["type"] == "missing":
-        reason = "this key is required"
-    elif problem["type"] == "model_type":
-        reason = f"expected a mapping of keys (it is {problem['input']!r})"
-    elif problem["type"] == "value_error":
-        reason = problem["msg"].removeprefix("Value error, ")
-    elif problem["type"] != "unknown_component" and isinstance(problem["input"], str | int | float | bool):
-        reason += f" (it is {problem['input']!r})"
-    return f"{source.where(location)}: {source.path(location)}: {reason}"
-
-
-def known_keys(location: Sequence[str | int], data: Any, registry: Registry) -> list[str]:
-    """The keys that may stand at a location of the raw data."""
-    annotation: Any = Recipe
-    for part in location:
-        model = model_at(annotation, data, registry)
-        if get_origin(annotation) is dict:
-            annotation = get_args(annotation)[1]
-        elif model is not None and part in model.model_fields:
-            annotation = model.model_fields[str(part)].annotation
-        with contextlib.suppress(LookupError, TypeError):  # a single entry stands for a list, a name for a component
-            data = data[part]
-    model = model_at(annotation, data, registry)
-    if model is None:
-        return []
-    named = ["name"] if issubclass(model, Component) else []
-    return named + list(model.model_fields)
-
-
-def model_at(annotation: Any, data: Any, registry: Registry) -> type[BaseModel] | None:
-    """The model that the data is read as: for a kind, the component that the data names."""
-    model = field_model(annotation)
-    if model is not None and issubclass(model, Component) and model.is_kind():
-        return registry.components.get((model.kind, str(data.get("name")))) if isinstance(data, Mapping) else None
-    return model
-
-
-def field_model(annotation: Any) -> type[BaseModel] | None:
-    """The model inside `Model`, `Model | None`, `tuple[Model, ...]` or `dict[str, Model]`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((model for inner in get_args(annotation) if (model := field_model(inner))), None)

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from fw.core.board import Board
 from fw.core.errors import FwError
+from fw.core.loading import load
 from fw.core.plan import plan
-from fw.core.recipe import load
 from fw.core.store import Store
 from fw.core.untracked import Untracked
 

@@ -6,7 +6,8 @@ import pytest
 
 from fw.core.checks import warnings
 from fw.core.errors import RecipeError
-from fw.core.recipe import Recipe, validate
+from fw.core.loading import validate
+from fw.core.recipe import Recipe
 from fw.core.source import parse
 from tests.toys import RECIPE, registry
 

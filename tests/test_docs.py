@@ -30,8 +30,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fw.core.cli import app, guarded
+from fw.core.loading import field_model, load
 from fw.core.plan import plan
-from fw.core.recipe import Override, Recipe, Samples, Section, Train, field_model, load
+from fw.core.recipe import Override, Recipe, Samples, Section, Train
 from fw.registry import Component, Registry, installed
 
 ROOT = Path(__file__).parents[1]

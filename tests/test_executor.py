@@ -13,8 +13,8 @@ import toys
 
 from fw.core.errors import StageFailed
 from fw.core.executor import Outcome, Queue, devices, run_here, run_in_workers
+from fw.core.loading import validate
 from fw.core.plan import Plan, plan
-from fw.core.recipe import validate
 from fw.core.source import parse
 from fw.core.store import MANIFEST, Store
 from fw.core.work import Settings, execute

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from fw.core import plan as planning
 from fw.core.errors import FwError
+from fw.core.loading import validate
 from fw.core.plan import Plan, components, digest, plan
-from fw.core.recipe import Recipe, validate
+from fw.core.recipe import Recipe
 from fw.core.source import parse
 from tests.toys import RECIPE, Flat, Gap, Mean, Through, registry
 
@@ -273,7 +274,7 @@ KEYS_ELSEWHERE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from fw.core.plan import plan
-from fw.core.recipe import validate
+from fw.core.loading import validate
 from fw.core.source import parse
 from toys import RECIPE, registry
 source = parse(RECIPE, "r")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from fw.core.checks import warnings
+from fw.core.loading import load
 from fw.core.plan import plan
-from fw.core.recipe import Recipe, load
+from fw.core.recipe import Recipe
 
 RECIPES = sorted(Path(str(entry)) for entry in files("fw.recipes").iterdir() if entry.name.endswith(".yaml"))
 
