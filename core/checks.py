@@ -21,35 +21,37 @@ NEEDS = {
 ABOUT_CONDITIONS = {"null", "label_free"}
 """Not worth a message of their own where there are no conditions at all."""
 
-
 RESERVED = frozenset({"store", "mlartifacts"})
 
 
-class Fault(NamedTuple):
-    """Something wrong, and the location of the recipe's entry to change."""
+class Finding(NamedTuple):
+    """Something wrong or misleading, and the location of the recipe's entry to change."""
 
     location: tuple[str | int, ...]
     reason: str
 
+    def __str__(self) -> str:
+        return f"{'.'.join(map(str, self.location))}: {self.reason}"
 
-def faults(recipe: Recipe) -> Iterator[Fault]:
+
+def faults(recipe: Recipe) -> Iterator[Finding]:
     """Everything that makes the recipe impossible or dishonest to run."""
     if recipe.name in RESERVED:
-        yield Fault(("name",), f"the runs folder keeps other things under '{recipe.name}'; choose another name")
+        yield Finding(("name",), f"the runs folder keeps other things under '{recipe.name}'; choose another name")
     if recipe.baseline not in recipe.arms:
-        yield Fault(("baseline",), f"no arm named '{recipe.baseline}' (known: {', '.join(recipe.arms)})")
+        yield Finding(("baseline",), f"no arm named '{recipe.baseline}' (known: {', '.join(recipe.arms)})")
     for key, count in Counter(key for metric in recipe.metrics for key in metric.keys).items():
         if count > 1:
-            yield Fault(("metrics",), f"two metrics report '{key}'; take one away or change its space")
+            yield Finding(("metrics",), f"two metrics report '{key}'; take one away or change its space")
     for index, metric in enumerate(recipe.metrics):
         for need in sorted(metric.requires - recipe.dataset.provides):
-            yield Fault(("metrics", index), f"{metric.name} needs {NEEDS.get(need, need)}")
+            yield Finding(("metrics", index), f"{metric.name} needs {NEEDS.get(need, need)}")
         yield from misfit(("metrics", index), metric.space.check, recipe.dataset.shape)
     for name in recipe.arms:
         yield from arm_faults(recipe, name)
 
 
-def arm_faults(recipe: Recipe, name: str) -> Iterator[Fault]:
+def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
     """What one arm's components require of each other and do not get."""
     arm = recipe.arm(name)
     overridden = recipe.arms[name].model_fields_set
@@ -59,17 +61,17 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Fault]:
 
     annotator = arm.annotator
     if annotator is not None and annotator.uses_features and arm.encoder is None:
-        yield Fault(at("annotator"), f"annotator '{annotator.name}' clusters features; name an encoder")
+        yield Finding(at("annotator"), f"annotator '{annotator.name}' clusters features; name an encoder")
     available = capabilities(recipe, arm)
     for section, component in sections(arm):
         missing = component.requires - available
         if "conditions" in missing:
             missing -= ABOUT_CONDITIONS
         for need in sorted(missing):
-            yield Fault(at(section), f"{component.kind} '{component.name}' needs {NEEDS.get(need, need)}")
+            yield Finding(at(section), f"{component.kind} '{component.name}' needs {NEEDS.get(need, need)}")
     if annotator is not None and annotator.form not in arm.model.conditions:
         takes = " or ".join(sorted(arm.model.conditions)) or "no"
-        yield Fault(at("model"), f"backbone '{arm.model.name}' takes {takes} conditions, not {annotator.form} ones")
+        yield Finding(at("model"), f"backbone '{arm.model.name}' takes {takes} conditions, not {annotator.form} ones")
     asked: list[tuple[str, Callable[[Any], None], Any]] = [
         ("model", arm.model.check, recipe.dataset.shape),
         ("sampler", arm.sampler.check, arm.process.sigma_range),
@@ -80,12 +82,12 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Fault]:
         yield from misfit(at(section) if section in overridden else (section,), check, given)
 
 
-def misfit(location: tuple[str | int, ...], check: Callable[[Any], None], given: Any) -> Iterator[Fault]:
+def misfit(location: tuple[str | int, ...], check: Callable[[Any], None], given: Any) -> Iterator[Finding]:
     """The fault that a component finds in what it is given."""
     try:
         check(given)
     except ValueError as error:
-        yield Fault(location, str(error))
+        yield Finding(location, str(error))
 
 
 def capabilities(recipe: Recipe, arm: Arm) -> frozenset[str]:
@@ -100,22 +102,15 @@ def capabilities(recipe: Recipe, arm: Arm) -> frozenset[str]:
 
 def sections(arm: Arm) -> Iterator[tuple[str, Component]]:
     """The components that the arm really uses; an encoder counts only if the annotator looks at features."""
+    if arm.conditioner is not None:
+        yield "encoder", arm.conditioner
     if arm.annotator is not None:
-        if arm.conditioner is not None:
-            yield "encoder", arm.conditioner
         yield "annotator", arm.annotator
     yield "model", arm.model
     yield "process", arm.process
     for mode in arm.guidance:
         yield "guidance", mode
     yield "sampler", arm.sampler
-
-
-class Warned(NamedTuple):
-    """A comparison that may mislead."""
-
-    location: tuple[str | int, ...]
-    reason: str
 
 
 SAME_IN_ALL_ARMS: tuple[tuple[str, Callable[[Arm], Any]], ...] = (
@@ -126,7 +121,7 @@ SAME_IN_ALL_ARMS: tuple[tuple[str, Callable[[Arm], Any]], ...] = (
 )
 
 
-def warnings(recipe: Recipe) -> Iterator[Warned]:
+def warnings(recipe: Recipe) -> Iterator[Finding]:
     """Where the arms do not compete on equal terms, or a score flatters."""
     baseline = recipe.arm(recipe.baseline)
     spaces = {metric.space.name for metric in recipe.metrics}
@@ -134,31 +129,31 @@ def warnings(recipe: Recipe) -> Iterator[Warned]:
         arm = recipe.arm(name)
         for what, value in SAME_IN_ALL_ARMS:
             if value(arm) != value(baseline):
-                yield Warned(
+                yield Finding(
                     ("arms", name),
                     f"{what} differs from the baseline's: {value(arm)} against {value(baseline)}",
                 )
         if arm.conditioner is not None and arm.conditioner.name in spaces:
-            yield Warned(
+            yield Finding(
                 ("metrics",),
                 f"arm {name} is conditioned by encoder '{arm.conditioner.name}' and scored in its space: "
                 "such a score can rate bad images better than real ones",
             )
         if arm.train.warmup >= arm.train.steps:
-            yield Warned(("arms", name), f"train.warmup ({arm.train.warmup}) is not shorter than train.steps")
+            yield Finding(("arms", name), f"train.warmup ({arm.train.warmup}) is not shorter than train.steps")
     if baseline.annotator is not None:
-        yield Warned(
+        yield Finding(
             ("baseline",),
             "the baseline is conditional; an unconditional one is a model trained without conditions",
         )
     if recipe.samples.seeds < 3:
-        yield Warned(
+        yield Finding(
             ("samples", "seeds"),
             f"{recipe.samples.seeds} sampling seeds give no spread worth the name; take 3",
         )
     for index, metric in enumerate(recipe.metrics):
         if metric.name == "fid" and recipe.samples.count < 50_000:
-            yield Warned(
+            yield Finding(
                 ("metrics", index),
                 f"fid is defined on 50,000 samples; with {recipe.samples.count} it is biased upwards",
             )

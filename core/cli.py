@@ -56,7 +56,7 @@ def run(
     loaded = load(recipe, set_ or ())
     planned = plan(loaded, arm or ())
     console = Console(stderr=True)
-    warnings = [f"{'.'.join(map(str, warned.location))}: {warned.reason}" for warned in checks.warnings(loaded)]
+    warnings = list(map(str, checks.warnings(loaded)))
     for warning in warnings:
         say(console, f"warning: {warning}", style="yellow")
     if dry_run:
@@ -90,7 +90,7 @@ def validate(
         stages = plan(loaded).stages
         print(f"{path}: fine ({len(loaded.arms)} arms, {len(stages)} stages)")
         for warned in checks.warnings(loaded):
-            print(f"{path}: warning: {'.'.join(map(str, warned.location))}: {warned.reason}")
+            print(f"{path}: warning: {warned}")
     if problems:
         raise RecipeError(problems)
 

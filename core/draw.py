@@ -32,6 +32,7 @@ def draw(run: Path, arm: str, count: int, output: Path, seed: int, device: str) 
         if store.status(source).state != "done":
             raise FwError(f"{run}: {planned.stages[source].title} is not finished; run the recipe first")
     inputs = {role: store.path(source) for role, source in stage.inputs.items()}
-    model = load_denoiser(stage.needs, inputs, where)
-    batches = generate(model, stage.needs, load_annotation(inputs), seed, range(count))
+    annotation = load_annotation(inputs)
+    model = load_denoiser(stage.needs, inputs, annotation, where)
+    batches = generate(model, stage.needs, annotation, seed, range(count))
     save_grid(torch.cat(list(batches)), output)

@@ -104,9 +104,7 @@ def run_here(
             outcome.stopped = True
             break
         except FwError as error:
-            outcome.failed[stage.id] = str(error)
-            outcome.skipped += queue.drop_dependents(stage.id)
-            listener.failed(stage.id, str(error))
+            fail(stage.id, str(error), queue, outcome, listener)
         else:
             queue.finished.add(stage.id)
             listener.done(stage.id)

@@ -12,7 +12,6 @@ from fw.core.diffusion import Denoiser, Guided, to_uint8
 from fw.core.randomness import generator
 from fw.core.types import Annotation
 
-PIXELS_AT_ONCE = {"cpu": 250 * 32 * 32, "cuda": 1000 * 32 * 32}
 MOST_AT_ONCE = {"cpu": 250, "cuda": 1000}
 """Images in one batch: fewer where they are larger than 32x32."""
 
@@ -48,7 +47,8 @@ def generate(
 
 def batch_size(shape: tuple[int, int, int], device: torch.device) -> int:
     _, height, width = shape
-    return max(1, min(MOST_AT_ONCE[device.type], PIXELS_AT_ONCE[device.type] // (height * width)))
+    most = MOST_AT_ONCE[device.type]
+    return max(1, min(most, most * 32 * 32 // (height * width)))
 
 
 def conditions(annotation: Annotation | None, run_seed: int, sampling_seed: int, indices: range) -> Tensor | None:

@@ -42,6 +42,10 @@ class Dataset(Component):
     def classes(self) -> int:
         """How many classes the labels have; 0 where there are none."""
 
+    @property
+    def provides(self) -> frozenset[str]:
+        return frozenset({"labels"}) if self.classes else frozenset()
+
     @abstractmethod
     def load(self, split: Split) -> ImageSet:
         """The split's images; `test` is never trained on. The same fields give the same images in the same order."""

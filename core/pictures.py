@@ -56,7 +56,7 @@ def save_arms_figure(arms: Mapping[str, Mapping[str, Any]], keys: Sequence[str],
             score = arms[name]["metrics"][key]
             axis.barh(row, score["mean"], xerr=score["std"], color=GREY if name == baseline else BLUE, alpha=0.85)
             axis.plot(score["values"], [row] * len(score["values"]), ".", color="black", markersize=4)
-            axis.axvline(score["floor"], color="black", linestyle=":", linewidth=1)
+        axis.axvline(arms[names[0]]["metrics"][key]["floor"], color="black", linestyle=":", linewidth=1)
         axis.set_title(key, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.axvline(0, color="black", linewidth=0.8)

@@ -17,6 +17,7 @@ from typing import Any
 from fw.core.errors import FwError
 from fw.core.kinds import Encoder
 from fw.core.recipe import Arm, Recipe
+from fw.registry import Component
 
 VERSIONS = {"encode": 1, "annotate": 1, "train": 1, "sample": 1, "evaluate": 1}
 """Raise a stage's number when its code gives other results for the same components."""
@@ -100,9 +101,9 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
     data = {"dataset": recipe.dataset}
     seed = {"seed": recipe.seed}
     encode = annotate = None
+    if arm.conditioner is not None:
+        encode = add_encode(result, recipe, arm.conditioner, recipe.seed)
     if arm.annotator is not None:
-        if arm.conditioner is not None:
-            encode = add_encode(result, recipe, arm.conditioner, recipe.seed)
         annotate = add(
             result,
             "annotate",
@@ -188,7 +189,8 @@ def digest(payload: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def components(stage: Stage) -> Iterator[Any]:
-    """The components that a stage runs with."""
+def components(stage: Stage) -> Iterator[Component]:
+    """The components that a stage runs with, without its plain settings."""
     for value in stage.needs.values():
-        yield from value if isinstance(value, tuple) else (value,)
+        entries = value if isinstance(value, tuple) else (value,)
+        yield from (entry for entry in entries if isinstance(entry, Component))

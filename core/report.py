@@ -15,6 +15,7 @@ from fw.core.errors import FwError
 from fw.core.plan import ArmPlan, Plan, components
 from fw.core.recipe import Recipe
 from fw.core.store import Store
+from fw.registry import Component, installed
 
 RUN_FILE = "run.json"
 PACKAGES = (
@@ -74,7 +75,7 @@ def collect_arm(plan: Plan, arm: ArmPlan, store: Store, failed: Mapping[str, str
     }
     if arm.sample in finished:
         entry["nfe"] = json.loads((store.path(arm.sample) / "info.json").read_text())["nfe"]
-    if arm.annotate in finished and arm.annotate is not None:
+    if arm.annotate is not None and arm.annotate in finished:
         entry["annotation"] = json.loads((store.path(arm.annotate) / "quality.json").read_text())
     if broken:
         entry["error"] = failed[broken[0]]
@@ -118,16 +119,12 @@ def environment(plan: Plan, store: Store) -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "devices": sorted({store.manifest(stage)["device"] for stage in finished}),
-        "plugins": sorted({provider_of(c) for stage in plan.stages.values() for c in components(stage)} - {""}),
+        "plugins": sorted({provider_of(c) for stage in plan.stages.values() for c in components(stage)}),
     }
 
 
-def provider_of(component: Any) -> str:
-    """The plugin that a component came from; nothing for a plain setting."""
-    from fw.registry import Component, installed
-
-    if not isinstance(component, Component):
-        return ""
+def provider_of(component: Component) -> str:
+    """The plugin that a component came from."""
     return str(installed().providers.get((component.kind, component.name), "unregistered"))
 
 

@@ -30,7 +30,6 @@ from fw.core.recipe import Recipe
 from fw.core.store import Store
 from fw.core.untracked import Untracked
 from fw.core.work import Settings
-from fw.registry import Component
 
 FIGURE_KEYS = 4
 
@@ -51,7 +50,8 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
     out = options.out.absolute()
     store = Store(out / "store")
     store.create()
-    sound = check_store(plan_all(recipe), store, console)
+    everything = plan_all(recipe)
+    sound = check_store(everything, store, console)
     finished = [stage for stage in plan.stages if stage in sound]
     preflight(plan, finished)
     settings = settings_for(plan, finished, options, store)
@@ -65,7 +65,7 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
                 for stage in finished:
                     board.track(stage)
                 outcome = start(plan, finished, settings, board, stopping)
-                result = conclude(recipe, store, folder, outcome, warnings, tracked)
+                result = conclude(recipe, everything, store, folder, outcome, warnings, tracked)
                 log_results(result, plan, store, folder, outcome, board)
                 ended = "killed" if outcome.stopped else "failed" if outcome.failed else "finished"
             finally:
@@ -99,11 +99,10 @@ def preflight(plan: Plan, finished: Sequence[str]) -> None:
     distinct = {repr(component): component for stage in missing for component in components(stage)}
     problems = []
     for component in distinct.values():
-        if isinstance(component, Component):
-            try:
-                component.preflight()
-            except FwError as error:
-                problems.append(str(error))
+        try:
+            component.preflight()
+        except FwError as error:
+            problems.append(str(error))
     if problems:
         raise FwError("\n".join(dict.fromkeys(problems)))
 
@@ -206,6 +205,7 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
 
 def conclude(
     recipe: Recipe,
+    everything: Plan,
     store: Store,
     folder: Path,
     outcome: Outcome,
@@ -213,7 +213,6 @@ def conclude(
     tracked: TrackedRun,
 ) -> dict[str, Any]:
     """Write run.json, the report and the pictures; of all arms, also those that `--arm` left for another time."""
-    everything = plan_all(recipe)
     result = report.collect(recipe, everything, store, outcome.failed)
     if recipe.tracker is not None:
         result[recipe.tracker.name] = dict(tracked.handle)
@@ -238,8 +237,9 @@ def log_results(
         for name in plan.arms:
             arm = result["arms"][name]
             if arm["status"] == "finished":
-                tracked.scores(name, arm_scores(arm))
-                tracked.model(name, store.path(plan.arms[name].train) / "model.safetensors", arm_scores(arm))
+                scores = arm_scores(arm)
+                tracked.scores(name, scores)
+                tracked.model(name, store.path(plan.arms[name].train) / "model.safetensors", scores)
             unfinished = "killed" if outcome.stopped else "failed"
             tracked.end_arm(name, "finished" if arm["status"] == "finished" else unfinished)
             quality = arm.get("annotation", {})

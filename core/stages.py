@@ -31,6 +31,7 @@ Inputs = Mapping[str, Path]
 Needs = Mapping[str, Any]
 
 SHARD = 1000
+"""Images in one file of samples: what a cut-off sampling loses at most."""
 
 
 def encode_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
@@ -76,7 +77,7 @@ def sample_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
     from fw.core.pictures import save_grid
 
     annotation = load_annotation(inputs)
-    model = load_denoiser(needs, inputs, job.device)
+    model = load_denoiser(needs, inputs, annotation, job.device)
     settings: Samples = needs["samples"]
     for seed, wanted in job.track(list(shards(settings)), "sample"):
         path = shard_path(job.folder, seed, wanted)
@@ -142,10 +143,9 @@ def load_annotation(inputs: Inputs) -> Annotation | None:
     return Annotation.load(inputs["annotate"] / "annotation.safetensors") if "annotate" in inputs else None
 
 
-def load_denoiser(needs: Needs, inputs: Inputs, device: torch.device) -> Denoiser:
+def load_denoiser(needs: Needs, inputs: Inputs, annotation: Annotation | None, device: torch.device) -> Denoiser:
     """The trained denoiser of a sample stage, with its averaged weights."""
     backbone: Backbone = needs["model"]
-    annotation = load_annotation(inputs)
     network = backbone.build(needs["dataset"].shape, annotation.spec if annotation else None)
     network.load_state_dict(load_file(inputs["train"] / "model.safetensors"))
     return Denoiser(network.to(device).eval(), needs["process"], bf16=needs["precision"] == "bf16")

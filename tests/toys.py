@@ -66,10 +66,6 @@ class Dots(Dataset):
     def classes(self) -> int:
         return 2 if self.labelled else 0
 
-    @property
-    def provides(self) -> frozenset[str]:
-        return frozenset({"labels"}) if self.labelled else frozenset()
-
     def load(self, split: Split) -> ImageSet:
         draw = torch.Generator().manual_seed(len(split))
         labels = torch.arange(self.count) % 2

@@ -28,10 +28,6 @@ class Cifar10(Dataset):
     def classes(self) -> int:
         return 10
 
-    @property
-    def provides(self) -> frozenset[str]:
-        return frozenset({"labels"})
-
     def identity(self) -> dict[str, Any]:
         return {key: value for key, value in super().identity().items() if key != "root"}
 

@@ -31,10 +31,6 @@ class Digits(Dataset):
     def classes(self) -> int:
         return 10
 
-    @property
-    def provides(self) -> frozenset[str]:
-        return frozenset({"labels"})
-
     def load(self, split: Split) -> ImageSet:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split

@@ -41,10 +41,6 @@ class Shapes(Dataset):
     def classes(self) -> int:
         return self.shapes * self.colours
 
-    @property
-    def provides(self) -> frozenset[str]:
-        return frozenset({"labels"})
-
     def load(self, split: Split) -> ImageSet:
         count = self.count if split == "train" else self.held_out_count
         chunks = [self._chunk(split, number) for number in range(math.ceil(count / CHUNK))]

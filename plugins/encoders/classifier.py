@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fw.core.diffusion import to_unit
 from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Encoder
@@ -88,7 +89,7 @@ class SmallCNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (or float in 0..255) images (B, C, H, W) -> features (B, dims)."""
-        x = self.trunk(images.float() / 127.5 - 1)  # (B, 16 * widest)
+        x = self.trunk(to_unit(images))  # (B, 16 * widest)
         return functional.relu(self.hidden(x))  # (B, dims)
 
     def logits(self, images: Tensor) -> Tensor:

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from fw.core.errors import StageFailed
 
+ROWS = 1000
+"""Rows of a distance matrix that are held at once."""
+
 
 def checked(features: Tensor, at_least: int, of: str) -> Tensor:
     """The features (n, D) as float64; StageFailed if any is not finite or if there are fewer than `at_least`."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from fw.core.kinds import Encoder, Metric
 from fw.core.types import Reference
 from fw.plugins.metrics.features import checked, standardised
+from fw.plugins.metrics.naming import key_in
 
 
 class KID(Metric):
@@ -31,7 +32,7 @@ class KID(Metric):
 
     @property
     def _key(self) -> str:
-        return "kid" if self.space.name == "inception" else f"kid_{self.space.name}"
+        return key_in(self.space, "kid", home="inception")
 
     def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
         from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric

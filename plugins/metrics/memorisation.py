@@ -15,9 +15,8 @@ from torch import Tensor
 from fw.core.errors import StageFailed
 from fw.core.kinds import Encoder, Metric
 from fw.core.types import Reference
-from fw.plugins.metrics.features import checked
-
-ROWS = 1000  # rows of a distance matrix that are held at once
+from fw.plugins.metrics.features import ROWS, checked
+from fw.plugins.metrics.naming import key_in
 
 
 class Memorisation(Metric):
@@ -33,11 +32,10 @@ class Memorisation(Metric):
 
     @property
     def keys(self) -> Mapping[str, str]:
-        return {f"memorisation_ratio{self._suffix}": "higher", f"memorisation_close{self._suffix}": "lower"}
+        return {self._key("memorisation_ratio"): "higher", self._key("memorisation_close"): "lower"}
 
-    @property
-    def _suffix(self) -> str:
-        return "" if self.space.name == "pca" else f"_{self.space.name}"
+    def _key(self, score: str) -> str:
+        return key_in(self.space, score, home="pca")
 
     def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
         train = checked(reference.train, 2, "real images")
@@ -47,8 +45,8 @@ class Memorisation(Metric):
         if not typical > 0:
             raise StageFailed("most held-out images are in the training set, so copies cannot be told from new images")
         return {
-            f"memorisation_ratio{self._suffix}": float(samples.quantile(0.5) / typical),
-            f"memorisation_close{self._suffix}": float((samples < held_out.quantile(0.01)).double().mean()),
+            self._key("memorisation_ratio"): float(samples.quantile(0.5) / typical),
+            self._key("memorisation_close"): float((samples < held_out.quantile(0.01)).double().mean()),
         }
 
 

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from fw.core.kinds import Encoder, Metric
 from fw.core.types import Reference
-from fw.plugins.metrics.features import checked
+from fw.plugins.metrics.features import ROWS, checked
+from fw.plugins.metrics.naming import key_in
 
-ROWS = 1000  # rows of a distance matrix that are held at once
+SCORES = ("precision", "recall", "density", "coverage")
 
 
 class PRDC(Metric):
@@ -28,16 +29,14 @@ class PRDC(Metric):
     space: Encoder = Field("classifier", validate_default=True, description="encoder whose features are compared")
     nearest_k: int = Field(3, ge=1, description="neighbours that span a ball, for precision and recall")
     coverage_k: int = Field(5, ge=1, description="the same for density and coverage")
-
     real: int = Field(10_000, ge=2, description="at most so many training images; ADM's convention is 10,000")
 
     @property
     def keys(self) -> Mapping[str, str]:
-        return {f"{score}{self._suffix}": "higher" for score in ("precision", "recall", "density", "coverage")}
+        return {self._key(score): "higher" for score in SCORES}
 
-    @property
-    def _suffix(self) -> str:
-        return "" if self.space.name == "classifier" else f"_{self.space.name}"
+    def _key(self, score: str) -> str:
+        return key_in(self.space, score, home="classifier")
 
     def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
         from torch_fidelity.metric_prc import prc_features_to_metric
@@ -48,7 +47,7 @@ class PRDC(Metric):
             samples, train, prc_neighborhood=self.nearest_k, prc_batch_size=ROWS, save_cpu_ram=True, verbose=False
         )
         scores["density"], scores["coverage"] = density_and_coverage(train, samples, self.coverage_k)
-        return {f"{score}{self._suffix}": scores[score] for score in ("precision", "recall", "density", "coverage")}
+        return {self._key(score): scores[score] for score in SCORES}
 
 
 def density_and_coverage(real: Tensor, fake: Tensor, k: int) -> tuple[float, float]:

@@ -39,7 +39,7 @@ class NoiseLevels(Sampler):
 
     def check(self, sigma_range: tuple[float, float]) -> None:
         least, most = sigma_range
-        low, high = self.sigma_min or least, self.sigma_max or most
+        low, high = self._bounds(sigma_range)
         if not least <= low < high <= most:
             raise ValueError(
                 f"sampler {self.name} would go from sigma_max {high:g} to sigma_min {low:g}, but the model is trained "
@@ -54,9 +54,9 @@ class NoiseLevels(Sampler):
         the step before it so long in log sigma that multistep solvers extrapolate wildly. `karras` is arXiv
         2206.00364 eq. 5, whose last steps are short: it does include sigma_min.
         """
-        self.check((denoise.sigma_min, denoise.sigma_max))
-        high = self.sigma_max or denoise.sigma_max
-        low = self.sigma_min or denoise.sigma_min
+        trained = denoise.sigma_min, denoise.sigma_max
+        self.check(trained)
+        low, high = self._bounds(trained)
         match self.schedule:
             case "cosine":
                 sigmas = evenly(math.atan(high), math.atan(low), self.steps + 1)[:-1].tan()
@@ -71,6 +71,11 @@ class NoiseLevels(Sampler):
         """The predicted x0 (B, C, H, W), clamped."""
         x0 = denoise(x, sigma)
         return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
+
+    def _bounds(self, sigma_range: tuple[float, float]) -> tuple[float, float]:
+        """Where the spacing ends and starts: the fields, or else the trained range."""
+        least, most = sigma_range
+        return self.sigma_min or least, self.sigma_max or most
 
 
 def evenly(start: float, end: float, count: int) -> Tensor:
