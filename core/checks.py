@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from fw.core.kinds import Joint
 from fw.core.recipe import Arm, Recipe, Train
 from fw.registry import Component
 
 NEEDS = {
     "labels": "a dataset with labels",
     "conditions": "an annotator (this arm has none)",
-    "null": "condition dropout: train.cond_drop > 0",
+    "null": "condition dropout: train.cond_drop > 0 (a joint model has none)",
     "label_free": "conditions that were made without labels (an annotator and an encoder that use none)",
     "attention": "a model with attention layers",
+    "logits": "a joint model, which recognises the conditions",
 }
 
 ABOUT_CONDITIONS = {"null", "label_free"}
@@ -93,7 +95,7 @@ def misfit(location: tuple[str | int, ...], check: Callable[[Any], None], given:
 def capabilities(recipe: Recipe, arm: Arm) -> frozenset[str]:
     """What the arm's components provide together."""
     provided = recipe.dataset.provides.union(*(component.provides for _, component in sections(arm)))
-    if arm.annotator is not None and arm.train.cond_drop > 0:
+    if arm.annotator is not None and arm.train.cond_drop > 0 and not isinstance(arm.model, Joint):
         provided |= {"null"}
     if arm.conditioner is not None and arm.conditioner.uses_labels:
         provided -= {"label_free"}

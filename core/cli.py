@@ -23,6 +23,9 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", help="override a key: --set train.steps=2000", metavar="KEY=VALUE"),
 ]
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", help="a plugin in one .py file, not installed; may be repeated")
+]
 Out = Annotated[Path, typer.Option("--out", help="folder of the store, the runs and MLflow's database")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N")]
 DEFAULT_OUT = Path("runs")
@@ -33,6 +36,7 @@ def run(
     recipe: RecipePath,
     set_: Sets = None,
     arm: Annotated[list[str] | None, typer.Option("--arm", help="only this arm; may be repeated")] = None,
+    plugin: Plugins = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan and stop")] = False,
     out: Out = DEFAULT_OUT,
     device: Device = "auto",
@@ -45,7 +49,7 @@ def run(
     """Run a recipe; run it again to resume. Ends with a table of the arms."""
     from rich.console import Console
 
-    from fw.core import checks
+    from fw.core import checks, provenance
     from fw.core.board import say
     from fw.core.loading import load
     from fw.core.plan import plan
@@ -53,10 +57,11 @@ def run(
     from fw.core.run import run as run_plan
     from fw.core.store import Store
 
+    use(plugin)
     loaded = load(recipe, set_ or ())
     planned = plan(loaded, arm or ())
     console = Console(stderr=True)
-    warnings = list(map(str, checks.warnings(loaded)))
+    warnings = [*map(str, checks.warnings(loaded)), *provenance.notices(planned)]
     for warning in warnings:
         say(console, f"warning: {warning}", style="yellow")
     if dry_run:
@@ -72,14 +77,17 @@ def run(
 
 @app.command()
 def validate(
-    recipes: Annotated[list[Path], typer.Argument(help="recipes", metavar="RECIPE...")], set_: Sets = None
+    recipes: Annotated[list[Path], typer.Argument(help="recipes", metavar="RECIPE...")],
+    set_: Sets = None,
+    plugin: Plugins = None,
 ) -> None:
     """Check recipes without running them: every fault, its line, and what would be right."""
-    from fw.core import checks
+    from fw.core import checks, provenance
     from fw.core.errors import RecipeError
     from fw.core.loading import load
     from fw.core.plan import plan
 
+    use(plugin)
     problems: list[str] = []
     for path in recipes:
         try:
@@ -87,9 +95,9 @@ def validate(
         except RecipeError as error:
             problems += error.problems
             continue
-        stages = plan(loaded).stages
-        print(f"{path}: fine ({len(loaded.arms)} arms, {len(stages)} stages)")
-        for warned in checks.warnings(loaded):
+        planned = plan(loaded)
+        print(f"{path}: fine ({len(loaded.arms)} arms, {len(planned.stages)} stages)")
+        for warned in (*checks.warnings(loaded), *provenance.notices(planned)):
             print(f"{path}: warning: {warned}")
     if problems:
         raise RecipeError(problems)
@@ -120,12 +128,13 @@ def plugins(
 
 
 @app.command()
-def schema() -> None:
+def schema(plugin: Plugins = None) -> None:
     """Print the JSON Schema of recipes, for editors."""
     import json
 
     from fw.core.recipe import Recipe
 
+    use(plugin)
     print(json.dumps(Recipe.model_json_schema(), indent=1))
 
 
@@ -164,10 +173,12 @@ def sample(
     output: Annotated[Path, typer.Option("-o", help="the PNG to write")] = Path("grid.png"),
     seed: Annotated[int, typer.Option(min=0, help="sampling seed; the report's are 0, 1, 2, ...")] = 0,
     device: Device = "auto",
+    plugin: Plugins = None,
 ) -> None:
     """Draw fresh samples from a trained arm."""
     from fw.core.draw import draw
 
+    use(plugin)
     draw(run_, arm, count, output, seed, device)
     print(output)
 
@@ -180,14 +191,26 @@ def ui(
 ) -> None:
     """Open the tracker's page, MLflow's by default, on the runs in a folder."""
     from fw.core.errors import FwError
-    from fw.registry import installed
-    from fw.registry.discovery import UnknownComponent
+    from fw.registry import UnknownComponent, installed
 
     try:
         component = installed().get("tracker", tracker)
     except UnknownComponent as error:
         raise FwError(f"--tracker {tracker}: {error}") from None
     raise typer.Exit(component().serve(out.absolute(), port))  # type: ignore[attr-defined]
+
+
+def use(files: list[Path] | None) -> None:
+    """Add the plugins that --plugin names to what is installed."""
+    if not files:
+        return
+    from fw.core.errors import FwError
+    from fw.registry import LocalPlugin, UnfitPlugin, add_files, installed
+
+    try:
+        add_files(installed(), [LocalPlugin.read(file) for file in files])
+    except UnfitPlugin as error:
+        raise FwError(f"--plugin {error}") from error
 
 
 def show_plan(planned: Any, store: Any) -> None:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from fw.core import kinds
+from fw.core.boundaries import checked_worse
 from fw.core.kinds import Attend, Guidance, Process
 
 
@@ -50,20 +52,48 @@ class Denoiser:
         raw = self._network(per_image(scale) * x, noise, condition, None, attend)
         return per_image(skip) * x + per_image(out) * raw
 
+    def logits(self, x: Tensor, sigma: float) -> Tensor:
+        """What a joint model recognises in a batch x (B, C, H, W) that has one noise level: (B, K)."""
+        sigmas = x.new_full((len(x),), sigma)
+        _, _, scale, noise = self.process.coefficients(sigmas)
+        with self._autocast(x):
+            return self.network.logits(per_image(scale) * x, noise).float()  # type: ignore[operator]
+
     def loss(
         self, x0: Tensor, sigma: Tensor, noise: Tensor, condition: Tensor | None, dropped: Tensor | None
     ) -> Tensor:
         """The weighted squared error of F, (B,): what F should have said is (x0 - skip * x) / out (EDM eq. 8)."""
+        x, level, target = self._task(x0, sigma, noise)
+        raw = self._network(x, level, condition, dropped, None)
+        return self._error(raw, target, sigma)
+
+    def joint_loss(self, x0: Tensor, sigma: Tensor, noise: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A joint model's two losses of the same noisy images, (B,) each: that of F, and the cross entropy of its
+        logits with `classes` (B,); and whether it recognised them, bool (B,).
+        """
+        x, level, target = self._task(x0, sigma, noise)
+        with self._autocast(x):
+            raw, logits = self.network.both(x, level)  # type: ignore[operator]
+        raw, logits = raw.float(), logits.float()
+        recognised = logits.argmax(dim=1) == classes
+        return self._error(raw, target, sigma), cross_entropy(logits, classes, reduction="none"), recognised
+
+    def _task(self, x0: Tensor, sigma: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What F is given, x (B, C, H, W) and noise levels (B,), and what it should say."""
         x = x0 + per_image(sigma) * noise
         skip, out, scale, level = self.process.coefficients(sigma)
-        target = (x0 - per_image(skip) * x) / per_image(out)
-        raw = self._network(per_image(scale) * x, level, condition, dropped, None)
+        return per_image(scale) * x, level, (x0 - per_image(skip) * x) / per_image(out)
+
+    def _error(self, raw: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
         return self.process.weight(sigma) * (raw - target).square().mean(dim=(1, 2, 3))
 
     def _network(self, x: Tensor, noise: Tensor, *rest: Tensor | Attend | None) -> Tensor:
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        with self._autocast(x):
             raw = self.network(x, noise, *rest)
         return raw.float() if self.bf16 else raw
+
+    def _autocast(self, x: Tensor) -> torch.autocast:
+        return torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
 
 @dataclass
@@ -81,5 +111,6 @@ class Guided:
         result = good
         for mode in self.guidance:
             if mode.active(sigma):
-                result = result + (mode.scale - 1) * (good - mode.worse(self.model, x, sigma, self.condition, good))
+                worse = checked_worse(mode, mode.worse(self.model, x, sigma, self.condition, good), good)
+                result = result + (mode.scale - 1) * (good - worse)
         return result

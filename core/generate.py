@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fw.core.boundaries import checked_samples
 from fw.core.diffusion import Denoiser, Guided, to_uint8
 from fw.core.randomness import generator
 from fw.core.types import Annotation
@@ -41,7 +42,8 @@ def generate(
             model.sigma_min,
             model.sigma_max,
         )
-        images = to_uint8(needs["sampler"].sample(guided, noise, draws)).cpu()
+        samples = checked_samples(needs["sampler"], needs["sampler"].sample(guided, noise, draws), noise)
+        images = to_uint8(samples).cpu()
         yield images[: wanted.stop - start]
 
 

@@ -8,6 +8,7 @@ default. Capabilities (`requires`, `provides`) are plain strings:
     null          ... and with condition dropout, so that it also knows "no condition"
     label_free    the conditions were made without any label
     attention     the network has layers that mix tokens through `attend`
+    logits        the network also recognises the conditions: a joint model
 """
 
 from __future__ import annotations
@@ -179,12 +180,50 @@ class Backbone(Component):
         """A fresh `Network` for images (C, H, W); `condition` None builds an unconditional one."""
 
 
+class JointNetwork(Network, Protocol):
+    """What a joint backbone builds: its classes are read off the image, so `condition` and `dropped` do nothing."""
+
+    def both(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The prediction (B, C, H, W) and the class logits (B, K), from one pass through the shared trunk."""
+
+    def logits(self, x: Tensor, noise: Tensor) -> Tensor:
+        """The class logits (B, K) alone."""
+
+
+class Joint(Backbone):
+    """A backbone that also recognises: one network that denoises and classifies (HybViT, arXiv 2208.07791; JDM,
+    arXiv 2301.13622).
+
+    A recipe names it as its `model`. The arm's annotation is what it learns to recognise, on noisy images at every
+    level, with the loss L_denoise + weight * cross entropy; true labels and self-made ones both do. An arm without an
+    annotator trains the generator alone: `condition` is None, and there is no head.
+    """
+
+    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+
+    weight: float = Field(1e-3, gt=0, description="weight of the classification loss beside the denoising loss")
+
+    @property
+    def provides(self) -> frozenset[str]:
+        return frozenset({"logits"})
+
+    @abstractmethod
+    def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:
+        """A fresh `JointNetwork` for images (C, H, W) with a head for `condition.size` classes."""
+
+
 class Denoiser(Protocol):
     """D(x; sigma, c), the one convention that guidance and samplers know."""
 
     def __call__(
         self, x: Tensor, sigma: float, condition: Tensor | None = None, attend: Attend | None = None
     ) -> Tensor: ...
+
+    def logits(self, x: Tensor, sigma: float) -> Tensor:
+        """The class logits (B, K) of noisy images, for guidance that requires `logits`.
+
+        For a gradient with respect to x, leave inference mode: `torch.inference_mode(False)`, `torch.enable_grad()`.
+        """
 
 
 class Guidance(Component):

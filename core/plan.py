@@ -190,7 +190,8 @@ def digest(payload: Mapping[str, Any]) -> str:
 
 
 def components(stage: Stage) -> Iterator[Component]:
-    """The components that a stage runs with, without its plain settings."""
+    """The components that a stage runs with and those in their fields, without the plain settings."""
     for value in stage.needs.values():
-        entries = value if isinstance(value, tuple) else (value,)
-        yield from (entry for entry in entries if isinstance(entry, Component))
+        for entry in value if isinstance(value, tuple) else (value,):
+            if isinstance(entry, Component):
+                yield from entry.within()

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fw.core import provenance
 from fw.core.errors import FwError
-from fw.core.plan import ArmPlan, Plan, components
+from fw.core.plan import ArmPlan, Plan
 from fw.core.recipe import Recipe
 from fw.core.store import Store
-from fw.registry import Component, installed
 
 RUN_FILE = "run.json"
 PACKAGES = (
@@ -42,6 +42,7 @@ def collect(recipe: Recipe, plan: Plan, store: Store, failed: Mapping[str, str])
         "better": {key: better for metric in recipe.metrics for key, better in metric.keys.items()},
         "arms": {name: collect_arm(plan, arm, store, failed) for name, arm in plan.arms.items()},
         "evaluators": evaluators(plan, store),
+        "plugins": provenance.record(plan),
         "versions": versions(),
         "environment": environment(plan, store),
     }
@@ -119,13 +120,7 @@ def environment(plan: Plan, store: Store) -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "devices": sorted({store.manifest(stage)["device"] for stage in finished}),
-        "plugins": sorted({provider_of(c) for stage in plan.stages.values() for c in components(stage)}),
     }
-
-
-def provider_of(component: Component) -> str:
-    """The plugin that a component came from."""
-    return str(installed().providers.get((component.kind, component.name), "unregistered"))
 
 
 def read_run(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from fw.core import report
+from fw.core import provenance, report
 from fw.core.board import Board, arm_params, arm_scores, say
 from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.executor import Outcome, checked_device, devices, run_here, run_in_workers
@@ -30,6 +30,7 @@ from fw.core.recipe import Recipe
 from fw.core.store import Store
 from fw.core.untracked import Untracked
 from fw.core.work import Settings
+from fw.registry import LocalPlugin
 
 FIGURE_KEYS = 4
 
@@ -55,10 +56,10 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
     finished = [stage for stage in plan.stages if stage in sound]
     preflight(plan, finished)
     settings = settings_for(plan, finished, options, store)
-    folder = run_folder(recipe, out)
+    folder = run_folder(recipe, provenance.files(everything), out)
     previous = previous_run(folder)
     with asked_to_stop() as stopping:
-        tracked = open_tracker(recipe, plan, options, folder, previous)
+        tracked = open_tracker(recipe, plan, everything, options, folder, previous)
         with Board(plan, store, tracked, console) as board:
             ended = "killed"
             try:
@@ -114,20 +115,28 @@ def settings_for(plan: Plan, finished: Sequence[str], options: Options, store: S
     side_by_side = {"cpu": min(cores, 8), "cuda": torch.cuda.device_count()}.get(device, 1)
     jobs = max(1, min(options.jobs or side_by_side, len(plan.stages) - len(finished)))
     threads = options.threads or (1 if device == "cpu" else max(1, cores // jobs))
-    return [Settings(store.root, each, threads, options.checkpoint_seconds) for each in devices(device, jobs)]
+    plugins = tuple(provenance.files(plan))
+    return [Settings(store.root, each, threads, options.checkpoint_seconds, plugins) for each in devices(device, jobs)]
 
 
 def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_folder(recipe: Recipe, out: Path) -> Path:
-    """`<out>/<recipe>/seed<seed>-<hash of the resolved recipe>`, made if need be, with the resolved recipe in it."""
-    key = hashlib.sha256(recipe.to_yaml().encode()).hexdigest()[:12]
+def run_folder(recipe: Recipe, plugins: Sequence[LocalPlugin], out: Path) -> Path:
+    """`<out>/<recipe>/seed<seed>-<hash>`, made if need be, with the resolved recipe and the local plugins in it.
+
+    The hash is that of the resolved recipe and of the local plugins that it uses.
+    """
+    text = recipe.to_yaml() + "".join(plugin.digest for plugin in plugins)
+    key = hashlib.sha256(text.encode()).hexdigest()[:12]
     folder = out / recipe.name / f"seed{recipe.seed}-{key}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "recipe.resolved.yaml").write_text(recipe.to_yaml())
+        for plugin in plugins:
+            (folder / "plugins").mkdir(exist_ok=True)
+            (folder / "plugins" / plugin.path.name).write_text(plugin.text)
     except OSError as error:
         raise FwError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from None
     return folder
@@ -148,7 +157,9 @@ def previous_run(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def open_tracker(recipe: Recipe, plan: Plan, options: Options, folder: Path, previous: Mapping[str, Any]) -> TrackedRun:
+def open_tracker(
+    recipe: Recipe, plan: Plan, everything: Plan, options: Options, folder: Path, previous: Mapping[str, Any]
+) -> TrackedRun:
     """Open the recipe's tracker, if it names one, and remember the handle at once, so that a crash cannot lose it."""
     if recipe.tracker is None:
         return Untracked()
@@ -162,7 +173,11 @@ def open_tracker(recipe: Recipe, plan: Plan, options: Options, folder: Path, pre
             baseline=recipe.baseline,
             headline=f"eval/{report.headline(recipe)}",
             arms=[ArmDescription(name, arm_params(arm, shared)) for name, arm in plan.arms.items()],
-            tags={"fw.version": report.versions()["fw"], "fw.seed": str(recipe.seed)},
+            tags={
+                "fw.version": report.versions()["fw"],
+                "fw.seed": str(recipe.seed),
+                **provenance.tags(everything),
+            },
             previous=previous.get(recipe.tracker.name),
         )
     )
@@ -245,8 +260,8 @@ def log_results(
             quality = arm.get("annotation", {})
             tracked.scores(None, {f"annotation/{name}/{key}": value for key, value in quality.items()})
         documents = [folder / name for name in ("report.md", "run.json", "recipe.resolved.yaml", "arms.png")]
-        pictures = sorted(folder.glob("samples-*.png"))
-        tracked.files(None, [path for path in (*documents, *pictures) if path.exists()])
+        others = [*sorted(folder.glob("samples-*.png")), *sorted(folder.glob("plugins/*.py"))]
+        tracked.files(None, [path for path in (*documents, *others) if path.exists()])
         tracked.note(f"{report.verdict(result)}\n\n{report.markdown_table(result)}")
 
 

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from fw.core.boundaries import checked_annotation, checked_features, checked_images, checked_scores
 from fw.core.diffusion import Denoiser
 from fw.core.generate import batch_size, generate
 from fw.core.job import Job
@@ -25,7 +26,7 @@ from fw.core.kinds import Annotator, Backbone, Dataset, Encoder, Metric
 from fw.core.quality import cluster_quality, utilisation
 from fw.core.recipe import Samples
 from fw.core.train import train
-from fw.core.types import Annotation, Observations, Reference
+from fw.core.types import Annotation, ImageSet, Observations, Reference, Split
 
 Inputs = Mapping[str, Path]
 Needs = Mapping[str, Any]
@@ -37,19 +38,19 @@ SHARD = 1000
 def encode_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
     dataset: Dataset = needs["dataset"]
     encoder: Encoder = needs["encoder"]
-    splits = {"train": dataset.load("train"), "test": dataset.load("test")}
+    splits = {"train": load_split(dataset, "train"), "test": load_split(dataset, "test")}
     visible = splits["train"] if encoder.uses_labels else splits["train"].without_labels()
     network = new_encoder(encoder, dataset, job)
     encoder.fit(network, visible, job)
     network.eval()
-    features = {name: encode(network, split.images, job) for name, split in splits.items()}
+    features = {name: encode(encoder, network, split.images, job) for name, split in splits.items()}
     save_file(features, job.folder / "features.safetensors")
     save_file(state_of(network), job.folder / "encoder.safetensors")
     write_json(job.folder / "quality.json", encoder.quality(network, splits["test"]))
 
 
 def annotate_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
-    data = needs["dataset"].load("train")
+    data = load_split(needs["dataset"], "train")
     annotator: Annotator = needs["annotator"]
     seen = Observations(
         count=len(data),
@@ -57,7 +58,7 @@ def annotate_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
         labels=data.labels if annotator.uses_labels else None,
         classes=data.classes if annotator.uses_labels else 0,
     )
-    annotation = annotator.annotate(seen, job)
+    annotation = checked_annotation(annotator, annotator.annotate(seen, job), len(data))
     annotation.save(job.folder / "annotation.safetensors")
     quality: dict[str, float] = {}
     if annotation.spec.form == "class":
@@ -68,7 +69,7 @@ def annotate_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
 
 
 def train_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
-    data = needs["dataset"].load("train").without_labels()
+    data = load_split(needs["dataset"], "train").without_labels()
     averaged = train(needs["model"], needs["process"], data, load_annotation(inputs), needs["train"], job)
     save_file(state_of(averaged), job.folder / "model.safetensors")
 
@@ -98,9 +99,10 @@ def evaluate_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
     network = load_encoder(needs, inputs["space"], job)
     scores: dict[str, list[float]] = {key: [] for key in metric.keys}
     for images in load_samples(inputs["sample"], needs["samples"]):
-        for key, value in metric.compare(reference, encode(network, images, job)).items():
+        features_of_samples = encode(metric.space, network, images, job)
+        for key, value in checked_scores(metric, metric.compare(reference, features_of_samples)).items():
             scores[key].append(value)
-    floor = metric.compare(reference, reference.held_out)
+    floor = checked_scores(metric, metric.compare(reference, reference.held_out))
     counts = {"train": len(reference.train), "held_out": len(reference.held_out)}
     write_json(job.folder / "scores.json", {"scores": scores, "floor": floor, "real": counts})
 
@@ -112,6 +114,10 @@ STAGES: Mapping[str, Callable[[Needs, Inputs, Job], None]] = {
     "sample": sample_stage,
     "evaluate": evaluate_stage,
 }
+
+
+def load_split(dataset: Dataset, split: Split) -> ImageSet:
+    return checked_images(dataset, dataset.load(split), split)
 
 
 def new_encoder(encoder: Encoder, dataset: Dataset, job: Job) -> nn.Module:
@@ -131,12 +137,11 @@ def load_encoder(needs: Needs, folder: Path, job: Job) -> nn.Module:
 
 
 @torch.inference_mode()
-def encode(network: nn.Module, images: Tensor, job: Job) -> Tensor:
+def encode(encoder: Encoder, network: nn.Module, images: Tensor, job: Job) -> Tensor:
     """uint8 images (N, C, H, W) to float32 features (N, D) on the CPU."""
     batches = images.split(batch_size((*images.shape[1:],), job.device))
-    return torch.cat(
-        [network(batch.to(job.device)).float().cpu() for batch in job.track(batches, "encode")]
-    ).contiguous()
+    features = [network(batch.to(job.device)).float().cpu() for batch in job.track(batches, "encode")]
+    return checked_features(encoder, torch.cat(features).contiguous(), len(images))
 
 
 def load_annotation(inputs: Inputs) -> Annotation | None:

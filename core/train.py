@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fw.core.diffusion import Denoiser, to_unit
 from fw.core.job import Job, Stateful
-from fw.core.kinds import Backbone, Process
+from fw.core.kinds import Backbone, Joint, Process
 from fw.core.randomness import generator, seed_from
 from fw.core.recipe import Train
 from fw.core.types import Annotation, ConditionSpec, ImageSet
@@ -51,7 +51,13 @@ def train(
         noise = torch.randn(x0.shape, generator=draw, device=job.device)
         dropped = torch.rand(len(x0), generator=draw, device=job.device) < settings.cond_drop
         condition = conditions[chosen] if conditions is not None else None
-        loss = model.loss(x0, sigma, noise, condition, dropped if conditions is not None else None).mean()
+        if isinstance(backbone, Joint) and condition is not None:
+            denoising, recognising, recognised = model.joint_loss(x0, sigma, noise, condition)
+            loss = denoising.mean() + backbone.weight * recognising.mean()
+            values = {"train/denoising_loss": denoising.mean(), "train/accuracy": recognised.float().mean()}
+        else:
+            loss = model.loss(x0, sigma, noise, condition, dropped if conditions is not None else None).mean()
+            values = {}
 
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
@@ -61,7 +67,7 @@ def train(
         optimizer.step()
         average(averaged, network, min(settings.ema, (1 + step) / (10 + step)))
         if step % LOG_EVERY == 0 or step == settings.steps - 1:
-            job.log(step, {"train/loss": loss, "train/grad_norm": norm})
+            job.log(step, {"train/loss": loss, "train/grad_norm": norm, **values})
     return averaged
 
 

@@ -15,10 +15,12 @@ from typing import Any, Protocol
 import torch
 
 from fw.core.errors import FwError, Interrupted, StageFailed
+from fw.core.isolation import stock_state
 from fw.core.job import Job
 from fw.core.plan import Stage
 from fw.core.stages import STAGES
 from fw.core.store import Store
+from fw.registry import LocalPlugin
 
 REPORT_SECONDS = 0.2
 
@@ -31,6 +33,8 @@ class Settings:
     device: str
     threads: int
     checkpoint_seconds: float
+    plugins: tuple[LocalPlugin, ...] = ()
+    """Plugins that are single files: a worker process loads them before components of theirs arrive."""
 
 
 class Listener(Protocol):
@@ -79,7 +83,8 @@ def execute(stage: Stage, settings: Settings, listener: Listener, stopping: Call
                 checkpoint_seconds=settings.checkpoint_seconds,
                 stopping=stopping,
             )
-            STAGES[stage.kind](stage.needs, inputs, job)
+            with stock_state(job.seed):
+                STAGES[stage.kind](stage.needs, inputs, job)
             job.flush()
             trace.unlink(missing_ok=True)
             store.publish(stage.id, stage.payload, {"seconds": round(job.seconds, 3), "device": settings.device})
@@ -113,6 +118,8 @@ def worker(connection: Connection, settings: Settings, stop: Any) -> None:
     for asked in (signal.SIGINT, signal.SIGTERM):  # both reach the whole process group; the parent decides
         signal.signal(asked, signal.SIG_IGN)
     torch.set_num_threads(settings.threads)
+    for plugin in settings.plugins:
+        plugin.load()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             connection.send(attempt(connection, settings, stop.is_set))

@@ -2,6 +2,21 @@
 
 from fw.registry.component import Component
 from fw.registry.discovery import Broken, Registry, discover, installed
+from fw.registry.errors import UnfitPlugin, UnknownComponent
 from fw.registry.hookspec import hookimpl
+from fw.registry.local import LocalPlugin, add_files
+from fw.registry.provider import Provider
 
-__all__ = ["Broken", "Component", "Registry", "discover", "hookimpl", "installed"]
+__all__ = [
+    "Broken",
+    "Component",
+    "LocalPlugin",
+    "Provider",
+    "Registry",
+    "UnfitPlugin",
+    "UnknownComponent",
+    "add_files",
+    "discover",
+    "hookimpl",
+    "installed",
+]

@@ -7,7 +7,7 @@ annotated with a kind takes a component of that kind by name: `space: Encoder` r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
@@ -31,6 +31,8 @@ class Component(BaseModel):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     """Raise it when the same fields give other results: it enters the keys of stored work."""
+    file_hash: ClassVar[str | None] = None
+    """The sha256 of the file of a local plugin (`--plugin`), whose keys change whenever the file does."""
 
     @property
     def requires(self) -> frozenset[str]:
@@ -56,7 +58,16 @@ class Component(BaseModel):
         """What decides the component's results: its spec and version, less what only says where files lie."""
         spec = self.spec()
         nested = {name: identified(value, spec[name]) for name, value in self if name in spec}
-        return {**spec, **nested, "version": self.version}
+        code = {"file": self.file_hash} if self.file_hash else {}
+        return {**spec, **nested, "version": self.version, **code}
+
+    def within(self) -> Iterator[Component]:
+        """The component itself and every component in its fields."""
+        yield self
+        for _, value in self:
+            for entry in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(entry, Component):
+                    yield from entry.within()
 
     @classmethod
     def is_kind(cls) -> bool:
@@ -90,7 +101,8 @@ class Component(BaseModel):
     @classmethod
     def _resolve(cls, value: Any, info: ValidationInfo) -> Component:
         """Turn `kmeans` or `{name: kmeans, clusters: 30}` into the component of this kind."""
-        from fw.registry.discovery import UnknownComponent, installed
+        from fw.registry.discovery import installed
+        from fw.registry.errors import UnknownComponent
 
         if isinstance(value, cls):
             return value

@@ -10,40 +10,27 @@ from __future__ import annotations
 
 import difflib
 import functools
-import inspect
 import os
+import sys
+import textwrap
 import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from fw.registry import hookspec
+from fw.registry import api, hookspec
 from fw.registry.component import Component
+from fw.registry.errors import UnfitPlugin, UnknownComponent
+from fw.registry.fitness import check_component, kind_of
+from fw.registry.provider import Provider, root_of
+
+if TYPE_CHECKING:
+    from fw.registry.local import LocalPlugin
 
 ALLOW_LIST = "FW_PLUGINS"
-
-
-@dataclass(frozen=True)
-class Provider:
-    """The plugin that a component came from."""
-
-    plugin: str
-    distribution: str = "?"
-    version: str = "?"
-
-    @staticmethod
-    def of(entry: metadata.EntryPoint) -> Provider:
-        if entry.dist is None:
-            return Provider(entry.name)
-        try:
-            return Provider(entry.name, entry.dist.name or "?", entry.dist.version or "?")
-        except (LookupError, OSError):  # how newer importlib versions say that METADATA is missing
-            return Provider(entry.name)
-
-    def __str__(self) -> str:
-        return f"{self.plugin} ({self.distribution} {self.version})"
 
 
 @dataclass(frozen=True)
@@ -56,21 +43,16 @@ class Broken:
     """Where an exception of the plugin's own came from; empty where fw itself refused the plugin."""
 
 
-class UnknownComponent(LookupError):
-    """No healthy plugin provides the component that was asked for."""
-
-
-class UnfitPlugin(Exception):
-    """A plugin that was imported but does not keep to the contract."""
-
-
 @dataclass
 class Registry:
     """The components of all healthy plugins, by kind and name."""
 
     components: dict[tuple[str, str], type[Component]] = field(default_factory=dict)
     providers: dict[tuple[str, str], Provider] = field(default_factory=dict)
+    kind_classes: dict[str, type[Component]] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
+    files: list[LocalPlugin] = field(default_factory=list)
+    """Plugins that are single files, which worker processes have to load as well."""
 
     def get(self, kind: str, name: str) -> type[Component]:
         """The component class, or UnknownComponent with the nearest names and the broken plugins."""
@@ -92,9 +74,19 @@ class Registry:
     def kinds(self) -> list[str]:
         return sorted({kind for kind, _ in self.components})
 
+    def plugins(self) -> list[Provider]:
+        """The healthy plugins that brought a component, in the order in which they were added."""
+        return list(dict.fromkeys(self.providers.values()))
+
+    def provider(self, component: type[Component]) -> Provider | None:
+        """The plugin that a component class came from; None where it did not come from this registry."""
+        key = (component.kind, component.name)
+        return self.providers[key] if self.components.get(key) is component else None
+
     def add(self, provider: Provider, components: Sequence[type[Component]]) -> None:
         """Add all components of one plugin, or raise UnfitPlugin and add none."""
         fresh: dict[tuple[str, str], type[Component]] = {}
+        kinds = dict(self.kind_classes)
         for component in components:
             check_component(component)
             key = (component.kind, component.name)
@@ -102,23 +94,21 @@ class Registry:
                 raise UnfitPlugin(f"it brings two components of kind {key[0]} named '{key[1]}'")
             if key in self.providers:
                 raise UnfitPlugin(f"{key[0]} '{key[1]}' is already provided by {self.providers[key]}")
+            own = kind_of(component)
+            known = kinds.setdefault(component.kind, own)
+            if own is not known:
+                raise UnfitPlugin(
+                    f"{component.__qualname__} is of another kind that is also called '{component.kind}': "
+                    f"{qualified(own)}, not {qualified(known)}"
+                )
             fresh[key] = component
         self.components.update(fresh)
         self.providers.update(dict.fromkeys(fresh, provider))
+        self.kind_classes = kinds
 
 
-def check_component(component: object) -> None:
-    """Raise UnfitPlugin unless this is a concrete, named component class of a known kind."""
-    if not (isinstance(component, type) and issubclass(component, Component)):
-        raise UnfitPlugin(f"fw_components() returned {component!r}, which is not a Component class")
-    if not isinstance(getattr(component, "kind", None), str) or component.is_kind():
-        raise UnfitPlugin(f"{component.__qualname__} does not subclass one of the kinds in fw.core.kinds")
-    if inspect.isabstract(component):
-        missing = ", ".join(sorted(component.__abstractmethods__))
-        raise UnfitPlugin(f"{component.__qualname__} is abstract: it does not implement {missing}")
-    if not isinstance(getattr(component, "name", None), str):
-        raise UnfitPlugin(f"{component.__qualname__} has no `name: ClassVar[str]`")
-    component.model_rebuild()  # raises where the type of a field cannot be found
+def qualified(kind: type[Component]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def discover(entry_points: Iterable[metadata.EntryPoint] | None = None, allow: str | None = None) -> Registry:
@@ -132,12 +122,15 @@ def discover(entry_points: Iterable[metadata.EntryPoint] | None = None, allow: s
         if allowed and provider.plugin not in allowed:
             continue
         try:
-            registry.add(provider, components_of(entry))
+            plugin = entry.load()
+            module = sys.modules[entry.module]
+            provider = replace(provider, api=api.made_for(module), root=root_of(entry.module))
+            registry.add(provider, components_of(plugin))
         except UnfitPlugin as error:
             registry.broken.append(Broken(provider, str(error)))
         except (Exception, SystemExit) as error:
             trace = "".join(traceback.format_exception(error))
-            registry.broken.append(Broken(provider, f"{type(error).__name__}: {error}", trace))
+            registry.broken.append(Broken(provider, in_one_line(error), trace))
     for name in sorted(allowed - {provider.plugin for provider, _ in plugins}):
         registry.broken.append(Broken(Provider(name), f"{ALLOW_LIST} names it, but it is not installed"))
     return registry
@@ -148,11 +141,16 @@ def built_in_first(plugin: tuple[Provider, metadata.EntryPoint]) -> tuple[bool, 
     return provider.distribution != hookspec.PROJECT, str(provider)
 
 
-def components_of(entry: metadata.EntryPoint) -> list[type[Component]]:
-    """Import one plugin and call its hook; each has a pluggy host of its own, so a failure leaves nothing."""
+def in_one_line(error: BaseException) -> str:
+    reason = textwrap.shorten(str(error), width=300, placeholder=" ...")
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+
+
+def components_of(plugin: Any) -> list[type[Component]]:
+    """Call the hook of one plugin; each has a pluggy host of its own, so a failure leaves nothing."""
     host = pluggy.PluginManager(hookspec.PROJECT)
     host.add_hookspecs(hookspec)
-    host.register(entry.load(), name=entry.name)
+    host.register(plugin)
     host.check_pending()
     hooks = host.hook.fw_components.get_hookimpls()
     if not hooks:

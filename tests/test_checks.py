@@ -76,7 +76,7 @@ def test_guidance_by_conditions_is_refused_in_an_unconditional_arm_in_one_senten
 def test_guidance_by_the_null_condition_is_refused_without_condition_dropout() -> None:
     (told,) = faults("train.cond_drop=0")
     where = f"r.yaml:{FIRST_ARM + 2}: arms.self_1.5.guidance"
-    assert told == f"{where}: guidance 'selfish' needs condition dropout: train.cond_drop > 0"
+    assert told == f"{where}: guidance 'selfish' needs condition dropout: train.cond_drop > 0 (a joint model has none)"
     assert made("train.cond_drop=0", "arms.self_1.5.guidance=free")
 
 

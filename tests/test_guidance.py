@@ -47,6 +47,9 @@ class Mixture:
         self.asked["without" if condition is None else "with"] += 1
         return mixture(x, sigma, condition)
 
+    def logits(self, x: Tensor, sigma: float) -> Tensor:
+        raise NotImplementedError
+
 
 class MixtureNetwork(nn.Module):
     """The same knowledge as a network that predicts eps, v, x0 or the velocity at one noise level."""

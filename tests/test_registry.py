@@ -17,8 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, ValidationError
 
-from fw.registry import Component, Registry, discover, installed
-from fw.registry.discovery import Provider, UnknownComponent
+from fw.registry import Component, Provider, Registry, UnknownComponent, discover, installed
 
 HEALTHY = """
     from typing import ClassVar
@@ -172,7 +171,7 @@ BROKEN = {
     ),
     "a kind": (
         HEALTHY.format(name="fine").replace("[fine]", "[fine, Guidance]"),
-        "Guidance does not subclass one of the kinds in fw.core.kinds",
+        "Guidance sets `kind`, so it is a kind, not a component",
     ),
     "a component of no kind": (
         HEALTHY.format(name="fine").replace("kinds import Guidance", "kinds import Component as Guidance"),
@@ -356,7 +355,7 @@ class Square(Shape):
     path: Path | None = None
     interval: tuple[float, float] | None = None
     tags: tuple[str, ...] = ()
-    weights: dict[str, int] = Field({})
+    weights: dict[str, int] = Field(default_factory=dict)
     filled: bool = True
 
     def area(self) -> float:

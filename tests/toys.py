@@ -28,8 +28,7 @@ from fw.core.kinds import (
     Sampler,
 )
 from fw.core.types import Annotation, ConditionSpec, ImageSet, Observations, Reference, Split
-from fw.registry import Component, Registry
-from fw.registry.discovery import Provider
+from fw.registry import Component, Provider, Registry
 
 RECIPE = """\
 fw: 1

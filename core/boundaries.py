@@ -1,0 +1,112 @@
+"""What components hand to fw: each thing is checked once, where it crosses over, and told in one sentence.
+
+A wrong shape would broadcast and a NaN would turn into black pixels; both end the stage instead. The contract kit
+(`fw.core.testing`) asks the same questions before a run does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from fw.core.errors import StageFailed
+from fw.core.kinds import Annotator, Dataset, Guidance, Metric, Sampler
+from fw.core.types import Annotation, ImageSet
+from fw.registry import Component
+
+
+def refuse(component: Component, reason: str) -> StageFailed:
+    return StageFailed(f"{component.kind} {component.name}: {reason}")
+
+
+def shown(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {tuple(tensor.shape)}"
+
+
+def checked_images(dataset: Dataset, data: ImageSet, split: str) -> ImageSet:
+    """A split as it was loaded: uint8 (N, C, H, W) of the promised shape, labels int64 (N,) in 0..classes-1."""
+    images, labels = data.images, data.labels
+    promised = dataset.shape
+    if images.dtype != torch.uint8 or images.shape[1:] != promised or not len(images):
+        raise refuse(dataset, f"its {split} images are {shown(images)}, not uint8 (N, {str(promised)[1:]}")
+    if labels is None:
+        return data
+    if labels.dtype != torch.int64 or labels.shape != (len(images),):
+        raise refuse(dataset, f"its {split} labels are {shown(labels)}, not int64 ({len(images)},)")
+    if data.classes != dataset.classes or labels.min() < 0 or labels.max() >= data.classes:
+        raise refuse(
+            dataset,
+            f"its {split} labels are {labels.min()} to {labels.max()} of {data.classes} classes; it promised "
+            f"{dataset.classes}",
+        )
+    return data
+
+
+def checked_features(encoder: Component, features: Tensor, count: int) -> Tensor:
+    """Features of `count` images: float32 (count, D), finite."""
+    if features.dtype != torch.float32 or features.dim() != 2 or len(features) != count:
+        raise refuse(
+            encoder,
+            f"its features of {count} images are {shown(features)}, not float32 ({count}, D)",
+        )
+    if not features.isfinite().all():
+        wrong = int((~features.isfinite()).any(dim=1).sum())
+        raise refuse(encoder, f"its features of {wrong} of {count} images are not finite")
+    return features
+
+
+def checked_annotation(annotator: Annotator, annotation: Annotation, count: int) -> Annotation:
+    """One condition per image, of the promised form: int64 (N,) in 0..size-1, or float32 (N, size), finite."""
+    spec = annotation.spec
+    if spec.form != annotator.form:
+        raise refuse(annotator, f"it made {spec.form} conditions and promised {annotator.form} ones")
+    banks = [("conditions", annotation.conditions)]
+    if annotation.bank is not None:
+        banks.append(("bank", annotation.bank))
+    for what, values in banks:
+        if spec.form == "class" and (values.dtype != torch.int64 or values.dim() != 1):
+            raise refuse(annotator, f"its {what} are {shown(values)}, not int64 (N,)")
+        if spec.form == "class" and len(values) and not (values.min() >= 0 and values.max() < spec.size):
+            raise refuse(annotator, f"its {what} are {values.min()} to {values.max()}, not in 0..{spec.size - 1}")
+        if spec.form == "vector" and (values.dtype != torch.float32 or values.shape[1:] != (spec.size,)):
+            raise refuse(annotator, f"its {what} are {shown(values)}, not float32 (N, {spec.size})")
+        if not values.isfinite().all():
+            raise refuse(annotator, f"its {what} are not all finite")
+        if not len(values):
+            raise refuse(annotator, f"its {what} are empty")
+    if len(annotation.conditions) != count:
+        raise refuse(annotator, f"it made {len(annotation.conditions)} conditions for {count} images")
+    return annotation
+
+
+def checked_worse(mode: Guidance, worse: Tensor, good: Tensor) -> Tensor:
+    """A worse prediction of the shape of the good one. Whether it is finite is seen in the samples."""
+    if worse.shape != good.shape:
+        raise refuse(mode, f"worse() returned {tuple(worse.shape)} for predictions {tuple(good.shape)}")
+    return worse
+
+
+def checked_samples(sampler: Sampler, samples: Tensor, noise: Tensor) -> Tensor:
+    """Samples of the noise's shape, finite."""
+    if samples.shape != noise.shape:
+        raise refuse(sampler, f"it made {tuple(samples.shape)} of noise {tuple(noise.shape)}")
+    if not samples.isfinite().all():
+        wrong = int((~samples.isfinite()).flatten(1).any(dim=1).sum())
+        raise refuse(
+            sampler,
+            f"{wrong} of {len(samples)} samples are not finite: the model, a guidance mode or the sampler diverged",
+        )
+    return samples
+
+
+def checked_scores(metric: Metric, scores: Mapping[str, float]) -> Mapping[str, float]:
+    """Exactly the promised keys, with numbers. Infinity is one, NaN is not."""
+    if scores.keys() != metric.keys.keys():
+        raise refuse(metric, f"it scored {', '.join(scores) or 'nothing'} and promised {', '.join(metric.keys)}")
+    for key, value in scores.items():
+        if not isinstance(value, float | int) or math.isnan(value):
+            raise refuse(metric, f"{key} is {value!r}, not a number")
+    return scores

@@ -1,0 +1,56 @@
+"""What can be told of a component class without making one: whether it is one, and whether recipes can hold it.
+
+What it does when it is used is for `fw.core.testing` to find out.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+from typing import Any, get_args, get_origin
+
+from fw.registry.component import Component
+from fw.registry.errors import UnfitPlugin
+
+KEPT_SETTINGS = {"frozen": True, "extra": "forbid"}
+
+
+def check_component(component: object) -> None:
+    """Raise UnfitPlugin unless this is a concrete, named component class of a kind, with fields that can be stored."""
+    if not (isinstance(component, type) and issubclass(component, Component)):
+        raise UnfitPlugin(f"fw_components() returned {component!r}, which is not a Component class")
+    name = component.__qualname__
+    if not isinstance(getattr(component, "kind", None), str):
+        raise UnfitPlugin(f"{name} does not subclass one of the kinds in fw.core.kinds")
+    if component.is_kind():
+        raise UnfitPlugin(
+            f"{name} sets `kind`, so it is a kind and not a component: subclass a kind without setting it"
+        )
+    if inspect.isabstract(component):
+        missing = ", ".join(sorted(component.__abstractmethods__))
+        raise UnfitPlugin(f"{name} is abstract: it does not implement {missing}")
+    if not isinstance(getattr(component, "name", None), str):
+        raise UnfitPlugin(f"{name} has no `name: ClassVar[str]`")
+    for setting, value in KEPT_SETTINGS.items():
+        if component.model_config.get(setting) != value:
+            raise UnfitPlugin(f"{name} changes model_config's {setting}: every component has {setting}={value!r}")
+    component.model_rebuild()  # raises where the type of a field cannot be found
+    for field, info in component.model_fields.items():
+        if isinstance(info.default, list | dict | set | bytearray):
+            raise UnfitPlugin(
+                f"the default of {name}.{field} can be changed in place: write a tuple or default_factory"
+            )
+        if component.model_config.get("arbitrary_types_allowed") or holds_code(info.annotation):
+            raise UnfitPlugin(
+                f"{name}.{field} cannot be written in a recipe or stored as JSON: its type is {info.annotation}"
+            )
+
+
+def holds_code(annotation: Any) -> bool:
+    """Whether functions or classes can be values of the type."""
+    return get_origin(annotation) in (collections.abc.Callable, type) or any(map(holds_code, get_args(annotation)))
+
+
+def kind_of(component: type[Component]) -> type[Component]:
+    """The kind that a component class implements."""
+    return next(base for base in component.__mro__ if issubclass(base, Component) and base.is_kind())
