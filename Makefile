@@ -1,5 +1,6 @@
 # make run     run a recipe (RECIPE=recipes/x.yaml, ARGS="--set train.steps=2000")
 # make test    run the tests (ARGS="-k registry", WORKERS=8)
+# make reference    write docs/kinds again, from the kinds, their contracts and their templates
 #
 # Whatever is missing is set up first, in .venv, and only once.
 
@@ -9,7 +10,7 @@ WORKERS ?= 2
 
 READY := .venv/ready
 
-.PHONY: run test setup lint types clean
+.PHONY: run test setup lint types reference clean
 
 run: $(READY)
 	.venv/bin/fw run $(RECIPE) $(ARGS)
@@ -28,6 +29,9 @@ lint: $(READY)
 
 types: $(READY)
 	.venv/bin/mypy
+
+reference: $(READY)
+	.venv/bin/python -m fw.core.reference docs/kinds
 
 # The stored runs and .venv stay.
 clean:

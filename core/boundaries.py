@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,26 +17,37 @@ from fw.core.errors import StageFailed
 from fw.core.kinds import Annotator, Dataset, Guidance, Metric, Sampler
 from fw.core.types import Annotation, ImageSet
 from fw.registry import Component
+from fw.registry.discovery import shortened
 
 
 def refuse(component: Component, reason: str) -> StageFailed:
-    return StageFailed(f"{component.kind} {component.name}: {reason}")
+    return StageFailed(f"{component.kind} {component.name}: {shortened(reason)}")
 
 
-def shown(tensor: Tensor) -> str:
-    return f"{tensor.dtype} {tuple(tensor.shape)}"
+def shown(value: Any) -> str:
+    """`torch.float32 (8, 2)` for a tensor, `a list` for anything else."""
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def is_tensor(value: Any, dtype: torch.dtype, shape: tuple[int | None, ...]) -> bool:
+    """Whether it is a tensor of this type and shape; None stands for any size."""
+    if not isinstance(value, Tensor) or value.dtype != dtype or value.dim() != len(shape):
+        return False
+    return all(wanted in (None, size) for size, wanted in zip(value.shape, shape, strict=True))
 
 
 def checked_images(dataset: Dataset, data: ImageSet, split: str) -> ImageSet:
     """A split as it was loaded: uint8 (N, C, H, W) of the promised shape, labels int64 (N,) in 0..classes-1."""
     images, labels = data.images, data.labels
     promised = dataset.shape
-    if images.dtype != torch.uint8 or images.shape[1:] != promised or not len(images):
-        raise refuse(dataset, f"its {split} images are {shown(images)}, not uint8 (N, {str(promised)[1:]}")
+    if not is_tensor(images, torch.uint8, (None, *promised)) or not len(images):
+        raise refuse(dataset, f"its {split} images are {shown(images)}, not torch.uint8 (N, {str(promised)[1:]}")
+    if labels is None and dataset.classes:
+        raise refuse(dataset, f"its {split} split has no labels; it promised {dataset.classes} classes")
     if labels is None:
         return data
-    if labels.dtype != torch.int64 or labels.shape != (len(images),):
-        raise refuse(dataset, f"its {split} labels are {shown(labels)}, not int64 ({len(images)},)")
+    if not is_tensor(labels, torch.int64, (len(images),)):
+        raise refuse(dataset, f"its {split} labels are {shown(labels)}, not torch.int64 ({len(images)},)")
     if data.classes != dataset.classes or labels.min() < 0 or labels.max() >= data.classes:
         raise refuse(
             dataset,
@@ -47,10 +59,10 @@ def checked_images(dataset: Dataset, data: ImageSet, split: str) -> ImageSet:
 
 def checked_features(encoder: Component, features: Tensor, count: int) -> Tensor:
     """Features of `count` images: float32 (count, D), finite."""
-    if features.dtype != torch.float32 or features.dim() != 2 or len(features) != count:
+    if not is_tensor(features, torch.float32, (count, None)):
         raise refuse(
             encoder,
-            f"its features of {count} images are {shown(features)}, not float32 ({count}, D)",
+            f"its features of {count} images are {shown(features)}, not torch.float32 ({count}, D)",
         )
     if not features.isfinite().all():
         wrong = int((~features.isfinite()).any(dim=1).sum())
@@ -67,12 +79,12 @@ def checked_annotation(annotator: Annotator, annotation: Annotation, count: int)
     if annotation.bank is not None:
         banks.append(("bank", annotation.bank))
     for what, values in banks:
-        if spec.form == "class" and (values.dtype != torch.int64 or values.dim() != 1):
-            raise refuse(annotator, f"its {what} are {shown(values)}, not int64 (N,)")
+        if spec.form == "class" and not is_tensor(values, torch.int64, (None,)):
+            raise refuse(annotator, f"its {what} are {shown(values)}, not torch.int64 (N,)")
         if spec.form == "class" and len(values) and not (values.min() >= 0 and values.max() < spec.size):
             raise refuse(annotator, f"its {what} are {values.min()} to {values.max()}, not in 0..{spec.size - 1}")
-        if spec.form == "vector" and (values.dtype != torch.float32 or values.shape[1:] != (spec.size,)):
-            raise refuse(annotator, f"its {what} are {shown(values)}, not float32 (N, {spec.size})")
+        if spec.form == "vector" and not is_tensor(values, torch.float32, (None, spec.size)):
+            raise refuse(annotator, f"its {what} are {shown(values)}, not torch.float32 (N, {spec.size})")
         if not values.isfinite().all():
             raise refuse(annotator, f"its {what} are not all finite")
         if not len(values):
@@ -84,15 +96,15 @@ def checked_annotation(annotator: Annotator, annotation: Annotation, count: int)
 
 def checked_worse(mode: Guidance, worse: Tensor, good: Tensor) -> Tensor:
     """A worse prediction of the shape of the good one. Whether it is finite is seen in the samples."""
-    if worse.shape != good.shape:
-        raise refuse(mode, f"worse() returned {tuple(worse.shape)} for predictions {tuple(good.shape)}")
+    if not isinstance(worse, Tensor) or worse.shape != good.shape:
+        raise refuse(mode, f"worse() returned {shown(worse)} for predictions {shown(good)}")
     return worse
 
 
 def checked_samples(sampler: Sampler, samples: Tensor, noise: Tensor) -> Tensor:
     """Samples of the noise's shape, finite."""
-    if samples.shape != noise.shape:
-        raise refuse(sampler, f"it made {tuple(samples.shape)} of noise {tuple(noise.shape)}")
+    if not isinstance(samples, Tensor) or samples.shape != noise.shape:
+        raise refuse(sampler, f"it made {shown(samples)} of noise {shown(noise)}")
     if not samples.isfinite().all():
         wrong = int((~samples.isfinite()).flatten(1).any(dim=1).sum())
         raise refuse(
@@ -108,5 +120,5 @@ def checked_scores(metric: Metric, scores: Mapping[str, float]) -> Mapping[str, 
         raise refuse(metric, f"it scored {', '.join(scores) or 'nothing'} and promised {', '.join(metric.keys)}")
     for key, value in scores.items():
         if not isinstance(value, float | int) or math.isnan(value):
-            raise refuse(metric, f"{key} is {value!r}, not a number")
+            raise refuse(metric, f"its {key} is {value!r}, not a number")
     return scores

@@ -17,7 +17,7 @@ NEEDS = {
     "null": "condition dropout: train.cond_drop > 0 (a joint model has none)",
     "label_free": "conditions that were made without labels (an annotator and an encoder that use none)",
     "attention": "a model with attention layers",
-    "logits": "a joint model, which recognises the conditions",
+    "logits": "a joint model and an annotator, whose conditions it recognises",
 }
 
 ABOUT_CONDITIONS = {"null", "label_free"}
@@ -97,6 +97,8 @@ def capabilities(recipe: Recipe, arm: Arm) -> frozenset[str]:
     provided = recipe.dataset.provides.union(*(component.provides for _, component in sections(arm)))
     if arm.annotator is not None and arm.train.cond_drop > 0 and not isinstance(arm.model, Joint):
         provided |= {"null"}
+    if arm.annotator is None:
+        provided -= {"logits"}  # a joint model without conditions has nothing to recognise
     if arm.conditioner is not None and arm.conditioner.uses_labels:
         provided -= {"label_free"}
     return provided

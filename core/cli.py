@@ -29,6 +29,7 @@ Plugins = Annotated[
 Out = Annotated[Path, typer.Option("--out", help="folder of the store, the runs and MLflow's database")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N")]
 DEFAULT_OUT = Path("runs")
+KINDS = "annotator, backbone, dataset, encoder, guidance, joint, metric, process, sampler or tracker"
 
 
 @app.command()
@@ -105,26 +106,47 @@ def validate(
 
 @app.command()
 def plugins(
-    name: Annotated[str | None, typer.Argument(help="a component, to see its fields")] = None,
+    name: Annotated[str | None, typer.Argument(help="a component, a kind or a plugin, to see all of it")] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help="only components of this kind")] = None,
+    plugin: Plugins = None,
+    check: Annotated[bool, typer.Option("--check", help="run the contract kit on the components")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="answer with one JSON document")] = False,
 ) -> None:
     """List what recipes can name, where it comes from, and which plugins are broken."""
-    from fw.core.errors import FwError
+    from contextlib import redirect_stdout
+
+    from rich.console import Console
+
+    from fw.core.catalogue_view import Question, answer
     from fw.registry import installed
 
-    registry = installed()
-    if name is not None:
-        found = [component for (_, key), component in registry.components.items() if key == name]
-        if not found:
-            raise FwError(f"no component named '{name}' (`fw plugins` lists them)")
-        for component in found:
-            describe(component)
-        return
-    for kind in registry.kinds():
-        print(kind)
-        for component in registry.of_kind(kind):
-            print(f"  {component.name:16} {registry.providers[kind, component.name].plugin:12} {summary(component)}")
-    for broken in registry.broken:
-        print(f"broken: {broken.provider}: {broken.reason}")
+    stdout = Console(file=sys.stdout)
+    with redirect_stdout(sys.stderr):  # what plugins print is not the answer
+        use(plugin)
+        sound = answer(Question(name, kind, plugin or (), check, as_json), installed(), stdout)
+    if not sound:
+        raise typer.Exit(1)
+
+
+@app.command("new-plugin")
+def new_plugin(
+    name: Annotated[str, typer.Argument(help="the package's name, such as fw-sharpen", metavar="NAME")],
+    kind: Annotated[str, typer.Option("--kind", help=KINDS)],
+    into: Annotated[Path, typer.Option("--into", help="the folder to make the package in")] = Path(),
+    component: Annotated[
+        str | None, typer.Option("--component", help="what recipes call it [default: NAME without fw-]")
+    ] = None,
+) -> None:
+    """Write a complete plugin package to start from; its tests, lint and types are clean."""
+    import shlex
+
+    from fw.core import scaffold
+
+    for path in scaffold.new_plugin(name, kind, into, component):
+        print(f"wrote {path}")
+    print("next:")
+    for command in (f"cd {shlex.quote(str(into / name))}", 'python -m pip install --editable ".[test]"', "pytest"):
+        print(f"  {command}")
 
 
 @app.command()
@@ -220,22 +242,6 @@ def show_plan(planned: Any, store: Any) -> None:
         print(f"{'done' if state == 'done' else 'to do':6} {stage.id:26} {stage.title}")
     for name, arm in planned.arms.items():
         print(f"arm {name}: at most {arm.nfe} network evaluations per image, trained in {arm.train}")
-
-
-def describe(component: Any) -> None:
-    """A component's docstring and fields."""
-    print(f"{component.kind} {component.name}\n")
-    print(f"  {' '.join((component.__doc__ or '').split())}\n")
-    for name, field in component.model_fields.items():
-        annotation = getattr(field.annotation, "__name__", str(field.annotation))
-        default = "required" if field.is_required() else f"default {field.default!r}"
-        print(f"  {name}: {annotation}, {default}{f'; {field.description}' if field.description else ''}")
-    print()
-
-
-def summary(component: Any) -> str:
-    lines = (component.__doc__ or "").strip().splitlines()
-    return lines[0] if lines else ""
 
 
 def wide_console() -> Any:

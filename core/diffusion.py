@@ -54,6 +54,7 @@ class Denoiser:
 
     def logits(self, x: Tensor, sigma: float) -> Tensor:
         """What a joint model recognises in a batch x (B, C, H, W) that has one noise level: (B, K)."""
+        self.evaluations += 1
         sigmas = x.new_full((len(x),), sigma)
         _, _, scale, noise = self.process.coefficients(sigmas)
         with self._autocast(x):

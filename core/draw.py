@@ -9,11 +9,13 @@ import torch
 from fw.core.errors import FwError
 from fw.core.executor import checked_device
 from fw.core.generate import generate
+from fw.core.isolation import stock_state
 from fw.core.loading import load
 from fw.core.pictures import save_grid
 from fw.core.plan import plan
 from fw.core.stages import load_annotation, load_denoiser
 from fw.core.store import Store
+from fw.registry import LocalPlugin, installed
 
 
 def draw(run: Path, arm: str, count: int, output: Path, seed: int, device: str) -> None:
@@ -24,6 +26,7 @@ def draw(run: Path, arm: str, count: int, output: Path, seed: int, device: str) 
     if output.suffix.lower() != ".png" or not output.absolute().parent.is_dir():
         raise FwError(f"-o {output}: name a .png file in a folder that exists")
     where = torch.device(checked_device(device))
+    ask_for_plugins(run)
     recipe = load(resolved)
     planned = plan(recipe, [arm])
     store = Store(run.resolve().parents[1] / "store")
@@ -32,7 +35,17 @@ def draw(run: Path, arm: str, count: int, output: Path, seed: int, device: str) 
         if store.status(source).state != "done":
             raise FwError(f"{run}: {planned.stages[source].title} is not finished; run the recipe first")
     inputs = {role: store.path(source) for role, source in stage.inputs.items()}
-    annotation = load_annotation(inputs)
-    model = load_denoiser(stage.needs, inputs, annotation, where)
-    batches = generate(model, stage.needs, annotation, seed, range(count))
-    save_grid(torch.cat(list(batches)), output)
+    with stock_state(recipe.seed, where, torch.get_num_threads()):
+        annotation = load_annotation(inputs)
+        model = load_denoiser(stage.needs, inputs, annotation, where)
+        batches = generate(model, stage.needs, annotation, seed, range(count))
+        save_grid(torch.cat(list(batches)), output)
+
+
+def ask_for_plugins(run: Path) -> None:
+    """Raise FwError unless the run's local plugins were given again, as they were."""
+    given = {plugin.digest for plugin in installed().files}
+    copies = [LocalPlugin.read(file) for file in sorted((run / "plugins").glob("*.py"))]
+    if missing := [copy.path for copy in copies if copy.digest not in given]:
+        words = " ".join(f"--plugin {path}" for path in missing)
+        raise FwError(f"{run}: this run used local plugins that were not given, or were changed since: add {words}")

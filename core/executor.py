@@ -92,7 +92,6 @@ def run_here(
 ) -> Outcome:
     """One stage after the other in this process."""
     queue, outcome = Queue(plan, finished), Outcome()
-    torch.set_num_threads(settings.threads)
     while (stage := queue.take()) is not None:
         if stopping():
             outcome.stopped = True

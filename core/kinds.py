@@ -57,6 +57,7 @@ class Encoder(Component):
 
     kind: ClassVar[str] = "encoder"
     uses_labels: ClassVar[bool] = False
+    """Whether it is trained with labels; without this it is never given any."""
 
     @property
     def requires(self) -> frozenset[str]:
@@ -89,7 +90,9 @@ class Annotator(Component):
 
     kind: ClassVar[str] = "annotator"
     uses_features: ClassVar[bool] = True
+    """Whether it looks at an encoder's features."""
     uses_labels: ClassVar[bool] = False
+    """Whether it looks at labels; without this it is never given any."""
     form: ClassVar[str] = "class"
     """The form of the conditions that it makes: `class` or `vector`."""
 
@@ -254,6 +257,7 @@ class Guidance(Component):
         """A worse prediction than `good` = D(x; sigma, condition), of the same shape."""
 
     def active(self, sigma: float) -> bool:
+        """Whether it changes predictions at this noise level; fw asks, and calls `worse` only then."""
         inside = self.interval is None or self.interval[0] < sigma <= self.interval[1]
         return self.scale != 1 and inside
 

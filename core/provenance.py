@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 from fw.core.plan import Plan, components
+from fw.core.recipe import Recipe
 from fw.registry import LocalPlugin, Provider, installed
 from fw.registry.api import notice
+from fw.registry.component import components_in
+
+Record = Mapping[str, Mapping[str, str | int]]
 
 
 def providers(plan: Plan) -> list[Provider]:
@@ -16,23 +22,32 @@ def providers(plan: Plan) -> list[Provider]:
     return sorted((provider for provider in found if provider is not None), key=str)
 
 
-def record(plan: Plan) -> dict[str, dict[str, str | int]]:
-    """plugin -> its distribution, version, API version and the sha256 of its source."""
-    return {provider.plugin: provider.facts() for provider in providers(plan)}
-
-
-def tags(plan: Plan) -> dict[str, str]:
-    """The record as tags of a tracked run."""
+def record(plan: Plan) -> Record:
+    """plugin -> its distribution, version, API version and the sha256 of its source as it is now."""
+    found = providers(plan)
+    count = Counter(provider.plugin for provider in found)
     return {
-        f"fw.plugin.{plugin}": "{distribution} {version}, API {api}, sha256 {source}".format(**facts)
-        for plugin, facts in record(plan).items()
+        provider.plugin if count[provider.plugin] == 1 else f"{provider.plugin} of {provider.distribution}": (
+            provider.facts()
+        )
+        for provider in found
     }
 
 
-def files(plan: Plan) -> list[LocalPlugin]:
-    """The local plugins that a plan uses."""
-    used = {component.file_hash for stage in plan.stages.values() for component in components(stage)}
-    return [plugin for plugin in installed().files if plugin.digest in used]
+def tags(made_by: Record) -> dict[str, str]:
+    """The record as tags of a tracked run; their names are of letters, digits, blanks, `_`, `.` and `-`."""
+    return {
+        re.sub(r"[^\w. -]", "_", f"fw.plugin.{plugin}"): (
+            "{distribution} {version}, API {api}, sha256 {source}".format(**facts)
+        )
+        for plugin, facts in made_by.items()
+    }
+
+
+def files(recipe: Recipe) -> list[LocalPlugin]:
+    """The local plugins without which the recipe cannot be read: also what no stage uses, and the tracker."""
+    named = {component.file_hash for component in components_in(recipe)}
+    return [plugin for plugin in installed().files if plugin.digest in named]
 
 
 def notices(plan: Plan) -> Iterator[str]:

@@ -31,7 +31,9 @@ PACKAGES = (
 )
 
 
-def collect(recipe: Recipe, plan: Plan, store: Store, failed: Mapping[str, str]) -> dict[str, Any]:
+def collect(
+    recipe: Recipe, plan: Plan, made_by: provenance.Record, store: Store, failed: Mapping[str, str]
+) -> dict[str, Any]:
     """Everything that run.json says, from the finished stages in the store."""
     return {
         "recipe": recipe.name,
@@ -42,7 +44,7 @@ def collect(recipe: Recipe, plan: Plan, store: Store, failed: Mapping[str, str])
         "better": {key: better for metric in recipe.metrics for key, better in metric.keys.items()},
         "arms": {name: collect_arm(plan, arm, store, failed) for name, arm in plan.arms.items()},
         "evaluators": evaluators(plan, store),
-        "plugins": provenance.record(plan),
+        "plugins": made_by,
         "versions": versions(),
         "environment": environment(plan, store),
     }

@@ -55,18 +55,20 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
     sound = check_store(everything, store, console)
     finished = [stage for stage in plan.stages if stage in sound]
     preflight(plan, finished)
-    settings = settings_for(plan, finished, options, store)
-    folder = run_folder(recipe, provenance.files(everything), out)
+    files = provenance.files(recipe)
+    settings = settings_for(plan, finished, options, store, files)
+    folder = run_folder(recipe, files, out)
+    made_by = provenance.record(everything)  # now, because a plugin's source may be edited while the run is on
     previous = previous_run(folder)
     with asked_to_stop() as stopping:
-        tracked = open_tracker(recipe, plan, everything, options, folder, previous)
+        tracked = open_tracker(recipe, plan, made_by, options, folder, previous)
         with Board(plan, store, tracked, console) as board:
             ended = "killed"
             try:
                 for stage in finished:
                     board.track(stage)
                 outcome = start(plan, finished, settings, board, stopping)
-                result = conclude(recipe, everything, store, folder, outcome, warnings, tracked)
+                result = conclude(recipe, everything, made_by, store, folder, outcome, warnings, tracked)
                 log_results(result, plan, store, folder, outcome, board)
                 ended = "killed" if outcome.stopped else "failed" if outcome.failed else "finished"
             finally:
@@ -108,14 +110,16 @@ def preflight(plan: Plan, finished: Sequence[str]) -> None:
         raise FwError("\n".join(dict.fromkeys(problems)))
 
 
-def settings_for(plan: Plan, finished: Sequence[str], options: Options, store: Store) -> list[Settings]:
+def settings_for(
+    plan: Plan, finished: Sequence[str], options: Options, store: Store, files: Sequence[LocalPlugin]
+) -> list[Settings]:
     """One entry per job. On CPU: a job per core with one thread each; on CUDA: a job per device."""
     device = checked_device(options.device)
     cores = available_cores()
     side_by_side = {"cpu": min(cores, 8), "cuda": torch.cuda.device_count()}.get(device, 1)
     jobs = max(1, min(options.jobs or side_by_side, len(plan.stages) - len(finished)))
     threads = options.threads or (1 if device == "cpu" else max(1, cores // jobs))
-    plugins = tuple(provenance.files(plan))
+    plugins = tuple(files)
     return [Settings(store.root, each, threads, options.checkpoint_seconds, plugins) for each in devices(device, jobs)]
 
 
@@ -126,7 +130,7 @@ def available_cores() -> int:
 def run_folder(recipe: Recipe, plugins: Sequence[LocalPlugin], out: Path) -> Path:
     """`<out>/<recipe>/seed<seed>-<hash>`, made if need be, with the resolved recipe and the local plugins in it.
 
-    The hash is that of the resolved recipe and of the local plugins that it uses.
+    The hash is that of the resolved recipe and of the local plugins that it names.
     """
     text = recipe.to_yaml() + "".join(plugin.digest for plugin in plugins)
     key = hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -136,7 +140,7 @@ def run_folder(recipe: Recipe, plugins: Sequence[LocalPlugin], out: Path) -> Pat
         (folder / "recipe.resolved.yaml").write_text(recipe.to_yaml())
         for plugin in plugins:
             (folder / "plugins").mkdir(exist_ok=True)
-            (folder / "plugins" / plugin.path.name).write_text(plugin.text)
+            (folder / "plugins" / plugin.path.name).write_bytes(plugin.text.encode())
     except OSError as error:
         raise FwError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from None
     return folder
@@ -158,7 +162,7 @@ def previous_run(folder: Path) -> dict[str, Any]:
 
 
 def open_tracker(
-    recipe: Recipe, plan: Plan, everything: Plan, options: Options, folder: Path, previous: Mapping[str, Any]
+    recipe: Recipe, plan: Plan, made_by: provenance.Record, options: Options, folder: Path, previous: Mapping[str, Any]
 ) -> TrackedRun:
     """Open the recipe's tracker, if it names one, and remember the handle at once, so that a crash cannot lose it."""
     if recipe.tracker is None:
@@ -176,7 +180,7 @@ def open_tracker(
             tags={
                 "fw.version": report.versions()["fw"],
                 "fw.seed": str(recipe.seed),
-                **provenance.tags(everything),
+                **provenance.tags(made_by),
             },
             previous=previous.get(recipe.tracker.name),
         )
@@ -221,6 +225,7 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
 def conclude(
     recipe: Recipe,
     everything: Plan,
+    made_by: provenance.Record,
     store: Store,
     folder: Path,
     outcome: Outcome,
@@ -228,7 +233,7 @@ def conclude(
     tracked: TrackedRun,
 ) -> dict[str, Any]:
     """Write run.json, the report and the pictures; of all arms, also those that `--arm` left for another time."""
-    result = report.collect(recipe, everything, store, outcome.failed)
+    result = report.collect(recipe, everything, made_by, store, outcome.failed)
     if recipe.tracker is not None:
         result[recipe.tracker.name] = dict(tracked.handle)
         result["look"] = tracked.hint

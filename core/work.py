@@ -21,6 +21,8 @@ from fw.core.plan import Stage
 from fw.core.stages import STAGES
 from fw.core.store import Store
 from fw.registry import LocalPlugin
+from fw.registry.discovery import in_one_line
+from fw.registry.undisturbed import undisturbed
 
 REPORT_SECONDS = 0.2
 
@@ -83,7 +85,7 @@ def execute(stage: Stage, settings: Settings, listener: Listener, stopping: Call
                 checkpoint_seconds=settings.checkpoint_seconds,
                 stopping=stopping,
             )
-            with stock_state(job.seed):
+            with stock_state(job.seed, job.device, settings.threads):
                 STAGES[stage.kind](stage.needs, inputs, job)
             job.flush()
             trace.unlink(missing_ok=True)
@@ -93,8 +95,7 @@ def execute(stage: Stage, settings: Settings, listener: Listener, stopping: Call
         except Exception as error:
             with contextlib.suppress(OSError):  # the disk may be full
                 trace.write_text(traceback.format_exc())
-            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            raise StageFailed(f"{reason} (traceback in {trace})") from error
+            raise StageFailed(f"{in_one_line(error)} (traceback in {trace})") from error
 
 
 @dataclass
@@ -117,9 +118,9 @@ def worker(connection: Connection, settings: Settings, stop: Any) -> None:
     """The life of a worker process: stages in, reports out; ends when the parent does."""
     for asked in (signal.SIGINT, signal.SIGTERM):  # both reach the whole process group; the parent decides
         signal.signal(asked, signal.SIG_IGN)
-    torch.set_num_threads(settings.threads)
-    for plugin in settings.plugins:
-        plugin.load()
+    with undisturbed():
+        for plugin in settings.plugins:
+            plugin.load()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             connection.send(attempt(connection, settings, stop.is_set))
@@ -139,5 +140,5 @@ def attempt(connection: Connection, settings: Settings, stopping: Callable[[], b
     except FwError as error:
         return "failed", name, str(error)
     except Exception as error:  # the stage's components could not be imported here, say
-        return "failed", name, f"{type(error).__name__}: {error}"
+        return "failed", name, in_one_line(error)
     return "done", name, ""

@@ -7,7 +7,8 @@ annotated with a kind takes a component of that kind by name: `space: Encoder` r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
@@ -21,6 +22,9 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+FILE_HASH = "__fw_file_hash__"
+"""Stands in the module of a local plugin."""
+
 
 class Component(BaseModel):
     """A frozen pydantic model; see the module's docstring."""
@@ -31,8 +35,11 @@ class Component(BaseModel):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     """Raise it when the same fields give other results: it enters the keys of stored work."""
-    file_hash: ClassVar[str | None] = None
-    """The sha256 of the file of a local plugin (`--plugin`), whose keys change whenever the file does."""
+
+    @property
+    def file_hash(self) -> str | None:
+        """The sha256 of the file of a local plugin (`--plugin`), whose keys change whenever the file does."""
+        return getattr(sys.modules.get(type(self).__module__), FILE_HASH, None)
 
     @property
     def requires(self) -> frozenset[str]:
@@ -63,11 +70,7 @@ class Component(BaseModel):
 
     def within(self) -> Iterator[Component]:
         """The component itself and every component in its fields."""
-        yield self
-        for _, value in self:
-            for entry in value if isinstance(value, list | tuple) else (value,):
-                if isinstance(entry, Component):
-                    yield from entry.within()
+        yield from components_in(self)
 
     @classmethod
     def is_kind(cls) -> bool:
@@ -101,7 +104,7 @@ class Component(BaseModel):
     @classmethod
     def _resolve(cls, value: Any, info: ValidationInfo) -> Component:
         """Turn `kmeans` or `{name: kmeans, clusters: 30}` into the component of this kind."""
-        from fw.registry.discovery import installed
+        from fw.registry.discovery import in_one_line, installed
         from fw.registry.errors import UnknownComponent
 
         if isinstance(value, cls):
@@ -116,6 +119,8 @@ class Component(BaseModel):
         registry = (info.context or {}).get("registry") or installed()
         try:
             component = registry.get(cls.kind, fields["name"])
+            if not issubclass(component, cls):
+                raise UnknownComponent(f"'{component.name}' is of another kind that is also called '{cls.kind}'")
             rest = {key: entry for key, entry in fields.items() if key != "name"}
             return component.model_validate(rest, context=info.context)
         except UnknownComponent as error:
@@ -126,17 +131,37 @@ class Component(BaseModel):
             raise PydanticCustomError(
                 "component_raised",
                 "{kind} '{name}' raised {error} while it was built",
-                {"kind": cls.kind, "name": fields["name"], "error": f"{type(error).__name__}: {error}"},
+                {"kind": cls.kind, "name": fields["name"], "error": in_one_line(error)},
             ) from error
+
+
+def components_in(value: Any) -> Iterator[Component]:
+    """Every component in a field's value or in a model, however deep."""
+    if isinstance(value, Component):
+        yield value
+    for entry in entries(value):
+        yield from components_in(entry)
+
+
+def entries(value: Any) -> Iterable[Any]:
+    """What a model, a mapping or a list holds."""
+    if isinstance(value, BaseModel):
+        return [entry for _, entry in value]
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
 
 
 def identified(value: Any, spec: Any) -> Any:
     """The spec of a field's value with the components in it replaced by their identities."""
     if isinstance(value, Component):
         return value.identity()
+    if next(components_in(value), None) is None:
+        return spec
     if isinstance(value, list | tuple):
         return [identified(*pair) for pair in zip(value, spec, strict=True)]
-    return spec
+    held = dict(value) if isinstance(value, BaseModel) else dict(zip(spec, value.values(), strict=True))
+    return {name: identified(held[name], told) if name in held else told for name, told in spec.items()}
 
 
 described: ContextVar[frozenset[str]] = ContextVar("described", default=frozenset())

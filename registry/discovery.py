@@ -26,6 +26,7 @@ from fw.registry.component import Component
 from fw.registry.errors import UnfitPlugin, UnknownComponent
 from fw.registry.fitness import check_component, kind_of
 from fw.registry.provider import Provider, root_of
+from fw.registry.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from fw.registry.local import LocalPlugin
@@ -122,12 +123,13 @@ def discover(entry_points: Iterable[metadata.EntryPoint] | None = None, allow: s
         if allowed and provider.plugin not in allowed:
             continue
         try:
-            plugin = entry.load()
-            module = sys.modules[entry.module]
-            provider = replace(provider, api=api.made_for(module), root=root_of(entry.module))
-            registry.add(provider, components_of(plugin))
+            with undisturbed():
+                plugin = entry.load()
+                module = sys.modules[entry.module]
+                provider = replace(provider, api=api.made_for(module), root=root_of(entry.module))
+                registry.add(provider, components_of(plugin))
         except UnfitPlugin as error:
-            registry.broken.append(Broken(provider, str(error)))
+            registry.broken.append(Broken(provider, shortened(error)))
         except (Exception, SystemExit) as error:
             trace = "".join(traceback.format_exception(error))
             registry.broken.append(Broken(provider, in_one_line(error), trace))
@@ -141,8 +143,13 @@ def built_in_first(plugin: tuple[Provider, metadata.EntryPoint]) -> tuple[bool, 
     return provider.distribution != hookspec.PROJECT, str(provider)
 
 
+def shortened(text: object) -> str:
+    """The text on one line."""
+    return textwrap.shorten(str(text), width=300, placeholder=" ...")
+
+
 def in_one_line(error: BaseException) -> str:
-    reason = textwrap.shorten(str(error), width=300, placeholder=" ...")
+    reason = shortened(error)
     return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
 
 

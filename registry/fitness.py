@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import collections.abc
 import inspect
+import textwrap
+from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
 from fw.registry.component import Component
 from fw.registry.errors import UnfitPlugin
 
 KEPT_SETTINGS = {"frozen": True, "extra": "forbid"}
+CODE = (collections.abc.Callable, type)
+SETS = (set, frozenset, collections.abc.Set, collections.abc.MutableSet)
 
 
 def check_component(component: object) -> None:
     """Raise UnfitPlugin unless this is a concrete, named component class of a kind, with fields that can be stored."""
     if not (isinstance(component, type) and issubclass(component, Component)):
-        raise UnfitPlugin(f"fw_components() returned {component!r}, which is not a Component class")
+        shown = textwrap.shorten(repr(component), width=100, placeholder=" ...")
+        raise UnfitPlugin(f"fw_components() returned {shown}, which is not a Component class")
     name = component.__qualname__
     if not isinstance(getattr(component, "kind", None), str):
         raise UnfitPlugin(f"{name} does not subclass one of the kinds in fw.core.kinds")
@@ -40,15 +45,22 @@ def check_component(component: object) -> None:
             raise UnfitPlugin(
                 f"the default of {name}.{field} can be changed in place: write a tuple or default_factory"
             )
-        if component.model_config.get("arbitrary_types_allowed") or holds_code(info.annotation):
+        types = list(types_in(info.annotation))
+        if any(each in SETS for each in types):
+            raise UnfitPlugin(f"{name}.{field} is a set, whose order differs from run to run: write a tuple")
+        if component.model_config.get("arbitrary_types_allowed") or any(each in CODE for each in types):
             raise UnfitPlugin(
                 f"{name}.{field} cannot be written in a recipe or stored as JSON: its type is {info.annotation}"
             )
 
 
-def holds_code(annotation: Any) -> bool:
-    """Whether functions or classes can be values of the type."""
-    return get_origin(annotation) in (collections.abc.Callable, type) or any(map(holds_code, get_args(annotation)))
+def types_in(annotation: Any) -> Iterator[type]:
+    """The classes that an annotation is made of: `dict` and `int` for `dict[str, int] | None`, say."""
+    own = get_origin(annotation) or annotation
+    if isinstance(own, type):
+        yield own
+    for inner in get_args(annotation):
+        yield from types_in(inner)
 
 
 def kind_of(component: type[Component]) -> type[Component]:

@@ -21,6 +21,8 @@ class Provider:
     api: int = API
     root: Path | None = field(default=None, compare=False)
     """The plugin's package folder or its single file."""
+    text: str | None = field(default=None, compare=False, repr=False)
+    """What was executed, where that is not read from `root`."""
 
     @staticmethod
     def of(entry: metadata.EntryPoint) -> Provider:
@@ -34,6 +36,8 @@ class Provider:
     @property
     def source(self) -> str:
         """The sha256 of the plugin's Python files, by name and content; reads them."""
+        if self.text is not None:
+            return hashlib.sha256(self.text.encode()).hexdigest()
         if self.root is None:
             return "?"
         if self.root.is_file():

@@ -6,6 +6,7 @@ One finished run of the smoke recipe, made as a user makes it, is what the comma
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import itertools
 import json
@@ -162,13 +163,13 @@ def tried(smoke: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def follow(page: Path, folder: Path) -> Registry:
-    """Write a page's files, install its plugins, then run its blocks in order. Returns the components it could name."""
+    """Write a page's files, then run its blocks in order. Returns the components that it could name in the end."""
     shown = blocks(page)
     for block in shown:
         if block.file:
             (folder / block.file).parent.mkdir(parents=True, exist_ok=True)
             (folder / block.file).write_text(block.text)
-    with plugins(folder), pytest.MonkeyPatch.context() as patch:
+    with site(folder / "site"), pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         namespace = types.ModuleType(f"page_{page.stem}")
         patch.setitem(sys.modules, namespace.__name__, namespace)
@@ -184,27 +185,30 @@ def follow(page: Path, folder: Path) -> Registry:
 
 
 @contextlib.contextmanager
-def plugins(folder: Path) -> Iterator[None]:
-    """Install the packages in the folder, by their own pyproject.toml, and forget them afterwards."""
-    packages = [str(file.parent) for file in sorted(folder.glob("*/pyproject.toml"))]
-    if not packages:
-        yield
-        return
-    site, before = folder / "site", set(sys.modules)
-    offline = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
-    install = [sys.executable, "-m", "pip", "install", *offline, "--target", str(site), *packages]
-    done = subprocess.run(install, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def site(folder: Path) -> Iterator[None]:
+    """A folder that packages can be installed into; what was imported from it is forgotten afterwards."""
+    before = set(sys.modules)
+    folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(site))
+        patch.syspath_prepend(str(folder))
         installed.cache_clear()
         try:
             yield
         finally:
             for name in set(sys.modules) - before:
-                if str(site) in str(getattr(sys.modules[name], "__file__", "")):
+                if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
                     del sys.modules[name]
             installed.cache_clear()
+
+
+def install(package: str) -> None:
+    """What `pip install --editable` of the page would do, without a network and into the site of the page."""
+    offline = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
+    words = [sys.executable, "-m", "pip", "install", *offline, "--target", "site", f"./{package}"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    importlib.invalidate_caches()
+    installed.cache_clear()
 
 
 def check_yaml(block: Block, folder: Path) -> None:
@@ -223,6 +227,8 @@ def check_command(command: Command, files: set[str | None]) -> None:
     words = shlex.split(command.text, comments=True)
     environment = dict(word.split("=", 1) for word in words if re.match(r"[A-Z_]+=", word))
     words = words[len(environment) :]
+    if words and words[:2] == [".venv/bin/pip", "install"]:
+        install(words[-1])
     if not words or Path(words[0]).name != "fw":
         return
     words = words[1:]
@@ -251,14 +257,14 @@ def call(words: Sequence[str], environment: Mapping[str, str] = types.MappingPro
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        if environment:
+        if environment or "--plugin" in words:
             installed.cache_clear()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             try:
                 code: Any = guarded(lambda: app(list(words), prog_name="fw"))
             except SystemExit as ended:
                 code = ended.code
-    if environment:
+    if environment or "--plugin" in words:
         installed.cache_clear()
     return code or 0, printed.getvalue()
 
@@ -425,25 +431,23 @@ def test_a_run_folder_holds_the_files_that_the_page_lists(smoke: tuple[Path, str
     assert found == {row[0].strip("`") for row in rows} | {"samples-self_1.5.png"}
 
 
-def test_the_plugins_of_the_page_cover_every_kind_and_were_run(tried: Callable[[Path], Workplace]) -> None:
+def test_the_plugins_of_the_page_were_run_and_recorded(tried: Callable[[Path], Workplace]) -> None:
     place = tried(PLUGINS)
-    theirs = {key: str(by) for key, by in place.registry.providers.items() if by.plugin in ("sharpen", "mine")}
-    kinds = set(place.registry.kinds())
-    assert {kind for kind, _ in theirs} == kinds - {"tracker"}
-    assert kinds <= set(re.findall(r"^### (\w+)$", prose(PLUGINS), re.MULTILINE))
+    result = json.loads((place.folder / "runs/smoke/latest/run.json").read_text("utf-8"))
+    assert {"blurs", "builtin"} == result["plugins"].keys()
+    assert result["plugins"]["blurs"]["distribution"] == "blurs.py"
+    assert result["arms"]["deblurred"]["status"] == "finished"
+    assert str(place.registry.providers["guidance", "unsharp"]) == "unsharp (fw-unsharp 0.1.0)"
 
-    result = json.loads((place.folder / "runs/mine/latest/run.json").read_text("utf-8"))
-    assert {arm["status"] for arm in result["arms"].values()} == {"finished"}
-    assert [arm["nfe"] for arm in result["arms"].values()] == [10, 10, 20]
-    assert set(theirs.values()) == {"mine (fw-mine 0.1.0)", "sharpen (fw-sharpen 0.1.0)"}
-    assert set(theirs.values()) < set(result["environment"]["plugins"])
-    for arm in result["arms"].values():
-        score = arm["metrics"]["mean_gap_pca"]
-        assert score["floor"] < score["mean"]
+
+def test_the_page_links_the_reference_of_every_kind() -> None:
+    linked = set(re.findall(r"\(kinds/(\w+)\.md\)", PLUGINS.read_text("utf-8")))
+    assert linked == {file.stem for file in (ROOT / "docs/kinds").iterdir()}
 
 
 def test_the_arm_that_sharpens_shares_the_training_and_changes_the_samples(tried: Callable[[Path], Workplace]) -> None:
-    arms = json.loads((tried(PLUGINS).folder / "runs/smoke/latest/run.json").read_text("utf-8"))["arms"]
+    [run] = (tried(PLUGINS).folder / "runs/smoke").glob("*/plugins/sharpen.py")
+    arms = json.loads((run.parents[1] / "run.json").read_text("utf-8"))["arms"]
     assert arms["sharp"]["train_key"] == arms["unconditional"]["train_key"]
     assert arms["sharp"]["nfe"] == arms["unconditional"]["nfe"]
     assert arms["sharp"]["metrics"]["fd_pca"]["values"] != arms["unconditional"]["metrics"]["fd_pca"]["values"]
@@ -468,7 +472,9 @@ def test_the_smoke_recipe_finishes_every_arm_with_a_floor_and_a_spread(smoke: tu
     assert 0 < guided["annotation"]["nmi"] < 1
     qualities = {entry["encoder"]: entry["quality"] for entry in result["evaluators"].values()}
     assert qualities["classifier"]["accuracy"] > 0.5
-    assert result["environment"]["plugins"] == [f"builtin (fw {result['versions']['fw']})"]
+    builtin = result["plugins"].pop("builtin")
+    assert (builtin["distribution"], builtin["version"]) == ("fw", result["versions"]["fw"])
+    assert result["plugins"] == {}
     assert load(folder / "runs/smoke/latest/recipe.resolved.yaml") == load(ROOT / SMOKE)
 
 

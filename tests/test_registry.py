@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 import sys
 import textwrap
 from abc import abstractmethod
@@ -12,12 +13,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, ValidationError
 
 from fw.registry import Component, Provider, Registry, UnknownComponent, discover, installed
+from fw.registry.undisturbed import undisturbed
 
 HEALTHY = """
     from typing import ClassVar
@@ -171,7 +175,7 @@ BROKEN = {
     ),
     "a kind": (
         HEALTHY.format(name="fine").replace("[fine]", "[fine, Guidance]"),
-        "Guidance sets `kind`, so it is a kind, not a component",
+        "Guidance sets `kind`, so it is a kind and not a component",
     ),
     "a component of no kind": (
         HEALTHY.format(name="fine").replace("kinds import Guidance", "kinds import Component as Guidance"),
@@ -510,3 +514,58 @@ def test_the_json_schema_of_a_kind_lists_its_components_even_where_they_nest(
     assert all("name" in entry["required"] for entry in by_mapping)
     assert by_mapping[2]["properties"]["corner"]["$ref"] == "#/$defs/Rounding"
     assert "Rounding" in schema["$defs"]
+
+
+DISTURBING = """
+    import random
+
+    import numpy
+    import torch
+
+    assert torch.ones(1).dtype == torch.float32
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.set_float32_matmul_precision("medium")
+    torch.set_num_threads(3)
+    torch.manual_seed(1)
+    numpy.random.seed(2)
+    random.seed(3)
+"""
+
+
+def test_what_plugins_do_to_the_process_on_import_reaches_neither_each_other_nor_fw(
+    site: Path, install: Install
+) -> None:
+    def drawn() -> list[object]:
+        with undisturbed():
+            return [random.random(), np.random.rand(), torch.rand(1), torch.get_float32_matmul_precision()]  # noqa: NPY002
+
+    before = drawn()
+    for name in ("one", "two"):  # each asserts that it finds the process as it should be
+        install(name, DISTURBING + textwrap.indent(textwrap.dedent(HEALTHY.format(name=name)), "    "))
+    install("worse", DISTURBING + "\n    1 / 0")
+    registry = discover(entry_points(site))
+    assert names(registry) == ["one", "two"]
+    assert [entry.reason for entry in registry.broken] == ["ZeroDivisionError: division by zero"]
+    assert drawn() == before
+    assert (torch.ones(1).dtype, torch.ones(1).device.type) == (torch.float32, "cpu")
+
+
+def test_plugins_of_which_something_is_asked_are_told_in_order_and_once(site: Path, install: Install) -> None:
+    both = HEALTHY.format(name="first").replace("[first]", "[first, second]")
+    second = "\n    class second(first):\n        name: ClassVar[str] = 'second'\n"
+    install("pair", both.replace("    @hookimpl", textwrap.indent(textwrap.dedent(second), "    ") + "\n    @hookimpl"))
+    install("single", HEALTHY.format(name="third"))
+    install("plugin", "1 / 0")
+    registry = discover(entry_points(site))
+    assert [provider.plugin for provider in registry.plugins()] == ["pair", "single"]
+    third = registry.get("guidance", "third")
+    assert str(registry.provider(third)) == "single (single 1.2)"
+    assert registry.provider(Square) is None
+
+
+def test_a_sub_class_of_a_component_does_not_pass_for_it(site: Path, install: Install) -> None:
+    install("single", HEALTHY.format(name="third"))
+    registry = discover(entry_points(site))
+    third = registry.get("guidance", "third")
+    assert registry.provider(type("Other", (third,), {})) is None

@@ -18,7 +18,9 @@ class Cifar10(Dataset):
 
     name: ClassVar[str] = "cifar10"
 
-    root: Path = Field(description="the folder that holds cifar-10-batches-py (unpacked cifar-10-python.tar.gz)")
+    root: Path = Field(
+        description="the folder that holds cifar-10-batches-py (unpacked cifar-10-python.tar.gz)", examples=["data"]
+    )
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from fw.core.kinds import Coefficients, Process
@@ -27,6 +27,12 @@ class DDPM(Process):
     prediction: Literal["eps", "v", "x0"] = Field("v", description="what the network predicts")
     schedule: Schedule = Field("cosine", description="how the noise grows over the timesteps")
     timesteps: int = Field(1000, ge=2, le=100_000, description="number of noise levels T")
+
+    @model_validator(mode="after")
+    def _finite(self) -> Self:
+        if not math.isfinite(self.sigma_range[1]):
+            raise ValueError(f"{self.timesteps} timesteps of the {self.schedule} schedule end in infinite noise: take fewer")
+        return self
 
     @property
     def sigma_range(self) -> tuple[float, float]:

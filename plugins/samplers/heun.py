@@ -23,6 +23,7 @@ class Heun(NoiseLevels):
     """
 
     name: ClassVar[str] = "heun"
+    version: ClassVar[int] = 2
 
     steps: int = Field(18, ge=1, description="noise levels before zero")
     schedule: Spacing = Field("karras", description="how the noise levels are spaced; the paper's is karras")
@@ -40,7 +41,7 @@ class Heun(NoiseLevels):
         sigmas = [*self.levels(denoise), 0.0]
         x = sigmas[0] * noise
         for level, target in itertools.pairwise(sigmas):
-            sigma = level * (1 + self._gamma(level))
+            sigma = min(level * (1 + self._gamma(level)), denoise.sigma_max)
             if sigma > level:
                 fresh = torch.stack([torch.randn(x.shape[1:], generator=each) for each in generators]).to(x)
                 x = x + self.churn_noise * math.sqrt(sigma**2 - level**2) * fresh

@@ -1,0 +1,228 @@
+"""What recipes can name, as data: components, kinds and plugins, as `fw plugins --json` prints them."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
+
+from fw.core.errors import FwError
+from fw.core.example import NoExample, example
+from fw.core.field_words import bounds_in_words, inline, type_in_words
+from fw.registry import Broken, Component, Registry
+from fw.registry.api import API
+from fw.registry.discovery import in_one_line
+
+SECTIONS = {"backbone": "model", "metric": "metrics"}
+"""Where a recipe calls a kind by another name."""
+
+HOOKS = ("requires", "provides", "preflight", "identity")
+"""What a component of any kind may override."""
+
+SENTENCE = re.compile(r".*?[.!?](?<!e\.g\.)(?<!i\.e\.)(?<!\bal\.)(?<!\bcf\.)(?=\s+[^\sa-z]|$)")
+
+
+class Found(NamedTuple):
+    """What a name stands for. `single` is false where it is a list that was asked for."""
+
+    components: list[type[Component]]
+    broken: list[Broken]
+    kind: type[Component] | None = None
+    single: bool = False
+
+
+def find(registry: Registry, name: str | None = None, kind: str | None = None) -> Found:
+    """The components, the kind or the plugin that `name` stands for, within one kind if `kind` is given; or FwError."""
+    kinds = known_kinds(registry)
+    if kind is not None and kind not in kinds:
+        raise FwError(f"--kind {kind}: there is no such kind (known: {', '.join(sorted(kinds))})")
+    among = [component for each in sorted(kinds) if kind in (None, each) for component in registry.of_kind(each)]
+    if name is None:
+        return Found(among, registry.broken)
+    broken = [entry for entry in registry.broken if entry.provider.plugin == name]
+    if named := [component for component in among if component.name == name]:
+        return Found(named, broken, single=True)
+    if name in kinds and kind in (None, name):
+        return Found(registry.of_kind(name), broken, kinds[name])
+    theirs = [each for each in among if registry.providers[each.kind, each.name].plugin == name]
+    if theirs or broken:
+        return Found(theirs, broken)
+    known = {*(each.name for each in among), *kinds, *(each.plugin for each in registry.plugins())}
+    raise FwError(unknown(name, kind, sorted(known), registry))
+
+
+def known_kinds(registry: Registry) -> dict[str, type[Component]]:
+    """fw's own kinds, and those that plugins brought."""
+    from fw.core import kinds
+
+    own = [each for each in vars(kinds).values() if isinstance(each, type) and issubclass(each, Component)]
+    return {each.kind: each for each in own if each.is_kind()} | registry.kind_classes
+
+
+def unknown(name: str, kind: str | None, known: Sequence[str], registry: Registry) -> str:
+    near = [f"'{each}'" for each in difflib.get_close_matches(name.lower(), known, n=3)]
+    reason = f"there is no {kind or 'component, kind or plugin'} named '{name}'"
+    reason += f"; did you mean {' or '.join(near)}?" if near else " (`fw plugins` lists what there is)"
+    if registry.broken:
+        reason += f"; these plugins are broken: {', '.join(entry.provider.plugin for entry in registry.broken)}"
+    return reason
+
+
+def document(found: Found, registry: Registry) -> dict[str, Any]:
+    """All that there is to say of what was found; JSON, with the same keys whatever it is."""
+    providers = dict.fromkeys(registry.providers[each.kind, each.name] for each in found.components)
+    return {
+        "api": API,
+        "kind": None if found.kind is None else kind_facts(found.kind),
+        "components": [component_facts(each, registry) for each in found.components],
+        "plugins": [{"plugin": provider.plugin, **provider.facts()} for provider in providers],
+        "broken": [broken_facts(entry) for entry in found.broken],
+    }
+
+
+def broken_facts(entry: Broken) -> dict[str, str]:
+    whose = {name: getattr(entry.provider, name) for name in ("plugin", "distribution", "version")}
+    return {**whose, "reason": entry.reason, "traceback": entry.traceback}
+
+
+def component_facts(component: type[Component], registry: Registry) -> dict[str, Any]:
+    """`requires` and `provides` are the example's; null, with the reason in `no_example`, where there is none."""
+    docs = inspect.cleandoc(component.__doc__ or "")
+    instance, requires, provides, reason = None, None, None, None
+    try:
+        instance = example(component, registry)
+        requires, provides = sorted(instance.requires), sorted(instance.provides)
+    except NoExample as error:
+        reason = str(error)
+    except Exception as error:
+        reason = f"asking for it raised {in_one_line(error)}"
+    return {
+        "kind": component.kind,
+        "name": component.name,
+        "plugin": registry.providers[component.kind, component.name].plugin,
+        "class": f"{component.__module__}.{component.__qualname__}",
+        "summary": summary(docs),
+        "docs": docs,
+        "version": component.version,
+        "fields": fields(component, instance),
+        "requires": requires,
+        "provides": provides,
+        "no_example": reason,
+        "snippet": snippet(component, instance, registry),
+    }
+
+
+def summary(docs: str) -> str:
+    """The first sentence, in one line."""
+    paragraph = " ".join(docs.partition("\n\n")[0].split())
+    sentence = SENTENCE.match(paragraph)
+    return sentence[0] if sentence else paragraph
+
+
+def fields(component: type[Component], instance: Component | None = None) -> list[dict[str, Any]]:
+    """`instance`, if there is one, tells what default factories make."""
+    return [
+        {
+            "name": name,
+            "type": type_in_words(info.annotation),
+            "bounds": bounds_in_words(info),
+            "default": None if info.is_required() else default_of(name, info, instance),
+            "required": info.is_required(),
+            "description": info.description or "",
+        }
+        for name, info in component.model_fields.items()
+    ]
+
+
+def default_of(name: str, info: FieldInfo, instance: Component | None) -> Any:
+    """The default as a recipe would write it; `...` where only a factory knows it that needs the other fields."""
+    if info.default_factory is not None and instance is not None:
+        return jsonable(getattr(instance, name))
+    try:
+        return jsonable(info.get_default(call_default_factory=True))
+    except Exception:
+        return "..."
+
+
+def jsonable(value: Any) -> Any:
+    if isinstance(value, Component):
+        return value.spec()
+    if isinstance(value, list | tuple):
+        return [jsonable(each) for each in value]
+    if isinstance(value, set | frozenset):
+        return sorted((jsonable(each) for each in value), key=str)
+    return to_jsonable_python(value, inf_nan_mode="strings", fallback=str)
+
+
+def snippet(component: type[Component], instance: Component | None, registry: Registry) -> str:
+    """The component in a recipe, with every field: its default, else an example, else `...` for the user to fill in."""
+    head, first = section(component, registry), "- " if component.kind == "metric" else ""
+    lines = [f"name: {inline(component.name)}"]
+    for name, info in component.model_fields.items():
+        if not info.is_required():
+            lines.append(f"{name}: {inline(default_of(name, info, instance))}")
+        elif info.examples:
+            lines.append(f"{name}: {inline(jsonable(info.examples[0]))}  # required; this is an example")
+        else:
+            lines.append(f"{name}: ...  # required: {type_in_words(info.annotation)}")
+    indents = [f"  {first}", *[" " * (2 + len(first))] * (len(lines) - 1)]
+    return "\n".join([head, *(indent + line for indent, line in zip(indents, lines, strict=True))])
+
+
+def section(component: type[Component], registry: Registry) -> str:
+    """The key under which a recipe names components of this kind; of a plugin's own kind, a field that takes it."""
+    from fw.core.loading import field_model
+    from fw.core.recipe import Recipe
+
+    name = SECTIONS.get(component.kind, component.kind)
+    if name in Recipe.model_fields:
+        return f"{name}:"
+    for holder in registry.components.values():
+        for field, info in holder.model_fields.items():
+            model = field_model(info.annotation)
+            if model is not None and model is registry.kind_classes[component.kind]:
+                return f"{field}:  # a field of {holder.kind} {holder.name}"
+    return f"{name}:  # a field whose type is this kind"
+
+
+def kind_facts(kind: type[Component]) -> dict[str, Any]:
+    """The contract of a kind: what a component of it has to write, and what it may."""
+    settings = [name for name in vars(kind) if name in kind.__class_vars__ and name != "kind"]
+    return {
+        "kind": kind.kind,
+        "class": f"{kind.__module__}.{kind.__qualname__}",
+        "docs": inspect.cleandoc(kind.__doc__ or ""),
+        "methods": [method_facts(kind, name) for name in methods(kind)],
+        "settings": {name: jsonable(getattr(kind, name)) for name in settings},
+        "fields": fields(kind),
+    }
+
+
+def methods(kind: type[Component]) -> Iterable[str]:
+    """The public methods and properties of the kind's own, the abstract ones first, then what all kinds share."""
+    own = [name for base in kind.__mro__[: kind.__mro__.index(Component)] for name in written(base)]
+    return sorted(dict.fromkeys([*own, *HOOKS]), key=lambda name: name not in kind.__abstractmethods__)
+
+
+def written(owner: type) -> Iterator[str]:
+    for name, value in vars(owner).items():
+        if not name.startswith(("_", "model_")) and (isinstance(value, property) or inspect.isfunction(value)):
+            yield name
+
+
+def method_facts(kind: type[Component], name: str) -> dict[str, Any]:
+    value: Any = inspect.getattr_static(kind, name)
+    function = getattr(value, "fget", value)
+    shown = re.sub(r"(: |-> )'([^']*)'", r"\1\2", f"{name}{inspect.signature(function)}")
+    docs = [vars(base)[name].__doc__ for base in kind.__mro__ if name in vars(base)]
+    return {
+        "name": name,
+        "signature": f"@property {shown}" if isinstance(value, property) else shown,
+        "docs": inspect.cleandoc(next(filter(None, docs), "")),
+        "required": name in kind.__abstractmethods__,
+    }

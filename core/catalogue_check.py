@@ -1,0 +1,54 @@
+"""`fw plugins --check`: the contract kit on what is installed, a verdict per component."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from fw.core.catalogue import Found
+from fw.core.errors import MissingFile
+from fw.core.example import ExampleRefused, NoExample, example
+from fw.registry import Component, Registry
+from fw.registry.discovery import in_one_line
+
+
+def verdicts(found: Found, registry: Registry, console: Console) -> Iterator[dict[str, Any]]:
+    """One verdict per component, then the broken plugins; meanwhile a bar on `console`, if that is a terminal."""
+    columns = TextColumn("check {task.description}"), BarColumn(), MofNCompleteColumn()
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = bar.add_task("", total=len(found.components))
+    for component in found.components:
+        bar.update(task, description=f"{component.kind} {component.name}")
+        with bar:  # and not around the loop: the verdict is printed while there is no bar
+            status, reasons = judged(component, registry)
+        bar.advance(task)
+        plugin = registry.providers[component.kind, component.name].plugin
+        yield verdict(component.kind, component.name, plugin, status, reasons)
+    for entry in found.broken:
+        yield verdict(None, None, entry.provider.plugin, "failed", [entry.reason])
+
+
+def verdict(kind: str | None, name: str | None, plugin: str, status: str, reasons: list[str]) -> dict[str, Any]:
+    """JSON. Kind and name are null for a broken plugin: which components it would have brought is not known."""
+    return {"kind": kind, "name": name, "plugin": plugin, "status": status, "reasons": reasons}
+
+
+def judged(component: type[Component], registry: Registry) -> tuple[str, list[str]]:
+    """`ok`, `failed` with a reason per violated clause, or `skipped` with what is missing here."""
+    from fw.core.testing import violations
+
+    try:
+        instance = example(component, registry)
+        for part in instance.within():
+            part.preflight()
+    except ExampleRefused as error:
+        return "failed", [str(error)]
+    except (NoExample, MissingFile) as error:
+        return "skipped", [str(error)]
+    except (Exception, SystemExit) as error:
+        return "failed", [f"it raised {in_one_line(error)} before a run"]
+    reasons = [" ".join(reason.split()) for reason in violations(instance)]
+    return ("failed" if reasons else "ok"), reasons

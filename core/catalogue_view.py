@@ -1,0 +1,170 @@
+"""`fw plugins` on a terminal or in a pipe: the catalogue as tables and text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from fw.core.catalogue import Found, document, find
+from fw.core.catalogue_check import verdicts
+from fw.core.field_words import inline
+from fw.registry import Registry
+from fw.registry.api import API, notice
+
+UNFOLDED = 100_000
+"""Columns of a pipe: nothing is folded, so that grep finds whole lines."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the user asked of `fw plugins`."""
+
+    name: str | None = None
+    kind: str | None = None
+    files: Sequence[Path] = ()
+    check: bool = False
+    as_json: bool = False
+
+
+def answer(question: Question, registry: Registry, stdout: Console) -> bool:
+    """Print the answer. False if a component or a plugin that was to be checked is not sound."""
+    found = find(registry, question.name, question.kind)
+    if question.check:
+        return show_verdicts(
+            verdicts(chosen(found, question, registry), registry, Console(stderr=True)), question, stdout
+        )
+    if question.as_json:
+        print(json.dumps(document(found, registry), indent=1), file=stdout.file)
+    else:
+        show(document(found, registry), stdout, found.single, question.name is not None)
+    return True
+
+
+def chosen(found: Found, question: Question, registry: Registry) -> Found:
+    """What is to be checked: of files that were given only they, and broken plugins only where nothing narrows it."""
+    if question.name is not None or not (question.files or question.kind):
+        return found
+    if not question.files:
+        return found._replace(broken=[])
+    files = [file.absolute() for file in question.files]
+    theirs = [each for each in found.components if registry.providers[each.kind, each.name].root in files]
+    return found._replace(components=theirs, broken=[])
+
+
+def show_verdicts(found: Iterable[dict[str, Any]], question: Question, stdout: Console) -> bool:
+    """A line per component as soon as it is checked, and under it a line per violated clause; or one JSON document."""
+    told = []
+    for verdict in found:
+        told.append(verdict)
+        if not question.as_json:
+            what = f"{verdict['kind']} {verdict['name']}" if verdict["kind"] else f"plugin {verdict['plugin']}"
+            skipped = f": {verdict['reasons'][0]}" if verdict["status"] == "skipped" else ""
+            say(stdout, f"{verdict['status']:8} {what}{skipped}")
+            for reason in verdict["reasons"] if verdict["status"] == "failed" else ():
+                say(stdout, f"         {what}: {reason}")
+    if question.as_json:
+        print(json.dumps({"api": API, "checks": told}, indent=1), file=stdout.file)
+    return all(verdict["status"] != "failed" for verdict in told)
+
+
+def show(document: Mapping[str, Any], console: Console, single: bool, named: bool) -> None:
+    """Print what catalogue.document says; `single` components in full, else as a table.
+
+    `named`: the user asked for one name, so that a broken plugin is shown with its traceback.
+    """
+    if not console.is_terminal:
+        console.width = UNFOLDED
+    plugins = {plugin["plugin"]: plugin for plugin in document["plugins"]}
+    if document["kind"]:
+        show_kind(document["kind"], console)
+    if single:
+        for component in document["components"]:
+            show_component(component, plugins[component["plugin"]], console)
+    elif document["components"]:
+        show_table(document["components"], console)
+    for plugin in plugins.values():
+        if said := notice(plugin["api"]):
+            say(console, f"outdated: {titled(plugin)}: {said}")
+    for broken in document["broken"]:
+        say(console, f"broken: {titled(broken)}: {broken['reason']}")
+        if named and broken["traceback"]:
+            say(console, broken["traceback"].rstrip())
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Print a text as it is, unfolded."""
+    console.print(Text(text, style=style or ""), soft_wrap=True)
+
+
+def titled(plugin: Mapping[str, Any]) -> str:
+    return f"{plugin['plugin']} ({plugin['distribution']} {plugin['version']})"
+
+
+def show_table(components: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """One line per component, the kind written once."""
+    table = Table(*(Column(title, no_wrap=True) for title in ("kind", "name", "plugin")), "what it does")
+    for kind, group in groupby(components, key=lambda component: component["kind"]):
+        table.add_section()
+        for number, each in enumerate(group):
+            cells = (kind if number == 0 else "", each["name"], each["plugin"], each["summary"])
+            table.add_row(*map(Text, cells))
+    console.print(table)
+
+
+def show_component(component: Mapping[str, Any], plugin: Mapping[str, Any], console: Console) -> None:
+    say(console, f"{component['kind']} {component['name']}", style="bold")
+    say(console, f"plugin  {titled(plugin)}, API {plugin['api']}")
+    say(console, f"class   {component['class']}, version {component['version']}\n")
+    say(console, indented(component["docs"] or "It has no docstring.") + "\n")
+    show_fields(component["fields"], console)
+    if component["no_example"]:
+        say(console, f"what it requires and provides is not known: {component['no_example']}\n")
+    else:
+        for what in ("requires", "provides"):
+            say(console, f"{what}  {', '.join(component[what]) or 'nothing'}, with these defaults")
+        say(console, "")
+    say(console, f"in a recipe:\n\n{indented(component['snippet'])}\n")
+
+
+def show_fields(fields: Sequence[Mapping[str, Any]], console: Console) -> None:
+    if not fields:
+        say(console, "It has no fields.\n")
+        return
+    table = Table("field", "type", "bounds", "default", "what it is")
+    for field in fields:
+        default = "required" if field["required"] else inline(field["default"])
+        cells = (field["name"], field["type"], ", ".join(field["bounds"]), default, field["description"])
+        table.add_row(*map(Text, cells))
+    console.print(table)
+    say(console, "")
+
+
+def show_kind(kind: Mapping[str, Any], console: Console) -> None:
+    """A kind's contract: what a plugin's component has to write, and what it may."""
+    say(console, f"kind {kind['kind']}", style="bold")
+    say(console, f"class   {kind['class']}\n\n{indented(kind['docs'])}\n")
+    for title, required in (("methods to write:", True), ("methods that have a default:", False)):
+        chosen = [method for method in kind["methods"] if method["required"] == required]
+        if chosen:
+            say(console, f"{title}\n")
+        for method in chosen:
+            say(console, f"  {method['signature']}", style="bold")
+            say(console, f"{indented(method['docs'], 6)}\n".lstrip("\n"))
+    if kind["settings"]:
+        say(console, "class attributes that have a default:\n")
+        say(console, "\n".join(f"  {name} = {inline(value)}" for name, value in kind["settings"].items()) + "\n")
+    if kind["fields"]:
+        say(console, "fields that every component of this kind has:\n")
+        show_fields(kind["fields"], console)
+
+
+def indented(text: str, width: int = 2) -> str:
+    return "\n".join(" " * width + line if line else "" for line in text.splitlines())

@@ -1,0 +1,34 @@
+"""An instance of a component, made from its class alone: to say what it requires, and to put it to the test."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from fw.registry import Component, Registry
+from fw.registry.discovery import in_one_line
+
+
+class NoExample(Exception):
+    """No instance of a component can be made for want of examples; the message says of what."""
+
+
+class ExampleRefused(NoExample):
+    """A component refuses its own defaults and examples."""
+
+
+def example(component: type[Component], registry: Registry | None = None) -> Component:
+    """The component with its defaults, and with the first of `Field(examples=[...])` where a field is required.
+
+    Raises NoExample where a required field has no example, ExampleRefused where the component raises.
+    """
+    required = {name: info for name, info in component.model_fields.items() if info.is_required()}
+    if missing := [name for name, info in required.items() if not info.examples]:
+        raise NoExample(f"no example of the required {', '.join(missing)}; give one with Field(examples=[...])")
+    values = {name: info.examples[0] for name, info in required.items() if info.examples}
+    try:
+        return component.model_validate(values, context={"registry": registry})
+    except ValidationError as error:
+        faults = [": ".join([*map(str, fault["loc"]), fault["msg"]]) for fault in error.errors()]
+        raise ExampleRefused(f"it refuses its own defaults or examples: {'; '.join(faults)}") from error
+    except Exception as error:
+        raise ExampleRefused(f"it cannot be made from its defaults: {in_one_line(error)}") from error

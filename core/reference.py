@@ -1,0 +1,149 @@
+"""The reference page of a kind, made from its abstract class, its contract and its template.
+
+python -m fw.core.reference docs/kinds
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+from textwrap import dedent
+from typing import Any, TypeGuard
+
+from fw.core import kinds
+from fw.core.catalogue import kind_facts, summary
+from fw.core.field_words import inline
+from fw.core.testing.contract import Clause, sentence
+from fw.registry import Component, Registry
+
+KINDS: dict[str, type[Component]] = {
+    "dataset": kinds.Dataset,
+    "encoder": kinds.Encoder,
+    "annotator": kinds.Annotator,
+    "process": kinds.Process,
+    "backbone": kinds.Backbone,
+    "joint": kinds.Joint,
+    "guidance": kinds.Guidance,
+    "sampler": kinds.Sampler,
+    "metric": kinds.Metric,
+    "tracker": kinds.Tracker,
+}
+
+
+def page(name: str, registry: Registry) -> str:
+    """The Markdown page of a kind; `registry` says which components come with fw."""
+    kind = KINDS[name]
+    facts = kind_facts(kind)
+    own = [method for method in facts["methods"] if not shared(kind, method["name"])]
+    required = [method for method in own if method["required"]]
+    optional = [method for method in own if not method["required"]]
+    parts = [
+        f"# {name}",
+        f"*Made by `make reference` from `{facts['class']}`, its contract and its template. Change those.*",
+        facts["docs"],
+        "## To write",
+        *(described(method) for method in required),
+        "## May be overridden",
+        "And what [every component](../plugins.md#rules) may: `requires`, `provides`, `preflight`, `identity`.",
+        *(described(method) for method in optional),
+        *settings(kind),
+        *inherited_fields(facts["fields"]),
+        "## The contract",
+        "What `fw plugins --check` and `fw.core.testing.check` ask, beside what they ask of a component of any kind:",
+        "\n".join(f"* {sentence(clause)}." for clause in clauses(name)),
+        "## A complete plugin",
+        f"`fw new-plugin fw-example --kind {name}` begins with this module.",
+        f"```python\n{template(name)}```",
+        *built_in(kind, registry),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def shared(kind: type[Component], name: str) -> bool:
+    """Whether every component has the method, as it is."""
+    return inspect.getattr_static(kind, name) is inspect.getattr_static(Component, name, None)
+
+
+def described(method: dict[str, str]) -> str:
+    signature = method["signature"].replace("@property ", "@property\n")
+    return f"```text\n{signature}\n```\n\n{method['docs']}"
+
+
+def settings(kind: type[Component]) -> Iterator[str]:
+    """The class variables of the kind and of the kinds that it extends, with the text below each."""
+    found: dict[str, str] = {}
+    for owner in reversed(kind.__mro__[: kind.__mro__.index(Component)]):
+        found |= {name: meaning or found.get(name, "") for name, meaning in class_variables(owner)}
+    if found:
+        yield "## Class variables"
+        lines = ["| name | default | meaning |", "|---|---|---|"]
+        lines += [f"| `{name}` | `{shown(getattr(kind, name))}` | {meaning} |" for name, meaning in found.items()]
+        yield "\n".join(lines)
+
+
+def shown(value: object) -> str:
+    return ", ".join(sorted(value)) if isinstance(value, frozenset) else inline(value)
+
+
+def class_variables(owner: type) -> Iterator[tuple[str, str]]:
+    """Name and meaning of each class variable: the text that stands below it."""
+    [body] = [node.body for node in ast.parse(dedent(inspect.getsource(owner))).body if isinstance(node, ast.ClassDef)]
+    for line, below in zip(body, [*body[1:], None], strict=True):
+        if is_class_variable(line) and ast.unparse(line.target) != "kind":
+            text = below.value if isinstance(below, ast.Expr) else None
+            meaning = text.value if isinstance(text, ast.Constant) else ""
+            yield ast.unparse(line.target), " ".join(str(meaning).split())
+
+
+def is_class_variable(line: ast.stmt) -> TypeGuard[ast.AnnAssign]:
+    return isinstance(line, ast.AnnAssign) and "ClassVar" in ast.unparse(line.annotation)
+
+
+def inherited_fields(fields: list[dict[str, Any]]) -> Iterator[str]:
+    if fields:
+        yield "## Fields that all of them have"
+        lines = ["| field | type | default | meaning |", "|---|---|---|---|"]
+        for field in fields:
+            default = "required" if field["required"] else f"`{inline(field['default'])}`"
+            lines.append(f"| `{field['name']}` | {field['type']} | {default} | {field['description']} |")
+        yield "\n".join(lines)
+
+
+def clauses(name: str) -> list[Clause]:
+    """The clauses of the kind, and of the kind that it extends."""
+    modules = dict.fromkeys([KINDS[name].kind, name])
+    return [clause for module in modules for clause in import_module(f"fw.core.testing.{module}").CLAUSES]
+
+
+def template(name: str) -> str:
+    return files("fw.core.templates").joinpath(f"{name}.py").read_text("utf-8")
+
+
+def built_in(kind: type[Component], registry: Registry) -> Iterator[str]:
+    mine = [each for each in registry.components.values() if issubclass(each, kind)]
+    if mine:
+        yield "## Comes with fw"
+        lines = ["| name | what it does |", "|---|---|"]
+        lines += [
+            f"| `{each.name}` | {summary(each.__doc__ or '')} |" for each in sorted(mine, key=lambda each: each.name)
+        ]
+        yield "\n".join(lines)
+
+
+def builtins() -> Registry:
+    """The components that come with fw, and no others."""
+    from importlib import metadata
+
+    from fw.registry import discover
+
+    return discover(entry for entry in metadata.entry_points(group="fw") if entry.name == "builtin")
+
+
+if __name__ == "__main__":
+    for name in KINDS:
+        Path(sys.argv[1], f"{name}.md").write_text(page(name, builtins()), "utf-8")

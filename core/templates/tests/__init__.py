@@ -1,0 +1,1 @@
+"""The test of every template: what `fw new-plugin` copies beside it."""

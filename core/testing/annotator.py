@@ -1,0 +1,188 @@
+"""The contract of an annotator: valid conditions, a function of the job's seed and of what it declares to look at."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fw.core.boundaries import checked_annotation
+from fw.core.errors import FwError
+from fw.core.kinds import Annotator
+from fw.core.randomness import generator
+from fw.core.testing import tiny
+from fw.core.testing.contract import Clause
+from fw.core.testing.digest import digest
+from fw.core.testing.elsewhere import elsewhere
+from fw.core.testing.forall import forall
+from fw.core.testing.global_state import ambient, repeated, same
+from fw.core.testing.once import once
+from fw.core.testing.tiny import as_in_a_run
+from fw.core.types import Annotation, ConditionSpec, Observations
+from fw.registry.discovery import in_one_line
+
+COUNTS = (30, 60, 120, 240, 480, 960, 1920)
+"""Numbers of images to try it on: it may refuse to make more conditions than there are images."""
+SEED = 5
+
+Made = tuple[ConditionSpec, Tensor, Tensor | None]
+
+
+def valid(annotator: Annotator) -> None:
+    """annotate() gives one valid condition per image, on the CPU"""
+
+    def body(more: int, size: int) -> None:
+        count = enough(annotator) + more
+        with contextlib.suppress(FwError):
+            assert_valid(annotator, annotated(annotator, observed(annotator, count, size)), count)
+
+    assert_valid(annotator, annotated(annotator, observed(annotator, enough(annotator))), enough(annotator))
+    forall(body, more=st.integers(0, 50), size=st.sampled_from([2, 6, 32, 3]), examples=6)
+
+
+def function_of_the_seed(annotator: Annotator) -> None:
+    """annotate() gives the same for the same seed, whatever was done before and whatever global generators hold"""
+    data = observed(annotator, enough(annotator))
+
+    def call() -> Made:
+        with tiny.job(SEED) as job:
+            return made(annotator.annotate(data, job))
+
+    repeated(call)
+
+
+def same_elsewhere(annotator: Annotator) -> None:
+    """annotate() gives the same in another process"""
+    count = enough(annotator)
+    there = elsewhere(annotation_digest, annotator, count, torch.get_num_threads())
+    assert there == annotation_digest(annotator, count, torch.get_num_threads()), "conditions or bank are other ones"
+
+
+def sees_what_it_declares(annotator: Annotator) -> None:
+    """Labels without uses_labels and features without uses_features change nothing"""
+    data = observed(annotator, enough(annotator))
+    labels = torch.arange(data.count) % tiny.CLASSES
+    undeclared: list[Observations] = []
+    if not annotator.uses_labels:
+        undeclared += [replace(data, labels=each, classes=tiny.CLASSES) for each in (labels, labels.flip(0))]
+    if not annotator.uses_features:
+        undeclared += [replace(data, features=tiny.features(data.count, seed=seed)) for seed in (1, 2)]
+    without = made(annotated(annotator, data))
+    for more in undeclared:
+        what = "labels" if more.labels is not data.labels else "features"
+        assert same(made(annotated(annotator, more)), without), f"{what} that it does not declare change the conditions"
+
+
+def inputs_untouched(annotator: Annotator) -> None:
+    """annotate() does not write into features and labels"""
+    count = enough(annotator)
+    data, given = observed(annotator, count), observed(annotator, count)
+    annotated(annotator, data)
+    for what in ("features", "labels"):
+        assert same(getattr(data, what), getattr(given, what)), f"it writes into {what}"
+
+
+def odd_inputs(annotator: Annotator) -> None:
+    """One image, equal images, and features that are not finite give valid conditions or an FwError"""
+    count = enough(annotator)
+    for what, data in {
+        "one image": observed(annotator, 1),
+        "two images": observed(annotator, 2),
+        "equal features": spoilt(observed(annotator, count), slice(None), 1.0),
+        "a NaN among the features": spoilt(observed(annotator, count), 3, float("nan")),
+        "an infinite feature": spoilt(observed(annotator, count), 3, float("inf")),
+    }.items():
+        try:
+            annotation = annotated(annotator, data)
+        except FwError:
+            continue
+        except Exception as error:
+            raise AssertionError(f"{what}: it raised {in_one_line(error)}") from error
+        try:
+            assert_valid(annotator, annotation, data.count)
+        except AssertionError as error:
+            raise AssertionError(f"{what}: {error}") from error
+
+
+def stored_and_drawn(annotator: Annotator) -> None:
+    """What it makes can be stored, read back and drawn from"""
+    annotation = annotated(annotator, observed(annotator, enough(annotator)))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "annotation.safetensors"
+        annotation.save(path)
+        again = Annotation.load(path)
+    assert same(made(again), made(annotation)), "it is read back as another one"
+
+    def body(count: int, seed: int) -> None:
+        drawn = again.draw(count, generator(seed, "draw"))
+        assert_valid(annotator, Annotation(again.spec, drawn), count)
+
+    forall(body, count=st.integers(1, 300), seed=st.integers(0, 1000), examples=5)
+
+
+CLAUSES: tuple[Clause, ...] = (
+    valid,
+    function_of_the_seed,
+    same_elsewhere,
+    sees_what_it_declares,
+    inputs_untouched,
+    odd_inputs,
+    stored_and_drawn,
+)
+
+
+@once
+def enough(annotator: Annotator) -> int:
+    """The smallest number of images that it takes."""
+    refused = ""
+    for count in COUNTS:
+        try:
+            annotated(annotator, observed(annotator, count))
+            return count
+        except FwError as error:
+            refused = str(error)
+    raise AssertionError(f"it refuses {COUNTS[0]} to {COUNTS[-1]} images with 6 features: {refused}")
+
+
+def observed(annotator: Annotator, count: int, size: int = 6) -> Observations:
+    """What a run shows it: three clusters of features, and which one is the label, where it declares them."""
+    return Observations(
+        count,
+        tiny.features(count, size) if annotator.uses_features else None,
+        torch.arange(count) % tiny.CLASSES if annotator.uses_labels else None,
+        tiny.CLASSES if annotator.uses_labels else 0,
+    )
+
+
+def spoilt(data: Observations, row: int | slice, value: float) -> Observations:
+    if data.features is not None:
+        data.features[row] = value
+    return data
+
+
+def annotated(annotator: Annotator, data: Observations) -> Annotation:
+    """Its annotation, from the same state of the global generators each time; that they do not matter is one clause."""
+    with ambient(0), tiny.job(SEED) as job:
+        return annotator.annotate(data, job)
+
+
+def assert_valid(annotator: Annotator, annotation: Annotation, count: int) -> None:
+    with as_in_a_run():
+        checked_annotation(annotator, annotation, count)
+    for what, tensor in (("conditions", annotation.conditions), ("bank", annotation.bank)):
+        assert tensor is None or tensor.device.type == "cpu", f"its {what} are on {tensor.device}"
+
+
+def made(annotation: Annotation) -> Made:
+    return annotation.spec, annotation.conditions, annotation.bank
+
+
+def annotation_digest(annotator: Annotator, count: int, threads: int) -> str:
+    torch.set_num_threads(threads)
+    annotation = annotated(annotator, observed(annotator, count))
+    return f"{annotation.spec} {digest([annotation.conditions, annotation.bank])}"

@@ -1,0 +1,272 @@
+"""The contract of an encoder: fitting is a function of the job, its finds are in the state dict, features are pure."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fw.core.boundaries import checked_features
+from fw.core.errors import Interrupted
+from fw.core.job import Job
+from fw.core.kinds import Encoder
+from fw.core.stages import state_of
+from fw.core.testing import tiny
+from fw.core.testing.contract import Clause
+from fw.core.testing.digest import digest
+from fw.core.testing.elsewhere import elsewhere
+from fw.core.testing.forall import forall
+from fw.core.testing.global_state import ambient, random_state, repeated, same
+from fw.core.testing.once import once
+from fw.core.testing.tiny import as_in_a_run
+from fw.core.types import ImageSet
+from fw.registry.discovery import in_one_line
+
+Shape = tuple[int, int, int]
+
+SHAPES: tuple[Shape, ...] = (tiny.SHAPE, (3, 32, 32), (3, 64, 64), (1, 28, 28), (3, 224, 224))
+"""Images are of the first of these that the encoder's check() does not refuse."""
+TRAINING, PROBE = 200, 12
+"""Images that it is fitted to, and others that it is asked for features of."""
+TOLERANCE = 1e-4
+SEED = 7
+
+
+def right_shape(encoder: Encoder) -> None:
+    """forward() maps any number of uint8 images to as many finite features, float32 (B, D)"""
+    network, images = refitted(encoder), probe(encoder).images
+    sizes = set()
+
+    def body(count: int) -> None:
+        features = encoded(network, images[:count])
+        with as_in_a_run():
+            checked_features(encoder, features, count)
+        sizes.add(features.shape[1])
+        assert len(sizes) == 1, f"D depends on the number of images: {sorted(sizes)}"
+
+    forall(body, count=st.integers(1, PROBE), examples=5)
+
+
+def batch_does_not_matter(encoder: Encoder) -> None:
+    """An image's features do not depend on what else is in the batch, nor on the order"""
+    network, images = refitted(encoder), probe(encoder).images
+    together = encoded(network, images)
+    scale = float(together.abs().max()) or 1.0
+
+    def body(order: list[int], size: int) -> None:
+        parts = torch.cat([encoded(network, batch) for batch in images[order].split(size)])
+        gap = float((parts - together[order]).abs().max()) / scale
+        assert gap <= TOLERANCE, f"in batches of {size} they differ by {gap:.2g} of the largest feature"
+
+    forall(body, order=st.permutations(range(PROBE)), size=st.integers(1, PROBE - 1), examples=4)
+
+
+def forward_leaves_no_trace(encoder: Encoder) -> None:
+    """forward() leaves the state dict and the images alone, and fit() the images and labels"""
+    network, images = refitted(encoder), probe(encoder).images
+    before, given = state(network), images.clone()
+    encoded(network, images)
+    changed = [name for name, tensor in state(network).items() if not same(tensor, before.get(name))]
+    assert not changed, f"forward changed {', '.join(changed)} in eval mode"
+    assert torch.equal(images, given), "forward writes into the images"
+    assert fitted(encoder).data_kept, "fit writes into the images or labels"
+
+
+def all_is_stored(encoder: Encoder) -> None:
+    """All that fitting found is in the state dict: loaded into a fresh network, it gives the same features"""
+    was = fitted(encoder)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "encoder.safetensors"
+        save_file(was.state, path)
+        network = built(encoder)
+        network.load_state_dict(load_file(path))
+    features = encoded(network.eval(), probe(encoder).images)
+    wrong = int((features != was.features).any(dim=1).sum()) if features.shape == was.features.shape else PROBE
+    assert not wrong, f"the features of {wrong} of {PROBE} images are other ones"
+
+
+def build_is_a_function_of_the_seed(encoder: Encoder) -> None:
+    """build() gives the same weights from the same seed, in another process too, drawing from torch's generator only"""
+    here = repeated(lambda: state(built(encoder)))
+    assert elsewhere(built_digest, encoder) == digest(here.values()), "another process builds another network"
+
+
+def fit_is_a_function_of_the_seed(encoder: Encoder) -> None:
+    """fit() gives the same for the same job, and neither moves nor reads global generators outside job.steps"""
+    first = fitted(encoder)
+    with ambient(SEED):
+        before = random_state()
+        with tiny.job(SEED) as job:
+            again = state(trained(encoder, job, visible(encoder)))
+        drawn = [what for what, value in random_state().items() if before[what] != value]
+    assert not drawn, f"it draws from {', '.join(drawn)}: take job.generator(...)"
+    assert_same_state(again, first.state, "a second fit with the same seed")
+
+
+def fit_resumes(encoder: Encoder) -> None:
+    """A fit that is stopped half-way and continued in the same folder gives the same bits"""
+    asked = fitted(encoder).asked
+    if not asked:
+        return
+    with ambient(0), tempfile.TemporaryDirectory() as folder:
+        with contextlib.suppress(Interrupted):
+            stop = Stop(at=asked // 2 + 1)
+            trained(encoder, Job(Path(folder), seed=SEED, stopping=stop), visible(encoder))
+            raise AssertionError("it goes on when job.steps or job.track stops it: let Interrupted out")
+        continued = state(trained(encoder, Job(Path(folder), seed=SEED), visible(encoder)))
+    assert_same_state(continued, fitted(encoder).state, "the continued fit")
+
+
+def labels_are_declared(encoder: Encoder) -> None:
+    """Without uses_labels, labels change nothing"""
+    if encoder.uses_labels:
+        return
+    data = tiny.images(TRAINING, shape_for(encoder))
+    assert data.labels is not None
+    with ambient(0), tiny.job(SEED) as job:
+        told = state(trained(encoder, job, replace(data, labels=data.labels.flip(0))))
+    assert_same_state(told, fitted(encoder).state, "fitted with labels at hand it")
+
+
+def quality_is_numbers(encoder: Encoder) -> None:
+    """quality() gives finite numbers by name, and no labels are needed without uses_labels"""
+    held_out = probe(encoder)
+    network = refitted(encoder)
+    for data in (held_out,) if encoder.uses_labels else (held_out, held_out.without_labels()):
+        for name, value in encoder.quality(network, data).items():
+            assert isinstance(name, str), f"{name!r} is not a name"
+            assert isinstance(value, float | int), f"{name!r} is a {type(value).__name__}"
+            assert math.isfinite(value), f"{name!r} is {value}"
+
+
+def checks_shapes(encoder: Encoder) -> None:
+    """check() raises nothing but ValueError, and what it lets pass can be built and encoded"""
+
+    def body(channels: int, height: int, width: int) -> None:
+        shape = channels, height, width
+        try:
+            encoder.check(shape)
+        except ValueError:
+            return
+        try:
+            encoded(built(encoder, shape).eval(), tiny.images(2, shape).images)
+        except Exception as error:
+            raise AssertionError(f"check() takes images {shape}, which raise {in_one_line(error)}") from error
+
+    side = st.sampled_from([8, 16, 32, 9, 28, 5])
+    forall(body, channels=st.sampled_from([1, 3, 2]), height=side, width=side, examples=8)
+
+
+CLAUSES: tuple[Clause, ...] = (
+    right_shape,
+    batch_does_not_matter,
+    forward_leaves_no_trace,
+    all_is_stored,
+    build_is_a_function_of_the_seed,
+    fit_is_a_function_of_the_seed,
+    fit_resumes,
+    labels_are_declared,
+    quality_is_numbers,
+    checks_shapes,
+)
+
+
+@dataclass
+class Stop:
+    """A job's `stopping`: it counts how often it is asked, and says yes from the `at`-th time on."""
+
+    at: float = math.inf
+    times: int = 0
+
+    def __call__(self) -> bool:
+        self.times += 1
+        return self.times >= self.at
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What one fit leaves: its state dict, and the probe's features from the very network that was fitted."""
+
+    state: dict[str, Tensor]
+    features: Tensor
+    asked: int
+    """How often the fit asked whether to stop."""
+    data_kept: bool
+
+
+@once
+def fitted(encoder: Encoder) -> Fitted:
+    data, given, asked = visible(encoder), visible(encoder), Stop()
+    with ambient(0), tempfile.TemporaryDirectory() as folder:
+        network = trained(encoder, Job(Path(folder), seed=SEED, stopping=asked), data)
+        found = state(network)
+        features = encoded(network, probe(encoder).images)
+    kept = same((data.images, data.labels), (given.images, given.labels))
+    return Fitted(found, features, asked.times, kept)
+
+
+def refitted(encoder: Encoder) -> nn.Module:
+    """A fresh network with the fitted weights, in eval mode."""
+    network = built(encoder)
+    network.load_state_dict(fitted(encoder).state)
+    return network.eval()
+
+
+def trained(encoder: Encoder, job: Job, data: ImageSet) -> nn.Module:
+    network = built(encoder)
+    encoder.fit(network, data, job)
+    return network.eval()
+
+
+def built(encoder: Encoder, shape: Shape | None = None) -> nn.Module:
+    """An unfitted network whose initial weights depend only on the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return encoder.build(shape or shape_for(encoder), tiny.CLASSES if encoder.uses_labels else 0)
+
+
+def built_digest(encoder: Encoder) -> str:
+    return digest(state(built(encoder)).values())
+
+
+@torch.inference_mode()
+def encoded(network: nn.Module, images: Tensor) -> Tensor:
+    return network(images)
+
+
+def state(network: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in state_of(network).items()}
+
+
+def assert_same_state(found: dict[str, Tensor], wanted: dict[str, Tensor], what: str) -> None:
+    names = found.keys() | wanted.keys()
+    other = sorted(name for name in names if not same(found.get(name), wanted.get(name)))
+    assert not other, f"{what} ends with other values of {', '.join(other[:3])}" + (" ..." if len(other) > 3 else "")
+
+
+def shape_for(encoder: Encoder) -> Shape:
+    refused = ""
+    for shape in SHAPES:
+        try:
+            encoder.check(shape)
+            return shape
+        except ValueError as error:
+            refused = str(error)
+    raise AssertionError(f"check() refuses images of every shape in {SHAPES}: {refused}")
+
+
+def visible(encoder: Encoder) -> ImageSet:
+    """The training images, with labels for those who declare that they use them."""
+    data = tiny.images(TRAINING, shape_for(encoder))
+    return data if encoder.uses_labels else data.without_labels()
+
+
+def probe(encoder: Encoder) -> ImageSet:
+    return tiny.images(PROBE, shape_for(encoder), seed=1)

@@ -1,0 +1,172 @@
+"""The contract of a joint model, beside that of a backbone: one network that denoises and recognises.
+
+Its predictions do not know the condition; its logits are each image's own, and can be differentiated by the image.
+"""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fw.core.boundaries import shown
+from fw.core.kinds import Joint
+from fw.core.testing import tiny
+from fw.core.testing.backbone import SPECS, Question, built, gap, moved, predict, question, smallest
+from fw.core.testing.forall import forall
+from fw.core.testing.global_state import repeated, same
+
+
+def says_so(joint: Joint) -> None:
+    """It provides `logits`, and the conditions that it takes are classes"""
+    assert "logits" in joint.provides, f"it provides {', '.join(sorted(joint.provides)) or 'nothing'}"
+    assert joint.conditions == {"class"}, f"`conditions` is {', '.join(sorted(joint.conditions)) or 'empty'}"
+
+
+def logits_are_usable(joint: Joint) -> None:
+    """logits() gives finite numbers (B, K) for the K classes of the condition, in bf16 as well"""
+
+    def body(levels: list[float]) -> None:
+        count, noise = len(levels), torch.tensor(levels)
+        network, asked = with_head(joint, count)
+        for device in tiny.devices():
+            x, told = asked.x.to(device), noise.to(device)
+            for bf16 in (False, True):
+                with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
+                    found = logits_of(network.to(device), x, told)
+                wanted = (count, classes())
+                assert found.shape == wanted, f"they are {shown(found)} for {count} images, not {wanted}"
+                assert bf16 or found.dtype == torch.float32, f"they are {shown(found)}, not float32"
+                assert found.isfinite().all(), f"they are not finite at noise levels {levels}{' in bf16' * bf16}"
+
+    body([-1.5])
+    body([0.0, 999.0])
+    forall(body, levels=st.lists(st.floats(-2, 1000), min_size=1, max_size=4), examples=3)
+
+
+def both_is_both(joint: Joint) -> None:
+    """both() gives the prediction of forward and the logits of logits()"""
+    network, asked = with_head(joint)
+    with torch.inference_mode():
+        prediction, logits = network.both(asked.x, asked.noise)  # type: ignore[operator]
+        pairs = {"forward": (prediction, predict(network, asked)), "logits()": (logits, answer(network, asked))}
+    for name, (found, expected) in pairs.items():
+        assert found.shape == expected.shape, f"{shown(found)} from both(), {shown(expected)} from {name}"
+        assert gap(found, expected) <= 1e-5, (
+            f"it differs from {name} by {gap(found, expected):.2g} of the largest value"
+        )
+
+
+def condition_is_not_told(joint: Joint) -> None:
+    """Predictions do not depend on `condition` or `dropped`"""
+    network, asked = with_head(joint, 4)
+    plain = predict(network, asked._replace(condition=None))
+    told = {
+        "condition": asked,
+        "dropped": asked._replace(dropped=torch.tensor([True, False, True, False])),
+    }
+    for name, each in told.items():
+        assert gap(predict(network, each), plain) <= 1e-6, f"{name} changes the prediction"
+
+
+def logits_are_each_images_own(joint: Joint) -> None:
+    """The logits of an image depend on the image, and not on the batch that it is in or on earlier calls"""
+    network, asked = with_head(joint, 5)
+    together = answer(network, asked)
+    assert gap(together[:1].expand(5, -1), together) > 1e-6, "all images get the same logits"
+
+    def body(rows: list[int]) -> None:
+        with torch.inference_mode():
+            found = logits_of(network, asked.x[rows], asked.noise[rows])
+        share = gap(found, together[rows])
+        assert share <= 1e-4, f"those of images {rows} of 5 differ by {share:.2g} of the largest without the others"
+
+    forall(body, rows=st.lists(st.integers(0, 4), unique=True, min_size=1), examples=8)
+    assert same(repeated(lambda: answer(network, asked)), together), "an earlier call changes them"
+
+
+def one_trunk(joint: Joint) -> None:
+    """The gradients of both losses are finite and meet in a weight that the two tasks share"""
+    network, asked = with_head(joint)
+    assert asked.condition is not None
+    reached = []
+    for task in ("denoising", "recognising"):
+        network.zero_grad(set_to_none=True)
+        prediction, logits = network.both(asked.x, asked.noise)  # type: ignore[operator]
+        loss = prediction.square().mean() if task == "denoising" else cross_entropy(logits, asked.condition)
+        loss.backward()
+        gradients = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
+        wrong = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
+        assert not wrong, f"{task} gives {', '.join(wrong)} a gradient that is not finite"
+        reached.append({name for name, gradient in gradients.items() if gradient.any()})
+    assert reached[0] & reached[1], "no weight gets a gradient from both: they are two networks"
+
+
+def logits_can_guide(joint: Joint) -> None:
+    """The logits have a finite gradient with respect to the image, also inside sampling's inference mode"""
+    network, asked = with_head(joint)
+    with torch.inference_mode():
+        answer(network, asked)
+        with torch.inference_mode(False), torch.enable_grad():
+            x = asked.x.clone().requires_grad_()
+            chosen = logits_of(network, x, asked.noise.clone()).log_softmax(dim=1)[:, 0]
+            [gradient] = torch.autograd.grad(chosen.sum(), x)
+    assert gradient.isfinite().all(), "it is not finite"
+    assert gradient.flatten(1).any(dim=1).all(), "it is zero"
+
+
+def denoises_alone(joint: Joint) -> None:
+    """Built without a condition it denoises and has no head: logits() raises"""
+    shape = smallest(joint)
+    network, asked = built(joint, shape, None), question(range(3), shape, None)
+    assert predict(network, asked).isfinite().all(), "predictions are not finite"
+    try:
+        found = answer(network, asked)
+    except Exception:
+        return
+    raise AssertionError(f"logits() gives {shown(found)}")
+
+
+def same_logits_on_a_gpu(joint: Joint) -> None:
+    """On a GPU, where there is one, its logits are those that it has on the CPU"""
+    network, asked = with_head(joint)
+    expected = answer(network, asked)
+    for device in tiny.devices():
+        network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        share = gap(answer(network, moved(asked, device)).cpu(), expected)
+        assert share <= 0.02, f"they differ by {share:.2g} of the largest value"
+
+
+CLAUSES = (
+    says_so,
+    logits_are_usable,
+    both_is_both,
+    condition_is_not_told,
+    logits_are_each_images_own,
+    one_trunk,
+    logits_can_guide,
+    denoises_alone,
+    same_logits_on_a_gpu,
+)
+
+
+def with_head(joint: Joint, count: int = 3) -> tuple[nn.Module, Question]:
+    """A network that recognises classes, and what to ask it."""
+    shape = smallest(joint)
+    return built(joint, shape, "class"), question(range(count), shape, "class")
+
+
+@torch.inference_mode()
+def answer(network: nn.Module, asked: Question) -> Tensor:
+    return logits_of(network, asked.x, asked.noise)
+
+
+def logits_of(network: nn.Module, x: Tensor, noise: Tensor) -> Tensor:
+    return network.logits(x, noise)  # type: ignore[operator]
+
+
+def classes() -> int:
+    spec = SPECS["class"]
+    assert spec is not None
+    return spec.size

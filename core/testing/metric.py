@@ -1,0 +1,172 @@
+"""The contract of a metric: the scores that it promises, from nothing but the features that it is given."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fw.core.boundaries import checked_scores
+from fw.core.errors import FwError
+from fw.core.kinds import Metric
+from fw.core.randomness import generator
+from fw.core.testing import tiny
+from fw.core.testing.contract import Clause
+from fw.core.testing.elsewhere import elsewhere
+from fw.core.testing.forall import forall
+from fw.core.testing.global_state import ambient, repeated, same
+from fw.core.testing.once import once
+from fw.core.testing.tiny import as_in_a_run
+from fw.core.types import Reference
+
+COUNTS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+"""Numbers of images to try it on: it may refuse too few."""
+ROUNDING = {"rel_tol": 1e-3, "abs_tol": 1e-6}
+
+
+def keys_are_words(metric: Metric) -> None:
+    """Its keys are words, the same on every call, each with `lower` or `higher`"""
+    keys = dict(metric.keys)
+    assert keys, "there are none"
+    for key, better in keys.items():
+        assert re.fullmatch(r"[\w.-]+", str(key)), f"{key!r} is not a word"
+        assert better in ("lower", "higher"), f"{key} is better {better!r}"
+    assert dict(metric.keys) == keys, f"{', '.join(metric.keys)} the next time"
+    assert elsewhere(named, metric) == list(keys.items()), "they are other ones, or in another order, elsewhere"
+
+
+def scores_as_promised(metric: Metric) -> None:
+    """compare() gives a number for each of its keys, for features of any number and size"""
+
+    least = fewest(metric)
+
+    def body(train: int, held_out: int, fakes: int, size: int) -> None:
+        reference, fake = features(least + train, least + held_out, least + fakes, size)
+        with contextlib.suppress(FwError):
+            scores = scored(metric, reference, fake)
+            with as_in_a_run():
+                checked_scores(metric, scores)
+
+    more = st.integers(0, 40)
+    with as_in_a_run():
+        checked_scores(metric, scored(metric, *few(metric)))
+    forall(body, train=more, held_out=more, fakes=more, size=st.sampled_from([2, 6, 24]), examples=8)
+
+
+def floor_is_scored(metric: Metric) -> None:
+    """compare() scores the held-out images themselves, for the floor"""
+    reference, _ = few(metric)
+    with as_in_a_run():
+        checked_scores(metric, scored(metric, reference, reference.held_out))
+
+
+def function_of_the_features(metric: Metric) -> None:
+    """compare() gives the same for the same features, whatever was done before and whatever global generators hold"""
+    other = few(metric, seed=1)
+
+    def call() -> dict[str, str]:
+        scores = metric.compare(*few(metric))
+        metric.compare(*other)
+        return {key: repr(value) for key, value in scores.items()}
+
+    repeated(call)
+
+
+def inputs_untouched(metric: Metric) -> None:
+    """compare() does not write into the features"""
+    (reference, fake), (given, fake_given) = (few(metric) for _ in range(2))
+    scored(metric, reference, fake)
+    for what, after, before in (
+        ("samples", fake, fake_given),
+        ("training images", reference.train, given.train),
+        ("held-out images", reference.held_out, given.held_out),
+    ):
+        assert same(after, before), f"it writes into the features of the {what}"
+
+
+def order_does_not_matter(metric: Metric) -> None:
+    """The order of the samples does not change the scores"""
+    reference, fake = few(metric)
+    scores = scored(metric, reference, fake.clone())
+
+    def body(order: list[int]) -> None:
+        for key, value in scored(metric, reference, fake[order]).items():
+            close = math.isclose(value, scores[key], **ROUNDING) or math.isnan(value)
+            assert close, f"{key} is {scores[key]:.6g} in one order and {value:.6g} in another"
+
+    forall(body, order=st.permutations(range(len(fake))), examples=4)
+
+
+def one_sample(metric: Metric) -> None:
+    """A single sample is scored, or refused with an FwError"""
+    reference, fake = few(metric)
+    with contextlib.suppress(FwError):
+        checked_scores(metric, scored(metric, reference, fake[:1]))
+
+
+def nan_is_seen(metric: Metric) -> None:
+    """Features that are not a number are not scored as if they were"""
+
+    def body(row: int, rows: int) -> None:
+        reference, fake = few(metric)
+        fake[row : row + rows] = float("nan")
+        try:
+            scores = scored(metric, reference, fake)
+        except Exception:
+            return
+        numbers = [f"{key} = {value:.6g}" for key, value in scores.items() if not math.isnan(value)]
+        assert len(numbers) < len(scores), f"{', '.join(numbers)} from samples with NaN in {rows} of {len(fake)}"
+
+    forall(body, row=st.integers(0, fewest(metric) - 1), rows=st.integers(1, 3), examples=3)
+
+
+CLAUSES: tuple[Clause, ...] = (
+    keys_are_words,
+    scores_as_promised,
+    floor_is_scored,
+    function_of_the_features,
+    inputs_untouched,
+    order_does_not_matter,
+    one_sample,
+    nan_is_seen,
+)
+
+
+@once
+def fewest(metric: Metric) -> int:
+    """The smallest number of training images, held-out images and samples that it scores."""
+    refused = ""
+    for count in COUNTS:
+        try:
+            scored(metric, *features(count, count, count))
+            return count
+        except FwError as error:
+            refused = str(error)
+    raise AssertionError(f"it refuses {COUNTS[0]} to {COUNTS[-1]} images with 6 features: {refused}")
+
+
+def few(metric: Metric, seed: int = 0) -> tuple[Reference, Tensor]:
+    """The smallest sets of features that it scores, the same on every call."""
+    count = fewest(metric)
+    return features(count, count, count, seed=seed)
+
+
+def features(train: int, held_out: int, fakes: int, size: int = 6, seed: int = 0) -> tuple[Reference, Tensor]:
+    """Features of real images in three clusters, and of samples a little beside them, float32 (n, size)."""
+    real = tiny.features(train + held_out, size, seed)
+    beside = tiny.features(fakes, size, seed) + torch.rand(fakes, size, generator=generator(seed, "beside"))
+    return Reference(real[:train].clone(), real[train:].clone()), beside
+
+
+def scored(metric: Metric, reference: Reference, fake: Tensor) -> dict[str, float]:
+    """Its scores, from the same state of the global generators each time; that they do not matter is one clause."""
+    with ambient(0):
+        return metric.compare(reference, fake)
+
+
+def named(metric: Metric) -> list[tuple[str, str]]:
+    return list(metric.keys.items())

@@ -1,0 +1,249 @@
+"""The contract of a sampler: from noise to the images that the denoiser knows, each image on its own.
+
+The denoisers are exact: that of a single image, and that of pixels with a normal distribution.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fw.core.boundaries import checked_samples
+from fw.core.errors import StageFailed
+from fw.core.kinds import Sampler
+from fw.core.randomness import generator
+from fw.core.testing import tiny
+from fw.core.testing.forall import forall
+from fw.core.testing.global_state import repeated, same
+
+Range = tuple[float, float]
+
+RANGES: tuple[Range, ...] = ((0.002, 80.0), (0.02, 10.0), (0.006, 20_000.0))
+WIDEST: Range = (1e-5, 1e6)
+"""For a sampler whose fields ask for noise levels beyond those of common models."""
+SHAPES = st.sampled_from([(1, 8, 8), (3, 4, 6)])
+MEAN = 0.3
+NARROW, WIDE = 0.2, 0.8
+"""Standard deviations of pixels: hardly any is outside of -1..1, or many are."""
+FEW = " (or do these fields make too few steps?)"
+
+
+def check_speaks(sampler: Sampler) -> None:
+    """check() refuses noise levels by ValueError and by nothing else, and does not refuse all of them"""
+
+    def body(low: float, factor: float) -> None:
+        with contextlib.suppress(ValueError):
+            sampler.check((low, low * factor))
+
+    forall(body, low=st.floats(1e-5, 2), factor=st.floats(1.01, 1e6))
+    ranges(sampler)
+
+
+def right_shape(sampler: Sampler) -> None:
+    """Samples are finite and have the shape, dtype and device of the noise"""
+
+    def body(shape: tuple[int, int, int], count: int) -> None:
+        for device in tiny.devices():
+            noise, draws = start(range(count), shape, device)
+            samples = run(sampler, gaussian(sampler, shape, device), noise, draws)
+            try:
+                checked_samples(sampler, samples, noise)
+            except StageFailed as error:
+                raise AssertionError(str(error)) from None
+            assert (samples.dtype, samples.device) == (noise.dtype, noise.device), (
+                f"{samples.dtype} on {samples.device} from noise {noise.dtype} on {noise.device}"
+            )
+
+    forall(body, shape=SHAPES, count=st.integers(1, 5), examples=6)
+
+
+def price_is_stated(sampler: Sampler) -> None:
+    """It asks the denoiser as often as `nfe` says, whatever the batch and the noise levels"""
+    for trained in ranges(sampler):
+        for count in (1, 3):
+            denoise = Exact(picture(), 0.0, *trained)
+            run(sampler, denoise, *start(range(count)))
+            asked = len(denoise.asked)
+            assert asked == sampler.nfe, f"{asked} times for {count} images at {told(trained)}, not {sampler.nfe}"
+
+
+def asks_inside_the_range(sampler: Sampler) -> None:
+    """It asks the denoiser only at noise levels that the model is trained for, each given as a float"""
+
+    def body(low: float, factor: float) -> None:
+        if accepts(sampler, (low, low * factor)):
+            inside((low, low * factor))
+
+    def inside(trained: Range) -> None:
+        denoise = Exact(picture(), 0.0, *trained)
+        run(sampler, denoise, *start(range(2)))
+        for asked in denoise.asked:
+            assert isinstance(asked.sigma, float | int), f"sigma is a {type(asked.sigma).__name__}"
+            assert trained[0] * 0.9999 <= asked.sigma <= trained[1] * 1.0001, (
+                f"sigma is {asked.sigma:.6g} for a model with {told(trained)}"
+            )
+
+    forall(body, low=st.floats(1e-3, 0.1), factor=st.floats(50, 1e5), examples=6)
+    for trained in ranges(sampler):
+        inside(trained)
+
+
+def asks_about_noisy_images(sampler: Sampler) -> None:
+    """What it asks the denoiser about is an image with as much noise as it says, x0 + sigma * n, one per image"""
+    trained = ranges(sampler)[0]
+    noise, draws = start(range(6))
+    denoise = Exact(picture(), 0.0, *trained)
+    run(sampler, denoise, noise, draws)
+    for asked in denoise.asked:
+        assert asked.x.shape == noise.shape, f"it asks about {tuple(asked.x.shape)} for noise {tuple(noise.shape)}"
+        spread = float(((asked.x - picture()) / asked.sigma).square().mean().sqrt())
+        assert 0.5 < spread < 2, (
+            f"at sigma {asked.sigma:.6g} the noise has standard deviation {spread:.3g} * sigma{FEW}"
+        )
+
+
+def finds_the_image(sampler: Sampler) -> None:
+    """Where the data is a single image, every sample is that image"""
+    for trained in ranges(sampler):
+        samples = run(sampler, Exact(picture(), 0.0, *trained), *start(range(4)))
+        error = float((samples - picture()).abs().max())
+        allowed = max(0.05, 4 * trained[0])
+        assert error <= allowed, f"it is up to {error:.3g} away, for a model with {told(trained)}{FEW}"
+
+
+def finds_the_mean(sampler: Sampler) -> None:
+    """Where pixels have a normal distribution, samples have its mean"""
+    for trained in ranges(sampler):
+        denoise = Exact(torch.full((1, 8, 8), MEAN), NARROW, *trained)
+        found = float(run(sampler, denoise, *start(range(16))).mean())
+        assert abs(found - MEAN) <= 0.05, f"it is {found:.3f}, not {MEAN}, for a model with {told(trained)}{FEW}"
+
+
+def noise_matters(sampler: Sampler) -> None:
+    """Other noise gives other samples: arms are compared on the same noise"""
+    denoise = gaussian(sampler)
+    noise, _ = start(range(3))
+    one, other = (run(sampler, denoise, given, start(range(3))[1]) for given in (noise, -noise))
+    assert not torch.equal(one, other), "the samples are the same: it starts from something else than the given noise"
+
+
+def batch_does_not_matter(sampler: Sampler) -> None:
+    """An image depends on its own noise and generator, not on the batch that it is in"""
+    together = run(sampler, gaussian(sampler), *start(range(5)))
+
+    def body(rows: list[int]) -> None:
+        found = run(sampler, gaussian(sampler), *start(rows))
+        gap = float((found - together[rows]).abs().max())
+        assert gap <= 1e-5, f"images {rows} of 5 differ by {gap:.2g} when they are made without the others"
+
+    forall(body, rows=st.lists(st.integers(0, 4), unique=True, min_size=1), examples=6)
+
+
+def pure(sampler: Sampler) -> None:
+    """Samples depend only on the denoiser, the noise and the generators: not on earlier calls or global state"""
+    noise, draws = start(range(3))
+    given = noise.clone()
+    first = run(sampler, gaussian(sampler), noise, draws)
+    assert torch.equal(noise, given), "it writes into the noise"
+
+    def call() -> Tensor:
+        run(sampler, Exact(picture(), 0.0, *ranges(sampler)[0]), *start(range(5, 8)))
+        return run(sampler, gaussian(sampler), *start(range(3)))
+
+    assert same(repeated(call), first), "an earlier call changes the result"
+
+
+def same_on_a_gpu(sampler: Sampler) -> None:
+    """On a GPU, where there is one, it makes the images that it makes on the CPU"""
+    expected = run(sampler, gaussian(sampler), *start(range(3)))
+    for device in tiny.devices():
+        found = run(sampler, gaussian(sampler, device=device), *start(range(3), device=device))
+        gap = float((found.cpu() - expected).abs().max())
+        assert gap <= 0.01, f"they differ by up to {gap:.2g}"
+
+
+CLAUSES = (
+    check_speaks,
+    right_shape,
+    price_is_stated,
+    asks_inside_the_range,
+    asks_about_noisy_images,
+    finds_the_image,
+    finds_the_mean,
+    noise_matters,
+    batch_does_not_matter,
+    pure,
+    same_on_a_gpu,
+)
+
+
+@dataclass
+class Asked:
+    """What a denoiser was asked: x (B, C, H, W) and its noise level."""
+
+    x: Tensor
+    sigma: float
+
+
+@dataclass
+class Exact:
+    """The exact denoiser for data whose pixels are N(mean, std^2), which remembers what it was asked."""
+
+    mean: Tensor
+    std: float
+    sigma_min: float
+    sigma_max: float
+    asked: list[Asked] = field(default_factory=list)
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        self.asked.append(Asked(x.clone(), sigma))
+        share = self.std**2 / (self.std**2 + sigma**2) if self.std else 0.0
+        return self.mean + share * (x - self.mean)
+
+
+def gaussian(sampler: Sampler, shape: tuple[int, int, int] = tiny.SHAPE, device: str = "cpu") -> Exact:
+    return Exact(torch.full(shape, MEAN, device=device), WIDE, *ranges(sampler)[0])
+
+
+def picture() -> Tensor:
+    """An image (1, 8, 8) from -0.9 to 0.9."""
+    return torch.linspace(-0.9, 0.9, 64).view(tiny.SHAPE)
+
+
+def start(
+    rows: Sequence[int], shape: tuple[int, int, int] = tiny.SHAPE, device: str = "cpu"
+) -> tuple[Tensor, list[torch.Generator]]:
+    """Noise and generators of the images `rows`, which are the same in any batch, as sampling has them."""
+    draws = [generator("sampler", row) for row in rows]
+    return torch.stack([torch.randn(shape, generator=draw) for draw in draws]).to(device), draws
+
+
+@torch.inference_mode()
+def run(sampler: Sampler, denoise: Exact, noise: Tensor, draws: Sequence[torch.Generator]) -> Tensor:
+    return sampler.sample(denoise, noise, draws)
+
+
+def ranges(sampler: Sampler) -> list[Range]:
+    """The ranges of noise levels that the sampler accepts."""
+    accepted = [trained for trained in RANGES if accepts(sampler, trained)]
+    if not accepted and accepts(sampler, WIDEST):
+        accepted = [WIDEST]
+    assert accepted, f"check() refuses every range tried: {', '.join(map(told, (*RANGES, WIDEST)))}"
+    return accepted
+
+
+def accepts(sampler: Sampler, trained: Range) -> bool:
+    try:
+        sampler.check(trained)
+    except ValueError:
+        return False
+    return True
+
+
+def told(trained: Range) -> str:
+    return f"noise levels {trained[0]:.4g} to {trained[1]:.4g}"

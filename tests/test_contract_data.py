@@ -1,0 +1,66 @@
+"""The contracts of datasets, encoders, annotators, metrics and trackers: built-ins keep them, planted faults do not.
+
+It takes half a minute: encoders are trained several times, MLflow makes a database, and lightly and faiss are imported.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import toys
+from faulty_data import FAULTS, HONEST, OVER
+
+from fw.core.testing import check, violations
+from fw.plugins.annotators.kmeans import KMeans
+from fw.plugins.annotators.labels import Labels
+from fw.plugins.annotators.random import Random
+from fw.plugins.datasets.digits import Digits
+from fw.plugins.datasets.shapes import Shapes
+from fw.plugins.encoders.classifier import Classifier
+from fw.plugins.encoders.dino import Dino
+from fw.plugins.encoders.pca import PCA
+from fw.plugins.encoders.pixels import Pixels
+from fw.plugins.metrics.fd import FD
+from fw.plugins.metrics.fid import FID
+from fw.plugins.metrics.kid import KID
+from fw.plugins.metrics.memorisation import Memorisation
+from fw.plugins.metrics.prdc import PRDC
+from fw.plugins.trackers.mlflow import MLflow
+from fw.registry import Component
+
+BUILT_IN = [
+    *(Digits(), Digits(held_out=0.5), Shapes(count=300, held_out_count=20, size=12)),
+    *(Classifier(steps=4, batch=16), Dino(steps=4, batch=8, width=16, hidden=16), PCA(), PCA(dims=100), Pixels()),
+    *(KMeans(), KMeans(clusters=100, spherical=True, normalise=False), Labels(), Random()),
+    *(FD(), FD(space=PCA()), FID(), KID(), KID(subset_size=20), Memorisation(), PRDC(), PRDC(nearest_k=30)),
+    MLflow(),
+]
+TOYS = [toys.Dots(), toys.Dots(labelled=False), toys.Mean(), toys.Taught(), toys.Halves(), toys.Coin(), toys.Truth()]
+
+
+@pytest.fixture(autouse=True)
+def what_faults_leave_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Generators that a faulty component moves are put back, its threads end, and its files lie in a folder to go."""
+    monkeypatch.chdir(tmp_path)
+    before = random.getstate()
+    OVER.clear()
+    with torch.random.fork_rng(devices=[]):
+        yield
+    random.setstate(before)
+    OVER.set()
+
+
+@pytest.mark.parametrize("component", BUILT_IN + TOYS + HONEST, ids=lambda one: f"{one.kind}-{one.name}")
+def test_the_honest_pass(component: Component) -> None:
+    check(component)
+
+
+@pytest.mark.parametrize(("faulty", "told"), FAULTS.items(), ids=lambda value: getattr(value, "__name__", ""))
+def test_a_planted_fault_is_named(faulty: type[Component], told: str) -> None:
+    found = list(violations(faulty()))
+    assert any(told in line for line in found), found
+    assert all("\n" not in line for line in found)

@@ -1,0 +1,44 @@
+"""The reference pages say what the code says: what the kind, its contract and its template give now."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fw.core import kinds
+from fw.core.catalogue import kind_facts
+from fw.core.reference import KINDS, builtins, page, settings
+from fw.registry import Component
+
+PAGES = Path(__file__).parents[1] / "docs/kinds"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_page_of_a_kind_is_up_to_date(name: str) -> None:
+    written = (PAGES / f"{name}.md").read_text("utf-8")
+    assert written == page(name, builtins()), "run `make reference`"
+
+
+def test_there_is_a_page_for_every_kind_and_no_other() -> None:
+    own = {each for each in vars(kinds).values() if isinstance(each, type) and issubclass(each, Component)}
+    assert set(KINDS.values()) == own - {Component}
+    assert {path.stem for path in PAGES.iterdir()} == KINDS.keys()
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_everything_that_an_author_may_write_is_explained(kind: type[Component]) -> None:
+    assert [method["name"] for method in kind_facts(kind)["methods"] if not method["docs"]] == []
+    assert "|  |" not in "\n".join(settings(kind))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_page_shows_what_is_to_be_written_the_contract_and_what_comes_with_fw(name: str) -> None:
+    text = (PAGES / f"{name}.md").read_text("utf-8")
+    required = text.partition("## To write")[2].partition("\n## ")[0]
+    for method in KINDS[name].__abstractmethods__:
+        assert re.search(rf"^{method}\(", required, re.MULTILINE)
+    assert len(re.findall(r"^\* ", text.partition("## The contract")[2].partition("\n## ")[0], re.MULTILINE)) >= 3
+    assert "class Example(" in text
+    assert ("## Comes with fw" in text) == (name != "joint")
