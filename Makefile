@@ -31,7 +31,7 @@ types: $(READY)
 	.venv/bin/mypy
 
 reference: $(READY)
-	.venv/bin/python -m fw.core.reference docs/kinds
+	.venv/bin/python -m fw.core.catalogue.reference docs/kinds
 
 # The stored runs and .venv stay.
 clean:

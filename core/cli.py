@@ -117,7 +117,7 @@ def plugins(
 
     from rich.console import Console
 
-    from fw.core.catalogue_view import Question, answer
+    from fw.core.catalogue.view import Question, answer
     from fw.registry import installed
 
     stdout = Console(file=sys.stdout)

@@ -16,10 +16,11 @@ from pydantic import BaseModel, Field, create_model
 from pydantic.fields import FieldInfo
 from rich.console import Console
 
-from fw.core import catalogue, catalogue_check
+from fw.core.catalogue import check
+from fw.core.catalogue.example import ExampleRefused, NoExample, example
+from fw.core.catalogue.facts import component_facts, find, kind_facts, known_kinds, summary
+from fw.core.catalogue.words import bounds_in_words, inline, type_in_words
 from fw.core.cli import app, guarded
-from fw.core.example import ExampleRefused, NoExample, example
-from fw.core.field_words import bounds_in_words, inline, type_in_words
 from fw.core.kinds import Encoder, Guidance
 from fw.core.recipe import Recipe
 from fw.core.source import parse
@@ -200,10 +201,10 @@ def test_a_kind_is_shown_with_the_methods_to_write_before_those_that_have_a_defa
     assert "dpmpp" in optional
 
 
-@pytest.mark.parametrize("kind", sorted(catalogue.known_kinds(installed())))
+@pytest.mark.parametrize("kind", sorted(known_kinds(installed())))
 def test_the_methods_to_write_are_the_abstract_ones(kind: str) -> None:
-    cls = catalogue.known_kinds(installed())[kind]
-    methods = catalogue.kind_facts(cls)["methods"]
+    cls = known_kinds(installed())[kind]
+    methods = kind_facts(cls)["methods"]
     required = [method["name"] for method in methods if method["required"]]
     assert set(required) == cls.__abstractmethods__
     assert required == [method["name"] for method in methods][: len(required)]
@@ -211,8 +212,8 @@ def test_the_methods_to_write_are_the_abstract_ones(kind: str) -> None:
 
 
 def test_kinds_of_fw_are_known_where_no_plugin_brings_one() -> None:
-    assert set(catalogue.known_kinds(Registry())) == {*installed().kinds()}
-    assert catalogue.find(Registry(), "tracker").kind is installed().kind_classes["tracker"]
+    assert set(known_kinds(Registry())) == {*installed().kinds()}
+    assert find(Registry(), "tracker").kind is installed().kind_classes["tracker"]
 
 
 COMPONENT_KEYS = "kind name plugin class summary docs version fields requires provides no_example snippet"
@@ -254,8 +255,8 @@ def test_what_plugins_print_does_not_get_into_the_answer(fw: Fw, local: Path) ->
 
 @pytest.mark.parametrize("component", BUILT_IN, ids=lambda each: f"{each.kind}-{each.name}")
 def test_the_snippet_of_a_built_in_is_the_component_itself_in_a_recipe(component: type[Component]) -> None:
-    facts = catalogue.component_facts(component, installed())
-    written = parse(facts["snippet"], "snippet").data
+    told = component_facts(component, installed())
+    written = parse(told["snippet"], "snippet").data
     [(section, value)] = written.items()
     info = Recipe.model_fields[section]
     part = create_model("Part", **{section: (info.annotation, info)})  # type: ignore[call-overload]
@@ -267,18 +268,18 @@ def test_the_snippet_of_a_built_in_is_the_component_itself_in_a_recipe(component
 
 @pytest.mark.parametrize("component", BUILT_IN, ids=lambda each: f"{each.kind}-{each.name}")
 def test_every_built_in_can_be_made_and_says_what_each_field_is(component: type[Component]) -> None:
-    facts = catalogue.component_facts(component, installed())
-    assert facts["no_example"] is None
-    assert facts["requires"] == sorted(example(component).requires)
-    assert facts["provides"] == sorted(example(component).provides)
-    assert facts["summary"]
-    assert all(field["description"] for field in facts["fields"])
+    told = component_facts(component, installed())
+    assert told["no_example"] is None
+    assert told["requires"] == sorted(example(component).requires)
+    assert told["provides"] == sorted(example(component).provides)
+    assert told["summary"]
+    assert all(field["description"] for field in told["fields"])
 
 
 def one_component(component: type[Component]) -> dict[str, Any]:
     registry = Registry()
     registry.add(Provider("mine"), [component])
-    return catalogue.component_facts(component, registry)
+    return component_facts(component, registry)
 
 
 class Demanding(toys.Dots):
@@ -340,12 +341,12 @@ def test_defaults_that_factories_make_are_shown() -> None:
 
 
 def test_the_capabilities_are_those_of_the_defaults() -> None:
-    assert catalogue.component_facts(installed().get("guidance", "self_guidance"), installed())["requires"] == [
+    assert component_facts(installed().get("guidance", "self_guidance"), installed())["requires"] == [
         "conditions",
         "label_free",
         "null",
     ]
-    assert catalogue.component_facts(installed().get("backbone", "unet"), installed())["provides"] == []
+    assert component_facts(installed().get("backbone", "unet"), installed())["provides"] == []
 
 
 OWN_KIND = """
@@ -482,7 +483,7 @@ def test_values_in_one_line_are_read_back_as_they_were(value: Any) -> None:
     ],
 )
 def test_the_summary_is_the_first_sentence(docs: str, sentence: str) -> None:
-    assert catalogue.summary(docs) == sentence
+    assert summary(docs) == sentence
 
 
 # --check
@@ -554,8 +555,8 @@ def test_what_refuses_its_own_defaults_or_raises_in_preflight_fails() -> None:
 
     registry = Registry()
     registry.add(Provider("mine"), [Contrary, Grumpy])
-    found = catalogue.find(registry)
-    told = list(catalogue_check.verdicts(found, registry, Console(stderr=True)))
+    found = find(registry)
+    told = list(check.verdicts(found, registry, Console(stderr=True)))
     assert [each["status"] for each in told] == ["failed", "failed"]
     assert "it refuses its own defaults or examples: depth" in told[0]["reasons"][0]
     assert told[1]["reasons"] == ["it raised KeyError: 'weights' before a run"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fw.core import kinds
-from fw.core.catalogue import kind_facts
-from fw.core.reference import KINDS, builtins, page, settings
+from fw.core.catalogue.facts import kind_facts
+from fw.core.catalogue.reference import KINDS, builtins, page, settings
 from fw.registry import Component
 
 PAGES = Path(__file__).parents[1] / "docs/kinds"

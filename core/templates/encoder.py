@@ -22,7 +22,7 @@ class Example(Encoder):
     name: ClassVar[str] = "example"
 
     dims: int = Field(8, ge=1, le=4096, description="size of the code")
-    steps: int = Field(200, ge=1, description="training steps")
+    steps: int = Field(200, ge=1, description="training steps", examples=[8])
     batch: int = Field(64, ge=1, description="images per step")
 
     def build(self, shape: tuple[int, int, int], classes: int) -> "Codec":

@@ -28,7 +28,7 @@ class Classifier(Encoder):
     name: ClassVar[str] = "classifier"
     uses_labels: ClassVar[bool] = True
 
-    steps: int = Field(400, ge=1, description="training steps")
+    steps: int = Field(400, ge=1, description="training steps", examples=[8])
     batch: int = Field(128, ge=1, description="images per step")
     lr: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
     dims: int = Field(64, ge=2, description="number of features")

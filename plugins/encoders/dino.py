@@ -33,7 +33,7 @@ class Dino(Encoder):
 
     name: ClassVar[str] = "dino"
 
-    steps: int = Field(250, ge=1, description="training steps")
+    steps: int = Field(250, ge=1, description="training steps", examples=[8])
     batch: int = Field(128, ge=2, description="images per step")
     lr: float = Field(2e-3, gt=0, description="AdamW's learning rate, which falls to 0 along a cosine")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay")

@@ -31,7 +31,7 @@ class DDPM(Process):
     @model_validator(mode="after")
     def _finite(self) -> Self:
         if not math.isfinite(self.sigma_range[1]):
-            raise ValueError(f"{self.timesteps} timesteps of the {self.schedule} schedule end in infinite noise: take fewer")
+            raise ValueError(f"the {self.schedule} schedule ends in infinite noise after {self.timesteps} timesteps")
         return self
 
     @property

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from fw.core.catalogue import Found, document, find
-from fw.core.catalogue_check import verdicts
-from fw.core.field_words import inline
+from fw.core.catalogue.check import verdicts
+from fw.core.catalogue.facts import Found, document, find
+from fw.core.catalogue.words import inline
 from fw.registry import Registry
 from fw.registry.api import API, notice
 

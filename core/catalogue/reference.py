@@ -1,6 +1,6 @@
 """The reference page of a kind, made from its abstract class, its contract and its template.
 
-python -m fw.core.reference docs/kinds
+python -m fw.core.catalogue.reference docs/kinds
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from textwrap import dedent
 from typing import Any, TypeGuard
 
 from fw.core import kinds
-from fw.core.catalogue import kind_facts, summary
-from fw.core.field_words import inline
+from fw.core.catalogue.facts import kind_facts, summary
+from fw.core.catalogue.words import inline
 from fw.core.testing.contract import Clause, sentence
 from fw.registry import Component, Registry
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
+from fw.core.catalogue.example import NoExample, example
+from fw.core.catalogue.words import bounds_in_words, inline, type_in_words
 from fw.core.errors import FwError
-from fw.core.example import NoExample, example
-from fw.core.field_words import bounds_in_words, inline, type_in_words
 from fw.registry import Broken, Component, Registry
 from fw.registry.api import API
 from fw.registry.discovery import in_one_line

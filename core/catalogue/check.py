@@ -8,11 +8,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from fw.core.catalogue import Found
+from fw.core.catalogue.example import ExampleRefused, NoExample, example
+from fw.core.catalogue.facts import Found
 from fw.core.errors import MissingFile
-from fw.core.example import ExampleRefused, NoExample, example
 from fw.registry import Component, Registry
 from fw.registry.discovery import in_one_line
+
+ELSEWHERE = "it may log to a server that others use; give its name to check it"
 
 
 def verdicts(found: Found, registry: Registry, console: Console) -> Iterator[dict[str, Any]]:
@@ -20,10 +22,12 @@ def verdicts(found: Found, registry: Registry, console: Console) -> Iterator[dic
     columns = TextColumn("check {task.description}"), BarColumn(), MofNCompleteColumn()
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task("", total=len(found.components))
+    several = len(found.components) > 1
     for component in found.components:
+        logs = component.kind == "tracker"
         bar.update(task, description=f"{component.kind} {component.name}")
         with bar:  # and not around the loop: the verdict is printed while there is no bar
-            status, reasons = judged(component, registry)
+            status, reasons = ("skipped", [ELSEWHERE]) if logs and several else judged(component, registry)
         bar.advance(task)
         plugin = registry.providers[component.kind, component.name].plugin
         yield verdict(component.kind, component.name, plugin, status, reasons)
@@ -41,7 +45,7 @@ def judged(component: type[Component], registry: Registry) -> tuple[str, list[st
     from fw.core.testing import violations
 
     try:
-        instance = example(component, registry)
+        instance = example(component, registry, quick=True)
         for part in instance.within():
             part.preflight()
     except ExampleRefused as error:
