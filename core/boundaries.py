@@ -101,16 +101,15 @@ def checked_worse(mode: Guidance, worse: Tensor, good: Tensor) -> Tensor:
     return worse
 
 
-def checked_samples(sampler: Sampler, samples: Tensor, noise: Tensor) -> Tensor:
-    """Samples of the noise's shape, finite."""
+def checked_samples(sampler: Sampler, samples: Tensor, noise: Tensor, diverged: Mapping[str, Tensor]) -> Tensor:
+    """Samples of the noise's shape, finite. `diverged` is that of `fw.core.diffusion.Guided`."""
     if not isinstance(samples, Tensor) or samples.shape != noise.shape:
         raise refuse(sampler, f"it made {shown(samples)} of noise {shown(noise)}")
     if not samples.isfinite().all():
         wrong = int((~samples.isfinite()).flatten(1).any(dim=1).sum())
-        raise refuse(
-            sampler,
-            f"{wrong} of {len(samples)} samples are not finite: the model, a guidance mode or the sampler diverged",
-        )
+        modes = [f"guidance '{name}'" for name, first in diverged.items() if first]
+        whose = f"what {' and '.join(modes)} called worse was not" if modes else "the model or the sampler diverged"
+        raise refuse(sampler, f"{wrong} of {len(samples)} samples are not finite: {whose}")
     return samples
 
 

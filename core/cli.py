@@ -263,7 +263,7 @@ def quiet_threads() -> None:
 
 
 def guarded(command: Callable[[], None]) -> int:
-    """Run the command; a problem that fw knows is one message and its exit code, not a traceback."""
+    """Run the command; a problem that fw knows, or that a component makes, is one message and not a traceback."""
     from fw.core.errors import FwError
 
     try:
@@ -277,6 +277,13 @@ def guarded(command: Callable[[], None]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        from fw.core.blame import blamed
+
+        if (told := blamed(error)) is None:
+            raise
+        print(told, file=sys.stderr)
+        return 2
     return 0
 
 

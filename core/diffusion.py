@@ -6,7 +6,7 @@ Noisy images are x = x0 + sigma * n with n ~ N(0, 1); a denoiser D(x; sigma, c) 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +106,8 @@ class Guided:
     condition: Tensor | None
     sigma_min: float
     sigma_max: float
+    diverged: dict[str, Tensor] = field(default_factory=dict)
+    """By mode, bool (): whether what it called worse was not finite although the good one was."""
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         good = self.model(x, sigma, self.condition)
@@ -114,4 +116,6 @@ class Guided:
             if mode.active(sigma):
                 worse = checked_worse(mode, mode.worse(self.model, x, sigma, self.condition, good), good)
                 result = result + (mode.scale - 1) * (good - worse)
+                first = good.isfinite().all() & ~worse.isfinite().all()
+                self.diverged[mode.name] = self.diverged.get(mode.name, first) | first
         return result

@@ -42,8 +42,8 @@ def generate(
             model.sigma_min,
             model.sigma_max,
         )
-        samples = checked_samples(needs["sampler"], needs["sampler"].sample(guided, noise, draws), noise)
-        images = to_uint8(samples).cpu()
+        samples = needs["sampler"].sample(guided, noise, draws)
+        images = to_uint8(checked_samples(needs["sampler"], samples, noise, guided.diverged)).cpu()
         yield images[: wanted.stop - start]
 
 

@@ -31,6 +31,8 @@ from fw.plugins.samplers.heun import Heun
 from fw.plugins.trackers.mlflow import MLflow
 from fw.registry import Component, hookimpl
 
+FW_API = 1
+
 
 @hookimpl
 def fw_components() -> Iterable[type[Component]]:

@@ -43,6 +43,12 @@ def theirs(name: str, body: str, base: str = "Guidance") -> str:
     return HEADER.format(name=name, base=base, body=body)
 
 
+SHAPELESS = """
+        @property
+        def shape(self):
+            return {}["size"]
+"""
+
 LISTED = {
     "p01_import_error": ("import nowhere", "ModuleNotFoundError: No module named 'nowhere'"),
     "p02_wrong_hook": (
@@ -161,7 +167,10 @@ def test_one_that_raises_when_it_is_made_is_told_with_the_recipes_line(site: Pat
     ("naming", "said"),
     [
         ("model: p09_later", "train p09_later, halves of mean: OSError: out of ink (traceback in "),
-        ("guidance: {name: p10, scale: 2}", "sample theirs: sampler euler: 250 of 250 samples are not finite"),
+        (
+            "guidance: {name: p10, scale: 2}",
+            "sample theirs: sampler euler: 250 of 250 samples are not finite: what guidance 'p10' called worse was not",
+        ),
         (
             "guidance: {name: p11, scale: 2}",
             "sample theirs: guidance p11: worse() returned torch.float32 (1, 4, 4) for ",
@@ -182,6 +191,14 @@ def test_one_that_fails_at_work_ends_its_arm_in_one_line_and_the_others_finish(
         ("plain", "self_1.0", "self_1.5"), "finished"
     )
     assert found["theirs"]["status"] == "failed"
+
+
+def test_one_whose_property_raises_while_a_recipe_is_checked_is_named_without_a_traceback(site: Path) -> None:
+    plugin = sites.write(site.parent / "shapeless.py", theirs("shapeless", SHAPELESS, base="toys.Dots"))
+    done = fw("validate", site.parent / "toy.yaml", "--plugin", plugin, "--set", "dataset=shapeless")
+    assert done.code == 2
+    assert done.err.startswith(f"dataset 'shapeless' raised KeyError: 'size' ({plugin}:")
+    assert done.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def torch_state() -> dict[str, Any]:
     return {
         "torch's default dtype": torch.get_default_dtype(),
         "torch's default device": torch.get_default_device(),
-        "torch's float32 matmul precision": torch.get_float32_matmul_precision(),
+        "torch's float32 matmul precision": matmul_precision(),
         "torch's gradient mode": torch.is_grad_enabled(),
         "torch's inference mode": torch.is_inference_mode_enabled(),
         "torch's deterministic mode": torch.are_deterministic_algorithms_enabled(),
@@ -61,6 +61,14 @@ def torch_state() -> dict[str, Any]:
         "cudnn's flags": (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
         "torch's global module hooks": [len(getattr(modules, name)) for name in hooks],
     }
+
+
+def matmul_precision() -> Any:
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # it was set per backend, by the newer interface
+        backends: Any = torch.backends
+        return backends.cuda.matmul.fp32_precision, backends.mkldnn.matmul.fp32_precision
 
 
 def process_state() -> dict[str, Any]:

@@ -52,7 +52,7 @@ def right_shape(sampler: Sampler) -> None:
             noise, draws = start(range(count), shape, device)
             samples = run(sampler, gaussian(sampler, shape, device), noise, draws)
             try:
-                checked_samples(sampler, samples, noise)
+                checked_samples(sampler, samples, noise, {})
             except StageFailed as error:
                 raise AssertionError(str(error)) from None
             assert (samples.dtype, samples.device) == (noise.dtype, noise.device), (

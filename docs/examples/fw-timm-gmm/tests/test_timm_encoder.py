@@ -63,19 +63,20 @@ def test_the_features_are_those_of_the_weights_in_the_file(published: Path, dono
         assert not torch.allclose(built(Timm(model=MODEL))(grey), expected, atol=1e-2)
 
 
-def test_images_are_prepared_as_timm_prepares_them() -> None:
+@pytest.mark.parametrize("side", [8, 160, 400])
+def test_images_are_prepared_as_timm_prepares_them(side: int) -> None:
     network = built(Timm(model=MODEL))
-    image = images(1, 3, 160, 160)
+    image = images(1, 3, side, side)
     config = resolve_model_data_config(network.network)
     theirs = create_transform(**{**config, "crop_pct": 1.0}, is_training=False)
     found = network.prepared(image)[0]  # type: ignore[operator]
-    assert torch.allclose(found, theirs(to_pil_image(image[0])), atol=1e-5)
+    assert torch.allclose(found, theirs(to_pil_image(image[0])), atol=0.02)  # PIL rounds to 1/255
 
 
 def test_a_grey_image_is_three_equal_channels() -> None:
     network = built(Timm(model=MODEL))
     grey = images(2, 1, 16, 16)
-    assert torch.equal(network(grey), network(grey.repeat(1, 3, 1, 1)))
+    assert torch.allclose(network(grey), network(grey.repeat(1, 3, 1, 1)), atol=1e-6)
     assert network.prepared(grey).shape == (2, 3, 160, 160)  # type: ignore[operator]
 
 

@@ -1,0 +1,17 @@
+"""Whose fault an exception is: the innermost component in its traceback, where that is a plugin's and not fw's."""
+
+from __future__ import annotations
+
+import traceback
+
+from fw.registry import Component
+from fw.registry.discovery import in_one_line
+
+
+def blamed(error: BaseException) -> str | None:
+    """`guidance 'sharpen' raised KeyError: 'x' (sharpen.py:12)`, or None if no component was at work."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        own = frame.f_locals.get("self")
+        if isinstance(own, Component):
+            return f"{own.kind} '{own.name}' raised {in_one_line(error)} ({frame.f_code.co_filename}:{line})"
+    return None
