@@ -41,12 +41,12 @@ def true_labels() -> Annotation:
 
 @pytest.fixture(scope="module")
 def joint(tmp_path_factory: pytest.TempPathFactory) -> Denoiser:
-    return after_training(true_labels(), tmp_path_factory.mktemp("joint"), 300)
+    return after_training(true_labels(), tmp_path_factory.mktemp("joint"), 200)
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Denoiser:
-    return after_training(None, tmp_path_factory.mktemp("alone"), 300)
+    return after_training(None, tmp_path_factory.mktemp("alone"), 200)
 
 
 def noisy_digits(sigma: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -104,7 +104,9 @@ def test_both_tasks_teach_the_shared_trunk() -> None:
 def test_the_logits_stay_finite_and_moderate_at_every_noise_level(process: DDPM | EDM) -> None:
     """The published head takes the raw timestep through a batch norm, and saturates at levels it was not trained on."""
     model = Denoiser(built().eval(), process)
-    for sigma in torch.logspace(*torch.tensor(process.sigma_range).log10().tolist(), 12).tolist():
+    least, most = process.sigma_range
+    for step in range(12):
+        sigma = least * (most / least) ** (step / 11)
         x = (1 + sigma) * torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             assert model.logits(x, sigma).abs().max() < 20
@@ -121,8 +123,8 @@ def test_it_denoises_about_as_well_as_the_generator_alone(joint: Denoiser, alone
     x0, x, _ = noisy_digits(sigma)
     with torch.inference_mode():
         errors = [float((model(x, sigma) - x0).square().mean()) for model in (joint, alone)]
-    assert errors[0] < 1.1 * errors[1]
-    assert errors[1] < 0.9 * float((x0 - x0.mean(dim=0)).square().mean())
+    assert errors[0] < 1.03 * errors[1]
+    assert errors[1] < 0.95 * float((x0 - x0.mean(dim=0)).square().mean())
 
 
 @pytest.mark.parametrize("channels", [(12,), (8, 16), (0,), ()])

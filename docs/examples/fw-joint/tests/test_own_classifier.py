@@ -66,7 +66,7 @@ def noisy(sigma: float, count: int = 6) -> tuple[Tensor, Tensor]:
 
 
 def guided(model: Mixture, scale: float, x: Tensor, sigma: float, classes: Tensor) -> Tensor:
-    return Guided(model, (OwnClassifier(scale=scale),), classes, model.sigma_min, model.sigma_max)(x, sigma)  # type: ignore[arg-type]
+    return Guided(model, (OwnClassifier(scale=scale),), classes, model.sigma_min, model.sigma_max)(x, sigma)
 
 
 class Unconditional(Mixture):
@@ -96,7 +96,7 @@ def test_a_step_away_from_what_is_worse_makes_the_class_likelier(sigma: float) -
     x, classes = noisy(sigma)
     model = Unconditional()
     good = model(x, sigma)
-    step = good - OwnClassifier().worse(model, x, sigma, classes, good)  # type: ignore[arg-type]
+    step = good - OwnClassifier().worse(model, x, sigma, classes, good)
     before, after, back = (
         model.scores(at, sigma).log_softmax(dim=1).gather(1, classes[:, None])
         for at in (x, x + step / 100, x - step / 100)
@@ -126,7 +126,7 @@ def test_guided_samples_are_of_the_class_asked_for_and_the_opposite_sign_gives_t
     asked = torch.arange(200) % 2
     shares = {}
     for scale in (0.0, 1.0, 2.0):
-        denoise = Guided(Unconditional(), (OwnClassifier(scale=scale),), asked, 0.002, 80.0)  # type: ignore[arg-type]
+        denoise = Guided(Unconditional(), (OwnClassifier(scale=scale),), asked, 0.002, 80.0)
         with torch.inference_mode():
             samples = DDIM(steps=40, clip=None).sample(denoise, noise, generators)
         shares[scale] = float(((samples.mean(dim=(1, 2, 3)) > 0).long() == asked).float().mean())
