@@ -63,7 +63,7 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
 
     annotator = arm.annotator
     if annotator is not None and annotator.uses_features and arm.encoder is None:
-        yield Finding(at("annotator"), f"annotator '{annotator.name}' clusters features; name an encoder")
+        yield Finding(at("annotator"), f"annotator '{annotator.name}' uses features; name an encoder")
     available = capabilities(recipe, arm)
     for section, component in sections(arm):
         missing = component.requires - available

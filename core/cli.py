@@ -68,12 +68,15 @@ def run(
     if dry_run:
         show_plan(planned, Store(out.absolute() / "store"))
         return
-    result = run_plan(loaded, planned, Options(out, device, jobs, workers, checkpoint_seconds), warnings, console)
+    options = Options(out, device, jobs, workers, checkpoint_seconds)
+    result, failure = run_plan(loaded, planned, options, warnings, console)
     stdout = wide_console()
     show(result, stdout)
     stdout.print(f"report  {out / loaded.name / 'latest' / 'report.md'}", highlight=False)
     if result.get("look"):
         stdout.print(f"look    {result['look']}", highlight=False, soft_wrap=True)
+    if failure is not None:
+        raise failure
 
 
 @app.command()

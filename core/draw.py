@@ -6,13 +6,16 @@ from pathlib import Path
 
 import torch
 
-from fw.core.errors import FwError
+from fw.core import provenance
+from fw.core.errors import FwError, RecipeError
 from fw.core.executor import checked_device
 from fw.core.generate import generate
 from fw.core.isolation import stock_state
-from fw.core.loading import load
+from fw.core.loading import validate
 from fw.core.pictures import save_grid
 from fw.core.plan import plan
+from fw.core.recipe import Recipe
+from fw.core.source import Source, read
 from fw.core.stages import load_annotation, load_denoiser
 from fw.core.store import Store
 from fw.registry import LocalPlugin, installed
@@ -26,9 +29,8 @@ def draw(run: Path, arm: str, count: int, output: Path, seed: int, device: str) 
     if output.suffix.lower() != ".png" or not output.absolute().parent.is_dir():
         raise FwError(f"-o {output}: name a .png file in a folder that exists")
     where = torch.device(checked_device(device))
-    ask_for_plugins(run)
-    recipe = load(resolved)
-    planned = plan(recipe, [arm])
+    recipe = with_one_arm(run, read(resolved), arm)
+    planned = plan(recipe)
     store = Store(run.resolve().parents[1] / "store")
     stage = planned.stages[planned.arms[arm].sample]
     for source in stage.inputs.values():
@@ -42,10 +44,21 @@ def draw(run: Path, arm: str, count: int, output: Path, seed: int, device: str) 
         save_grid(torch.cat(list(batches)), output)
 
 
-def ask_for_plugins(run: Path) -> None:
-    """Raise FwError unless the run's local plugins were given again, as they were."""
-    given = {plugin.digest for plugin in installed().files}
-    copies = [LocalPlugin.read(file) for file in sorted((run / "plugins").glob("*.py"))]
-    if missing := [copy.path for copy in copies if copy.digest not in given]:
-        words = " ".join(f"--plugin {path}" for path in missing)
-        raise FwError(f"{run}: this run used local plugins that were not given, or were changed since: add {words}")
+def with_one_arm(run: Path, source: Source, arm: str) -> Recipe:
+    """The run's recipe with one arm and no tracker. FwError unless the local plugins of that arm are as they were."""
+    if arm not in source.data["arms"]:
+        raise FwError(f"--arm {arm}: no such arm in {run} (known: {', '.join(source.data['arms'])})")
+    source.data |= {"arms": {arm: source.data["arms"][arm]}, "baseline": arm, "tracker": None}
+    copies = {plugin.digest: plugin.path for plugin in map(LocalPlugin.read, sorted((run / "plugins").glob("*.py")))}
+    missing = [path for digest, path in copies.items() if digest not in {plugin.digest for plugin in installed().files}]
+    words = " ".join(f"--plugin {path}" for path in missing)
+    asking = f"{run}: arm {arm} needs local plugins as they were when it was run: add {words}"
+    try:
+        recipe = validate(source, installed())
+    except RecipeError:
+        if missing:
+            raise FwError(asking) from None
+        raise
+    if any(plugin.digest not in copies for plugin in provenance.files(recipe)):
+        raise FwError(asking)
+    return recipe

@@ -71,7 +71,9 @@ class Encoder(Component):
         """An unfitted module whose forward maps uint8 images (B, C, H, W) to float32 features (B, D).
 
         `shape` is (C, H, W). `classes` is 0 unless the encoder declares `uses_labels`. Everything that fitting finds
-        out is in the module's state dict, because that is what is stored.
+        out is in the module's state dict, because that is what is stored. torch's global generator is seeded before
+        this is called. Features are asked of the module in eval mode, without gradients, on the job's device and in
+        batches.
         """
 
     def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:

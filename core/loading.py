@@ -42,6 +42,7 @@ def explain(problem: dict[str, Any], source: Source, registry: Registry) -> str:
     if location and location[-1] == "[key]":
         location = location[:-1]
     reason = problem["msg"][0].lower() + problem["msg"][1:]
+    where = source.where(location)
     if problem["type"] == "extra_forbidden":
         known = known_keys(location[:-1], source.data, registry)
         near = difflib.get_close_matches(str(location[-1]), known, n=1)
@@ -53,9 +54,11 @@ def explain(problem: dict[str, Any], source: Source, registry: Registry) -> str:
         reason = f"expected a mapping of keys (it is {problem['input']!r})"
     elif problem["type"] == "value_error":
         reason = problem["msg"].removeprefix("Value error, ")
-    elif problem["type"] != "unknown_component" and isinstance(problem["input"], str | int | float | bool):
+    elif problem["type"] == "unknown_component":
+        where = source.where((*location, "name"))
+    elif isinstance(problem["input"], str | int | float | bool):
         reason += f" (it is {problem['input']!r})"
-    return f"{source.where(location)}: {source.path(location)}: {reason}"
+    return f"{where}: {source.path(location)}: {reason}"
 
 
 def known_keys(location: Sequence[str | int], data: Any, registry: Registry) -> list[str]:

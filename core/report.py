@@ -202,6 +202,9 @@ def markdown(result: Mapping[str, Any], warnings: Sequence[str]) -> str:
         parts.append("\n".join(table))
     if warnings:
         parts.append("## Warnings\n\n" + "\n".join(f"* {warning}" for warning in warnings))
+    errors = [f"* {name}: {arm['error']}" for name, arm in result["arms"].items() if "error" in arm]
+    if errors:
+        parts.append("## Failed\n\n" + "\n".join(errors))
     sampled = [name for name, arm in result["arms"].items() if arm["status"] == "finished"]
     parts.append("## Samples\n\n" + "\n\n".join(f"{name}\n\n![{name}](samples-{name}.png)" for name in sampled))
     return "\n\n".join(parts) + "\n"

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -46,8 +46,15 @@ class Options:
     checkpoint_seconds: float = 20.0
 
 
-def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], console: Console) -> dict[str, Any]:
-    """Run a plan and return what run.json says. Raises StageFailed or Interrupted after everything is tidied up."""
+class Finished(NamedTuple):
+    """What run.json says, and why stages failed, or None."""
+
+    result: dict[str, Any]
+    failure: StageFailed | None
+
+
+def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], console: Console) -> Finished:
+    """Run a plan. Stages that fail do not hide what the others found. Raises Interrupted after all is tidied up."""
     out = options.out.absolute()
     store = Store(out / "store")
     store.create()
@@ -76,9 +83,7 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
                     tracked.end(ended)
     if outcome.stopped:
         raise Interrupted("stopped; everything finished is kept, and the same command continues from here")
-    if outcome.failed:
-        raise StageFailed(failure(plan, outcome))
-    return result
+    return Finished(result, StageFailed(failure(plan, outcome)) if outcome.failed else None)
 
 
 def check_store(plan: Plan, store: Store, console: Console) -> list[str]:

@@ -161,6 +161,13 @@ class DefaultDtype(Honest):
         return good / 2
 
 
+class Misspelled(Honest):
+    """Has a typo."""
+
+    def worse(self, model: Any, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+        return goood / 2  # type: ignore[name-defined]  # noqa: F821
+
+
 class Mute(Honest):
     __doc__ = ""
 
@@ -229,7 +236,7 @@ FAULTS: dict[type[Guidance], str] = {
     DoublePrecision: "a finite prediction of the shape, dtype and device of the good one: torch.float64",
     Idle: "At another scale it changes the prediction, inside its interval",
     Overpriced: "One call of worse() evaluates the network as often as `evaluations` says: 1 times, not 0",
-    GlobalTorchNoise: "it draws from torch's global random generator",
+    GlobalTorchNoise: "it changed torch's global random generator",
     GlobalNumpyNoise: "it draws from numpy's global random generator",
     GlobalPythonNoise: "it draws from Python's global random generator",
     ForkedNoise: "a second call gives another result",

@@ -532,8 +532,10 @@ def test_check_skips_what_lacks_its_files_or_examples(
     assert printed.startswith("skipped  dataset cifar10: dataset cifar10 expects the file")
     install("mine", SHARPER.replace("Field((1, 2), ", "Field("))
     code, printed, _ = fw("plugins", "--check", "sharper")
-    assert code == 0
-    assert printed.startswith("skipped  guidance sharper: no example of the required sizes; give one with Field(")
+    assert code == 1
+    assert (
+        printed.splitlines()[1].strip().startswith("guidance sharper: no example of the required sizes; give one with")
+    )
 
 
 def test_check_fails_for_broken_plugins_unless_something_else_was_asked_for(fw: Fw, install: Install) -> None:

@@ -93,7 +93,7 @@ def test_every_mode_of_a_list_is_checked() -> None:
 
 
 def test_an_annotator_of_features_is_refused_without_an_encoder() -> None:
-    reason = "annotator 'halves' clusters features; name an encoder"
+    reason = "annotator 'halves' uses features; name an encoder"
     assert faults("arms.x={encoder: null}") == [f"--set #1: arms.x: {reason}"]
     assert faults("encoder=null", "arms.x={annotator: halves}") == [
         f"r.yaml:{FIRST_ARM + 1}: arms.self_1.0: {reason}",

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from faulty_guidance import FAULTS, Honest
+from faulty_guidance import FAULTS, Honest, Misspelled
 
 from fw.core import kinds
 from fw.core.kinds import Guidance
@@ -53,6 +53,14 @@ def test_all_violated_clauses_are_told_at_once_after_a_line_that_says_whose() ->
     assert head == f"guidance 'honest' breaks 2 of {len(clauses(Honest()))} clauses:"
     assert lines[0] == "It has a docstring, which `fw plugins` shows: there is none"
     assert lines[1].startswith("Its key is the same in another process: it cannot be sent to a worker process")
+
+
+def test_a_bug_is_told_once_with_its_line() -> None:
+    with pytest.raises(ContractViolated) as caught:
+        check(Misspelled())
+    [head, line] = str(caught.value).splitlines()
+    assert head.startswith("guidance 'honest' breaks 1 of ")
+    assert re.search(r"it raised NameError: name 'goood' is not defined \(faulty_guidance.py:\d+\)$", line)
 
 
 @pytest.mark.parametrize("module", ["common", "joint", *KINDS])

@@ -299,7 +299,7 @@ def test_fw_sample_needs_the_file_again_and_says_where_its_copy_is(place: Path) 
         done = fw("sample", latest, "--arm", "mine", "-n", "6", "-o", place / "grid.png", "--device", "cpu", *given)
         assert done.code == 2
         assert done.err == (
-            f"{latest}: this run used local plugins that were not given, or were changed since: "
+            f"{latest}: arm mine needs local plugins as they were when it was run: "
             f"add --plugin {latest}/plugins/my.py\n"
         )
     for file in (latest / "plugins/my.py", place / "my.py"):
@@ -307,6 +307,16 @@ def test_fw_sample_needs_the_file_again_and_says_where_its_copy_is(place: Path) 
         done = fw("sample", latest, *words, "--plugin", file)
         assert done.code == 0, done.err
         assert (place / "grid.png").read_bytes() == (latest / "samples-mine.png").read_bytes()
+
+
+def test_an_arm_without_local_plugins_is_sampled_without_them(place: Path) -> None:
+    assert run(place, "--plugin", place / "my.py", "--set", ARM).code == 0
+    words = ("--arm", "plain", "-n", "6", "-o", place / "grid.png", "--device", "cpu")
+    done = fw("sample", place / "runs/toy/latest", *words)
+    assert done.code == 0, done.err
+    wrong = fw("sample", place / "runs/toy/latest", "--arm", "plane")
+    assert (wrong.code, wrong.err.count("\n")) == (2, 1)
+    assert "no such arm" in wrong.err
 
 
 def test_a_file_whose_component_no_stage_uses_is_kept_as_well(place: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from fw.core import kinds
 from fw.core.catalogue.facts import kind_facts
-from fw.core.catalogue.reference import KINDS, builtins, page, settings
+from fw.core.catalogue.reference import KINDS, builtins, page, settings, types_page
 from fw.registry import Component
 
 PAGES = Path(__file__).parents[1] / "docs/kinds"
@@ -21,10 +21,15 @@ def test_the_page_of_a_kind_is_up_to_date(name: str) -> None:
     assert written == page(name, builtins()), "run `make reference`"
 
 
+def test_the_page_of_what_they_pass_around_is_up_to_date_and_leaves_nothing_unexplained() -> None:
+    assert (PAGES / "types.md").read_text("utf-8") == types_page(), "run `make reference`"
+    assert "```\n\n\n" not in types_page()
+
+
 def test_there_is_a_page_for_every_kind_and_no_other() -> None:
     own = {each for each in vars(kinds).values() if isinstance(each, type) and issubclass(each, Component)}
     assert set(KINDS.values()) == own - {Component}
-    assert {path.stem for path in PAGES.iterdir()} == KINDS.keys()
+    assert {path.stem for path in PAGES.iterdir()} == {*KINDS, "types"}
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)

@@ -175,7 +175,7 @@ def test_a_package_is_complete_named_throughout_and_clean(name: str, written: Pa
         text = (package / file).read_text("utf-8")
         assert "templates" not in text, file
         assert not re.search(r"\$\w", text), file
-        assert name == "fw-example" or not re.search("example", text, re.IGNORECASE), file
+        assert name == "fw-example" or not re.search(r"\bexample\b", text, re.IGNORECASE), file
     for words in (("check",), ("format", "--check")):
         done = run("ruff", *words, "--no-cache", cwd=package)
         assert done.returncode == 0, done.stdout

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from fw.core.catalogue.example import ExampleRefused, NoExample, example
+from fw.core.catalogue.example import NoExample, example
 from fw.core.catalogue.facts import Found
 from fw.core.errors import MissingFile
 from fw.registry import Component, Registry
@@ -41,18 +41,18 @@ def verdict(kind: str | None, name: str | None, plugin: str, status: str, reason
 
 
 def judged(component: type[Component], registry: Registry) -> tuple[str, list[str]]:
-    """`ok`, `failed` with a reason per violated clause, or `skipped` with what is missing here."""
-    from fw.core.testing import violations
+    """`ok`, `failed` with a reason per violated clause, or `skipped` with the file that is missing."""
+    from fw.core.testing import distinct, violations
 
     try:
         instance = example(component, registry, quick=True)
         for part in instance.within():
             part.preflight()
-    except ExampleRefused as error:
+    except NoExample as error:
         return "failed", [str(error)]
-    except (NoExample, MissingFile) as error:
+    except MissingFile as error:
         return "skipped", [str(error)]
     except (Exception, SystemExit) as error:
         return "failed", [f"it raised {in_one_line(error)} before a run"]
-    reasons = [" ".join(reason.split()) for reason in violations(instance)]
+    reasons = [" ".join(reason.split()) for reason in distinct(violations(instance))]
     return ("failed" if reasons else "ok"), reasons

@@ -1,4 +1,4 @@
-"""The reference page of a kind, made from its abstract class, its contract and its template.
+"""The reference page of a kind, made from its abstract class, its contract and its template; and one of the types.
 
 python -m fw.core.catalogue.reference docs/kinds
 """
@@ -8,16 +8,17 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from textwrap import dedent
 from typing import Any, TypeGuard
 
-from fw.core import kinds
+from fw.core import kinds, types
 from fw.core.catalogue.facts import kind_facts, summary
 from fw.core.catalogue.words import inline
+from fw.core.job import Job
 from fw.core.testing.contract import Clause, sentence
 from fw.registry import Component, Registry
 
@@ -144,6 +145,51 @@ def builtins() -> Registry:
     return discover(entry for entry in metadata.entry_points(group="fw") if entry.name == "builtin")
 
 
-if __name__ == "__main__":
+PASSED_AROUND: tuple[type, ...] = (
+    types.ImageSet,
+    types.Observations,
+    types.Annotation,
+    types.ConditionSpec,
+    types.Reference,
+    kinds.Coefficients,
+    Job,
+)
+
+
+def types_page() -> str:
+    """The Markdown page of what components are given and what they return."""
+    parts = [
+        "# What components pass around",
+        "*Made by `make reference` from `fw.core.types` and `fw.core.job`. Change those.*",
+        "Images at every boundary are uint8 (N, C, H, W) in 0..255; inside diffusion they are float in -1..1; sigma\n"
+        "is the noise's standard deviation in that unit; features are float32 (N, D). Features, labels and\n"
+        "annotations are on the CPU.",
+    ]
+    for cls in PASSED_AROUND:
+        fields = {name: hint for name, hint in inspect.get_annotations(cls).items() if not name.startswith("_")}
+        listed = ", ".join(f"`{name}: {getattr(hint, '__forward_arg__', hint)}`" for name, hint in fields.items())
+        docs = inspect.cleandoc(cls.__doc__ or "").replace("See the module's docstring. ", "")
+        parts += [f"## {cls.__name__}", f"`{cls.__module__}.{cls.__name__}`: {listed}", docs]
+        for name, value in vars(cls).items():
+            function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+            if inspect.isfunction(function) and function.__doc__ and not name.startswith("_"):
+                docs = inspect.cleandoc(function.__doc__)
+                parts.append(described({"signature": signature(name, value, function), "docs": docs}))
+    return "\n\n".join(parts) + "\n"
+
+
+def signature(name: str, value: object, function: Callable[..., Any]) -> str:
+    shown = f"{name}{inspect.signature(function)}".replace("'", "")
+    return f"@property {shown}" if isinstance(value, property) else shown
+
+
+def write(folder: Path) -> None:
+    """Write every page into the folder."""
+    registry = builtins()
     for name in KINDS:
-        Path(sys.argv[1], f"{name}.md").write_text(page(name, builtins()), "utf-8")
+        (folder / f"{name}.md").write_text(page(name, registry), "utf-8")
+    (folder / "types.md").write_text(types_page(), "utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

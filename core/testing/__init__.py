@@ -9,6 +9,6 @@
 fixtures of `fw.core.fixtures`.
 """
 
-from fw.core.testing.contract import Clause, ContractViolated, check, clauses, violations
+from fw.core.testing.contract import Clause, ContractViolated, check, clauses, distinct, violations
 
-__all__ = ["Clause", "ContractViolated", "check", "clauses", "violations"]
+__all__ = ["Clause", "ContractViolated", "check", "clauses", "distinct", "violations"]

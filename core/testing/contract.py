@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from fw.core.errors import FwError
 from fw.core.kinds import Joint
+from fw.core.testing import common
 from fw.core.testing.global_state import untouched
 from fw.registry import Component
 from fw.registry.discovery import in_one_line
 
 KINDS = ("annotator", "backbone", "dataset", "encoder", "guidance", "metric", "process", "sampler", "tracker")
 """The kinds that have a contract of their own here, each in a file of its name."""
+
+RAISED = ": it raised "
 
 Clause = Callable[[Any], None]
 """Takes the component, raises AssertionError with the reason. The first line of its docstring is the sentence."""
@@ -25,23 +32,46 @@ class ContractViolated(AssertionError):
 
 def check(component: Component) -> None:
     """Raise ContractViolated unless the component keeps to the contract of its kind."""
-    found = list(violations(component))
+    found = distinct(violations(component))
     if found:
         name = f"{component.kind} '{component.name}'"
         raise ContractViolated("\n".join([f"{name} breaks {len(found)} of {len(clauses(component))} clauses:", *found]))
 
 
 def violations(component: Component) -> Iterator[str]:
-    """`sentence: reason` for every clause that the component violates."""
-    for clause in clauses(component):
-        try:
-            with untouched(component):
-                clause(component)
-        except AssertionError as error:
-            yield f"{sentence(clause)}: {error}"
-        except (Exception, SystemExit) as error:
-            said = str(error) if isinstance(error, FwError) else in_one_line(error)
-            yield f"{sentence(clause)}: it raised {said}"
+    """`sentence: reason` for every clause that the component violates.
+
+    Where the first clause of its kind does not hold, the others would only say so again, and are not asked.
+    """
+    for module in contracts(component):
+        for number, clause in enumerate(module.CLAUSES):
+            try:
+                with warnings.catch_warnings(), untouched(component):
+                    warnings.simplefilter("ignore")
+                    clause(component)
+                continue
+            except AssertionError as error:
+                yield f"{sentence(clause)}: {error}"
+            except (Exception, SystemExit) as error:
+                said = str(error) if isinstance(error, FwError) else in_one_line(error) + place(component, error)
+                yield f"{sentence(clause)}{RAISED}{said}"
+            if number == 0 and module is not common:
+                break
+
+
+def distinct(found: Iterable[str]) -> list[str]:
+    """The violations, each exception only once: one bug makes many clauses raise."""
+    told: dict[str, str] = {}
+    for line in found:
+        told.setdefault(line.partition(RAISED)[2] or line, line)
+    return list(told.values())
+
+
+def place(component: Component, error: BaseException) -> str:
+    """` (sharpen.py:12)`, the innermost line of the component's own module that an exception came through."""
+    file = getattr(sys.modules.get(type(component).__module__), "__file__", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" ({Path(str(file)).name}:{lines[-1]})" if lines else ""
 
 
 def sentence(clause: Clause) -> str:
@@ -50,9 +80,12 @@ def sentence(clause: Clause) -> str:
 
 def clauses(component: Component) -> list[Clause]:
     """What is asked of the component: what is asked of all, and what is asked of its kind."""
-    modules = ["common"]
-    if component.kind in KINDS:
-        modules.append(component.kind)
+    return [clause for module in contracts(component) for clause in module.CLAUSES]
+
+
+def contracts(component: Component) -> list[Any]:
+    """The modules whose clauses are asked, in this order."""
+    names = [component.kind] if component.kind in KINDS else []
     if isinstance(component, Joint):
-        modules.append("joint")
-    return [clause for module in modules for clause in import_module(f"fw.core.testing.{module}").CLAUSES]
+        names.append("joint")
+    return [common, *(import_module(f"fw.core.testing.{name}") for name in names)]

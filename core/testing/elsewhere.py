@@ -40,7 +40,7 @@ def second_process() -> Connection:
     """Started once. Its strings hash differently, so what depends on the order of a set differs as well."""
     seed = "1234" if os.environ.get("PYTHONHASHSEED") == "4321" else "4321"
     ours, theirs = Pipe()
-    command = [sys.executable, "-c", f"from fw.core.testing.elsewhere import serve; serve({theirs.fileno()})"]
+    command = [sys.executable, "-P", "-c", f"from fw.core.testing.elsewhere import serve; serve({theirs.fileno()})"]
     process = subprocess.Popen(
         command, env={**os.environ, "PYTHONHASHSEED": seed}, pass_fds=[theirs.fileno()], stdout=STDERR
     )
