@@ -70,12 +70,12 @@ class Board:
         self.bars.update(self.tasks[stage, label], completed=done)
 
     def metrics(self, stage: str, records: Sequence[Mapping[str, float]]) -> None:
-        """Loss curves go to every arm that the training works for, an encoder's to the run as a whole."""
+        """Loss curves go to every arm whose model it is; an encoder's and a sibling's to the run as a whole."""
         with self.tracking() as tracked:
-            if self.plan.stages[stage].kind == "train":
-                for arm in self.plan.users(stage):
-                    tracked.series(arm, records)
-            else:
+            arms = [name for name, arm in self.plan.arms.items() if arm.train == stage]
+            for arm in arms:
+                tracked.series(arm, records)
+            if not arms:
                 tracked.series(None, [named(self.plan.stages[stage], record) for record in records])
 
     def waiting(self, stage: str) -> None:

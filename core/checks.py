@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from fw.core.kinds import Joint
+from fw.core.kinds import Backbone, Joint
+from fw.core.plan import siblings
 from fw.core.recipe import Arm, Recipe, Train
 from fw.registry import Component
 
@@ -71,17 +72,24 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
             missing -= ABOUT_CONDITIONS
         for need in sorted(missing):
             yield Finding(at(section), f"{component.kind} '{component.name}' needs {NEEDS.get(need, need)}")
-    if annotator is not None and annotator.form not in arm.model.conditions:
-        takes = " or ".join(sorted(arm.model.conditions)) or "no"
-        yield Finding(at("model"), f"backbone '{arm.model.name}' takes {takes} conditions, not {annotator.form} ones")
-    asked: list[tuple[str, Callable[[Any], None], Any]] = [
-        ("model", arm.model.check, recipe.dataset.shape),
-        ("sampler", arm.sampler.check, arm.process.sigma_range),
-    ]
+    asked: list[tuple[str, Callable[[Any], None], Any]] = [("sampler", arm.sampler.check, arm.process.sigma_range)]
+    if any(each == (arm.model, arm.train) for each in siblings(arm)):
+        yield Finding(at("guidance"), "the worse network would be the arm's own: nothing is worse")
+    for section, model in backbones(arm):
+        asked.append((section, model.check, recipe.dataset.shape))
+        if annotator is not None and annotator.form not in model.conditions:
+            takes = " or ".join(sorted(model.conditions)) or "no"
+            yield Finding(at(section), f"backbone '{model.name}' takes {takes} conditions, not {annotator.form} ones")
     if arm.conditioner is not None:
         asked.append(("encoder", arm.conditioner.check, recipe.dataset.shape))
     for section, check, given in asked:
         yield from misfit(at(section) if section in overridden else (section,), check, given)
+
+
+def backbones(arm: Arm) -> Iterator[tuple[str, Backbone]]:
+    """The arm's network, and others that its guidance modes ask for."""
+    yield "model", arm.model
+    yield from (("guidance", each.model) for each in siblings(arm) if each is not None and each.model != arm.model)
 
 
 def misfit(location: tuple[str | int, ...], check: Callable[[Any], None], given: Any) -> Iterator[Finding]:

@@ -5,12 +5,13 @@ Noisy images are x = x0 + sigma * n with n ~ N(0, 1); a denoiser D(x; sigma, c) 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
 from fw.core import kinds
 from fw.core.boundaries import checked_worse
@@ -41,6 +42,7 @@ class Denoiser:
         self.bf16 = bf16
         self.sigma_min, self.sigma_max = process.sigma_range
         self.evaluations = 0
+        self._layers: tuple[str, ...] | None = None
 
     def __call__(
         self, x: Tensor, sigma: float, condition: Tensor | None = None, attend: Attend | None = None
@@ -51,6 +53,20 @@ class Denoiser:
         skip, out, scale, noise = self.process.coefficients(sigmas)
         raw = self._network(per_image(scale) * x, noise, condition, None, attend)
         return per_image(skip) * x + per_image(out) * raw
+
+    def layers(self, x: Tensor) -> tuple[str, ...]:
+        """The attention layers in the order of their calls; found out once, from one image, which is not counted."""
+        if self._layers is None:
+            called: list[str] = []
+
+            def record(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
+                called.append(layer)
+                return scaled_dot_product_attention(query, key, value)
+
+            _, _, scale, noise = self.process.coefficients(x.new_full((1,), self.sigma_max))
+            self._network(per_image(scale) * x[:1], noise, None, None, record)
+            self._layers = tuple(called)
+        return self._layers
 
     def logits(self, x: Tensor, sigma: float) -> Tensor:
         """What a joint model recognises in a batch x (B, C, H, W) that has one noise level: (B, K)."""
@@ -106,15 +122,17 @@ class Guided:
     condition: Tensor | None
     sigma_min: float
     sigma_max: float
+    siblings: Sequence[kinds.Denoiser | None] = ()
+    """For each mode the network that it asked for in place of the model; may be empty if none did."""
     diverged: dict[str, Tensor] = field(default_factory=dict)
     """By mode, bool (): whether what it called worse was not finite although the good one was."""
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         good = self.model(x, sigma, self.condition)
         result = good
-        for mode in self.guidance:
+        for mode, sibling in itertools.zip_longest(self.guidance, self.siblings):
             if mode.active(sigma):
-                worse = checked_worse(mode, mode.worse(self.model, x, sigma, self.condition, good), good)
+                worse = checked_worse(mode, mode.worse(sibling or self.model, x, sigma, self.condition, good), good)
                 result = result + (mode.scale - 1) * (good - worse)
                 first = good.isfinite().all() & ~worse.isfinite().all()
                 self.diverged[mode.name] = self.diverged.get(mode.name, first) | first

@@ -16,7 +16,7 @@ from fw.core.pictures import save_grid
 from fw.core.plan import plan
 from fw.core.recipe import Recipe
 from fw.core.source import Source, read
-from fw.core.stages import load_annotation, load_denoiser
+from fw.core.stages import load_annotation, load_denoiser, load_siblings
 from fw.core.store import Store
 from fw.registry import LocalPlugin, installed
 
@@ -40,7 +40,8 @@ def draw(run: Path, arm: str, count: int, output: Path, seed: int, device: str) 
     with stock_state(recipe.seed, where, torch.get_num_threads()):
         annotation = load_annotation(inputs)
         model = load_denoiser(stage.needs, inputs, annotation, where)
-        batches = generate(model, stage.needs, annotation, seed, range(count))
+        siblings = load_siblings(stage.needs, inputs, annotation, where)
+        batches = generate(model, siblings, stage.needs, annotation, seed, range(count))
         save_grid(torch.cat(list(batches)), output)
 
 
@@ -59,6 +60,7 @@ def with_one_arm(run: Path, source: Source, arm: str) -> Recipe:
         if missing:
             raise FwError(asking) from None
         raise
-    if any(plugin.digest not in copies for plugin in provenance.files(recipe)):
-        raise FwError(asking)
+    for plugin in provenance.files(recipe):
+        if plugin.digest not in copies:
+            raise FwError(asking if missing else f"{run}: this run did not use {plugin.path}; leave it out")
     return recipe

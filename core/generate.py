@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,13 +19,18 @@ MOST_AT_ONCE = {"cpu": 250, "cuda": 1000}
 
 @torch.inference_mode()
 def generate(
-    model: Denoiser, needs: Mapping[str, Any], annotation: Annotation | None, seed: int, wanted: range
+    model: Denoiser,
+    siblings: Sequence[Denoiser | None],
+    needs: Mapping[str, Any],
+    annotation: Annotation | None,
+    seed: int,
+    wanted: range,
 ) -> Iterator[Tensor]:
     """The images `wanted` of a sampling seed, uint8 (B, C, H, W), batch by batch.
 
-    `needs` are those of a sample stage. All randomness of image i, its condition included, is a function of (run seed,
-    sampling seed, i). Convolutions may round differently in batches of another size, so every batch is full: its last
-    images are computed and dropped where fewer are wanted.
+    `siblings` are the networks that guidance modes asked for, `needs` those of a sample stage. All randomness of
+    image i, its condition included, is a function of (run seed, sampling seed, i). Convolutions may round differently
+    in batches of another size, so every batch is full: its last images are computed and dropped where fewer are wanted.
     """
     device = next(model.network.parameters()).device
     shape = needs["dataset"].shape
@@ -41,6 +46,7 @@ def generate(
             condition if condition is None else condition.to(device),
             model.sigma_min,
             model.sigma_max,
+            siblings,
         )
         samples = needs["sampler"].sample(guided, noise, draws)
         images = to_uint8(checked_samples(needs["sampler"], samples, noise, guided.diverged)).cpu()

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from fw.registry.undisturbed import undisturbed
+from fw.registry.undisturbed import SDP_KERNELS, flags, undisturbed
 
 
 @contextmanager
 def stock_state(seed: int, device: torch.device, threads: int) -> Iterator[None]:
     """torch's own defaults, `threads` threads, and global random generators seeded by `seed`; afterwards all is back.
 
-    Of the GPUs, only `device` is touched: a run on the CPU leaves them alone.
+    Of the GPUs' generators, only that of `device` is put back.
     """
     forked = [device] if device.type == "cuda" else []
     with undisturbed(), torch.random.fork_rng(forked), torch.inference_mode(False), torch.set_grad_enabled(True):
@@ -29,7 +29,11 @@ def stock_state(seed: int, device: torch.device, threads: int) -> Iterator[None]
         torch.set_deterministic_debug_mode(0)
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision("highest")
-        torch.manual_seed(seed)
+        for owner, name in flags(torch):
+            setattr(owner, name, name in ("enabled", "allow_tf32"))
+        for kernel in SDP_KERNELS:
+            getattr(torch.backends.cuda, f"enable_{kernel}_sdp")(True)
+        torch.manual_seed(seed % 2**63)
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         yield

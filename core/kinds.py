@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from pydantic import Field, field_validator
@@ -26,6 +26,9 @@ from fw.core.errors import FwError
 from fw.core.job import Job
 from fw.core.types import Annotation, ConditionSpec, ImageSet, Observations, Reference, Split
 from fw.registry import Component
+
+if TYPE_CHECKING:
+    from fw.core.recipe import Train
 
 
 class Dataset(Component):
@@ -224,11 +227,21 @@ class Denoiser(Protocol):
         self, x: Tensor, sigma: float, condition: Tensor | None = None, attend: Attend | None = None
     ) -> Tensor: ...
 
+    def layers(self, x: Tensor) -> tuple[str, ...]:
+        """The names of the network's layers that mix tokens through `attend`, in the order in which they are called."""
+
     def logits(self, x: Tensor, sigma: float) -> Tensor:
         """The class logits (B, K) of noisy images, for guidance that requires `logits`.
 
         For a gradient with respect to x, leave inference mode: `torch.inference_mode(False)`, `torch.enable_grad()`.
         """
+
+
+class Sibling(NamedTuple):
+    """Another network that a guidance mode asks for: what it is, and how it is trained."""
+
+    model: Backbone
+    train: Train
 
 
 class Guidance(Component):
@@ -256,7 +269,15 @@ class Guidance(Component):
 
     @abstractmethod
     def worse(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
-        """A worse prediction than `good` = D(x; sigma, condition), of the same shape."""
+        """A worse prediction than `good` = D(x; sigma, condition), of the same shape.
+
+        `model` is the arm's denoiser, or its sibling if the mode asks for one.
+        """
+
+    def sibling(self, model: Backbone, train: Train) -> Sibling | None:
+        """A network that `worse` gets in place of the arm's own: trained as a stage of its own, on the same data and
+        conditions. `model` and `train` are the arm's."""
+        return None
 
     def active(self, sigma: float) -> bool:
         """Whether it changes predictions at this noise level; fw asks, and calls `worse` only then."""

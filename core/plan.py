@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fw.core.errors import FwError
-from fw.core.kinds import Encoder
+from fw.core.kinds import Encoder, Sibling
 from fw.core.recipe import Arm, Recipe
 from fw.registry import Component
 
@@ -56,9 +56,10 @@ class ArmPlan:
     sample: str
     evaluate: list[str]
     nfe: int
+    siblings: list[str] = field(default_factory=list)
 
     def stages(self) -> list[str]:
-        chain = [self.encode, self.annotate, self.train, self.sample, *self.evaluate]
+        chain = [self.encode, self.annotate, self.train, *self.siblings, self.sample, *self.evaluate]
         return [stage for stage in chain if stage is not None]
 
 
@@ -119,6 +120,18 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
         needs={**data, "model": arm.model, "process": arm.process, "train": arm.train, **seed},
         inputs=conditions,
     )
+    asked = siblings(arm)
+    worse = {
+        sibling_role(number): add(
+            result,
+            "train",
+            f"{conditions_title(arm)}, worse",
+            needs={**data, "model": sibling.model, "process": arm.process, "train": sibling.train, **seed},
+            inputs=conditions,
+        )
+        for number, sibling in enumerate(asked)
+        if sibling is not None
+    }
     sample = add(
         result,
         "sample",
@@ -131,9 +144,10 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
             "sampler": arm.sampler,
             "samples": recipe.samples,
             "precision": arm.train.precision,
+            **({"siblings": tuple(sibling and sibling.model for sibling in asked)} if worse else {}),
             **seed,
         },
-        inputs={"train": train, **conditions},
+        inputs={"train": train, **conditions, **worse},
     )
     evaluate = [
         add(
@@ -146,7 +160,17 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
         for metric in recipe.metrics
     ]
     nfe = arm.sampler.nfe * (1 + sum(mode.evaluations for mode in arm.guidance if mode.scale != 1))
-    return ArmPlan(arm, encode, annotate, train, sample, evaluate, nfe)
+    return ArmPlan(arm, encode, annotate, train, sample, evaluate, nfe, list(worse.values()))
+
+
+def siblings(arm: Arm) -> list[Sibling | None]:
+    """For each guidance mode the network that it asks for, or None; a mode that is off asks for none."""
+    return [mode.sibling(arm.model, arm.train) if mode.scale != 1 else None for mode in arm.guidance]
+
+
+def sibling_role(number: int) -> str:
+    """The input of a sample stage that holds the network which the guidance mode of this number asked for."""
+    return f"sibling {number}"
 
 
 def conditions_title(arm: Arm) -> str:

@@ -23,6 +23,7 @@ from fw.core.diffusion import Denoiser
 from fw.core.generate import batch_size, generate
 from fw.core.job import Job
 from fw.core.kinds import Annotator, Backbone, Dataset, Encoder, Metric
+from fw.core.plan import sibling_role
 from fw.core.quality import cluster_quality, utilisation
 from fw.core.recipe import Samples
 from fw.core.train import train
@@ -79,13 +80,16 @@ def sample_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
 
     annotation = load_annotation(inputs)
     model = load_denoiser(needs, inputs, annotation, job.device)
+    siblings = load_siblings(needs, inputs, annotation, job.device)
+    networks = [model, *filter(None, siblings)]
     settings: Samples = needs["samples"]
     for seed, wanted in job.track(list(shards(settings)), "sample"):
         path = shard_path(job.folder, seed, wanted)
         if not path.exists():
-            model.evaluations = 0
-            batches = list(generate(model, needs, annotation, seed, wanted))
-            write_json(job.folder / "info.json", {"nfe": model.evaluations // len(batches)})
+            before = sum(network.evaluations for network in networks)
+            batches = list(generate(model, siblings, needs, annotation, seed, wanted))
+            evaluations = sum(network.evaluations for network in networks) - before
+            write_json(job.folder / "info.json", {"nfe": evaluations // len(batches)})
             temporary = path.with_suffix(".writing")
             save_file({"images": torch.cat(batches)}, temporary)
             temporary.replace(path)
@@ -140,7 +144,7 @@ def load_encoder(needs: Needs, folder: Path, job: Job) -> nn.Module:
 def encode(encoder: Encoder, network: nn.Module, images: Tensor, job: Job) -> Tensor:
     """uint8 images (N, C, H, W) to float32 features (N, D) on the CPU."""
     batches = images.split(batch_size((*images.shape[1:],), job.device))
-    features = [network(batch.to(job.device)).float().cpu() for batch in job.track(batches, "encode")]
+    features = [network(batch.to(job.device)).cpu() for batch in job.track(batches, "encode")]
     return checked_features(encoder, torch.cat(features).contiguous(), len(images))
 
 
@@ -154,6 +158,16 @@ def load_denoiser(needs: Needs, inputs: Inputs, annotation: Annotation | None, d
     network = backbone.build(needs["dataset"].shape, annotation.spec if annotation else None)
     network.load_state_dict(load_file(inputs["train"] / "model.safetensors"))
     return Denoiser(network.to(device).eval(), needs["process"], bf16=needs["precision"] == "bf16")
+
+
+def load_siblings(
+    needs: Needs, inputs: Inputs, annotation: Annotation | None, device: torch.device
+) -> list[Denoiser | None]:
+    """For each guidance mode the trained denoiser that it asked for, or None."""
+    return [
+        model and load_denoiser({**needs, "model": model}, {"train": inputs[sibling_role(number)]}, annotation, device)
+        for number, model in enumerate(needs.get("siblings", ()))
+    ]
 
 
 def shards(samples: Samples) -> Iterator[tuple[int, range]]:

@@ -118,9 +118,6 @@ def worker(connection: Connection, settings: Settings, stop: Any) -> None:
     """The life of a worker process: stages in, reports out; ends when the parent does."""
     for asked in (signal.SIGINT, signal.SIGTERM):  # both reach the whole process group; the parent decides
         signal.signal(asked, signal.SIG_IGN)
-    with undisturbed():
-        for plugin in settings.plugins:
-            plugin.load()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             connection.send(attempt(connection, settings, stop.is_set))
@@ -130,6 +127,9 @@ def attempt(connection: Connection, settings: Settings, stopping: Callable[[], b
     """Receive a stage, do it, and say what became of it: `done`, `stopped` or `failed`, the stage and the reason."""
     name = ""
     try:
+        with undisturbed():
+            for plugin in settings.plugins:
+                plugin.load()
         stage: Stage = connection.recv()
         name = stage.id
         execute(stage, settings, Pipe(connection), stopping)

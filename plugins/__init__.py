@@ -5,16 +5,23 @@ from collections.abc import Iterable
 from fw.plugins.annotators.kmeans import KMeans
 from fw.plugins.annotators.labels import Labels
 from fw.plugins.annotators.random import Random
+from fw.plugins.backbones.dit import DiT
 from fw.plugins.backbones.unet import UNet
 from fw.plugins.datasets.cifar10 import Cifar10
 from fw.plugins.datasets.digits import Digits
+from fw.plugins.datasets.hub import Hub
+from fw.plugins.datasets.image_folder import ImageFolder
 from fw.plugins.datasets.shapes import Shapes
 from fw.plugins.encoders.classifier import Classifier
 from fw.plugins.encoders.dino import Dino
 from fw.plugins.encoders.inception import Inception
 from fw.plugins.encoders.pca import PCA
 from fw.plugins.encoders.pixels import Pixels
+from fw.plugins.guidance.autoguidance import AutoGuidance
 from fw.plugins.guidance.cfg import CFG
+from fw.plugins.guidance.pag import PAG
+from fw.plugins.guidance.sag import SAG
+from fw.plugins.guidance.seg import SEG
 from fw.plugins.guidance.self_guidance import SelfGuidance
 from fw.plugins.metrics.fd import FD
 from fw.plugins.metrics.fid import FID
@@ -38,12 +45,14 @@ FW_API = 1
 def fw_components() -> Iterable[type[Component]]:
     return [
         Ancestral,
+        AutoGuidance,
         CFG,
         Cifar10,
         Classifier,
         DDIM,
         DDPM,
         DPMSolverPP,
+        DiT,
         Digits,
         Dino,
         EDM,
@@ -51,16 +60,21 @@ def fw_components() -> Iterable[type[Component]]:
         FID,
         Flow,
         Heun,
+        Hub,
+        ImageFolder,
         Inception,
         KID,
         KMeans,
         Labels,
         MLflow,
         Memorisation,
+        PAG,
         PCA,
         PRDC,
         Pixels,
         Random,
+        SAG,
+        SEG,
         SelfGuidance,
         Shapes,
         UNet,

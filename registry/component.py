@@ -65,7 +65,7 @@ class Component(BaseModel):
         """What decides the component's results: its spec and version, less what only says where files lie."""
         spec = self.spec()
         nested = {name: identified(value, spec[name]) for name, value in self if name in spec}
-        code = {"file": self.file_hash} if self.file_hash else {}
+        code = {"--plugin": self.file_hash} if self.file_hash else {}  # no field can be called that
         return {**spec, **nested, "version": self.version, **code}
 
     def within(self) -> Iterator[Component]:

@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+SDP_KERNELS = ("flash", "mem_efficient", "math")
+"""Ways in which torch computes attention."""
+
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
@@ -38,11 +41,23 @@ def torch_state(torch: Any) -> Iterator[Callable[[], None]]:
     yield put_back(torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode())
     yield put_back(torch.set_num_threads, torch.get_num_threads())
     yield put_back(torch.random.set_rng_state, torch.random.get_rng_state())
+    for owner, name in flags(torch):
+        yield put_back(partial(setattr, owner, name), getattr(owner, name))
+    for kernel in SDP_KERNELS:
+        enabled = getattr(torch.backends.cuda, f"{kernel}_sdp_enabled")()
+        yield put_back(getattr(torch.backends.cuda, f"enable_{kernel}_sdp"), enabled)
     try:
         yield put_back(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
     except RuntimeError:  # it was set per backend, by the newer interface
         for products in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul):
             yield put_back(partial(setattr, products, "fp32_precision"), products.fp32_precision)
+
+
+def flags(torch: Any) -> Iterator[tuple[Any, str]]:
+    """The switches of torch's libraries that change what a convolution computes."""
+    for name in ("enabled", "benchmark", "deterministic", "allow_tf32"):
+        yield torch.backends.cudnn, name
+    yield torch.backends.mkldnn, "enabled"
 
 
 def put_back(setter: Callable[[Any], object], value: Any) -> Callable[[], None]:

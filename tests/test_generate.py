@@ -47,7 +47,7 @@ def needs(sampler: Sampler, **others: Any) -> Mapping[str, Any]:
 
 
 def images(denoiser: Denoiser, needs: Mapping[str, Any], annotation: Annotation | None, wanted: range) -> Tensor:
-    return torch.cat(list(generate(denoiser, needs, annotation, 1, wanted)))
+    return torch.cat(list(generate(denoiser, (), needs, annotation, 1, wanted)))
 
 
 def test_every_arm_starts_from_the_same_noise() -> None:
@@ -60,7 +60,7 @@ def test_every_arm_starts_from_the_same_noise() -> None:
 def test_runs_and_sampling_seeds_have_noise_of_their_own() -> None:
     first = images(model(None), needs(Echo()), None, range(4))
     other_run = images(model(None), needs(Echo(), seed=8), None, range(4))
-    other_seed = torch.cat(list(generate(model(None), needs(Echo()), None, 2, range(4))))
+    other_seed = torch.cat(list(generate(model(None), (), needs(Echo()), None, 2, range(4))))
     assert not torch.equal(first, other_run)
     assert not torch.equal(first, other_seed)
 

@@ -47,6 +47,9 @@ class Mixture:
         self.asked["without" if condition is None else "with"] += 1
         return mixture(x, sigma, condition)
 
+    def layers(self, x: Tensor) -> tuple[str, ...]:
+        return ()
+
     def logits(self, x: Tensor, sigma: float) -> Tensor:
         raise NotImplementedError
 

@@ -10,7 +10,8 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from hypothesis import strategies as st
-from pydantic import TypeAdapter, ValidationError
+from hypothesis.errors import HypothesisException
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from fw.core.errors import FwError
 from fw.core.plan import digest
@@ -42,7 +43,7 @@ def fields_are_checked(component: Component) -> None:
     def body(changes: dict[str, Any]) -> None:
         fields = {**component.model_dump(), **changes}
         with contextlib.suppress(ValidationError):
-            made = type(component).model_validate(fields)
+            made = type(component).model_validate(fields, context={"registry": registry_of(component)})
             assert rebuilt(made, json.loads(json.dumps(made.spec()))) == made, f"{made!r} does not read back"
 
     forall(body, changes=changes(type(component)), examples=25)
@@ -102,18 +103,28 @@ def key(component: Component) -> str:
 
 def rebuilt(component: Component, spec: Any) -> Component:
     """The component that a recipe would get from the spec, whether or not its plugin is installed."""
-    registry = Registry(dict(installed().components))
-    registry.components[component.kind, component.name] = type(component)
     kind: TypeAdapter[Component] = TypeAdapter(kind_of(type(component)))
-    return kind.validate_python(spec, context={"registry": registry})
+    return kind.validate_python(spec, context={"registry": registry_of(component)})
+
+
+def registry_of(component: Component) -> Registry:
+    """What is installed, the component and those in its fields."""
+    registry = Registry(dict(installed().components))
+    for part in component.within():
+        registry.components[part.kind, part.name] = type(part)
+    return registry
 
 
 def changes(component: type[Component]) -> st.SearchStrategy[dict[str, Any]]:
-    """New values for some of the fields, drawn from their types and bounds; components and paths stay what they are."""
+    """New values for some of the fields, drawn from their types and bounds; models and paths stay what they are."""
     drawn = {}
     for name, info in component.model_fields.items():
-        if not mentions(info.annotation, (Component, PurePath)):
+        if not mentions(info.annotation, (BaseModel, PurePath)):
             drawn[name] = values(info.annotation, info.metadata)
+            with contextlib.suppress(HypothesisException):
+                drawn[name].validate()
+                continue
+            del drawn[name]  # hypothesis knows no values of this type
     return st.fixed_dictionaries({}, optional=drawn)
 
 

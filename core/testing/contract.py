@@ -13,7 +13,7 @@ from typing import Any
 from fw.core.errors import FwError
 from fw.core.kinds import Joint
 from fw.core.testing import common
-from fw.core.testing.global_state import untouched
+from fw.core.testing.global_state import Touched, untouched
 from fw.registry import Component
 from fw.registry.discovery import in_one_line
 
@@ -41,21 +41,24 @@ def check(component: Component) -> None:
 def violations(component: Component) -> Iterator[str]:
     """`sentence: reason` for every clause that the component violates.
 
-    Where the first clause of its kind does not hold, the others would only say so again, and are not asked.
+    Where a kind's PREREQUISITE does not hold, the clauses after it would only say so again, and are not asked.
     """
     for module in contracts(component):
-        for number, clause in enumerate(module.CLAUSES):
+        for clause in module.CLAUSES:
             try:
                 with warnings.catch_warnings(), untouched(component):
                     warnings.simplefilter("ignore")
                     clause(component)
+                continue
+            except Touched as error:
+                yield f"{sentence(clause)}: {error}"
                 continue
             except AssertionError as error:
                 yield f"{sentence(clause)}: {error}"
             except (Exception, SystemExit) as error:
                 said = str(error) if isinstance(error, FwError) else in_one_line(error) + place(component, error)
                 yield f"{sentence(clause)}{RAISED}{said}"
-            if number == 0 and module is not common:
+            if clause is getattr(module, "PREREQUISITE", None):
                 break
 
 

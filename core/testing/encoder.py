@@ -164,6 +164,8 @@ def checks_shapes(encoder: Encoder) -> None:
     forall(body, channels=st.sampled_from([1, 3, 2]), height=side, width=side, examples=8)
 
 
+PREREQUISITE = right_shape
+
 CLAUSES: tuple[Clause, ...] = (
     right_shape,
     batch_does_not_matter,

@@ -19,18 +19,23 @@ from fw.registry import Component
 Result = TypeVar("Result")
 
 AMBIENT_SEEDS = (1, 2)
-SET_BY_LIBRARIES = ("TORCH", "TRITON", "KMP_", "PYTORCH_", "MLFLOW_", "HF_")
+SET_BY_LIBRARIES = ("TORCH", "_MLFLOW", "TRITON", "KMP_", "PYTORCH_", "MLFLOW_", "HF_")
+
+
+class Touched(AssertionError):
+    """Something left its mark on the process or on the component."""
 
 
 @contextmanager
 def untouched(component: Component) -> Iterator[None]:
-    """Raise AssertionError if what runs inside leaves its mark on the process or on the component."""
+    """Raise Touched if what runs inside leaves its mark on the process or on the component."""
     before = state_of(component)
     yield
     after = state_of(component)
     changed = [what for what, value in before.items() if after.get(what) != value]
     changed += [what for what in after if what not in before]
-    assert not changed, f"it changed {', '.join(changed)}"
+    if changed:
+        raise Touched(f"it changed {', '.join(changed)}")
 
 
 def state_of(component: Component) -> dict[str, Any]:
@@ -101,7 +106,9 @@ def plain(values: Any) -> list[tuple[str, str]]:
 def mark(value: Any) -> str:
     """What tells whether the value was changed in place."""
     if isinstance(value, torch.Tensor):
-        return hashlib.sha256(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+        return hashlib.sha256(
+            value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        ).hexdigest()
     return repr(value)
 
 

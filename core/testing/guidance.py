@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from fw.core.boundaries import checked_worse
-from fw.core.diffusion import Guided
+from fw.core.diffusion import Denoiser, Guided
 from fw.core.errors import StageFailed
 from fw.core.kinds import Guidance
+from fw.core.recipe import Train
 from fw.core.testing import tiny
 from fw.core.testing.forall import forall
 from fw.core.testing.global_state import repeated
@@ -41,12 +42,14 @@ def scale_one_is_off(mode: Guidance) -> None:
     """At scale 1 it costs nothing and changes no bit"""
     off, model = mode.model_copy(update={"scale": 1.0}), tiny.denoiser()
     x, condition = tiny.noisy(3, 0.5), conditions(3)
+    sibling = asked(mode, model)
     with torch.inference_mode():
         plain = model(x, 0.5, condition)
         model.evaluations = 0
-        guided = Guided(model, (off,), condition, *tiny.TinyProcess().sigma_range)(x, 0.5)
+        guided = Guided(model, (off,), condition, *tiny.TinyProcess().sigma_range, (sibling,))(x, 0.5)
     assert torch.equal(guided, plain), "the prediction changes"
-    assert model.evaluations == 1, f"the network is evaluated {model.evaluations} times"
+    evaluations = model.evaluations + (0 if sibling is model else sibling.evaluations)
+    assert evaluations == 1, f"networks are evaluated {evaluations} times"
 
 
 def guidance_acts(mode: Guidance) -> None:
@@ -54,7 +57,7 @@ def guidance_acts(mode: Guidance) -> None:
     on = mode.model_copy(update={"scale": 2.0, "interval": None})
     model, x, condition = tiny.denoiser(), tiny.noisy(3, 0.5), conditions(3)
     with torch.inference_mode():
-        guided = Guided(model, (on,), condition, *tiny.TinyProcess().sigma_range)(x, 0.5)
+        guided = Guided(model, (on,), condition, *tiny.TinyProcess().sigma_range, (asked(mode, model),))(x, 0.5)
         assert not torch.equal(guided, model(x, 0.5, condition)), "worse() is as good as the prediction"
 
 
@@ -62,10 +65,11 @@ def price_is_stated(mode: Guidance) -> None:
     """One call of worse() evaluates the network as often as `evaluations` says"""
 
     def body(sigma: float) -> None:
-        model = tiny.denoiser()
+        own = tiny.denoiser()
+        model = asked(mode, own)
         x, condition = tiny.noisy(2, sigma), conditions(2)
         with torch.inference_mode():
-            good = model(x, sigma, condition)
+            good = own(x, sigma, condition)
             model.evaluations = 0
             mode.worse(model, x, sigma, condition, good)
         assert model.evaluations == mode.evaluations, f"{model.evaluations} times, not {mode.evaluations}"
@@ -125,6 +129,8 @@ def bad_scales_are_refused(mode: Guidance) -> None:
             raise AssertionError(f"{change} was taken")
 
 
+PREREQUISITE = right_shape
+
 CLAUSES = (
     right_shape,
     scale_one_is_off,
@@ -137,6 +143,11 @@ CLAUSES = (
 )
 
 
+def asked(mode: Guidance, model: Denoiser, shape: tuple[int, int, int] = tiny.SHAPE) -> Denoiser:
+    """What `worse` is given: the model, or another network if the mode asks for one."""
+    return model if mode.sibling(tiny.TinyBackbone(), Train()) is None else tiny.denoiser(shape, seed=1)
+
+
 def conditions(count: int) -> Tensor:
     return torch.arange(count) % tiny.CLASSES
 
@@ -146,4 +157,4 @@ def predictions(mode: Guidance, shape: tuple[int, int, int], count: int, sigma: 
     model, x, condition = tiny.denoiser(shape), tiny.noisy(count, sigma, shape), conditions(count)
     with torch.inference_mode():
         good = model(x, sigma, condition)
-        return good, mode.worse(model, x, sigma, condition, good)
+        return good, mode.worse(asked(mode, model, shape), x, sigma, condition, good)

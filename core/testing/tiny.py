@@ -16,7 +16,7 @@ from fw.core.conditioning import ConditionEmbedding
 from fw.core.diffusion import Denoiser, per_image
 from fw.core.errors import StageFailed
 from fw.core.job import Job
-from fw.core.kinds import Attend, Coefficients, Dataset, Process
+from fw.core.kinds import Attend, Backbone, Coefficients, Dataset, Process
 from fw.core.randomness import generator
 from fw.core.types import ConditionSpec, ImageSet, Split
 
@@ -134,6 +134,15 @@ class TinyNetwork(nn.Module):
     def logits(self, x: Tensor, noise: Tensor) -> Tensor:
         hidden = torch.tanh(self.read(x) + per_channel(self.level(noise[:, None])))
         return self.head(hidden.mean(dim=(2, 3)))
+
+
+class TinyBackbone(Backbone):
+    """The tiny network, as a recipe would name it."""
+
+    name: ClassVar[str] = "tiny"
+
+    def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:
+        return TinyNetwork(shape, condition)
 
 
 def per_channel(values: Tensor) -> Tensor:

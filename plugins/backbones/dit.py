@@ -1,0 +1,132 @@
+"""The diffusion transformer DiT with adaLN-zero (arXiv 2212.09748; SiT, arXiv 2401.08740, is the same network)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention, silu
+
+from fw.core.conditioning import ConditionEmbedding
+from fw.core.kinds import Attend, Backbone
+from fw.core.types import ConditionSpec
+from fw.plugins.backbones.dit_blocks import Block, FinalLayer, LevelEmbedding, linear, patchify, positions, unpatchify
+
+SIZES = {
+    "S": {"depth": 12, "width": 384, "heads": 6},
+    "B": {"depth": 12, "width": 768, "heads": 12},
+    "L": {"depth": 24, "width": 1024, "heads": 16},
+    "XL": {"depth": 28, "width": 1152, "heads": 16},
+}
+"""Table 1 of the paper."""
+
+
+class DiT(Backbone):
+    """The diffusion transformer with adaLN-zero (arXiv 2212.09748); attention layers are `blocks.0`, `blocks.1`, ..."""
+
+    name: ClassVar[str] = "dit"
+
+    size: Literal["S", "B", "L", "XL"] | None = Field(
+        None, description="the paper's S (33M weights), B (130M), L (458M) or XL (675M), in place of the next three"
+    )
+    depth: int = Field(4, ge=1, description="blocks")
+    width: int = Field(64, ge=4, description="channels of a token")
+    heads: int = Field(4, ge=1, description="attention heads per block")
+    patch: int = Field(2, ge=1, description="side of the square of pixels that makes a token")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_size(cls, fields: Any) -> Any:
+        """Fill in what `size` stands for."""
+        size = fields.get("size") if isinstance(fields, Mapping) else None
+        if not isinstance(size, str) or size not in SIZES:
+            return fields
+        for name, value in SIZES[size].items():
+            if fields.get(name, value) != value:
+                raise ValueError(f"size {size} has {name} {value}, not {fields[name]}: leave out `size` or `{name}`")
+        return {**fields, **SIZES[size]}
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.width % 4:
+            raise ValueError(f"width {self.width} is not a multiple of 4, which the position embedding needs")
+        return self
+
+    @property
+    def provides(self) -> frozenset[str]:
+        return frozenset({"attention"})
+
+    def identity(self) -> dict[str, Any]:
+        """Without `size`, which only names a depth, a width and a number of heads."""
+        return {key: value for key, value in super().identity().items() if key != "size"}
+
+    def check(self, shape: tuple[int, int, int]) -> None:
+        _, height, width = shape
+        if height % self.patch or width % self.patch:
+            raise ValueError(
+                f"dit with patches of {self.patch}x{self.patch} needs images whose sides are multiples of "
+                f"{self.patch}, and these are {height}x{width}: take another `patch`, or another image size"
+            )
+
+    def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:
+        self.check(shape)
+        embed = None if condition is None else ConditionEmbedding(condition, self.width)
+        return DiffusionTransformer(shape, self.patch, self.depth, self.width, self.heads, embed)
+
+
+class DiffusionTransformer(nn.Module):
+    """See `fw.core.kinds.Network`. Untrained, it predicts zero, and each block is the identity (adaLN-zero)."""
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        patch: int,
+        depth: int,
+        width: int,
+        heads: int,
+        embed: ConditionEmbedding | None,
+    ):
+        super().__init__()
+        colours, height, across = shape
+        self.patch = patch
+        self.rows = height // patch
+        self.first = linear(patch * patch * colours, width)
+        self.register_buffer("positions", positions(self.rows, across // patch, width))  # (N, width)
+        self.level = LevelEmbedding(width)
+        self.embed = embed
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.last = FinalLayer(width, patch * patch * colours)
+
+    def forward(
+        self,
+        x: Tensor,
+        noise: Tensor,
+        condition: Tensor | None = None,
+        dropped: Tensor | None = None,
+        attend: Attend | None = None,
+    ) -> Tensor:
+        """x (B, C, H, W), noise (B,) -> (B, C, H, W)"""
+        told = self.told(noise, condition, dropped)  # (B, width)
+        tokens = self.first(patchify(x, self.patch)) + self.positions  # (B, N, width)
+        for index, block in enumerate(self.blocks):
+            tokens = block(tokens, told, attend or scaled_dot_product, f"blocks.{index}")
+        return unpatchify(self.last(tokens, told), self.patch, self.rows)
+
+    def told(self, noise: Tensor, condition: Tensor | None, dropped: Tensor | None) -> Tensor:
+        """What the noise level and the condition tell all layers: noise (B,) -> (B, width)."""
+        level = self.level(noise)
+        if self.embed is not None:
+            level = level + self.embed(condition, dropped, len(noise))
+        elif condition is not None:
+            raise ValueError("this dit was built without conditions, so it cannot take one")
+        return silu(level)
+
+
+def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
+    return scaled_dot_product_attention(query, key, value)

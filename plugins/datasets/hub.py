@@ -1,0 +1,176 @@
+"""A Hugging Face dataset (Lhoest et al., arXiv 2109.02846) that is on this machine; nothing is downloaded unasked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Le
+from pydantic import Field, model_validator
+
+from fw.core.errors import MissingFile
+from fw.core.kinds import Dataset
+from fw.core.types import ImageSet, Split
+from fw.plugins.datasets.decoded import Source, decoded
+from fw.plugins.datasets.listing import cache_folder, fingerprint, is_held_out, listed
+from fw.plugins.datasets.rows import Rows, first_line
+
+Side = Annotated[int, Ge(1), Le(4096)]
+
+SPLITS: tuple[Split, ...] = ("train", "test")
+
+NAME_ON_THE_HUB = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
+class Hub(Dataset):
+    """A Hugging Face dataset of images, (N, channels, H, W): the largest box about the middle, shrunk with LANCZOS.
+
+    `path` is a folder (written by `save_to_disk`, or with parquet files in it) or a name on the hub whose files are in
+    the hub's cache. Nothing is downloaded, unless the environment says HF_HUB_OFFLINE=0. The labels are the column
+    `label`, of `label_count` classes. Shape and classes are fields, so that a recipe can be checked where the files are
+    not. Images that cannot be decoded are left out and told once.
+
+    The images enter the keys by their content, not by where they lie: a fingerprint of all files, for which planning
+    reads every file once and remembers the answer. Where they are not there and `content` is not given, nothing can be
+    run, and the keys that --dry-run shows are those of no images. With `content` the keys are known everywhere, and
+    other files are refused.
+    """
+
+    name: ClassVar[str] = "hub"
+
+    path: str = Field(min_length=1, description="a folder, or a name on the hub", examples=["uoft-cs/cifar10"])
+    config: str | None = Field(None, description="which of the dataset's configurations; null: its default")
+    revision: str | None = Field(None, description="branch, tag or commit on the hub; null: its main branch")
+    train: str = Field("train", description="the split that is trained on")
+    test: str = Field("test", description="the split that is held out")
+    held_out: float = Field(
+        0.0, ge=0, lt=1, description="share of `train` that is held out, by a hash of row numbers; 0: take `test`"
+    )
+    image: str = Field("image", description="the column of images")
+    label: str | None = Field(None, description="the column of labels 0, 1, ...; null: the images have no labels")
+    label_count: int = Field(0, ge=0, description="how many classes the labels have")
+    size: Side | tuple[Side, Side] = Field(
+        examples=[32], description="height and width in pixels, or one number for both"
+    )
+    channels: Literal[1, 3] = Field(3, description="1 for grey, 3 for RGB")
+    content: str | None = Field(
+        None, pattern="^[0-9a-f]{16}$", description="the fingerprint that the files must have; null: any"
+    )
+    cache: Path | None = Field(None, description="for decoded images; null is $FW_CACHE_DIR or ~/.cache/fw")
+
+    @model_validator(mode="after")
+    def in_itself_sound(self) -> Hub:
+        if (self.label is None) != (self.label_count == 0):
+            raise ValueError("`label` names a column and `label_count` says how many classes it has: give both or none")
+        if not self.held_out and self.train == self.test:
+            raise ValueError("`train` and `test` are the same split; split one with `held_out`")
+        return self
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        height, width = self.size if isinstance(self.size, tuple) else (self.size, self.size)
+        return self.channels, height, width
+
+    @property
+    def classes(self) -> int:
+        return self.label_count
+
+    def identity(self) -> dict[str, Any]:
+        only_places = {"path", "revision", "cache"}
+        told = {key: value for key, value in super().identity().items() if key not in only_places}
+        folder = None if self.content else self.folder(download=False)
+        content = self.content or (self.content_of(folder) if folder else None)
+        return {**told, "size": list(self.shape[1:]), "content": content}
+
+    def preflight(self) -> None:
+        rows = self.rows(self.checked_folder())
+        for split in SPLITS:
+            rows.check(self.split(split))
+
+    def load(self, split: Split) -> ImageSet:
+        folder = self.checked_folder()
+        rows, source, cache = self.rows(folder), self.split(split), cache_folder(self.cache)
+
+        def sources() -> Iterator[Source]:
+            for number, row in enumerate(rows.of(source)):
+                if self.held_out == 0 or is_held_out(str(number), self.held_out) == (split == "test"):
+                    yield row
+
+        settings = [self.content_of(folder), self.config, source, self.held_out and [split, self.held_out]]
+        settings += [self.image, self.label, self.label_count]
+        count = None if self.held_out else rows.count(source)
+        images, labels = decoded(sources, count, self.shape, settings, cache)
+        return ImageSet(images, labels, self.classes) if self.classes else ImageSet(images)
+
+    def rows(self, folder: Path) -> Rows:
+        return Rows(folder, self.config, self.image, self.label, self.label_count)
+
+    def split(self, split: Split) -> str:
+        """Where the rows of a split are."""
+        return self.test if split == "test" and not self.held_out else self.train
+
+    def checked_folder(self) -> Path:
+        """The folder with the files, or MissingFile: there is none, or it is not what the recipe asks for."""
+        folder = self.folder(download=os.environ.get("HF_HUB_OFFLINE") == "0")
+        if folder is None:
+            raise MissingFile(self.how_to_fetch())
+        check_shards(folder)
+        if self.content and self.content != (found := self.content_of(folder)):
+            raise MissingFile(
+                f"dataset hub: {self.path} holds other files than the recipe asks for: their fingerprint is {found}, "
+                f"and `content` is {self.content}"
+            )
+        return folder
+
+    def folder(self, download: bool) -> Path | None:
+        """The folder `path`, or the one in the hub's cache; None if there is neither."""
+        local = Path(self.path).expanduser().absolute()
+        if local.is_dir():
+            return local
+        if not NAME_ON_THE_HUB.fullmatch(self.path):
+            return None
+        from huggingface_hub import snapshot_download
+
+        try:
+            found = snapshot_download(
+                self.path, repo_type="dataset", revision=self.revision, local_files_only=not download
+            )
+        except Exception as error:  # no such name, no network, no such revision: a dozen classes
+            if download:
+                raise MissingFile(f"dataset hub: {self.path} could not be downloaded: {first_line(error)}") from error
+            return None
+        return Path(found)
+
+    def how_to_fetch(self) -> str:
+        if not NAME_ON_THE_HUB.fullmatch(self.path):
+            return f"dataset hub expects a dataset in {self.path}, which is no folder: set `path`"
+        revision = f" --revision {self.revision}" if self.revision else ""
+        return (
+            f"dataset hub: {self.path} is neither a folder nor in the hub's cache, and fw does not download: fetch it "
+            f"with `hf download --repo-type dataset {self.path}{revision}`, or set HF_HUB_OFFLINE=0 for this run"
+        )
+
+    def content_of(self, folder: Path) -> str:
+        """16 hex digits for all files of the dataset."""
+        found = fingerprint(listed(folder), cache_folder(self.cache))
+        return hashlib.sha256(found.encode()).hexdigest()[:16]
+
+
+SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})")
+
+
+def check_shards(folder: Path) -> None:
+    """Raise MissingFile if a split is there in part: a fetching that was cut off would go unnoticed."""
+    found: dict[tuple[str, int], set[str]] = {}
+    for file in listed(folder):
+        if shard := SHARD.match(file.name):
+            found.setdefault((shard[1], int(shard[3])), set()).add(shard[2])
+    for (name, wanted), numbers in found.items():
+        if len(numbers) != wanted:
+            raise MissingFile(
+                f"dataset hub: {folder} has {len(numbers)} of the {wanted} files {name}-*; fetch the rest"
+            )

@@ -1,0 +1,65 @@
+"""How far reading a dataset is, on stderr: a dataset's load is lent no job that could tell it."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+EVERY = 30.0
+"""Seconds between two lines where no bar can be drawn."""
+
+
+@contextlib.contextmanager
+def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Gives a function that is told how many more are done. A bar on a terminal, else a line every half minute.
+
+    A terminal on which a run draws its own bars gets lines, too, and so does a worker process.
+    """
+    from rich.file_proxy import FileProxy
+
+    taken = isinstance(sys.stderr, FileProxy) or multiprocessing.parent_process() is not None
+    if sys.stderr.isatty() and not taken:
+        with bar(label, total) as advance:
+            yield advance
+    else:
+        yield Lines(label, total)
+
+
+@contextlib.contextmanager
+def bar(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    started = time.monotonic()
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(label, total=total, rate="")
+
+        def advance(count: int) -> None:
+            shown.advance(task, count)
+            done = shown.tasks[0].completed
+            shown.update(task, rate=f"{done / max(time.monotonic() - started, 1e-9):,.0f}/s")
+
+        yield advance
+
+
+class Lines:
+    """One line on stderr every half minute: how many, how fast, how long still."""
+
+    def __init__(self, label: str, total: int | None):
+        self.label = label
+        self.total = total
+        self.done = 0
+        self.started = self.told = time.monotonic()
+
+    def __call__(self, count: int) -> None:
+        self.done += count
+        now = time.monotonic()
+        if now - self.told >= EVERY:
+            self.told = now
+            rate = self.done / (now - self.started)
+            left = f" of {self.total:,}, {(self.total - self.done) / rate:.0f} s left" if self.total else ""
+            print(f"{self.label}: {self.done:,}{left}, {rate:,.0f}/s", file=sys.stderr, flush=True)
