@@ -12,11 +12,16 @@ from fw.plugins.datasets.digits import Digits
 from fw.plugins.datasets.hub import Hub
 from fw.plugins.datasets.image_folder import ImageFolder
 from fw.plugins.datasets.shapes import Shapes
+from fw.plugins.encoders.byol import BYOL
 from fw.plugins.encoders.classifier import Classifier
 from fw.plugins.encoders.dino import Dino
 from fw.plugins.encoders.inception import Inception
+from fw.plugins.encoders.mae import MAE
+from fw.plugins.encoders.moco import MoCo
 from fw.plugins.encoders.pca import PCA
 from fw.plugins.encoders.pixels import Pixels
+from fw.plugins.encoders.simclr import SimCLR
+from fw.plugins.encoders.swav import SwAV
 from fw.plugins.guidance.autoguidance import AutoGuidance
 from fw.plugins.guidance.cfg import CFG
 from fw.plugins.guidance.pag import PAG
@@ -46,6 +51,7 @@ def fw_components() -> Iterable[type[Component]]:
     return [
         Ancestral,
         AutoGuidance,
+        BYOL,
         CFG,
         Cifar10,
         Classifier,
@@ -66,8 +72,10 @@ def fw_components() -> Iterable[type[Component]]:
         KID,
         KMeans,
         Labels,
+        MAE,
         MLflow,
         Memorisation,
+        MoCo,
         PAG,
         PCA,
         PRDC,
@@ -77,5 +85,7 @@ def fw_components() -> Iterable[type[Component]]:
         SEG,
         SelfGuidance,
         Shapes,
+        SimCLR,
+        SwAV,
         UNet,
     ]

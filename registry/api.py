@@ -1,8 +1,9 @@
 """The version of the plugin API, and which plugins this fw takes.
 
-The API is the kinds in `fw.core.kinds`, the types in `fw.core.types`, `Job`, and this package. API is raised when a
-plugin would have to be changed. A plugin says what it was made for in its module, `FW_API = 1`; one that says nothing
-was made for 1. What is deprecated goes on working for one release, aloud: OLDEST is then behind API.
+The API is `kinds`, `types`, `job`, `errors`, `randomness`, `conditioning` and `testing` of `fw.core`, and this package.
+API is raised when a plugin would have to be changed. A plugin says what it was made for in its module, `FW_API = 1`;
+one that says nothing was made for 1. What is deprecated goes on working for one release, aloud: OLDEST is then behind
+API.
 """
 
 from __future__ import annotations

@@ -1,0 +1,102 @@
+"""What training an encoder without labels is, whatever the method: one resumable loop over random images."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from fw.core.errors import StageFailed
+from fw.core.job import Job
+from fw.core.kinds import Encoder
+from fw.core.randomness import seed_from
+from fw.core.types import ImageSet
+from fw.plugins.encoders.trunks import ImageEncoder
+from fw.plugins.encoders.weights import existing, load_weights, sha256
+
+LOG_EVERY = 10
+COLLAPSED = 1e-3
+
+
+class Learner(nn.Module):
+    """All that a training changes: the backbone and what only the training needs.
+
+    Its children are checkpointed, so everything that has to survive a crash is in the state dict of one of them. What
+    does not require gradients is not given to the optimizer.
+    """
+
+    def forward(self, images: Tensor, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The loss on images (B, C, H, W) in 0..1, and vectors (N, D) whose spread tells of collapse in the log."""
+        raise NotImplementedError
+
+    def follow(self, step: int) -> None:
+        """Let momentum networks follow, after the optimizer's step."""
+
+
+class SelfSupervised(Encoder):
+    """Trains a backbone on the training images without labels, or loads one."""
+
+    steps: int = Field(250, ge=1, description="training steps", examples=[8])
+    batch: int = Field(128, ge=2, description="images per step")
+    lr: float = Field(2e-3, gt=0, description="AdamW's learning rate, which falls to 0 along a cosine")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay")
+    weights: Path | None = Field(None, description="a file with the backbone's weights, loaded instead of training")
+
+    @abstractmethod
+    def learner(self, network: ImageEncoder) -> Learner:
+        """What trains `network.backbone`. Torch's global generator is seeded by the job."""
+
+    def preflight(self) -> None:
+        if self.weights is not None:
+            existing(self.weights)
+
+    def identity(self) -> dict[str, Any]:
+        """The content of `weights` counts, not where it lies; without it, the key is the same as before it was."""
+        identity = {key: value for key, value in super().identity().items() if key != "weights"}
+        return identity if self.weights is None else {**identity, "weights": sha256(self.weights)}
+
+    def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
+        assert isinstance(network, ImageEncoder)
+        network.to(job.device)
+        if self.weights is not None:
+            load_weights(network, self.weights)
+        else:
+            self._train(network, data, job)
+
+    def _train(self, network: ImageEncoder, data: ImageSet, job: Job) -> None:
+        from lightly.utils.scheduler import cosine_schedule
+
+        network.train().requires_grad_(True)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_from(job.seed, "head"))
+            learner = self.learner(network).to(job.device)
+        learned = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(learned, lr=self.lr, weight_decay=self.weight_decay)
+        images = data.images.to(job.device)
+        for step in job.steps(self.steps, {**dict(learner.named_children()), "optimizer": optimizer}):
+            generator = job.generator("views", step, device=job.device)
+            chosen = torch.randint(len(images), (self.batch,), generator=generator, device=job.device)
+            loss, seen = learner(images[chosen].float() / 255, step, generator)
+            for group in optimizer.param_groups:
+                group["lr"] = cosine_schedule(step, self.steps, self.lr, 0.0)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            learner.follow(step)
+            if step % LOG_EVERY == 0:
+                job.log(step, {"loss": loss, "spread": spread(seen)})
+        with torch.no_grad():
+            if spread(network.eval()(images[:1000])) < COLLAPSED:
+                raise StageFailed(
+                    f"encoder {self.name} collapsed, all images have the same features: lower lr or weight_decay?"
+                )
+
+
+def spread(vectors: Tensor) -> Tensor:
+    """How different the directions of vectors (B, D) are: 0 when all are alike, 1 when their mean is 0."""
+    return normalize(vectors, dim=1).var(dim=0, correction=0).sum().sqrt()
