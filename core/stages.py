@@ -144,8 +144,11 @@ def load_encoder(needs: Needs, folder: Path, job: Job) -> nn.Module:
 def encode(encoder: Encoder, network: nn.Module, images: Tensor, job: Job) -> Tensor:
     """uint8 images (N, C, H, W) to float32 features (N, D) on the CPU."""
     batches = images.split(batch_size((*images.shape[1:],), job.device))
-    features = [network(batch.to(job.device)).cpu() for batch in job.track(batches, "encode")]
-    return checked_features(encoder, torch.cat(features).contiguous(), len(images))
+    features = [
+        checked_features(encoder, network(batch.to(job.device)), len(batch)).cpu()
+        for batch in job.track(batches, "encode")
+    ]
+    return torch.cat(features).contiguous()
 
 
 def load_annotation(inputs: Inputs) -> Annotation | None:

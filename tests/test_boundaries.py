@@ -204,7 +204,7 @@ SAID = [
         "encoder crooked: its features of 20 images are torch.float32 (20, 1, 2, 2), not torch.float32 ",
     ),
     (ENCODER, "one", "encoder crooked: its features of 20 images are torch.float32 (1, 4), not torch.float32 (20, D)"),
-    (ENCODER, "a list", "AttributeError: 'list' object has no attribute 'float' (traceback in "),
+    (ENCODER, "a list", "encoder crooked: its features of 20 images are a list, not torch.float32 (20, D)"),
     (CLASSES, "too few", "annotator careless: it made 19 conditions for 20 images"),
     (CLASSES, "too large", "annotator careless: its conditions are 1 to 2, not in 0..1"),
     (CLASSES, "negative", "annotator careless: its conditions are -1 to 0, not in 0..1"),

@@ -414,7 +414,7 @@ def test_a_local_plugin_may_define_a_kind(site: Path) -> None:
     source = parse(toys.RECIPE, "r.yaml")
     source.set(["arms.blurred={guidance: {name: blurry, scale: 2}}"])
     mode: Any = validate(source, registry).arm("blurred").guidance[0]
-    assert mode.identity()["blur"]["file"] == mode.identity()["file"] == mode.file_hash
+    assert mode.identity()["blur"]["--plugin"] == mode.identity()["--plugin"] == mode.file_hash
 
 
 def test_a_component_may_hold_any_kind_and_tells_what_is_in_it() -> None:
