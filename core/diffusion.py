@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+from torch.nn.functional import cross_entropy
 
 from fw.core import kinds
 from fw.core.boundaries import checked_worse
@@ -61,7 +61,7 @@ class Denoiser:
 
             def record(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
                 called.append(layer)
-                return scaled_dot_product_attention(query, key, value)
+                return kinds.scaled_dot_product(query, key, value, layer)
 
             _, _, scale, noise = self.process.coefficients(x.new_full((1,), self.sigma_max))
             self._network(per_image(scale) * x[:1], noise, None, None, record)

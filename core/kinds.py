@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from fw.core.errors import FwError
 from fw.core.job import Job
@@ -154,6 +155,11 @@ class Attend(Protocol):
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
         """query, key, value: (B, heads, N, d); returns (B, heads, N, d). `layer` is the layer's name."""
+
+
+def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
+    """The usual `Attend`: softmax(query key^T / sqrt(d)) value."""
+    return scaled_dot_product_attention(query, key, value)
 
 
 class Network(Protocol):

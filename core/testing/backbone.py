@@ -16,10 +16,9 @@ import torch
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from fw.core.boundaries import shown
-from fw.core.kinds import Attend, Backbone, Joint
+from fw.core.kinds import Attend, Backbone, Joint, scaled_dot_product
 from fw.core.randomness import generator
 from fw.core.stages import state_of
 from fw.core.testing import tiny
@@ -245,7 +244,7 @@ def attend_may_be_the_usual(backbone: Backbone) -> None:
     if not attends(backbone):
         return
     network, asked = in_use(backbone)
-    share = gap(predict(network, asked, usual), predict(network, asked))
+    share = gap(predict(network, asked, scaled_dot_product), predict(network, asked))
     assert share <= 1e-4, f"they differ by {share:.2g} of the largest value"
 
 
@@ -422,14 +421,10 @@ def layers_of(backbone: Backbone, count: int = 3, seed: int = 0) -> tuple[str, .
         alike = len(shapes[0]) == 4 and shapes[0][0] == count and shapes == [shapes[0]] * 3
         assert alike, f"layer {layer} gives {shapes} in a batch of {count}"
         called.append(layer)
-        return usual(query, key, value, layer)
+        return scaled_dot_product(query, key, value, layer)
 
     predict(*in_use(backbone, count, seed), attend)
     return tuple(called)
-
-
-def usual(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
-    return scaled_dot_product_attention(query, key, value)
 
 
 def nothing(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
@@ -441,10 +436,10 @@ def interrupt(value: Tensor) -> Tensor:
 
 
 def only_in(chosen: str, instead: Callable[[Tensor], Tensor]) -> Attend:
-    """Attention as usual, but in one layer what `instead` makes of the values."""
+    """Attention as scaled_dot_product, but in one layer what `instead` makes of the values."""
 
     def attend(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
-        return instead(value) if layer == chosen else usual(query, key, value, layer)
+        return instead(value) if layer == chosen else scaled_dot_product(query, key, value, layer)
 
     return attend
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import sys
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from fw.core.testing.digest import digest
 from fw.registry import Component
 
 Result = TypeVar("Result")
@@ -106,9 +106,7 @@ def plain(values: Any) -> list[tuple[str, str]]:
 def mark(value: Any) -> str:
     """What tells whether the value was changed in place."""
     if isinstance(value, torch.Tensor):
-        return hashlib.sha256(
-            value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        ).hexdigest()
+        return digest([value])
     return repr(value)
 
 

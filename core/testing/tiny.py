@@ -10,13 +10,12 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from fw.core.conditioning import ConditionEmbedding
 from fw.core.diffusion import Denoiser, per_image
 from fw.core.errors import StageFailed
 from fw.core.job import Job
-from fw.core.kinds import Attend, Backbone, Coefficients, Dataset, Process
+from fw.core.kinds import Attend, Backbone, Coefficients, Dataset, Process, scaled_dot_product
 from fw.core.randomness import generator
 from fw.core.types import ConditionSpec, ImageSet, Split
 
@@ -127,7 +126,7 @@ class TinyNetwork(nn.Module):
             part.unflatten(2, (2, -1)).transpose(1, 2)
             for part in self.mix(hidden.flatten(2).transpose(1, 2)).chunk(3, 2)
         )
-        mixed = attend(query, key, value, "middle") if attend else scaled_dot_product_attention(query, key, value)
+        mixed = (attend or scaled_dot_product)(query, key, value, "middle")
         mixed = mixed.transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, x.shape[2:])  # (B, width, H, W)
         return self.write(hidden + mixed)
 

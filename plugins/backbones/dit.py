@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention, silu
+from torch.nn.functional import silu
 
 from fw.core.conditioning import ConditionEmbedding
-from fw.core.kinds import Attend, Backbone
+from fw.core.kinds import Attend, Backbone, scaled_dot_product
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.dit_blocks import Block, FinalLayer, LevelEmbedding, linear, patchify, positions, unpatchify
 
@@ -126,7 +126,3 @@ class DiffusionTransformer(nn.Module):
         elif condition is not None:
             raise ValueError("this dit was built without conditions, so it cannot take one")
         return silu(level)
-
-
-def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
-    return scaled_dot_product_attention(query, key, value)

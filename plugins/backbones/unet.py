@@ -8,10 +8,9 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from fw.core.conditioning import ConditionEmbedding
-from fw.core.kinds import Attend, Backbone
+from fw.core.kinds import Attend, Backbone, scaled_dot_product
 from fw.core.types import ConditionSpec
 
 
@@ -110,10 +109,6 @@ class ConditionedUNet(nn.Module):
         layers = {name: self.unet.get_submodule(name) for name in self.attention_layers}
         with attending(layers, attend or scaled_dot_product):
             return self.unet(x, noise, class_labels=embedding, return_dict=False)[0]
-
-
-def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
-    return scaled_dot_product_attention(query, key, value)
 
 
 @contextmanager

@@ -7,19 +7,17 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from annotated_types import Ge, Le
 from pydantic import Field, model_validator
 
 from fw.core.errors import MissingFile
 from fw.core.kinds import Dataset
 from fw.core.types import ImageSet, Split
 from fw.plugins.datasets.decoded import Source, decoded
+from fw.plugins.datasets.fields import Cache, Channels, Size, image_shape
 from fw.plugins.datasets.listing import cache_folder, fingerprint, is_held_out, listed
 from fw.plugins.datasets.rows import Rows, first_line
-
-Side = Annotated[int, Ge(1), Le(4096)]
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 
@@ -53,14 +51,12 @@ class Hub(Dataset):
     image: str = Field("image", description="the column of images")
     label: str | None = Field(None, description="the column of labels 0, 1, ...; null: the images have no labels")
     label_count: int = Field(0, ge=0, description="how many classes the labels have")
-    size: Side | tuple[Side, Side] = Field(
-        examples=[32], description="height and width in pixels, or one number for both"
-    )
-    channels: Literal[1, 3] = Field(3, description="1 for grey, 3 for RGB")
+    size: Size
+    channels: Channels = 3
     content: str | None = Field(
         None, pattern="^[0-9a-f]{16}$", description="the fingerprint that the files must have; null: any"
     )
-    cache: Path | None = Field(None, description="for decoded images; null is $FW_CACHE_DIR or ~/.cache/fw")
+    cache: Cache = None
 
     @model_validator(mode="after")
     def in_itself_sound(self) -> Hub:
@@ -72,8 +68,7 @@ class Hub(Dataset):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        height, width = self.size if isinstance(self.size, tuple) else (self.size, self.size)
-        return self.channels, height, width
+        return image_shape(self.channels, self.size)
 
     @property
     def classes(self) -> int:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from annotated_types import Ge, Le
 from pydantic import Field, model_validator
 
 from fw.core.errors import MissingFile
 from fw.core.kinds import Dataset
 from fw.core.types import ImageSet, Split
 from fw.plugins.datasets.decoded import Source, decoded
+from fw.plugins.datasets.fields import Cache, Channels, Size, image_shape
 from fw.plugins.datasets.listing import File, cache_folder, fingerprint, is_held_out, listed
 from fw.plugins.datasets.picture import ENDINGS
-
-Side = Annotated[int, Ge(1), Le(4096)]
 
 
 class ImageFolder(Dataset):
@@ -39,10 +37,8 @@ class ImageFolder(Dataset):
     name: ClassVar[str] = "image_folder"
 
     root: Path = Field(description="the folder", examples=["data/flowers"])
-    size: Side | tuple[Side, Side] = Field(
-        examples=[32], description="height and width in pixels, or one number for both"
-    )
-    channels: Literal[1, 3] = Field(3, description="1 for grey, 3 for RGB")
+    size: Size
+    channels: Channels = 3
     class_folders: int = Field(0, ge=0, description="how many sub-folders are classes; 0: the images have no labels")
     train: str = Field("train", description="the sub-folder that is trained on")
     test: str = Field("test", description="the sub-folder that is held out")
@@ -52,7 +48,7 @@ class ImageFolder(Dataset):
     content: str | None = Field(
         None, pattern="^[0-9a-f]{16}$", description="the fingerprint that the images must have; null: any"
     )
-    cache: Path | None = Field(None, description="for decoded images; null is $FW_CACHE_DIR or ~/.cache/fw")
+    cache: Cache = None
 
     @model_validator(mode="after")
     def two_splits(self) -> ImageFolder:
@@ -62,8 +58,7 @@ class ImageFolder(Dataset):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        height, width = self.size if isinstance(self.size, tuple) else (self.size, self.size)
-        return self.channels, height, width
+        return image_shape(self.channels, self.size)
 
     @property
     def classes(self) -> int:

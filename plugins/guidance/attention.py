@@ -8,10 +8,9 @@ from collections.abc import Sequence
 
 from pydantic import Field, field_validator
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from fw.core.errors import StageFailed
-from fw.core.kinds import Attend, Denoiser, Guidance
+from fw.core.kinds import Attend, Denoiser, Guidance, scaled_dot_product
 
 Layers = tuple[str, ...] | tuple[float, float]
 
@@ -87,10 +86,6 @@ def holds(layer: str, part: str) -> bool:
 def fractions(layers: Layers | None) -> list[float]:
     """The two fractions of the depth, if that is how layers are chosen."""
     return [part for part in layers or () if isinstance(part, float)]
-
-
-def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
-    return scaled_dot_product_attention(query, key, value)
 
 
 def token_grid(tokens: int, x: Tensor, layer: str) -> tuple[int, int]:

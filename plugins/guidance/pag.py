@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fw.core.kinds import Denoiser
-from fw.plugins.guidance.attention import AttentionGuidance, scaled_dot_product
+from fw.core.kinds import Denoiser, scaled_dot_product
+from fw.plugins.guidance.attention import AttentionGuidance
 
 
 class PAG(AttentionGuidance):

@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from fw.core.kinds import Denoiser
-from fw.plugins.guidance.attention import AttentionGuidance, scaled_dot_product, token_grid
+from fw.core.kinds import Denoiser, scaled_dot_product
+from fw.plugins.guidance.attention import AttentionGuidance, token_grid
 from fw.plugins.guidance.blur import blurred
 
 AVERAGE = 1 + 1e-6
