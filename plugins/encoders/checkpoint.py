@@ -1,0 +1,96 @@
+"""What a pretrained encoder loads: a network behind its own preprocessing, and what the key knows of its files."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fw.core.errors import MissingFile
+
+AT_ONCE = 64
+"""Images in flight: they are enlarged to the network's input size, 3 MB each at 518x518."""
+
+
+class Tower(nn.Module, ABC):
+    """A frozen network that embeds images after its own preprocessing."""
+
+    def __init__(self, network: nn.Module, embedding: str):
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        self.embedding = embedding
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 images (B, 1 or 3, H, W) -> features (B, D)."""
+        colour = images.expand(-1, 3, -1, -1)  # (B, 3, H, W)
+        return torch.cat([self.embed(self.prepare(few)) for few in colour.split(AT_ONCE)])
+
+    @abstractmethod
+    def prepare(self, images: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W) -> resized, cropped and normalised float32 (B, 3, h, w)."""
+
+    @abstractmethod
+    def embed(self, pixels: Tensor) -> Tensor:
+        """(B, 3, h, w) -> features (B, D)."""
+
+    def pooled(self, tokens: Tensor, prefix: int) -> Tensor:
+        """Tokens (B, prefix + patches, D), the class token first -> (B, D), or (B, 2 D) for `both`."""
+        cls, patches = tokens[:, 0], tokens[:, prefix:].mean(dim=1)
+        return {"cls": cls, "patches": patches}.get(self.embedding, torch.cat([cls, patches], dim=1))
+
+
+class Checkpoint(ABC):
+    """Files that hold a pretrained network."""
+
+    @property
+    @abstractmethod
+    def files(self) -> list[Path]:
+        """All whose content decides the features."""
+
+    @property
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What decides the features beside the files, as JSON."""
+
+    @property
+    @abstractmethod
+    def patch(self) -> int:
+        """The side of a patch."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise FwError if something is missing beside the files that were looked for."""
+
+    @abstractmethod
+    def load(self, embedding: str, resolution: int | None) -> Tower:
+        """The network for images of `resolution`, by default of its own; MissingFile if the files are not of it."""
+
+    def content(self) -> dict[str, Any]:
+        """What enters the keys: the same wherever the files lie."""
+        return {"files": [sha256(file) for file in self.files], **self.facts}
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of the file's content, in hex, or MissingFile; a file that has not changed is read once."""
+    try:
+        found = path.stat()
+        return remembered_sha256(path, found.st_size, found.st_mtime_ns)
+    except OSError as error:
+        raise MissingFile(f"{path} cannot be read: {error.strerror}") from None
+
+
+@functools.cache
+def remembered_sha256(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def reason(error: Exception) -> str:
+    """An exception of a library in a few words."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said if len(said) <= 200 else f"{said[:200]}..."

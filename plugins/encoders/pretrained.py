@@ -1,0 +1,186 @@
+"""What encoders with published weights share: finding the files on this machine, never the network, and their key."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from fw.core.errors import MissingFile
+from fw.core.kinds import Encoder
+from fw.plugins.encoders import timm_checkpoint, transformers_checkpoint
+from fw.plugins.encoders.checkpoint import Checkpoint
+from fw.plugins.encoders.timm_checkpoint import TimmCheckpoint, known, patch_in
+from fw.plugins.encoders.transformers_checkpoint import TransformersCheckpoint
+
+
+class Pretrained(Encoder):
+    """A frozen network whose weights are files. A subclass has a field `embedding`.
+
+    The files enter the keys by their content, not by where they lie. Where they are not there, nothing can be run, and
+    the keys that --dry-run shows are those of no files.
+    """
+
+    default: ClassVar[str]
+    """timm's name of the model that is taken when none is given."""
+    architectures: ClassVar[str]
+    """A pattern that timm's names of such models begin with."""
+    model_types: ClassVar[tuple[str, ...]]
+    """What transformers calls such models."""
+
+    model: str | None = Field(
+        None,
+        min_length=1,
+        description="timm's name, or a repository of the hub (with a /), in the hub's cache; null: the default",
+    )
+    weights: Path | None = Field(
+        None, description="a file (timm's state dict) or a folder (timm's or transformers'); null: the hub's cache"
+    )
+    resolution: int | None = Field(
+        None, ge=1, le=4096, description="side of the network's input in pixels; null: the model's own"
+    )
+
+    def preflight(self) -> None:
+        self.sound()
+
+    def identity(self) -> dict[str, Any]:
+        told = {key: value for key, value in super().identity().items() if key not in ("weights", "model")}
+        try:
+            return {**told, "content": self.checkpoint().content()}
+        except MissingFile:
+            return {**told, "model": self.model, "content": None}
+
+    def check(self, shape: tuple[int, int, int]) -> None:
+        if shape[0] not in (1, 3):
+            raise ValueError(f"encoder {self.name}: images have {shape[0]} channels, it takes 1 (grey) or 3 (RGB)")
+        if self.weights is None or self.model is not None:
+            self.check_model(self.model or self.default)
+
+    def check_model(self, model: str) -> None:
+        if "/" in model:
+            return
+        if not re.match(self.architectures, model) or not known(model):
+            raise ValueError(f"encoder {self.name}: {model} is none of its models in timm, such as {self.default}")
+        if fine_tuned(model):
+            raise ValueError(f"encoder {self.name}: {model} was trained further with the labels of ImageNet")
+        self.check_resolution(patch_in(model))
+
+    def check_resolution(self, patch: int) -> None:
+        if self.resolution is not None and self.resolution % patch:
+            raise ValueError(f"encoder {self.name}: resolution {self.resolution} is no multiple of the patch, {patch}")
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        self.check(shape)
+        return self.sound().load(self.spec()["embedding"], self.resolution)
+
+    def sound(self) -> Checkpoint:
+        """The checkpoint, or FwError: it is not there, not of this encoder, or not for this resolution."""
+        found = self.checkpoint()
+        found.check()
+        try:
+            self.check_resolution(found.patch)
+        except ValueError as error:
+            raise MissingFile(f"{error} (of {found.files[0]})") from None
+        return found
+
+    def checkpoint(self) -> Checkpoint:
+        """Where `weights` points to, or what is in the hub's cache; MissingFile if there is nothing of that kind."""
+        if self.weights is None:
+            return self.in_the_cache(self.model or self.default)
+        place = self.weights.expanduser()
+        if place.is_dir():
+            if self.model is not None:
+                raise MissingFile(
+                    f"encoder {self.name}: {place} is a folder, whose config.json says what it holds: leave out `model`"
+                )
+            return self.in_folder(place)
+        if not place.is_file():
+            raise MissingFile(
+                f"encoder {self.name}: `weights` is {place}, and there is neither a state dict in timm's format nor a "
+                "folder with config.json and model.safetensors; mend the path"
+            )
+        return TimmCheckpoint(self.model or self.default, place)
+
+    def in_the_cache(self, model: str) -> Checkpoint:
+        if "/" in model:
+            return self.in_folder(self.cached(model, ["config.json"]).parent)
+        config = known(model)
+        if not config or not config.hf_hub_id:
+            raise MissingFile(f"encoder {self.name}: timm has no weights of {model}; give a file of them as `weights`")
+        names = [config.hf_hub_filename] if config.hf_hub_filename else list(timm_checkpoint.WEIGHTS)
+        return TimmCheckpoint(model, self.cached(config.hf_hub_id, names))
+
+    def cached(self, repository: str, names: list[str]) -> Path:
+        """The first of these files that the hub's cache has of the repository; the network is not asked."""
+        from huggingface_hub import constants, try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+
+        try:
+            found = [try_to_load_from_cache(repository, name) for name in names]
+        except HFValidationError:
+            found = []
+        for file in found:
+            if isinstance(file, str):
+                return Path(file)
+        raise MissingFile(
+            f"encoder {self.name}: {names[0]} of {repository} is not in the hub's cache {constants.HF_HUB_CACHE}, and "
+            f"fw does not download it: run `hf download {repository} --local-dir FOLDER` where there is a network, "
+            "bring the folder here and set `weights: FOLDER`, without `model`"
+        )
+
+    def in_folder(self, folder: Path) -> Checkpoint:
+        config = self.settings(folder)
+        if "model_type" in config:
+            return self.of_transformers(folder, config)
+        if "architecture" in config:
+            return self.of_timm(folder, config)
+        raise MissingFile(
+            f"encoder {self.name}: {folder / 'config.json'} has neither timm's `architecture` nor transformers' "
+            "`model_type`, so it is of neither"
+        )
+
+    def settings(self, folder: Path) -> dict[str, Any]:
+        path = self.present(folder, ("config.json",))
+        try:
+            config = json.loads(path.read_text())
+        except ValueError as error:
+            raise MissingFile(f"encoder {self.name}: {path} is not JSON ({error})") from None
+        return config if isinstance(config, dict) else {}
+
+    def of_transformers(self, folder: Path, config: dict[str, Any]) -> Checkpoint:
+        if config["model_type"] not in self.model_types:
+            raise MissingFile(
+                f"encoder {self.name}: {folder} holds a model of the type '{config['model_type']}', and this encoder "
+                f"takes {' or '.join(self.model_types)}"
+            )
+        weights = self.present(folder, transformers_checkpoint.WEIGHTS)
+        return TransformersCheckpoint(folder, config, weights, self.present(folder, transformers_checkpoint.PROCESSOR))
+
+    def of_timm(self, folder: Path, config: dict[str, Any]) -> Checkpoint:
+        name, own = config["architecture"], config.get("pretrained_cfg", {})
+        if not re.match(self.architectures, name) or not known(name) or fine_tuned(f".{own.get('tag')}"):
+            full = f"{name}.{own['tag']}" if own.get("tag") else name
+            raise MissingFile(
+                f"encoder {self.name}: {folder} holds timm's {full}, which is none of its models like {self.default}"
+            )
+        weights = self.present(folder, timm_checkpoint.WEIGHTS)
+        return TimmCheckpoint(name, weights, own, config.get("model_args", {}))
+
+    def present(self, folder: Path, names: tuple[str, ...]) -> Path:
+        """The first of these files that is in the folder, or MissingFile."""
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+        raise MissingFile(
+            f"encoder {self.name}: there is no {' or '.join(names)} in {folder}: download the whole repository, "
+            "with `hf download NAME --local-dir FOLDER`"
+        )
+
+
+def fine_tuned(model: str) -> bool:
+    """Whether timm's tag says that the weights were trained on with ImageNet's labels."""
+    return "_ft_in" in model.partition(".")[2]

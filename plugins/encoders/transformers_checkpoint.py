@@ -1,0 +1,134 @@
+"""A folder in the format of Hugging Face's transformers: config.json, weights and the image processor's settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fw.core.errors import FwError, MissingFile
+from fw.plugins.encoders.checkpoint import Checkpoint, Tower, reason
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+PROCESSOR = ("preprocessor_config.json", "processor_config.json")
+
+
+@dataclass(frozen=True)
+class TransformersCheckpoint(Checkpoint):
+    """`weights` and `processor` are files in the folder; `config` is what its config.json says."""
+
+    folder: Path
+    config: dict[str, Any]
+    weights: Path
+    processor: Path
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.folder / "config.json", self.processor, self.weights, *self.shards()]
+
+    def shards(self) -> list[Path]:
+        """The files that an index names."""
+        if self.weights.suffix != ".json":
+            return []
+        try:
+            names = set(json.loads(self.weights.read_text())["weight_map"].values())
+        except (ValueError, KeyError) as error:
+            raise MissingFile(f"{self.weights} does not say which files it is an index of: {reason(error)}") from None
+        return [self.folder / name for name in sorted(names)]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def patch(self) -> int:
+        return self.config.get("vision_config", self.config).get("patch_size", 1)
+
+    def check(self) -> None:
+        if find_spec("transformers") is None:
+            raise FwError(
+                f"{self.folder} is a folder of the package transformers, which is not installed: "
+                "pip install 'fw[pretrained]'"
+            )
+        if missing := [str(file) for file in self.shards() if not file.is_file()]:
+            raise MissingFile(f"{self.weights} names files that are not there: {', '.join(missing)}")
+
+    def load(self, embedding: str, resolution: int | None) -> Tower:
+        self.check()
+        from transformers import AutoImageProcessor, AutoModel, CLIPVisionModel, CLIPVisionModelWithProjection
+
+        kinds: dict[str, Any] = {"projected": CLIPVisionModelWithProjection, "pooled": CLIPVisionModel}
+        offline: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        told: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # told, not raised
+        if embedding == "projected" and "projection_dim" in self.config:
+            told["projection_dim"] = self.config["projection_dim"]  # the image tower's own part of it may differ
+        try:
+            with quiet():
+                processor = AutoImageProcessor.from_pretrained(self.folder, **offline)
+                network, found = kinds.get(embedding, AutoModel).from_pretrained(
+                    self.folder, dtype=torch.float32, **told, **offline
+                )
+        except Exception as error:  # a damaged folder makes it raise nearly anything
+            raise MissingFile(f"{self.folder} cannot be loaded by transformers: {reason(error)}") from error
+        if lacking := sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]):
+            raise MissingFile(
+                f"{self.weights} lacks weights that fit the network in config.json, such as {lacking[0]}"
+                + ("; if it has no projection, take `embedding: pooled`" if embedding == "projected" else "")
+            )
+        return TransformersTower(network, embedding, processor, resolution)
+
+
+class TransformersTower(Tower):
+    """The folder's own image processor, on the images' device."""
+
+    def __init__(self, network: nn.Module, embedding: str, processor: Any, resolution: int | None):
+        super().__init__(network, embedding)
+        self.processor = processor
+        self.sizes = {} if resolution is None else sizes(processor, resolution)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        return self.processor(
+            images, return_tensors="pt", input_data_format="channels_first", **self.sizes
+        ).pixel_values
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        if self.embedding == "projected":
+            return self.network(pixels, interpolate_pos_encoding=True).image_embeds
+        if self.embedding == "pooled":
+            return self.network(pixels, interpolate_pos_encoding=True).pooler_output
+        tokens = self.network(pixels).last_hidden_state  # (B, 1 + registers + patches, D), normalised
+        return self.pooled(tokens, 1 + getattr(self.network.config, "num_register_tokens", 0))
+
+
+def sizes(processor: Any, resolution: int) -> dict[str, dict[str, int]]:
+    """The processor's sizes, enlarged or shrunk together so that its images come out at `resolution`."""
+    size = {name: side for name, side in dict(processor.size).items() if side}
+    cropped = dict(processor.crop_size) if processor.do_center_crop else size
+    share = resolution / (cropped.get("height") or min(size.values()))
+    scaled = {"size": {name: round(side * share) for name, side in size.items()}}
+    if processor.do_center_crop:
+        scaled["crop_size"] = {"height": resolution, "width": resolution}
+    return scaled
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without a progress bar, and without a table of the weights that were left out (CLIP's text tower)."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
