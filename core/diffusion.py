@@ -8,14 +8,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fw.core import kinds
-from fw.core.boundaries import checked_worse
-from fw.core.kinds import Attend, Guidance, Process
+from fw.core.boundaries import checked_rule, checked_worse
+from fw.core.kinds import Attend, Changed, Guidance, Process, Rule, Steering
+from fw.core.taps import blocks_of, recorded, replayed, tapped, watched
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -42,7 +44,10 @@ class Denoiser:
         self.bf16 = bf16
         self.sigma_min, self.sigma_max = process.sigma_range
         self.evaluations = 0
-        self._layers: tuple[str, ...] | None = None
+        self.sharing = False
+        """Whether blocks before the first changed layer are computed once for both branches of attention guidance."""
+        self._layers: dict[str, str | None] | None = None
+        self._last: tuple[Tensor, float, Tensor | None, dict[str, Any]] | None = None
 
     def __call__(
         self, x: Tensor, sigma: float, condition: Tensor | None = None, attend: Attend | None = None
@@ -51,22 +56,45 @@ class Denoiser:
         self.evaluations += 1
         sigmas = x.new_full((len(x),), sigma)
         skip, out, scale, noise = self.process.coefficients(sigmas)
-        raw = self._network(per_image(scale) * x, noise, condition, None, attend)
+        given = per_image(scale) * x, noise, condition, None, attend
+        if self.sharing and attend is None:
+            with recorded(self.network) as returned:
+                raw = self._network(*given)
+            self._last = x, sigma, condition, returned
+        else:
+            with replayed(self.network, self._known(x, sigma, condition, attend)):
+                raw = self._network(*given)
         return per_image(skip) * x + per_image(out) * raw
 
     def layers(self, x: Tensor) -> tuple[str, ...]:
         """The attention layers in the order of their calls; found out once, from one image, which is not counted."""
         if self._layers is None:
-            called: list[str] = []
+            called: dict[str, str | None] = {}
+            entered: list[str] = []
 
             def record(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
-                called.append(layer)
+                called[layer] = entered[-1] if entered else None
                 return kinds.scaled_dot_product(query, key, value, layer)
 
             _, _, scale, noise = self.process.coefficients(x.new_full((1,), self.sigma_max))
-            self._network(per_image(scale) * x[:1], noise, None, None, record)
-            self._layers = tuple(called)
-        return self._layers
+            with watched(blocks_of(self.network), before=entered.append):
+                self._network(per_image(scale) * x[:1], noise, None, None, record)
+            self._layers = called
+        return tuple(self._layers)
+
+    def _known(self, x: Tensor, sigma: float, condition: Tensor | None, attend: Attend | None) -> dict[str, Any]:
+        """What the last usual pass says about the blocks before the first layer that `attend` changes."""
+        if not (self.sharing and self._last and self._layers and isinstance(attend, Changed)):
+            return {}
+        x_before, sigma_before, condition_before, returned = self._last
+        if x_before is not x or sigma_before != sigma or condition_before is not condition:
+            return {}
+        changed = {block for layer, block in self._layers.items() if layer in attend.layers}
+        return (
+            {}
+            if None in changed
+            else dict(itertools.takewhile(lambda block: block[0] not in changed, returned.items()))
+        )
 
     def logits(self, x: Tensor, sigma: float) -> Tensor:
         """What a joint model recognises in a batch x (B, C, H, W) that has one noise level: (B, K)."""
@@ -75,6 +103,24 @@ class Denoiser:
         _, _, scale, noise = self.process.coefficients(sigmas)
         with self._autocast(x):
             return self.network.logits(per_image(scale) * x, noise).float()  # type: ignore[operator]
+
+    def steered(self, x: Tensor, sigma: float, move: kinds.Move) -> Tensor:
+        """D(x; sigma) of a joint model whose hidden features `move` changes."""
+        self.evaluations += 1
+        skip, out, scale, noise = self.process.coefficients(x.new_full((len(x),), sigma))
+        with self._autocast(x):
+            raw = self.network.steered(per_image(scale) * x, noise, move)  # type: ignore[operator]
+        return per_image(skip) * x + per_image(out) * (raw.float() if self.bf16 else raw)
+
+    def features(
+        self, x: Tensor, sigma: Tensor, blocks: Sequence[str], condition: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """What the named blocks return for noisy images x (B, C, H, W) at levels sigma (B,), from one pass."""
+        self.evaluations += 1
+        _, _, scale, noise = self.process.coefficients(sigma)
+        with tapped(self.network, blocks) as found:
+            self._network(per_image(scale) * x, noise, condition, None, None)
+        return {block: found[block].float() for block in blocks}
 
     def loss(
         self, x0: Tensor, sigma: Tensor, noise: Tensor, condition: Tensor | None, dropped: Tensor | None
@@ -86,14 +132,15 @@ class Denoiser:
 
     def joint_loss(self, x0: Tensor, sigma: Tensor, noise: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A joint model's two losses of the same noisy images, (B,) each: that of F, and the cross entropy of its
-        logits with `classes` (B,); and whether it recognised them, bool (B,).
+        logits with `classes` (B,), 0 for class -1, which is none; and whether it recognised them, bool (B,).
         """
         x, level, target = self._task(x0, sigma, noise)
         with self._autocast(x):
             raw, logits = self.network.both(x, level)  # type: ignore[operator]
         raw, logits = raw.float(), logits.float()
         recognised = logits.argmax(dim=1) == classes
-        return self._error(raw, target, sigma), cross_entropy(logits, classes, reduction="none"), recognised
+        error = cross_entropy(logits, classes, reduction="none", ignore_index=-1)
+        return self._error(raw, target, sigma), error, recognised
 
     def _task(self, x0: Tensor, sigma: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What F is given, x (B, C, H, W) and noise levels (B,), and what it should say."""
@@ -115,10 +162,10 @@ class Denoiser:
 
 @dataclass
 class Guided:
-    """D_w = good + sum_i (w_i - 1) * (good - worse_i), with the conditions of one batch bound."""
+    """D_w = good + sum_i (w_i - 1) * (good - worse_i), changed by the rules, with the conditions of one batch bound."""
 
     model: kinds.Denoiser
-    guidance: Sequence[Guidance]
+    guidance: Sequence[Steering]
     condition: Tensor | None
     sigma_min: float
     sigma_max: float
@@ -126,14 +173,24 @@ class Guided:
     """For each mode the network that it asked for in place of the model; may be empty if none did."""
     diverged: dict[str, Tensor] = field(default_factory=dict)
     """By mode, bool (): whether what it called worse was not finite although the good one was."""
+    memory: dict[tuple[int, int], dict[str, Tensor]] = field(default_factory=dict)
+    """What each rule remembers of each mode, by their places in the list."""
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         good = self.model(x, sigma, self.condition)
         result = good
-        for mode, sibling in itertools.zip_longest(self.guidance, self.siblings):
-            if mode.active(sigma):
+        rules = [(place, rule) for place, rule in enumerate(self.guidance) if isinstance(rule, Rule)]
+        for place, (mode, sibling) in enumerate(itertools.zip_longest(self.guidance, self.siblings)):
+            if isinstance(mode, Guidance) and mode.active(sigma):
                 worse = checked_worse(mode, mode.worse(sibling or self.model, x, sigma, self.condition, good), good)
-                result = result + (mode.scale - 1) * (good - worse)
+                difference = good - worse
+                for other, rule in rules:
+                    remembered = self.memory.setdefault((other, place), {})
+                    difference = checked_rule(rule, rule.direction(good, difference, remembered), good)
+                result = result + (mode.scale - 1) * difference
                 first = good.isfinite().all() & ~worse.isfinite().all()
                 self.diverged[mode.name] = self.diverged.get(mode.name, first) | first
+        if result is not good:
+            for _, rule in rules:
+                result = checked_rule(rule, rule.result(good, result), good)
         return result

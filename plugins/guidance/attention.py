@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from fw.core.errors import StageFailed
-from fw.core.kinds import Attend, Denoiser, Guidance, scaled_dot_product
+from fw.core.kinds import Attend, Changed, Denoiser, Guidance
 
 Layers = tuple[str, ...] | tuple[float, float]
 
@@ -47,13 +47,7 @@ class AttentionGuidance(Guidance):
 
     def changed(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, mix: Attend) -> Tensor:
         """D(x; sigma, condition) of the network in which the chosen layers mix tokens by `mix`."""
-
-        chosen = self._chosen(model.layers(x))
-
-        def attend(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
-            return (mix if layer in chosen else scaled_dot_product)(query, key, value, layer)
-
-        return model(x, sigma, condition, attend)
+        return model(x, sigma, condition, Changed(self._chosen(model.layers(x)), mix))
 
     def _named(self, layer: str) -> bool:
         """Whether its name alone chooses a layer."""

@@ -1,0 +1,80 @@
+"""Reading what a network's blocks return, and not computing again what is known; nothing is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from fw.core.errors import FwError
+
+
+def blocks_of(network: nn.Module) -> Mapping[str, nn.Module]:
+    """The blocks that a network names (`fw.core.kinds.Tapped`), in the order of their calls; none if it names none."""
+    return network.taps() if hasattr(network, "taps") else {}  # type: ignore[operator]
+
+
+@contextmanager
+def tapped(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """What the named blocks return while this lasts, by name; FwError if there is no such block."""
+    blocks = blocks_of(network)
+    for name in names:
+        if name not in blocks:
+            raise FwError(f"the network has no block '{name}' (it has {', '.join(blocks) or 'none with a name'})")
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str, returned: Any) -> None:
+        found[name] = returned if isinstance(returned, Tensor) else returned[0]
+
+    with watched({name: blocks[name] for name in names}, after=keep):
+        yield found
+
+
+@contextmanager
+def recorded(network: nn.Module) -> Iterator[dict[str, Any]]:
+    """All that the blocks return while this lasts, by name, for `replayed`."""
+    found: dict[str, Any] = {}
+    with watched(blocks_of(network), after=found.__setitem__):
+        yield found
+
+
+@contextmanager
+def replayed(network: nn.Module, returned: Mapping[str, Any]) -> Iterator[None]:
+    """Let these blocks return what they returned before, without computing it again."""
+    blocks = blocks_of(network)
+    try:
+        for name, value in returned.items():
+            blocks[name].forward = lambda *_given, _value=value, **_named: _value
+        yield
+    finally:
+        for name in returned:
+            vars(blocks[name]).pop("forward", None)
+
+
+@contextmanager
+def watched(
+    blocks: Mapping[str, nn.Module],
+    before: Callable[[str], None] = lambda name: None,
+    after: Callable[[str, Any], None] = lambda name, returned: None,
+) -> Iterator[None]:
+    """Call `before(name)` and `after(name, returned)` around each block while this lasts."""
+    hooks = [
+        hook
+        for name, block in blocks.items()
+        for hook in (
+            block.register_forward_pre_hook(lambda _block, _given, name=name: before(name)),
+            block.register_forward_hook(lambda _block, _given, returned, name=name: after(name, returned)),
+        )
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def pooled(activation: Tensor) -> Tensor:
+    """The mean over positions: (B, C, h, w) -> (B, C), (B, N, D) -> (B, D)."""
+    return activation.flatten(2).mean(dim=2) if activation.dim() == 4 else activation.mean(dim=1)
