@@ -1,0 +1,38 @@
+"""Guidance away from one class of conditions, as negative prompts are used (arXiv 2207.12598, eq. 6)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fw.core.kinds import Denoiser, Guidance
+from fw.core.types import ConditionSpec
+
+
+class Negative(Guidance):
+    """Negative guidance: worse is the same network told another class, a cluster that is not wanted.
+
+    It is the rule of `cfg` (arXiv 2207.12598) with that class in the place of no condition, as negative prompts are
+    used: scale is w in D(c_negative) + w (D(c) - D(c_negative)). Images that are to be of this class themselves are not
+    steered. To steer away from several classes, list it several times; the pushes add up. One more evaluation.
+    """
+
+    name: ClassVar[str] = "negative"
+
+    condition: int = Field(ge=0, description="the class to steer away from, counted from 0", examples=[0])
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"conditions", "class_conditions", "told"})
+
+    def check(self, condition: ConditionSpec | None) -> None:
+        if condition is None or self.condition >= condition.size:
+            count = condition.size if condition else 0
+            raise ValueError(f"there is no class {self.condition}: the arm has {count}, counted from 0")
+
+    def worse(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+        assert condition is not None
+        return model(x, sigma, torch.full_like(condition, self.condition))
