@@ -25,6 +25,7 @@ from fw.core.testing.elsewhere import elsewhere
 from fw.core.testing.forall import forall
 from fw.core.testing.global_state import ambient, random_state, repeated, same
 from fw.core.testing.once import once
+from fw.core.testing.stopping import Stop
 from fw.core.testing.tiny import as_in_a_run
 from fw.core.types import ImageSet
 from fw.registry.discovery import in_one_line
@@ -178,18 +179,6 @@ CLAUSES: tuple[Clause, ...] = (
     quality_is_numbers,
     checks_shapes,
 )
-
-
-@dataclass
-class Stop:
-    """A job's `stopping`: it counts how often it is asked, and says yes from the `at`-th time on."""
-
-    at: float = math.inf
-    times: int = 0
-
-    def __call__(self) -> bool:
-        self.times += 1
-        return self.times >= self.at
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,201 @@
+"""The contract of a prior: valid conditions of every form that it says it draws, a function of the job's seed."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fw.core.boundaries import checked_conditions
+from fw.core.errors import FwError, Interrupted
+from fw.core.job import Job
+from fw.core.kinds import Prior
+from fw.core.testing import tiny
+from fw.core.testing.contract import Clause
+from fw.core.testing.digest import digest
+from fw.core.testing.elsewhere import elsewhere
+from fw.core.testing.forall import forall
+from fw.core.testing.global_state import ambient, repeated, same
+from fw.core.testing.once import once
+from fw.core.testing.stopping import Stop
+from fw.core.testing.tiny import as_in_a_run
+from fw.core.types import Annotation, ConditionSpec
+from fw.registry.discovery import in_one_line
+
+FORMS = frozenset(get_args(get_type_hints(ConditionSpec)["form"]))
+COUNTS = (30, 120, 480, 1920)
+"""Numbers of conditions to try it on: it may refuse to learn from few."""
+CLASSES = 5
+"""Classes of conditions; two of them occur."""
+SIZE, TOKENS = 6, 3
+SEED = 5
+
+
+def known_forms(prior: Prior) -> None:
+    """It names in `forms` which forms of condition it draws, at least one"""
+    assert isinstance(prior.forms, frozenset), f"{prior.forms!r} is not a frozenset"
+    assert prior.forms, "it is empty"
+    assert prior.forms <= FORMS, f"{', '.join(sorted(map(str, prior.forms - FORMS)))} is none"
+
+
+def valid(prior: Prior) -> None:
+    """bank() gives valid conditions, at least one, on the CPU, for every form that it draws"""
+
+    def body(more: int, size: int, banked: bool) -> None:
+        for form in sorted(prior.forms):
+            given = annotation(form, enough(prior) + more, size)
+            given = replace(given, bank=given.conditions[::2].clone()) if banked else given
+            with contextlib.suppress(FwError):
+                assert_valid(prior, given, drawn(prior, given))
+
+    for given in shown(prior):
+        assert_valid(prior, given, drawn(prior, given))
+    forall(body, more=st.integers(0, 50), size=st.sampled_from([SIZE, 2, 32, 3]), banked=st.booleans(), examples=4)
+
+
+def function_of_the_seed(prior: Prior) -> None:
+    """bank() gives the same for the same seed, whatever was done before and whatever global generators hold"""
+    for given in shown(prior):
+
+        def call(given: Annotation = given) -> Tensor:
+            with tiny.job(SEED) as job:
+                return prior.bank(given, job)
+
+        repeated(call)
+
+
+def same_elsewhere(prior: Prior) -> None:
+    """bank() gives the same in another process"""
+    count = enough(prior)
+    for form in sorted(prior.forms):
+        there = elsewhere(bank_digest, prior, form, count, torch.get_num_threads())
+        assert there == bank_digest(prior, form, count, torch.get_num_threads()), f"{form} conditions are other ones"
+
+
+def resumes(prior: Prior) -> None:
+    """A bank that is stopped half-way and continued in the same folder is the same"""
+    for given in shown(prior):
+        with ambient(0), tempfile.TemporaryDirectory() as folder:
+            asked = Stop()
+            whole = prior.bank(given, Job(Path(folder), seed=SEED, stopping=asked))
+        if not asked.times:
+            continue
+        with ambient(0), tempfile.TemporaryDirectory() as folder:
+            with contextlib.suppress(Interrupted):
+                prior.bank(given, Job(Path(folder), seed=SEED, stopping=Stop(at=asked.times // 2 + 1)))
+                raise AssertionError("it goes on when job.steps or job.track stops it: let Interrupted out")
+            continued = prior.bank(given, Job(Path(folder), seed=SEED))
+        assert same(continued, whole), f"{given.spec.form} conditions are other ones"
+
+
+def inputs_untouched(prior: Prior) -> None:
+    """bank() and quality() do not write into the annotation, nor quality() into the bank"""
+    for given, kept in zip(shown(prior), shown(prior), strict=True):
+        bank = drawn(prior, given)
+        assert same(given.conditions, kept.conditions), "bank writes into the conditions"
+        before = bank.clone()
+        prior.quality(bank, given)
+        assert same(given.conditions, kept.conditions), "quality writes into the conditions"
+        assert same(bank, before), "quality writes into the bank"
+
+
+def odd_inputs(prior: Prior) -> None:
+    """One condition, two conditions and equal conditions give a valid bank or an FwError"""
+    for what, given in odd(prior):
+        try:
+            bank = drawn(prior, given)
+        except FwError:
+            continue
+        except Exception as error:
+            raise AssertionError(f"{what}: it raised {in_one_line(error)}") from error
+        try:
+            assert_valid(prior, given, bank)
+        except AssertionError as error:
+            raise AssertionError(f"{what}: {error}") from error
+
+
+def quality_is_numbers(prior: Prior) -> None:
+    """quality() gives finite numbers by name, for one condition, two conditions and equal conditions too"""
+    usual = [(f"{given.spec.form} conditions", given) for given in shown(prior)]
+    for what, given in [*usual, *odd(prior)]:
+        with contextlib.suppress(FwError):
+            for name, value in prior.quality(drawn(prior, given), given).items():
+                assert isinstance(name, str), f"{what}: {name!r} is not a name"
+                assert isinstance(value, float | int), f"{what}: {name!r} is a {type(value).__name__}"
+                assert math.isfinite(value), f"{what}: {name!r} is {value}"
+
+
+PREREQUISITE = valid
+
+CLAUSES: tuple[Clause, ...] = (
+    known_forms,
+    valid,
+    function_of_the_seed,
+    same_elsewhere,
+    resumes,
+    inputs_untouched,
+    odd_inputs,
+    quality_is_numbers,
+)
+
+
+@once
+def enough(prior: Prior) -> int:
+    """The smallest number of conditions that it takes, of all its forms."""
+    refused = ""
+    for count in COUNTS:
+        try:
+            for form in sorted(prior.forms):
+                drawn(prior, annotation(form, count))
+            return count
+        except FwError as error:
+            refused = str(error)
+    raise AssertionError(f"it refuses {COUNTS[0]} to {COUNTS[-1]} conditions: {refused}")
+
+
+def shown(prior: Prior) -> list[Annotation]:
+    """Conditions of every form that it draws, made anew each time."""
+    return [annotation(form, enough(prior)) for form in sorted(prior.forms)]
+
+
+def annotation(form: str, count: int, size: int = SIZE) -> Annotation:
+    """What a run shows it: classes of which some do not occur, or clusters of vectors."""
+    if form == "class":
+        return Annotation(ConditionSpec("class", CLASSES), 2 * (torch.arange(count) % 3 // 2) + 1)
+    if form == "vector":
+        return Annotation(ConditionSpec("vector", size), tiny.features(count, size))
+    tokens = tiny.features(count, TOKENS * size).unflatten(1, (TOKENS, size))
+    return Annotation(ConditionSpec("tokens", size, TOKENS), tokens)
+
+
+def odd(prior: Prior) -> Iterator[tuple[str, Annotation]]:
+    for form in sorted(prior.forms):
+        yield f"one {form} condition", annotation(form, 1)
+        yield f"two {form} conditions", annotation(form, 2)
+        usual = annotation(form, enough(prior))
+        yield f"equal {form} conditions", replace(usual, conditions=torch.ones_like(usual.conditions))
+
+
+def drawn(prior: Prior, given: Annotation) -> Tensor:
+    """Its bank, from the same state of the global generators each time; that they do not matter is one clause."""
+    with ambient(0), tiny.job(SEED) as job:
+        return prior.bank(given, job)
+
+
+def assert_valid(prior: Prior, given: Annotation, bank: Tensor) -> None:
+    with as_in_a_run():
+        checked_conditions(prior, given.spec, bank, "bank")
+    assert bank.device.type == "cpu", f"its bank is on {bank.device}"
+
+
+def bank_digest(prior: Prior, form: str, count: int, threads: int) -> str:
+    torch.set_num_threads(threads)
+    return digest([drawn(prior, annotation(form, count))])

@@ -1,0 +1,70 @@
+"""An encoder's features as conditions: what a generator is told of an image in RCG (arXiv 2312.03701, section 3)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fw.core.errors import FwError, StageFailed
+from fw.core.job import Job
+from fw.core.kinds import Annotator
+from fw.core.types import Annotation, ConditionSpec, Observations
+
+CONSTANT = 1e-6
+"""Features that vary by less than this times the largest of them say nothing but rounding errors."""
+
+
+class Representation(Annotator):
+    """Each image's own features as its condition, standardised per image (RCG, arXiv 2312.03701).
+
+    Without a `prior`, samples are made for the representations of random training images: RCG's oracle, whose samples
+    may come close to copies. With `prior: rdm` it is RCG, which samples from nothing but noise.
+    """
+
+    name: ClassVar[str] = "representation"
+    form: ClassVar[str] = "vector"
+
+    dims: int | None = Field(
+        None, ge=2, description="project on so many principal components first; RCG is best at 256 and worse at 768"
+    )
+
+    def annotate(self, data: Observations, job: Job) -> Annotation:
+        if data.features is None:
+            raise StageFailed("annotator representation takes features as conditions: give the arm an encoder")
+        features = data.features.cpu()  # (N, D)
+        if not features.isfinite().all():
+            raise StageFailed("annotator representation: the encoder's features are not all finite")
+        if features.shape[1] < 2:
+            raise FwError("annotator representation: one feature per image says nothing once it is standardised")
+        if self.dims is not None:
+            features = self._projected(features, self.dims)
+        conditions = standardised(features)
+        return Annotation(ConditionSpec("vector", conditions.shape[1]), conditions)
+
+    def _projected(self, features: Tensor, dims: int) -> Tensor:
+        """The first principal components (N, dims) of features (N, D)."""
+        from sklearn.decomposition import PCA
+
+        most = min(features.shape)
+        if dims > most:
+            raise FwError(
+                f"annotator representation: dims is {dims}, but {features.shape[0]} images with {features.shape[1]} "
+                f"features have at most {most} principal components"
+            )
+        return torch.from_numpy(PCA(dims, svd_solver="full").fit_transform(features.double().numpy()))
+
+
+def standardised(features: Tensor) -> Tensor:
+    """Each image's features (N, D) with mean 0 and unbiased standard deviation 1, as float32."""
+    exact = features.double()
+    spread = exact.std(dim=1, keepdim=True)  # (N, 1)
+    constant = int((spread <= CONSTANT * exact.abs().amax(dim=1, keepdim=True)).sum())
+    if constant:
+        raise StageFailed(
+            f"annotator representation: all features of an image are the same number in {constant} of {len(exact)} "
+            "images, so they cannot be standardised; is the encoder trained?"
+        )
+    return ((exact - exact.mean(dim=1, keepdim=True)) / spread).float()

@@ -1,0 +1,1 @@
+"""Priors that come with fw."""
