@@ -11,7 +11,7 @@ INITIAL_STD = 0.02
 
 
 class ConditionEmbedding(nn.Module):
-    """Conditions to vectors (B, width); classes by table, vectors by a linear map.
+    """Conditions to vectors (B, width); classes by table, vectors by a linear map. Tokens have `TokenEmbedding`.
 
     The null condition is a learned vector, used for `condition=None` and where `dropped` (bool, (B,)) is set. Tables
     start small, as in DiT (arXiv 2212.09748): at torch's unit variance, labels that mean nothing slow training down.
@@ -30,3 +30,27 @@ class ConditionEmbedding(nn.Module):
             return null
         embedded = self.embed(condition)  # (B, width)
         return embedded if dropped is None else torch.where(dropped[:, None], null, embedded)
+
+
+class TokenEmbedding(nn.Module):
+    """Sets of tokens (B, n, D) to sets of vectors (B, n, width), for cross-attention.
+
+    The tokens of a set are not numbered: each is mapped alone, and their order means nothing. The null condition is a
+    learned token in every place of the set, used for `condition=None` and, for the whole set at once, where `dropped`
+    (bool, (B,)) is set. It is trained: RDM's (arXiv 2204.11824) are zeros that its training never shows. The norm at
+    the end makes the tokens' own scale meaningless, and the null as long as they are.
+    """
+
+    def __init__(self, spec: ConditionSpec, width: int):
+        super().__init__()
+        self.count = spec.count
+        self.embed = nn.Linear(spec.size, width)
+        self.null = nn.Parameter(torch.randn(width) * INITIAL_STD)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, condition: Tensor | None, dropped: Tensor | None, batch: int) -> Tensor:
+        null = self.null.expand(batch, self.count, -1)  # (B, n, width)
+        if condition is None:
+            return self.norm(null)
+        embedded = self.embed(condition)  # (B, n, width)
+        return self.norm(embedded if dropped is None else torch.where(dropped[:, None, None], null, embedded))

@@ -248,7 +248,7 @@ def test_attend_sees_every_block_by_name_with_heads_and_tokens():
     assert list(seen) == ["blocks.0", "blocks.1", "blocks.2"]
     assert all(shapes == [torch.Size([4, 4, 24, 8])] * 3 for shapes in seen.values())
     assert torch.equal(attended, network(x, noise))
-    assert DiT().provides == {"attention"}
+    assert DiT().provides == {"attention", "taps"}
 
 
 # Precision and tracing

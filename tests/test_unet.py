@@ -192,8 +192,8 @@ def test_a_network_without_conditions_takes_none():
 
 
 def test_only_a_network_with_attention_provides_it():
-    assert UNet(attention=(1,)).provides == {"attention"}
-    assert UNet().provides == frozenset()
+    assert UNet(attention=(1,)).provides == {"attention", "taps"}
+    assert UNet().provides == {"taps"}
     recorder = Recorder()
     network(attention=())(*batch(), attend=recorder)
     assert recorder.shapes == {}

@@ -36,6 +36,7 @@ SPECS: dict[str | None, ConditionSpec | None] = {
     None: None,
     "class": ConditionSpec("class", 5),
     "vector": ConditionSpec("vector", 6),
+    "tokens": ConditionSpec("tokens", 6, 3),
 }
 LEVELS = (-1.0, 0.5, 10.0, 300.0, 2.0)
 """As processes tell them to networks: ln(sigma) / 4 in EDM, up to 1000 in DDPM and rectified flow."""
@@ -57,7 +58,7 @@ def check_speaks(backbone: Backbone) -> None:
 
 
 def forms_are_known(backbone: Backbone) -> None:
-    """The forms of condition that it says it takes are among `class` and `vector`"""
+    """The forms of condition that it says it takes are among `class`, `vector` and `tokens`"""
     unknown = set(backbone.conditions) - set(SPECS)
     assert not unknown, f"`conditions` has {', '.join(sorted(unknown))}"
 
@@ -344,6 +345,9 @@ def question(rows: Sequence[int], shape: Shape, form: str | None) -> Question:
             return Question(x, noise, None)
         case ConditionSpec("class", size):
             return Question(x, noise, torch.tensor([row % size for row in rows]))
+        case ConditionSpec("tokens", size, count):
+            sets = [torch.randn(count, size, generator=generator("tokens", row)) for row in rows]
+            return Question(x, noise, torch.stack(sets))
         case ConditionSpec(_, size):
             vectors = [torch.randn(size, generator=generator("vector", row)) for row in rows]
             return Question(x, noise, torch.stack(vectors))
@@ -404,7 +408,7 @@ def smallest(backbone: Backbone) -> Shape:
 
 def forms(backbone: Backbone) -> list[str | None]:
     """No condition, and the forms that it takes."""
-    return [None, *sorted(backbone.conditions & {"class", "vector"})]
+    return [None, *sorted(backbone.conditions & {form for form in SPECS if form})]
 
 
 def attends(backbone: Backbone) -> bool:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from fw.core.conditioning import ConditionEmbedding
+from fw.core.conditioning import ConditionEmbedding, TokenEmbedding
 from fw.core.kinds import Attend, Backbone, scaled_dot_product
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.dit_blocks import Block, FinalLayer, LevelEmbedding, linear, patchify, positions, unpatchify
@@ -24,9 +24,14 @@ SIZES = {
 
 
 class DiT(Backbone):
-    """The diffusion transformer with adaLN-zero (arXiv 2212.09748); attention layers are `blocks.0`, `blocks.1`, ..."""
+    """The diffusion transformer with adaLN-zero (arXiv 2212.09748); attention layers are `blocks.0`, `blocks.1`, ...
+
+    Classes and vectors are added to the time embedding; sets of tokens are looked at by cross-attention in every block,
+    which is not among the attention layers.
+    """
 
     name: ClassVar[str] = "dit"
+    conditions: ClassVar[frozenset[str]] = frozenset({"class", "vector", "tokens"})
 
     size: Literal["S", "B", "L", "XL"] | None = Field(
         None, description="the paper's S (33M weights), B (130M), L (458M) or XL (675M), in place of the next three"
@@ -58,7 +63,7 @@ class DiT(Backbone):
 
     @property
     def provides(self) -> frozenset[str]:
-        return frozenset({"attention"})
+        return frozenset({"attention", "taps"})
 
     def identity(self) -> dict[str, Any]:
         """Without `size`, which only names a depth, a width and a number of heads."""
@@ -74,7 +79,10 @@ class DiT(Backbone):
 
     def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:
         self.check(shape)
-        embed = None if condition is None else ConditionEmbedding(condition, self.width)
+        embed: ConditionEmbedding | TokenEmbedding | None = None
+        if condition is not None:
+            embedding = TokenEmbedding if condition.form == "tokens" else ConditionEmbedding
+            embed = embedding(condition, self.width)
         return DiffusionTransformer(shape, self.patch, self.depth, self.width, self.heads, embed)
 
 
@@ -90,7 +98,7 @@ class DiffusionTransformer(nn.Module):
         depth: int,
         width: int,
         heads: int,
-        embed: ConditionEmbedding | None,
+        embed: ConditionEmbedding | TokenEmbedding | None,
     ):
         super().__init__()
         colours, height, across = shape
@@ -100,7 +108,8 @@ class DiffusionTransformer(nn.Module):
         self.register_buffer("positions", positions(self.rows, across // patch, width))  # (N, width)
         self.level = LevelEmbedding(width)
         self.embed = embed
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.crossed = isinstance(embed, TokenEmbedding)
+        self.blocks = nn.ModuleList(Block(width, heads, self.crossed) for _ in range(depth))
         self.last = FinalLayer(width, patch * patch * colours)
 
     def forward(
@@ -112,17 +121,23 @@ class DiffusionTransformer(nn.Module):
         attend: Attend | None = None,
     ) -> Tensor:
         """x (B, C, H, W), noise (B,) -> (B, C, H, W)"""
-        told = self.told(noise, condition, dropped)  # (B, width)
+        told, context = self.told(noise, condition, dropped)  # (B, width), (B, n, width)
         tokens = self.first(patchify(x, self.patch)) + self.positions  # (B, N, width)
         for index, block in enumerate(self.blocks):
-            tokens = block(tokens, told, attend or scaled_dot_product, f"blocks.{index}")
+            tokens = block(tokens, told, attend or scaled_dot_product, f"blocks.{index}", context)
         return unpatchify(self.last(tokens, told), self.patch, self.rows)
 
-    def told(self, noise: Tensor, condition: Tensor | None, dropped: Tensor | None) -> Tensor:
-        """What the noise level and the condition tell all layers: noise (B,) -> (B, width)."""
-        level = self.level(noise)
+    def taps(self) -> dict[str, nn.Module]:
+        """`blocks.0`, `blocks.1`, ...: tokens (B, N, width) after each block."""
+        return {f"blocks.{index}": block for index, block in enumerate(self.blocks)}
+
+    def told(self, noise: Tensor, condition: Tensor | None, dropped: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What the noise level and the condition tell all layers, noise (B,) -> (B, width), and the condition's tokens
+        (B, n, width) if it has any."""
+        level, context = self.level(noise), None
         if self.embed is not None:
-            level = level + self.embed(condition, dropped, len(noise))
+            embedded = self.embed(condition, dropped, len(noise))
+            level, context = (level, embedded) if self.crossed else (level + embedded, None)
         elif condition is not None:
             raise ValueError("this dit was built without conditions, so it cannot take one")
-        return silu(level)
+        return silu(level), context

@@ -9,7 +9,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import scaled_dot_product_attention, silu
 
 from fw.core.kinds import Attend
 
@@ -57,20 +57,28 @@ class LevelEmbedding(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then an MLP; both are shifted, scaled and gated by what the block is told."""
+    """Attention, then an MLP; both are shifted, scaled and gated by what the block is told.
 
-    def __init__(self, width: int, heads: int):
+    A `crossed` block looks at the tokens of a condition in between (as PixArt's, arXiv 2310.00426, section 2.3).
+    """
+
+    def __init__(self, width: int, heads: int, crossed: bool = False):
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.attention = SelfAttention(width, heads)
         self.mlp = nn.Sequential(linear(width, 4 * width), nn.GELU("tanh"), linear(4 * width, width))
         self.modulation = zero_linear(width, 6 * width)
+        self.cross = CrossAttention(width, heads) if crossed else None
 
-    def forward(self, tokens: Tensor, told: Tensor, attend: Attend, layer: str) -> Tensor:
-        """tokens (B, N, width), told (B, width) -> (B, N, width)"""
+    def forward(
+        self, tokens: Tensor, told: Tensor, attend: Attend, layer: str, context: Tensor | None = None
+    ) -> Tensor:
+        """tokens (B, N, width), told (B, width), context (B, n, width) -> (B, N, width)"""
         modulation = self.modulation(told)[:, None]  # (B, 1, 6 * width)
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation.chunk(6, dim=2)
         tokens = tokens + gate * self.attention(self.norm(tokens) * (1 + scale) + shift, attend, layer)
+        if self.cross is not None:
+            tokens = tokens + self.cross(self.norm(tokens), context)
         return tokens + mlp_gate * self.mlp(self.norm(tokens) * (1 + mlp_scale) + mlp_shift)
 
 
@@ -88,6 +96,28 @@ class SelfAttention(nn.Module):
         split = self.qkv(tokens).unflatten(2, (3, self.heads, -1))  # (B, N, 3, heads, d)
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind()  # (B, heads, N, d)
         mixed = attend(query, key, value, layer)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of an image's tokens to those of its condition; zero at first.
+
+    It does not go through `attend`: guidance that perturbs attention means self-attention alone.
+    """
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.query = linear(width, width)
+        self.key_value = linear(width, 2 * width)
+        self.out = zero_linear(width, width)
+
+    def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
+        """tokens (B, N, width), context (B, n, width) -> (B, N, width)"""
+        query = self.query(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, d)
+        split = self.key_value(context).unflatten(2, (2, self.heads, -1))  # (B, n, 2, heads, d)
+        key, value = split.permute(2, 0, 3, 1, 4).unbind()  # (B, heads, n, d)
+        mixed = scaled_dot_product_attention(query, key, value)  # (B, heads, N, d)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 

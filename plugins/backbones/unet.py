@@ -1,4 +1,7 @@
-"""diffusers' UNet2DModel as a backbone: the U-Net of DDPM (arXiv 2006.11239)."""
+"""diffusers' U-Nets as a backbone: that of DDPM (arXiv 2006.11239), and for tokens that of latent diffusion.
+
+Token conditions are looked at by cross-attention (arXiv 2112.10752, section 3.3), in UNet2DConditionModel.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,23 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fw.core.conditioning import ConditionEmbedding
+from fw.core.conditioning import ConditionEmbedding, TokenEmbedding
 from fw.core.kinds import Attend, Backbone, scaled_dot_product
 from fw.core.types import ConditionSpec
 
+IN_TRANSFORMER = ".transformer_blocks.0.attn1"
+"""Where in an attention layer's place self-attention is found if tokens are looked at there, too."""
+
 
 class UNet(Backbone):
-    """The U-Net of DDPM (arXiv 2006.11239) by diffusers; conditions are added to the time embedding."""
+    """The U-Net of DDPM (arXiv 2006.11239) by diffusers; conditions are added to the time embedding.
+
+    Sets of tokens are looked at by cross-attention instead, at the levels with attention and in the middle: these have
+    transformer blocks then (arXiv 2112.10752), whose self-attention is among the attention layers.
+    """
 
     name: ClassVar[str] = "unet"
+    conditions: ClassVar[frozenset[str]] = frozenset({"class", "vector", "tokens"})
 
     channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (16, 32), min_length=1, description="channels per level; each level halves the image"
@@ -51,48 +62,67 @@ class UNet(Backbone):
 
     @property
     def provides(self) -> frozenset[str]:
-        return frozenset({"attention"}) if self.attention else frozenset()
+        return frozenset({"attention", "taps"}) if self.attention else frozenset({"taps"})
 
     def check(self, shape: tuple[int, int, int]) -> None:
         _, height, width = shape
         smallest = 2 ** (len(self.channels) - 1)
         if height % smallest or width % smallest:
             raise ValueError(
-                f"unet with {len(self.channels)} levels needs images whose sides are multiples of {smallest}, and "
-                f"these are {height}x{width}: take fewer entries in `channels`, or another image size"
+                f"{self.name} with {len(self.channels)} levels needs images whose sides are multiples of {smallest}, "
+                f"and these are {height}x{width}: take fewer entries in `channels`, or another image size"
             )
 
     def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:
         from diffusers.models.unets.unet_2d import UNet2DModel
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         self.check(shape)
-        colours = shape[0]
-        attends = [level in self.attention for level in range(len(self.channels))]
+        width = 4 * self.channels[0]
+        if condition is not None and condition.form == "tokens":
+            crossed = UNet2DConditionModel(
+                **self._blocks(shape[0], "CrossAttn"),
+                attention_head_dim=tuple(map(self._heads, self.channels)),  # diffusers' name for the number of heads
+                cross_attention_dim=width,
+            )
+            return ConditionedUNet(crossed, TokenEmbedding(condition, width))
         unet = UNet2DModel(
-            in_channels=colours,
-            out_channels=colours,
-            block_out_channels=self.channels,
-            layers_per_block=self.layers,
-            down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attends),
-            up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+            **self._blocks(shape[0], "Attn"),
             add_attention=bool(self.attention),
             attention_head_dim=self.head_dim,
-            norm_num_groups=self.groups,
-            dropout=self.dropout,
             class_embed_type=None if condition is None else "identity",
         )
-        embed = None if condition is None else ConditionEmbedding(condition, 4 * self.channels[0])
-        return ConditionedUNet(unet, embed)
+        return ConditionedUNet(unet, None if condition is None else ConditionEmbedding(condition, width))
+
+    def _blocks(self, colours: int, attending: str) -> dict[str, Any]:
+        """What the two U-Nets share; the type of a block with attention begins with `attending`."""
+        prefixes = [attending if level in self.attention else "" for level in range(len(self.channels))]
+        return {
+            "in_channels": colours,
+            "out_channels": colours,
+            "block_out_channels": self.channels,
+            "layers_per_block": self.layers,
+            "down_block_types": tuple(f"{prefix}DownBlock2D" for prefix in prefixes),
+            "up_block_types": tuple(f"{prefix}UpBlock2D" for prefix in reversed(prefixes)),
+            "norm_num_groups": self.groups,
+            "dropout": self.dropout,
+        }
+
+    def _heads(self, channels: int) -> int:
+        """Heads of `head_dim` channels; of more where only tokens give the middle attention and these do not fit."""
+        most = max(1, channels // self.head_dim)
+        return next(heads for heads in range(most, 0, -1) if channels % heads == 0)
 
 
 class ConditionedUNet(nn.Module):
-    """A UNet2DModel as a `fw.core.kinds.Network`."""
+    """A UNet2DModel, or for tokens a UNet2DConditionModel, as a `fw.core.kinds.Network`."""
 
-    def __init__(self, unet: nn.Module, embed: ConditionEmbedding | None):
+    def __init__(self, unet: nn.Module, embed: ConditionEmbedding | TokenEmbedding | None):
         super().__init__()
         self.unet = unet
         self.embed = embed
-        self.attention_layers = [name for name, layer in unet.named_modules() if hasattr(layer, "set_processor")]
+        self.crossed = isinstance(embed, TokenEmbedding)
+        self.attention_layers = self_attention(unet)
 
     def forward(
         self,
@@ -105,10 +135,27 @@ class ConditionedUNet(nn.Module):
         """x (B, C, H, W), noise (B,) -> (B, C, H, W)"""
         if self.embed is None and condition is not None:
             raise ValueError("this unet was built without conditions, so it cannot take one")
-        embedding = None if self.embed is None else self.embed(condition, dropped, len(x))  # (B, 4 * channels[0])
-        layers = {name: self.unet.get_submodule(name) for name in self.attention_layers}
+        told = None if self.embed is None else self.embed(condition, dropped, len(x))  # (B, width) or (B, n, width)
+        given = {"encoder_hidden_states" if self.crossed else "class_labels": told}
+        layers = {name: self.unet.get_submodule(path) for name, path in self.attention_layers.items()}
         with attending(layers, attend or scaled_dot_product):
-            return self.unet(x, noise, class_labels=embedding, return_dict=False)[0]
+            return self.unet(x, noise, **given, return_dict=False)[0]
+
+    def taps(self) -> dict[str, nn.Module]:
+        """`down.0`, ..., `mid`, `up.0`, ...: maps (B, C, h, w) after each level; `up.0` is the coarsest."""
+        down = {f"down.{level}": block for level, block in self.unet.get_submodule("down_blocks").named_children()}
+        up = {f"up.{level}": block for level, block in self.unet.get_submodule("up_blocks").named_children()}
+        return {**down, "mid": self.unet.get_submodule("mid_block"), **up}
+
+
+def self_attention(unet: nn.Module) -> dict[str, str]:
+    """The layers of self-attention, as `attend` is told of them, and their paths in the network.
+
+    The names are the same with and without tokens. Cross-attention is none of them: guidance that perturbs attention
+    means self-attention alone.
+    """
+    paths = [path for path, layer in unet.named_modules() if hasattr(layer, "set_processor")]
+    return {path.removesuffix(IN_TRANSFORMER): path for path in paths if not path.endswith(".attn2")}
 
 
 @contextmanager
@@ -125,7 +172,7 @@ def attending(layers: Mapping[str, Any], attend: Attend) -> Iterator[None]:
 
 
 class Attending:
-    """A diffusers attention processor for self-attention over pixels, with its mixing step left open."""
+    """A diffusers attention processor for self-attention, with its mixing step left open."""
 
     def __init__(self, attend: Attend, layer: str):
         self.attend = attend
@@ -139,15 +186,23 @@ class Attending:
         attention_mask: None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
-        """hidden_states (B, C, H, W) -> (B, C, H, W). diffusers passes the rest by name; here it does nothing."""
+        """Of pixels (B, C, H, W), normed and added here, or of (B, N, C) in a transformer block, which does so itself.
+
+        diffusers passes the rest by name; here it does nothing.
+        """
+        if hidden_states.dim() == 3:
+            return self.mixed(attn, hidden_states)
         height, width = hidden_states.shape[2:]
         tokens = attn.group_norm(hidden_states.flatten(2)).transpose(1, 2)  # (B, H * W, C)
+        out = self.mixed(attn, tokens).transpose(1, 2).unflatten(2, (height, width))  # (B, C, H, W)
+        return (out + hidden_states) / attn.rescale_output_factor
+
+    def mixed(self, attn: Any, tokens: Tensor) -> Tensor:
+        """(B, N, C) -> (B, N, C)"""
         query, key, value = (
-            project(tokens).unflatten(2, (attn.heads, -1)).transpose(1, 2)  # (B, heads, H * W, C / heads)
+            project(tokens).unflatten(2, (attn.heads, -1)).transpose(1, 2)  # (B, heads, N, C / heads)
             for project in (attn.to_q, attn.to_k, attn.to_v)
         )
-        mixed = self.attend(query, key, value, self.layer)  # (B, heads, H * W, C / heads)
+        mixed = self.attend(query, key, value, self.layer)  # (B, heads, N, C / heads)
         out_projection, dropout = attn.to_out
-        out = dropout(out_projection(mixed.transpose(1, 2).flatten(2)))  # (B, H * W, C)
-        out = out.transpose(1, 2).unflatten(2, (height, width))  # (B, C, H, W)
-        return (out + hidden_states) / attn.rescale_output_factor
+        return dropout(out_projection(mixed.transpose(1, 2).flatten(2)))

@@ -1,0 +1,95 @@
+"""Which training images are nearest to each: the part that `knn` and `retrieval` share, with faiss."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from fw.core.errors import FwError, StageFailed
+from fw.core.job import Job
+from fw.core.kinds import Annotator
+from fw.core.randomness import seed_from
+from fw.core.types import Observations
+
+SAME = 1e-6
+"""Directions that differ by less in every coordinate are one and the same: rounding alone ranks them."""
+
+
+class Neighbours(Annotator):
+    """Conditions that are features of an image's k nearest others, by cosine. They take N * k * D * 4 bytes."""
+
+    form: ClassVar[str] = "tokens"
+
+    k: int = Field(4, ge=1, description="neighbours of an image; never itself, though there may be equal images")
+    index: Literal["exact", "ivf"] = Field(
+        "exact", description="exact compares all pairs; ivf only images in near cells out of sqrt(N), for large sets"
+    )
+    nprobe: int = Field(8, ge=1, description="cells that ivf looks into")
+
+    def nearest(self, data: Observations, job: Job) -> tuple[Tensor, Tensor]:
+        """Features of length 1, float32 (N, D), and the numbers of each one's neighbours (N, k), nearest first."""
+        points = self._directions(data)
+        index = self._filled(points, job)
+        _, found = index.search(points.numpy(), self.k + 1)
+        others = without_itself(torch.from_numpy(found))  # (N, k)
+        if (others < 0).any():
+            raise FwError(
+                f"annotator {self.name}: ivf found fewer than {self.k} neighbours of an image in {self.nprobe} cells: "
+                "raise nprobe, or take `index: exact`"
+            )
+        return points, others
+
+    def _directions(self, data: Observations) -> Tensor:
+        """The features (N, D) at length 1."""
+        if data.features is None:
+            raise StageFailed(f"annotator {self.name} needs features to compare: give the arm an encoder")
+        if data.count < self.k + 1:
+            raise FwError(
+                f"annotator {self.name}: {self.k} neighbours of an image need {self.k + 1} images, and there are "
+                f"{data.count}"
+            )
+        features = data.features.float().cpu()
+        if not features.isfinite().all():
+            raise StageFailed(f"annotator {self.name}: the encoder's features are not all finite")
+        points = normalize(features, dim=1).contiguous()
+        zero = int((~points.any(dim=1)).sum())
+        if zero:
+            raise StageFailed(
+                f"annotator {self.name}: the features of {zero} of {data.count} images are all zero and point nowhere: "
+                "take another encoder"
+            )
+        if (points.amax(dim=0) - points.amin(dim=0)).max() < SAME:
+            raise StageFailed(
+                f"annotator {self.name}: the features of all images point the same way, so none is nearer than others: "
+                "take another encoder"
+            )
+        return points
+
+    def _filled(self, points: Tensor, job: Job) -> Any:
+        """A faiss index of the points, in which the inner product is the cosine."""
+        import faiss
+
+        faiss.omp_set_num_threads(torch.get_num_threads())
+        count, size = points.shape
+        index: Any = faiss.IndexFlatIP(size)
+        if self.index == "ivf":
+            cells = max(1, round(count**0.5))
+            index = faiss.IndexIVFFlat(index, size, cells, faiss.METRIC_INNER_PRODUCT)
+            index.cp.seed = seed_from(job.seed, self.name) % 2**31
+            index.cp.min_points_per_centroid = 1
+            index.nprobe = min(self.nprobe, cells)
+            index.train(points.numpy())
+        index.add(points.numpy())
+        return index
+
+
+def without_itself(found: Tensor) -> Tensor:
+    """Numbers of images (N, k + 1) found for each one, without its own: (N, k). It need not be the first, and need not
+    be there at all, where others are equal to it."""
+    itself = found == torch.arange(len(found))[:, None]
+    last = itself.int().argsort(dim=1, stable=True)
+    return found.gather(1, last)[:, :-1]
