@@ -29,7 +29,10 @@ Plugins = Annotated[
 Out = Annotated[Path, typer.Option("--out", help="folder of the store, the runs and MLflow's database")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N")]
 DEFAULT_OUT = Path("runs")
-KINDS = "annotator, backbone, dataset, encoder, guidance, joint, metric, process, sampler or tracker"
+KINDS = (
+    "annotator, autoencoder, backbone, dataset, encoder, guidance, joint, metric, prior, process, rule, "
+    "sampler or tracker"
+)
 
 
 @app.command()
@@ -188,6 +191,55 @@ def compare(
 
             raise FwError(f"run '{result['recipe']}' was stopped before it had results; run its recipe again")
         show(result, wide_console())
+
+
+@app.command()
+def clusters(
+    recipe: RecipePath,
+    set_: Sets = None,
+    arm: Annotated[
+        str | None, typer.Option("--arm", help="whose encoder and annotator [default: the first that clusters]")
+    ] = None,
+    counts: Annotated[
+        str | None, typer.Option("-k", help="numbers of clusters [default: 10,20,50,... up to half the images]")
+    ] = None,
+    plugin: Plugins = None,
+    out: Out = DEFAULT_OUT,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="answer with one JSON document")] = False,
+) -> None:
+    """Show what an annotator makes of an arm's features at several numbers of clusters, and an upper bound."""
+    import json
+
+    from rich.console import Console
+
+    from fw.core import clusters
+    from fw.core.loading import load
+    from fw.core.run import Options
+
+    use(plugin)
+    wanted = clusters.numbers(counts) if counts is not None else []
+    answer = clusters.survey(load(recipe, set_ or ()), arm, wanted, Options(out, device), Console(stderr=True))
+    if as_json:
+        print(json.dumps(answer, indent=1))
+    else:
+        clusters.show(answer, wide_console())
+
+
+@app.command()
+def plot(
+    run_: Annotated[Path, typer.Argument(help="a run folder, such as runs/clusters/latest", metavar="RUN")],
+    x: Annotated[str, typer.Option("--x", help="the recipe's key, such as annotator.clusters", metavar="KEY")],
+    y: Annotated[
+        str | None, typer.Option("--y", help="scores, such as fd_classifier,recall [default: the first four]")
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", help="the PNG to write")] = Path("sweep.png"),
+) -> None:
+    """Draw scores of a finished run against a key in which its arms differ."""
+    from fw.core.sweep import plot as plot_sweep
+
+    plot_sweep(run_, x, y.split(",") if y else [], output)
+    print(output)
 
 
 @app.command()

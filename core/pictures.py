@@ -18,6 +18,9 @@ SEPARATOR = 80
 
 GREY, BLUE = "#8c8c8c", "#3b6fb6"
 
+LOGARITHMIC = 10
+"""The x axis of a sweep is logarithmic where its values span more than this factor."""
+
 
 def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:
     """Write uint8 images (N, C, H, W) as one PNG, `columns` in a row."""
@@ -63,5 +66,45 @@ def save_arms_figure(arms: Mapping[str, Mapping[str, Any]], keys: Sequence[str],
     axes[0][0].set_yticks(range(len(names)), names)
     axes[0][0].invert_yaxis()
     figure.supxlabel("mean ± std over sampling seeds; dots: each seed; dotted line: real held-out images", fontsize=8)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def save_sweep_figure(
+    series: Mapping[str, Sequence[tuple[float, str]]],
+    arms: Mapping[str, Mapping[str, Any]],
+    keys: Sequence[str],
+    baseline: str,
+    x: str,
+    path: Path,
+) -> None:
+    """Each key against x, one line per series of (x, arm): mean and standard deviation over sampling seeds."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    places = sorted({place for points in series.values() for place, _ in points})
+    figure, axes = plt.subplots(
+        1, len(keys), figsize=(4.2 * len(keys), 3.6), sharex=True, squeeze=False, layout="constrained"
+    )
+    for axis, key in zip(axes[0], keys, strict=True):
+        for label, points in series.items():
+            scores = [arms[name]["metrics"][key] for _, name in points]
+            means, stds = ([score[part] for score in scores] for part in ("mean", "std"))
+            axis.errorbar([place for place, _ in points], means, yerr=stds, marker="o", capsize=3, label=label)
+        of_baseline = arms[baseline]["metrics"][key]
+        axis.axhline(of_baseline["mean"], color=GREY, linestyle="--", linewidth=1, label=baseline)
+        axis.axhspan(*(of_baseline["mean"] + sign * of_baseline["std"] for sign in (-1, 1)), color=GREY, alpha=0.2)
+        axis.axhline(of_baseline["floor"], color="black", linestyle=":", linewidth=1)
+        if places[0] > 0 and places[-1] > LOGARITHMIC * places[0]:
+            axis.set_xscale("log")
+            axis.set_xticks(places, [f"{place:g}" for place in places], minor=False)
+            axis.minorticks_off()
+        axis.set_title(key, fontsize=10)
+        axis.set_xlabel(x)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0][0].legend(fontsize=8)
+    figure.supxlabel("mean ± std over sampling seeds; dotted line: real held-out images", fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -1,0 +1,104 @@
+"""Balanced clusters as labels: optimal transport on fixed features (SwAV, arXiv 2006.09882, eq. 3 to 5), with lightly.
+
+SwAV's prototypes are learned with its encoder; here the features stay as they are, and assignments and prototypes
+take turns, as in k-means (SeLa, arXiv 1911.05371, section 3.2, with the update of k-means).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from fw.core.errors import FwError, StageFailed
+from fw.core.job import Job
+from fw.core.kinds import Annotator
+from fw.core.randomness import seed_from
+from fw.core.types import Annotation, ConditionSpec, Observations
+
+START = 0.1
+"""The first round's epsilon: so soft that clusters which lie far apart exchange images."""
+
+RANGE = 60.0
+"""Scores further than this times epsilon below an image's best one count as equal: exp(-60) is safe in fp32."""
+
+
+class Sinkhorn(Annotator):
+    """Clusters of nearly equal size, found without labels by optimal transport (arXiv 2006.09882, eq. 3).
+
+    It begins with k-means on the unit sphere. Each round assigns the whole set with equal shares for all prototypes,
+    and moves each prototype to the mean of its images. `used` and `balance` in the report say how equal the clusters
+    came out, and `kmeans` is the control. Memory: some 16 bytes per image and cluster.
+    """
+
+    name: ClassVar[str] = "sinkhorn"
+
+    clusters: int = Field(30, ge=2, description="number of clusters, K")
+    epsilon: float = Field(0.005, ge=0.001, le=START, description="entropy of the last assignment; lower is harder")
+    rounds: int = Field(20, ge=2, description="assignments; epsilon falls from 0.1 over them")
+    iterations: int = Field(100, ge=1, description="Sinkhorn-Knopp iterations per assignment")
+
+    def annotate(self, data: Observations, job: Job) -> Annotation:
+        if data.features is None:
+            raise StageFailed("annotator sinkhorn needs features to cluster: give the arm an encoder")
+        if not data.features.isfinite().all():
+            raise StageFailed("annotator sinkhorn: the encoder's features are not all finite")
+        points = normalize(data.features.float(), dim=1)  # (N, D)
+        for found, what in ((data.count, "images"), (len(points.unique(dim=0)), "different features")):
+            if found < self.clusters:
+                raise FwError(
+                    f"annotator sinkhorn: {self.clusters} clusters need as many {what}, and there are {found}"
+                )
+        prototypes = spherical_kmeans(points, self.clusters, seed_from(job.seed, "sinkhorn")).to(job.device)
+        points = points.to(job.device)
+        falling = [START * (self.epsilon / START) ** (step / (self.rounds - 1)) for step in range(self.rounds)]
+        assigned = torch.zeros(0, dtype=torch.int64)
+        for epsilon in job.track(falling, "sinkhorn"):
+            if len(assigned):
+                prototypes = means(points, assigned, prototypes)
+            assigned = balanced_codes(points @ prototypes.T, epsilon, self.iterations).argmax(dim=1)
+        return Annotation(ConditionSpec("class", self.clusters), assigned.cpu())
+
+
+def spherical_kmeans(points: Tensor, clusters: int, seed: int) -> Tensor:
+    """Centroids (K, D) on the unit sphere, on the CPU."""
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    array = points.cpu().contiguous().numpy()
+    clustering = faiss.Kmeans(
+        array.shape[1],
+        clusters,
+        niter=25,
+        spherical=True,
+        seed=seed % 2**31,
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(array),
+    )
+    clustering.train(array)
+    return normalize(torch.from_numpy(clustering.centroids), dim=1)
+
+
+def balanced_codes(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
+    """Soft codes (N, K) of cosines (N, K): every image sums to 1, every prototype to about N / K (eq. 5).
+
+    A constant per image changes nothing in the solution, so each image's best score becomes 0: exp cannot overflow,
+    and no prototype is left without any share.
+    """
+    from lightly.loss.swav_loss import sinkhorn
+
+    below = (scores - scores.amax(dim=1, keepdim=True)).clamp(min=-RANGE * epsilon)
+    return sinkhorn(below, iterations=iterations, epsilon=epsilon)
+
+
+def means(points: Tensor, assigned: Tensor, prototypes: Tensor) -> Tensor:
+    """Each cluster's mean direction (K, D). A cluster without images keeps its prototype.
+
+    Hard codes: with soft ones the prototypes of many clusters fall together, and most are never the best of any image.
+    """
+    codes = points.new_zeros(len(points), len(prototypes)).scatter_(1, assigned[:, None], 1.0)  # (N, K)
+    empty = codes.sum(dim=0) == 0  # (K,)
+    return torch.where(empty[:, None], prototypes, normalize(codes.T @ points, dim=1))

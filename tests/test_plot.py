@@ -1,0 +1,176 @@
+"""`fw plot`: which arms make the axis, which make a series, and what cannot be drawn."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.axes import Axes
+
+from fw.core import pictures
+from fw.core.errors import FwError
+from fw.core.loading import load
+from fw.core.source import read
+from fw.core.sweep import plot, sweep
+
+TINY = Path(__file__).parent / "tiny.yaml"
+
+ARMS = """\
+  unconditional: {annotator: null}
+  km_50: {annotator: {name: kmeans, clusters: 50}, guidance: {name: self_guidance, scale: 1.5}}
+  km_5: {annotator: {name: kmeans, clusters: 5}, guidance: {name: self_guidance, scale: 1.5}}
+  km_500: {annotator: {name: kmeans, clusters: 500}, guidance: {name: self_guidance, scale: 1.5}}
+  km_5_strong: {annotator: {name: kmeans, clusters: 5}, guidance: {name: self_guidance, scale: 2.5}}
+  km_50_off: {annotator: {name: kmeans, clusters: 50}}
+  random_50: {annotator: {name: random, clusters: 50}, guidance: {name: cfg, scale: 1.5}}
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run's folder as `fw run` leaves it, with made-up scores."""
+    text = TINY.read_text()
+    (tmp_path / "recipe.yaml").write_text(text[: text.index("arms:")] + "arms:\n" + ARMS)
+    recipe = load(tmp_path / "recipe.yaml")
+    arms = {
+        name: {
+            "status": "finished",
+            "metrics": {
+                key: {"mean": place + offset, "std": 0.5, "values": [place + offset] * 3, "floor": 0.25}
+                for offset, key in enumerate(("fd_pca", "recall"))
+            },
+        }
+        for place, name in enumerate(recipe.arms)
+    }
+    (tmp_path / "recipe.resolved.yaml").write_text(recipe.to_yaml())
+    better = {"fd_pca": "lower", "recall": "higher"}
+    write(tmp_path, {"recipe": "tiny", "baseline": "unconditional", "better": better, "arms": arms})
+    return tmp_path
+
+
+def write(folder: Path, result: dict[str, Any]) -> None:
+    (folder / "run.json").write_text(json.dumps(result))
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "run.json").read_text())
+
+
+def resolved(folder: Path) -> dict[str, Any]:
+    return read(folder / "recipe.resolved.yaml").data
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, Any]]:
+    """What is drawn: the names of matplotlib's methods, and what they were given."""
+    calls: list[tuple[str, Any, Any]] = []
+
+    def watch(name: str) -> None:
+        real = getattr(Axes, name)
+
+        def spy(axis: Axes, *args: Any, **kw: Any) -> Any:
+            calls.append((name, args, kw))
+            return real(axis, *args, **kw)
+
+        monkeypatch.setattr(Axes, name, spy)
+
+    for name in ("errorbar", "axhline", "axhspan", "set_xscale"):
+        watch(name)
+    return calls
+
+
+def test_arms_that_differ_in_more_than_x_are_of_different_series(run):
+    series = sweep(result_of(run), resolved(run), "annotator.clusters")
+    assert series == {
+        "kmeans, self_guidance, scale 1.5": [(5, "km_5"), (50, "km_50"), (500, "km_500")],
+        "kmeans, self_guidance, scale 2.5": [(5, "km_5_strong")],
+        "kmeans": [(50, "km_50_off")],
+        "random, cfg, scale 1.5": [(50, "random_50")],
+    }
+
+
+def test_any_number_of_the_recipe_can_be_the_axis(run):
+    series = sweep(result_of(run), resolved(run), "guidance.0.scale")
+    assert series["kmeans, clusters 5, self_guidance"] == [(1.5, "km_5"), (2.5, "km_5_strong")]
+
+
+def test_a_point_is_a_mean_with_the_spread_over_seeds_and_the_baseline_is_a_line(run, drawn, tmp_path):
+    plot(run, "annotator.clusters", ["fd_pca"], tmp_path / "sweep.png")
+    lines = {kw["label"]: (args, kw["yerr"]) for name, args, kw in drawn if name == "errorbar"}
+    (x, y), error = lines["kmeans, self_guidance, scale 1.5"]
+    assert (x, y, error) == ([5, 50, 500], [2, 1, 3], [0.5, 0.5, 0.5])
+    assert {kw.get("label"): args[0] for name, args, kw in drawn if name == "axhline"} == {
+        "unconditional": 0,
+        None: 0.25,
+    }
+    assert [args for name, args, _ in drawn if name == "axhspan"] == [(-0.5, 0.5)]
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_there_is_one_panel_per_score_and_all_by_default(run, drawn, tmp_path):
+    plot(run, "annotator.clusters", [], tmp_path / "sweep.png")
+    assert len([name for name, _, _ in drawn if name == "axhspan"]) == 2
+
+
+@pytest.mark.parametrize(("places", "logarithmic"), [((3, 30), False), ((3, 31), True), ((0, 31), False)])
+def test_the_axis_is_logarithmic_where_x_spans_more_than_a_factor_of_ten(drawn, tmp_path, places, logarithmic):
+    score = {"mean": 1.0, "std": 0.1, "values": [1.0], "floor": 0.0}
+    arms = {name: {"metrics": {"fd": score}} for name in ("a", "b", "base")}
+    series = {"arms": list(zip(map(float, places), ("a", "b"), strict=True))}
+    pictures.save_sweep_figure(series, arms, ["fd"], "base", "x", tmp_path / "sweep.png")
+    assert [args for name, args, _ in drawn if name == "set_xscale"] == [("log",)] * logarithmic
+
+
+@pytest.mark.parametrize(
+    ("key", "scores", "said"),
+    [
+        (
+            "annotator.cluster",
+            [],
+            r"--x annotator.cluster: no arm has a number there.*keys that differ: annotator.clusters",
+        ),
+        ("train.steps", [], r"--x train.steps: it is 60 in every arm that has it"),
+        ("annotator.name", [], r"--x annotator.name: no arm has a number there"),
+        ("annotator.clusters", ["fid"], r"--y fid: no such score in .* \(known: fd_pca, recall\)"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told_in_one_sentence(run, tmp_path, key, scores, said):
+    with pytest.raises(FwError, match=said):
+        plot(run, key, scores, tmp_path / "sweep.png")
+    assert not (tmp_path / "sweep.png").exists()
+
+
+def test_a_run_that_is_not_finished_is_refused_but_only_for_arms_that_matter(run, tmp_path):
+    whole = result_of(run)
+    for status in ("pending", "failed"):
+        partial = copy.deepcopy(whole)
+        partial["arms"]["km_5"] = {"status": status, "metrics": {}}
+        write(run, partial)
+        with pytest.raises(FwError, match=r"run 'tiny': km_5 not finished; run its recipe again"):
+            plot(run, "annotator.clusters", [], tmp_path / "sweep.png")
+    partial = copy.deepcopy(whole)
+    partial["arms"]["km_50_off"] = {"status": "pending", "metrics": {}}
+    write(run, partial)
+    plot(run, "guidance.0.scale", [], tmp_path / "sweep.png")
+    write(run, {"recipe": "tiny"})
+    with pytest.raises(FwError, match=r"stopped before it had results"):
+        plot(run, "annotator.clusters", [], tmp_path / "sweep.png")
+
+
+def test_a_picture_has_a_place_to_go(run, tmp_path):
+    for wrong in (tmp_path / "sweep.pdf", tmp_path / "nowhere" / "sweep.png"):
+        with pytest.raises(FwError, match=r"name a .png file in a folder that exists"):
+            plot(run, "annotator.clusters", [], wrong)
+
+
+def test_the_command_writes_the_picture_and_prints_where(run, tmp_path):
+    output = tmp_path / "there.png"
+    command = [sys.executable, "-m", "fw.core", "plot", str(run), "--x", "annotator.clusters", "--y", "fd_pca,recall"]
+    done = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, str(output)), done.stderr
+    assert output.stat().st_size > 5000
