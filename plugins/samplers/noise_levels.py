@@ -34,6 +34,10 @@ class NoiseLevels(Sampler):
         return self
 
     @property
+    def requires(self) -> frozenset[str]:
+        return frozenset() if self.clip is None else frozenset({"pixels"})
+
+    @property
     def nfe(self) -> int:
         return self.steps
 

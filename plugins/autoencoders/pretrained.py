@@ -1,0 +1,226 @@
+"""What autoencoders of diffusers share: their folder, its part in the keys, and images of one or three colours."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fw.core.diffusion import to_unit
+from fw.core.errors import FwError, MissingFile
+from fw.core.kinds import Autoencoder, Code
+
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+
+Shape = tuple[int, int, int]
+
+
+class Facts(NamedTuple):
+    """What a folder's settings say: colours of the images, channels of the latents, by how much sides shrink, and the
+    side that images must have, if it is one."""
+
+    colours: int
+    channels: int
+    shrink: int
+    side: int | None = None
+
+
+class Pretrained(Autoencoder):
+    """A frozen autoencoder whose weights are in a folder.
+
+    The folder enters the keys by its content, not by where it lies. Where it is not there, nothing can be run, and the
+    keys that --dry-run shows are those of no weights.
+    """
+
+    architecture: ClassVar[str]
+    """The class of diffusers."""
+
+    weights: Path = Field(
+        description=f"a folder as diffusers' save_pretrained writes it, with {CONFIG} and {WEIGHTS}",
+        examples=["weights/autoencoder"],
+    )
+    channels: int = Field(4, ge=1, le=65536, description="channels of the latents, which the folder must agree with")
+    shrink: int = Field(8, ge=1, le=1024, description="by how much height and width shrink, likewise")
+
+    @abstractmethod
+    def facts(self, config: dict[str, Any]) -> Facts:
+        """What the settings in config.json say."""
+
+    @abstractmethod
+    def code(self, network: Any, x: Tensor) -> Code:
+        """Images (B, C, H, W) in -1..1 to latents, with diffusers' network."""
+
+    @abstractmethod
+    def images(self, network: Any, latents: Tensor) -> Tensor:
+        """The way back."""
+
+    def encode(self, network: nn.Module, images: Tensor) -> Code:
+        assert isinstance(network, Colours)
+        return self.code(network.network, network.read(images))
+
+    def decode(self, network: nn.Module, latents: Tensor) -> Tensor:
+        assert isinstance(network, Colours)
+        return network.write(self.images(network.network, latents))
+
+    def latent_shape(self, shape: Shape) -> Shape:
+        colours, height, width = shape
+        facts = self.known_facts()
+        if reason := self.disagreement(facts):
+            raise ValueError(reason)
+        if colours not in (1, facts.colours):
+            raise ValueError(f"autoencoder {self.name}: images have {colours} channels, it takes 1 or {facts.colours}")
+        if height % self.shrink or width % self.shrink:
+            raise ValueError(
+                f"autoencoder {self.name}: images are {height}x{width}, and sides must be multiples of {self.shrink}"
+            )
+        if facts.side is not None and (height, width) != (facts.side, facts.side):
+            raise ValueError(
+                f"autoencoder {self.name}: images are {height}x{width}, and it takes {facts.side}x{facts.side} only"
+            )
+        return self.channels, height // self.shrink, width // self.shrink
+
+    def preflight(self) -> None:
+        for file in self.files():
+            if not file.is_file():
+                raise MissingFile(
+                    f"autoencoder {self.name}: there is no {file.name} in {self.folder()}: set `weights` to a folder "
+                    "as diffusers' save_pretrained writes it (of a whole pipeline, the sub-folder vae)"
+                )
+        config = self.config()
+        if config is None:
+            raise MissingFile(f"autoencoder {self.name}: {self.files()[0]} is not a JSON object")
+        if config.get("_class_name") != self.architecture:
+            raise MissingFile(
+                f"autoencoder {self.name}: {self.folder()} holds an {config.get('_class_name', 'unknown model')}, and "
+                f"this is for {self.architecture}"
+            )
+        if reason := self.disagreement(self.facts(config)):
+            raise MissingFile(reason)
+        import diffusers
+
+        if not hasattr(diffusers, self.architecture):
+            raise FwError(
+                f"autoencoder {self.name}: diffusers {diffusers.__version__} has no {self.architecture}; update it"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        told = {key: value for key, value in super().identity().items() if key != "weights"}
+        config, weights = self.config(), self.files()[1]
+        if config is None or not weights.is_file():
+            return {**told, "content": None}
+        return {**told, "content": [digest(config), sha256(weights)]}
+
+    def build(self, shape: Shape) -> nn.Module:
+        self.preflight()
+        self.latent_shape(shape)
+        import diffusers
+
+        kind: Any = getattr(diffusers, self.architecture)
+        try:
+            with quiet():
+                network, found = kind.from_pretrained(
+                    self.folder(),
+                    local_files_only=True,
+                    use_safetensors=True,
+                    torch_dtype=torch.float32,
+                    output_loading_info=True,
+                )
+        except Exception as error:  # a damaged file or other shapes: a dozen classes
+            raise MissingFile(
+                f"autoencoder {self.name}: {self.folder()} cannot be loaded: {first_line(error)}"
+            ) from error
+        if found["missing_keys"]:
+            raise MissingFile(
+                f"autoencoder {self.name}: {self.files()[1]} lacks {len(found['missing_keys'])} weights, such as "
+                f"{found['missing_keys'][0]}: it is not of this {CONFIG}"
+            )
+        return Colours(network, repeated=shape[0] != self.known_facts().colours)
+
+    def known_facts(self) -> Facts:
+        """Those of the folder if it is there, else what the fields promise, for RGB."""
+        config = self.config()
+        return Facts(3, self.channels, self.shrink) if config is None else self.facts(config)
+
+    def disagreement(self, facts: Facts) -> str | None:
+        if (facts.channels, facts.shrink) == (self.channels, self.shrink):
+            return None
+        return (
+            f"autoencoder {self.name}: {self.folder()} has `channels` {facts.channels} and `shrink` {facts.shrink}, "
+            f"and the recipe says {self.channels} and {self.shrink}"
+        )
+
+    def folder(self) -> Path:
+        return self.weights.expanduser()
+
+    def files(self) -> tuple[Path, Path]:
+        return self.folder() / CONFIG, self.folder() / WEIGHTS
+
+    def config(self) -> dict[str, Any] | None:
+        """The settings without what diffusers notes beside them; None if there are none."""
+        try:
+            found = json.loads(self.files()[0].read_text())
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+
+class Colours(nn.Module):
+    """An autoencoder and the colours that it takes: grey images are `repeated`, and averaged when decoded."""
+
+    def __init__(self, network: nn.Module, repeated: bool):
+        super().__init__()
+        self.network = network
+        self.repeated = repeated
+
+    def read(self, images: Tensor) -> Tensor:
+        """uint8 images (B, C, H, W) -> float in -1..1, (B, its colours, H, W)."""
+        x = to_unit(images)
+        return x.expand(-1, 3, -1, -1) if self.repeated else x
+
+    def write(self, x: Tensor) -> Tensor:
+        """(B, its colours, H, W) -> (B, C, H, W)."""
+        return x.mean(dim=1, keepdim=True) if self.repeated else x
+
+
+def digest(config: dict[str, Any]) -> str:
+    """The sha256 of the settings, without the notes (`_diffusers_version`)."""
+    told = {key: value for key, value in config.items() if not key.startswith("_")}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of the file's content, in hex; a file that has not changed is read once."""
+    found = path.stat()
+    return remembered_sha256(path, found.st_size, found.st_mtime_ns)
+
+
+@functools.cache
+def remembered_sha256(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without diffusers' remarks on settings that it wrote itself."""
+    from diffusers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
