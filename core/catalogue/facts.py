@@ -18,7 +18,7 @@ from fw.registry import Broken, Component, Registry
 from fw.registry.api import API
 from fw.registry.discovery import in_one_line
 
-SECTIONS = {"backbone": "model", "metric": "metrics"}
+SECTIONS = {"autoencoder": "latents", "backbone": "model", "metric": "metrics"}
 """Where a recipe calls a kind by another name."""
 
 HOOKS = ("requires", "provides", "preflight", "identity")

@@ -16,6 +16,7 @@ from textwrap import dedent
 from typing import Any, TypeGuard
 
 from fw.core import kinds, types
+from fw.core.catalogue import matrix
 from fw.core.catalogue.facts import kind_facts, summary
 from fw.core.catalogue.words import inline
 from fw.core.job import Job
@@ -24,12 +25,15 @@ from fw.registry import Component, Registry
 
 KINDS: dict[str, type[Component]] = {
     "dataset": kinds.Dataset,
+    "autoencoder": kinds.Autoencoder,
     "encoder": kinds.Encoder,
     "annotator": kinds.Annotator,
+    "prior": kinds.Prior,
     "process": kinds.Process,
     "backbone": kinds.Backbone,
     "joint": kinds.Joint,
     "guidance": kinds.Guidance,
+    "rule": kinds.Rule,
     "sampler": kinds.Sampler,
     "metric": kinds.Metric,
     "tracker": kinds.Tracker,
@@ -47,7 +51,7 @@ def page(name: str, registry: Registry) -> str:
         f"# {name}",
         f"*Made by `make reference` from `{facts['class']}`, its contract and its template. Change those.*",
         facts["docs"],
-        "## To write",
+        *(["## To write"] if required else []),
         *(described(method) for method in required),
         "## May be overridden",
         "And what [every component](../plugins.md#rules) may: `requires`, `provides`, `preflight`, `identity`.",
@@ -117,7 +121,7 @@ def inherited_fields(fields: list[dict[str, Any]]) -> Iterator[str]:
 
 def clauses(name: str) -> list[Clause]:
     """The clauses of the kind, and of the kind that it extends."""
-    modules = dict.fromkeys([KINDS[name].kind, name])
+    modules = [each for each, kind in KINDS.items() if issubclass(KINDS[name], kind)]
     return [clause for module in modules for clause in import_module(f"fw.core.testing.{module}").CLAUSES]
 
 
@@ -184,11 +188,12 @@ def signature(name: str, value: object, function: Callable[..., Any]) -> str:
 
 
 def write(folder: Path) -> None:
-    """Write every page into the folder."""
+    """Write every page into the folder, and that of all pairs beside it."""
     registry = builtins()
     for name in KINDS:
         (folder / f"{name}.md").write_text(page(name, registry), "utf-8")
     (folder / "types.md").write_text(types_page(), "utf-8")
+    (folder.parent / "matrix.md").write_text(matrix.page(registry), "utf-8")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,9 @@ def type_in_words(annotation: Any) -> str:
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return f"one of {', '.join(inline(each.value) for each in annotation)}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation.kind if issubclass(annotation, Component) and annotation.is_kind() else "mapping"
+        if not issubclass(annotation, Component) or not annotation.chosen_by_name():
+            return "mapping"
+        return annotation.kind if annotation.is_kind() else annotation.__name__.lower()
     return WORDS.get(annotation) or str(getattr(annotation, "__name__", annotation))
 
 
