@@ -7,15 +7,15 @@ A wrong shape would broadcast and a NaN would turn into black pixels; both end t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fw.core.errors import StageFailed
-from fw.core.kinds import Annotator, Dataset, Guidance, Metric, Sampler
-from fw.core.types import Annotation, ImageSet
+from fw.core.kinds import Annotator, Autoencoder, Code, Dataset, Guidance, Metric, Rule, Sampler, Steering
+from fw.core.types import Annotation, ConditionSpec, ImageSet
 from fw.registry import Component
 from fw.registry.discovery import shortened
 
@@ -75,23 +75,75 @@ def checked_annotation(annotator: Annotator, annotation: Annotation, count: int)
     spec = annotation.spec
     if spec.form != annotator.form:
         raise refuse(annotator, f"it made {spec.form} conditions and promised {annotator.form} ones")
-    banks = [("conditions", annotation.conditions)]
+    checked_conditions(annotator, spec, annotation.conditions, "conditions", least=-1 if annotator.partial else 0)
     if annotation.bank is not None:
-        banks.append(("bank", annotation.bank))
-    for what, values in banks:
-        if spec.form == "class" and not is_tensor(values, torch.int64, (None,)):
-            raise refuse(annotator, f"its {what} are {shown(values)}, not torch.int64 (N,)")
-        if spec.form == "class" and len(values) and not (values.min() >= 0 and values.max() < spec.size):
-            raise refuse(annotator, f"its {what} are {values.min()} to {values.max()}, not in 0..{spec.size - 1}")
-        if spec.form == "vector" and not is_tensor(values, torch.float32, (None, spec.size)):
-            raise refuse(annotator, f"its {what} are {shown(values)}, not torch.float32 (N, {spec.size})")
-        if not values.isfinite().all():
-            raise refuse(annotator, f"its {what} are not all finite")
-        if not len(values):
-            raise refuse(annotator, f"its {what} are empty")
+        checked_conditions(annotator, spec, annotation.bank, "bank")
+    elif not annotation.known.all():
+        raise refuse(annotator, "some images have no condition, and there is no bank of conditions to draw from")
     if len(annotation.conditions) != count:
         raise refuse(annotator, f"it made {len(annotation.conditions)} conditions for {count} images")
     return annotation
+
+
+def checked_conditions(component: Component, spec: ConditionSpec, values: Tensor, what: str, least: int = 0) -> Tensor:
+    """At least one condition: int64 (N,) in least..size-1, or float32 (N, size) or (N, count, size), finite."""
+    if spec.form == "class":
+        if not is_tensor(values, torch.int64, (None,)):
+            raise refuse(component, f"its {what} are {shown(values)}, not torch.int64 (N,)")
+        if len(values) and not (values.min() >= least and values.max() < spec.size):
+            raise refuse(component, f"its {what} are {values.min()} to {values.max()}, not in {least}..{spec.size - 1}")
+    else:
+        sizes = (spec.size,) if spec.form == "vector" else (spec.count, spec.size)
+        if not is_tensor(values, torch.float32, (None, *sizes)):
+            raise refuse(
+                component, f"its {what} are {shown(values)}, not torch.float32 (N, {str(sizes)[1:].rstrip(',)')})"
+            )
+    if not values.isfinite().all():
+        raise refuse(component, f"its {what} are not all finite")
+    if not len(values):
+        raise refuse(component, f"its {what} are empty")
+    return values
+
+
+def checked_code(autoencoder: Autoencoder, code: Code, shape: tuple[int, int, int], count: int) -> Code:
+    """The code of `count` images (C, H, W): float32 of the promised shape, finite."""
+    promised = (count, *autoencoder.latent_shape(shape))
+    for part, latents in zip(("mean", "std"), code, strict=True):
+        if part == "std" and latents is None:
+            continue
+        if not isinstance(latents, Tensor) or not is_tensor(latents, torch.float32, promised):
+            raise refuse(autoencoder, f"the {part} of {count} codes is {shown(latents)}, not torch.float32 {promised}")
+        if not latents.isfinite().all():
+            raise refuse(autoencoder, f"the {part} of {count} codes is not finite everywhere")
+    return code
+
+
+def checked_decoded(autoencoder: Autoencoder, images: Tensor, shape: tuple[int, int, int], count: int) -> Tensor:
+    """Images decoded of `count` latents: float32 (count, C, H, W), finite."""
+    if not is_tensor(images, torch.float32, (count, *shape)):
+        raise refuse(
+            autoencoder, f"it decodes {count} latents to {shown(images)}, not to torch.float32 {(count, *shape)}"
+        )
+    if not images.isfinite().all():
+        raise refuse(autoencoder, f"some of {count} images that it decodes are not finite")
+    return images
+
+
+def checked_rule(rule: Rule, found: Tensor, good: Tensor) -> Tensor:
+    """A direction or a prediction of the shape of the good one."""
+    if not isinstance(found, Tensor) or found.shape != good.shape:
+        raise refuse(rule, f"it returned {shown(found)} for predictions {shown(good)}")
+    return found
+
+
+def check_guidance(guidance: Sequence[Steering], condition: ConditionSpec | None) -> None:
+    """That the modes can guide with these conditions."""
+    for mode in guidance:
+        if isinstance(mode, Guidance):
+            try:
+                mode.check(condition)
+            except ValueError as error:
+                raise refuse(mode, str(error)) from None
 
 
 def checked_worse(mode: Guidance, worse: Tensor, good: Tensor) -> Tensor:

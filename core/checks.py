@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from fw.core.kinds import Backbone, Joint
+from fw.core.kinds import Backbone, Guidance, Joint, Online, Rule
 from fw.core.plan import siblings
 from fw.core.recipe import Arm, Recipe, Train
 from fw.registry import Component
@@ -15,13 +15,20 @@ from fw.registry import Component
 NEEDS = {
     "labels": "a dataset with labels",
     "conditions": "an annotator (this arm has none)",
+    "told": "a network that is told its condition (a joint model reads it off the image)",
     "null": "condition dropout: train.cond_drop > 0 (a joint model has none)",
     "label_free": "conditions that were made without labels (an annotator and an encoder that use none)",
+    "class_conditions": "an annotator whose conditions are classes, such as clusters",
+    "vector_conditions": "an annotator whose conditions are vectors, such as representation",
+    "tokens_conditions": "an annotator whose conditions are tokens",
     "attention": "a model with attention layers",
+    "taps": "a model whose blocks can be read",
+    "pixels": "the images themselves in -1..1, not latents (of a sampler that clamps, set `clip` to null)",
     "logits": "a joint model and an annotator, whose conditions it recognises",
+    "steerable": "a joint model whose features can be moved, such as jdm or hybvit, and an annotator",
 }
 
-ABOUT_CONDITIONS = {"null", "label_free"}
+ABOUT_CONDITIONS = {"told", "null", "label_free", "class_conditions", "vector_conditions", "tokens_conditions"}
 """Not worth a message of their own where there are no conditions at all."""
 
 RESERVED = frozenset({"store", "mlartifacts"})
@@ -50,6 +57,8 @@ def faults(recipe: Recipe) -> Iterator[Finding]:
         for need in sorted(metric.requires - recipe.dataset.provides):
             yield Finding(("metrics", index), f"{metric.name} needs {NEEDS.get(need, need)}")
         yield from misfit(("metrics", index), metric.space.check, recipe.dataset.shape)
+    if recipe.latents is not None:
+        yield from misfit(("latents",), recipe.latents.latent_shape, recipe.dataset.shape)
     for name in recipe.arms:
         yield from arm_faults(recipe, name)
 
@@ -65,6 +74,11 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
     annotator = arm.annotator
     if annotator is not None and annotator.uses_features and arm.encoder is None:
         yield Finding(at("annotator"), f"annotator '{annotator.name}' uses features; name an encoder")
+    if isinstance(annotator, Online):
+        least, most = arm.process.sigma_range
+        if not least <= annotator.sigma <= most:
+            told = f"annotator '{annotator.name}' reads features at sigma {annotator.sigma:g}"
+            yield Finding(at("annotator"), f"{told}, and the model is trained from {most:g} to {least:g}")
     available = capabilities(recipe, arm)
     for section, component in sections(arm):
         missing = component.requires - available
@@ -75,15 +89,34 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
     asked: list[tuple[str, Callable[[Any], None], Any]] = [("sampler", arm.sampler.check, arm.process.sigma_range)]
     if any(each == (arm.model, arm.train) for each in siblings(arm)):
         yield Finding(at("guidance"), "the worse network would be the arm's own: nothing is worse")
+    shape = diffused_shape(recipe)
     for section, model in backbones(arm):
-        asked.append((section, model.check, recipe.dataset.shape))
+        if shape is not None:
+            asked.append((section, model.check, shape))
         if annotator is not None and annotator.form not in model.conditions:
             takes = " or ".join(sorted(model.conditions)) or "no"
             yield Finding(at(section), f"backbone '{model.name}' takes {takes} conditions, not {annotator.form} ones")
+    if arm.drawn_from is not None and annotator is not None and annotator.form not in arm.drawn_from.forms:
+        takes = " or ".join(sorted(arm.drawn_from.forms))
+        yield Finding(at("prior"), f"prior '{arm.drawn_from.name}' draws {takes} conditions, not {annotator.form} ones")
+    if any(isinstance(each, Rule) for each in arm.guidance) and not any(
+        isinstance(each, Guidance) for each in arm.guidance
+    ):
+        yield Finding(at("guidance"), "a rule puts guidance modes together, and there is none; name one beside it")
     if arm.conditioner is not None:
         asked.append(("encoder", arm.conditioner.check, recipe.dataset.shape))
     for section, check, given in asked:
         yield from misfit(at(section) if section in overridden else (section,), check, given)
+
+
+def diffused_shape(recipe: Recipe) -> tuple[int, int, int] | None:
+    """(C, H, W) of the images or of their latents; None if there can be no latents of them."""
+    if recipe.latents is None:
+        return recipe.dataset.shape
+    try:
+        return recipe.latents.latent_shape(recipe.dataset.shape)
+    except ValueError:
+        return None
 
 
 def backbones(arm: Arm) -> Iterator[tuple[str, Backbone]]:
@@ -92,7 +125,7 @@ def backbones(arm: Arm) -> Iterator[tuple[str, Backbone]]:
     yield from (("guidance", each.model) for each in siblings(arm) if each is not None and each.model != arm.model)
 
 
-def misfit(location: tuple[str | int, ...], check: Callable[[Any], None], given: Any) -> Iterator[Finding]:
+def misfit(location: tuple[str | int, ...], check: Callable[[Any], object], given: Any) -> Iterator[Finding]:
     """The fault that a component finds in what it is given."""
     try:
         check(given)
@@ -103,10 +136,14 @@ def misfit(location: tuple[str | int, ...], check: Callable[[Any], None], given:
 def capabilities(recipe: Recipe, arm: Arm) -> frozenset[str]:
     """What the arm's components provide together."""
     provided = recipe.dataset.provides.union(*(component.provides for _, component in sections(arm)))
-    if arm.annotator is not None and arm.train.cond_drop > 0 and not isinstance(arm.model, Joint):
-        provided |= {"null"}
+    if recipe.latents is None:
+        provided |= {"pixels"}
+    if arm.annotator is not None:
+        provided |= {f"{arm.annotator.form}_conditions"}
+    if arm.annotator is not None and not isinstance(arm.model, Joint):
+        provided |= {"told", "null"} if arm.train.cond_drop > 0 else {"told"}
     if arm.annotator is None:
-        provided -= {"logits"}  # a joint model without conditions has nothing to recognise
+        provided -= {"logits", "steerable"}  # a joint model without conditions has nothing to recognise
     if arm.conditioner is not None and arm.conditioner.uses_labels:
         provided -= {"label_free"}
     return provided
@@ -118,6 +155,8 @@ def sections(arm: Arm) -> Iterator[tuple[str, Component]]:
         yield "encoder", arm.conditioner
     if arm.annotator is not None:
         yield "annotator", arm.annotator
+    if arm.drawn_from is not None:
+        yield "prior", arm.drawn_from
     yield "model", arm.model
     yield "process", arm.process
     for mode in arm.guidance:

@@ -16,7 +16,7 @@ from fw.core.pictures import save_grid
 from fw.core.plan import plan
 from fw.core.recipe import Recipe
 from fw.core.source import Source, read
-from fw.core.stages import load_annotation, load_denoiser, load_siblings
+from fw.core.stages import load_annotation, load_decoder, load_denoiser, load_siblings
 from fw.core.store import Store
 from fw.registry import LocalPlugin, installed
 
@@ -40,8 +40,9 @@ def draw(run: Path, arm: str, count: int, output: Path, seed: int, device: str) 
     with stock_state(recipe.seed, where, torch.get_num_threads()):
         annotation = load_annotation(inputs)
         model = load_denoiser(stage.needs, inputs, annotation, where)
+        to_images = load_decoder(stage.needs, where)
         siblings = load_siblings(stage.needs, inputs, annotation, where)
-        batches = generate(model, siblings, stage.needs, annotation, seed, range(count))
+        batches = generate(model, siblings, stage.needs, annotation, seed, range(count), to_images)
         save_grid(torch.cat(list(batches)), output)
 
 

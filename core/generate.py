@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fw.core.boundaries import checked_samples
+from fw.core.boundaries import check_guidance, checked_samples
 from fw.core.diffusion import Denoiser, Guided, to_uint8
 from fw.core.randomness import generator
 from fw.core.types import Annotation
@@ -25,16 +25,20 @@ def generate(
     annotation: Annotation | None,
     seed: int,
     wanted: range,
+    to_images: Callable[[Tensor], Tensor] = to_uint8,
 ) -> Iterator[Tensor]:
     """The images `wanted` of a sampling seed, uint8 (B, C, H, W), batch by batch.
 
-    `siblings` are the networks that guidance modes asked for, `needs` those of a sample stage. All randomness of
+    `siblings` are the networks that guidance modes asked for, `needs` those of a sample stage, and `to_images` makes
+    uint8 images of what was diffused. All randomness of
     image i, its condition included, is a function of (run seed, sampling seed, i). Convolutions may round differently
     in batches of another size, so every batch is full: its last images are computed and dropped where fewer are wanted.
     """
+    check_guidance(needs["guidance"], annotation.spec if annotation else None)
     device = next(model.network.parameters()).device
-    shape = needs["dataset"].shape
+    shape = diffused_shape(needs)
     size = batch_size(shape, device)
+    model.sharing = any("attention" in each.requires for each in needs["guidance"])
     for start in range(wanted.start, wanted.stop, size):
         indices = range(start, start + size)
         draws = [generator(needs["seed"], "sample", seed, index) for index in indices]
@@ -49,8 +53,14 @@ def generate(
             siblings,
         )
         samples = needs["sampler"].sample(guided, noise, draws)
-        images = to_uint8(checked_samples(needs["sampler"], samples, noise, guided.diverged)).cpu()
-        yield images[: wanted.stop - start]
+        samples = checked_samples(needs["sampler"], samples, noise, guided.diverged)
+        yield to_images(samples[: wanted.stop - start]).cpu()
+
+
+def diffused_shape(needs: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(C, H, W) of what the networks see: the images, or their latents where the recipe has any."""
+    shape = needs["dataset"].shape
+    return needs["latents"].latent_shape(shape) if "latents" in needs else shape
 
 
 def batch_size(shape: tuple[int, int, int], device: torch.device) -> int:

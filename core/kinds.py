@@ -5,16 +5,22 @@ default. Capabilities (`requires`, `provides`) are plain strings:
 
     labels        the dataset has labels
     conditions    the model is trained with conditions
+    class_conditions, vector_conditions, tokens_conditions    ... of this form
+    told          ... which the network is told, and does not read off the image as a joint model does
     null          ... and with condition dropout, so that it also knows "no condition"
     label_free    the conditions were made without any label
     attention     the network has layers that mix tokens through `attend`
     logits        the network also recognises the conditions: a joint model
+    steerable     ... and decodes what it recognises them from, also after that was moved
+    taps          the network names its blocks, whose activations can be read
+    pixels        what is diffused are the images themselves, in -1..1, and not latents
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
@@ -54,6 +60,41 @@ class Dataset(Component):
     @abstractmethod
     def load(self, split: Split) -> ImageSet:
         """The split's images; `test` is never trained on. The same fields give the same images in the same order."""
+
+
+class Code(NamedTuple):
+    """Latents of images, float32 (B, C, h, w). Training takes `mean`, or if there is a `std` of the same shape, a fresh
+    draw of N(mean, std) at each step."""
+
+    mean: Tensor
+    std: Tensor | None = None
+
+
+class Autoencoder(Component):
+    """Images to latents and back (arXiv 2112.10752): the model is trained and sampled in the latents.
+
+    Everything else still sees pixels: encoders, annotators and metrics. The training split is encoded once, and
+    samples are decoded. An autoencoder is not trained by fw.
+    """
+
+    kind: ClassVar[str] = "autoencoder"
+
+    @abstractmethod
+    def latent_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(C, h, w) of the latents of images (C, H, W), or ValueError if it cannot take them; asked when a recipe is
+        validated, so it is known without the files."""
+
+    @abstractmethod
+    def build(self, shape: tuple[int, int, int]) -> nn.Module:
+        """The trained network for images (C, H, W). fw puts it into eval mode and asks for no gradients."""
+
+    @abstractmethod
+    def encode(self, network: nn.Module, images: Tensor) -> Code:
+        """uint8 images (B, C, H, W) to latents of about unit variance."""
+
+    @abstractmethod
+    def decode(self, network: nn.Module, latents: Tensor) -> Tensor:
+        """Latents (B, C, h, w) to float32 images (B, C, H, W) in -1..1; what lies outside is clamped."""
 
 
 class Encoder(Component):
@@ -100,7 +141,15 @@ class Annotator(Component):
     uses_labels: ClassVar[bool] = False
     """Whether it looks at labels; without this it is never given any."""
     form: ClassVar[str] = "class"
-    """The form of the conditions that it makes: `class` or `vector`."""
+    """The form of the conditions that it makes: `class`, `vector` or `tokens`."""
+
+    @property
+    def partial(self) -> bool:
+        """Whether it may leave images without a condition, by the class -1; its annotation then has a bank.
+
+        A conditional model learns such images without a condition, a joint one only to denoise them.
+        """
+        return False
 
     @property
     def requires(self) -> frozenset[str]:
@@ -113,6 +162,75 @@ class Annotator(Component):
     @abstractmethod
     def annotate(self, data: Observations, job: Job) -> Annotation:
         """Annotate the training images. Undeclared features or labels are None in `data`."""
+
+
+class Grouping(Protocol):
+    """What an online annotator builds: a module that groups images by their features (B, F), around prototypes."""
+
+    @property
+    def prototypes(self) -> Tensor:
+        """The conditions (K, D), float32, of length 1."""
+
+    def assign(self, features: Tensor) -> Tensor:
+        """The prototype of each image, int64 (B,) in 0..K-1; asked in eval mode."""
+
+    def loss(self, features: Tensor, step: int) -> Tensor:
+        """What the module's own optimizer minimises, (); asked once a step, in training mode."""
+
+
+class Online(Annotator):
+    """An annotator that finds its conditions while the denoiser learns, in the denoiser's own features (SGFM, arXiv
+    2312.08825).
+
+    The train stage makes the annotation, so there is no annotate stage. At every step the averaged denoiser, told no
+    condition, shows what its block makes of the batch at one noise level. That trains the grouping; no gradient
+    reaches the denoiser. From `start` on, an image's condition is the prototype it is assigned to. Before, there is
+    none.
+    """
+
+    uses_features: ClassVar[bool] = False
+    form: ClassVar[str] = "vector"
+
+    start: float = Field(0.5, ge=0, lt=1, description="share of the training without conditions")
+    block: str | None = Field(None, description="block whose features are grouped; null is the middle one")
+    pool: bool = Field(True, description="average features over positions; false keeps their layout")
+    sigma: float = Field(
+        0.176, gt=0, description="noise level at which features are read; 0.176 is the paper's t = 0.85"
+    )
+    draws: int = Field(4, ge=1, description="draws of that noise over which an image's last assignment is averaged")
+    lr: float = Field(1e-3, gt=0, description="learning rate of the grouping (AdamW)")
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return super().requires | {"taps", "null"}
+
+    @property
+    @abstractmethod
+    def condition(self) -> ConditionSpec:
+        """The form and size of the conditions; asked before any is found."""
+
+    @abstractmethod
+    def build(self, width: int) -> nn.Module:
+        """A fresh `Grouping` of features (B, width). torch's global generator is seeded before this is called."""
+
+    def annotate(self, data: Observations, job: Job) -> Annotation:
+        raise FwError(f"annotator {self.name} finds its conditions while a denoiser learns, and has none before")
+
+
+class Prior(Component):
+    """p(c), from which conditions are drawn to sample. Without one they are those of random training images."""
+
+    kind: ClassVar[str] = "prior"
+    forms: ClassVar[frozenset[str]] = frozenset({"class", "vector", "tokens"})
+    """The forms of condition that it can draw."""
+
+    @abstractmethod
+    def bank(self, annotation: Annotation, job: Job) -> Tensor:
+        """A set of conditions like `annotation.conditions`, of any number; each sample draws one of them at random."""
+
+    def quality(self, bank: Tensor, annotation: Annotation) -> dict[str, float]:
+        """Scores of the bank, for the report."""
+        return {}
 
 
 class Coefficients(NamedTuple):
@@ -162,6 +280,17 @@ def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, layer: str) ->
     return scaled_dot_product_attention(query, key, value)
 
 
+@dataclass(frozen=True)
+class Changed:
+    """An `Attend` that changes only the named layers: blocks before the first of them need not be computed again."""
+
+    layers: Collection[str]
+    mix: Attend
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
+        return (self.mix if layer in self.layers else scaled_dot_product)(query, key, value, layer)
+
+
 class Network(Protocol):
     """What a backbone builds: F(x, noise, condition)."""
 
@@ -177,6 +306,14 @@ class Network(Protocol):
 
         `condition` None means the null condition; `dropped`, bool (B,), replaces single conditions by it.
         """
+
+
+class Tapped(Network, Protocol):
+    """What a backbone that provides `taps` builds."""
+
+    def taps(self) -> Mapping[str, nn.Module]:
+        """Its blocks by name, in the order in which they are called; each returns (B, C, h, w) or (B, N, D), or a tuple
+        that begins with it, which later blocks do not write into."""
 
 
 class Backbone(Component):
@@ -202,6 +339,21 @@ class JointNetwork(Network, Protocol):
 
     def logits(self, x: Tensor, noise: Tensor) -> Tensor:
         """The class logits (B, K) alone."""
+
+
+Read = Callable[[Sequence[Tensor]], Tensor]
+"""Hidden tensors (B, ...) to class logits (B, K)."""
+
+Move = Callable[[Sequence[Tensor], Read], Sequence[Tensor]]
+"""Hidden tensors (B, ...), and what reads them, to others of the same shapes."""
+
+
+class Steerable(JointNetwork, Protocol):
+    """What a joint backbone that provides `steerable` builds."""
+
+    def steered(self, x: Tensor, noise: Tensor, move: Move) -> Tensor:
+        """The prediction (B, C, H, W) that is decoded from what `move` makes of the hidden tensors: those that both
+        tasks share, of which the logits are a function. `move` may ask for gradients with respect to copies of them."""
 
 
 class Joint(Backbone):
@@ -242,6 +394,10 @@ class Denoiser(Protocol):
         For a gradient with respect to x, leave inference mode: `torch.inference_mode(False)`, `torch.enable_grad()`.
         """
 
+    def steered(self, x: Tensor, sigma: float, move: Move) -> Tensor:
+        """D(x; sigma) decoded from moved features (`Steerable`), for guidance that requires `steerable`."""
+        ...
+
 
 class Sibling(NamedTuple):
     """Another network that a guidance mode asks for: what it is, and how it is trained."""
@@ -250,7 +406,14 @@ class Sibling(NamedTuple):
     train: Train
 
 
-class Guidance(Component):
+class Steering(Component):
+    """What the list `guidance` of an arm holds: modes (`Guidance`), which name what is worse, and rules (`Rule`), which
+    change how their differences are put together."""
+
+    kind: ClassVar[str] = "guidance"
+
+
+class Guidance(Steering):
     """Names what is worse; the rule is the same for all:
 
     D_w = good + sum_i (scale_i - 1) * (good - worse_i)
@@ -259,7 +422,6 @@ class Guidance(Component):
     (arXiv 2404.07724).
     """
 
-    kind: ClassVar[str] = "guidance"
     evaluations: ClassVar[int] = 1
     """Network evaluations that one call of `worse` costs."""
 
@@ -285,10 +447,31 @@ class Guidance(Component):
         conditions. `model` and `train` are the arm's."""
         return None
 
+    def check(self, condition: ConditionSpec | None) -> None:
+        """Raise ValueError if it cannot guide with conditions of this form and number; asked before sampling."""
+
     def active(self, sigma: float) -> bool:
         """Whether it changes predictions at this noise level; fw asks, and calls `worse` only then."""
         inside = self.interval is None or self.interval[0] < sigma <= self.interval[1]
         return self.scale != 1 and inside
+
+
+class Rule(Steering):
+    """Changes how the modes of the list are put together, wherever one of them is active:
+
+    D_w = result(good, good + sum_i (scale_i - 1) * direction(good, good - worse_i))
+
+    Several rules follow each other in the order of the list.
+    """
+
+    def direction(self, good: Tensor, difference: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        """Takes and returns a difference (B, C, H, W) between predictions of x0. `memory` is this rule's own for this
+        mode and this batch, and empty at the first noise level."""
+        return difference
+
+    def result(self, good: Tensor, guided: Tensor) -> Tensor:
+        """Takes the unguided and the guided prediction of x0 (B, C, H, W), and returns the guided one."""
+        return guided
 
 
 class Denoise(Protocol):

@@ -82,7 +82,7 @@ def known_keys(location: Sequence[str | int], data: Any, registry: Registry) -> 
 def model_at(annotation: Any, data: Any, registry: Registry) -> type[BaseModel] | None:
     """The model that the data is read as: for a kind, the component that the data names."""
     model = field_model(annotation)
-    if model is not None and issubclass(model, Component) and model.is_kind():
+    if model is not None and issubclass(model, Component) and model.chosen_by_name():
         return registry.components.get((model.kind, str(data.get("name")))) if isinstance(data, Mapping) else None
     return model
 

@@ -1,6 +1,9 @@
 """A recipe as a graph of content-addressed stages; arms that agree on a stage share it.
 
     encode -> annotate -> train -> sample -> evaluate
+                    `---> prior -----^
+
+Where the recipe has `latents`, train reads those of a stage of this name in place of the images.
 
 A stage's key is the sha256 of the canonical JSON of everything that decides its product: the components' identities,
 its inputs' keys, the seed and the stage's version. How it is run (device, jobs, folders) is not in it.
@@ -15,17 +18,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fw.core.errors import FwError
-from fw.core.kinds import Encoder, Sibling
-from fw.core.recipe import Arm, Recipe
+from fw.core.kinds import Encoder, Guidance, Online, Sibling
+from fw.core.recipe import Arm, Recipe, Train
 from fw.registry import Component
 
-VERSIONS = {"encode": 1, "annotate": 1, "train": 1, "sample": 1, "evaluate": 1}
+VERSIONS = {"encode": 1, "annotate": 1, "prior": 1, "latents": 1, "train": 1, "sample": 1, "evaluate": 1}
 """Raise a stage's number when its code gives other results for the same components."""
 
 EVALUATOR_SEED = 0
 """Evaluators have their own seed, so that runs with other seeds are scored by the same ruler."""
 
-COSTS = {"encode": 4, "annotate": 1, "train": 10, "sample": 4, "evaluate": 1}
+COSTS = {"encode": 4, "annotate": 1, "prior": 4, "latents": 4, "train": 10, "sample": 4, "evaluate": 1}
 """Rough relative costs, for choosing what to start first."""
 
 
@@ -47,20 +50,26 @@ class Stage:
 
 @dataclass
 class ArmPlan:
-    """The ids of one arm's stages; `encode` and `annotate` are None where the arm has none."""
+    """The ids of one arm's stages; `encode`, `annotate` and `prior` are None where the arm has none.
+
+    With an online annotator `annotate` is the train stage, which makes the annotation.
+    """
 
     arm: Arm
     encode: str | None
     annotate: str | None
+    prior: str | None
     train: str
     sample: str
     evaluate: list[str]
     nfe: int
     siblings: list[str] = field(default_factory=list)
+    latents: str | None = None
 
     def stages(self) -> list[str]:
-        chain = [self.encode, self.annotate, self.train, *self.siblings, self.sample, *self.evaluate]
-        return [stage for stage in chain if stage is not None]
+        before = [self.encode, self.annotate, self.prior, self.latents]
+        chain = [*before, self.train, *self.siblings, self.sample, *self.evaluate]
+        return list(dict.fromkeys(stage for stage in chain if stage is not None))
 
 
 @dataclass
@@ -101,10 +110,11 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
     arm = recipe.arm(name)
     data = {"dataset": recipe.dataset}
     seed = {"seed": recipe.seed}
-    encode = annotate = None
+    encode = annotate = prior = None
     if arm.conditioner is not None:
         encode = add_encode(result, recipe, arm.conditioner, recipe.seed)
-    if arm.annotator is not None:
+    online = isinstance(arm.annotator, Online)
+    if arm.annotator is not None and not online:
         annotate = add(
             result,
             "annotate",
@@ -113,13 +123,25 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
             inputs={"encode": encode} if encode else {},
         )
     conditions = {"annotate": annotate} if annotate else {}
+    latents = add_latents(result, recipe, arm.train)
     train = add(
         result,
         "train",
         conditions_title(arm),
-        needs={**data, "model": arm.model, "process": arm.process, "train": arm.train, **seed},
-        inputs=conditions,
+        needs={
+            **data,
+            **({"annotator": arm.annotator} if online else {}),
+            "model": arm.model,
+            "process": arm.process,
+            "train": arm.train,
+            **seed,
+        },
+        inputs={**conditions, **latents},
     )
+    if online:
+        annotate, conditions = train, {"annotate": train}
+    if arm.drawn_from is not None:
+        prior = add(result, "prior", arm.drawn_from.name, {"prior": arm.drawn_from, **seed}, conditions)
     asked = siblings(arm)
     worse = {
         sibling_role(number): add(
@@ -127,7 +149,7 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
             "train",
             f"{conditions_title(arm)}, worse",
             needs={**data, "model": sibling.model, "process": arm.process, "train": sibling.train, **seed},
-            inputs=conditions,
+            inputs={**conditions, **add_latents(result, recipe, sibling.train)},
         )
         for number, sibling in enumerate(asked)
         if sibling is not None
@@ -138,6 +160,7 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
         name,
         needs={
             **data,
+            **({"latents": recipe.latents} if recipe.latents else {}),
             "model": arm.model,
             "process": arm.process,
             "guidance": arm.guidance,
@@ -147,7 +170,7 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
             **({"siblings": tuple(sibling and sibling.model for sibling in asked)} if worse else {}),
             **seed,
         },
-        inputs={"train": train, **conditions, **worse},
+        inputs={"train": train, **conditions, **({"prior": prior} if prior else {}), **worse},
     )
     evaluate = [
         add(
@@ -159,13 +182,18 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
         )
         for metric in recipe.metrics
     ]
-    nfe = arm.sampler.nfe * (1 + sum(mode.evaluations for mode in arm.guidance if mode.scale != 1))
-    return ArmPlan(arm, encode, annotate, train, sample, evaluate, nfe, list(worse.values()))
+    nfe = arm.sampler.nfe * (1 + sum(mode.evaluations for mode in arm.modes))
+    return ArmPlan(
+        arm, encode, annotate, prior, train, sample, evaluate, nfe, list(worse.values()), latents.get("latents")
+    )
 
 
 def siblings(arm: Arm) -> list[Sibling | None]:
-    """For each guidance mode the network that it asks for, or None; a mode that is off asks for none."""
-    return [mode.sibling(arm.model, arm.train) if mode.scale != 1 else None for mode in arm.guidance]
+    """For each entry of the arm's guidance the network that it asks for, or None; a mode that is off asks for none."""
+    return [
+        each.sibling(arm.model, arm.train) if isinstance(each, Guidance) and each.scale != 1 else None
+        for each in arm.guidance
+    ]
 
 
 def sibling_role(number: int) -> str:
@@ -178,6 +206,14 @@ def conditions_title(arm: Arm) -> str:
         return f"{arm.model.name}, no conditions"
     source = f" of {arm.conditioner.name}" if arm.conditioner else ""
     return f"{arm.model.name}, {arm.annotator.name}{source}"
+
+
+def add_latents(result: Plan, recipe: Recipe, settings: Train) -> dict[str, str]:
+    """The input `latents` of a training, if it reads any: of the images, and of their mirror images for `flip`."""
+    if recipe.latents is None:
+        return {}
+    needs = {"dataset": recipe.dataset, "latents": recipe.latents, "flip": settings.flip}
+    return {"latents": add(result, "latents", recipe.latents.name, needs, {})}
 
 
 def add_encode(result: Plan, recipe: Recipe, encoder: Encoder, seed: int) -> str:

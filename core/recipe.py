@@ -8,7 +8,20 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from fw.core.kinds import Annotator, Backbone, Dataset, Encoder, Guidance, Metric, Process, Sampler, Tracker
+from fw.core.kinds import (
+    Annotator,
+    Autoencoder,
+    Backbone,
+    Dataset,
+    Encoder,
+    Guidance,
+    Metric,
+    Prior,
+    Process,
+    Sampler,
+    Steering,
+    Tracker,
+)
 from fw.core.source import dump
 from fw.registry import Component
 
@@ -50,7 +63,7 @@ def as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | Mapping | Component) else value
 
 
-GuidanceList = Annotated[tuple[Guidance, ...], BeforeValidator(as_list)]
+GuidanceList = Annotated[tuple[Steering, ...], BeforeValidator(as_list)]
 MetricList = Annotated[tuple[Metric, ...], BeforeValidator(as_list), Field(min_length=1)]
 
 
@@ -59,6 +72,7 @@ class Override(Section):
 
     encoder: Encoder | None = None
     annotator: Annotator | None = None
+    prior: Prior | None = None
     model: Backbone | None = None
     process: Process | None = None
     train: Train | None = None
@@ -78,16 +92,27 @@ class Arm(Section):
 
     encoder: Encoder | None
     annotator: Annotator | None
+    prior: Prior | None
     model: Backbone
     process: Process
     train: Train
-    guidance: tuple[Guidance, ...]
+    guidance: tuple[Steering, ...]
     sampler: Sampler
 
     @property
     def conditioner(self) -> Encoder | None:
         """The encoder whose features become conditions; None where the annotator looks at none."""
         return self.encoder if self.annotator is not None and self.annotator.uses_features else None
+
+    @property
+    def drawn_from(self) -> Prior | None:
+        """The prior of the conditions; None where there are none, or where it is that of the annotator."""
+        return self.prior if self.annotator is not None else None
+
+    @property
+    def modes(self) -> list[Guidance]:
+        """The guidance modes that are on, without the rules that put them together."""
+        return [mode for mode in self.guidance if isinstance(mode, Guidance) and mode.scale != 1]
 
 
 class Recipe(Section):
@@ -97,8 +122,10 @@ class Recipe(Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_\-]*$", description="names the run folder and the MLflow experiment")
     seed: int = Field(0, ge=0, description="decides everything that is random, except the evaluators")
     dataset: Dataset
+    latents: Autoencoder | None = None
     encoder: Encoder | None = None
     annotator: Annotator | None = None
+    prior: Prior | None = None
     model: Backbone
     process: Process
     train: Train = Train()

@@ -18,6 +18,12 @@ from fw.core.recipe import Recipe
 from fw.core.store import Store
 
 RUN_FILE = "run.json"
+QUALITIES = {
+    "latents": "## Latents\n\nOf held-out images: mean and standard deviation of the latents, and by how many of the "
+    "256 levels the images are off that are decoded of them (root mean square).",
+    "annotation": "## Annotations\n\nHow the conditions agree with the true labels, which only score them.",
+    "prior": "## Priors\n\nHow well the conditions are drawn that samples are made for.",
+}
 PACKAGES = (
     "fw",
     "torch",
@@ -80,6 +86,10 @@ def collect_arm(plan: Plan, arm: ArmPlan, store: Store, failed: Mapping[str, str
         entry["nfe"] = json.loads((store.path(arm.sample) / "info.json").read_text())["nfe"]
     if arm.annotate is not None and arm.annotate in finished:
         entry["annotation"] = json.loads((store.path(arm.annotate) / "quality.json").read_text())
+    if arm.prior is not None and arm.prior in finished:
+        entry["prior"] = json.loads((store.path(arm.prior) / "quality.json").read_text())
+    if arm.latents is not None and arm.latents in finished:
+        entry["latents"] = json.loads((store.path(arm.latents) / "quality.json").read_text())
     if broken:
         entry["error"] = failed[broken[0]]
     return entry
@@ -175,6 +185,15 @@ def verdict(result: Mapping[str, Any]) -> str:
     return f"{key}: {best} {scored[best]:.3f} against {baseline} {scored[baseline]:.3f} (x {ratio:.2f})."
 
 
+def quality_table(arms: Mapping[str, Mapping[str, float]]) -> str:
+    """A row per arm and a column per score."""
+    keys = list(dict.fromkeys(key for quality in arms.values() for key in quality))
+    lines = ["| arm | " + " | ".join(keys) + " |", "|---|" + "---:|" * len(keys)]
+    for name, quality in arms.items():
+        lines.append(f"| {name} | " + " | ".join(f"{quality[k]:.3f}" if k in quality else "" for k in keys) + " |")
+    return "\n".join(lines)
+
+
 def markdown(result: Mapping[str, Any], warnings: Sequence[str]) -> str:
     """report.md"""
     samples = result["samples"]
@@ -192,14 +211,10 @@ def markdown(result: Mapping[str, Any], warnings: Sequence[str]) -> str:
     if judged:
         said = (f"{e['encoder']}: " + ", ".join(f"{k} {v:.3f}" for k, v in e["quality"].items()) for e in judged)
         parts.append(f"Evaluators, on held-out images: {'; '.join(said)}. They may use labels; label-free arms do not.")
-    annotated = {name: arm["annotation"] for name, arm in result["arms"].items() if arm.get("annotation")}
-    if annotated:
-        parts.append("## Annotations\n\nHow the conditions agree with the true labels, which only score them.")
-        keys = list(dict.fromkeys(key for quality in annotated.values() for key in quality))
-        table = ["| arm | " + " | ".join(keys) + " |", "|---|" + "---:|" * len(keys)]
-        for name, quality in annotated.items():
-            table.append(f"| {name} | " + " | ".join(f"{quality[k]:.3f}" if k in quality else "" for k in keys) + " |")
-        parts.append("\n".join(table))
+    for what, heading in QUALITIES.items():
+        arms = {name: arm[what] for name, arm in result["arms"].items() if arm.get(what)}
+        if arms:
+            parts += [heading, quality_table(arms)]
     if warnings:
         parts.append("## Warnings\n\n" + "\n".join(f"* {warning}" for warning in warnings))
     errors = [f"* {name}: {arm['error']}" for name, arm in result["arms"].items() if "error" in arm]

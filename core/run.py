@@ -172,7 +172,9 @@ def open_tracker(
     """Open the recipe's tracker, if it names one, and remember the handle at once, so that a crash cannot lose it."""
     if recipe.tracker is None:
         return Untracked()
-    shared = {"dataset": recipe.dataset, "samples": recipe.samples, "seed": recipe.seed}
+    shared: dict[str, Any] = {"dataset": recipe.dataset, "samples": recipe.samples, "seed": recipe.seed}
+    if recipe.latents is not None:
+        shared["latents"] = recipe.latents
     tracked = recipe.tracker.open(
         RunDescription(
             recipe=recipe.name,
@@ -267,8 +269,8 @@ def log_results(
                 tracked.model(name, store.path(plan.arms[name].train) / "model.safetensors", scores)
             unfinished = "killed" if outcome.stopped else "failed"
             tracked.end_arm(name, "finished" if arm["status"] == "finished" else unfinished)
-            quality = arm.get("annotation", {})
-            tracked.scores(None, {f"annotation/{name}/{key}": value for key, value in quality.items()})
+            for what in report.QUALITIES:
+                tracked.scores(None, {f"{what}/{name}/{key}": value for key, value in arm.get(what, {}).items()})
         documents = [folder / name for name in ("report.md", "run.json", "recipe.resolved.yaml", "arms.png")]
         others = [*sorted(folder.glob("samples-*.png")), *sorted(folder.glob("plugins/*.py"))]
         tracked.files(None, [path for path in (*documents, *others) if path.exists()])

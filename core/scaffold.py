@@ -31,12 +31,15 @@ CHECKS = ("ruff check", "ruff format --check", "mypy", "pytest")
 
 RECIPE_LINES: Mapping[str, str] = {
     "dataset": "dataset: $component",
+    "autoencoder": "latents: $component",
     "encoder": "encoder: $component",
     "annotator": "annotator: $component",
+    "prior": "prior: $component",
     "process": "process: $component",
     "backbone": "model: $component",
     "joint": "model: $component",
     "guidance": "guidance: {name: $component, scale: 1.5}",
+    "rule": "guidance: [{name: autoguidance, scale: 2}, $component]",
     "sampler": "sampler: $component",
     "metric": "metrics: [$component]",
     "tracker": "tracker: $component",
@@ -53,8 +56,8 @@ class Plugin:
 
     @property
     def kind(self) -> str:
-        """A joint model is a backbone that can more."""
-        return "backbone" if self.template == "joint" else self.template
+        """A joint model is a backbone that can more, and a rule stands in the list `guidance`."""
+        return {"joint": "backbone", "rule": "guidance"}.get(self.template, self.template)
 
     @property
     def module(self) -> str:
@@ -83,7 +86,7 @@ def new_plugin(name: str, template: str, into: Path, component: str | None = Non
 
 
 def kinds() -> list[str]:
-    """What there is a template of: the kinds, and `joint`."""
+    """What there is a template of: the kinds, `joint` and `rule`."""
     found = (entry.name for entry in files("fw.core.templates").iterdir())
     return sorted(name.removesuffix(".py") for name in found if name.endswith(".py") and not name.startswith("_"))
 

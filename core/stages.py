@@ -2,7 +2,9 @@
 
 encode    features.safetensors, encoder.safetensors, quality.json
 annotate  annotation.safetensors, quality.json
-train     model.safetensors (EMA weights), log.jsonl
+prior     bank.safetensors, quality.json
+latents   latents-START.safetensors, quality.json
+train     model.safetensors (EMA weights), log.jsonl; with an online annotator also what annotate makes
 sample    samples-SEED-START.safetensors (uint8), info.json
 evaluate  scores.json
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +21,23 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fw.core.boundaries import checked_annotation, checked_features, checked_images, checked_scores
-from fw.core.diffusion import Denoiser
-from fw.core.generate import batch_size, generate
+from fw.core.boundaries import checked_annotation, checked_conditions, checked_features, checked_images, checked_scores
+from fw.core.diffusion import Denoiser, to_uint8
+from fw.core.generate import batch_size, diffused_shape, generate
 from fw.core.job import Job
-from fw.core.kinds import Annotator, Backbone, Dataset, Encoder, Metric
+from fw.core.kinds import Annotator, Backbone, Dataset, Encoder, Metric, Online, Prior
+from fw.core.latents import Codec, Latents
+from fw.core.online import Finder
 from fw.core.plan import sibling_role
 from fw.core.quality import cluster_quality, utilisation
-from fw.core.recipe import Samples
-from fw.core.train import train
+from fw.core.recipe import Samples, Train
+from fw.core.train import initial_network, train, training_examples
 from fw.core.types import Annotation, ImageSet, Observations, Reference, Split
 
 Inputs = Mapping[str, Path]
 Needs = Mapping[str, Any]
+
+ANNOTATION = "annotation.safetensors"
 
 SHARD = 1000
 """Images in one file of samples: what a cut-off sampling loses at most."""
@@ -60,19 +67,41 @@ def annotate_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
         classes=data.classes if annotator.uses_labels else 0,
     )
     annotation = checked_annotation(annotator, annotator.annotate(seen, job), len(data))
-    annotation.save(job.folder / "annotation.safetensors")
-    quality: dict[str, float] = {}
-    if annotation.spec.form == "class":
-        quality |= utilisation(annotation.conditions, annotation.spec.size)
-        if data.labels is not None:
-            quality |= cluster_quality(annotation.conditions, data.labels)
+    annotation.save(job.folder / ANNOTATION)
+    grouped = annotation.spec.form == "class"
+    known = annotation.known
+    labels = data.labels[known] if data.labels is not None else None
+    quality = group_quality(annotation.conditions[known], annotation.spec.size, labels) if grouped else {}
     write_json(job.folder / "quality.json", quality)
 
 
+def prior_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
+    prior: Prior = needs["prior"]
+    annotation = Annotation.load(inputs["annotate"] / ANNOTATION)
+    annotation = replace(annotation, conditions=annotation.conditions[annotation.known])
+    bank = checked_conditions(prior, annotation.spec, prior.bank(annotation, job), "bank")
+    save_file({"bank": bank.contiguous()}, job.folder / "bank.safetensors")
+    write_json(job.folder / "quality.json", prior.quality(bank, annotation))
+
+
+def latents_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
+    images = load_split(needs["dataset"], "train").images
+    codec = Codec(needs["latents"], needs["dataset"].shape, job.device)
+    codec.encode_split(images, needs["flip"], job)
+    write_json(job.folder / "quality.json", codec.quality(load_split(needs["dataset"], "test").images))
+
+
 def train_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
-    data = load_split(needs["dataset"], "train").without_labels()
-    averaged = train(needs["model"], needs["process"], data, load_annotation(inputs), needs["train"], job)
+    data = load_training(needs, inputs)
+    online = new_finder(needs, data.shape, job)
+    averaged = train(needs["model"], needs["process"], data, load_annotation(inputs), needs["train"], job, online)
     save_file(state_of(averaged), job.folder / "model.safetensors")
+    if online is not None:
+        model = Denoiser(averaged, needs["process"], bf16=needs["train"].precision == "bf16")
+        annotation, groups = online.annotation(model, training_examples(data).to(job.device).take, len(data))
+        checked_annotation(online.annotator, annotation, len(data)).save(job.folder / ANNOTATION)
+        labels = load_split(needs["dataset"], "train").labels
+        write_json(job.folder / "quality.json", group_quality(groups, len(online.prototypes), labels))
 
 
 def sample_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
@@ -82,12 +111,13 @@ def sample_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
     model = load_denoiser(needs, inputs, annotation, job.device)
     siblings = load_siblings(needs, inputs, annotation, job.device)
     networks = [model, *filter(None, siblings)]
+    to_images = load_decoder(needs, job.device)
     settings: Samples = needs["samples"]
     for seed, wanted in job.track(list(shards(settings)), "sample"):
         path = shard_path(job.folder, seed, wanted)
         if not path.exists():
             before = sum(network.evaluations for network in networks)
-            batches = list(generate(model, siblings, needs, annotation, seed, wanted))
+            batches = list(generate(model, siblings, needs, annotation, seed, wanted, to_images))
             evaluations = sum(network.evaluations for network in networks) - before
             write_json(job.folder / "info.json", {"nfe": evaluations // len(batches)})
             temporary = path.with_suffix(".writing")
@@ -114,6 +144,8 @@ def evaluate_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
 STAGES: Mapping[str, Callable[[Needs, Inputs, Job], None]] = {
     "encode": encode_stage,
     "annotate": annotate_stage,
+    "prior": prior_stage,
+    "latents": latents_stage,
     "train": train_stage,
     "sample": sample_stage,
     "evaluate": evaluate_stage,
@@ -122,6 +154,34 @@ STAGES: Mapping[str, Callable[[Needs, Inputs, Job], None]] = {
 
 def load_split(dataset: Dataset, split: Split) -> ImageSet:
     return checked_images(dataset, dataset.load(split), split)
+
+
+def load_training(needs: Needs, inputs: Inputs) -> ImageSet | Latents:
+    """What a denoiser is trained on."""
+    if "latents" in inputs:
+        return Latents.load(inputs["latents"])
+    return load_split(needs["dataset"], "train").without_labels()
+
+
+def new_finder(needs: Needs, shape: tuple[int, int, int], job: Job) -> Finder | None:
+    """What learns the conditions of an arm with an online annotator."""
+    annotator: Online | None = needs.get("annotator")
+    if annotator is None:
+        return None
+    settings: Train = needs["train"]
+    network = initial_network(needs["model"], shape, annotator.condition, job)
+    return Finder(annotator, Denoiser(network, needs["process"]), shape, settings.steps, job)
+
+
+def group_quality(groups: Tensor, count: int, labels: Tensor | None) -> dict[str, float]:
+    """Scores of groups (N,) of the training images, of which there are `count`; true labels only score."""
+    agreement = cluster_quality(groups, labels) if labels is not None else {}
+    return utilisation(groups, count) | agreement
+
+
+def load_decoder(needs: Needs, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """What makes uint8 images of samples: the autoencoder of a sample stage, or rounding where there is none."""
+    return Codec(needs["latents"], needs["dataset"].shape, device).decode if "latents" in needs else to_uint8
 
 
 def new_encoder(encoder: Encoder, dataset: Dataset, job: Job) -> nn.Module:
@@ -152,13 +212,19 @@ def encode(encoder: Encoder, network: nn.Module, images: Tensor, job: Job) -> Te
 
 
 def load_annotation(inputs: Inputs) -> Annotation | None:
-    return Annotation.load(inputs["annotate"] / "annotation.safetensors") if "annotate" in inputs else None
+    """The conditions of an arm, with the bank of its prior if it has one."""
+    if "annotate" not in inputs:
+        return None
+    annotation = Annotation.load(inputs["annotate"] / ANNOTATION)
+    if "prior" not in inputs:
+        return annotation
+    return replace(annotation, bank=load_file(inputs["prior"] / "bank.safetensors")["bank"])
 
 
 def load_denoiser(needs: Needs, inputs: Inputs, annotation: Annotation | None, device: torch.device) -> Denoiser:
     """The trained denoiser of a sample stage, with its averaged weights."""
     backbone: Backbone = needs["model"]
-    network = backbone.build(needs["dataset"].shape, annotation.spec if annotation else None)
+    network = backbone.build(diffused_shape(needs), annotation.spec if annotation else None)
     network.load_state_dict(load_file(inputs["train"] / "model.safetensors"))
     return Denoiser(network.to(device).eval(), needs["process"], bf16=needs["precision"] == "bf16")
 

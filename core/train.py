@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from fw.core.diffusion import Denoiser, to_unit
+from fw.core.diffusion import Denoiser, per_image, to_unit
 from fw.core.job import Job, Stateful
 from fw.core.kinds import Backbone, Joint, Process
+from fw.core.latents import Latents
+from fw.core.online import Finder
 from fw.core.randomness import generator, seed_from
 from fw.core.recipe import Train
 from fw.core.types import Annotation, ConditionSpec, ImageSet
@@ -21,13 +24,17 @@ LOG_EVERY = 10
 def train(
     backbone: Backbone,
     process: Process,
-    data: ImageSet,
+    data: ImageSet | Latents,
     annotation: Annotation | None,
     settings: Train,
     job: Job,
+    online: Finder | None = None,
 ) -> nn.Module:
-    """Train on the images and their conditions; returns the network with the averaged (EMA) weights."""
-    spec = annotation.spec if annotation else None
+    """Train on the images or latents and their conditions; returns the network with the averaged (EMA) weights.
+
+    `online` finds the conditions meanwhile, in an arm with an online annotator, which has no annotation before.
+    """
+    spec = online.spec if online else annotation.spec if annotation else None
     network, averaged = (initial_network(backbone, data.shape, spec, job) for _ in range(2))
     model = Denoiser(network, process, bf16=settings.precision == "bf16")
     optimizer = torch.optim.AdamW(
@@ -37,27 +44,34 @@ def train(
         weight_decay=settings.weight_decay,
         fused=job.device.type == "cuda",
     )
-    images = data.images.to(job.device)
+    examples = training_examples(data).to(job.device)
     conditions = annotation.conditions.to(job.device) if annotation else None
+    partial = annotation is not None and not bool(annotation.known.all())
     state: dict[str, Stateful] = {"network": network, "averaged": averaged, "optimizer": optimizer}
+    if online is not None:
+        slow = Denoiser(averaged, process, bf16=model.bf16)
+        state |= online.state
     for step in job.steps(settings.steps, state):
         chosen = batch_indices(len(data), settings.batch, step, job.seed).to(job.device, non_blocking=True)
         draw = job.generator("noise", step, device=job.device)
-        x0 = to_unit(images[chosen])  # (B, C, H, W)
-        if settings.flip:
-            mirrored = torch.rand(len(x0), generator=draw, device=job.device) < 0.5
-            x0 = torch.where(mirrored[:, None, None, None], x0.flip(-1), x0)
+        mirrored = torch.rand(len(chosen), generator=draw, device=job.device) < 0.5 if settings.flip else None
+        x0 = examples.take(chosen, mirrored, job.generator("posterior", step, device=job.device))  # (B, C, H, W)
         sigma = process.sigmas(torch.rand(len(x0), generator=draw, device=job.device))
         noise = torch.randn(x0.shape, generator=draw, device=job.device)
         dropped = torch.rand(len(x0), generator=draw, device=job.device) < settings.cond_drop
         condition = conditions[chosen] if conditions is not None else None
+        values: dict[str, Tensor] = {}
+        if online is not None:
+            condition, values["train/online_loss"] = online.step(slow, x0, step)
         if isinstance(backbone, Joint) and condition is not None:
             denoising, recognising, recognised = model.joint_loss(x0, sigma, noise, condition)
-            loss = denoising.mean() + backbone.weight * recognising.mean()
-            values = {"train/denoising_loss": denoising.mean(), "train/accuracy": recognised.float().mean()}
+            known = condition >= 0 if partial else None
+            loss = denoising.mean() + backbone.weight * mean(recognising, known)
+            values = {"train/denoising_loss": denoising.mean(), "train/accuracy": mean(recognised.float(), known)}
         else:
-            loss = model.loss(x0, sigma, noise, condition, dropped if conditions is not None else None).mean()
-            values = {}
+            if partial and condition is not None:
+                condition, dropped = condition.clamp(min=0), dropped | (condition < 0)
+            loss = model.loss(x0, sigma, noise, condition, dropped if condition is not None else None).mean()
 
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
@@ -65,10 +79,37 @@ def train(
         loss.backward()
         norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
         optimizer.step()
-        average(averaged, network, min(settings.ema, (1 + step) / (10 + step)))
+        decay = min(settings.ema, (1 + step) / (10 + step))
+        average(averaged, network, decay)
+        if online is not None:
+            average(online.averaged, online.grouping, decay)
         if step % LOG_EVERY == 0 or step == settings.steps - 1:
             job.log(step, {"train/loss": loss, "train/grad_norm": norm, **values})
     return averaged
+
+
+def mean(values: Tensor, known: Tensor | None) -> Tensor:
+    """The mean of values (B,), of the known ones alone if a bool (B,) says which; the others are 0. 0 if none is."""
+    return values.mean() if known is None else values.sum() / known.sum().clamp(min=1)
+
+
+def training_examples(data: ImageSet | Latents) -> Pixels | Latents:
+    return Pixels(data.images) if isinstance(data, ImageSet) else data
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Images to train on, taken like `fw.core.latents.Latents`."""
+
+    images: Tensor
+
+    def to(self, device: torch.device) -> Pixels:
+        return Pixels(self.images.to(device))
+
+    def take(self, chosen: Tensor, mirrored: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Chosen images (B, C, H, W) in -1..1; those are mirrored where `mirrored`, bool (B,), says so."""
+        x0 = to_unit(self.images[chosen])
+        return x0 if mirrored is None else torch.where(per_image(mirrored), x0.flip(-1), x0)
 
 
 def initial_network(backbone: Backbone, shape: tuple[int, int, int], spec: ConditionSpec | None, job: Job) -> nn.Module:

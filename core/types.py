@@ -40,10 +40,11 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class ConditionSpec:
-    """The form of a condition: `class` (one of `size`) or `vector` (`size` numbers)."""
+    """The form of a condition: `class` (one of `size`), `vector` (`size` numbers), `tokens` (`count` such vectors)."""
 
-    form: Literal["class", "vector"]
+    form: Literal["class", "vector", "tokens"]
     size: int
+    count: int = 1
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,21 @@ class Observations:
 class Annotation:
     """One condition per training image, and a bank of conditions to draw from when sampling.
 
-    `conditions` is int64 (N,) for classes, float32 (N, D) for vectors. `bank` is the prior p(c) as a set of draws; by
-    default the training conditions themselves, i.e. the empirical frequencies (a uniform draw over clusters doubles
-    the Frechet distance, see docs/guidance.md).
+    `conditions` is int64 (N,) for classes, float32 (N, D) for vectors, (N, n, D) for tokens; class -1 is none. `bank`
+    is the prior p(c) as a set of draws; by default the training conditions themselves, i.e. the empirical frequencies
+    (a uniform draw over clusters doubles the Frechet distance, see docs/guidance.md).
     """
 
     spec: ConditionSpec
     conditions: Tensor
     bank: Tensor | None = None
+
+    @property
+    def known(self) -> Tensor:
+        """Which images have a condition, bool (N,): all, but those of class -1."""
+        if self.spec.form == "class":
+            return self.conditions >= 0
+        return torch.ones(len(self.conditions), dtype=torch.bool)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` conditions from the prior; `generator` is a CPU generator."""
@@ -79,16 +87,17 @@ class Annotation:
         tensors = {"conditions": self.conditions.contiguous()}
         if self.bank is not None:
             tensors["bank"] = self.bank.contiguous()
-        save_file(tensors, path, metadata={"spec": f"{self.spec.form} {self.spec.size}"})
+        words = [self.spec.form, self.spec.size, *([self.spec.count] if self.spec.form == "tokens" else [])]
+        save_file(tensors, path, metadata={"spec": " ".join(map(str, words))})
 
     @staticmethod
     def load(path: Path) -> Annotation:
         from safetensors import safe_open
 
         with safe_open(path, "pt") as file:
-            form, size = file.metadata()["spec"].split()
+            form, *sizes = file.metadata()["spec"].split()
         tensors = load_file(path)
-        return Annotation(ConditionSpec(form, int(size)), tensors["conditions"], tensors.get("bank"))
+        return Annotation(ConditionSpec(form, *map(int, sizes)), tensors["conditions"], tensors.get("bank"))
 
 
 @dataclass(frozen=True)

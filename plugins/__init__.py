@@ -2,9 +2,17 @@
 
 from collections.abc import Iterable
 
+from fw.plugins.annotators.features import Representation
 from fw.plugins.annotators.kmeans import KMeans
+from fw.plugins.annotators.knn import KNN
 from fw.plugins.annotators.labels import Labels
+from fw.plugins.annotators.online import OnlineClusters
 from fw.plugins.annotators.random import Random
+from fw.plugins.annotators.retrieval import Retrieval
+from fw.plugins.annotators.sinkhorn import Sinkhorn
+from fw.plugins.autoencoders.kl import KL
+from fw.plugins.autoencoders.rae import RAE
+from fw.plugins.autoencoders.tiny import Tiny
 from fw.plugins.backbones.dit import DiT
 from fw.plugins.backbones.unet import UNet
 from fw.plugins.datasets.cifar10 import Cifar10
@@ -14,7 +22,10 @@ from fw.plugins.datasets.image_folder import ImageFolder
 from fw.plugins.datasets.shapes import Shapes
 from fw.plugins.encoders.byol import BYOL
 from fw.plugins.encoders.classifier import Classifier
+from fw.plugins.encoders.clip import CLIP
 from fw.plugins.encoders.dino import Dino
+from fw.plugins.encoders.dinov2 import DINOv2
+from fw.plugins.encoders.dinov3 import DINOv3
 from fw.plugins.encoders.inception import Inception
 from fw.plugins.encoders.mae import MAE
 from fw.plugins.encoders.moco import MoCo
@@ -22,17 +33,27 @@ from fw.plugins.encoders.pca import PCA
 from fw.plugins.encoders.pixels import Pixels
 from fw.plugins.encoders.simclr import SimCLR
 from fw.plugins.encoders.swav import SwAV
+from fw.plugins.guidance.apg import APG
 from fw.plugins.guidance.autoguidance import AutoGuidance
 from fw.plugins.guidance.cfg import CFG
+from fw.plugins.guidance.classifier import ClassifierGuidance
+from fw.plugins.guidance.joint_features import JointFeatures
+from fw.plugins.guidance.negative import Negative
 from fw.plugins.guidance.pag import PAG
+from fw.plugins.guidance.rcg import RCG
+from fw.plugins.guidance.rescale import Rescale
 from fw.plugins.guidance.sag import SAG
 from fw.plugins.guidance.seg import SEG
 from fw.plugins.guidance.self_guidance import SelfGuidance
+from fw.plugins.joint.hybvit import HybViT
+from fw.plugins.joint.jdm import JDM
 from fw.plugins.metrics.fd import FD
 from fw.plugins.metrics.fid import FID
 from fw.plugins.metrics.kid import KID
 from fw.plugins.metrics.memorisation import Memorisation
 from fw.plugins.metrics.prdc import PRDC
+from fw.plugins.priors.rdm import RDM
+from fw.plugins.priors.uniform import Uniform
 from fw.plugins.processes.ddpm import DDPM
 from fw.plugins.processes.edm import EDM
 from fw.plugins.processes.flow import Flow
@@ -49,14 +70,19 @@ FW_API = 1
 @hookimpl
 def fw_components() -> Iterable[type[Component]]:
     return [
+        APG,
         Ancestral,
         AutoGuidance,
         BYOL,
         CFG,
+        CLIP,
         Cifar10,
         Classifier,
+        ClassifierGuidance,
         DDIM,
         DDPM,
+        DINOv2,
+        DINOv3,
         DPMSolverPP,
         DiT,
         Digits,
@@ -67,25 +93,41 @@ def fw_components() -> Iterable[type[Component]]:
         Flow,
         Heun,
         Hub,
+        HybViT,
         ImageFolder,
         Inception,
+        JDM,
+        JointFeatures,
         KID,
+        KL,
         KMeans,
+        KNN,
         Labels,
         MAE,
         MLflow,
         Memorisation,
         MoCo,
+        Negative,
+        OnlineClusters,
         PAG,
         PCA,
         PRDC,
         Pixels,
+        RAE,
+        RCG,
+        RDM,
         Random,
+        Representation,
+        Rescale,
+        Retrieval,
         SAG,
         SEG,
         SelfGuidance,
         Shapes,
         SimCLR,
+        Sinkhorn,
         SwAV,
+        Tiny,
         UNet,
+        Uniform,
     ]

@@ -77,8 +77,13 @@ class Component(BaseModel):
         return "kind" in cls.__dict__
 
     @classmethod
+    def chosen_by_name(cls) -> bool:
+        """Whether a field of this type takes a component by name: a kind, or what some components of a kind share."""
+        return isinstance(getattr(cls, "kind", None), str) and not isinstance(getattr(cls, "name", None), str)
+
+    @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        if not cls.is_kind():
+        if not cls.chosen_by_name():
             return handler(source)
         return core_schema.with_info_plain_validator_function(
             cls._resolve,
@@ -87,11 +92,11 @@ class Component(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        if not cls.is_kind():
+        if not cls.chosen_by_name():
             return handler(schema)
         from fw.registry.discovery import installed
 
-        components = installed().of_kind(cls.kind)
+        components = [component for component in installed().of_kind(cls.kind) if issubclass(component, cls)]
         names = {"enum": [component.name for component in components]}
         if cls.kind in described.get():
             return {"anyOf": [names, {"type": "object", "properties": {"name": names}, "required": ["name"]}]}
@@ -120,7 +125,8 @@ class Component(BaseModel):
         try:
             component = registry.get(cls.kind, fields["name"])
             if not issubclass(component, cls):
-                raise UnknownComponent(f"'{component.name}' is of another kind that is also called '{cls.kind}'")
+                other = f"of another kind that is also called '{cls.kind}'" if cls.is_kind() else f"no {cls.__name__}"
+                raise UnknownComponent(f"{cls.kind} '{component.name}' is {other}")
             rest = {key: entry for key, entry in fields.items() if key != "name"}
             return component.model_validate(rest, context=info.context)
         except UnknownComponent as error:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from fw.core.conditioning import ConditionEmbedding
-from fw.core.kinds import Attend, Backbone, Coefficients, Denoise, Joint, Process, Sampler
+from fw.core.kinds import Attend, Backbone, Coefficients, Denoise, Joint, Move, Process, Sampler
 from fw.core.testing import Clause, backbone, joint, process, sampler
 from fw.core.types import ConditionSpec
 from fw.registry import Component
@@ -826,6 +826,37 @@ class LogitsWithoutClasses(HonestJoint):
     network: ClassVar[type[nn.Module]] = Headstrong
 
 
+class Steered(TwoHeads):
+    def steered(self, x: Tensor, noise: Tensor, move: Move) -> Tensor:
+        return self.decoded(*move([self.hidden(x, noise, None, None)], lambda hidden: self.recognised(hidden[0])))
+
+    def decoded(self, hidden: Tensor) -> Tensor:
+        return self.write(self.mixed(hidden, None))
+
+
+class HonestAndSteerable(HonestJoint):
+    """Decodes features that were moved."""
+
+    network: ClassVar[type[nn.Module]] = Steered
+
+    @property
+    def provides(self) -> frozenset[str]:
+        return super().provides | {"steerable"}
+
+
+class Stubborn(Steered):
+    def steered(self, x: Tensor, noise: Tensor, move: Move) -> Tensor:
+        hidden = self.hidden(x, noise, None, None)
+        move([hidden], lambda given: self.recognised(given[0]))
+        return self.decoded(hidden)
+
+
+class IgnoresMoves(HonestAndSteerable):
+    """Decodes the features that it had before they were moved."""
+
+    network: ClassVar[type[nn.Module]] = Stubborn
+
+
 class HonestSampler(Sampler):
     """DDIM (arXiv 2010.02502) at geometrically spaced noise levels, as random as `eta` says; faults override parts."""
 
@@ -1002,7 +1033,7 @@ LAST: deque[Tensor] = deque(maxlen=1)
 
 HONEST: list[Component] = [
     *(HonestProcess(), HonestBackbone(), HonestWithAttention(), HonestWithoutConditions(), HonestAndPicky()),
-    *(HonestJoint(), HonestSampler(), HonestSampler(eta=0, steps=1)),
+    *(HonestJoint(), HonestAndSteerable(), HonestSampler(), HonestSampler(eta=0, steps=1)),
 ]
 
 FAULTS: dict[type[Component], tuple[Clause, str]] = {
@@ -1070,6 +1101,7 @@ FAULTS: dict[type[Component], tuple[Clause, str]] = {
     ConstantLogits: (joint.logits_are_each_images_own, "all images get the same logits"),
     ProbesItsTrunk: (joint.one_trunk, "no weight gets a gradient from both"),
     LogitsWithoutGradient: (joint.logits_can_guide, "it raised RuntimeError"),
+    IgnoresMoves: (joint.features_can_be_moved, "moved, they give the same prediction"),
     LogitsWithoutClasses: (joint.denoises_alone, "logits() gives torch.float32 (3, 8)"),
     CheckRaisesTypeError: (sampler.check_speaks, "it raised TypeError: too much noise"),
     RefusesEverything: (sampler.check_speaks, "check() refuses every range tried"),

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate, scaled_dot_product_attention
 
 from fw.core.diffusion import Denoiser, Guided
 from fw.core.errors import StageFailed
-from fw.core.kinds import Attend, Guidance, Process
+from fw.core.kinds import Attend, Guidance, Move, Process
 from fw.core.testing import check, tiny
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.unet import UNet
@@ -86,6 +86,9 @@ class Spied:
         return self.model.layers(x)
 
     def logits(self, x: Tensor, sigma: float) -> Tensor:
+        raise NotImplementedError
+
+    def steered(self, x: Tensor, sigma: float, move: Move) -> Tensor:
         raise NotImplementedError
 
     @property

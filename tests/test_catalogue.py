@@ -126,7 +126,7 @@ def test_a_kind_limits_the_table_and_an_unknown_one_is_told_the_known(fw: Fw) ->
     assert "kmeans" not in printed
     code, printed, said = fw("plugins", "--kind", "gidance")
     assert (code, printed) == (2, "")
-    assert said.startswith("--kind gidance: there is no such kind (known: annotator, backbone,")
+    assert said.startswith("--kind gidance: there is no such kind (known: annotator, autoencoder, backbone,")
 
 
 def test_broken_and_outdated_plugins_stand_below_the_table(
@@ -346,7 +346,7 @@ def test_the_capabilities_are_those_of_the_defaults() -> None:
         "label_free",
         "null",
     ]
-    assert component_facts(installed().get("backbone", "unet"), installed())["provides"] == []
+    assert component_facts(installed().get("backbone", "unet"), installed())["provides"] == ["taps"]
 
 
 OWN_KIND = """

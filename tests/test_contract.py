@@ -63,7 +63,7 @@ def test_a_bug_is_told_once_with_its_line() -> None:
     assert re.search(r"it raised NameError: name 'goood' is not defined \(faulty_guidance.py:\d+\)$", line)
 
 
-@pytest.mark.parametrize("module", ["common", "joint", *KINDS])
+@pytest.mark.parametrize("module", ["common", "joint", "rule", *KINDS])
 def test_every_clause_is_one_sentence_and_no_two_are_the_same(module: str) -> None:
     said = [sentence(clause) for clause in import_module(f"fw.core.testing.{module}").CLAUSES]
     assert len(said) >= 3

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from fw.core.diffusion import Denoiser, Guided, per_image
-from fw.core.kinds import Attend, Guidance
+from fw.core.kinds import Attend, Guidance, Move
 from fw.plugins.guidance.cfg import CFG
 from fw.plugins.guidance.self_guidance import SelfGuidance
 from fw.plugins.processes.ddpm import DDPM
@@ -51,6 +51,9 @@ class Mixture:
         return ()
 
     def logits(self, x: Tensor, sigma: float) -> Tensor:
+        raise NotImplementedError
+
+    def steered(self, x: Tensor, sigma: float, move: Move) -> Tensor:
         raise NotImplementedError
 
 

@@ -208,7 +208,7 @@ UNFIT: Mapping[type[Component], str] = {
     Thawed: "Thawed changes model_config's frozen: every component has frozen=True",
     OwnKind: "OwnKind sets `kind`, so it is a kind and not a component: subclass a kind without setting it",
     Impostor: (
-        f"Impostor is of another kind that is also called 'guidance': {__name__}.Guidance2, not fw.core.kinds.Guidance"
+        f"Impostor is of another kind that is also called 'guidance': {__name__}.Guidance2, not fw.core.kinds.Steering"
     ),
 }
 

@@ -60,8 +60,8 @@ arms:
 
 
 def test_all_faults_are_told_at_once_with_line_path_reason_and_suggestion() -> None:
-    sections = "encoder, annotator, model, process, train, guidance, sampler"
-    keys = f"fw, name, seed, dataset, {sections}, samples, metrics, tracker, baseline, arms"
+    sections = "encoder, annotator, prior, model, process, train, guidance, sampler"
+    keys = f"fw, name, seed, dataset, latents, {sections}, samples, metrics, tracker, baseline, arms"
     train = "steps, batch, lr, warmup, weight_decay, clip, ema, cond_drop, flip, precision"
     assert sorted(problems(FAULTY)) == sorted(
         [
@@ -115,7 +115,7 @@ def test_a_fault_in_an_arm_names_the_arm(arm: str, problem: str) -> None:
 @pytest.mark.parametrize("name", ["train", "model", "encoder", "guidance", "name"])
 def test_an_arm_may_be_named_like_a_section(name: str) -> None:
     (told,) = problems(with_arms(f"{name}: {{trian: 3}}"))
-    assert "unknown key; did you mean 'train'? (known: encoder, annotator, model" in told
+    assert "unknown key; did you mean 'train'? (known: encoder, annotator, prior, model" in told
 
 
 @pytest.mark.parametrize("section", ["model", "process", "train", "sampler"])

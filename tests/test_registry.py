@@ -174,8 +174,8 @@ BROKEN = {
         "name 'Encodr' is not defined",
     ),
     "a kind": (
-        HEALTHY.format(name="fine").replace("[fine]", "[fine, Guidance]"),
-        "Guidance sets `kind`, so it is a kind and not a component",
+        HEALTHY.format(name="fine").replace("[fine]", "[fine, Guidance.__base__]"),
+        "Steering sets `kind`, so it is a kind and not a component",
     ),
     "a component of no kind": (
         HEALTHY.format(name="fine").replace("kinds import Guidance", "kinds import Component as Guidance"),

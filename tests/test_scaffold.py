@@ -33,6 +33,9 @@ from fw.registry.api import API
 
 ROOT = Path(__file__).parents[1]
 KINDS = scaffold.kinds()
+PART_OF = {"joint": "backbone", "rule": "guidance"}
+"""Kinds whose components are of another kind, and stand where those do."""
+
 PACKAGES = {f"fw-new-{kind}": kind for kind in KINDS}
 ODD = {"x": "joint", "aa-0_b": "encoder", "fw-" + "a" * 37: "dataset", "zz": "guidance", "fw-example": "tracker"}
 """Names at the limits, and names that are sorted before and behind fw's."""
@@ -48,7 +51,7 @@ annotator: {name: kmeans, clusters: 3, nredo: 1}
 model: {name: unet, channels: [4, 8], groups: 2}
 process: edm
 train: {steps: 3, batch: 8, warmup: 1}
-sampler: {name: dpmpp, steps: 2}
+sampler: {name: dpmpp, steps: 2, clip: null}
 samples: {count: 6, seeds: 3}
 metrics: [{name: fd, space: {name: pca, dims: 2}}]
 baseline: conditional
@@ -140,7 +143,9 @@ def test_every_kind_has_a_template_a_line_for_recipes_and_a_word_in_the_help() -
 
 
 def is_kind(value: object) -> bool:
-    return inspect.isclass(value) and issubclass(value, Component) and inspect.isabstract(value)
+    return (
+        inspect.isclass(value) and issubclass(value, Component) and (inspect.isabstract(value) or value is kinds.Rule)
+    )
 
 
 @every_kind
@@ -238,7 +243,7 @@ def test_every_installed_package_appears_with_its_component(site: Path) -> None:
         registry = discover(found)
     assert registry.broken == []
     assert {str(provider): key for key, provider in registry.providers.items()} == {
-        f"new_{kind} (fw-new-{kind} 0.1.0)": ("backbone" if kind == "joint" else kind, f"new_{kind}") for kind in KINDS
+        f"new_{kind} (fw-new-{kind} 0.1.0)": (PART_OF.get(kind, kind), f"new_{kind}") for kind in KINDS
     }
 
 
@@ -263,8 +268,8 @@ def test_the_readme_shows_a_line_that_a_recipe_may_have(
 
 @pytest.mark.parametrize(
     "chosen",
-    [[kind for kind in KINDS if kind != "joint"], ["joint", "guidance", "sampler", "tracker"]],
-    ids=["all but joint", "joint"],
+    [[kind for kind in KINDS if kind not in PART_OF], ["joint", "rule", "sampler", "tracker"]],
+    ids=["all but joint and rule", "joint and rule"],
 )
 def test_a_recipe_of_new_components_runs_from_end_to_end(
     chosen: list[str], written: Path, beside: Registry, tmp_path: Path

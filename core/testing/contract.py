@@ -11,13 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from fw.core.errors import FwError
-from fw.core.kinds import Joint
+from fw.core.kinds import Joint, Online, Rule
 from fw.core.testing import common
 from fw.core.testing.global_state import Touched, untouched
 from fw.registry import Component
 from fw.registry.discovery import in_one_line
 
-KINDS = ("annotator", "backbone", "dataset", "encoder", "guidance", "metric", "process", "sampler", "tracker")
+KINDS = (
+    "annotator",
+    "autoencoder",
+    "backbone",
+    "dataset",
+    "encoder",
+    "guidance",
+    "metric",
+    "prior",
+    "process",
+    "sampler",
+    "tracker",
+)
 """The kinds that have a contract of their own here, each in a file of its name."""
 
 RAISED = ": it raised "
@@ -88,7 +100,10 @@ def clauses(component: Component) -> list[Clause]:
 
 def contracts(component: Component) -> list[Any]:
     """The modules whose clauses are asked, in this order."""
-    names = [component.kind] if component.kind in KINDS else []
+    own = "rule" if isinstance(component, Rule) else component.kind
+    names = [own] if component.kind in KINDS else []
     if isinstance(component, Joint):
         names.append("joint")
+    if isinstance(component, Online):
+        names = ["online"]  # it does not annotate, so it is not held to what annotators are
     return [common, *(import_module(f"fw.core.testing.{name}") for name in names)]

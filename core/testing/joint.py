@@ -5,15 +5,17 @@ Its predictions do not know the condition; its logits are each image's own, and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fw.core.boundaries import shown
-from fw.core.kinds import Joint
+from fw.core.kinds import Joint, Move, Read
 from fw.core.testing import tiny
-from fw.core.testing.backbone import SPECS, Question, built, gap, moved, predict, question, smallest
+from fw.core.testing.backbone import DIFFERENT, SPECS, Question, built, gap, moved, predict, question, smallest
 from fw.core.testing.forall import forall
 from fw.core.testing.global_state import repeated, same
 
@@ -116,6 +118,33 @@ def logits_can_guide(joint: Joint) -> None:
     assert gradient.flatten(1).any(dim=1).all(), "it is zero"
 
 
+def features_can_be_moved(joint: Joint) -> None:
+    """If it provides `steerable`, moved features are decoded, and the logits are read off them, with a gradient"""
+    if "steerable" not in joint.provides:
+        return
+    network, asked = with_head(joint)
+    read_off: list[Tensor] = []
+
+    def stay(hidden: Sequence[Tensor], read: Read) -> Sequence[Tensor]:
+        read_off.append(read(hidden))
+        return hidden
+
+    def uphill(hidden: Sequence[Tensor], read: Read) -> Sequence[Tensor]:
+        with torch.inference_mode(False), torch.enable_grad():
+            copies = [each.clone().requires_grad_() for each in hidden]
+            gradients = torch.autograd.grad(read(copies)[:, 0].sum(), copies)
+        assert all(each.isfinite().all() for each in gradients), "a gradient with respect to the features is not finite"
+        assert any(each.any() for each in gradients), "the gradients with respect to the features are zero"
+        return [each + gradient for each, gradient in zip(hidden, gradients, strict=True)]
+
+    expected, kept = predict(network, asked), steered(network, asked, stay)
+    assert gap(kept, expected) <= 1e-5, f"left in place, they give predictions that differ by {gap(kept, expected):.2g}"
+    logits = answer(network, asked)
+    assert gap(read_off[0], logits) <= 1e-5, f"what is read differs from the logits by {gap(read_off[0], logits):.2g}"
+    assert gap(steered(network, asked, uphill), expected) > DIFFERENT, "moved, they give the same prediction"
+    assert same(steered(network, asked, stay), kept), "what was moved before stays behind"
+
+
 def denoises_alone(joint: Joint) -> None:
     """Built without a condition it denoises and has no head: logits() raises"""
     shape = smallest(joint)
@@ -146,6 +175,7 @@ CLAUSES = (
     logits_are_each_images_own,
     one_trunk,
     logits_can_guide,
+    features_can_be_moved,
     denoises_alone,
     same_logits_on_a_gpu,
 )
@@ -160,6 +190,11 @@ def with_head(joint: Joint, count: int = 3) -> tuple[nn.Module, Question]:
 @torch.inference_mode()
 def answer(network: nn.Module, asked: Question) -> Tensor:
     return logits_of(network, asked.x, asked.noise)
+
+
+@torch.inference_mode()
+def steered(network: nn.Module, asked: Question, move: Move) -> Tensor:
+    return network.steered(asked.x, asked.noise, move)  # type: ignore[operator]
 
 
 def logits_of(network: nn.Module, x: Tensor, noise: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,7 +15,7 @@ from fw.core.conditioning import ConditionEmbedding
 from fw.core.diffusion import Denoiser, per_image
 from fw.core.errors import StageFailed
 from fw.core.job import Job
-from fw.core.kinds import Attend, Backbone, Coefficients, Dataset, Process, scaled_dot_product
+from fw.core.kinds import Attend, Backbone, Coefficients, Dataset, Move, Process, scaled_dot_product
 from fw.core.randomness import generator
 from fw.core.types import ConditionSpec, ImageSet, Split
 
@@ -131,8 +131,17 @@ class TinyNetwork(nn.Module):
         return self.write(hidden + mixed)
 
     def logits(self, x: Tensor, noise: Tensor) -> Tensor:
-        hidden = torch.tanh(self.read(x) + per_channel(self.level(noise[:, None])))
-        return self.head(hidden.mean(dim=(2, 3)))
+        return self.recognised([self.trunk(x, noise)])
+
+    def steered(self, x: Tensor, noise: Tensor, move: Move) -> Tensor:
+        [hidden] = move([self.trunk(x, noise)], self.recognised)
+        return self.write(hidden)
+
+    def trunk(self, x: Tensor, noise: Tensor) -> Tensor:
+        return torch.tanh(self.read(x) + per_channel(self.level(noise[:, None])))
+
+    def recognised(self, hidden: Sequence[Tensor]) -> Tensor:
+        return self.head(hidden[0].mean(dim=(2, 3)))
 
 
 class TinyBackbone(Backbone):
@@ -150,7 +159,7 @@ def per_channel(values: Tensor) -> Tensor:
 
 def denoiser(shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> Denoiser:
     """An untrained denoiser with three conditions, a null condition, attention and logits."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         torch.manual_seed(seed)
         network = TinyNetwork(shape, ConditionSpec("class", CLASSES))
     return Denoiser(network.eval(), TinyProcess())

@@ -1,8 +1,12 @@
-"""True labels as conditions: the oracle that label-free annotations are measured against."""
+"""True labels as conditions, all or some: the oracle that label-free annotations are measured against."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
 
 from fw.core.errors import StageFailed
 from fw.core.job import Job
@@ -11,13 +15,33 @@ from fw.core.types import Annotation, ConditionSpec, Observations
 
 
 class Labels(Annotator):
-    """The dataset's own labels."""
+    """The dataset's own labels. With `known` below 1 the others are withheld, as in semi-supervised learning."""
 
     name: ClassVar[str] = "labels"
     uses_features: ClassVar[bool] = False
     uses_labels: ClassVar[bool] = True
 
+    known: float = Field(1.0, gt=0, le=1, description="share of each class whose label is known, at least one image")
+
+    @property
+    def partial(self) -> bool:
+        return self.known < 1
+
+    def identity(self) -> dict[str, Any]:
+        """Without `known` where it changes nothing: the keys are those from before there was such a field."""
+        return {key: value for key, value in super().identity().items() if key != "known" or self.partial}
+
     def annotate(self, data: Observations, job: Job) -> Annotation:
         if data.labels is None:
             raise StageFailed("annotator labels needs a dataset with labels")
-        return Annotation(ConditionSpec("class", data.classes), data.labels.long().cpu())
+        spec, labels = ConditionSpec("class", data.classes), data.labels.long().cpu()
+        if not self.partial:
+            return Annotation(spec, labels)
+        known = torch.cat([self._drawn(labels, each, job) for each in labels.unique().tolist()])
+        return Annotation(spec, torch.full_like(labels, -1).index_copy(0, known, labels[known]), bank=labels[known])
+
+    def _drawn(self, labels: Tensor, label: int, job: Job) -> Tensor:
+        """Which images of a class keep their label."""
+        places = (labels == label).nonzero().flatten()
+        count = max(1, round(self.known * len(places)))
+        return places[torch.randperm(len(places), generator=job.generator("known", label))[:count]]

@@ -1,0 +1,1 @@
+"""Joint backbones: one network that denoises and recognises."""

@@ -1,0 +1,176 @@
+"""The hybrid vision transformer HybViT (arXiv 2208.07791, section 3), with the long skips of U-ViT (2209.12152)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from fw.core.kinds import Attend, Joint, Move, scaled_dot_product
+from fw.core.types import ConditionSpec
+from fw.plugins.backbones.dit_blocks import Block, FinalLayer, LevelEmbedding, linear, patchify, positions, unpatchify
+
+INITIAL_STD = 0.02
+
+
+class HybViT(Joint):
+    """A vision transformer whose patches denoise and whose class token recognises (arXiv 2208.07791).
+
+    The blocks are `dit`'s: noise levels act by adaLN-zero on each channel, where the released code scales and shifts
+    each token by one number. They do so for the class token too, which sees noise of every level in training: the
+    published head is trained on clean images without a level, and cannot guide. `skips` are U-ViT's (arXiv 2209.12152),
+    which the authors recommend: each block of the second half is also given what its counterpart in the first half
+    returned. The cross entropy counts 1 beside 100 of the denoising loss, as published.
+
+    Attention layers are `blocks.0`, `blocks.1`, ... With classes there is one token more than patches, so guidance that
+    needs the tokens to form a grid (`sag`, `seg` with a finite blur) cannot be used; `pag` can.
+    """
+
+    name: ClassVar[str] = "hybvit"
+
+    depth: int = Field(5, ge=3, description="blocks")
+    width: int = Field(64, ge=4, description="channels of a token")
+    heads: int = Field(4, ge=1, description="attention heads per block")
+    patch: int = Field(2, ge=1, description="side of the square of pixels that makes a token")
+    skips: bool = Field(True, description="long skips between the first and the second half of the blocks")
+    weight: float = Field(1e-2, gt=0, description="weight of the classification loss beside the denoising loss")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.width % 4:
+            raise ValueError(f"width {self.width} is not a multiple of 4, which the position embedding needs")
+        return self
+
+    @property
+    def provides(self) -> frozenset[str]:
+        return super().provides | {"attention", "taps", "steerable"}
+
+    def check(self, shape: tuple[int, int, int]) -> None:
+        _, height, width = shape
+        if height % self.patch or width % self.patch:
+            raise ValueError(
+                f"hybvit with patches of {self.patch}x{self.patch} needs images whose sides are multiples of "
+                f"{self.patch}, and these are {height}x{width}: take another `patch`, or another image size"
+            )
+
+    def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:
+        self.check(shape)
+        classes = None if condition is None else condition.size
+        return JointTransformer(shape, self.patch, self.depth, self.width, self.heads, self.skips, classes)
+
+
+class JointTransformer(nn.Module):
+    """See `fw.core.kinds.Steerable`. Untrained, it predicts zero. Without `classes` it has no class token and no head.
+
+    What both tasks share, the hidden tensors, are the tokens in the middle and those that long skips carry past it.
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        patch: int,
+        depth: int,
+        width: int,
+        heads: int,
+        skips: bool,
+        classes: int | None,
+    ):
+        super().__init__()
+        colours, height, across = shape
+        self.patch = patch
+        self.rows = height // patch
+        self.later = (depth - 1) // 2  # blocks after the middle
+        self.first = linear(patch * patch * colours, width)
+        self.register_buffer("positions", positions(self.rows, across // patch, width))  # (N, width)
+        self.level = LevelEmbedding(width)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.merges = nn.ModuleList(linear(2 * width, width) for _ in range(self.later)) if skips else None
+        self.last = FinalLayer(width, patch * patch * colours)
+        self.token = None if classes is None else nn.Parameter(torch.randn(width) * INITIAL_STD)
+        self.head = None if classes is None else nn.Sequential(nn.LayerNorm(width), linear(width, classes))
+
+    def forward(
+        self,
+        x: Tensor,
+        noise: Tensor,
+        condition: Tensor | None = None,
+        dropped: Tensor | None = None,
+        attend: Attend | None = None,
+    ) -> Tensor:
+        """x (B, C, H, W), noise (B,) -> (B, C, H, W). The condition is what it recognises; it is not told."""
+        told = self._told(noise)
+        return self._denoised(self._after(self._middle(x, told, attend), told, attend), told)
+
+    def both(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        told = self._told(noise)
+        tokens = self._after(self._middle(x, told), told)
+        return self._denoised(tokens, told), self._recognised(tokens)
+
+    def logits(self, x: Tensor, noise: Tensor) -> Tensor:
+        told = self._told(noise)
+        return self._recognised(self._after(self._middle(x, told), told))
+
+    def steered(self, x: Tensor, noise: Tensor, move: Move) -> Tensor:
+        """The blocks after the middle are computed twice: to read the hidden tensors, and to decode the moved ones.
+
+        Patches alone are moved: the gradient with respect to the class token is so much longer that they would stay.
+        """
+        told = self._told(noise)
+        tokens = self._middle(x, told)
+
+        def read(patches: Sequence[Tensor]) -> Tensor:
+            return self._recognised(self._after(joined(patches, tokens), told.clone()))
+
+        moved = joined(move([each[:, :-1] for each in tokens], read), tokens)
+        return self._denoised(self._after(moved, told), told)
+
+    def taps(self) -> dict[str, nn.Module]:
+        """`blocks.0`, `blocks.1`, ...: tokens (B, N + 1, width) after each block, the class token last."""
+        return {f"blocks.{index}": block for index, block in enumerate(self.blocks)}
+
+    def _told(self, noise: Tensor) -> Tensor:
+        """What the noise level tells all layers, noise (B,) -> (B, width)."""
+        return silu(self.level(noise))
+
+    def _middle(self, x: Tensor, told: Tensor, attend: Attend | None = None) -> list[Tensor]:
+        """The hidden tensors (B, N + 1, width): those that skips carry, in the order of the blocks, and the middle."""
+        tokens = self.first(patchify(x, self.patch)) + self.positions  # (B, N, width)
+        if self.token is not None:
+            tokens = torch.cat([tokens, self.token.expand(len(x), 1, -1)], dim=1)  # (B, N + 1, width)
+        found = []
+        for index, block in enumerate(self.blocks[: len(self.blocks) - self.later]):
+            tokens = block(tokens, told, attend or scaled_dot_product, f"blocks.{index}")
+            found.append(tokens)
+        return [*found[: self.later], tokens] if self.merges is not None else [tokens]
+
+    def _after(self, hidden: Sequence[Tensor], told: Tensor, attend: Attend | None = None) -> Tensor:
+        """The tokens that the last block returns (B, N + 1, width)."""
+        *carried, tokens = hidden
+        for number in range(self.later):
+            index = len(self.blocks) - self.later + number
+            if self.merges is not None:
+                tokens = self.merges[number](torch.cat([tokens, carried.pop()], dim=2))
+            tokens = self.blocks[index](tokens, told, attend or scaled_dot_product, f"blocks.{index}")
+        return tokens
+
+    def _denoised(self, tokens: Tensor, told: Tensor) -> Tensor:
+        patches = tokens if self.token is None else tokens[:, :-1]  # (B, N, width)
+        return unpatchify(self.last(patches, told), self.patch, self.rows)
+
+    def _recognised(self, tokens: Tensor) -> Tensor:
+        if self.head is None:
+            raise ValueError("this hybvit was built without classes, so it has no logits")
+        return self.head(tokens[:, -1])  # (B, K)
+
+
+def joined(patches: Sequence[Tensor], tokens: Sequence[Tensor]) -> list[Tensor]:
+    """Other patches (B, N, width) with the class tokens of `tokens` (B, N + 1, width)."""
+    return [torch.cat([other, each[:, -1:].clone()], dim=1) for other, each in zip(patches, tokens, strict=True)]
