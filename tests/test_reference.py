@@ -28,7 +28,8 @@ def test_the_page_of_what_they_pass_around_is_up_to_date_and_leaves_nothing_unex
 
 def test_there_is_a_page_for_every_kind_and_no_other() -> None:
     own = {each for each in vars(kinds).values() if isinstance(each, type) and issubclass(each, Component)}
-    assert set(KINDS.values()) == own - {Component, kinds.Steering}  # which is a mode or a rule
+    without = {kinds.Steering, kinds.Online}  # a mode or a rule; found while training, by a built-in alone so far
+    assert set(KINDS.values()) == own - {Component} - without
     assert {path.stem for path in PAGES.iterdir()} == {*KINDS, "types"}
 
 
