@@ -24,6 +24,7 @@ from fw.plugins.encoders.byol import BYOL
 from fw.plugins.encoders.classifier import Classifier
 from fw.plugins.encoders.clip import CLIP
 from fw.plugins.encoders.dino import Dino
+from fw.plugins.encoders.dinov1 import DINOv1
 from fw.plugins.encoders.dinov2 import DINOv2
 from fw.plugins.encoders.dinov3 import DINOv3
 from fw.plugins.encoders.inception import Inception
@@ -81,6 +82,7 @@ def fw_components() -> Iterable[type[Component]]:
         ClassifierGuidance,
         DDIM,
         DDPM,
+        DINOv1,
         DINOv2,
         DINOv3,
         DPMSolverPP,

@@ -29,6 +29,7 @@ from fw.core.testing import check
 from fw.plugins.encoders import transformers_checkpoint
 from fw.plugins.encoders.checkpoint import Tower
 from fw.plugins.encoders.clip import CLIP
+from fw.plugins.encoders.dinov1 import DINOv1
 from fw.plugins.encoders.dinov2 import DINOv2
 from fw.plugins.encoders.dinov3 import DINOv3
 from fw.plugins.encoders.pretrained import Pretrained
@@ -38,6 +39,7 @@ transformers = pytest.importorskip("transformers")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SMALL: dict[str, Any] = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 TIMM: dict[type[Pretrained], tuple[str, dict[str, Any]]] = {
+    DINOv1: ("vit_small_patch8_224.dino", {**SMALL, "img_size": 32}),
     DINOv2: ("vit_small_patch14_reg4_dinov2.lvd142m", {**SMALL, "img_size": 28}),
     DINOv3: ("vit_small_patch16_dinov3.lvd1689m", {**SMALL, "img_size": 32}),
     CLIP: ("vit_base_patch32_clip_quickgelu_224.openai", {**SMALL, "img_size": 64, "num_classes": 12}),
@@ -197,7 +199,7 @@ def test_with_a_folder_of_transformers_it_keeps_to_the_contract_of_encoders(
 # What the libraries themselves give
 
 
-@pytest.mark.parametrize("encoder", [DINOv2, DINOv3], ids=named)
+@pytest.mark.parametrize("encoder", [DINOv1, DINOv2, DINOv3], ids=named)
 @pytest.mark.parametrize("grey", [False, True])
 def test_dino_features_are_those_of_timm_after_its_own_transform(
     encoder: type[Pretrained], grey: bool, timm_folder: Folder, images: Tensor
@@ -206,7 +208,8 @@ def test_dino_features_are_those_of_timm_after_its_own_transform(
     name, arguments = TIMM[encoder]
     network = random_timm(name, **arguments)
     tokens, pixels = by_timm(network, seen)
-    cls, patches = tokens[:, 0], tokens[:, 5:].mean(1)  # the class token and four registers come first
+    before = 1 if encoder is DINOv1 else 5  # the class token, and in later ones four registers
+    cls, patches = tokens[:, 0], tokens[:, before:].mean(1)
     folder = timm_folder(encoder)
     for embedding, wanted in {"cls": cls, "patches": patches, "both": torch.cat([cls, patches], 1)}.items():
         made = encoder.model_validate({"weights": folder, "embedding": embedding})
@@ -370,6 +373,7 @@ def test_a_repository_of_transformers_is_found_in_the_hubs_cache(saved: Callable
 def test_the_default_model_and_the_published_ones_are_known_to_timm(encoder: type[Pretrained]) -> None:
     encoder().check((3, 32, 32))
     for name in {
+        DINOv1: ["vit_base_patch8_224.dino"],
         DINOv2: ["vit_large_patch14_reg4_dinov2.lvd142m"],
         DINOv3: ["vit_base_patch16_dinov3.lvd1689m", "vit_large_patch16_dinov3.sat493m"],
         CLIP: ["vit_base_patch32_clip_224.openai", "vit_large_patch14_clip_quickgelu_336.openai"],
@@ -433,6 +437,8 @@ def test_a_folder_with_another_type_of_model_is_told_in_one_sentence(
         DINOv2(weights=clip).preflight()
     with pytest.raises(MissingFile, match=r"holds timm's vit_small_patch16_dinov3\.lvd1689m, which is none of its"):
         CLIP(weights=timm_folder(DINOv3)).preflight()
+    with pytest.raises(MissingFile, match="does not say whether its ViT saw labels"):
+        DINOv1(weights=clip).preflight()
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(MissingFile, match="neither timm's `architecture` nor transformers' `model_type`"):
         CLIP(weights=tmp_path).preflight()
@@ -489,6 +495,8 @@ def test_a_timm_model_without_a_projection_is_told(timm_folder: Folder) -> None:
         (DINOv2(model="dinov2_vits14"), "none of its models in timm, such as vit_small_patch14_dinov2.lvd142m"),
         (DINOv2(model="vit_small_patch14_dinov2.nobody"), "none of its models"),
         (DINOv2(model=CLIP.default), "none of its models"),
+        (DINOv1(model="vit_small_patch16_224.augreg_in1k"), "none of its models"),
+        (DINOv1(model="vit_small_patch16_224"), "none of its models"),
         (CLIP(model="vit_base_patch32_clip_224.openai_ft_in1k"), "trained further with the labels of ImageNet"),
         (DINOv2(resolution=224 + 1), "resolution 225 is no multiple of the patch, 14"),
     ],

@@ -18,8 +18,9 @@ from fw.plugins.encoders.trunks import ImageEncoder
 class Dino(JointEmbedding):
     """DINO, trained on the training images at their own resolution without labels (arXiv 2104.14294).
 
-    The features are those of the teacher's backbone. The defaults suit the digits; for photographs take
-    `backbone: resnet18`, `augment: photos`, momentum 0.996, a wider head and many more steps.
+    The features are those of the teacher's backbone; for the published weights take `dinov1`. The defaults suit the
+    digits; for photographs take `backbone: resnet18`, `augment: photos`, momentum 0.996, a wider head and many more
+    steps.
     """
 
     name: ClassVar[str] = "dino"

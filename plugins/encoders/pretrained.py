@@ -162,8 +162,8 @@ class Pretrained(Encoder):
 
     def of_timm(self, folder: Path, config: dict[str, Any]) -> Checkpoint:
         name, own = config["architecture"], config.get("pretrained_cfg", {})
-        if not re.match(self.architectures, name) or not known(name) or fine_tuned(f".{own.get('tag')}"):
-            full = f"{name}.{own['tag']}" if own.get("tag") else name
+        full = f"{name}.{own['tag']}" if own.get("tag") else name
+        if not re.match(self.architectures, full) or not known(name) or fine_tuned(full):
             raise MissingFile(
                 f"encoder {self.name}: {folder} holds timm's {full}, which is none of its models like {self.default}"
             )
