@@ -14,7 +14,19 @@ import torch
 from torch import Tensor
 
 from fw.core.errors import StageFailed
-from fw.core.kinds import Annotator, Autoencoder, Code, Dataset, Guidance, Metric, Rule, Sampler, Steering
+from fw.core.kinds import (
+    Annotator,
+    Autoencoder,
+    Code,
+    Dataset,
+    Guidance,
+    Metric,
+    Objective,
+    Probe,
+    Rule,
+    Sampler,
+    Steering,
+)
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 from fw.registry import Component
 from fw.registry.discovery import shortened
@@ -146,6 +158,13 @@ def check_guidance(guidance: Sequence[Steering], condition: ConditionSpec | None
                 raise refuse(mode, str(error)) from None
 
 
+def checked_term(objective: Objective, term: Tensor) -> Tensor:
+    """A term of the loss: one floating-point number. That it is finite is seen when it is logged."""
+    if not isinstance(term, Tensor) or term.shape != () or not term.is_floating_point():
+        raise refuse(objective, f"its term is {shown(term)}, not one number ()")
+    return term
+
+
 def checked_worse(mode: Guidance, worse: Tensor, good: Tensor) -> Tensor:
     """A worse prediction of the shape of the good one. Whether it is finite is seen in the samples."""
     if not isinstance(worse, Tensor) or worse.shape != good.shape:
@@ -172,4 +191,14 @@ def checked_scores(metric: Metric, scores: Mapping[str, float]) -> Mapping[str, 
     for key, value in scores.items():
         if not isinstance(value, float | int) or math.isnan(value):
             raise refuse(metric, f"its {key} is {value!r}, not a number")
+    return scores
+
+
+def checked_found(probe: Probe, scores: Mapping[str, float]) -> Mapping[str, float]:
+    """At least one of the promised keys and no other, with finite numbers."""
+    if not scores or not scores.keys() <= probe.keys.keys():
+        raise refuse(probe, f"it scored {', '.join(scores) or 'nothing'} and promised {', '.join(probe.keys)}")
+    for key, value in scores.items():
+        if not isinstance(value, float | int) or not math.isfinite(value):
+            raise refuse(probe, f"its {key} is {value!r}, not a finite number")
     return scores

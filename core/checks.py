@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from fw.core.kinds import Backbone, Guidance, Joint, Online, Rule
-from fw.core.plan import siblings
+from fw.core.plan import can_probe, siblings
 from fw.core.recipe import Arm, Recipe, Train
 from fw.registry import Component
 
@@ -23,6 +23,7 @@ NEEDS = {
     "tokens_conditions": "an annotator whose conditions are tokens",
     "attention": "a model with attention layers",
     "taps": "a model whose blocks can be read",
+    "timesteps": "a process that tells the network timesteps 0..T-1, such as ddpm",
     "pixels": "the images themselves in -1..1, not latents (of a sampler that clamps, set `clip` to null)",
     "logits": "a joint model and an annotator, whose conditions it recognises",
     "steerable": "a joint model whose features can be moved, such as jdm or hybvit, and an annotator",
@@ -30,6 +31,16 @@ NEEDS = {
 
 ABOUT_CONDITIONS = {"told", "null", "label_free", "class_conditions", "vector_conditions", "tokens_conditions"}
 """Not worth a message of their own where there are no conditions at all."""
+
+TAPS = "a model whose blocks can be read without a condition (a conditional one needs train.cond_drop > 0)"
+
+READS = {
+    "encoder": "an encoder whose features its conditions are made of",
+    "features": TAPS,
+    "tokens": TAPS,
+    "logits": "a joint model and an annotator, whose conditions it recognises",
+}
+"""What a probe reads of an arm."""
 
 RESERVED = frozenset({"store", "mlartifacts"})
 
@@ -57,10 +68,31 @@ def faults(recipe: Recipe) -> Iterator[Finding]:
         for need in sorted(metric.requires - recipe.dataset.provides):
             yield Finding(("metrics", index), f"{metric.name} needs {NEEDS.get(need, need)}")
         yield from misfit(("metrics", index), metric.space.check, recipe.dataset.shape)
+    yield from probe_faults(recipe)
     if recipe.latents is not None:
         yield from misfit(("latents",), recipe.latents.latent_shape, recipe.dataset.shape)
     for name in recipe.arms:
         yield from arm_faults(recipe, name)
+
+
+def probe_faults(recipe: Recipe) -> Iterator[Finding]:
+    """Probes that say the same, that miss labels, or that no arm can be read by."""
+    found = Counter(key for probe in recipe.probes for key in probe.keys)
+    found.update(key for metric in recipe.metrics for key in set(metric.keys) & set(found))
+    for key, count in found.items():
+        if count > 1:
+            yield Finding(("probes",), f"'{key}' is reported twice; take one away or change its fields")
+    for index, probe in enumerate(recipe.probes):
+        at = ("probes", index)
+        for need in sorted(probe.requires - recipe.dataset.provides):
+            yield Finding(at, f"{probe.name} needs {NEEDS.get(need, need)}")
+        probed = [arm for arm in map(recipe.arm, recipe.arms) if can_probe(probe, arm)]
+        if not probed:
+            yield Finding(at, f"no arm has {READS[probe.of if probe.of == 'encoder' else probe.reads]}")
+        for least, most in sorted({arm.process.sigma_range for arm in probed if probe.of == "model"}):
+            if not least <= probe.sigma <= most:
+                told = f"{probe.name} reads models at sigma {probe.sigma:g}"
+                yield Finding(at, f"{told}, and they are trained from {most:g} to {least:g}")
 
 
 def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
@@ -105,6 +137,17 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
         yield Finding(at("guidance"), "a rule puts guidance modes together, and there is none; name one beside it")
     if arm.conditioner is not None:
         asked.append(("encoder", arm.conditioner.check, recipe.dataset.shape))
+    for objective in arm.objectives:
+        if objective.target is not None:
+            asked.append(("objectives", objective.target.check, recipe.dataset.shape))
+        least, most = arm.process.sigma_range
+        low, high = objective.interval or (least, most)
+        if low >= most or high < least:
+            told = f"objective '{objective.name}' takes noise levels from {low:g} to {high:g}"
+            yield Finding(at("objectives"), f"{told}, and the model is trained from {most:g} to {least:g}")
+        if objective.uses_teacher and "told" in available and "null" not in available:
+            asks = f"objective '{objective.name}' looks at images without a condition, so it needs {NEEDS['null']}"
+            yield Finding(at("objectives"), asks)
     for section, check, given in asked:
         yield from misfit(at(section) if section in overridden else (section,), check, given)
 
@@ -144,7 +187,8 @@ def capabilities(recipe: Recipe, arm: Arm) -> frozenset[str]:
         provided |= {"told", "null"} if arm.train.cond_drop > 0 else {"told"}
     if arm.annotator is None:
         provided -= {"logits", "steerable"}  # a joint model without conditions has nothing to recognise
-    if arm.conditioner is not None and arm.conditioner.uses_labels:
+    targets = [objective.target for objective in arm.objectives]
+    if any(encoder is not None and encoder.uses_labels for encoder in (arm.conditioner, *targets)):
         provided -= {"label_free"}
     return provided
 
@@ -159,6 +203,8 @@ def sections(arm: Arm) -> Iterator[tuple[str, Component]]:
         yield "prior", arm.drawn_from
     yield "model", arm.model
     yield "process", arm.process
+    for objective in arm.objectives:
+        yield "objectives", objective
     for mode in arm.guidance:
         yield "guidance", mode
     yield "sampler", arm.sampler
@@ -190,6 +236,13 @@ def warnings(recipe: Recipe) -> Iterator[Finding]:
                 f"arm {name} is conditioned by encoder '{arm.conditioner.name}' and scored in its space: "
                 "such a score can rate bad images better than real ones",
             )
+        for objective in arm.objectives:
+            if objective.target is not None and objective.target.name in spaces:
+                yield Finding(
+                    ("metrics",),
+                    f"arm {name} learns the features of encoder '{objective.target.name}' ({objective.name}) and is "
+                    "scored in its space, which flatters it",
+                )
         if arm.train.warmup >= arm.train.steps:
             yield Finding(("arms", name), f"train.warmup ({arm.train.warmup}) is not shorter than train.steps")
     if baseline.annotator is not None:

@@ -30,8 +30,8 @@ Out = Annotated[Path, typer.Option("--out", help="folder of the store, the runs 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N")]
 DEFAULT_OUT = Path("runs")
 KINDS = (
-    "annotator, autoencoder, backbone, dataset, encoder, guidance, joint, metric, prior, process, rule, "
-    "sampler or tracker"
+    "annotator, autoencoder, backbone, dataset, encoder, guidance, joint, metric, objective, prior, probe, process, "
+    "rule, sampler or tracker"
 )
 
 
@@ -240,6 +240,37 @@ def plot(
 
     plot_sweep(run_, x, y.split(",") if y else [], output)
     print(output)
+
+
+@app.command()
+def heatmap(
+    run_: Annotated[Path, typer.Argument(help="a run folder, such as runs/diffusion_features/latest", metavar="RUN")],
+    arm: Annotated[str, typer.Option("--arm", help="the arm whose trained model is read")],
+    sigmas: Annotated[
+        str | None, typer.Option("--sigmas", help="noise levels, such as 0.05,0.5 [default: 0.02 to 2]")
+    ] = None,
+    count: Annotated[int, typer.Option("-n", min=20, help="at most so many images of each split")] = 5000,
+    draws: Annotated[int, typer.Option("--draws", min=1, help="draws of noise that are averaged")] = 4,
+    output: Annotated[
+        Path | None, typer.Option("-o", help="the PNG to write, with a JSON beside it [default: in RUN]")
+    ] = None,
+    device: Device = "auto",
+    plugin: Plugins = None,
+) -> None:
+    """Probe what each block of a trained model knows of the labels at each noise level."""
+    from rich.console import Console
+
+    from fw.core import heatmap
+
+    use(plugin)
+    asked = heatmap.Asked(arm, heatmap.levels(sigmas) if sigmas is not None else (), count, draws, device)
+    console = Console(stderr=True)
+    output = heatmap.target(run_, arm, output)
+    answer = heatmap.survey(run_, asked, console)
+    for path in heatmap.write(answer, output):
+        print(path)
+    print(heatmap.verdict(answer))
+    heatmap.log(run_, answer, output, console)
 
 
 @app.command()

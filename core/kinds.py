@@ -13,6 +13,7 @@ default. Capabilities (`requires`, `provides`) are plain strings:
     logits        the network also recognises the conditions: a joint model
     steerable     ... and decodes what it recognises them from, also after that was moved
     taps          the network names its blocks, whose activations can be read
+    timesteps     the process tells the network timesteps 0..T-1, as DDPM
     pixels        what is diffused are the images themselves, in -1..1, and not latents
 """
 
@@ -22,16 +23,16 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from fw.core.errors import FwError
 from fw.core.job import Job
-from fw.core.types import Annotation, ConditionSpec, ImageSet, Observations, Reference, Split
+from fw.core.types import Annotation, ConditionSpec, Examples, ImageSet, Observations, Reference, Split
 from fw.registry import Component
 
 if TYPE_CHECKING:
@@ -399,6 +400,87 @@ class Denoiser(Protocol):
         ...
 
 
+Interval = tuple[float, float] | None
+"""Noise levels lo < sigma <= hi, or all."""
+
+
+def lowest_first(interval: Interval) -> Interval:
+    if interval is not None and not 0 <= interval[0] < interval[1]:
+        raise ValueError(f"an interval is [lo, hi] with 0 <= lo < hi, not {list(interval)}")
+    return interval
+
+
+Look = Callable[[Tensor, Tensor], Tensor]
+"""Noisy images x (B, C, H, W) and their levels sigma (B,) to a block's tokens (B, N, D)."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the term of an objective may see of one training step: never labels nor conditions.
+
+    `tokens` (B, N, D), with gradient, is what the block made of the noisy images x0 + sigma * noise (the positions of a
+    map follow each other row by row); `taken`, bool (B,), says which of them `interval` takes in. `x0` and `noise` are
+    (B, C, H, W), `sigma` (B,). `features` (B, F) are those of the encoder that the objective names, of the same images;
+    `teacher` looks with the averaged network, told no condition and without gradient, if the objective asks for it.
+    """
+
+    tokens: Tensor
+    taken: Tensor
+    x0: Tensor
+    sigma: Tensor
+    noise: Tensor
+    generator: torch.Generator
+    features: Tensor | None = None
+    teacher: Look | None = None
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean () of values (B,) over the images that are taken; 0 if none is."""
+        return (values * self.taken).sum() / self.taken.sum().clamp(min=1)
+
+
+class Objective(Component):
+    """An extra term of the training loss, on what one block makes of the noisy images of the step:
+
+    loss = denoising + sum_i weight_i * term_i
+
+    The block is read in the pass that the denoising loss is made of. What the term needs beside the network, its head,
+    is trained with the network, and no longer there when images are sampled. The log shows each term and the ratio of
+    its gradient to that of the rest of the loss.
+    """
+
+    kind: ClassVar[str] = "objective"
+    depth: ClassVar[float] = 0.5
+    """Which block is read if `block` is null, as a share of all; 0.25 is the first of four."""
+    uses_teacher: ClassVar[bool] = False
+    """Whether its term looks at images with the averaged network, too."""
+
+    weight: float = Field(0.5, gt=0, description="weight of the term beside the denoising loss; lambda")
+    block: str | None = Field(None, description="block whose activations it sees; null is one at its usual depth")
+    interval: Interval = Field(None, description="noise levels (lo, hi] whose images it takes; null is all")
+    _lowest_first = field_validator("interval")(lowest_first)
+
+    @property
+    def target(self) -> Encoder | None:
+        """The encoder whose features of the training images its term sees; None if it sees none."""
+        return None
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"taps"}) | (self.target.requires if self.target is not None else frozenset())
+
+    def build(self, width: int, features: int) -> nn.Module:
+        """A fresh head for tokens (B, N, width) and the target's features (B, features), 0 if there are none.
+
+        torch's global generator is seeded before this is called. All that the head learns is in its state dict.
+        """
+        return nn.Identity()
+
+    @abstractmethod
+    def term(self, head: nn.Module, seen: Seen) -> Tensor:
+        """The term (), of the images alone that are taken, and 0 if none is; a function of its arguments, of which
+        only the head may be changed. `seen.generator` is for randomness of its own, on the device of the images."""
+
+
 class Sibling(NamedTuple):
     """Another network that a guidance mode asks for: what it is, and how it is trained."""
 
@@ -426,14 +508,8 @@ class Guidance(Steering):
     """Network evaluations that one call of `worse` costs."""
 
     scale: float = Field(1.0, ge=0, description="guidance scale; 1 is off")
-    interval: tuple[float, float] | None = Field(None, description="noise levels (lo, hi] where it acts; null is all")
-
-    @field_validator("interval")
-    @classmethod
-    def _lowest_first(cls, interval: tuple[float, float] | None) -> tuple[float, float] | None:
-        if interval is not None and not 0 <= interval[0] < interval[1]:
-            raise ValueError(f"an interval is [lo, hi] with 0 <= lo < hi, not {list(interval)}")
-        return interval
+    interval: Interval = Field(None, description="noise levels (lo, hi] where it acts; null is all")
+    _lowest_first = field_validator("interval")(lowest_first)
 
     @abstractmethod
     def worse(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
@@ -528,6 +604,67 @@ class Metric(Component):
     @abstractmethod
     def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
         """Score features (n, D). Comparing `reference.held_out` itself gives the floor."""
+
+
+class Probe(Component):
+    """How well a representation recognises: a reader is fitted on what it makes of the training images and on their
+    labels, and scored on held-out images.
+
+    A recipe lists probes for all arms, and an arm is probed where it has what is asked for. `of: encoder` reads the
+    features that the arm's conditions are made of. `of: model` reads the arm's trained network, its averaged weights,
+    which is shown images in a little noise and told no condition. No probe has a part in training.
+    """
+
+    kind: ClassVar[str] = "probe"
+    reads: ClassVar[Literal["features", "tokens", "logits"]] = "features"
+    """What it is given of each image: `features` (D), of a model the means over the positions of its blocks; `tokens`
+    (n, D), a block's positions, at most 8x8 of a map; `logits` (K) of a joint model."""
+
+    of: Literal["encoder", "model"] = Field("encoder", description="what of the arm is probed")
+    blocks: tuple[Annotated[str, Field(pattern=r"^[\w.]+$")], ...] | None = Field(
+        None,
+        min_length=1,
+        description="blocks of the model, put side by side; null is `up.1` of a U-Net with three levels or more, "
+        "`up.0` of a smaller one, and else the middle block",
+    )
+    sigma: float = Field(0.05, gt=0, description="noise level at which the model is read")
+    draws: int = Field(4, ge=1, description="draws of that noise over which is averaged what the model makes of it")
+
+    @model_validator(mode="after")
+    def _of_which_there_are(self) -> Self:
+        if self.of == "encoder" and self.reads != "features":
+            raise ValueError(f"{self.name} reads {self.reads}, which an encoder does not have: set `of: model`")
+        if self.of == "encoder" and self.blocks is not None:
+            raise ValueError("blocks are those of a model: set `of: model`")
+        return self
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"labels"})
+
+    @property
+    def protocol(self) -> str:
+        """What is read, to end keys with: `encoder`, `model`, or with what is not the default `model_mid_s0.1_d8`."""
+        if self.of == "encoder":
+            return "encoder"
+        parts = ["-".join(self.blocks)] if self.blocks else []
+        for letter, field in (("s", "sigma"), ("d", "draws")):
+            if getattr(self, field) != type(self).model_fields[field].default:
+                parts.append(f"{letter}{getattr(self, field)!r}")
+        return "_".join(["model", *parts])
+
+    @property
+    @abstractmethod
+    def keys(self) -> Mapping[str, str]:
+        """The keys that `score` may return, each with `lower` or `higher`: which is better.
+
+        A key names the protocol, so that numbers that were found in other ways have other names: what is done, its
+        constants, and `protocol`, such as `knn20_t07_encoder`.
+        """
+
+    @abstractmethod
+    def score(self, train: Examples, test: Examples, job: Job) -> dict[str, float]:
+        """Fit on `train`, and score on `test`: at least one of the keys. The labels of `test` only score."""
 
 
 class ArmDescription(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,3 +109,52 @@ def save_sweep_figure(
     figure.supxlabel("mean ± std over sampling seeds; dotted line: real held-out images", fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def save_heat_map(answer: Mapping[str, Any], path: Path) -> None:
+    """What a linear probe makes of each block at each noise level, on an axis of log SNR: of the trained network, of
+    the untrained one in the same colours, and both as lines over the raw pixels. `answer` is that of `fw heatmap`."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    blocks, sigmas, places = answer["blocks"], answer["sigmas"], answer["log_snr"]
+    scores = {name: answer[name]["held_out"] for name in ("trained", "untrained")}
+    every = [value for rows in scores.values() for row in rows for value in row]
+    edges = cell_edges(places)
+    height = 0.42 * len(blocks) + 1.8
+    figure, axes = plt.subplots(
+        1, 3, figsize=(1.2 * len(sigmas) + 6, height), layout="constrained", width_ratios=[len(sigmas)] * 2 + [5]
+    )
+    for axis, (name, rows) in zip(axes, scores.items(), strict=False):
+        mesh = axis.pcolormesh(edges, range(len(blocks) + 1), rows, vmin=min(every), vmax=max(every), cmap="viridis")
+        for row, values in enumerate(rows):
+            for place, value in zip(places, values, strict=True):
+                dark = value < (min(every) + max(every)) / 2
+                colour = "white" if dark else "black"
+                axis.text(place, row + 0.5, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=colour)
+        axis.set_yticks([row + 0.5 for row in range(len(blocks))], blocks)
+        axis.set_title(f"{name}: accuracy, %", fontsize=10)
+    figure.colorbar(mesh, ax=axes[1])
+    for block, values in zip(blocks, scores["trained"], strict=True):
+        axes[2].plot(places, values, marker=".", label=block)
+    control = [max(column) for column in zip(*scores["untrained"], strict=True)]
+    axes[2].plot(places, control, color=GREY, linestyle="--", label="untrained, best block")
+    axes[2].axhline(answer["pixels"]["held_out"], color="black", linestyle=":", label="raw pixels")
+    axes[2].legend(fontsize=7)
+    axes[2].spines[["top", "right"]].set_visible(False)
+    for axis in axes:
+        axis.set_xticks(places, [f"{place:.1f}\n{sigma:g}" for place, sigma in zip(places, sigmas, strict=True)])
+        axis.tick_params(labelsize=7)
+    figure.supxlabel("log SNR = -2 ln σ, below it σ: less noise to the right", fontsize=8)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def cell_edges(places: Sequence[float]) -> list[float]:
+    """Where cells around these places begin and end: half-way to the next, and as far on the other side."""
+    if len(places) == 1:
+        return [places[0] - 0.5, places[0] + 0.5]
+    middles = [(one + other) / 2 for one, other in itertools.pairwise(places)]
+    return [2 * places[0] - middles[0], *middles, 2 * places[-1] - middles[-1]]

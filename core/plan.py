@@ -3,7 +3,8 @@
     encode -> annotate -> train -> sample -> evaluate
                     `---> prior -----^
 
-Where the recipe has `latents`, train reads those of a stage of this name in place of the images.
+Where the recipe has `latents`, train reads those of a stage of this name in place of the images. Where it has `probes`,
+a stage `probe` reads encode or train. Where an objective learns an encoder's features, train reads encode.
 
 A stage's key is the sha256 of the canonical JSON of everything that decides its product: the components' identities,
 its inputs' keys, the seed and the stage's version. How it is run (device, jobs, folders) is not in it.
@@ -18,17 +19,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fw.core.errors import FwError
-from fw.core.kinds import Encoder, Guidance, Online, Sibling
+from fw.core.kinds import Encoder, Guidance, Joint, Objective, Online, Probe, Sibling
 from fw.core.recipe import Arm, Recipe, Train
 from fw.registry import Component
 
-VERSIONS = {"encode": 1, "annotate": 1, "prior": 1, "latents": 1, "train": 1, "sample": 1, "evaluate": 1}
+VERSIONS = {"encode": 1, "annotate": 1, "prior": 1, "latents": 1, "train": 1, "sample": 1, "evaluate": 1, "probe": 1}
 """Raise a stage's number when its code gives other results for the same components."""
 
 EVALUATOR_SEED = 0
 """Evaluators have their own seed, so that runs with other seeds are scored by the same ruler."""
 
-COSTS = {"encode": 4, "annotate": 1, "prior": 4, "latents": 4, "train": 10, "sample": 4, "evaluate": 1}
+COSTS = {"encode": 4, "annotate": 1, "prior": 4, "latents": 4, "train": 10, "sample": 4, "evaluate": 1, "probe": 2}
 """Rough relative costs, for choosing what to start first."""
 
 
@@ -65,10 +66,11 @@ class ArmPlan:
     nfe: int
     siblings: list[str] = field(default_factory=list)
     latents: str | None = None
+    probes: list[str] = field(default_factory=list)
 
     def stages(self) -> list[str]:
         before = [self.encode, self.annotate, self.prior, self.latents]
-        chain = [*before, self.train, *self.siblings, self.sample, *self.evaluate]
+        chain = [*before, self.train, *self.siblings, self.sample, *self.evaluate, *self.probes]
         return list(dict.fromkeys(stage for stage in chain if stage is not None))
 
 
@@ -124,19 +126,25 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
         )
     conditions = {"annotate": annotate} if annotate else {}
     latents = add_latents(result, recipe, arm.train)
+    targets = {
+        target_role(number): add_encode(result, recipe, objective.target, recipe.seed)
+        for number, objective in enumerate(arm.objectives)
+        if objective.target is not None
+    }
     train = add(
         result,
         "train",
-        conditions_title(arm),
+        ", ".join([conditions_title(arm), *map(objective_title, arm.objectives)]),
         needs={
             **data,
             **({"annotator": arm.annotator} if online else {}),
             "model": arm.model,
             "process": arm.process,
             "train": arm.train,
+            **({"objectives": arm.objectives} if arm.objectives else {}),
             **seed,
         },
-        inputs={**conditions, **latents},
+        inputs={**conditions, **latents, **targets},
     )
     if online:
         annotate, conditions = train, {"annotate": train}
@@ -182,10 +190,53 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
         )
         for metric in recipe.metrics
     ]
+    probes = [
+        add_probe(result, recipe, arm, probe, {"encode": encode} if encode else {}, {"train": train, **conditions})
+        for probe in recipe.probes
+        if can_probe(probe, arm)
+    ]
     nfe = arm.sampler.nfe * (1 + sum(mode.evaluations for mode in arm.modes))
     return ArmPlan(
-        arm, encode, annotate, prior, train, sample, evaluate, nfe, list(worse.values()), latents.get("latents")
+        arm,
+        encode,
+        annotate,
+        prior,
+        train,
+        sample,
+        evaluate,
+        nfe,
+        siblings=list(worse.values()),
+        latents=latents.get("latents"),
+        probes=probes,
     )
+
+
+def can_probe(probe: Probe, arm: Arm) -> bool:
+    """Whether the arm has what the probe reads; a model that is told conditions is read by its null condition."""
+    if probe.of == "encoder":
+        return arm.conditioner is not None
+    if probe.reads == "logits":
+        return "logits" in arm.model.provides and arm.annotator is not None
+    null = arm.annotator is None or isinstance(arm.model, Joint) or arm.train.cond_drop > 0
+    return "taps" in arm.model.provides and null
+
+
+def add_probe(
+    result: Plan, recipe: Recipe, arm: Arm, probe: Probe, encoded: Mapping[str, str], trained: Mapping[str, str]
+) -> str:
+    """The stage of one probe. Like evaluators, probes have their own seed: they are the ruler."""
+    needs = {"dataset": recipe.dataset, "probe": probe, "seed": EVALUATOR_SEED}
+    if probe.of == "encoder":
+        assert arm.conditioner is not None
+        return add(result, "probe", f"{probe.name} of {arm.conditioner.name}", needs, encoded)
+    network = {
+        **({"latents": recipe.latents} if recipe.latents else {}),
+        "model": arm.model,
+        "process": arm.process,
+        "precision": arm.train.precision,
+        **({"taught": arm.annotator.uses_labels} if probe.reads == "logits" and arm.annotator else {}),
+    }
+    return add(result, "probe", f"{probe.name} of {conditions_title(arm)}", {**needs, **network}, trained)
 
 
 def siblings(arm: Arm) -> list[Sibling | None]:
@@ -194,6 +245,11 @@ def siblings(arm: Arm) -> list[Sibling | None]:
         each.sibling(arm.model, arm.train) if isinstance(each, Guidance) and each.scale != 1 else None
         for each in arm.guidance
     ]
+
+
+def target_role(number: int) -> str:
+    """The input of a train stage that holds the features which the objective of this number asked for."""
+    return f"target {number}"
 
 
 def sibling_role(number: int) -> str:
@@ -206,6 +262,10 @@ def conditions_title(arm: Arm) -> str:
         return f"{arm.model.name}, no conditions"
     source = f" of {arm.conditioner.name}" if arm.conditioner else ""
     return f"{arm.model.name}, {arm.annotator.name}{source}"
+
+
+def objective_title(objective: Objective) -> str:
+    return objective.name if objective.target is None else f"{objective.name} to {objective.target.name}"
 
 
 def add_latents(result: Plan, recipe: Recipe, settings: Train) -> dict[str, str]:

@@ -16,7 +16,9 @@ from fw.core.kinds import (
     Encoder,
     Guidance,
     Metric,
+    Objective,
     Prior,
+    Probe,
     Process,
     Sampler,
     Steering,
@@ -63,8 +65,10 @@ def as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | Mapping | Component) else value
 
 
+ObjectiveList = Annotated[tuple[Objective, ...], BeforeValidator(as_list)]
 GuidanceList = Annotated[tuple[Steering, ...], BeforeValidator(as_list)]
 MetricList = Annotated[tuple[Metric, ...], BeforeValidator(as_list), Field(min_length=1)]
+ProbeList = Annotated[tuple[Probe, ...], BeforeValidator(as_list)]
 
 
 class Override(Section):
@@ -76,6 +80,7 @@ class Override(Section):
     model: Backbone | None = None
     process: Process | None = None
     train: Train | None = None
+    objectives: ObjectiveList = ()
     guidance: GuidanceList = ()
     sampler: Sampler | None = None
 
@@ -96,6 +101,7 @@ class Arm(Section):
     model: Backbone
     process: Process
     train: Train
+    objectives: tuple[Objective, ...]
     guidance: tuple[Steering, ...]
     sampler: Sampler
 
@@ -129,10 +135,12 @@ class Recipe(Section):
     model: Backbone
     process: Process
     train: Train = Train()
+    objectives: ObjectiveList = ()
     guidance: GuidanceList = ()
     sampler: Sampler
     samples: Samples = Samples()
     metrics: MetricList
+    probes: ProbeList = ()
     tracker: Tracker | None = None
     baseline: ArmName = Field(description="the arm that the others are compared with")
     arms: dict[ArmName, Override] = Field(min_length=1)
@@ -147,8 +155,12 @@ class Recipe(Section):
         return Arm.model_construct(**chosen)
 
     def to_yaml(self) -> str:
-        """The resolved recipe: every default written out, every arm in the form that `load` reads."""
-        data = self.model_dump(mode="json", exclude={"arms"})
+        """The resolved recipe: every default written out, every arm in the form that `load` reads.
+
+        Without probes or objectives it is what it was before there were any, because it names the run's folder.
+        """
+        absent = {section for section in ("probes", "objectives") if not getattr(self, section)}
+        data = self.model_dump(mode="json", exclude={"arms", *absent})
         data["arms"] = {
             name: override.model_dump(mode="json", include=override.model_fields_set)
             for name, override in self.arms.items()

@@ -24,6 +24,10 @@ QUALITIES = {
     "annotation": "## Annotations\n\nHow the conditions agree with the true labels, which only score them.",
     "prior": "## Priors\n\nHow well the conditions are drawn that samples are made for.",
 }
+PROBES = (
+    "Scores that end with `encoder` or `model`, or begin with `joint`, are of probes: how well that part of the arm "
+    "recognises held-out images, one number each. A cell is empty where the arm has nothing of the kind to read."
+)
 PACKAGES = (
     "fw",
     "torch",
@@ -48,12 +52,19 @@ def collect(
         "headline": headline(recipe),
         "samples": recipe.samples.model_dump(),
         "better": {key: better for metric in recipe.metrics for key, better in metric.keys.items()},
+        **probed_keys(recipe),
         "arms": {name: collect_arm(plan, arm, store, failed) for name, arm in plan.arms.items()},
         "evaluators": evaluators(plan, store),
         "plugins": made_by,
         "versions": versions(),
         "environment": environment(plan, store),
     }
+
+
+def probed_keys(recipe: Recipe) -> dict[str, Any]:
+    """The keys that probes may report, of a recipe that has any."""
+    keys = {key: better for probe in recipe.probes for key, better in probe.keys.items()}
+    return {"probes": keys} if keys else {}
 
 
 def headline(recipe: Recipe) -> str:
@@ -90,6 +101,10 @@ def collect_arm(plan: Plan, arm: ArmPlan, store: Store, failed: Mapping[str, str
         entry["prior"] = json.loads((store.path(arm.prior) / "quality.json").read_text())
     if arm.latents is not None and arm.latents in finished:
         entry["latents"] = json.loads((store.path(arm.latents) / "quality.json").read_text())
+    probed = [stage for stage in arm.probes if stage in finished]
+    if probed:
+        found = [json.loads((store.path(stage) / "scores.json").read_text())["scores"] for stage in probed]
+        entry["probes"] = {key: value for scores in found for key, value in scores.items()}
     if broken:
         entry["error"] = failed[broken[0]]
     return entry
@@ -149,10 +164,15 @@ def read_run(path: Path) -> dict[str, Any]:
 
 
 def rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
-    """The table: a header, one row per arm, and the floor as the last row."""
+    """The table: a header, one row per arm, and the floor as the last row.
+
+    A probe's column is there as soon as one arm has a score, and empty for arms that it has nothing to read of.
+    """
     keys = list(result["better"])
+    probes = [key for key in result.get("probes", {}) if any(key in of(arm) for arm in result["arms"].values())]
+    better = {**result["better"], **result.get("probes", {})}
     arrows = {"lower": "↓", "higher": "↑"}
-    yield ["arm", *(f"{key} {arrows[result['better'][key]]}" for key in keys), "NFE", "seconds"]
+    yield ["arm", *(f"{key} {arrows[better[key]]}" for key in (*keys, *probes)), "NFE", "seconds"]
     floor: dict[str, float] = {}
     real = 0
     for name, arm in result["arms"].items():
@@ -163,8 +183,15 @@ def rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
             if score:
                 floor[key] = score["floor"]
                 real = arm["real_images"]["held_out"]
+        cells += [f"{of(arm)[key]:.3f}" if key in of(arm) else "" for key in probes]
         yield [name, *cells, str(arm["nfe"]), f"{arm['seconds']:.0f}"]
-    yield [f"real held-out, n={real}", *(f"{floor[key]:.3f}" if key in floor else "" for key in keys), "", ""]
+    floors = [f"{floor[key]:.3f}" if key in floor else "" for key in (*keys, *probes)]
+    yield [f"real held-out, n={real}", *floors, "", ""]
+
+
+def of(arm: Mapping[str, Any]) -> Mapping[str, float]:
+    """What probes found of an arm."""
+    return arm.get("probes", {})
 
 
 def markdown_table(result: Mapping[str, Any]) -> str:
@@ -205,6 +232,7 @@ def markdown(result: Mapping[str, Any], warnings: Sequence[str]) -> str:
         "training seed. `real held-out` scores real images that no model was trained on in the place of samples: "
         "the floor. Frechet distances grow as images get fewer, so that floor is high where n is small. NFE: network "
         "evaluations per image. seconds: the arm's own stages, also those that it shares with other arms.",
+        *([PROBES] if result.get("probes") else []),
         "![arms](arms.png)",
     ]
     judged = [entry for entry in result["evaluators"].values() if entry["quality"]]

@@ -175,6 +175,8 @@ def open_tracker(
     shared: dict[str, Any] = {"dataset": recipe.dataset, "samples": recipe.samples, "seed": recipe.seed}
     if recipe.latents is not None:
         shared["latents"] = recipe.latents
+    if recipe.probes:
+        shared["probes"] = recipe.probes
     tracked = recipe.tracker.open(
         RunDescription(
             recipe=recipe.name,

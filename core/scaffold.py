@@ -38,10 +38,12 @@ RECIPE_LINES: Mapping[str, str] = {
     "process": "process: $component",
     "backbone": "model: $component",
     "joint": "model: $component",
+    "objective": "objectives: {name: $component, weight: 0.5}",
     "guidance": "guidance: {name: $component, scale: 1.5}",
     "rule": "guidance: [{name: autoguidance, scale: 2}, $component]",
     "sampler": "sampler: $component",
     "metric": "metrics: [$component]",
+    "probe": "probes: [$component]",
     "tracker": "tracker: $component",
 }
 

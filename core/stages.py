@@ -7,12 +7,13 @@ latents   latents-START.safetensors, quality.json
 train     model.safetensors (EMA weights), log.jsonl; with an online annotator also what annotate makes
 sample    samples-SEED-START.safetensors (uint8), info.json
 evaluate  scores.json
+probe     scores.json
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,26 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fw.core.boundaries import checked_annotation, checked_conditions, checked_features, checked_images, checked_scores
+from fw.core.boundaries import (
+    checked_annotation,
+    checked_conditions,
+    checked_features,
+    checked_found,
+    checked_images,
+    checked_scores,
+)
 from fw.core.diffusion import Denoiser, to_uint8
 from fw.core.generate import batch_size, diffused_shape, generate
 from fw.core.job import Job
-from fw.core.kinds import Annotator, Backbone, Dataset, Encoder, Metric, Online, Prior
+from fw.core.kinds import Annotator, Backbone, Dataset, Encoder, Metric, Objective, Online, Prior, Probe
 from fw.core.latents import Codec, Latents
 from fw.core.online import Finder
-from fw.core.plan import sibling_role
+from fw.core.plan import sibling_role, target_role
 from fw.core.quality import cluster_quality, utilisation
+from fw.core.reading import read
 from fw.core.recipe import Samples, Train
 from fw.core.train import initial_network, train, training_examples
-from fw.core.types import Annotation, ImageSet, Observations, Reference, Split
+from fw.core.types import Annotation, Examples, ImageSet, Observations, Reference, Split
 
 Inputs = Mapping[str, Path]
 Needs = Mapping[str, Any]
@@ -94,7 +103,18 @@ def latents_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
 def train_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
     data = load_training(needs, inputs)
     online = new_finder(needs, data.shape, job)
-    averaged = train(needs["model"], needs["process"], data, load_annotation(inputs), needs["train"], job, online)
+    objectives: Sequence[Objective] = needs.get("objectives", ())
+    averaged = train(
+        needs["model"],
+        needs["process"],
+        data,
+        load_annotation(inputs),
+        needs["train"],
+        job,
+        online,
+        objectives,
+        load_targets(objectives, inputs),
+    )
     save_file(state_of(averaged), job.folder / "model.safetensors")
     if online is not None:
         model = Denoiser(averaged, needs["process"], bf16=needs["train"].precision == "bf16")
@@ -141,6 +161,30 @@ def evaluate_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
     write_json(job.folder / "scores.json", {"scores": scores, "floor": floor, "real": counts})
 
 
+def probe_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
+    probe: Probe = needs["probe"]
+    splits = {"train": load_split(needs["dataset"], "train"), "test": load_split(needs["dataset"], "test")}
+    annotation = load_annotation(inputs)
+    if probe.of == "encoder":
+        features = load_file(inputs["encode"] / "features.safetensors")
+    else:
+        model = load_denoiser(needs, inputs, annotation, job.device)
+        codec = Codec(needs["latents"], needs["dataset"].shape, job.device) if "latents" in needs else None
+        features = {
+            name: read(probe, model, split.images, f"read {name}", codec, job) for name, split in splits.items()
+        }
+    named = annotation is not None and needs.get("taught", False) and are_labels(annotation, splits["train"])
+    train, test = (
+        Examples(features[name], split.labels, split.classes, named)
+        if "labels" in probe.requires
+        else Examples(features[name], named=named)
+        for name, split in splits.items()
+    )
+    scores = checked_found(probe, probe.score(train, test, job))
+    counts = {"train": len(train), "held_out": len(test)}
+    write_json(job.folder / "scores.json", {"scores": dict(scores), "real": counts})
+
+
 STAGES: Mapping[str, Callable[[Needs, Inputs, Job], None]] = {
     "encode": encode_stage,
     "annotate": annotate_stage,
@@ -149,6 +193,7 @@ STAGES: Mapping[str, Callable[[Needs, Inputs, Job], None]] = {
     "train": train_stage,
     "sample": sample_stage,
     "evaluate": evaluate_stage,
+    "probe": probe_stage,
 }
 
 
@@ -161,6 +206,12 @@ def load_training(needs: Needs, inputs: Inputs) -> ImageSet | Latents:
     if "latents" in inputs:
         return Latents.load(inputs["latents"])
     return load_split(needs["dataset"], "train").without_labels()
+
+
+def load_targets(objectives: Sequence[Objective], inputs: Inputs) -> list[Tensor | None]:
+    """The features (N, F) of the training images that each objective asked for."""
+    folders = [inputs.get(target_role(number)) for number in range(len(objectives))]
+    return [load_file(folder / "features.safetensors")["train"] if folder else None for folder in folders]
 
 
 def new_finder(needs: Needs, shape: tuple[int, int, int], job: Job) -> Finder | None:
@@ -177,6 +228,14 @@ def group_quality(groups: Tensor, count: int, labels: Tensor | None) -> dict[str
     """Scores of groups (N,) of the training images, of which there are `count`; true labels only score."""
     agreement = cluster_quality(groups, labels) if labels is not None else {}
     return utilisation(groups, count) | agreement
+
+
+def are_labels(annotation: Annotation, data: ImageSet) -> bool:
+    """Whether the classes of an annotation are the true labels, as far as they are known."""
+    if data.labels is None or annotation.spec.form != "class" or annotation.spec.size != data.classes:
+        return False
+    known = annotation.known
+    return torch.equal(annotation.conditions[known], data.labels[known])
 
 
 def load_decoder(needs: Needs, device: torch.device) -> Callable[[Tensor], Tensor]:

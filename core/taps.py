@@ -75,6 +75,23 @@ def watched(
             hook.remove()
 
 
+def as_tokens(activation: Tensor) -> Tensor:
+    """Positions as tokens: (B, C, h, w) -> (B, h * w, C); (B, N, D) as it is."""
+    return activation.flatten(2).transpose(1, 2) if activation.dim() == 4 else activation
+
+
 def pooled(activation: Tensor) -> Tensor:
     """The mean over positions: (B, C, h, w) -> (B, C), (B, N, D) -> (B, D)."""
     return activation.flatten(2).mean(dim=2) if activation.dim() == 4 else activation.mean(dim=1)
+
+
+def usual_block(network: nn.Module) -> str:
+    """The block whose activations recognise best by the literature: the decoder's at the second-lowest resolution
+    (DDAE, arXiv 2303.09769; DIFT, arXiv 2306.03881), of a transformer the middle one."""
+    blocks = list(blocks_of(network))
+    levels = [block for block in blocks if block.startswith("up.")]
+    if levels:
+        return levels[1] if len(levels) >= 3 else levels[0]
+    if not blocks:
+        raise FwError("the network names no blocks that could be read")
+    return blocks[len(blocks) // 2]

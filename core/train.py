@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 
 from fw.core.diffusion import Denoiser, per_image, to_unit
 from fw.core.job import Job, Stateful
-from fw.core.kinds import Backbone, Joint, Process
+from fw.core.kinds import Backbone, Joint, Objective, Process
 from fw.core.latents import Latents
+from fw.core.objectives import Terms
 from fw.core.online import Finder
 from fw.core.randomness import generator, seed_from
 from fw.core.recipe import Train
+from fw.core.taps import tapped
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 
 LOG_EVERY = 10
@@ -29,16 +32,21 @@ def train(
     settings: Train,
     job: Job,
     online: Finder | None = None,
+    objectives: Sequence[Objective] = (),
+    targets: Sequence[Tensor | None] = (),
 ) -> nn.Module:
     """Train on the images or latents and their conditions; returns the network with the averaged (EMA) weights.
 
     `online` finds the conditions meanwhile, in an arm with an online annotator, which has no annotation before.
+    `objectives` add terms to the loss; `targets` are the features (N, F) of all images that each of them asked for.
     """
     spec = online.spec if online else annotation.spec if annotation else None
     network, averaged = (initial_network(backbone, data.shape, spec, job) for _ in range(2))
-    model = Denoiser(network, process, bf16=settings.precision == "bf16")
+    model, slow = (Denoiser(each, process, bf16=settings.precision == "bf16") for each in (network, averaged))
+    terms = Terms(objectives, targets, slow, data.shape, job)
+    learned = [*network.parameters(), *terms.parameters()]
     optimizer = torch.optim.AdamW(
-        network.parameters(),
+        learned,
         lr=settings.lr,
         betas=(0.9, 0.99),
         weight_decay=settings.weight_decay,
@@ -47,9 +55,8 @@ def train(
     examples = training_examples(data).to(job.device)
     conditions = annotation.conditions.to(job.device) if annotation else None
     partial = annotation is not None and not bool(annotation.known.all())
-    state: dict[str, Stateful] = {"network": network, "averaged": averaged, "optimizer": optimizer}
+    state: dict[str, Stateful] = {"network": network, "averaged": averaged, "optimizer": optimizer, **terms.state}
     if online is not None:
-        slow = Denoiser(averaged, process, bf16=model.bf16)
         state |= online.state
     for step in job.steps(settings.steps, state):
         chosen = batch_indices(len(data), settings.batch, step, job.seed).to(job.device, non_blocking=True)
@@ -63,27 +70,33 @@ def train(
         values: dict[str, Tensor] = {}
         if online is not None:
             condition, values["train/online_loss"] = online.step(slow, x0, step)
-        if isinstance(backbone, Joint) and condition is not None:
-            denoising, recognising, recognised = model.joint_loss(x0, sigma, noise, condition)
-            known = condition >= 0 if partial else None
-            loss = denoising.mean() + backbone.weight * mean(recognising, known)
-            values = {"train/denoising_loss": denoising.mean(), "train/accuracy": mean(recognised.float(), known)}
-        else:
-            if partial and condition is not None:
-                condition, dropped = condition.clamp(min=0), dropped | (condition < 0)
-            loss = model.loss(x0, sigma, noise, condition, dropped if condition is not None else None).mean()
+        with tapped(network, terms.blocks) as activations:
+            if isinstance(backbone, Joint) and condition is not None:
+                denoising, recognising, recognised = model.joint_loss(x0, sigma, noise, condition)
+                known = condition >= 0 if partial else None
+                loss = denoising.mean() + backbone.weight * mean(recognising, known)
+                values = {"train/denoising_loss": denoising.mean(), "train/accuracy": mean(recognised.float(), known)}
+            else:
+                if partial and condition is not None:
+                    condition, dropped = condition.clamp(min=0), dropped | (condition < 0)
+                loss = model.loss(x0, sigma, noise, condition, dropped if condition is not None else None).mean()
+        weighted = terms(activations, x0, sigma, noise, chosen, step)
+        logged = step % LOG_EVERY == 0 or step == settings.steps - 1
+        if logged:
+            values = terms.log(weighted, loss, network) | values
+        loss = sum(weighted.values(), loss)
 
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(network.parameters(), settings.clip)
+        norm = nn.utils.clip_grad_norm_(learned, settings.clip)
         optimizer.step()
         decay = min(settings.ema, (1 + step) / (10 + step))
         average(averaged, network, decay)
         if online is not None:
             average(online.averaged, online.grouping, decay)
-        if step % LOG_EVERY == 0 or step == settings.steps - 1:
+        if logged:
             job.log(step, {"train/loss": loss, "train/grad_norm": norm, **values})
     return averaged
 

@@ -101,6 +101,23 @@ class Annotation:
 
 
 @dataclass(frozen=True)
+class Examples:
+    """What a probe is shown of a split: `features` (N, ...) and int64 `labels` (N,) in 0..classes-1.
+
+    `labels` is None if the probe does not require any. `named` says whether the classes of logits are the labels
+    themselves, as where a joint model was trained with labels; clusters have no such names.
+    """
+
+    features: Tensor
+    labels: Tensor | None = None
+    classes: int = 0
+    named: bool = False
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+@dataclass(frozen=True)
 class Reference:
     """What a metric compares with: features of the training images (N, D) and of held-out real ones (M, D)."""
 

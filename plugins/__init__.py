@@ -13,6 +13,7 @@ from fw.plugins.annotators.sinkhorn import Sinkhorn
 from fw.plugins.autoencoders.kl import KL
 from fw.plugins.autoencoders.rae import RAE
 from fw.plugins.autoencoders.tiny import Tiny
+from fw.plugins.backbones.diffusers_folder import DiffusersFolder
 from fw.plugins.backbones.dit import DiT
 from fw.plugins.backbones.unet import UNet
 from fw.plugins.datasets.cifar10 import Cifar10
@@ -23,6 +24,8 @@ from fw.plugins.datasets.shapes import Shapes
 from fw.plugins.encoders.byol import BYOL
 from fw.plugins.encoders.classifier import Classifier
 from fw.plugins.encoders.clip import CLIP
+from fw.plugins.encoders.diffusion import Diffusion
+from fw.plugins.encoders.diffusion_selected import DiffusionSelected
 from fw.plugins.encoders.dino import Dino
 from fw.plugins.encoders.dinov1 import DINOv1
 from fw.plugins.encoders.dinov2 import DINOv2
@@ -53,8 +56,16 @@ from fw.plugins.metrics.fid import FID
 from fw.plugins.metrics.kid import KID
 from fw.plugins.metrics.memorisation import Memorisation
 from fw.plugins.metrics.prdc import PRDC
+from fw.plugins.objectives.contrastive import Contrastive
+from fw.plugins.objectives.dispersive import Dispersive
+from fw.plugins.objectives.repa import REPA
 from fw.plugins.priors.rdm import RDM
 from fw.plugins.priors.uniform import Uniform
+from fw.plugins.probes.attention import AttentionProbe
+from fw.plugins.probes.clusters import Clusters
+from fw.plugins.probes.knn import NearestNeighbours
+from fw.plugins.probes.linear import LinearProbe
+from fw.plugins.probes.recognise import Recognise
 from fw.plugins.processes.ddpm import DDPM
 from fw.plugins.processes.edm import EDM
 from fw.plugins.processes.flow import Flow
@@ -73,6 +84,7 @@ def fw_components() -> Iterable[type[Component]]:
     return [
         APG,
         Ancestral,
+        AttentionProbe,
         AutoGuidance,
         BYOL,
         CFG,
@@ -80,6 +92,8 @@ def fw_components() -> Iterable[type[Component]]:
         Cifar10,
         Classifier,
         ClassifierGuidance,
+        Clusters,
+        Contrastive,
         DDIM,
         DDPM,
         DINOv1,
@@ -87,8 +101,12 @@ def fw_components() -> Iterable[type[Component]]:
         DINOv3,
         DPMSolverPP,
         DiT,
+        DiffusersFolder,
+        Diffusion,
+        DiffusionSelected,
         Digits,
         Dino,
+        Dispersive,
         EDM,
         FD,
         FID,
@@ -105,10 +123,12 @@ def fw_components() -> Iterable[type[Component]]:
         KMeans,
         KNN,
         Labels,
+        LinearProbe,
         MAE,
         MLflow,
         Memorisation,
         MoCo,
+        NearestNeighbours,
         Negative,
         OnlineClusters,
         PAG,
@@ -118,7 +138,9 @@ def fw_components() -> Iterable[type[Component]]:
         RAE,
         RCG,
         RDM,
+        REPA,
         Random,
+        Recognise,
         Representation,
         Rescale,
         Retrieval,

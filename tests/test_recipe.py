@@ -60,8 +60,8 @@ arms:
 
 
 def test_all_faults_are_told_at_once_with_line_path_reason_and_suggestion() -> None:
-    sections = "encoder, annotator, prior, model, process, train, guidance, sampler"
-    keys = f"fw, name, seed, dataset, latents, {sections}, samples, metrics, tracker, baseline, arms"
+    sections = "encoder, annotator, prior, model, process, train, objectives, guidance, sampler"
+    keys = f"fw, name, seed, dataset, latents, {sections}, samples, metrics, probes, tracker, baseline, arms"
     train = "steps, batch, lr, warmup, weight_decay, clip, ema, cond_drop, flip, precision"
     assert sorted(problems(FAULTY)) == sorted(
         [

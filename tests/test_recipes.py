@@ -39,7 +39,8 @@ def test_a_recipe_is_named_like_its_file_and_opens_with_how_to_run_it(recipe: Re
 def test_a_recipe_plans_every_arm_and_shares_the_training_of_those_that_only_sample_differently(recipe: Recipe) -> None:
     planned = plan(recipe)
     assert planned.arms.keys() == recipe.arms.keys()
-    trained = {(arm.encoder, arm.annotator, arm.model, arm.process, arm.train) for arm in map(recipe.arm, recipe.arms)}
+    arms = [recipe.arm(name) for name in recipe.arms]
+    trained = {(arm.encoder, arm.annotator, arm.model, arm.process, arm.train, arm.objectives) for arm in arms}
     assert len({arm.train for arm in planned.arms.values()}) == len(trained)
 
 

@@ -18,7 +18,13 @@ from fw.registry import Broken, Component, Registry
 from fw.registry.api import API
 from fw.registry.discovery import in_one_line
 
-SECTIONS = {"autoencoder": "latents", "backbone": "model", "metric": "metrics"}
+SECTIONS = {
+    "autoencoder": "latents",
+    "backbone": "model",
+    "metric": "metrics",
+    "objective": "objectives",
+    "probe": "probes",
+}
 """Where a recipe calls a kind by another name."""
 
 HOOKS = ("requires", "provides", "preflight", "identity")
@@ -161,7 +167,7 @@ def jsonable(value: Any) -> Any:
 
 def snippet(component: type[Component], instance: Component | None, registry: Registry) -> str:
     """The component in a recipe, with every field: its default, else an example, else `...` for the user to fill in."""
-    head, first = section(component, registry), "- " if component.kind == "metric" else ""
+    head, first = section(component, registry), "- " if component.kind in ("metric", "probe") else ""
     lines = [f"name: {inline(component.name)}"]
     for name, info in component.model_fields.items():
         if not info.is_required():

@@ -32,10 +32,12 @@ KINDS: dict[str, type[Component]] = {
     "process": kinds.Process,
     "backbone": kinds.Backbone,
     "joint": kinds.Joint,
+    "objective": kinds.Objective,
     "guidance": kinds.Guidance,
     "rule": kinds.Rule,
     "sampler": kinds.Sampler,
     "metric": kinds.Metric,
+    "probe": kinds.Probe,
     "tracker": kinds.Tracker,
 }
 
@@ -155,7 +157,9 @@ PASSED_AROUND: tuple[type, ...] = (
     types.Annotation,
     types.ConditionSpec,
     types.Reference,
+    types.Examples,
     kinds.Coefficients,
+    kinds.Seen,
     Job,
 )
 

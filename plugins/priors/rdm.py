@@ -34,11 +34,11 @@ class RDM(Prior):
     name: ClassVar[str] = "rdm"
     forms: ClassVar[frozenset[str]] = frozenset({"vector"})
 
-    steps: int = Field(3000, ge=1, description="training steps", examples=[8])
-    batch: int = Field(64, ge=1, description="vectors per step; the paper has 512")
-    lr: float = Field(2e-3, gt=0, description="AdamW's learning rate, constant; the paper has 5.12e-4")
+    steps: int = Field(8000, ge=1, description="training steps", examples=[8])
+    batch: int = Field(128, ge=1, description="vectors per step; the paper has 512")
+    lr: float = Field(5e-4, gt=0, description="AdamW's learning rate, constant; the paper has 5.12e-4")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay")
-    ema: float = Field(0.995, ge=0, lt=1, description="decay of the averaged weights; ramps up as (1+n)/(10+n)")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights; ramps up as (1+n)/(10+n)")
     width: int = Field(256, ge=8, description="width of the blocks; the paper has 1536", examples=[16])
     depth: int = Field(4, ge=1, description="residual blocks; the paper has 12", examples=[1])
     sampling_steps: int = Field(

@@ -35,6 +35,12 @@ class DDPM(Process):
         return self
 
     @property
+    def provides(self) -> frozenset[str]:
+        """Also its fields as a recipe writes them, which a network that was trained with others refuses."""
+        fields = f"prediction: {self.prediction}, schedule: {self.schedule}, timesteps: {self.timesteps}"
+        return frozenset({"timesteps", f"process: {{name: ddpm, {fields}}}"})
+
+    @property
     def sigma_range(self) -> tuple[float, float]:
         sigmas = sigma_table(self.schedule, self.timesteps)
         return float(sigmas[0]), float(sigmas[-1])

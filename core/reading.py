@@ -1,0 +1,67 @@
+"""What a trained denoiser makes of images, for probes: after arXiv 2407.00783, choose blocks and a noise level, show it
+the images in that noise once or more, and average."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from fw.core.boundaries import refuse
+from fw.core.diffusion import Denoiser, to_unit
+from fw.core.errors import FwError
+from fw.core.generate import batch_size
+from fw.core.job import Job
+from fw.core.kinds import Probe
+from fw.core.latents import Codec
+from fw.core.taps import as_tokens, pooled, usual_block
+
+SIDE = 8
+"""Rows and columns that a larger map is averaged to where its positions are kept."""
+
+
+@torch.no_grad()
+def read(probe: Probe, model: Denoiser, images: Tensor, split: str, codec: Codec | None, job: Job) -> Tensor:
+    """What the probe reads of images (N, C, H, W), uint8: features (N, D), tokens (N, n, D) or logits (N, K).
+
+    Each image has noise of its own, a function of the job's seed, the split and its place: all models see the same.
+    Noise that images shared would hide nothing: a reader takes into account what is the same in all of them.
+    """
+    blocks = probe.blocks or (() if probe.reads == "logits" else (usual_block(model.network),))
+    size = batch_size((*images.shape[1:],), job.device)
+    found = []
+    for start in job.track(range(0, len(images), size), f"read {split}"):
+        batch = images[start : start + size]
+        x0 = (to_unit(batch) if codec is None else codec.encode(batch).mean).to(job.device)  # (B, C, H, W)
+        streams = [job.generator("probe", split, start + place) for place in range(len(batch))]
+        noise = torch.stack([torch.randn(probe.draws, *x0.shape[1:], generator=each) for each in streams], dim=1)
+        looks = [look(probe, model, x0 + probe.sigma * draw.to(job.device), blocks) for draw in noise]
+        found.append(torch.stack(looks).mean(dim=0).cpu())
+    features = torch.cat(found)
+    if not features.isfinite().all():
+        raise refuse(probe, "what the model makes of some images is not finite")
+    return features
+
+
+def look(probe: Probe, model: Denoiser, x: Tensor, blocks: Sequence[str]) -> Tensor:
+    """One look at noisy images x (B, C, H, W), without a condition."""
+    if probe.reads == "logits":
+        return model.logits(x, probe.sigma)  # (B, K)
+    activations = model.features(x, x.new_full((len(x),), probe.sigma), blocks)
+    if probe.reads == "features":
+        return torch.cat([pooled(each) for each in activations.values()], dim=1)  # (B, D)
+    parts = {block: tokens(each) for block, each in activations.items()}
+    if len({part.shape[1] for part in parts.values()}) > 1:
+        told = ", ".join(f"{block} has {part.shape[1]}" for block, part in parts.items())
+        raise FwError(f"probe {probe.name}: blocks with different numbers of positions cannot be put together ({told})")
+    return torch.cat(list(parts.values()), dim=2)  # (B, n, D)
+
+
+def tokens(activation: Tensor) -> Tensor:
+    """Positions (B, n, D) of a map (B, C, h, w), row by row, or of what has them already."""
+    if activation.dim() == 4:
+        height, width = (min(size, SIDE) for size in activation.shape[2:])
+        activation = adaptive_avg_pool2d(activation, (height, width))
+    return as_tokens(activation)

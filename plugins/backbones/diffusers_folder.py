@@ -1,0 +1,270 @@
+"""A pretrained denoiser of diffusers, from a folder on this machine: to be trained further, or read by an encoder."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from fw.core.errors import FwError, MissingFile
+from fw.core.kinds import Backbone
+from fw.core.types import ConditionSpec
+from fw.plugins.backbones.diffusers_networks import WRAPPERS, wrapped
+
+PIPELINE, SCHEDULER = "model_index.json", "scheduler_config.json"
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+PARTS = ("unet", "transformer")
+"""Sub-folders of a pipeline that hold its denoiser."""
+
+DIT = "DiTTransformer2DModel"
+PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+UNFED = (
+    "class_embed_type",
+    "addition_embed_type",
+    "encoder_hid_dim",
+    "encoder_hid_dim_type",
+    "time_cond_proj_dim",
+    "class_embeddings_concat",
+)
+"""Settings by which a network wants more than fw tells it."""
+
+Shape = tuple[int, int, int]
+Config = Mapping[str, Any]
+
+
+class DiffusersFolder(Backbone):
+    """A pretrained UNet2DModel, UNet2DConditionModel or DiTTransformer2DModel of diffusers, from a local folder.
+
+    Training goes on from its weights. Its timesteps and its prediction are those of process `ddpm`, which has to say
+    what the pipeline's scheduler says; of the network's folder alone, that is not known. The folder enters the keys by
+    its content, not by where it lies.
+    """
+
+    name: ClassVar[str] = "diffusers"
+    conditions: ClassVar[frozenset[str]] = frozenset({"class"})
+
+    weights: Path = Field(
+        description=f"a pipeline's folder, with {PIPELINE}, or that of its network, with {CONFIG} and {WEIGHTS}",
+        examples=["weights/ddpm"],
+    )
+    classes: Literal["new", "kept"] = Field(
+        "new", description="new ones are learned; kept are those that the network was trained with, in their order"
+    )
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """The process that the scheduler's settings describe."""
+        scheduler = self.scheduler()
+        if scheduler is None or unfit_scheduler(scheduler):
+            return frozenset({"timesteps"})
+        return frozenset({described(scheduler)})
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """Everything while the folder is not there."""
+        config = self.config()
+        return frozenset({"taps"}) if config is not None and not attends(config) else frozenset({"attention", "taps"})
+
+    def check(self, shape: Shape) -> None:
+        config = self.config()
+        if config is None:
+            return
+        if reason := self.unfit(config):
+            raise ValueError(reason)
+        colours, height, width = shape
+        if colours != config.get("in_channels"):
+            raise ValueError(
+                f"backbone {self.name}: the network takes images with {config.get('in_channels')} channels, and these "
+                f"have {colours}"
+            )
+        if config["_class_name"] == DIT:
+            side = config.get("sample_size")
+            if (height, width) != (side, side):
+                raise ValueError(
+                    f"backbone {self.name}: the network takes images of {side}x{side} only, and these are "
+                    f"{height}x{width}"
+                )
+            return
+        smallest = 2 ** (len(config["block_out_channels"]) - 1)
+        if height % smallest or width % smallest:
+            raise ValueError(
+                f"backbone {self.name}: the network takes images whose sides are multiples of {smallest}, and these "
+                f"are {height}x{width}"
+            )
+
+    def preflight(self) -> None:
+        for file in (self.folder() / CONFIG, self.folder() / WEIGHTS):
+            if not file.is_file():
+                raise MissingFile(
+                    f"backbone {self.name}: there is no {file.name} in {self.folder()}: set `weights` to a folder as "
+                    "diffusers' save_pretrained writes it, of a pipeline or of its network, with safetensors"
+                )
+        config = self.config()
+        if config is None:
+            raise MissingFile(f"backbone {self.name}: {self.folder() / CONFIG} is not a JSON object")
+        if reason := self.unfit(config):
+            raise FwError(reason)
+
+    def identity(self) -> dict[str, Any]:
+        told = {key: value for key, value in super().identity().items() if key != "weights"}
+        config, weights = self.config(), self.folder() / WEIGHTS
+        if config is None or not weights.is_file():
+            return {**told, "content": None}
+        return {**told, "content": [digest(config), sha256(weights)]}
+
+    def build(self, shape: Shape, condition: ConditionSpec | None) -> nn.Module:
+        self.preflight()
+        self.check(shape)
+        config = self.config()
+        assert config is not None
+        kept = self.classes == "kept" and condition is not None
+        own = config.get("num_embeds_ada_norm" if config["_class_name"] == DIT else "num_class_embeds")
+        if condition is not None and kept and condition.size != own:
+            raise FwError(
+                f"backbone {self.name}: `classes: kept` needs the network's own {own or 0} classes, and the arm has "
+                f"{condition.size}"
+            )
+        return wrapped(self.loaded(config["_class_name"]), condition.size if condition else None, kept).train()
+
+    def loaded(self, architecture: str) -> Any:
+        """diffusers' network, or MissingFile if the files are damaged or do not belong together."""
+        import diffusers
+
+        try:
+            with quiet():
+                network, found = getattr(diffusers, architecture).from_pretrained(
+                    self.folder(),
+                    local_files_only=True,
+                    use_safetensors=True,
+                    torch_dtype=torch.float32,
+                    output_loading_info=True,
+                )
+        except Exception as error:  # a damaged file or other shapes: a dozen classes
+            reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+            raise MissingFile(f"backbone {self.name}: {self.folder()} cannot be loaded: {reason}") from error
+        for which, told in (("missing", "lacks"), ("unexpected", "has too many")):
+            if keys := sorted(found[f"{which}_keys"]):
+                raise MissingFile(
+                    f"backbone {self.name}: {self.folder() / WEIGHTS} {told} weights, {len(keys)} such as {keys[0]}: "
+                    f"it is not of this {CONFIG}"
+                )
+        return network
+
+    def unfit(self, config: Config) -> str | None:
+        """Why fw cannot use what the folder describes, or None."""
+        reason = unfit_network(config)
+        scheduler = self.scheduler()
+        if reason is None and scheduler is not None:
+            reason = unfit_scheduler(scheduler)
+        return reason and f"backbone {self.name}: {self.weights} {reason}"
+
+    def folder(self) -> Path:
+        """Where the network is: in a pipeline's folder, its part."""
+        folder = self.weights.expanduser()
+        parts = [folder / part for part in PARTS if (folder / PIPELINE).is_file() and (folder / part).is_dir()]
+        return parts[0] if parts else folder
+
+    def config(self) -> Config | None:
+        """The network's settings; None if there are none."""
+        return read_json(self.folder() / CONFIG)
+
+    def scheduler(self) -> Config | None:
+        """The settings of the pipeline's scheduler; None if there are none, or only the network is there."""
+        folder = self.weights.expanduser()
+        pipeline = folder.parent if folder.name in PARTS else folder
+        beside, below = pipeline / SCHEDULER, pipeline / "scheduler" / SCHEDULER
+        return read_json(below if below.is_file() else beside)
+
+
+def unfit_network(config: Config) -> str | None:
+    architecture = config.get("_class_name")
+    if architecture not in WRAPPERS:
+        return f"holds an {architecture or 'unknown model'}, and fw takes {', '.join(WRAPPERS)}"
+    if config.get("time_embedding_type", "positional") != "positional":
+        return f"has time_embedding_type {config['time_embedding_type']}, and fw tells it timesteps (positional)"
+    for key in UNFED:
+        if config.get(key):
+            return f"has {key} {config[key]}, and fw has nothing to tell it by that"
+    if architecture == "UNet2DConditionModel" and not isinstance(config.get("cross_attention_dim", 1280), int):
+        return "has a cross_attention_dim of its own for each level, which fw does not know"
+    inputs, outputs = config.get("in_channels"), config.get("out_channels")
+    if outputs is not None and inputs is not None and outputs not in (inputs, 2 * inputs):
+        return f"makes {outputs} channels of {inputs}, and a denoiser makes as many, or twice with a learned variance"
+    return None
+
+
+def unfit_scheduler(scheduler: Config) -> str | None:
+    """Why no `ddpm` of fw is as the scheduler says."""
+    if scheduler.get("prediction_type", "epsilon") not in PREDICTIONS:
+        return f"has a scheduler with prediction_type {scheduler['prediction_type']}, which process ddpm does not know"
+    betas = scheduler.get("beta_schedule", "linear")
+    if scheduler.get("trained_betas") is not None or betas not in ("linear", "squaredcos_cap_v2"):
+        return f"has a scheduler with beta_schedule {betas}, and process ddpm has linear and squaredcos_cap_v2 (cosine)"
+    ends = scheduler.get("beta_start", 1e-4), scheduler.get("beta_end", 0.02)
+    if betas == "linear" and ends != (1e-4, 0.02):
+        return f"has a scheduler with betas from {ends[0]} to {ends[1]}, and process ddpm's are from 0.0001 to 0.02"
+    return None
+
+
+def described(scheduler: Config) -> str:
+    """The process as a recipe writes it; `ddpm` provides the same words."""
+    prediction = PREDICTIONS[scheduler.get("prediction_type", "epsilon")]
+    schedule = "linear" if scheduler.get("beta_schedule", "linear") == "linear" else "cosine"
+    steps = scheduler.get("num_train_timesteps", 1000)
+    return f"process: {{name: ddpm, prediction: {prediction}, schedule: {schedule}, timesteps: {steps}}}"
+
+
+def attends(config: Config) -> bool:
+    """Whether the network has layers of self-attention."""
+    blocks = [*config.get("down_block_types", ()), *config.get("up_block_types", ())]
+    if config.get("_class_name") == DIT or any("Attn" in block for block in blocks):
+        return True
+    middle = config.get("mid_block_type", "UNetMidBlock2D")
+    return bool(middle) and (config.get("add_attention", True) if middle == "UNetMidBlock2D" else "Attn" in middle)
+
+
+def read_json(path: Path) -> Config | None:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def digest(config: Config) -> str:
+    """The sha256 of the settings and the architecture, without what diffusers notes beside them."""
+    told = {key: value for key, value in config.items() if key == "_class_name" or not key.startswith("_")}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of the file's content, in hex; a file that has not changed is read once."""
+    found = path.stat()
+    return remembered_sha256(path, found.st_size, found.st_mtime_ns)
+
+
+@functools.cache
+def remembered_sha256(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without diffusers' remarks on settings that it wrote itself."""
+    from diffusers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

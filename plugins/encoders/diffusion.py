@@ -1,0 +1,198 @@
+"""A denoiser as an encoder: choose a noise level and blocks, read what they make of an image, pool (arXiv 2407.00783).
+
+The default choice is the literature's: the decoder's second-lowest resolution and little noise (DDAE, arXiv 2303.09769;
+DIFT, arXiv 2306.03881).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from fw.core.diffusion import Denoiser, to_unit
+from fw.core.errors import FwError
+from fw.core.generate import batch_size
+from fw.core.job import Job
+from fw.core.kinds import Backbone, Encoder, Process
+from fw.core.recipe import Train
+from fw.core.representations import Pool, noise_of, read
+from fw.core.taps import blocks_of, usual_block
+from fw.core.train import train
+from fw.core.types import ImageSet
+from fw.plugins.encoders.weights import existing, sha256
+from fw.plugins.encoders.weights import read as read_weights
+
+Blocks = tuple[Annotated[str, Field(pattern=r"^[\w.]+$")], ...] | None
+Sigmas = tuple[Annotated[float, Field(gt=0)], ...]
+
+MOST_IMAGES = 10_000
+"""Training images over which features are standardised."""
+
+SMALL = {"name": "unet", "channels": [4, 8], "groups": 2}
+SHORT = {"steps": 6, "batch": 16, "warmup": 1}
+
+
+class DenoiserEncoder(Encoder):
+    """Trains a denoiser on the training images, without labels and conditions, or loads one, and reads it."""
+
+    model: Backbone = Field("unet", validate_default=True, description="the denoiser's network", examples=[SMALL])
+    process: Process = Field("ddpm", validate_default=True, description="its process")
+    train: Train = Field(Train(), description="how it is trained", examples=[SHORT])
+    weights: Path | None = Field(
+        None, description="the model.safetensors of a run with the same model, unconditional, instead of training"
+    )
+    blocks: Blocks
+    sigma: Sigmas
+    draws: int = Field(4, ge=1, description="draws of noise over which features are averaged")
+    pool: Pool = Field("mean", description="mean over all positions, or grid: over each quarter of the image")
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        if "taps" not in self.model.provides:
+            raise ValueError(f"backbone '{self.model.name}' names no blocks that could be read")
+        if missing := sorted(self.model.requires - self.process.provides):
+            raise ValueError(f"backbone '{self.model.name}' needs {missing[0]}, and this is {self.process.spec()}")
+        for name in ("blocks", "sigma"):
+            listed = getattr(self, name) or ()
+            if len(set(listed)) < len(listed):
+                raise ValueError(f"{name} lists one twice: {list(listed)}")
+        least, most = self.process.sigma_range
+        for sigma in self.sigma:
+            if not least <= sigma <= most:
+                raise ValueError(f"sigma {sigma:g} is not among the noise levels of training, {least:g} to {most:g}")
+        return self
+
+    @abstractmethod
+    def reader(self, network: nn.Module, shape: tuple[int, int, int], classes: int) -> Reader:
+        """What reads the denoiser."""
+
+    def preflight(self) -> None:
+        if self.weights is not None:
+            existing(self.weights)
+
+    def identity(self) -> dict[str, Any]:
+        """With `weights` their content counts, not where they lie, nor how others would be trained."""
+        identity = {key: value for key, value in super().identity().items() if key != "weights"}
+        if self.weights is None:
+            return identity
+        return {**identity, "train": None, "weights": sha256(self.weights)}
+
+    def check(self, shape: tuple[int, int, int]) -> None:
+        self.model.check(shape)
+
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        network = self.model.build(shape, None)
+        known = blocks_of(network)
+        for block in self.blocks or ():
+            if block not in known:
+                raise FwError(f"encoder {self.name}: the model has no block '{block}' (it has {', '.join(known)})")
+        return self.reader(network, shape, classes)
+
+    def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
+        assert isinstance(network, Reader)
+        network.to(job.device)
+        if self.weights is not None:
+            load(network.network, self.weights)
+        else:
+            trained = train(self.model, self.process, data.without_labels(), None, self.train, job)
+            network.network.load_state_dict(trained.state_dict())
+
+
+class Diffusion(DenoiserEncoder):
+    """What blocks of a denoiser make of images in a little noise; the denoiser is trained here, without labels.
+
+    Every feature has mean 0 and variance 1 over the training images, so that no block or channel drowns the others.
+    """
+
+    name: ClassVar[str] = "diffusion"
+
+    blocks: Blocks = Field(
+        None,
+        min_length=1,
+        description="blocks that are put side by side; null is the decoder's at the second-lowest resolution",
+    )
+    sigma: Sigmas = Field((0.05,), min_length=1, description="noise levels, likewise; sigma / alpha of other notations")
+
+    def reader(self, network: nn.Module, shape: tuple[int, int, int], classes: int) -> Reader:
+        return Standardised(self, network, self.blocks or (usual_block(network),), shape)
+
+    def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
+        super().fit(network, data, job)
+        assert isinstance(network, Standardised)
+        rows = torch.randperm(len(data), generator=job.generator("standardise"))[:MOST_IMAGES]
+        batches = data.images[rows].split(batch_size(data.shape, job.device))
+        network.eval()
+        read = [network.side_by_side(batch.to(job.device)).cpu() for batch in job.track(batches, "read")]
+        network.standardise(torch.cat(read))
+
+
+class Reader(nn.Module):
+    """A denoiser, and what is read of it."""
+
+    def __init__(self, settings: DenoiserEncoder, network: nn.Module, blocks: Sequence[str]):
+        super().__init__()
+        self.settings = settings
+        self.network = network
+        self.blocks = tuple(blocks)
+
+    @property
+    def cells(self) -> list[tuple[float, str]]:
+        """The noise levels and blocks that are read, in the order of the features."""
+        return [(sigma, block) for sigma in self.settings.sigma for block in self.blocks]
+
+    def side_by_side(self, images: Tensor) -> Tensor:
+        """uint8 images (B, C, H, W) -> the features of all cells (B, D)"""
+        return torch.cat(list(self.read(images, self.cells)), dim=1)
+
+    def read(self, images: Tensor, cells: Sequence[tuple[float, str]]) -> Iterator[Tensor]:
+        """The features (B, D) of each cell; all blocks of a noise level are read in one pass."""
+        model = Denoiser(self.network, self.settings.process)
+        x0, noise = to_unit(images), noise_of(images, self.settings.draws, images.shape[1:])
+        for sigma in dict.fromkeys(sigma for sigma, _ in cells):
+            blocks = [block for level, block in cells if level == sigma]
+            found = read(model, x0, noise, sigma, blocks, self.settings.pool)
+            yield from (found[block] for block in blocks)
+
+
+class Standardised(Reader):
+    """A reader of all its cells, to mean 0 and variance 1."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, settings: DenoiserEncoder, network: nn.Module, blocks: Sequence[str], shape: tuple[int, int, int]
+    ):
+        super().__init__(settings, network, blocks)
+        size = self.eval().side_by_side(torch.zeros(1, *shape, dtype=torch.uint8)).shape[1]
+        self.train()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 images (B, C, H, W) -> features (B, D)"""
+        return (self.side_by_side(images) - self.mean) * self.scale
+
+    def standardise(self, features: Tensor) -> None:
+        """Let features (N, D) be the measure; those that are the same for all images become 0."""
+        spread = features.std(dim=0, correction=0)
+        self.mean.copy_(features.mean(dim=0))
+        self.scale.copy_(torch.where(spread > 1e-6, 1 / spread, 0.0))
+
+
+def load(network: nn.Module, path: Path) -> None:
+    """Load what a run stored of the same network."""
+    found = read_weights(path)
+    try:
+        network.load_state_dict(found)
+    except RuntimeError as error:
+        reason = " ".join(str(error).splitlines()[1].split()) if len(str(error).splitlines()) > 1 else str(error)
+        raise FwError(
+            f"{path} does not hold weights of this model without conditions: {reason[:150]}; are its settings the same?"
+        ) from None

@@ -1,0 +1,63 @@
+"""Whether clusters of the features are classes: k-means by faiss, fitted without labels, scored by them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch.nn.functional import normalize
+
+from fw.core.errors import StageFailed
+from fw.core.job import Job
+from fw.core.kinds import Probe
+from fw.core.quality import cluster_quality
+from fw.core.randomness import seed_from
+from fw.core.types import Examples
+from fw.plugins.probes.labels import labels_of
+
+RESTARTS = 5
+ITERATIONS = 25
+SCORES = ("nmi", "ari", "purity")
+
+
+class Clusters(Probe):
+    """Agreement of k-means clusters of the features with the labels: NMI, ARI and purity of held-out images.
+
+    The clusters are those of the training images' features of length 1. Purity and NMI rise with the number of
+    clusters.
+    """
+
+    name: ClassVar[str] = "clusters"
+
+    clusters: int = Field(10, ge=2, description="number of clusters, K")
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        return {self._key(score): "higher" for score in SCORES}
+
+    def _key(self, score: str) -> str:
+        return f"kmeans{self.clusters}_{score}_{self.protocol}"
+
+    def score(self, train: Examples, test: Examples, job: Job) -> dict[str, float]:
+        import faiss
+
+        if self.clusters > len(train):
+            told = f"{self.clusters} clusters need as many training images, and there are {len(train)}"
+            raise StageFailed(f"probe clusters: {told}")
+        points, held_out = (normalize(data.features, dim=1).contiguous().numpy() for data in (train, test))
+        faiss.omp_set_num_threads(torch.get_num_threads())
+        clustering = faiss.Kmeans(
+            points.shape[1],
+            self.clusters,
+            niter=ITERATIONS,
+            nredo=RESTARTS,
+            seed=seed_from(job.seed, "clusters") % 2**31,
+            min_points_per_centroid=1,
+            max_points_per_centroid=len(points),
+        )
+        clustering.train(points)
+        _, nearest = clustering.assign(held_out)
+        quality = cluster_quality(torch.from_numpy(nearest), labels_of(test))
+        return {self._key(score): quality[score] for score in SCORES}

@@ -1,0 +1,63 @@
+"""What a joint model itself recognises in held-out images (HybViT, arXiv 2208.07791; JDM, arXiv 2301.13622)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fw.core.job import Job
+from fw.core.kinds import Probe
+from fw.core.types import Examples
+from fw.plugins.probes.labels import accuracy, labels_of
+
+NAMED, MATCHED, MAJORITY = "joint_accuracy", "joint_accuracy_matched", "joint_accuracy_majority"
+
+
+class Recognise(Probe):
+    """Accuracy of a joint model's own classes on held-out images.
+
+    `joint_accuracy` if it was trained with labels. Clusters have no names: each is given the label that it is matched
+    with on the training images, `joint_accuracy_matched`, no label twice, by the Hungarian method; and if there are
+    more clusters than labels, the label of most of its images, `joint_accuracy_majority`, which rises with their
+    number.
+    """
+
+    name: ClassVar[str] = "recognise"
+    reads: ClassVar[Literal["features", "tokens", "logits"]] = "logits"
+
+    of: Literal["model"] = Field("model", description="a joint model; other arms are not probed")
+    blocks: None = Field(None, description="always null: it reads the model's own head")
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        return {self._key(score): "higher" for score in (NAMED, MATCHED, MAJORITY)}
+
+    def _key(self, score: str) -> str:
+        return score + self.protocol.removeprefix("model")
+
+    def score(self, train: Examples, test: Examples, job: Job) -> dict[str, float]:
+        found = test.features.argmax(dim=1)  # (M,)
+        if train.named:
+            return {self._key(NAMED): accuracy(found, test)}
+        counts = counted(train)
+        one_to_one = len(counts) <= train.classes
+        names = matched(counts) if one_to_one else counts.argmax(dim=1)  # (K,)
+        return {self._key(MATCHED if one_to_one else MAJORITY): accuracy(names[found], test)}
+
+
+def counted(data: Examples) -> Tensor:
+    """How many images of each of K classes that were recognised have each label, (K, labels)."""
+    clusters = data.features.shape[1]
+    pairs = data.features.argmax(dim=1) * data.classes + labels_of(data)
+    return pairs.bincount(minlength=clusters * data.classes).view(clusters, data.classes)
+
+
+def matched(counts: Tensor) -> Tensor:
+    """The label of each class, no label twice, such that most images have theirs: (K,)"""
+    from scipy.optimize import linear_sum_assignment
+
+    return torch.from_numpy(linear_sum_assignment(counts.numpy(), maximize=True)[1])
