@@ -273,18 +273,15 @@ def log(run: Path, answer: Mapping[str, Any], output: Path, console: Console) ->
         if recipe.tracker is None:
             return
         folder, previous = run.resolve(), previous_run(run)
-        everything = plan(recipe)
-        made_by = provenance.record(everything)
-        tracked = open_tracker(recipe, everything, made_by, Options(folder.parents[1]), folder, previous)
+        states = {name: entry["status"] for name, entry in previous["arms"].items() if entry["status"] != "pending"}
+        known = plan(recipe, list(states))
+        tracked = open_tracker(
+            recipe, known, provenance.record(plan(recipe)), Options(folder.parents[1]), folder, previous
+        )
         tracked.files(answer["arm"], [output, output.with_suffix(".json")])
-        states = {name: entry["status"] for name, entry in previous.get("arms", {}).items()}
-        for name in everything.arms:
-            tracked.end_arm(name, ended(states.get(name)))
-        tracked.end("finished" if set(states.values()) == {"finished"} else "failed")
+        for name, state in states.items():
+            tracked.end_arm(name, state)
+        tracked.end("failed" if "failed" in states.values() else "finished")
     except Exception as error:
         told = str(error) if isinstance(error, FwError) else f"it raised {type(error).__name__}: {error}"
         say(console, f"warning: the tracker did not take the heat map: {told}", style="yellow")
-
-
-def ended(status: str | None) -> str:
-    return {"finished": "finished", "failed": "failed"}.get(status or "", "killed")

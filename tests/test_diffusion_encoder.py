@@ -164,8 +164,9 @@ def test_averaging_more_draws_brings_features_closer_to_their_expectation() -> N
 
 def test_features_have_mean_0_and_variance_1_over_the_training_images() -> None:
     data = tiny.images(60)
+    network = fitted(ENCODERS["unet"], data)
     with torch.inference_mode():
-        features = fitted(ENCODERS["unet"], data)(data.images)
+        features = network(data.images)
     torch.testing.assert_close(features.mean(dim=0), torch.zeros(8), atol=1e-4, rtol=0)
     torch.testing.assert_close(features.std(dim=0, correction=0), torch.ones(8), atol=1e-4, rtol=0)
 

@@ -22,7 +22,7 @@ from fw.core.diffusion import Denoiser, to_unit
 from fw.core.errors import FwError
 from fw.core.heatmap import Asked, best, levels, survey, target, verdict, write
 from fw.core.loading import load
-from fw.core.plan import plan
+from fw.core.plan import Plan, plan
 from fw.core.randomness import generator
 from fw.core.representations import noise_of, split
 from fw.core.run import Options
@@ -264,17 +264,29 @@ def tracked_run(run: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("before", ["finished", "failed", "pending"])
 def test_the_figure_is_shown_to_the_tracker_and_arms_end_as_they_had(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    before: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorder, folder = Recorder(), tracked_run(run, tmp_path)
-    monkeypatch.setattr(heatmap, "open_tracker", lambda *_: recorder)
+    result = json.loads((folder / "run.json").read_text())
+    result["arms"]["unconditional"]["status"] = before
+    (folder / "run.json").write_text(json.dumps(result))
+    opened: list[list[str]] = []
+
+    def open_again(recipe: Any, known: Plan, *_: Any) -> Recorder:
+        opened.append(list(known.arms))
+        return recorder
+
+    monkeypatch.setattr(heatmap, "open_tracker", open_again)
     heatmap.log(folder, {"arm": "self_1.5"}, folder / "map.png", QUIET)
+    others = [] if before == "pending" else ["unconditional"]
+    assert opened == [[*others, "self_1.5"]]
     assert recorder.told == [
         ("files", "self_1.5", ["map.png", "map.json"]),
-        ("end_arm", "unconditional", "finished"),
+        *(("end_arm", other, before) for other in others),
         ("end_arm", "self_1.5", "finished"),
-        ("end", "finished"),
+        ("end", "failed" if before == "failed" else "finished"),
     ]
 
 

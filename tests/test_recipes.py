@@ -14,6 +14,11 @@ from fw.core.recipe import Recipe
 
 RECIPES = sorted(Path(str(entry)) for entry in files("fw.recipes").iterdir() if entry.name.endswith(".yaml"))
 
+ABOUT_LABELS = {"joint_jdm", "joint_hybvit"}
+"""Recipes that ask what a model learns from true labels."""
+COMPARE_NETWORKS = {"joint_jdm", "joint_hybvit", "joint_label_free"}
+"""Recipes with arms that are specialists, each with a network or a loss of its own."""
+
 
 @pytest.fixture(params=RECIPES, ids=lambda path: path.stem)
 def path(request: pytest.FixtureRequest) -> Path:
@@ -53,10 +58,15 @@ def test_a_resolved_recipe_loads_as_an_equal_one_with_the_same_stages(recipe: Re
 
 
 def test_a_recipe_compares_its_arms_on_equal_terms(recipe: Recipe) -> None:
-    assert [warned.reason for warned in warnings(recipe)] == []
+    told = [warned.reason for warned in warnings(recipe)]
+    if recipe.name in COMPARE_NETWORKS:
+        told = [reason for reason in told if not reason.startswith("model differs")]
+    assert told == []
 
 
 def test_every_arm_but_the_controls_is_free_of_labels(recipe: Recipe) -> None:
+    if recipe.name in ABOUT_LABELS:
+        return
     for name in recipe.arms:
         arm = recipe.arm(name)
         uses_labels = arm.annotator is not None and arm.annotator.uses_labels
