@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 import torch
 import toys
-from gaussians import Gaussians, noisy
+from exact_gaussians import Gaussians, noisy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -256,5 +256,5 @@ def test_an_arm_that_cannot_recognise_its_conditions_is_refused_when_the_recipe_
 def test_what_it_requires_depends_on_who_recognises() -> None:
     assert ClassifierGuidance().requires == {"conditions", "logits"}
     assert ClassifierGuidance(model=SMALL).requires == {"conditions"}
-    with pytest.raises(ValidationError, match="backbone 'linear' is none"):
+    with pytest.raises(ValidationError, match="expected the name of a backbone"):
         ClassifierGuidance(model=toys.Linear())

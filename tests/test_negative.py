@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 import torch
 import toys
-from gaussians import Gaussians, noisy
+from exact_gaussians import Gaussians, noisy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError

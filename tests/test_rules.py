@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers.guiders.adaptive_projected_guidance import MomentumBuffer, normalized_guidance
 from diffusers.guiders.guider_utils import rescale_noise_cfg
-from gaussians import Gaussians, noisy
+from exact_gaussians import Gaussians, noisy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
