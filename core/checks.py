@@ -39,6 +39,7 @@ READS = {
     "features": TAPS,
     "tokens": TAPS,
     "logits": "a joint model and an annotator, whose conditions it recognises",
+    "errors": "a model that is told classes (a joint one reads them off the image)",
 }
 """What a probe reads of an arm."""
 
@@ -89,7 +90,8 @@ def probe_faults(recipe: Recipe) -> Iterator[Finding]:
         probed = [arm for arm in map(recipe.arm, recipe.arms) if can_probe(probe, arm)]
         if not probed:
             yield Finding(at, f"no arm has {READS[probe.of if probe.of == 'encoder' else probe.reads]}")
-        for least, most in sorted({arm.process.sigma_range for arm in probed if probe.of == "model"}):
+        at_one_level = probe.of == "model" and probe.reads != "errors"
+        for least, most in sorted({arm.process.sigma_range for arm in probed if at_one_level}):
             if not least <= probe.sigma <= most:
                 told = f"{probe.name} reads models at sigma {probe.sigma:g}"
                 yield Finding(at, f"{told}, and they are trained from {most:g} to {least:g}")

@@ -612,13 +612,16 @@ class Probe(Component):
 
     A recipe lists probes for all arms, and an arm is probed where it has what is asked for. `of: encoder` reads the
     features that the arm's conditions are made of. `of: model` reads the arm's trained network, its averaged weights,
-    which is shown images in a little noise and told no condition. No probe has a part in training.
+    which is shown images in a little noise and told no condition, unless the probe itself tells it classes. No probe
+    has a part in training.
     """
 
     kind: ClassVar[str] = "probe"
-    reads: ClassVar[Literal["features", "tokens", "logits"]] = "features"
+    reads: ClassVar[Literal["features", "tokens", "logits", "errors"]] = "features"
     """What it is given of each image: `features` (D), of a model the means over the positions of its blocks; `tokens`
-    (n, D), a block's positions, at most 8x8 of a map; `logits` (K) of a joint model."""
+    (n, D), a block's positions, at most 8x8 of a map; `logits` (K) of a joint model. One that reads `errors` asks a
+    model that is told classes itself (`Examples.told`): of a training image it is given the class that the model was
+    told in training, int64 (), -1 is none, and of a held-out one x0 (C, H, W), in -1..1 or its latents."""
 
     of: Literal["encoder", "model"] = Field("encoder", description="what of the arm is probed")
     blocks: tuple[Annotated[str, Field(pattern=r"^[\w.]+$")], ...] | None = Field(

@@ -217,6 +217,8 @@ def can_probe(probe: Probe, arm: Arm) -> bool:
         return arm.conditioner is not None
     if probe.reads == "logits":
         return "logits" in arm.model.provides and arm.annotator is not None
+    if probe.reads == "errors":
+        return arm.annotator is not None and arm.annotator.form == "class" and not isinstance(arm.model, Joint)
     null = arm.annotator is None or isinstance(arm.model, Joint) or arm.train.cond_drop > 0
     return "taps" in arm.model.provides and null
 
@@ -234,7 +236,7 @@ def add_probe(
         "model": arm.model,
         "process": arm.process,
         "precision": arm.train.precision,
-        **({"taught": arm.annotator.uses_labels} if probe.reads == "logits" and arm.annotator else {}),
+        **({"taught": arm.annotator.uses_labels} if probe.reads in ("logits", "errors") and arm.annotator else {}),
     }
     return add(result, "probe", f"{probe.name} of {conditions_title(arm)}", {**needs, **network}, trained)
 

@@ -17,6 +17,7 @@ from fw.core.job import Job
 from fw.core.kinds import Probe
 from fw.core.latents import Codec
 from fw.core.taps import as_tokens, pooled, usual_block
+from fw.core.types import Told
 
 SIDE = 8
 """Rows and columns that a larger map is averaged to where its positions are kept."""
@@ -34,7 +35,7 @@ def read(probe: Probe, model: Denoiser, images: Tensor, split: str, codec: Codec
     found = []
     for start in job.track(range(0, len(images), size), f"read {split}"):
         batch = images[start : start + size]
-        x0 = (to_unit(batch) if codec is None else codec.encode(batch).mean).to(job.device)  # (B, C, H, W)
+        x0 = diffused(batch, codec).to(job.device)  # (B, C, H, W)
         streams = [job.generator("probe", split, start + place) for place in range(len(batch))]
         noise = torch.stack([torch.randn(probe.draws, *x0.shape[1:], generator=each) for each in streams], dim=1)
         looks = [look(probe, model, x0 + probe.sigma * draw.to(job.device), blocks) for draw in noise]
@@ -43,6 +44,28 @@ def read(probe: Probe, model: Denoiser, images: Tensor, split: str, codec: Codec
     if not features.isfinite().all():
         raise refuse(probe, "what the model makes of some images is not finite")
     return features
+
+
+def diffused(images: Tensor, codec: Codec | None) -> Tensor:
+    """What the model is shown, without noise, of uint8 images (B, C, H, W): float32, in -1..1 or their latents."""
+    return to_unit(images) if codec is None else codec.encode(images).mean
+
+
+@torch.no_grad()
+def held_out(images: Tensor, codec: Codec | None, job: Job) -> Tensor:
+    """The same of all images (N, C, H, W), on the CPU."""
+    batches = images.split(batch_size((*images.shape[1:],), job.device))
+    return torch.cat([diffused(batch, codec).cpu() for batch in job.track(batches, "read test")])
+
+
+def asked(model: Denoiser, classes: int) -> Told:
+    """A model that is told classes, for a probe that asks it."""
+
+    @torch.no_grad()
+    def denoise(x: Tensor, sigma: float, told: Tensor) -> Tensor:
+        return model(x, sigma, told)
+
+    return Told(denoise, model.process.sigmas, classes)
 
 
 def look(probe: Probe, model: Denoiser, x: Tensor, blocks: Sequence[str]) -> Tensor:

@@ -38,7 +38,7 @@ from fw.core.latents import Codec, Latents
 from fw.core.online import Finder
 from fw.core.plan import sibling_role, target_role
 from fw.core.quality import cluster_quality, utilisation
-from fw.core.reading import read
+from fw.core.reading import asked, held_out, read
 from fw.core.recipe import Samples, Train
 from fw.core.train import initial_network, train, training_examples
 from fw.core.types import Annotation, Examples, ImageSet, Observations, Reference, Split
@@ -164,20 +164,25 @@ def evaluate_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
 def probe_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
     probe: Probe = needs["probe"]
     splits = {"train": load_split(needs["dataset"], "train"), "test": load_split(needs["dataset"], "test")}
-    annotation = load_annotation(inputs)
+    annotation, told = load_annotation(inputs), None
     if probe.of == "encoder":
         features = load_file(inputs["encode"] / "features.safetensors")
     else:
         model = load_denoiser(needs, inputs, annotation, job.device)
         codec = Codec(needs["latents"], needs["dataset"].shape, job.device) if "latents" in needs else None
-        features = {
-            name: read(probe, model, split.images, f"read {name}", codec, job) for name, split in splits.items()
-        }
+        if probe.reads == "errors":
+            assert annotation is not None
+            told = asked(model, annotation.spec.size)
+            features = {"train": annotation.conditions, "test": held_out(splits["test"].images, codec, job)}
+        else:
+            features = {
+                name: read(probe, model, split.images, f"read {name}", codec, job) for name, split in splits.items()
+            }
     named = annotation is not None and needs.get("taught", False) and are_labels(annotation, splits["train"])
     train, test = (
-        Examples(features[name], split.labels, split.classes, named)
+        Examples(features[name], split.labels, split.classes, named, told)
         if "labels" in probe.requires
-        else Examples(features[name], named=named)
+        else Examples(features[name], named=named, told=told)
         for name, split in splits.items()
     )
     scores = checked_found(probe, probe.score(train, test, job))

@@ -6,6 +6,7 @@ float in -1..1; sigma is the noise's standard deviation in that unit; features a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -101,17 +102,33 @@ class Annotation:
 
 
 @dataclass(frozen=True)
+class Told:
+    """A trained model that is told one of `classes` conditions, as a probe asks it.
+
+    `denoise` takes noisy images x (B, C, H, W) on the job's device, their noise level and the class that is told of
+    each, int64 (B,), and returns D(x; sigma, c). `sigmas` turns uniform numbers (n,) in [0, 1) into the noise levels of
+    its training.
+    """
+
+    denoise: Callable[[Tensor, float, Tensor], Tensor]
+    sigmas: Callable[[Tensor], Tensor]
+    classes: int
+
+
+@dataclass(frozen=True)
 class Examples:
     """What a probe is shown of a split: `features` (N, ...) and int64 `labels` (N,) in 0..classes-1.
 
-    `labels` is None if the probe does not require any. `named` says whether the classes of logits are the labels
-    themselves, as where a joint model was trained with labels; clusters have no such names.
+    `labels` is None if the probe does not require any. `named` says whether the model's own classes are the labels
+    themselves, as where it was trained with labels; clusters have no such names. `told` is the model itself, for a
+    probe that reads `errors`.
     """
 
     features: Tensor
     labels: Tensor | None = None
     classes: int = 0
     named: bool = False
+    told: Told | None = None
 
     def __len__(self) -> int:
         return len(self.features)

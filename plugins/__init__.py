@@ -30,11 +30,14 @@ from fw.plugins.encoders.dino import Dino
 from fw.plugins.encoders.dinov1 import DINOv1
 from fw.plugins.encoders.dinov2 import DINOv2
 from fw.plugins.encoders.dinov3 import DINOv3
+from fw.plugins.encoders.dreamteacher import DreamTeacher
 from fw.plugins.encoders.inception import Inception
 from fw.plugins.encoders.mae import MAE
 from fw.plugins.encoders.moco import MoCo
 from fw.plugins.encoders.pca import PCA
 from fw.plugins.encoders.pixels import Pixels
+from fw.plugins.encoders.repfusion import RepFusion
+from fw.plugins.encoders.repfusion_policy import RepFusionPolicy
 from fw.plugins.encoders.simclr import SimCLR
 from fw.plugins.encoders.swav import SwAV
 from fw.plugins.guidance.apg import APG
@@ -63,6 +66,7 @@ from fw.plugins.priors.rdm import RDM
 from fw.plugins.priors.uniform import Uniform
 from fw.plugins.probes.attention import AttentionProbe
 from fw.plugins.probes.clusters import Clusters
+from fw.plugins.probes.diffusion_classifier import DiffusionClassifier
 from fw.plugins.probes.knn import NearestNeighbours
 from fw.plugins.probes.linear import LinearProbe
 from fw.plugins.probes.recognise import Recognise
@@ -103,10 +107,12 @@ def fw_components() -> Iterable[type[Component]]:
         DiT,
         DiffusersFolder,
         Diffusion,
+        DiffusionClassifier,
         DiffusionSelected,
         Digits,
         Dino,
         Dispersive,
+        DreamTeacher,
         EDM,
         FD,
         FID,
@@ -141,6 +147,8 @@ def fw_components() -> Iterable[type[Component]]:
         REPA,
         Random,
         Recognise,
+        RepFusion,
+        RepFusionPolicy,
         Representation,
         Rescale,
         Retrieval,

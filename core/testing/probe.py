@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from torch import Tensor
 
 from fw.core.boundaries import checked_found
 from fw.core.errors import FwError, Interrupted
@@ -28,7 +29,7 @@ from fw.core.testing.global_state import ambient, repeated, same
 from fw.core.testing.once import once
 from fw.core.testing.stopping import Stop
 from fw.core.testing.tiny import as_in_a_run
-from fw.core.types import Examples
+from fw.core.types import Examples, Told
 from fw.registry.discovery import in_one_line
 
 COUNTS = (30, 120, 480, 1920)
@@ -207,20 +208,37 @@ def few(probe: Probe) -> tuple[Examples, Examples]:
 def examples(probe: Probe, train: int, test: int = HELD_OUT, size: int = SIZE) -> tuple[Examples, Examples]:
     """What a run shows it of images whose labels are a cluster each; no label without need."""
     count = train + test
+    told = None
     if probe.reads == "tokens":
         features = tiny.features(count, TOKENS * size).unflatten(1, (TOKENS, size))
     elif probe.reads == "logits":
         noise = torch.randn(count, tiny.CLASSES, generator=generator(SEED, "logits"))
         features = noise + 6 * torch.eye(tiny.CLASSES)[torch.arange(count) % tiny.CLASSES]
+    elif probe.reads == "errors":
+        features, told = tiny.features(count, size)[:, None, None], exact(size)  # images (N, 1, 1, size)
     else:
         features = tiny.features(count, size)
     labels = torch.arange(count) % tiny.CLASSES if "labels" in probe.requires else None
     classes = 0 if labels is None else tiny.CLASSES
 
     def part(rows: slice) -> Examples:
-        return Examples(features[rows].clone(), None if labels is None else labels[rows].clone(), classes)
+        shown = None if labels is None else labels[rows].clone()
+        return Examples(features[rows].clone(), shown, classes, told=told)
 
-    return part(slice(train)), part(slice(train, None))
+    first, held_out = part(slice(train)), part(slice(train, None))
+    if told is not None:
+        first = replace(first, features=torch.arange(train) % tiny.CLASSES)
+    return first, held_out
+
+
+def exact(size: int) -> Told:
+    """A model that knows the clusters of `tiny.features`: E[x0 | x, c] (B, 1, 1, size) of Gaussians of variance 1."""
+    centres = 4 * torch.randn(tiny.CLASSES, size, generator=generator(0, "features"))
+
+    def denoise(x: Tensor, sigma: float, told: Tensor) -> Tensor:
+        return (x + sigma**2 * centres.to(x)[told][:, None, None]) / (1 + sigma**2)
+
+    return Told(denoise, tiny.TinyProcess().sigmas, tiny.CLASSES)
 
 
 def odd(probe: Probe) -> Iterator[tuple[str, Examples, Examples]]:

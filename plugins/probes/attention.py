@@ -35,7 +35,7 @@ class AttentionProbe(Probe):
     """
 
     name: ClassVar[str] = "attention"
-    reads: ClassVar[Literal["features", "tokens", "logits"]] = "tokens"
+    reads: ClassVar[Literal["features", "tokens", "logits", "errors"]] = "tokens"
 
     of: Literal["model"] = Field("model", description="a model whose blocks can be read; an encoder has no positions")
     layers: int = Field(1, ge=1, le=2, description="transformer layers")

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from fw.core.job import Job
 from fw.core.kinds import Probe
 from fw.core.types import Examples
-from fw.plugins.probes.labels import accuracy, labels_of
+from fw.plugins.probes.labels import accuracy
+from fw.plugins.probes.matching import named_by
 
 NAMED, MATCHED, MAJORITY = "joint_accuracy", "joint_accuracy_matched", "joint_accuracy_majority"
 
@@ -27,7 +26,7 @@ class Recognise(Probe):
     """
 
     name: ClassVar[str] = "recognise"
-    reads: ClassVar[Literal["features", "tokens", "logits"]] = "logits"
+    reads: ClassVar[Literal["features", "tokens", "logits", "errors"]] = "logits"
 
     of: Literal["model"] = Field("model", description="a joint model; other arms are not probed")
     blocks: None = Field(None, description="always null: it reads the model's own head")
@@ -43,21 +42,5 @@ class Recognise(Probe):
         found = test.features.argmax(dim=1)  # (M,)
         if train.named:
             return {self._key(NAMED): accuracy(found, test)}
-        counts = counted(train)
-        one_to_one = len(counts) <= train.classes
-        names = matched(counts) if one_to_one else counts.argmax(dim=1)  # (K,)
+        names, one_to_one = named_by(train.features.argmax(dim=1), train.features.shape[1], train)
         return {self._key(MATCHED if one_to_one else MAJORITY): accuracy(names[found], test)}
-
-
-def counted(data: Examples) -> Tensor:
-    """How many images of each of K classes that were recognised have each label, (K, labels)."""
-    clusters = data.features.shape[1]
-    pairs = data.features.argmax(dim=1) * data.classes + labels_of(data)
-    return pairs.bincount(minlength=clusters * data.classes).view(clusters, data.classes)
-
-
-def matched(counts: Tensor) -> Tensor:
-    """The label of each class, no label twice, such that most images have theirs: (K,)"""
-    from scipy.optimize import linear_sum_assignment
-
-    return torch.from_numpy(linear_sum_assignment(counts.numpy(), maximize=True)[1])

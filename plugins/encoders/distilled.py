@@ -1,0 +1,170 @@
+"""What encoders share that learn a diffusion model's features: a denoiser that is trained or loaded, and a student.
+
+The teacher sees images in noise, the student clean ones. Only the student is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from fw.core.diffusion import Denoiser, per_image, to_unit
+from fw.core.errors import FwError
+from fw.core.job import Job, Stateful
+from fw.core.kinds import Backbone, Encoder, Process
+from fw.core.randomness import seed_from
+from fw.core.recipe import Train
+from fw.core.taps import blocks_of
+from fw.core.train import initial_network, train
+from fw.core.types import ImageSet
+from fw.plugins.encoders.diffusion import SHORT, SMALL, Blocks, Sigmas, load
+from fw.plugins.encoders.weights import existing, sha256
+
+LOG_EVERY = 10
+
+
+class Teacher:
+    """A denoiser that does not learn any more, and what is read of it."""
+
+    def __init__(self, network: nn.Module, process: Process, blocks: tuple[str, ...]):
+        self.model = Denoiser(network.eval().requires_grad_(False), process)
+        self.blocks = blocks
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, sigma: Tensor, noise: Tensor) -> list[Tensor]:
+        """What the blocks make of uint8 images (B, C, H, W) in noise of levels (B,): (B, c, h, w) or (B, N, D) each."""
+        x = to_unit(images) + per_image(sigma) * noise
+        return list(self.model.features(x, sigma, self.blocks).values())
+
+    def shown(self, images: Tensor, sigma: Tensor, generator: torch.Generator) -> list[Tensor]:
+        """The same in fresh noise."""
+        return self(images, sigma, torch.randn(images.shape, generator=generator, device=images.device))
+
+    def sample(self, shape: tuple[int, int, int]) -> list[Tensor]:
+        """What the blocks make of one black image (C, H, W), for their shapes."""
+        where = next(self.model.network.parameters()).device
+        images = torch.zeros(1, *shape, dtype=torch.uint8, device=where)
+        return self(images, torch.ones(1, device=where), torch.zeros(images.shape, device=where))
+
+
+class Lesson(nn.Module):
+    """All that a distillation changes: the student and what only the training needs.
+
+    Its children are checkpointed, so everything that has to survive a crash is in the state dict of one of them. The
+    teacher is none of them.
+    """
+
+    def forward(
+        self, images: Tensor, labels: Tensor | None, progress: float, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """The terms () of the loss on uint8 images (B, C, H, W), which are summed up. `progress` is in [0, 1)."""
+        raise NotImplementedError
+
+
+class Distilled(Encoder):
+    """Trains a denoiser on the training images, without labels and conditions, or loads one, and then its student."""
+
+    model: Backbone = Field("unet", validate_default=True, description="the teacher's network", examples=[SMALL])
+    process: Process = Field("ddpm", validate_default=True, description="its process")
+    train: Train = Field(Train(), description="how it is trained", examples=[SHORT])
+    weights: Path | None = Field(
+        None, description="the model.safetensors of a run with the same model, unconditional, instead of training"
+    )
+    blocks: Blocks
+    sigma: Sigmas
+    student: Literal["conv", "resnet18", "vit_tiny"] = Field(
+        "conv", description="conv: a few convolutions; resnet18: with a 3x3 stem; vit_tiny: with 8x8 patches"
+    )
+    width: int = Field(128, ge=8, multiple_of=4, description="largest number of channels of the conv student")
+    steps: int = Field(500, ge=1, description="training steps of the student", examples=[6])
+    batch: int = Field(128, ge=2, description="images per step")
+    lr: float = Field(2e-3, gt=0, description="AdamW's learning rate, which falls to 0 along a cosine")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay")
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        if "taps" not in self.model.provides:
+            raise ValueError(f"backbone '{self.model.name}' names no blocks that could be read")
+        if missing := sorted(self.model.requires - self.process.provides):
+            raise ValueError(f"backbone '{self.model.name}' needs {missing[0]}, and this is {self.process.spec()}")
+        least, most = self.process.sigma_range
+        for sigma in self.sigma:
+            if not least <= sigma <= most:
+                raise ValueError(f"sigma {sigma:g} is not among the noise levels of training, {least:g} to {most:g}")
+        return self
+
+    @abstractmethod
+    def usual(self, network: nn.Module) -> tuple[str, ...]:
+        """The blocks of a denoiser that the student learns if none are named."""
+
+    @abstractmethod
+    def lesson(self, student: nn.Module, teacher: Teacher, shape: tuple[int, int, int], classes: int) -> Lesson:
+        """What trains `student`, of `build`. Torch's global generator is seeded by the job."""
+
+    def preflight(self) -> None:
+        if self.weights is not None:
+            existing(self.weights)
+
+    def identity(self) -> dict[str, Any]:
+        """With `weights` their content counts, not where they lie, nor how others would be trained."""
+        identity = {key: value for key, value in super().identity().items() if key != "weights"}
+        return identity if self.weights is None else {**identity, "train": None, "weights": sha256(self.weights)}
+
+    def check(self, shape: tuple[int, int, int]) -> None:
+        self.model.check(shape)
+        _, height, width = shape
+        if self.student == "vit_tiny" and (height != width or height % 8):
+            raise ValueError(
+                f"encoder {self.name}: vit_tiny needs square images whose side divides by 8, not {height}x{width}"
+            )
+
+    def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
+        teacher = self.teacher(data, job)
+        network.to(job.device).train().requires_grad_(True)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_from(job.seed, "lesson"))
+            lesson = self.lesson(network, teacher, data.shape, data.classes).to(job.device)
+        optimizer = torch.optim.AdamW(lesson.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        images = data.images.to(job.device)
+        labels = None if data.labels is None or not self.uses_labels else data.labels.to(job.device)
+        state: dict[str, Stateful] = {**dict(lesson.named_children()), "optimizer": optimizer}
+        for step in job.steps(self.steps, state, label="distil"):
+            generator = job.generator("distil", step, device=job.device)
+            chosen = torch.randint(len(images), (self.batch,), generator=generator, device=job.device)
+            progress = step / self.steps
+            terms = lesson(images[chosen], None if labels is None else labels[chosen], progress, generator)
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr * (1 + math.cos(math.pi * progress)) / 2
+            optimizer.zero_grad(set_to_none=True)
+            loss = sum(terms.values(), torch.zeros((), device=job.device))
+            loss.backward()
+            optimizer.step()
+            if step % LOG_EVERY == 0 or step == self.steps - 1:
+                job.log(step, {f"distil/{name}": term for name, term in terms.items()})
+        network.eval()
+
+    def teacher(self, data: ImageSet, job: Job) -> Teacher:
+        """The denoiser, trained or loaded."""
+        network = initial_network(self.model, data.shape, None, job)
+        known = blocks_of(network)
+        for block in self.blocks or ():
+            if block not in known:
+                raise FwError(f"encoder {self.name}: the model has no block '{block}' (it has {', '.join(known)})")
+        if self.weights is None:
+            network = train(self.model, self.process, data.without_labels(), None, self.train, job)
+        else:
+            load(network, self.weights)
+        return Teacher(network, self.process, self.blocks or self.usual(network))
+
+
+def levels_of(sigmas: Sigmas, count: int, generator: torch.Generator) -> Tensor:
+    """A noise level for each of `count` images (B,), all of `sigmas` equally often."""
+    device = generator.device
+    listed = torch.tensor(sigmas, device=device)
+    return listed[torch.randint(len(sigmas), (count,), generator=generator, device=device)]
