@@ -133,10 +133,13 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
     if arm.drawn_from is not None and annotator is not None and annotator.form not in arm.drawn_from.forms:
         takes = " or ".join(sorted(arm.drawn_from.forms))
         yield Finding(at("prior"), f"prior '{arm.drawn_from.name}' draws {takes} conditions, not {annotator.form} ones")
-    if any(isinstance(each, Rule) for each in arm.guidance) and not any(
-        isinstance(each, Guidance) for each in arm.guidance
-    ):
+    if "prior" in overridden and arm.prior is not None and annotator is None:
+        yield Finding(at("prior"), f"prior '{arm.prior.name}' draws conditions, and this arm has no annotator")
+    rules = Counter(each.name for each in arm.guidance if isinstance(each, Rule))
+    if rules and not any(isinstance(each, Guidance) for each in arm.guidance):
         yield Finding(at("guidance"), "a rule puts guidance modes together, and there is none; name one beside it")
+    for twice in (name for name, count in rules.items() if count > 1):
+        yield Finding(at("guidance"), f"rule '{twice}' is listed twice; take one away")
     if arm.conditioner is not None:
         asked.append(("encoder", arm.conditioner.check, recipe.dataset.shape))
     for objective in arm.objectives:

@@ -130,6 +130,8 @@ def test_a_prior_decides_about_the_sampling_and_not_about_the_training() -> None
 def test_a_prior_that_cannot_draw_the_annotators_conditions_is_refused() -> None:
     (told,) = refused("arms.self_1.0.prior=rdm")
     assert told.endswith("arms.self_1.0.prior: prior 'rdm' draws vector conditions, not class ones")
+    (told,) = refused("arms.plain={annotator: null, prior: uniform}")
+    assert told.endswith("arms.plain.prior: prior 'uniform' draws conditions, and this arm has no annotator")
     (told,) = refused("arms.self_1.0={annotator: means, prior: uniform}")
     assert told.endswith("arms.self_1.0.prior: prior 'uniform' draws class conditions, not vector ones")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +17,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from fw.core.diffusion import Guided
+from fw.core.errors import RecipeError
 from fw.core.kinds import Rule, Steering
+from fw.core.loading import load
 from fw.plugins.guidance.apg import APG
 from fw.plugins.guidance.cfg import CFG
 from fw.plugins.guidance.rescale import Rescale
@@ -242,3 +246,21 @@ def test_rescaling_keeps_an_image_without_contrast() -> None:
 def test_fields_that_mean_nothing_are_refused(rule: type[Rule], fields: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         rule.model_validate(fields)
+
+
+# In a recipe
+
+
+@pytest.mark.parametrize(
+    ("guidance", "told"),
+    [
+        ("apg", "a rule puts guidance modes together, and there is none; name one beside it"),
+        ("[{name: pag, scale: 2}, apg, apg]", "rule 'apg' is listed twice; take one away"),
+    ],
+)
+def test_a_rule_without_a_mode_and_a_rule_that_is_listed_twice_are_refused(guidance: str, told: str) -> None:
+    zoo = Path(str(files("fw.recipes"))) / "guidance_zoo.yaml"
+    with pytest.raises(RecipeError) as caught:
+        load(zoo, [f"arms={{unconditional: {{annotator: null, guidance: {guidance}}}}}"])
+    [found] = caught.value.problems
+    assert found.endswith(f"arms.unconditional.guidance: {told}")
