@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fw.core.diffusers_folder import CONFIG, WEIGHTS, from_folder
 from fw.core.diffusion import to_unit
 from fw.core.errors import FwError, MissingFile
+from fw.core.files import read_json, sha256
 from fw.core.kinds import Autoencoder, Code
-
-CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
 Shape = tuple[int, int, int]
 
@@ -122,22 +118,7 @@ class Pretrained(Autoencoder):
     def build(self, shape: Shape) -> nn.Module:
         self.preflight()
         self.latent_shape(shape)
-        import diffusers
-
-        kind: Any = getattr(diffusers, self.architecture)
-        try:
-            with quiet():
-                network, found = kind.from_pretrained(
-                    self.folder(),
-                    local_files_only=True,
-                    use_safetensors=True,
-                    torch_dtype=torch.float32,
-                    output_loading_info=True,
-                )
-        except Exception as error:  # a damaged file or other shapes: a dozen classes
-            raise MissingFile(
-                f"autoencoder {self.name}: {self.folder()} cannot be loaded: {first_line(error)}"
-            ) from error
+        network, found = from_folder(self, self.architecture, self.folder())
         if found["missing_keys"]:
             raise MissingFile(
                 f"autoencoder {self.name}: {self.files()[1]} lacks {len(found['missing_keys'])} weights, such as "
@@ -166,11 +147,7 @@ class Pretrained(Autoencoder):
 
     def config(self) -> dict[str, Any] | None:
         """The settings without what diffusers notes beside them; None if there are none."""
-        try:
-            found = json.loads(self.files()[0].read_text())
-        except (OSError, ValueError):
-            return None
-        return found if isinstance(found, dict) else None
+        return read_json(self.files()[0])
 
 
 class Colours(nn.Module):
@@ -195,32 +172,3 @@ def digest(config: dict[str, Any]) -> str:
     """The sha256 of the settings, without the notes (`_diffusers_version`)."""
     told = {key: value for key, value in config.items() if not key.startswith("_")}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """The sha256 of the file's content, in hex; a file that has not changed is read once."""
-    found = path.stat()
-    return remembered_sha256(path, found.st_size, found.st_mtime_ns)
-
-
-@functools.cache
-def remembered_sha256(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200] or type(error).__name__
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without diffusers' remarks on settings that it wrote itself."""
-    from diffusers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import nn
 
+from fw.core.diffusers_folder import CONFIG, WEIGHTS, from_folder
 from fw.core.errors import FwError, MissingFile
+from fw.core.files import read_json, sha256
 from fw.core.kinds import Backbone
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.diffusers_networks import WRAPPERS, wrapped
 
 PIPELINE, SCHEDULER = "model_index.json", "scheduler_config.json"
-CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 PARTS = ("unet", "transformer")
 """Sub-folders of a pipeline that hold its denoiser."""
 
@@ -136,20 +134,7 @@ class DiffusersFolder(Backbone):
 
     def loaded(self, architecture: str) -> Any:
         """diffusers' network, or MissingFile if the files are damaged or do not belong together."""
-        import diffusers
-
-        try:
-            with quiet():
-                network, found = getattr(diffusers, architecture).from_pretrained(
-                    self.folder(),
-                    local_files_only=True,
-                    use_safetensors=True,
-                    torch_dtype=torch.float32,
-                    output_loading_info=True,
-                )
-        except Exception as error:  # a damaged file or other shapes: a dozen classes
-            reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
-            raise MissingFile(f"backbone {self.name}: {self.folder()} cannot be loaded: {reason}") from error
+        network, found = from_folder(self, architecture, self.folder())
         for which, told in (("missing", "lacks"), ("unexpected", "has too many")):
             if keys := sorted(found[f"{which}_keys"]):
                 raise MissingFile(
@@ -231,40 +216,7 @@ def attends(config: Config) -> bool:
     return bool(middle) and (config.get("add_attention", True) if middle == "UNetMidBlock2D" else "Attn" in middle)
 
 
-def read_json(path: Path) -> Config | None:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
 def digest(config: Config) -> str:
     """The sha256 of the settings and the architecture, without what diffusers notes beside them."""
     told = {key: value for key, value in config.items() if key == "_class_name" or not key.startswith("_")}
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """The sha256 of the file's content, in hex; a file that has not changed is read once."""
-    found = path.stat()
-    return remembered_sha256(path, found.st_size, found.st_mtime_ns)
-
-
-@functools.cache
-def remembered_sha256(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without diffusers' remarks on settings that it wrote itself."""
-    from diffusers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fw.core import files
 from fw.core.errors import MissingFile
 
 AT_ONCE = 64
@@ -78,16 +77,9 @@ class Checkpoint(ABC):
 def sha256(path: Path) -> str:
     """The sha256 of the file's content, in hex, or MissingFile; a file that has not changed is read once."""
     try:
-        found = path.stat()
-        return remembered_sha256(path, found.st_size, found.st_mtime_ns)
+        return files.sha256(path)
     except OSError as error:
         raise MissingFile(f"{path} cannot be read: {error.strerror}") from None
-
-
-@functools.cache
-def remembered_sha256(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def reason(error: Exception) -> str:

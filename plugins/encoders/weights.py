@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fw.core import files
 from fw.core.errors import FwError, MissingFile
 from fw.plugins.encoders.trunks import ImageEncoder
 
@@ -55,8 +55,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def sha256(path: Path) -> str:
     """The sha256 of the file's content, in hex."""
-    with existing(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return files.sha256(existing(path))
 
 
 def existing(path: Path) -> Path:
