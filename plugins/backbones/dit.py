@@ -12,7 +12,17 @@ from torch.nn.functional import silu
 from fw.core.conditioning import ConditionEmbedding, TokenEmbedding
 from fw.core.kinds import Attend, Backbone, scaled_dot_product
 from fw.core.types import ConditionSpec
-from fw.plugins.backbones.dit_blocks import Block, FinalLayer, LevelEmbedding, linear, patchify, positions, unpatchify
+from fw.plugins.backbones.dit_blocks import (
+    Block,
+    FinalLayer,
+    LevelEmbedding,
+    check_patches,
+    check_sizes,
+    linear,
+    patchify,
+    positions,
+    unpatchify,
+)
 
 SIZES = {
     "S": {"depth": 12, "width": 384, "heads": 6},
@@ -55,10 +65,7 @@ class DiT(Backbone):
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        if self.width % 4:
-            raise ValueError(f"width {self.width} is not a multiple of 4, which the position embedding needs")
+        check_sizes(self.width, self.heads)
         return self
 
     @property
@@ -70,12 +77,7 @@ class DiT(Backbone):
         return {key: value for key, value in super().identity().items() if key != "size"}
 
     def check(self, shape: tuple[int, int, int]) -> None:
-        _, height, width = shape
-        if height % self.patch or width % self.patch:
-            raise ValueError(
-                f"dit with patches of {self.patch}x{self.patch} needs images whose sides are multiples of "
-                f"{self.patch}, and these are {height}x{width}: take another `patch`, or another image size"
-            )
+        check_patches(self.name, self.patch, shape)
 
     def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:
         self.check(shape)

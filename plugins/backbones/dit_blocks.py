@@ -17,6 +17,24 @@ WAVES = 128
 INITIAL_STD = 0.02
 
 
+def check_sizes(width: int, heads: int) -> None:
+    """Raise ValueError if tokens of this width cannot be divided among the heads, or told their positions."""
+    if width % heads:
+        raise ValueError(f"width {width} is not a multiple of heads {heads}")
+    if width % 4:
+        raise ValueError(f"width {width} is not a multiple of 4, which the position embedding needs")
+
+
+def check_patches(name: str, patch: int, shape: tuple[int, int, int]) -> None:
+    """Raise ValueError if images (C, H, W) cannot be cut into patches, in the name of the network."""
+    _, height, width = shape
+    if height % patch or width % patch:
+        raise ValueError(
+            f"{name} with patches of {patch}x{patch} needs images whose sides are multiples of {patch}, and these are "
+            f"{height}x{width}: take another `patch`, or another image size"
+        )
+
+
 def patchify(x: Tensor, patch: int) -> Tensor:
     """Images to tokens, row by row: (B, C, H, W) -> (B, N, patch * patch * C)."""
     x = x.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))  # (B, C, rows, patch, columns, patch)

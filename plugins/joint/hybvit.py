@@ -12,7 +12,17 @@ from torch.nn.functional import silu
 
 from fw.core.kinds import Attend, Joint, Move, scaled_dot_product
 from fw.core.types import ConditionSpec
-from fw.plugins.backbones.dit_blocks import Block, FinalLayer, LevelEmbedding, linear, patchify, positions, unpatchify
+from fw.plugins.backbones.dit_blocks import (
+    Block,
+    FinalLayer,
+    LevelEmbedding,
+    check_patches,
+    check_sizes,
+    linear,
+    patchify,
+    positions,
+    unpatchify,
+)
 
 INITIAL_STD = 0.02
 
@@ -41,10 +51,7 @@ class HybViT(Joint):
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
-        if self.width % 4:
-            raise ValueError(f"width {self.width} is not a multiple of 4, which the position embedding needs")
+        check_sizes(self.width, self.heads)
         return self
 
     @property
@@ -52,12 +59,7 @@ class HybViT(Joint):
         return super().provides | {"attention", "taps", "steerable"}
 
     def check(self, shape: tuple[int, int, int]) -> None:
-        _, height, width = shape
-        if height % self.patch or width % self.patch:
-            raise ValueError(
-                f"hybvit with patches of {self.patch}x{self.patch} needs images whose sides are multiples of "
-                f"{self.patch}, and these are {height}x{width}: take another `patch`, or another image size"
-            )
+        check_patches(self.name, self.patch, shape)
 
     def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:
         self.check(shape)
