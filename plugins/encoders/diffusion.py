@@ -8,90 +8,46 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fw.core.diffusion import Denoiser, to_unit
-from fw.core.errors import FwError
 from fw.core.generate import batch_size
 from fw.core.job import Job
-from fw.core.kinds import Backbone, Encoder, Process
-from fw.core.recipe import Train
 from fw.core.representations import Pool, noise_of, read
-from fw.core.taps import blocks_of, usual_block
+from fw.core.taps import usual_block
 from fw.core.train import train
 from fw.core.types import ImageSet
-from fw.plugins.encoders.weights import existing, sha256
-from fw.plugins.encoders.weights import read as read_weights
-
-Blocks = tuple[Annotated[str, Field(pattern=r"^[\w.]+$")], ...] | None
-Sigmas = tuple[Annotated[float, Field(gt=0)], ...]
+from fw.plugins.encoders.of_denoiser import Blocks, OfDenoiser, Sigmas, load
 
 MOST_IMAGES = 10_000
 """Training images over which features are standardised."""
 
-SMALL = {"name": "unet", "channels": [4, 8], "groups": 2}
-SHORT = {"steps": 6, "batch": 16, "warmup": 1}
 
-
-class DenoiserEncoder(Encoder):
+class DenoiserEncoder(OfDenoiser):
     """Trains a denoiser on the training images, without labels and conditions, or loads one, and reads it."""
 
-    model: Backbone = Field("unet", validate_default=True, description="the denoiser's network", examples=[SMALL])
-    process: Process = Field("ddpm", validate_default=True, description="its process")
-    train: Train = Field(Train(), description="how it is trained", examples=[SHORT])
-    weights: Path | None = Field(
-        None, description="the model.safetensors of a run with the same model, unconditional, instead of training"
-    )
-    blocks: Blocks
-    sigma: Sigmas
     draws: int = Field(4, ge=1, description="draws of noise over which features are averaged")
     pool: Pool = Field("mean", description="mean over all positions, or grid: over each quarter of the image")
 
     @model_validator(mode="after")
-    def _readable(self) -> Self:
-        if "taps" not in self.model.provides:
-            raise ValueError(f"backbone '{self.model.name}' names no blocks that could be read")
-        if missing := sorted(self.model.requires - self.process.provides):
-            raise ValueError(f"backbone '{self.model.name}' needs {missing[0]}, and this is {self.process.spec()}")
+    def _once(self) -> Self:
         for name in ("blocks", "sigma"):
             listed = getattr(self, name) or ()
             if len(set(listed)) < len(listed):
                 raise ValueError(f"{name} lists one twice: {list(listed)}")
-        least, most = self.process.sigma_range
-        for sigma in self.sigma:
-            if not least <= sigma <= most:
-                raise ValueError(f"sigma {sigma:g} is not among the noise levels of training, {least:g} to {most:g}")
         return self
 
     @abstractmethod
     def reader(self, network: nn.Module, shape: tuple[int, int, int], classes: int) -> Reader:
         """What reads the denoiser."""
 
-    def preflight(self) -> None:
-        if self.weights is not None:
-            existing(self.weights)
-
-    def identity(self) -> dict[str, Any]:
-        """With `weights` their content counts, not where they lie, nor how others would be trained."""
-        identity = {key: value for key, value in super().identity().items() if key != "weights"}
-        if self.weights is None:
-            return identity
-        return {**identity, "train": None, "weights": sha256(self.weights)}
-
-    def check(self, shape: tuple[int, int, int]) -> None:
-        self.model.check(shape)
-
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         network = self.model.build(shape, None)
-        known = blocks_of(network)
-        for block in self.blocks or ():
-            if block not in known:
-                raise FwError(f"encoder {self.name}: the model has no block '{block}' (it has {', '.join(known)})")
+        self.check_blocks(network)
         return self.reader(network, shape, classes)
 
     def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
@@ -184,15 +140,3 @@ class Standardised(Reader):
         spread = features.std(dim=0, correction=0)
         self.mean.copy_(features.mean(dim=0))
         self.scale.copy_(torch.where(spread > 1e-6, 1 / spread, 0.0))
-
-
-def load(network: nn.Module, path: Path) -> None:
-    """Load what a run stored of the same network."""
-    found = read_weights(path)
-    try:
-        network.load_state_dict(found)
-    except RuntimeError as error:
-        reason = " ".join(str(error).splitlines()[1].split()) if len(str(error).splitlines()) > 1 else str(error)
-        raise FwError(
-            f"{path} does not hold weights of this model without conditions: {reason[:150]}; are its settings the same?"
-        ) from None

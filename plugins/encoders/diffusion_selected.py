@@ -21,7 +21,8 @@ from fw.core.job import Job, Stateful
 from fw.core.representations import accuracy, linear_probe, split
 from fw.core.taps import blocks_of
 from fw.core.types import ImageSet
-from fw.plugins.encoders.diffusion import Blocks, DenoiserEncoder, Reader, Sigmas
+from fw.plugins.encoders.diffusion import DenoiserEncoder, Reader
+from fw.plugins.encoders.of_denoiser import Blocks, Sigmas
 
 BATCH = 128
 LEARNING_RATE = 1e-2

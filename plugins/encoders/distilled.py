@@ -7,24 +7,19 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from fw.core.diffusion import Denoiser, per_image, to_unit
-from fw.core.errors import FwError
 from fw.core.job import Job, Stateful
-from fw.core.kinds import Backbone, Encoder, Process
+from fw.core.kinds import Process
 from fw.core.randomness import seed_from
-from fw.core.recipe import Train
-from fw.core.taps import blocks_of
 from fw.core.train import initial_network, train
 from fw.core.types import ImageSet
-from fw.plugins.encoders.diffusion import SHORT, SMALL, Blocks, Sigmas, load
-from fw.plugins.encoders.weights import existing, sha256
+from fw.plugins.encoders.of_denoiser import OfDenoiser, Sigmas, load
 
 LOG_EVERY = 10
 
@@ -67,17 +62,9 @@ class Lesson(nn.Module):
         raise NotImplementedError
 
 
-class Distilled(Encoder):
+class Distilled(OfDenoiser):
     """Trains a denoiser on the training images, without labels and conditions, or loads one, and then its student."""
 
-    model: Backbone = Field("unet", validate_default=True, description="the teacher's network", examples=[SMALL])
-    process: Process = Field("ddpm", validate_default=True, description="its process")
-    train: Train = Field(Train(), description="how it is trained", examples=[SHORT])
-    weights: Path | None = Field(
-        None, description="the model.safetensors of a run with the same model, unconditional, instead of training"
-    )
-    blocks: Blocks
-    sigma: Sigmas
     student: Literal["conv", "resnet18", "vit_tiny"] = Field(
         "conv", description="conv: a few convolutions; resnet18: with a 3x3 stem; vit_tiny: with 8x8 patches"
     )
@@ -87,18 +74,6 @@ class Distilled(Encoder):
     lr: float = Field(2e-3, gt=0, description="AdamW's learning rate, which falls to 0 along a cosine")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay")
 
-    @model_validator(mode="after")
-    def _readable(self) -> Self:
-        if "taps" not in self.model.provides:
-            raise ValueError(f"backbone '{self.model.name}' names no blocks that could be read")
-        if missing := sorted(self.model.requires - self.process.provides):
-            raise ValueError(f"backbone '{self.model.name}' needs {missing[0]}, and this is {self.process.spec()}")
-        least, most = self.process.sigma_range
-        for sigma in self.sigma:
-            if not least <= sigma <= most:
-                raise ValueError(f"sigma {sigma:g} is not among the noise levels of training, {least:g} to {most:g}")
-        return self
-
     @abstractmethod
     def usual(self, network: nn.Module) -> tuple[str, ...]:
         """The blocks of a denoiser that the student learns if none are named."""
@@ -107,17 +82,8 @@ class Distilled(Encoder):
     def lesson(self, student: nn.Module, teacher: Teacher, shape: tuple[int, int, int], classes: int) -> Lesson:
         """What trains `student`, of `build`. Torch's global generator is seeded by the job."""
 
-    def preflight(self) -> None:
-        if self.weights is not None:
-            existing(self.weights)
-
-    def identity(self) -> dict[str, Any]:
-        """With `weights` their content counts, not where they lie, nor how others would be trained."""
-        identity = {key: value for key, value in super().identity().items() if key != "weights"}
-        return identity if self.weights is None else {**identity, "train": None, "weights": sha256(self.weights)}
-
     def check(self, shape: tuple[int, int, int]) -> None:
-        self.model.check(shape)
+        super().check(shape)
         _, height, width = shape
         if self.student == "vit_tiny" and (height != width or height % 8):
             raise ValueError(
@@ -152,10 +118,7 @@ class Distilled(Encoder):
     def teacher(self, data: ImageSet, job: Job) -> Teacher:
         """The denoiser, trained or loaded."""
         network = initial_network(self.model, data.shape, None, job)
-        known = blocks_of(network)
-        for block in self.blocks or ():
-            if block not in known:
-                raise FwError(f"encoder {self.name}: the model has no block '{block}' (it has {', '.join(known)})")
+        self.check_blocks(network)
         if self.weights is None:
             network = train(self.model, self.process, data.without_labels(), None, self.train, job)
         else:

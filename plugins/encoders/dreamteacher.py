@@ -15,8 +15,8 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate, layer_norm, ms
 
 from fw.core.representations import as_map
 from fw.core.taps import blocks_of
-from fw.plugins.encoders.diffusion import Blocks, Sigmas
 from fw.plugins.encoders.distilled import Distilled, Lesson, Teacher, levels_of
+from fw.plugins.encoders.of_denoiser import Blocks, Sigmas
 from fw.plugins.encoders.pyramids import Pyramid
 
 HIDDEN = 64

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fw.core.diffusion import to_unit
-from fw.plugins.encoders.diffusion import Sigmas
 from fw.plugins.encoders.distilled import Lesson, Teacher
+from fw.plugins.encoders.of_denoiser import Sigmas
 from fw.plugins.encoders.repfusion import Imitation, RepFusion
 from fw.plugins.encoders.trunks import ImageEncoder
 

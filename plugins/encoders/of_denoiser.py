@@ -1,0 +1,77 @@
+"""What encoders share that are made of a denoiser: it is trained without labels, or a run's weights are loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+from torch import nn
+
+from fw.core.errors import FwError
+from fw.core.kinds import Backbone, Encoder, Process
+from fw.core.recipe import Train
+from fw.core.taps import blocks_of
+from fw.plugins.encoders.weights import existing, read, sha256
+
+Blocks = tuple[Annotated[str, Field(pattern=r"^[\w.]+$")], ...] | None
+Sigmas = tuple[Annotated[float, Field(gt=0)], ...]
+
+SMALL = {"name": "unet", "channels": [4, 8], "groups": 2}
+SHORT = {"steps": 6, "batch": 16, "warmup": 1}
+
+
+class OfDenoiser(Encoder):
+    """Trains a denoiser on the training images, without labels and conditions, or loads one."""
+
+    model: Backbone = Field("unet", validate_default=True, description="the denoiser's network", examples=[SMALL])
+    process: Process = Field("ddpm", validate_default=True, description="its process")
+    train: Train = Field(Train(), description="how it is trained", examples=[SHORT])
+    weights: Path | None = Field(
+        None, description="the model.safetensors of a run with the same model, unconditional, instead of training"
+    )
+    blocks: Blocks
+    sigma: Sigmas
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        if "taps" not in self.model.provides:
+            raise ValueError(f"backbone '{self.model.name}' names no blocks that could be read")
+        if missing := sorted(self.model.requires - self.process.provides):
+            raise ValueError(f"backbone '{self.model.name}' needs {missing[0]}, and this is {self.process.spec()}")
+        least, most = self.process.sigma_range
+        for sigma in self.sigma:
+            if not least <= sigma <= most:
+                raise ValueError(f"sigma {sigma:g} is not among the noise levels of training, {least:g} to {most:g}")
+        return self
+
+    def preflight(self) -> None:
+        if self.weights is not None:
+            existing(self.weights)
+
+    def identity(self) -> dict[str, Any]:
+        """With `weights` their content counts, not where they lie, nor how others would be trained."""
+        identity = {key: value for key, value in super().identity().items() if key != "weights"}
+        return identity if self.weights is None else {**identity, "train": None, "weights": sha256(self.weights)}
+
+    def check(self, shape: tuple[int, int, int]) -> None:
+        self.model.check(shape)
+
+    def check_blocks(self, network: nn.Module) -> None:
+        """Raise FwError if the denoiser has not the blocks that are named."""
+        known = blocks_of(network)
+        for block in self.blocks or ():
+            if block not in known:
+                raise FwError(f"encoder {self.name}: the model has no block '{block}' (it has {', '.join(known)})")
+
+
+def load(network: nn.Module, path: Path) -> None:
+    """Load what a run stored of the same network."""
+    found = read(path)
+    try:
+        network.load_state_dict(found)
+    except RuntimeError as error:
+        reason = " ".join(str(error).splitlines()[1].split()) if len(str(error).splitlines()) > 1 else str(error)
+        raise FwError(
+            f"{path} does not hold weights of this model without conditions: {reason[:150]}; are its settings the same?"
+        ) from None
