@@ -136,7 +136,7 @@ def arm_scores(entry: Mapping[str, Any]) -> dict[str, float]:
     """An arm's final metrics as the tracker shows them; the same keys for every arm, but for what probes read."""
     scores = {f"eval/{key}": score["mean"] for key, score in entry["metrics"].items()}
     scores |= {f"std/{key}": score["std"] for key, score in entry["metrics"].items()}
-    scores |= {f"floor/{key}": score["floor"] for key, score in entry["metrics"].items()}
+    scores |= {f"floor/{key}": score["floor"] for key, score in entry["metrics"].items() if score["floor"] is not None}
     scores |= {f"probe/{key}": value for key, value in entry.get("probes", {}).items()}
     return scores | {"cost/nfe": entry["nfe"], "cost/seconds": entry["seconds"]}
 

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from fw.core.kinds import Backbone, Guidance, Joint, Online, Rule
-from fw.core.plan import can_probe, siblings
+from fw.core.plan import can_probe, can_score, siblings
 from fw.core.recipe import Arm, Recipe, Train
 from fw.registry import Component
 
@@ -69,6 +69,8 @@ def faults(recipe: Recipe) -> Iterator[Finding]:
         for need in sorted(metric.requires - recipe.dataset.provides):
             yield Finding(("metrics", index), f"{metric.name} needs {NEEDS.get(need, need)}")
         yield from misfit(("metrics", index), metric.space.check, recipe.dataset.shape)
+        if not any(can_score(metric, recipe.arm(name)) for name in recipe.arms):
+            yield Finding(("metrics", index), f"{metric.name} reads the classes of conditions, and no arm has any")
     yield from probe_faults(recipe)
     if recipe.latents is not None:
         yield from misfit(("latents",), recipe.latents.latent_shape, recipe.dataset.shape)

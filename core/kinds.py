@@ -587,6 +587,8 @@ class Metric(Component):
     """
 
     kind: ClassVar[str] = "metric"
+    reads_conditions: ClassVar[bool] = False
+    """Whether it scores how samples fit the classes that they were asked for. Arms without classes are not scored."""
     space: Encoder
 
     @property
@@ -603,7 +605,10 @@ class Metric(Component):
 
     @abstractmethod
     def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
-        """Score features (n, D). Comparing `reference.held_out` itself gives the floor."""
+        """Score features (n, D). Comparing `reference.held_out` itself gives the floor.
+
+        A metric that reads conditions has a floor only where they are labels: then held-out images have them, too.
+        """
 
 
 class Probe(Component):

@@ -57,10 +57,13 @@ def save_arms_figure(arms: Mapping[str, Mapping[str, Any]], keys: Sequence[str],
     )
     for axis, key in zip(axes[0], keys, strict=True):
         for row, name in enumerate(names):
-            score = arms[name]["metrics"][key]
+            score = arms[name]["metrics"].get(key)
+            if score is None:
+                continue
             axis.barh(row, score["mean"], xerr=score["std"], color=GREY if name == baseline else BLUE, alpha=0.85)
             axis.plot(score["values"], [row] * len(score["values"]), ".", color="black", markersize=4)
-        axis.axvline(arms[names[0]]["metrics"][key]["floor"], color="black", linestyle=":", linewidth=1)
+        for floor in floors(arms, key):
+            axis.axvline(floor, color="black", linestyle=":", linewidth=1)
         axis.set_title(key, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.axvline(0, color="black", linewidth=0.8)
@@ -69,6 +72,12 @@ def save_arms_figure(arms: Mapping[str, Mapping[str, Any]], keys: Sequence[str],
     figure.supxlabel("mean ± std over sampling seeds; dots: each seed; dotted line: real held-out images", fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def floors(arms: Mapping[str, Mapping[str, Any]], key: str) -> set[float]:
+    """What real held-out images score: one number, or none where they cannot be scored."""
+    found = (arm["metrics"][key]["floor"] for arm in arms.values() if key in arm["metrics"])
+    return {floor for floor in found if floor is not None}
 
 
 def save_sweep_figure(
@@ -91,13 +100,14 @@ def save_sweep_figure(
     )
     for axis, key in zip(axes[0], keys, strict=True):
         for label, points in series.items():
-            scores = [arms[name]["metrics"][key] for _, name in points]
-            means, stds = ([score[part] for score in scores] for part in ("mean", "std"))
-            axis.errorbar([place for place, _ in points], means, yerr=stds, marker="o", capsize=3, label=label)
-        of_baseline = arms[baseline]["metrics"][key]
-        axis.axhline(of_baseline["mean"], color=GREY, linestyle="--", linewidth=1, label=baseline)
-        axis.axhspan(*(of_baseline["mean"] + sign * of_baseline["std"] for sign in (-1, 1)), color=GREY, alpha=0.2)
-        axis.axhline(of_baseline["floor"], color="black", linestyle=":", linewidth=1)
+            scored = [(place, arms[name]["metrics"][key]) for place, name in points if key in arms[name]["metrics"]]
+            means, stds = ([score[part] for _, score in scored] for part in ("mean", "std"))
+            axis.errorbar([place for place, _ in scored], means, yerr=stds, marker="o", capsize=3, label=label)
+        if of_baseline := arms[baseline]["metrics"].get(key):
+            axis.axhline(of_baseline["mean"], color=GREY, linestyle="--", linewidth=1, label=baseline)
+            axis.axhspan(*(of_baseline["mean"] + sign * of_baseline["std"] for sign in (-1, 1)), color=GREY, alpha=0.2)
+        for floor in floors(arms, key):
+            axis.axhline(floor, color="black", linestyle=":", linewidth=1)
         if places[0] > 0 and places[-1] > LOGARITHMIC * places[0]:
             axis.set_xscale("log")
             axis.set_xticks(places, [f"{place:g}" for place in places], minor=False)

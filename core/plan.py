@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fw.core.errors import FwError
-from fw.core.kinds import Encoder, Guidance, Joint, Objective, Online, Probe, Sibling
+from fw.core.kinds import Encoder, Guidance, Joint, Metric, Objective, Online, Probe, Sibling
 from fw.core.recipe import Arm, Recipe, Train
 from fw.registry import Component
 
@@ -150,6 +150,7 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
         annotate, conditions = train, {"annotate": train}
     if arm.drawn_from is not None:
         prior = add(result, "prior", arm.drawn_from.name, {"prior": arm.drawn_from, **seed}, conditions)
+    drawn = {**conditions, **({"prior": prior} if prior else {})}
     asked = siblings(arm)
     worse = {
         sibling_role(number): add(
@@ -178,17 +179,22 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
             **({"siblings": tuple(sibling and sibling.model for sibling in asked)} if worse else {}),
             **seed,
         },
-        inputs={"train": train, **conditions, **({"prior": prior} if prior else {}), **worse},
+        inputs={"train": train, **drawn, **worse},
     )
     evaluate = [
         add(
             result,
             "evaluate",
             f"{name}, {metric.name} in {metric.space.name} space",
-            needs={**data, "metric": metric, "samples": recipe.samples},
-            inputs={"sample": sample, "space": add_encode(result, recipe, metric.space, EVALUATOR_SEED)},
+            needs={**data, "metric": metric, "samples": recipe.samples, **(seed if metric.reads_conditions else {})},
+            inputs={
+                "sample": sample,
+                "space": add_encode(result, recipe, metric.space, EVALUATOR_SEED),
+                **(drawn if metric.reads_conditions else {}),
+            },
         )
         for metric in recipe.metrics
+        if can_score(metric, arm)
     ]
     probes = [
         add_probe(result, recipe, arm, probe, {"encode": encode} if encode else {}, {"train": train, **conditions})
@@ -209,6 +215,11 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
         latents=latents.get("latents"),
         probes=probes,
     )
+
+
+def can_score(metric: Metric, arm: Arm) -> bool:
+    """Whether the arm has what the metric compares."""
+    return not metric.reads_conditions or (arm.annotator is not None and arm.annotator.form == "class")
 
 
 def can_probe(probe: Probe, arm: Arm) -> bool:

@@ -82,7 +82,7 @@ def collect_arm(plan: Plan, arm: ArmPlan, store: Store, failed: Mapping[str, str
     for stage in arm.evaluate:
         if stage in finished:
             result = json.loads((store.path(stage) / "scores.json").read_text())
-            metrics |= {key: summary(values, result["floor"][key]) for key, values in result["scores"].items()}
+            metrics |= {key: summary(values, result["floor"].get(key)) for key, values in result["scores"].items()}
             real = result["real"]
     entry: dict[str, Any] = {
         "status": "finished" if len(finished) == len(own) else "failed" if broken else "pending",
@@ -110,8 +110,8 @@ def collect_arm(plan: Plan, arm: ArmPlan, store: Store, failed: Mapping[str, str
     return entry
 
 
-def summary(values: Sequence[float], floor: float) -> dict[str, Any]:
-    """Mean and standard deviation (ddof 1) over the sampling seeds."""
+def summary(values: Sequence[float], floor: float | None) -> dict[str, Any]:
+    """Mean and standard deviation (ddof 1) over the sampling seeds; no floor is None."""
     std = statistics.stdev(values) if len(values) > 1 else 0.0
     return {"mean": statistics.fmean(values), "std": std, "values": list(values), "floor": floor}
 
@@ -166,7 +166,8 @@ def read_run(path: Path) -> dict[str, Any]:
 def rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
     """The table: a header, one row per arm, and the floor as the last row.
 
-    A probe's column is there as soon as one arm has a score, and empty for arms that it has nothing to read of.
+    A probe's column is there as soon as one arm has a score, and empty for arms that it has nothing to read of; so is
+    that of a metric that reads conditions for arms without.
     """
     keys = list(result["better"])
     probes = [key for key in result.get("probes", {}) if any(key in of(arm) for arm in result["arms"].values())]
@@ -179,9 +180,11 @@ def rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
         cells = []
         for key in keys:
             score = arm["metrics"].get(key)
-            cells.append(f"{score['mean']:.3f} ± {score['std']:.3f}" if score else arm["status"])
+            missing = "" if arm["status"] == "finished" else arm["status"]
+            cells.append(f"{score['mean']:.3f} ± {score['std']:.3f}" if score else missing)
             if score:
-                floor[key] = score["floor"]
+                if score["floor"] is not None:
+                    floor[key] = score["floor"]
                 real = arm["real_images"]["held_out"]
         cells += [f"{of(arm)[key]:.3f}" if key in of(arm) else "" for key in probes]
         yield [name, *cells, str(arm["nfe"]), f"{arm['seconds']:.0f}"]

@@ -31,7 +31,7 @@ from fw.core.boundaries import (
     checked_scores,
 )
 from fw.core.diffusion import Denoiser, to_uint8
-from fw.core.generate import batch_size, diffused_shape, generate
+from fw.core.generate import batch_size, conditions, diffused_shape, generate
 from fw.core.job import Job
 from fw.core.kinds import Annotator, Backbone, Dataset, Encoder, Metric, Objective, Online, Prior, Probe
 from fw.core.latents import Codec, Latents
@@ -149,14 +149,21 @@ def sample_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
 def evaluate_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
     metric: Metric = needs["metric"]
     features = load_file(inputs["space"] / "features.safetensors")
-    reference = Reference(features["train"], features["test"])
+    annotation = load_annotation(inputs)  # only a metric that reads conditions has one among its inputs
+    reference = Reference(features["train"], features["test"], annotation.conditions if annotation else None)
     network = load_encoder(needs, inputs["space"], job)
     scores: dict[str, list[float]] = {key: [] for key in metric.keys}
-    for images in load_samples(inputs["sample"], needs["samples"]):
+    for seed, images in enumerate(load_samples(inputs["sample"], needs["samples"])):
+        told = replace(reference, asked=conditions(annotation, needs.get("seed", 0), seed, range(len(images))))
         features_of_samples = encode(metric.space, network, images, job)
-        for key, value in checked_scores(metric, metric.compare(reference, features_of_samples)).items():
+        for key, value in checked_scores(metric, metric.compare(told, features_of_samples)).items():
             scores[key].append(value)
-    floor = checked_scores(metric, metric.compare(reference, reference.held_out))
+    floor: Mapping[str, float] = {}
+    if annotation is None:
+        floor = checked_scores(metric, metric.compare(reference, reference.held_out))
+    elif are_labels(annotation, load_split(needs["dataset"], "train")):
+        named = replace(reference, asked=load_split(needs["dataset"], "test").labels)
+        floor = checked_scores(metric, metric.compare(named, reference.held_out))
     counts = {"train": len(reference.train), "held_out": len(reference.held_out)}
     write_json(job.folder / "scores.json", {"scores": scores, "floor": floor, "real": counts})
 

@@ -136,7 +136,13 @@ class Examples:
 
 @dataclass(frozen=True)
 class Reference:
-    """What a metric compares with: features of the training images (N, D) and of held-out real ones (M, D)."""
+    """What a metric compares with: features of the training images (N, D) and of held-out real ones (M, D).
+
+    A metric that reads conditions is also told the classes of the training images, int64 (N,), where -1 is none, and
+    the classes that the samples were `asked` for (n,).
+    """
 
     train: Tensor
     held_out: Tensor
+    conditions: Tensor | None = None
+    asked: Tensor | None = None

@@ -54,6 +54,7 @@ from fw.plugins.guidance.seg import SEG
 from fw.plugins.guidance.self_guidance import SelfGuidance
 from fw.plugins.joint.hybvit import HybViT
 from fw.plugins.joint.jdm import JDM
+from fw.plugins.metrics.agreement import Agreement
 from fw.plugins.metrics.fd import FD
 from fw.plugins.metrics.fid import FID
 from fw.plugins.metrics.kid import KID
@@ -87,6 +88,7 @@ FW_API = 1
 def fw_components() -> Iterable[type[Component]]:
     return [
         APG,
+        Agreement,
         Ancestral,
         AttentionProbe,
         AutoGuidance,

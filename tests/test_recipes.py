@@ -14,9 +14,9 @@ from fw.core.recipe import Recipe
 
 RECIPES = sorted(Path(str(entry)) for entry in files("fw.recipes").iterdir() if entry.name.endswith(".yaml"))
 
-ABOUT_LABELS = {"joint_jdm", "joint_hybvit"}
+ABOUT_LABELS = {"joint_jdm", "joint_hybvit", "joint_shapes"}
 """Recipes that ask what a model learns from true labels."""
-COMPARE_NETWORKS = {"joint_jdm", "joint_hybvit", "joint_label_free"}
+COMPARE_NETWORKS = {"joint_jdm", "joint_hybvit", "joint_label_free", "joint_shapes"}
 """Recipes with arms that are specialists, each with a network or a loss of its own."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+from dataclasses import replace
 
 import torch
 from hypothesis import strategies as st
@@ -45,7 +46,7 @@ def scores_as_promised(metric: Metric) -> None:
     least = fewest(metric)
 
     def body(train: int, held_out: int, fakes: int, size: int) -> None:
-        reference, fake = features(least + train, least + held_out, least + fakes, size)
+        reference, fake = features(metric, least + train, least + held_out, least + fakes, size)
         with contextlib.suppress(FwError):
             scores = scored(metric, reference, fake)
             with as_in_a_run():
@@ -59,7 +60,7 @@ def scores_as_promised(metric: Metric) -> None:
 
 def floor_is_scored(metric: Metric) -> None:
     """compare() scores the held-out images themselves, for the floor"""
-    reference, _ = few(metric)
+    reference, _ = few(metric)  # as many held-out images as samples, of the same classes one by one
     with as_in_a_run():
         checked_scores(metric, scored(metric, reference, reference.held_out))
 
@@ -86,6 +87,9 @@ def inputs_untouched(metric: Metric) -> None:
         ("held-out images", reference.held_out, given.held_out),
     ):
         assert same(after, before), f"it writes into the features of the {what}"
+    if reference.conditions is not None:
+        assert same(reference.conditions, given.conditions), "it writes into the classes of the training images"
+        assert same(reference.asked, given.asked), "it writes into the classes of the samples"
 
 
 def order_does_not_matter(metric: Metric) -> None:
@@ -94,7 +98,8 @@ def order_does_not_matter(metric: Metric) -> None:
     scores = scored(metric, reference, fake.clone())
 
     def body(order: list[int]) -> None:
-        for key, value in scored(metric, reference, fake[order]).items():
+        asked = reference.asked[order] if reference.asked is not None else None
+        for key, value in scored(metric, replace(reference, asked=asked), fake[order]).items():
             close = math.isclose(value, scores[key], **ROUNDING) or math.isnan(value)
             assert close, f"{key} is {scores[key]:.6g} in one order and {value:.6g} in another"
 
@@ -105,7 +110,8 @@ def one_sample(metric: Metric) -> None:
     """A single sample is scored, or refused with an FwError"""
     reference, fake = few(metric)
     with contextlib.suppress(FwError):
-        checked_scores(metric, scored(metric, reference, fake[:1]))
+        asked = reference.asked[:1] if reference.asked is not None else None
+        checked_scores(metric, scored(metric, replace(reference, asked=asked), fake[:1]))
 
 
 def nan_is_seen(metric: Metric) -> None:
@@ -142,7 +148,7 @@ def fewest(metric: Metric) -> int:
     refused = ""
     for count in COUNTS:
         try:
-            scored(metric, *features(count, count, count))
+            scored(metric, *features(metric, count, count, count))
             return count
         except FwError as error:
             refused = str(error)
@@ -152,14 +158,24 @@ def fewest(metric: Metric) -> int:
 def few(metric: Metric, seed: int = 0) -> tuple[Reference, Tensor]:
     """The smallest sets of features that it scores, the same on every call."""
     count = fewest(metric)
-    return features(count, count, count, seed=seed)
+    return features(metric, count, count, count, seed=seed)
 
 
-def features(train: int, held_out: int, fakes: int, size: int = 6, seed: int = 0) -> tuple[Reference, Tensor]:
-    """Features of real images in three clusters, and of samples a little beside them, float32 (n, size)."""
+def features(
+    metric: Metric, train: int, held_out: int, fakes: int, size: int = 6, seed: int = 0
+) -> tuple[Reference, Tensor]:
+    """Features of real images in three clusters, and of samples a little beside them, float32 (n, size).
+
+    A metric that reads conditions is told the clusters; of one training image the class is not known.
+    """
     real = tiny.features(train + held_out, size, seed)
     beside = tiny.features(fakes, size, seed) + torch.rand(fakes, size, generator=generator(seed, "beside"))
-    return Reference(real[:train].clone(), real[train:].clone()), beside
+    reference = Reference(real[:train].clone(), real[train:].clone())
+    if metric.reads_conditions:
+        known, asked = (torch.arange(count) % tiny.CLASSES for count in (train, fakes))
+        known[-1] = -1
+        reference = replace(reference, conditions=known, asked=asked)
+    return reference, beside
 
 
 def scored(metric: Metric, reference: Reference, fake: Tensor) -> dict[str, float]:

@@ -1,0 +1,45 @@
+"""Do samples show what they were asked for? An independent classifier of clean images judges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from fw.core.errors import StageFailed
+from fw.core.kinds import Encoder, Metric
+from fw.core.representations import accuracy, linear_probe
+from fw.core.types import Reference
+from fw.plugins.metrics.features import checked
+from fw.plugins.metrics.naming import key_in
+
+
+class Agreement(Metric):
+    """The share of samples in which an independent classifier sees the class that they were asked for.
+
+    The judge is logistic regression on the features of real training images, fitted to the classes that the arm's
+    models were told, so clusters can be judged as labels can. A model that is told nothing and not guided agrees by
+    chance. The floor is the judge's accuracy on held-out images; clusters have none, because held-out images are in no
+    cluster.
+    """
+
+    name: ClassVar[str] = "agreement"
+    reads_conditions: ClassVar[bool] = True
+
+    space: Encoder = Field("classifier", validate_default=True, description="encoder whose features the judge reads")
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        return {key_in(self.space, "agreement", home="classifier"): "higher"}
+
+    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
+        assert reference.conditions is not None
+        assert reference.asked is not None
+        known = reference.conditions >= 0
+        if len(reference.conditions[known].unique()) < 2:
+            raise StageFailed("agreement needs images of two classes or more, or there is nothing to judge")
+        judge = linear_probe(checked(reference.train, 2, "real images")[known], reference.conditions[known])
+        [key] = self.keys
+        return {key: accuracy(judge, checked(fake, 1, "samples"), reference.asked)}
