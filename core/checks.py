@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from fw.core.kinds import Backbone, Guidance, Joint, Online, Rule
 from fw.core.plan import can_probe, can_score, siblings
 from fw.core.recipe import Arm, Recipe, Train
+from fw.core.taps import misnamed
 from fw.registry import Component
 
 NEEDS = {
@@ -97,6 +98,10 @@ def probe_faults(recipe: Recipe) -> Iterator[Finding]:
             if not least <= probe.sigma <= most:
                 told = f"{probe.name} reads models at sigma {probe.sigma:g}"
                 yield Finding(at, f"{told}, and they are trained from {most:g} to {least:g}")
+        shape = diffused_shape(recipe)
+        for model in dict.fromkeys(arm.model for arm in probed if probe.blocks is not None):
+            if shape is not None and (fault := misnamed(model, shape, probe.blocks or ())):
+                yield Finding(at, fault)
 
 
 def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
@@ -155,8 +160,18 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
         if objective.uses_teacher and "told" in available and "null" not in available:
             asks = f"objective '{objective.name}' looks at images without a condition, so it needs {NEEDS['null']}"
             yield Finding(at("objectives"), asks)
+    for section, block in blocks(arm):
+        if shape is not None and (fault := misnamed(arm.model, shape, [block])):
+            yield Finding(at(section), fault)
     for section, check, given in asked:
         yield from misfit(at(section) if section in overridden else (section,), check, given)
+
+
+def blocks(arm: Arm) -> Iterator[tuple[str, str]]:
+    """The blocks that are named of the arm's network, and the sections that name them."""
+    yield from (("objectives", objective.block) for objective in arm.objectives if objective.block is not None)
+    if isinstance(arm.annotator, Online) and arm.annotator.block is not None:
+        yield "annotator", arm.annotator.block
 
 
 def diffused_shape(recipe: Recipe) -> tuple[int, int, int] | None:

@@ -4,16 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from fw.core.errors import FwError
+
+if TYPE_CHECKING:
+    from fw.core.kinds import Backbone
 
 
 def blocks_of(network: nn.Module) -> Mapping[str, nn.Module]:
     """The blocks that a network names (`fw.core.kinds.Tapped`), in the order of their calls; none if it names none."""
     return network.taps() if hasattr(network, "taps") else {}  # type: ignore[operator]
+
+
+def misnamed(model: Backbone, shape: tuple[int, int, int], names: Sequence[str]) -> str | None:
+    """What is wrong with the names of a model's blocks, found out before there are any weights.
+
+    None if nothing is, or if only the real network can tell, as one that is loaded from files.
+    """
+    if not names:
+        return None
+    try:
+        with torch.device("meta"):
+            known = list(blocks_of(model.build(shape, None)))
+    except Exception:
+        return None
+    for name in names:
+        if name not in known:
+            return f"backbone '{model.name}' has no block '{name}' (it has {', '.join(known) or 'none with a name'})"
+    return None
 
 
 @contextmanager

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fw.core.checks import warnings
 from fw.core.errors import RecipeError
 from fw.core.loading import validate
 from fw.core.recipe import Recipe
-from fw.core.source import parse
+from fw.core.source import parse, read
+from fw.registry import installed
 from tests.toys import RECIPE, registry
 
 TOYS = registry()
@@ -181,3 +184,28 @@ def test_a_name_that_the_runs_folder_uses_itself_is_refused() -> None:
     assert faults("name=store") == [
         "--set #1: name: the runs folder keeps other things under 'store'; choose another name",
     ]
+
+
+@pytest.mark.parametrize(
+    ("set_to", "at", "known"),
+    [
+        ("probes=[{name: linear, of: model, blocks: [mid, up.7]}]", "probes.0: backbone 'unet'", "mid, up.0"),
+        ("arms.o={objectives: {name: dispersive, block: up.7}}", "arms.o.objectives: backbone 'unet'", "mid, up.0"),
+        ("arms.o={annotator: {name: online, block: up.7}}", "arms.o.annotator: backbone 'unet'", "mid, up.0"),
+        (
+            "arms.o={encoder: {name: diffusion, model: dit, blocks: [up.7]}}",
+            "arms.o.encoder: encoder diffusion: backbone 'dit'",
+            "blocks.0",
+        ),
+    ],
+)
+def test_a_block_that_the_network_does_not_have_is_told_before_anything_runs(set_to: str, at: str, known: str) -> None:
+    source = read(Path(__file__).parent / "tiny.yaml")
+    source.set([set_to])
+    with pytest.raises(RecipeError) as caught:
+        validate(source, installed())
+    [problem] = caught.value.problems
+    assert f"{at} has no block 'up.7' (it has" in problem
+    assert known in problem
+    source.set([set_to.replace("up.7", "blocks.0" if "dit" in set_to else "up.0")])
+    validate(source, installed())

@@ -11,7 +11,7 @@ from torch import nn
 from fw.core.errors import FwError
 from fw.core.kinds import Backbone, Encoder, Process
 from fw.core.recipe import Train
-from fw.core.taps import blocks_of
+from fw.core.taps import blocks_of, misnamed
 from fw.plugins.encoders.weights import existing, read, sha256
 
 Blocks = tuple[Annotated[str, Field(pattern=r"^[\w.]+$")], ...] | None
@@ -56,6 +56,8 @@ class OfDenoiser(Encoder):
 
     def check(self, shape: tuple[int, int, int]) -> None:
         self.model.check(shape)
+        if told := misnamed(self.model, shape, self.blocks or ()):
+            raise ValueError(f"encoder {self.name}: {told}")
 
     def check_blocks(self, network: nn.Module) -> None:
         """Raise FwError if the denoiser has not the blocks that are named."""
