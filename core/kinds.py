@@ -363,12 +363,18 @@ class Joint(Backbone):
 
     A recipe names it as its `model`. The arm's annotation is what it learns to recognise, on noisy images at every
     level, with the loss L_denoise + weight * cross entropy; true labels and self-made ones both do. An arm without an
-    annotator trains the generator alone: `condition` is None, and there is no head.
+    annotator trains the generator alone: `condition` is None, and there is no head. At `weight: .inf` the cross entropy
+    is the whole loss, on the images that have a class: the classifier alone.
     """
 
     conditions: ClassVar[frozenset[str]] = frozenset({"class"})
 
-    weight: float = Field(1e-3, gt=0, description="weight of the classification loss beside the denoising loss")
+    weight: float = Field(
+        1e-3,
+        gt=0,
+        allow_inf_nan=True,
+        description="weight of the cross entropy beside the denoising loss; .inf leaves out the latter",
+    )
 
     @property
     def provides(self) -> frozenset[str]:

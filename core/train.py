@@ -14,7 +14,7 @@ from fw.core.diffusion import Denoiser, per_image, to_unit
 from fw.core.job import Job, Stateful
 from fw.core.kinds import Backbone, Joint, Objective, Process
 from fw.core.latents import Latents
-from fw.core.objectives import Terms
+from fw.core.objectives import Terms, gradient_ratios
 from fw.core.online import Finder
 from fw.core.randomness import generator, seed_from
 from fw.core.recipe import Train
@@ -55,11 +55,13 @@ def train(
     examples = training_examples(data).to(job.device)
     conditions = annotation.conditions.to(job.device) if annotation else None
     partial = annotation is not None and not bool(annotation.known.all())
+    alone = isinstance(backbone, Joint) and math.isinf(backbone.weight)  # recognition without denoising
+    shown = annotation.known.nonzero().flatten() if alone and annotation is not None else torch.arange(len(data))
     state: dict[str, Stateful] = {"network": network, "averaged": averaged, "optimizer": optimizer, **terms.state}
     if online is not None:
         state |= online.state
     for step in job.steps(settings.steps, state):
-        chosen = batch_indices(len(data), settings.batch, step, job.seed).to(job.device, non_blocking=True)
+        chosen = shown[batch_indices(len(shown), settings.batch, step, job.seed)].to(job.device, non_blocking=True)
         draw = job.generator("noise", step, device=job.device)
         mirrored = torch.rand(len(chosen), generator=draw, device=job.device) < 0.5 if settings.flip else None
         x0 = examples.take(chosen, mirrored, job.generator("posterior", step, device=job.device))  # (B, C, H, W)
@@ -67,6 +69,7 @@ def train(
         noise = torch.randn(x0.shape, generator=draw, device=job.device)
         dropped = torch.rand(len(x0), generator=draw, device=job.device) < settings.cond_drop
         condition = conditions[chosen] if conditions is not None else None
+        logged = step % LOG_EVERY == 0 or step == settings.steps - 1
         values: dict[str, Tensor] = {}
         if online is not None:
             condition, values["train/online_loss"] = online.step(slow, x0, step)
@@ -74,14 +77,17 @@ def train(
             if isinstance(backbone, Joint) and condition is not None:
                 denoising, recognising, recognised = model.joint_loss(x0, sigma, noise, condition)
                 known = condition >= 0 if partial else None
-                loss = denoising.mean() + backbone.weight * mean(recognising, known)
-                values = {"train/denoising_loss": denoising.mean(), "train/accuracy": mean(recognised.float(), known)}
+                recognition, loss = mean(recognising, known), denoising.mean()
+                values = {"train/denoising_loss": loss, "train/accuracy": mean(recognised.float(), known)}
+                if logged and not alone:
+                    ratios = gradient_ratios({"recognition": backbone.weight * recognition}, loss, network)
+                    values["train/recognition_gradient_ratio"] = ratios["recognition"]
+                loss = recognition if alone else loss + backbone.weight * recognition
             else:
                 if partial and condition is not None:
                     condition, dropped = condition.clamp(min=0), dropped | (condition < 0)
                 loss = model.loss(x0, sigma, noise, condition, dropped if condition is not None else None).mean()
         weighted = terms(activations, x0, sigma, noise, chosen, step)
-        logged = step % LOG_EVERY == 0 or step == settings.steps - 1
         if logged:
             values = terms.log(weighted, loss, network) | values
         loss = sum(weighted.values(), loss)

@@ -167,7 +167,10 @@ def test_training_lowers_both_losses_and_logs_them_with_the_accuracy(tmp_path: P
     settings = Train.model_validate({"steps": 200, "batch": 48, "warmup": 5, "lr": 2e-2, "precision": precision})
     averaged = train(Tiny(weight=1.0), toys.Unit(), data, annotation, settings, Job(tmp_path))
     records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert set(records[0]) == {"step", "train/loss", "train/grad_norm", "train/denoising_loss", "train/accuracy"}
+    assert set(records[0]) == {
+        *("step", "train/loss", "train/grad_norm", "train/denoising_loss", "train/accuracy"),
+        "train/recognition_gradient_ratio",
+    }
     first, last = records[0], records[-1]
     assert last["train/denoising_loss"] < first["train/denoising_loss"]
     assert last["train/accuracy"] > 0.8 > first["train/accuracy"]

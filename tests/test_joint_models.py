@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Sequence
 from functools import cache
@@ -33,7 +34,7 @@ from fw.core.recipe import Train
 from fw.core.source import parse
 from fw.core.store import Store
 from fw.core.testing import check, tiny
-from fw.core.train import train
+from fw.core.train import initial_network, train
 from fw.core.types import Annotation, ConditionSpec, ImageSet, Observations
 from fw.core.work import Settings
 from fw.plugins.annotators.labels import Labels
@@ -314,6 +315,39 @@ def test_a_batch_without_labels_trains_the_generator_alone_and_nothing_is_nan(tm
         assert record["train/accuracy"] == 0
     lighter, _ = trained(TinyJoint(weight=0.1), conditions, tmp_path / "lighter")
     assert same(found, lighter)
+
+
+def test_at_infinite_weight_recognition_is_all_that_is_learned_and_from_the_labelled_images_alone(
+    tmp_path: Path,
+) -> None:
+    """The same bits as of a training on those images; what only denoises stays as it was made."""
+    data, annotation = classes_of_brightness()
+    known = torch.arange(48) % 3 != 1
+    model, settings = TinyJoint(weight=math.inf), Train(steps=30, batch=16, warmup=2, lr=1e-2, weight_decay=0)
+    some = annotation.conditions.where(known, -1)
+    found, records = trained(model, some, tmp_path / "some", steps=30, batch=16, warmup=2, weight_decay=0)
+    (tmp_path / "few").mkdir()
+    labelled = ImageSet(data.images[known]), Annotation(annotation.spec, annotation.conditions[known])
+    few = train(model, toys.Unit(), *labelled, settings, Job(tmp_path / "few"))
+    assert same(found, few)
+    assert records[-1]["train/loss"] < records[0]["train/loss"] == pytest.approx(1.1, abs=0.3)
+    assert "train/recognition_gradient_ratio" not in records[0]
+    fresh: Any = initial_network(model, data.shape, annotation.spec, Job(tmp_path))
+    alone: Any = found
+    assert torch.equal(alone.image.weight, fresh.image.weight)
+    assert not torch.equal(alone.trunk.weight, fresh.trunk.weight)
+
+
+def test_the_log_says_how_long_the_gradient_of_recognition_is_beside_that_of_denoising(tmp_path: Path) -> None:
+    conditions = classes_of_brightness()[1].conditions
+    ratios = [
+        trained(TinyJoint(weight=weight), conditions, tmp_path / str(weight), steps=1)[1][0][
+            "train/recognition_gradient_ratio"
+        ]
+        for weight in (1.0, 0.25)
+    ]
+    assert ratios[0] == pytest.approx(4 * ratios[1])
+    assert ratios[0] > 0
 
 
 def test_for_a_conditional_model_no_label_is_the_null_condition(tmp_path: Path) -> None:

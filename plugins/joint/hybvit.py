@@ -47,7 +47,12 @@ class HybViT(Joint):
     heads: int = Field(4, ge=1, description="attention heads per block")
     patch: int = Field(2, ge=1, description="side of the square of pixels that makes a token")
     skips: bool = Field(True, description="long skips between the first and the second half of the blocks")
-    weight: float = Field(1e-2, gt=0, description="weight of the classification loss beside the denoising loss")
+    weight: float = Field(
+        1e-2,
+        gt=0,
+        allow_inf_nan=True,
+        description="weight of the cross entropy beside the denoising loss; .inf leaves out the latter",
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
