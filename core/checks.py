@@ -265,6 +265,11 @@ def warnings(recipe: Recipe) -> Iterator[Finding]:
                     f"arm {name} learns the features of encoder '{objective.target.name}' ({objective.name}) and is "
                     "scored in its space, which flatters it",
                 )
+        if arm.conditioner is not None and arm.conditioner.uses_labels:
+            for index, probe in enumerate(recipe.probes):
+                if probe.of == "encoder" and probe.withholds_labels:
+                    told = f"{probe.name} withholds labels that encoder '{arm.conditioner.name}' of arm {name} has seen"
+                    yield Finding(("probes", index), told)
         if arm.train.warmup >= arm.train.steps:
             yield Finding(("arms", name), f"train.warmup ({arm.train.warmup}) is not shorter than train.steps")
     if baseline.annotator is not None:

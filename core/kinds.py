@@ -323,6 +323,8 @@ class Backbone(Component):
     kind: ClassVar[str] = "backbone"
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "vector"})
     """The forms of condition that the network can take."""
+    pretrained: ClassVar[bool] = False
+    """Whether `build` returns a network that was trained before, elsewhere."""
 
     def check(self, shape: tuple[int, int, int]) -> None:
         """Raise ValueError if the network cannot take images (C, H, W); asked when a recipe is validated."""
@@ -365,6 +367,10 @@ class Joint(Backbone):
     level, with the loss L_denoise + weight * cross entropy; true labels and self-made ones both do. An arm without an
     annotator trains the generator alone: `condition` is None, and there is no head. At `weight: .inf` the cross entropy
     is the whole loss, on the images that have a class: the classifier alone.
+
+    Where few images have a class, a batch has hardly any to recognise. `labelled` images are then recognised at every
+    step beside the batch, drawn from those with a class, which takes as long again if there are as many: HybViT has a
+    second loader for the purpose, JDM collects labelled images until they fill a batch.
     """
 
     conditions: ClassVar[frozenset[str]] = frozenset({"class"})
@@ -375,6 +381,15 @@ class Joint(Backbone):
         allow_inf_nan=True,
         description="weight of the cross entropy beside the denoising loss; .inf leaves out the latter",
     )
+    labelled: int = Field(
+        0,
+        ge=0,
+        description="images with a class that are recognised beside each batch; 0 recognises those in the batch",
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """Without `labelled` where it changes nothing: the keys are those from before there was such a field."""
+        return {key: value for key, value in super().identity().items() if key != "labelled" or self.labelled}
 
     @property
     def provides(self) -> frozenset[str]:
@@ -655,6 +670,11 @@ class Probe(Component):
     @property
     def requires(self) -> frozenset[str]:
         return frozenset({"labels"})
+
+    @property
+    def withholds_labels(self) -> bool:
+        """Whether it asks what can be recognised with a part of the labels."""
+        return False
 
     @property
     def protocol(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from fw.core.boundaries import refuse
 from fw.core.diffusion import Denoiser, to_unit
@@ -20,7 +20,7 @@ from fw.core.taps import as_tokens, pooled, usual_block
 from fw.core.types import Told
 
 SIDE = 8
-"""Rows and columns that a larger map is averaged to where its positions are kept."""
+"""Rows and columns that larger maps are averaged to where positions are kept."""
 
 
 @torch.no_grad()
@@ -75,16 +75,25 @@ def look(probe: Probe, model: Denoiser, x: Tensor, blocks: Sequence[str]) -> Ten
     activations = model.features(x, x.new_full((len(x),), probe.sigma), blocks)
     if probe.reads == "features":
         return torch.cat([pooled(each) for each in activations.values()], dim=1)  # (B, D)
-    parts = {block: tokens(each) for block, each in activations.items()}
+    parts = dict(zip(activations, positions(list(activations.values())), strict=True))
     if len({part.shape[1] for part in parts.values()}) > 1:
         told = ", ".join(f"{block} has {part.shape[1]}" for block, part in parts.items())
-        raise FwError(f"probe {probe.name}: blocks with different numbers of positions cannot be put together ({told})")
+        raise FwError(f"probe {probe.name}: tokens of different numbers cannot be put together ({told})")
     return torch.cat(list(parts.values()), dim=2)  # (B, n, D)
 
 
-def tokens(activation: Tensor) -> Tensor:
-    """Positions (B, n, D) of a map (B, C, h, w), row by row, or of what has them already."""
-    if activation.dim() == 4:
-        height, width = (min(size, SIDE) for size in activation.shape[2:])
-        activation = adaptive_avg_pool2d(activation, (height, width))
-    return as_tokens(activation)
+def positions(activations: Sequence[Tensor]) -> list[Tensor]:
+    """The positions (B, n, D) of maps (B, C, h, w), row by row, or of tokens (B, n, D), which have them already.
+
+    Maps of more than 8x8 are averaged to that, and smaller ones are upsampled to the largest, bilinearly.
+    """
+    sides = [each.shape[2:] for each in activations if each.dim() == 4]
+    height, width = (min(max(side[axis] for side in sides), SIDE) for axis in (0, 1)) if sides else (0, 0)
+    return [as_tokens(resized(each, height, width) if each.dim() == 4 else each) for each in activations]
+
+
+def resized(activation: Tensor, height: int, width: int) -> Tensor:
+    """A map (B, C, h, w) averaged down, or interpolated up, to (B, C, height, width)."""
+    if activation.shape[2] >= height and activation.shape[3] >= width:
+        return adaptive_avg_pool2d(activation, (height, width))
+    return interpolate(activation, (height, width), mode="bilinear", align_corners=False)

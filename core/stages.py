@@ -150,7 +150,10 @@ def evaluate_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
     metric: Metric = needs["metric"]
     features = load_file(inputs["space"] / "features.safetensors")
     annotation = load_annotation(inputs)  # only a metric that reads conditions has one among its inputs
-    reference = Reference(features["train"], features["test"], annotation.conditions if annotation else None)
+    splits = {"train": load_split(needs["dataset"], "train"), "test": load_split(needs["dataset"], "test")}
+    named = annotation is not None and are_labels(annotation, splits["train"])
+    classes = splits["train"].labels if named else annotation.conditions if annotation else None
+    reference = Reference(features["train"], features["test"], classes)
     network = load_encoder(needs, inputs["space"], job)
     scores: dict[str, list[float]] = {key: [] for key in metric.keys}
     for seed, images in enumerate(load_samples(inputs["sample"], needs["samples"])):
@@ -159,11 +162,10 @@ def evaluate_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
         for key, value in checked_scores(metric, metric.compare(told, features_of_samples)).items():
             scores[key].append(value)
     floor: Mapping[str, float] = {}
-    if annotation is None:
-        floor = checked_scores(metric, metric.compare(reference, reference.held_out))
-    elif are_labels(annotation, load_split(needs["dataset"], "train")):
-        named = replace(reference, asked=load_split(needs["dataset"], "test").labels)
-        floor = checked_scores(metric, metric.compare(named, reference.held_out))
+    if annotation is None or named:
+        floor = checked_scores(
+            metric, metric.compare(replace(reference, asked=splits["test"].labels), reference.held_out)
+        )
     counts = {"train": len(reference.train), "held_out": len(reference.held_out)}
     write_json(job.folder / "scores.json", {"scores": scores, "floor": floor, "real": counts})
 

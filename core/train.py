@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from fw.core.diffusion import Denoiser, per_image, to_unit
 from fw.core.job import Job, Stateful
+from fw.core.joint import JointLoss, Noisy
 from fw.core.kinds import Backbone, Joint, Objective, Process
 from fw.core.latents import Latents
-from fw.core.objectives import Terms, gradient_ratios
+from fw.core.objectives import Terms
 from fw.core.online import Finder
 from fw.core.randomness import generator, seed_from
 from fw.core.recipe import Train
@@ -55,38 +56,43 @@ def train(
     examples = training_examples(data).to(job.device)
     conditions = annotation.conditions.to(job.device) if annotation else None
     partial = annotation is not None and not bool(annotation.known.all())
-    alone = isinstance(backbone, Joint) and math.isinf(backbone.weight)  # recognition without denoising
-    shown = annotation.known.nonzero().flatten() if alone and annotation is not None else torch.arange(len(data))
+
+    def take(rows: Tensor, count: int, step: int, *stream: str) -> Noisy:
+        """`count` of the images `rows` at this step, in noise, all of it a function of (seed, step, stream)."""
+        chosen = rows[batch_indices(len(rows), count, step, job.seed)].to(job.device, non_blocking=True)
+        draw = job.generator(*stream, "noise", step, device=job.device)
+        mirrored = torch.rand(len(chosen), generator=draw, device=job.device) < 0.5 if settings.flip else None
+        x0 = examples.take(chosen, mirrored, job.generator(*stream, "posterior", step, device=job.device))
+        sigma = process.sigmas(torch.rand(len(x0), generator=draw, device=job.device))
+        noise = torch.randn(x0.shape, generator=draw, device=job.device)
+        dropped = torch.rand(len(x0), generator=draw, device=job.device) < settings.cond_drop
+        return Noisy(chosen, x0, sigma, noise, dropped)
+
+    joint = JointLoss(backbone, annotation, take) if isinstance(backbone, Joint) else None
+    shown = torch.arange(len(data)) if joint is None else joint.shown(len(data))
     state: dict[str, Stateful] = {"network": network, "averaged": averaged, "optimizer": optimizer, **terms.state}
     if online is not None:
         state |= online.state
     for step in job.steps(settings.steps, state):
-        chosen = shown[batch_indices(len(shown), settings.batch, step, job.seed)].to(job.device, non_blocking=True)
-        draw = job.generator("noise", step, device=job.device)
-        mirrored = torch.rand(len(chosen), generator=draw, device=job.device) < 0.5 if settings.flip else None
-        x0 = examples.take(chosen, mirrored, job.generator("posterior", step, device=job.device))  # (B, C, H, W)
-        sigma = process.sigmas(torch.rand(len(x0), generator=draw, device=job.device))
-        noise = torch.randn(x0.shape, generator=draw, device=job.device)
-        dropped = torch.rand(len(x0), generator=draw, device=job.device) < settings.cond_drop
+        batch = take(shown, settings.batch, step)
+        chosen, x0, sigma, noise, dropped = batch
         condition = conditions[chosen] if conditions is not None else None
         logged = step % LOG_EVERY == 0 or step == settings.steps - 1
         values: dict[str, Tensor] = {}
         if online is not None:
             condition, values["train/online_loss"] = online.step(slow, x0, step)
+        losses = None
         with tapped(network, terms.blocks) as activations:
-            if isinstance(backbone, Joint) and condition is not None:
-                denoising, recognising, recognised = model.joint_loss(x0, sigma, noise, condition)
-                known = condition >= 0 if partial else None
-                recognition, loss = mean(recognising, known), denoising.mean()
-                values = {"train/denoising_loss": loss, "train/accuracy": mean(recognised.float(), known)}
-                if logged and not alone:
-                    ratios = gradient_ratios({"recognition": backbone.weight * recognition}, loss, network)
-                    values["train/recognition_gradient_ratio"] = ratios["recognition"]
-                loss = recognition if alone else loss + backbone.weight * recognition
+            if joint is not None and condition is not None:
+                losses = joint(model, batch, condition)
             else:
                 if partial and condition is not None:
                     condition, dropped = condition.clamp(min=0), dropped | (condition < 0)
                 loss = model.loss(x0, sigma, noise, condition, dropped if condition is not None else None).mean()
+        if joint is not None and losses is not None:
+            losses = joint.beside(model, losses, step)
+            values |= joint.log(losses, network) if logged else {}
+            loss = joint.total(losses)
         weighted = terms(activations, x0, sigma, noise, chosen, step)
         if logged:
             values = terms.log(weighted, loss, network) | values
@@ -105,11 +111,6 @@ def train(
         if logged:
             job.log(step, {"train/loss": loss, "train/grad_norm": norm, **values})
     return averaged
-
-
-def mean(values: Tensor, known: Tensor | None) -> Tensor:
-    """The mean of values (B,), of the known ones alone if a bool (B,) says which; the others are 0. 0 if none is."""
-    return values.mean() if known is None else values.sum() / known.sum().clamp(min=1)
 
 
 def training_examples(data: ImageSet | Latents) -> Pixels | Latents:

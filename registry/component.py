@@ -29,7 +29,9 @@ FILE_HASH = "__fw_file_hash__"
 class Component(BaseModel):
     """A frozen pydantic model; see the module's docstring."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, ser_json_inf_nan="constants"
+    )
 
     kind: ClassVar[str]
     name: ClassVar[str]

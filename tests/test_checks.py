@@ -209,3 +209,14 @@ def test_a_block_that_the_network_does_not_have_is_told_before_anything_runs(set
     assert known in problem
     source.set([set_to.replace("up.7", "blocks.0" if "dit" in set_to else "up.0")])
     validate(source, installed())
+
+
+def test_a_probe_with_few_labels_of_an_encoder_that_has_seen_them_all_is_warned_about() -> None:
+    few = "probes=[{name: linear, shares: [0.1]}]"
+    arm = "arms.o={encoder: classifier, guidance: {name: cfg, scale: 1.5}}"
+    source = read(Path(__file__).parent / "tiny.yaml")
+    source.set([few, arm])
+    told = [entry.reason for entry in warnings(validate(source, installed())) if entry.location == ("probes", 0)]
+    assert told == ["linear withholds labels that encoder 'classifier' of arm o has seen"]
+    source.set(["probes=[linear]"])
+    assert not [entry for entry in warnings(validate(source, installed())) if entry.location == ("probes", 0)]

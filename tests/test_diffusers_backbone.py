@@ -13,18 +13,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from fw.core.diffusion import Denoiser
+from fw.core.diffusion import Denoiser, to_unit
 from fw.core.errors import FwError, MissingFile, RecipeError
+from fw.core.job import Job
 from fw.core.kinds import scaled_dot_product
 from fw.core.loading import load
 from fw.core.plan import digest
 from fw.core.recipe import Train
+from fw.core.representations import noise_of
 from fw.core.taps import blocks_of
 from fw.core.testing import check, tiny
 from fw.core.train import train
-from fw.core.types import ConditionSpec
+from fw.core.types import ConditionSpec, ImageSet
 from fw.plugins.backbones.diffusers_folder import DiffusersFolder
 from fw.plugins.encoders.diffusion import Diffusion
+from fw.plugins.encoders.dreamteacher import DreamTeacher
 from fw.plugins.processes.ddpm import DDPM
 
 SHAPE = (1, 8, 8)
@@ -338,8 +341,42 @@ def test_the_networks_folder_alone_asks_for_timesteps(tmp_path: Path) -> None:
         load(TINY, arms(tmp_path, "edm"))
 
 
+EPS = DDPM(prediction="eps", schedule="linear")
+
+
 def test_an_encoder_reads_it_with_its_own_process_only(tmp_path: Path) -> None:
     model = DiffusersFolder(weights=pipeline(tmp_path))
-    Diffusion(model=model, process=DDPM(prediction="eps", schedule="linear"))
+    Diffusion(model=model, process=EPS, train=None)
     with pytest.raises(ValueError, match=r"'diffusers' needs process: \{name: ddpm, prediction: eps"):
-        Diffusion(model=model, process=DDPM())
+        Diffusion(model=model, process=DDPM(), train=None)
+
+
+@pytest.mark.parametrize("made", [Diffusion, DreamTeacher])
+def test_an_encoder_of_it_says_whether_it_is_trained_further(made: Any, tmp_path: Path) -> None:
+    model = DiffusersFolder(weights=pipeline(tmp_path))
+    with pytest.raises(ValueError, match="'diffusers' was trained before: say which is meant, `train: null`"):
+        made(model=model, process=EPS)
+    read, trained = made(model=model, process=EPS, train=None), made(model=model, process=EPS, train=Train())
+    assert read.identity() != trained.identity()
+
+
+def test_an_encoder_reads_the_very_network_of_the_folder(tmp_path: Path) -> None:
+    """Its features are the means of what the pipeline's own middle block returns, to standard scale."""
+    import diffusers
+
+    encoder = Diffusion(
+        model=DiffusersFolder(weights=pipeline(tmp_path)), process=EPS, train=None, blocks=("mid",), draws=1
+    )
+    images = torch.randint(0, 256, (20, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    network = encoder.build((*images.shape[1:],), 0)
+    encoder.fit(network, ImageSet(images), Job(tmp_path))
+    theirs: Any = diffusers.UNet2DModel.from_pretrained(tmp_path / "unet").eval()
+    kept: dict[str, Tensor] = {}
+    theirs.mid_block.register_forward_hook(lambda _block, _given, returned: kept.update(mid=returned))
+    x = to_unit(images) + 0.05 * noise_of(images, 1, images.shape[1:])[0]
+    told = EPS.coefficients(torch.full((len(x),), 0.05))
+    with torch.no_grad():
+        theirs(x * told.scale[:, None, None, None], told.noise)
+    means = kept["mid"].mean(dim=(2, 3))
+    expected = (means - means.mean(dim=0)) / means.std(dim=0, correction=0)
+    torch.testing.assert_close(network(images), expected, rtol=1e-3, atol=1e-3)

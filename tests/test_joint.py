@@ -29,7 +29,7 @@ from fw.core.work import Settings
 from fw.plugins.guidance.cfg import CFG
 from fw.plugins.guidance.self_guidance import SelfGuidance
 from fw.plugins.processes.edm import EDM
-from fw.registry import Provider
+from fw.registry import Component, Provider
 
 SPEC = ConditionSpec("class", 3)
 
@@ -201,7 +201,8 @@ def test_the_weight_is_in_the_key_of_the_training() -> None:
 
 def planned(*sets: str) -> Plan:
     registry = toys.registry()
-    registry.add(Provider("joint"), [Tiny, Towards, CFG, SelfGuidance])
+    components: list[type[Component]] = [Tiny, Towards, CFG, SelfGuidance]
+    registry.add(Provider("joint"), components)
     source = parse(toys.RECIPE, "r.yaml")
     source.set(sets)
     return plan(validate(source, registry))

@@ -44,6 +44,7 @@ from fw.plugins.guidance.joint_features import JointFeatures, unit
 from fw.plugins.guidance.pag import PAG
 from fw.plugins.joint.hybvit import HybViT
 from fw.plugins.joint.jdm import JDM
+from fw.plugins.objectives.dispersive import Dispersive
 from fw.plugins.priors.uniform import Uniform
 from fw.plugins.processes.ddpm import DDPM
 from fw.plugins.processes.edm import EDM
@@ -276,6 +277,12 @@ def trained(
     return found, [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
+def images_of(side: int) -> ImageSet:
+    """48 images of noise."""
+    draw = torch.Generator().manual_seed(0)
+    return ImageSet(torch.randint(0, 256, (48, 1, side, side), dtype=torch.uint8, generator=draw))
+
+
 def same(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(*pair) for pair in zip(one.parameters(), other.parameters(), strict=True))
 
@@ -336,6 +343,39 @@ def test_at_infinite_weight_recognition_is_all_that_is_learned_and_from_the_labe
     alone: Any = found
     assert torch.equal(alone.image.weight, fresh.image.weight)
     assert not torch.equal(alone.trunk.weight, fresh.trunk.weight)
+
+
+def test_labelled_images_beside_the_batch_are_recognised_instead_of_those_in_it(tmp_path: Path) -> None:
+    """The cross entropy is that of as many labelled images, even where the batch has none; denoising sees the batch."""
+    annotation = classes_of_brightness()[1]
+    some = annotation.conditions.where(torch.arange(48) >= 45, -1)  # three images of three classes
+    of_batch, [plain] = trained(TinyJoint(weight=2.0), some, tmp_path / "batch", steps=1)
+    beside, [record] = trained(TinyJoint(weight=2.0, labelled=12), some, tmp_path / "beside", steps=1)
+    assert record["train/denoising_loss"] == plain["train/denoising_loss"]
+    assert (record["train/loss"] - record["train/denoising_loss"]) / 2 == pytest.approx(1.1, abs=0.3)  # log 3
+    assert not same(of_batch, beside)
+    _, records = trained(TinyJoint(weight=2.0, labelled=12), some, tmp_path / "longer", steps=150, batch=4)
+    assert records[-1]["train/accuracy"] > 0.6  # four of 48 images have hardly ever a label among them
+
+
+def test_labelled_images_beside_the_batch_do_not_reach_the_objectives(tmp_path: Path) -> None:
+    """Their term is about the noisy images of the batch, which the same pass denoises."""
+    conditions = classes_of_brightness()[1].conditions
+    settings = Train(steps=1, batch=16, warmup=0)
+    terms = []
+    for labelled in (0, 12):
+        model = HybViT(depth=3, width=8, heads=2, labelled=labelled)
+        folder = tmp_path / str(labelled)
+        folder.mkdir()
+        data, annotation = images_of(8), Annotation(ConditionSpec("class", 3), conditions)
+        train(model, toys.Unit(), data, annotation, settings, Job(folder), objectives=[Dispersive()], targets=[None])
+        terms.append(json.loads((folder / "log.jsonl").read_text())["train/dispersive"])
+    assert terms[0] == terms[1]
+
+
+def test_without_labelled_images_beside_the_batch_the_key_is_what_it_was() -> None:
+    assert "labelled" not in JDM().identity()
+    assert JDM(labelled=8).identity()["labelled"] == 8
 
 
 def test_the_log_says_how_long_the_gradient_of_recognition_is_beside_that_of_denoising(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ class DiffusersFolder(Backbone):
     """
 
     name: ClassVar[str] = "diffusers"
+    pretrained: ClassVar[bool] = True
     conditions: ClassVar[frozenset[str]] = frozenset({"class"})
 
     weights: Path = Field(

@@ -55,7 +55,7 @@ class DenoiserEncoder(OfDenoiser):
         network.to(job.device)
         if self.weights is not None:
             load(network.network, self.weights)
-        else:
+        elif self.train is not None:
             trained = train(self.model, self.process, data.without_labels(), None, self.train, job)
             network.network.load_state_dict(trained.state_dict())
 

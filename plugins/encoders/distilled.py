@@ -119,10 +119,10 @@ class Distilled(OfDenoiser):
         """The denoiser, trained or loaded."""
         network = initial_network(self.model, data.shape, None, job)
         self.check_blocks(network)
-        if self.weights is None:
-            network = train(self.model, self.process, data.without_labels(), None, self.train, job)
-        else:
+        if self.weights is not None:
             load(network, self.weights)
+        elif self.train is not None:
+            network = train(self.model, self.process, data.without_labels(), None, self.train, job)
         return Teacher(network, self.process, self.blocks or self.usual(network))
 
 

@@ -22,11 +22,17 @@ SHORT = {"steps": 6, "batch": 16, "warmup": 1}
 
 
 class OfDenoiser(Encoder):
-    """Trains a denoiser on the training images, without labels and conditions, or loads one."""
+    """Trains a denoiser on the training images, without labels and conditions, or loads one.
+
+    `weights` is what a run of fw has stored of the same model. A pretrained model, such as `diffusers`, brings its own:
+    `train: null` reads it as it is. With any other model that is an untrained network, as a control.
+    """
 
     model: Backbone = Field("unet", validate_default=True, description="the denoiser's network", examples=[SMALL])
     process: Process = Field("ddpm", validate_default=True, description="its process")
-    train: Train = Field(Train(), description="how it is trained", examples=[SHORT])
+    train: Train | None = Field(
+        Train(), description="how it is trained; null reads a pretrained model as it is", examples=[SHORT]
+    )
     weights: Path | None = Field(
         None, description="the model.safetensors of a run with the same model, unconditional, instead of training"
     )
@@ -39,6 +45,9 @@ class OfDenoiser(Encoder):
             raise ValueError(f"backbone '{self.model.name}' names no blocks that could be read")
         if missing := sorted(self.model.requires - self.process.provides):
             raise ValueError(f"backbone '{self.model.name}' needs {missing[0]}, and this is {self.process.spec()}")
+        if self.model.pretrained and self.weights is None and "train" not in self.model_fields_set:
+            told = "`train: null` reads it as it is, `train: {...}` trains it further"
+            raise ValueError(f"backbone '{self.model.name}' was trained before: say which is meant, {told}")
         least, most = self.process.sigma_range
         for sigma in self.sigma:
             if not least <= sigma <= most:

@@ -19,10 +19,10 @@ from fw.plugins.metrics.naming import key_in
 class Agreement(Metric):
     """The share of samples in which an independent classifier sees the class that they were asked for.
 
-    The judge is logistic regression on the features of real training images, fitted to the classes that the arm's
-    models were told, so clusters can be judged as labels can. A model that is told nothing and not guided agrees by
-    chance. The floor is the judge's accuracy on held-out images; clusters have none, because held-out images are in no
-    cluster.
+    The judge is logistic regression on the features of real training images, fitted to the classes of the arm's
+    annotation, so clusters can be judged as labels can; of labels it is shown all, so that arms that know a few of them
+    have the same judge as the others. A model that is told nothing and not guided agrees by chance. The floor is the
+    judge's accuracy on held-out images; clusters have none, because held-out images are in no cluster.
     """
 
     name: ClassVar[str] = "agreement"

@@ -43,6 +43,10 @@ class LinearProbe(Probe):
         return shares
 
     @property
+    def withholds_labels(self) -> bool:
+        return min(self.shares) < 1
+
+    @property
     def keys(self) -> Mapping[str, str]:
         return {self._key(share): "higher" for share in self.shares}
 

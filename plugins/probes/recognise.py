@@ -22,7 +22,8 @@ class Recognise(Probe):
     `joint_accuracy` if it was trained with labels. Clusters have no names: each is given the label that it is matched
     with on the training images, `joint_accuracy_matched`, no label twice, by the Hungarian method; and if there are
     more clusters than labels, the label of most of its images, `joint_accuracy_majority`, which rises with their
-    number.
+    number. Both are above chance for random clusters, which are named in the same way: compare with such an arm, and
+    with the accuracy that probe `clusters` finds of the encoder.
     """
 
     name: ClassVar[str] = "recognise"
