@@ -20,7 +20,7 @@ from fw.core.randomness import generator
 from fw.core.taps import pooled
 
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 2.0)
-"""Noise levels that are tried unless others are named: about even in the logarithm of the signal-to-noise ratio."""
+"""Noise levels that are tried unless others are named: closer to each other where there is more noise."""
 
 VALIDATION = 0.2
 """The share of the training images by which cells are chosen."""

@@ -108,7 +108,7 @@ class Grid(Choice):
 
     @property
     def best(self) -> int:
-        """The first, of equals: the one with the least noise."""
+        """The first, of equals: the one at the noise level that is listed first."""
         return int(self.values.argmax())
 
     def judge(self, cells: list[Tensor], labels: Tensor, fitted: Tensor, held: Tensor, job: Job) -> None:

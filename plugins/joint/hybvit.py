@@ -34,7 +34,9 @@ class HybViT(Joint):
     each token by one number. They do so for the class token too, which sees noise of every level in training: the
     published head is trained on clean images without a level, and cannot guide. `skips` are U-ViT's (arXiv 2209.12152),
     which the authors recommend: each block of the second half is also given what its counterpart in the first half
-    returned. The cross entropy counts 1 beside 100 of the denoising loss, as published.
+    returned. The weight of the cross entropy is 0.01, and the authors' 1 beside 100; but theirs is 100 of the mean
+    absolute error of the noise, and this is the process's squared error. They also recognise other images than they
+    denoise, strongly augmented ones.
 
     Attention layers are `blocks.0`, `blocks.1`, ... With classes there is one token more than patches, so guidance that
     needs the tokens to form a grid (`sag`, `seg` with a finite blur) cannot be used; `pag` can.
