@@ -19,11 +19,11 @@ class JDM(UNet, Joint):
     """The U-Net `unet` that also recognises, from the features of all levels (arXiv 2301.13622).
 
     A small network of two layers reads the means over the pixels of every tensor that the U-Net's decoder is given: all
-    skips and the middle. The generator is never told the class. This is not as published: the head is trained in noise of
-    every level, on the images that the denoiser sees, so that it can guide, where the published one sees clean images
-    with augmentation and MixUp. It is not given the noise level, which is in the features: the paper's raw timestep
-    saturates the head at levels that it has not seen. Its norm is that of a layer, which is each image's own, in place of
-    a batch norm. And labelled images are not collected until they fill a batch: see `labelled`.
+    skips and the middle. The generator is never told the class. This is not as published: the head is trained in noise
+    of every level, on the images that the denoiser sees, so that it can guide, where the published one sees clean
+    images with augmentation and MixUp. It is not given the noise level, which is in the features: the paper's raw
+    timestep saturates the head at levels that it has not seen. Its norm is that of a layer, which is each image's own,
+    in place of a batch norm. And labelled images are not collected until they fill a batch: see `labelled`.
 
     The published weight, 0.001, is that of 500,000 steps. A run of minutes wants about 0.1: on the digits, 800 steps,
     the gradients of its logits came closer to the exact ones than with 0.01, and denoising did not suffer.

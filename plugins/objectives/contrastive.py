@@ -18,10 +18,10 @@ class Contrastive(Objective):
     One view is the step's own noisy image, seen by the network that learns. The other is the image, shifted by up to
     `shift` pixels, with other noise of the same level, seen by the averaged network: a teacher without gradient, which
     costs one more pass but no more memory. Both go through the same projection, which learns from both. Few features
-    survive much noise, so only images at noise levels in `interval` take part; its default takes in a quarter of them on
-    DDPM's linear schedule, and half on the cosine one and with flow matching. The paper has released no code: the loss
-    is SimCLR's (arXiv 2002.05709, eq. 1). Its self-conditioning, which feeds the features back into the decoder, is not
-    here: that is another network, not another term.
+    survive much noise, so only images at noise levels in `interval` take part; its default takes in a quarter of them
+    on DDPM's linear schedule, and half on the cosine one and with flow matching. The paper has released no code: the
+    loss is SimCLR's (arXiv 2002.05709, eq. 1). Its self-conditioning, which feeds the features back into the decoder,
+    is not here: that is another network, not another term.
     """
 
     name: ClassVar[str] = "contrastive"
