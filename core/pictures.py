@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ SEPARATOR = 80
 """The grey of the line between two images, of one pixel."""
 
 GREY, BLUE = "#8c8c8c", "#3b6fb6"
+
+CUT = 4
+"""Bars longer than this, in medians of all arms, are cut, and their length is written on them."""
 
 LOGARITHMIC = 10
 """The x axis of a sweep is logarithmic where its values span more than this factor."""
@@ -64,6 +68,12 @@ def save_arms_figure(arms: Mapping[str, Mapping[str, Any]], keys: Sequence[str],
             axis.plot(score["values"], [row] * len(score["values"]), ".", color="black", markersize=4)
         for floor in floors(arms, key):
             axis.axvline(floor, color="black", linestyle=":", linewidth=1)
+        if (border := cut(arms, key)) is not None:
+            axis.set_xlim(0, border)
+            for row, name in enumerate(names):
+                score = arms[name]["metrics"].get(key)
+                if score is not None and score["mean"] > border:
+                    axis.text(0.97 * border, row, f"{score['mean']:.3g} \u2192", ha="right", va="center", color="white")
         axis.set_title(key, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.axvline(0, color="black", linewidth=0.8)
@@ -72,6 +82,13 @@ def save_arms_figure(arms: Mapping[str, Mapping[str, Any]], keys: Sequence[str],
     figure.supxlabel("mean ± std over sampling seeds; dots: each seed; dotted line: real held-out images", fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def cut(arms: Mapping[str, Mapping[str, Any]], key: str) -> float | None:
+    """Where bars are cut that would make the others too short to compare: four times the median, if any is longer."""
+    means = [arm["metrics"][key]["mean"] for arm in arms.values() if key in arm["metrics"]]
+    border = CUT * statistics.median(means) if means else 0.0
+    return border if min(means, default=0.0) >= 0 and max(means, default=0.0) > border > 0 else None
 
 
 def floors(arms: Mapping[str, Mapping[str, Any]], key: str) -> set[float]:

@@ -174,3 +174,29 @@ def test_the_command_writes_the_picture_and_prints_where(run, tmp_path):
     done = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, str(output)), done.stderr
     assert output.stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("means", "border"),
+    [
+        ([1.0, 2.0, 3.0], None),
+        ([0.4, 0.5, 0.6, 24.8], pytest.approx(2.2)),
+        ([-0.1, 0.1, 9.0], None),
+        ([0.0, 0.0, 9.0], None),
+        ([], None),
+    ],
+)
+def test_a_bar_that_makes_the_others_too_short_is_cut_at_four_medians(means: list[float], border: float | None) -> None:
+    arms = {str(number): {"metrics": {"fd": {"mean": mean}}} for number, mean in enumerate(means)}
+    assert pictures.cut({**arms, "unscored": {"metrics": {}}}, "fd") == border
+
+
+def test_the_length_of_a_cut_bar_is_written_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(Axes, "text", lambda _axis, _x, _y, text, **_: told.append(text))
+    arms = {
+        name: {"metrics": {"fd": {"mean": mean, "std": 0.0, "values": [mean], "floor": None}}}
+        for name, mean in (("base", 0.5), ("good", 0.4), ("bad", 24.83))
+    }
+    pictures.save_arms_figure(arms, ["fd"], "base", tmp_path / "arms.png")
+    assert told == ["24.8 \N{RIGHTWARDS ARROW}"]
