@@ -304,3 +304,42 @@ def test_a_tracker_that_fails_is_a_warning(
 def test_without_a_tracker_nothing_is_logged(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heatmap, "open_tracker", lambda *_: pytest.fail("opened"))
     heatmap.log(run, {"arm": "self_1.5"}, run / "map.png", QUIET)
+
+
+# What it finds
+
+SHAPES = """\
+fw: 1
+name: learned
+dataset:   {name: shapes, size: 16, count: 4000, held_out_count: 1000, colours: 2}
+model:     {name: unet, channels: [16, 32, 32]}
+process:   {name: ddpm, prediction: v, schedule: cosine}
+train:     {steps: 400, batch: 32, lr: 2.0e-3, warmup: 20, ema: 0.98}
+sampler:   {name: dpmpp, steps: 2}
+samples:   {count: 8, seeds: 1}
+metrics:   [{name: fd, space: {name: pca, dims: 2}}]
+baseline:  denoiser
+arms:      {denoiser: {}}
+"""
+
+
+def test_denoising_learns_what_images_show_and_little_noise_shows_it_best(tmp_path: Path) -> None:
+    """On images that it sees three times, of 10 classes; a standard error of 1,000 held-out images is 1.6 points."""
+    (tmp_path / "recipe.yaml").write_text(SHAPES)
+    recipe = load(tmp_path / "recipe.yaml")
+    run_plan(recipe, plan(recipe), Options(tmp_path / "runs", device="cpu", jobs=1, threads=1), [], QUIET)
+    asked = Asked("denoiser", (0.05, 2.0), images=1500, draws=1, device="cpu")
+    found = survey(tmp_path / "runs" / "learned" / "latest", asked, QUIET)
+    assert found["sigmas"] == [2.0, 0.05]
+    rows = {
+        block: (trained, untrained)
+        for block, (*_, trained), (*_, untrained) in zip(
+            found["blocks"], found["trained"]["held_out"], found["untrained"]["held_out"], strict=True
+        )
+    }
+    for block in ("down.2", "mid", "up.0", "up.1", "up.2"):
+        trained, untrained = rows[block]
+        assert trained > untrained + 0.03, block
+    assert rows["up.1"][0] > found["pixels"]["held_out"] + 0.05
+    little, much = (found["trained"]["held_out"][found["blocks"].index("up.1")][column] for column in (1, 0))
+    assert little > much + 0.1
