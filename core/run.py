@@ -34,6 +34,9 @@ from fw.registry import LocalPlugin
 
 FIGURE_KEYS = 4
 
+BETWEEN = 3
+"""Characters between the texts of two columns of a table: a line between blanks."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -293,12 +296,25 @@ def failure(plan: Plan, outcome: Outcome) -> str:
 
 
 def show(result: Mapping[str, Any], console: Console) -> None:
-    """The comparison as a table on standard output."""
-    header, *body = report.rows(result)
-    table = Table(title=f"{result['recipe']}, seed {result['seed']}", title_justify="left")
-    for column in header:
-        table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
-    for row in body:
-        table.add_row(*row)
-    console.print(table)
+    """The comparison as a table on standard output, below each other in parts if it is wider than that."""
+    for header, *body in parts(list(report.rows(result)), console.width):
+        table = Table(title=f"{result['recipe']}, seed {result['seed']}", title_justify="left")
+        for column in header:
+            table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
+        for row in body:
+            table.add_row(*row)
+        console.print(table)
     console.print(report.verdict(result), highlight=False)
+
+
+def parts(rows: Sequence[Sequence[str]], width: int) -> Iterator[list[list[str]]]:
+    """A table in parts that are no wider than `width` characters if they can be, each with the first column."""
+    first, *others = (BETWEEN + max(map(len, column)) for column in zip(*rows, strict=True))
+    start = 1
+    while start < len(rows[0]):
+        end, used = start + 1, 1 + first + others[start - 1]
+        while end < len(rows[0]) and used + others[end - 1] <= width:
+            used += others[end - 1]
+            end += 1
+        yield [[row[0], *row[start:end]] for row in rows]
+        start = end

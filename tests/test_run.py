@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import signal
@@ -12,9 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
+from rich.console import Console
 from safetensors.torch import load_file
+
+from fw.core.run import BETWEEN, parts, show
 
 TINY = Path(__file__).parent / "tiny.yaml"
 
@@ -342,3 +348,45 @@ def test_one_arm_at_a_time_adds_up_to_the_whole_report(finished, tmp_path):
     assert parts["unconditional"]["metrics"] == whole["unconditional"]["metrics"]
     assert parts["self_1.0"]["metrics"] == whole["self_1.0"]["metrics"]
     assert {run.info.run_name for run in mlflow_runs(tmp_path)} >= {"unconditional", "self_1.0"}
+
+
+@given(
+    table=st.integers(2, 9).flatmap(
+        lambda columns: st.lists(
+            st.lists(st.text("ab±", max_size=9), min_size=columns, max_size=columns), min_size=1, max_size=4
+        )
+    ),
+    width=st.integers(1, 60),
+)
+def test_a_wide_table_comes_in_parts_that_fit_and_leave_nothing_out(table, width):
+    found = list(parts(table, width))
+    assert [[cell for part in found for cell in part[row][1:]] for row in range(len(table))] == [r[1:] for r in table]
+    for part in found:
+        assert [row[0] for row in part] == [row[0] for row in table]
+        needed = 1 + sum(BETWEEN + max(map(len, column)) for column in zip(*part, strict=True))
+        assert needed <= width or len(part[0]) == 2
+
+
+def test_a_table_that_fits_is_printed_once_and_no_cell_is_cut():
+    printed_to = io.StringIO()
+    console = Console(width=40, file=printed_to)
+    result = {
+        "recipe": "r",
+        "seed": 0,
+        "baseline": "base",
+        "headline": "fd",
+        "better": {f"fd_{n}": "lower" for n in range(6)},
+        "arms": {
+            "base": {
+                "status": "finished",
+                "nfe": 10,
+                "seconds": 1.0,
+                "real_images": {"held_out": 5},
+                "metrics": {f"fd_{n}": {"mean": 100.0 + n, "std": 0.5, "floor": 0.1} for n in range(6)},
+            }
+        },
+    }
+    show(result, console)
+    printed = printed_to.getvalue()
+    assert all(f"{100 + n}.000 ± 0.500" in printed for n in range(6))
+    assert printed.count("fd_0") == 1
