@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -127,8 +128,9 @@ def say(console: Console, text: str, style: str | None = None) -> None:
 
 
 def named(stage: Stage, record: Mapping[str, float]) -> dict[str, float]:
-    """Prefix a record's keys, so that no two encoders share a curve."""
-    prefix = f"{stage.title.replace(' ', '/')}-{stage.key[:6]}"
+    """Prefix a record's keys with the words of the title, so that no two encoders share a curve."""
+    words = re.sub(r"[^\w.-]+", "/", stage.title)  # trackers refuse its commas
+    prefix = f"{words}-{stage.key[:6]}"
     return {key if key == "step" else f"{prefix}/{key}": value for key, value in record.items()}
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from mlflow.entities import Run
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from fw.core.board import named
 from fw.core.errors import FwError
 from fw.core.kinds import ArmDescription, RunDescription, TrackedRun
+from fw.core.loading import load
+from fw.core.plan import Stage, plan
 from fw.plugins.trackers.mlflow import MLflow, MLflowRun
 from fw.plugins.trackers.mlflow_server import serve
 
@@ -406,3 +410,21 @@ def start_python(code: str, folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+def test_mlflow_takes_the_names_of_everything_that_the_shipped_recipes_log(root: Path) -> None:
+    """Titles of stages have commas; a name that MLflow refuses ends its log of the run."""
+    run = MLflow(experiment="names").open(describe(root))
+    known: dict[str, Stage] = {}
+    for path in (Path(str(entry)) for entry in files("fw.recipes").iterdir() if entry.name.endswith(".yaml")):
+        known |= plan(load(path)).stages
+    assert any("," in stage.title for stage in known.values())
+    keys = [named(stage, {"step": 0, "value": 1.0}) for stage in known.values()]
+    assert len({tuple(key) for key in keys}) == len(known)
+    run.series(None, [{"step": 0, **{name: value for key in keys for name, value in key.items() if name != "step"}}])
+    run.end("finished")
+    client = MlflowClient(f"sqlite:///{root}/mlflow.db")
+    experiment = client.get_experiment_by_name("names")
+    assert experiment is not None
+    logged = {name for each in client.search_runs([experiment.experiment_id]) for name in each.data.metrics}
+    assert len(logged & {name for key in keys for name in key}) == len(known)
