@@ -150,9 +150,7 @@ def evaluate_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
     metric: Metric = needs["metric"]
     features = load_file(inputs["space"] / "features.safetensors")
     annotation = load_annotation(inputs)  # only a metric that reads conditions has one among its inputs
-    splits = {"train": load_split(needs["dataset"], "train"), "test": load_split(needs["dataset"], "test")}
-    named = annotation is not None and are_labels(annotation, splits["train"])
-    classes = splits["train"].labels if named else annotation.conditions if annotation else None
+    classes, of_held_out = judged_classes(annotation, needs["dataset"]) if annotation else (None, None)
     reference = Reference(features["train"], features["test"], classes)
     network = load_encoder(needs, inputs["space"], job)
     scores: dict[str, list[float]] = {key: [] for key in metric.keys}
@@ -162,12 +160,21 @@ def evaluate_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
         for key, value in checked_scores(metric, metric.compare(told, features_of_samples)).items():
             scores[key].append(value)
     floor: Mapping[str, float] = {}
-    if annotation is None or named:
-        floor = checked_scores(
-            metric, metric.compare(replace(reference, asked=splits["test"].labels), reference.held_out)
-        )
+    if annotation is None or of_held_out is not None:
+        floor = checked_scores(metric, metric.compare(replace(reference, asked=of_held_out), reference.held_out))
     counts = {"train": len(reference.train), "held_out": len(reference.held_out)}
     write_json(job.folder / "scores.json", {"scores": scores, "floor": floor, "real": counts})
+
+
+def judged_classes(annotation: Annotation, dataset: Dataset) -> tuple[Tensor, Tensor | None]:
+    """The classes of the training images (N,), of labels also those that the model is not told, and of held-out ones.
+
+    Held-out images are in no cluster.
+    """
+    train = load_split(dataset, "train")
+    if train.labels is None or not are_labels(annotation, train):
+        return annotation.conditions, None
+    return train.labels, load_split(dataset, "test").labels
 
 
 def probe_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
