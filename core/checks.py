@@ -70,8 +70,6 @@ def faults(recipe: Recipe) -> Iterator[Finding]:
         for need in sorted(metric.requires - recipe.dataset.provides):
             yield Finding(("metrics", index), f"{metric.name} needs {NEEDS.get(need, need)}")
         yield from misfit(("metrics", index), metric.space.check, recipe.dataset.shape)
-        if not any(can_score(metric, recipe.arm(name)) for name in recipe.arms):
-            yield Finding(("metrics", index), f"{metric.name} reads the classes of conditions, and no arm has any")
     yield from probe_faults(recipe)
     if recipe.latents is not None:
         yield from misfit(("latents",), recipe.latents.latent_shape, recipe.dataset.shape)
@@ -80,7 +78,7 @@ def faults(recipe: Recipe) -> Iterator[Finding]:
 
 
 def probe_faults(recipe: Recipe) -> Iterator[Finding]:
-    """Probes that say the same, that miss labels, or that no arm can be read by."""
+    """Probes that say the same, that miss labels, or that ask for what a model does not have."""
     found = Counter(key for probe in recipe.probes for key in probe.keys)
     found.update(key for metric in recipe.metrics for key in set(metric.keys) & set(found))
     for key, count in found.items():
@@ -91,8 +89,6 @@ def probe_faults(recipe: Recipe) -> Iterator[Finding]:
         for need in sorted(probe.requires - recipe.dataset.provides):
             yield Finding(at, f"{probe.name} needs {NEEDS.get(need, need)}")
         probed = [arm for arm in map(recipe.arm, recipe.arms) if can_probe(probe, arm)]
-        if not probed:
-            yield Finding(at, f"no arm has {READS[probe.of if probe.of == 'encoder' else probe.reads]}")
         at_one_level = probe.of == "model" and probe.reads != "errors"
         for least, most in sorted({arm.process.sigma_range for arm in probed if at_one_level}):
             if not least <= probe.sigma <= most:
@@ -102,6 +98,18 @@ def probe_faults(recipe: Recipe) -> Iterator[Finding]:
         for model in dict.fromkeys(arm.model for arm in probed if probe.blocks is not None):
             if shape is not None and (fault := misnamed(model, shape, probe.blocks or ())):
                 yield Finding(at, fault)
+
+
+def idle(recipe: Recipe) -> Iterator[Finding]:
+    """Metrics and probes that find nothing to score in any arm."""
+    arms = [recipe.arm(name) for name in recipe.arms]
+    for index, metric in enumerate(recipe.metrics):
+        if not any(can_score(metric, arm) for arm in arms):
+            yield Finding(("metrics", index), f"{metric.name} reads the classes of conditions, and no arm has any")
+    for index, probe in enumerate(recipe.probes):
+        if not any(can_probe(probe, arm) for arm in arms):
+            reads = READS[probe.of if probe.of == "encoder" else probe.reads]
+            yield Finding(("probes", index), f"no arm has {reads}")
 
 
 def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:

@@ -56,7 +56,7 @@ def with_one_arm(run: Path, source: Source, arm: str) -> Recipe:
     words = " ".join(f"--plugin {path}" for path in missing)
     asking = f"{run}: arm {arm} needs local plugins as they were when it was run: add {words}"
     try:
-        recipe = validate(source, installed())
+        recipe = validate(source, installed(), whole=False)
     except RecipeError:
         if missing:
             raise FwError(asking) from None

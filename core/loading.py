@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from fw.core.checks import faults
+from fw.core.checks import faults, idle
 from fw.core.errors import RecipeError
 from fw.core.recipe import Recipe
 from fw.core.source import Source, read
@@ -24,14 +24,18 @@ def load(path: Path, assignments: Sequence[str] = (), registry: Registry | None 
     return validate(source, registry or installed())
 
 
-def validate(source: Source, registry: Registry) -> Recipe:
-    """Turn a source into a recipe, or raise RecipeError with all problems at once."""
+def validate(source: Source, registry: Registry, whole: bool = True) -> Recipe:
+    """Turn a source into a recipe, or raise RecipeError with all problems at once.
+
+    Not of a `whole` recipe, but of some of its arms, metrics and probes may be for the others.
+    """
     try:
         recipe = Recipe.model_validate(source.data, context={"registry": registry})
     except ValidationError as error:
         problems = [explain(dict(problem), source, registry) for problem in error.errors(include_url=False)]
         raise RecipeError(list(dict.fromkeys(problems))) from None
-    if found := [f"{source.where(at)}: {source.path(at)}: {reason}" for at, reason in faults(recipe)]:
+    findings = [*faults(recipe), *(idle(recipe) if whole else ())]
+    if found := [f"{source.where(at)}: {source.path(at)}: {reason}" for at, reason in findings]:
         raise RecipeError(list(dict.fromkeys(found)))
     return recipe
 

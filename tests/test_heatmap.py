@@ -19,6 +19,7 @@ from torch import Tensor
 from fw.core import heatmap, pictures
 from fw.core.cli import app, guarded
 from fw.core.diffusion import Denoiser, to_unit
+from fw.core.draw import draw
 from fw.core.errors import FwError
 from fw.core.heatmap import Asked, best, levels, survey, target, verdict, write
 from fw.core.loading import load
@@ -343,3 +344,17 @@ def test_denoising_learns_what_images_show_and_little_noise_shows_it_best(tmp_pa
     assert rows["up.1"][0] > found["pixels"]["held_out"] + 0.05
     little, much = (found["trained"]["held_out"][found["blocks"].index("up.1")][column] for column in (1, 0))
     assert little > much + 0.1
+
+
+def test_a_recipe_with_scores_for_other_arms_alone_is_mapped_and_sampled(tmp_path: Path) -> None:
+    """`recognise` and `agreement` find nothing in an unconditional arm, which is all that is read of the recipe."""
+    text = RECIPE.replace("pca, dims: 2}}]", "pca, dims: 2}}, {name: agreement, space: pixels}]\nprobes: [recognise]")
+    text = text.replace("model:     {name: unet", "model:     {name: jdm").replace("self_guidance", "classifier")
+    (tmp_path / "recipe.yaml").write_text(text)
+    recipe = load(tmp_path / "recipe.yaml")
+    run_plan(recipe, plan(recipe), Options(tmp_path / "runs", device="cpu", jobs=1, threads=1), [], QUIET)
+    folder = tmp_path / "runs" / "mapped" / "latest"
+    found = survey(folder, Asked("unconditional", (0.05,), images=100, draws=1, device="cpu"), QUIET)
+    assert found["blocks"] == ["down.0", "down.1", "mid", "up.0", "up.1"]
+    draw(folder, "unconditional", 4, tmp_path / "grid.png", 0, "cpu")
+    assert (tmp_path / "grid.png").stat().st_size > 0
