@@ -152,7 +152,7 @@ def save_heat_map(answer: Mapping[str, Any], path: Path) -> None:
     edges = cell_edges(places)
     height = 0.42 * len(blocks) + 1.8
     figure, axes = plt.subplots(
-        1, 3, figsize=(1.2 * len(sigmas) + 6, height), layout="constrained", width_ratios=[len(sigmas)] * 2 + [5]
+        1, 3, figsize=(1.2 * len(sigmas) + 7.5, height), layout="constrained", width_ratios=[len(sigmas)] * 2 + [5]
     )
     for axis, (name, rows) in zip(axes, scores.items(), strict=False):
         mesh = axis.pcolormesh(edges, range(len(blocks) + 1), rows, vmin=min(every), vmax=max(every), cmap="viridis")
@@ -169,7 +169,7 @@ def save_heat_map(answer: Mapping[str, Any], path: Path) -> None:
     control = [max(column) for column in zip(*scores["untrained"], strict=True)]
     axes[2].plot(places, control, color=GREY, linestyle="--", label="untrained, best block")
     axes[2].axhline(answer["pixels"]["held_out"], color="black", linestyle=":", label="raw pixels")
-    axes[2].legend(fontsize=7)
+    axes[2].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     axes[2].spines[["top", "right"]].set_visible(False)
     for axis in axes:
         axis.set_xticks(places, [f"{place:.1f}\n{sigma:g}" for place, sigma in zip(places, sigmas, strict=True)])
