@@ -60,20 +60,19 @@ def save_arms_figure(arms: Mapping[str, Mapping[str, Any]], keys: Sequence[str],
         layout="constrained",
     )
     for axis, key in zip(axes[0], keys, strict=True):
+        border = cut(arms, key)
         for row, name in enumerate(names):
             score = arms[name]["metrics"].get(key)
             if score is None:
                 continue
             axis.barh(row, score["mean"], xerr=score["std"], color=GREY if name == baseline else BLUE, alpha=0.85)
             axis.plot(score["values"], [row] * len(score["values"]), ".", color="black", markersize=4)
+            if border is not None and score["mean"] > border:
+                axis.text(0.97 * border, row, f"{score['mean']:.3g} \u2192", ha="right", va="center", color="white")
         for floor in floors(arms, key):
             axis.axvline(floor, color="black", linestyle=":", linewidth=1)
-        if (border := cut(arms, key)) is not None:
+        if border is not None:
             axis.set_xlim(0, border)
-            for row, name in enumerate(names):
-                score = arms[name]["metrics"].get(key)
-                if score is not None and score["mean"] > border:
-                    axis.text(0.97 * border, row, f"{score['mean']:.3g} \u2192", ha="right", va="center", color="white")
         axis.set_title(key, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.axvline(0, color="black", linewidth=0.8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +32,15 @@ def misnamed(model: Backbone, shape: tuple[int, int, int], names: Sequence[str])
             known = list(blocks_of(model.build(shape, None)))
     except Exception:
         return None
+    told = absent(known, names)
+    return told and f"backbone '{model.name}' {told}"
+
+
+def absent(known: Iterable[str], names: Sequence[str]) -> str | None:
+    """`has no block 'up.7' (it has ...)`, of the first name that is not known; None if all are."""
     for name in names:
         if name not in known:
-            return f"backbone '{model.name}' has no block '{name}' (it has {', '.join(known) or 'none with a name'})"
+            return f"has no block '{name}' (it has {', '.join(known) or 'none with a name'})"
     return None
 
 
@@ -42,9 +48,8 @@ def misnamed(model: Backbone, shape: tuple[int, int, int], names: Sequence[str])
 def tapped(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """What the named blocks return while this lasts, by name; FwError if there is no such block."""
     blocks = blocks_of(network)
-    for name in names:
-        if name not in blocks:
-            raise FwError(f"the network has no block '{name}' (it has {', '.join(blocks) or 'none with a name'})")
+    if told := absent(blocks, names):
+        raise FwError(f"the network {told}")
     found: dict[str, Tensor] = {}
 
     def keep(name: str, returned: Any) -> None:

@@ -285,7 +285,7 @@ def planted(count: int) -> ImageSet:
 def select(selector: str, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> tuple[DiffusionSelected, Any]:
     encoder = DiffusionSelected(model=SMALL, process=EDM(), sigma=(0.02, 2.0), selector=selector, **fields)
     monkeypatch.setattr(UNet, "build", lambda *_: Planted())
-    monkeypatch.setattr("fw.plugins.encoders.diffusion.train", lambda *_: Planted())
+    monkeypatch.setattr("fw.plugins.encoders.of_denoiser.train", lambda *_: Planted())
     return encoder, fitted(encoder, planted(150))
 
 

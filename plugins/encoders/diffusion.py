@@ -19,9 +19,8 @@ from fw.core.generate import batch_size
 from fw.core.job import Job
 from fw.core.representations import Pool, noise_of, read
 from fw.core.taps import usual_block
-from fw.core.train import train
 from fw.core.types import ImageSet
-from fw.plugins.encoders.of_denoiser import Blocks, OfDenoiser, Sigmas, load
+from fw.plugins.encoders.of_denoiser import Blocks, OfDenoiser, Sigmas
 
 MOST_IMAGES = 10_000
 """Training images over which features are standardised."""
@@ -53,11 +52,7 @@ class DenoiserEncoder(OfDenoiser):
     def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
         assert isinstance(network, Reader)
         network.to(job.device)
-        if self.weights is not None:
-            load(network.network, self.weights)
-        elif self.train is not None:
-            trained = train(self.model, self.process, data.without_labels(), None, self.train, job)
-            network.network.load_state_dict(trained.state_dict())
+        network.network.load_state_dict(self.learned(network.network, data, job).state_dict())
 
 
 class Diffusion(DenoiserEncoder):

@@ -17,9 +17,9 @@ from fw.core.diffusion import Denoiser, per_image, to_unit
 from fw.core.job import Job, Stateful
 from fw.core.kinds import Process
 from fw.core.randomness import seed_from
-from fw.core.train import initial_network, train
+from fw.core.train import initial_network
 from fw.core.types import ImageSet
-from fw.plugins.encoders.of_denoiser import OfDenoiser, Sigmas, load
+from fw.plugins.encoders.of_denoiser import OfDenoiser, Sigmas
 
 LOG_EVERY = 10
 
@@ -119,11 +119,7 @@ class Distilled(OfDenoiser):
         """The denoiser, trained or loaded."""
         network = initial_network(self.model, data.shape, None, job)
         self.check_blocks(network)
-        if self.weights is not None:
-            load(network, self.weights)
-        elif self.train is not None:
-            network = train(self.model, self.process, data.without_labels(), None, self.train, job)
-        return Teacher(network, self.process, self.blocks or self.usual(network))
+        return Teacher(self.learned(network, data, job), self.process, self.blocks or self.usual(network))
 
 
 def levels_of(sigmas: Sigmas, count: int, generator: torch.Generator) -> Tensor:

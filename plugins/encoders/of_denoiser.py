@@ -9,9 +9,12 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from fw.core.errors import FwError
+from fw.core.job import Job
 from fw.core.kinds import Backbone, Encoder, Process
 from fw.core.recipe import Train
-from fw.core.taps import blocks_of, misnamed
+from fw.core.taps import absent, blocks_of, misnamed
+from fw.core.train import train
+from fw.core.types import ImageSet
 from fw.plugins.encoders.weights import existing, read, sha256
 
 Blocks = tuple[Annotated[str, Field(pattern=r"^[\w.]+$")], ...] | None
@@ -70,10 +73,16 @@ class OfDenoiser(Encoder):
 
     def check_blocks(self, network: nn.Module) -> None:
         """Raise FwError if the denoiser has not the blocks that are named."""
-        known = blocks_of(network)
-        for block in self.blocks or ():
-            if block not in known:
-                raise FwError(f"encoder {self.name}: the model has no block '{block}' (it has {', '.join(known)})")
+        if told := absent(blocks_of(network), self.blocks or ()):
+            raise FwError(f"encoder {self.name}: the model {told}")
+
+    def learned(self, network: nn.Module, data: ImageSet, job: Job) -> nn.Module:
+        """The denoiser of a fresh network: trained without labels, loaded, or the network as it is."""
+        if self.weights is not None:
+            load(network, self.weights)
+        elif self.train is not None:
+            return train(self.model, self.process, data.without_labels(), None, self.train, job)
+        return network
 
 
 def load(network: nn.Module, path: Path) -> None:
