@@ -79,6 +79,9 @@ class Board:
             if not arms:
                 tracked.series(None, [named(self.plan.stages[stage], record) for record in records])
 
+    def told(self, stage: str, text: str) -> None:
+        self.say(f"warning: {self.title(stage)}: {text}", style="yellow")
+
     def waiting(self, stage: str) -> None:
         self.say(f"wait   {self.title(stage)}: another run is at it")
 
@@ -95,7 +98,8 @@ class Board:
         """Tell the tracker all that a finished stage has to show; it may know some of it already."""
         folder = self.store.path(stage)
         if (folder / "log.jsonl").exists():
-            self.metrics(stage, [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()])
+            lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+            self.metrics(stage, [json.loads(line) for line in lines])
         if (folder / "grid.png").exists():
             with self.tracking() as tracked:
                 for arm in self.plan.users(stage):

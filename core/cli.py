@@ -173,7 +173,7 @@ def recipes() -> None:
 
     for entry in sorted(files("fw.recipes").iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".yaml"):
-            first = entry.read_text().splitlines()[0].removeprefix("# ")
+            first = entry.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
             print(f"{entry}\n    {first}")
 
 

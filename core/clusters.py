@@ -156,7 +156,7 @@ def finish(recipe: Recipe, wanted: Plan, store: Store, options: Options, console
 def measured(folder: Path, features: Tensor) -> dict[str, Any]:
     """One K: what the annotate stage found out, and how far images are from the means of their clusters."""
     annotation = Annotation.load(folder / "annotation.safetensors")
-    quality = json.loads((folder / "quality.json").read_text())
+    quality = json.loads((folder / "quality.json").read_text(encoding="utf-8"))
     ids, clusters = annotation.conditions, annotation.spec.size
     return {
         "clusters": clusters,

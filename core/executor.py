@@ -184,7 +184,7 @@ def hear(seat: Seat, queue: Queue, outcome: Outcome, listener: StageListener) ->
         hint = ": was there too little memory?" if code == -signal.SIGKILL else ""
         fail(stage.id, f"its worker process died with exit code {code}{hint}", queue, outcome, listener)
         return
-    if kind in ("progress", "metrics", "waiting"):
+    if kind in ("progress", "metrics", "told", "waiting"):
         getattr(listener, kind)(name, *rest)
         return
     seat.stage = None

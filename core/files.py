@@ -24,7 +24,7 @@ def remembered_sha256(path: Path, size: int, modified: int) -> str:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The JSON object in a file; None if there is none."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -254,7 +254,7 @@ def write(answer: Mapping[str, Any], output: Path) -> list[Path]:
     """The figure, and what it shows as JSON beside it."""
     save_heat_map(answer, output)
     numbers = output.with_suffix(".json")
-    numbers.write_text(json.dumps(answer, indent=1))
+    numbers.write_text(json.dumps(answer, indent=1), encoding="utf-8")
     return [output, numbers]
 
 

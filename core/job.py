@@ -3,22 +3,27 @@
 `Job.steps` is the one training loop of fw. It yields step numbers, checkpoints its state on the way and continues
 from the checkpoint after a crash. Resuming is bit-exact on CPU because nothing else is remembered: batches, noise and
 augmentations are functions of (seed, step), torch's global generator included.
+
+Whatever is read back after a crash was kept with its checksum (core/parts.py). What is damaged is made again, aloud.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from fw.core import parts
+from fw.core.durable import write_text
 from fw.core.errors import Interrupted, StageFailed
 from fw.core.randomness import generator, seed_from
 
@@ -42,6 +47,8 @@ class Reporter(Protocol):
 
     def metrics(self, records: Sequence[Mapping[str, float]]) -> None: ...
 
+    def say(self, text: str) -> None: ...
+
 
 class Silent:
     """The reporter that tells nobody."""
@@ -50,6 +57,9 @@ class Silent:
         pass
 
     def metrics(self, records: Sequence[Mapping[str, float]]) -> None:
+        pass
+
+    def say(self, text: str) -> None:
         pass
 
 
@@ -63,16 +73,19 @@ class Job:
     reporter: Reporter = field(default_factory=Silent)
     checkpoint_seconds: float = 20.0
     stopping: Callable[[], bool] = lambda: False
+    warnings: list[str] = field(default_factory=list)
+    """What was said with `warn`; it is kept with the product."""
     _records: list[dict[str, Any]] = field(default_factory=list, repr=False)
     _started: float = field(default_factory=time.monotonic, repr=False)
     _spent_before: float = field(default=0.0, repr=False)
-    _logged: int = field(default=0, repr=False)
-    """Bytes of log.jsonl that checkpoints vouch for; the rest is of steps that will be done again."""
+    _reporting: float = field(default=0.0, repr=False)
+    _log: list[str] = field(default_factory=list, repr=False)
+    """The lines of log.jsonl. Checkpoints hold them, and what the file has beyond is of steps that are done again."""
 
     @property
     def seconds(self) -> float:
-        """Time spent on this job, up to the last checkpoint of earlier tries included."""
-        return self._spent_before + time.monotonic() - self._started
+        """Time spent on this job, up to the last checkpoint of earlier tries included; time to report is not."""
+        return self._spent_before + time.monotonic() - self._started - self._reporting
 
     def generator(self, *words: int | str, device: torch.device | str = "cpu") -> torch.Generator:
         """A generator that depends only on this job's seed and the words."""
@@ -83,14 +96,15 @@ class Job:
         for done, item in enumerate(items):
             self._stop_if_asked()
             yield item
-            self.reporter.progress(label, done + 1, len(items))
+            with self._off_the_clock():
+                self.reporter.progress(label, done + 1, len(items))
 
     def steps(self, total: int, state: Mapping[str, Stateful], label: str = "train") -> Iterator[int]:
         """Yield the steps still to do of `total`, keeping `state` in `<folder>/<label>.checkpoint`."""
         devices = [self.device] if self.device.type == "cuda" else []
         start = self._restore(label, state)
         if start < total:
-            self._trim_log()
+            self._rewrite_log()
         saved = time.monotonic()
         with torch.random.fork_rng(devices):
             for step in range(start, total):
@@ -99,7 +113,8 @@ class Job:
                     raise Interrupted(STOPPED)
                 torch.manual_seed(seed_from(self.seed, label, step))
                 yield step
-                self.reporter.progress(label, step + 1, total)
+                with self._off_the_clock():
+                    self.reporter.progress(label, step + 1, total)
                 if time.monotonic() - saved >= self.checkpoint_seconds:
                     self._save(label, step + 1, state)
                     saved = time.monotonic()
@@ -111,44 +126,38 @@ class Job:
             {"step": step, **{k: v.detach() if isinstance(v, Tensor) else v for k, v in values.items()}}
         )
 
-    def _stop_if_asked(self) -> None:
-        if self.stopping():
-            raise Interrupted(STOPPED)
+    def say(self, text: str) -> None:
+        """Tell the user at once, in one line."""
+        with self._off_the_clock():
+            self.reporter.say(text)
 
-    def _save(self, label: str, step: int, state: Mapping[str, Stateful]) -> None:
-        """Write the log up to here, then the checkpoint: a crash in between only repeats steps, bit for bit."""
+    def warn(self, text: str) -> None:
+        """Tell the user, at once and in every report, what is to be known of this stage's product; one sentence."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+            self.say(text)
+
+    def keep(self, name: str, write: Callable[[Path], object]) -> Path:
+        """Make a file that a later try can count on: `write` is given where, and the file gets its name when it is
+        whole."""
+        path = self.folder / name
+        parts.keep(path, write)
+        return path
+
+    def kept(self, name: str) -> Path | None:
+        """A file that an earlier try kept; None if there is none, or if it was damaged, which is said."""
+        path = self.folder / name
+        if parts.sound(path):
+            return path
+        if path.exists():
+            self.say(f"{name} was damaged since it was written, and is made again")
+            parts.discard(path)
+        return None
+
+    def finish(self) -> None:
+        """Nothing more is logged: log.jsonl holds what was."""
         self.flush()
-        payload = {
-            "step": step,
-            "seconds": self.seconds,
-            "logged": self._logged,
-            "state": {name: part.state_dict() for name, part in state.items()},
-        }
-        path = self.folder / f"{label}.checkpoint"
-        temporary = path.with_suffix(".writing")
-        torch.save(payload, temporary)
-        temporary.replace(path)
-
-    def _restore(self, label: str, state: Mapping[str, Stateful]) -> int:
-        path = self.folder / f"{label}.checkpoint"
-        if not path.exists():
-            return 0
-        try:
-            payload = torch.load(path, map_location=self.device, weights_only=True)
-            for name, part in state.items():
-                part.load_state_dict(payload["state"][name])
-            self._spent_before = max(self._spent_before, payload["seconds"])
-            self._logged = payload["logged"]
-            return payload["step"]
-        except Exception as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise StageFailed(
-                f"{path} cannot be continued from ({reason}); if it is damaged, delete it to start this stage again"
-            ) from error
-
-    @property
-    def _log_path(self) -> Path:
-        return self.folder / "log.jsonl"
+        self._rewrite_log()
 
     def flush(self) -> None:
         """Append what was logged to log.jsonl and tell the reporter; a value that is not finite ends the stage."""
@@ -159,12 +168,61 @@ class Job:
                 if not math.isfinite(value):
                     raise StageFailed(f"{key} became {value} at step {record['step']}: lower the learning rate?")
         if records:
-            with self._log_path.open("a") as file:
-                file.writelines(json.dumps(record) + "\n" for record in records)
-            self._logged = self._log_path.stat().st_size
-            self.reporter.metrics(records)
+            lines = [json.dumps(record) + "\n" for record in records]
+            with self._log_path.open("a", encoding="utf-8") as file:
+                file.writelines(lines)
+            self._log += lines
+            with self._off_the_clock():
+                self.reporter.metrics(records)
 
-    def _trim_log(self) -> None:
-        """Forget what was logged for steps that will be done again."""
-        if self._log_path.exists() and self._log_path.stat().st_size > self._logged:
-            os.truncate(self._log_path, self._logged)
+    @contextlib.contextmanager
+    def _off_the_clock(self) -> Iterator[None]:
+        """Whoever hears of the work may be slow, and that is no cost of the work."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._reporting += time.monotonic() - began
+
+    def _stop_if_asked(self) -> None:
+        if self.stopping():
+            raise Interrupted(STOPPED)
+
+    def _save(self, label: str, step: int, state: Mapping[str, Stateful]) -> None:
+        """Write the log up to here, then the checkpoint: a crash in between only repeats steps, bit for bit."""
+        self.flush()
+        payload = {
+            "step": step,
+            "seconds": self.seconds,
+            "log": "".join(self._log),
+            "state": {name: part.state_dict() for name, part in state.items()},
+        }
+        self.keep(f"{label}.checkpoint", partial(torch.save, payload))
+
+    def _restore(self, label: str, state: Mapping[str, Stateful]) -> int:
+        path = self.kept(f"{label}.checkpoint")
+        if path is None:
+            return 0
+        try:
+            payload = torch.load(path, map_location=self.device, weights_only=True)
+            for name, part in state.items():
+                part.load_state_dict(payload["state"][name])
+            self._spent_before = max(self._spent_before, payload["seconds"])
+            self._log = payload["log"].splitlines(keepends=True)
+            return payload["step"]
+        except Exception as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise StageFailed(
+                f"{path} cannot be continued from ({reason}); delete it to start this stage again"
+            ) from error
+
+    @property
+    def _log_path(self) -> Path:
+        return self.folder / "log.jsonl"
+
+    def _rewrite_log(self) -> None:
+        """Forget what was logged for steps that are done again, and whatever else was done to the file."""
+        text = "".join(self._log)
+        there = self._log_path.read_bytes() if self._log_path.exists() else b""
+        if there != text.encode():
+            write_text(self._log_path, text)

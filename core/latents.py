@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -69,16 +70,17 @@ class Codec:
         """Store the latents of all images in the job's folder, for `flip` those of their mirror images too."""
         parts: dict[str, list[Tensor]] = defaultdict(list)
         for shard, batch in job.track(list(batches(len(images), self.size)), "encode"):
-            path = job.folder / f"latents-{shard.start:07d}.safetensors"
-            if path.exists():
+            name = f"latents-{shard.start:07d}.safetensors"
+            if batch.start == shard.start:
+                there = job.kept(name) is not None
+            if there:
                 continue
             few = images[batch.start : batch.stop]
-            for name, tensor in self._named(few, flip).items():
-                parts[name].append(tensor)
+            for part, tensor in self._named(few, flip).items():
+                parts[part].append(tensor)
             if batch.stop == shard.stop:
-                temporary = path.with_suffix(".writing")
-                save_file({name: torch.cat(tensors) for name, tensors in parts.items()}, temporary)
-                temporary.replace(path)
+                whole = {part: torch.cat(tensors) for part, tensors in parts.items()}
+                job.keep(name, partial(save_file, whole))
                 parts.clear()
 
     def _named(self, images: Tensor, flip: bool) -> dict[str, Tensor]:

@@ -81,7 +81,7 @@ def collect_arm(plan: Plan, arm: ArmPlan, store: Store, failed: Mapping[str, str
     real: dict[str, int] = {}
     for stage in arm.evaluate:
         if stage in finished:
-            result = json.loads((store.path(stage) / "scores.json").read_text())
+            result = json.loads((store.path(stage) / "scores.json").read_text(encoding="utf-8"))
             metrics |= {key: summary(values, result["floor"].get(key)) for key, values in result["scores"].items()}
             real = result["real"]
     entry: dict[str, Any] = {
@@ -94,17 +94,17 @@ def collect_arm(plan: Plan, arm: ArmPlan, store: Store, failed: Mapping[str, str
         "sample_key": arm.sample,
     }
     if arm.sample in finished:
-        entry["nfe"] = json.loads((store.path(arm.sample) / "info.json").read_text())["nfe"]
+        entry["nfe"] = json.loads((store.path(arm.sample) / "info.json").read_text(encoding="utf-8"))["nfe"]
     if arm.annotate is not None and arm.annotate in finished:
-        entry["annotation"] = json.loads((store.path(arm.annotate) / "quality.json").read_text())
+        entry["annotation"] = json.loads((store.path(arm.annotate) / "quality.json").read_text(encoding="utf-8"))
     if arm.prior is not None and arm.prior in finished:
-        entry["prior"] = json.loads((store.path(arm.prior) / "quality.json").read_text())
+        entry["prior"] = json.loads((store.path(arm.prior) / "quality.json").read_text(encoding="utf-8"))
     if arm.latents is not None and arm.latents in finished:
-        entry["latents"] = json.loads((store.path(arm.latents) / "quality.json").read_text())
+        entry["latents"] = json.loads((store.path(arm.latents) / "quality.json").read_text(encoding="utf-8"))
     probed = [stage for stage in arm.probes if stage in finished]
     if probed:
-        found = [json.loads((store.path(stage) / "scores.json").read_text())["scores"] for stage in probed]
-        entry["probes"] = {key: value for scores in found for key, value in scores.items()}
+        found = [json.loads((store.path(stage) / "scores.json").read_text(encoding="utf-8")) for stage in probed]
+        entry["probes"] = {key: value for each in found for key, value in each["scores"].items()}
     if broken:
         entry["error"] = failed[broken[0]]
     return entry
@@ -124,7 +124,7 @@ def evaluators(plan: Plan, store: Store) -> dict[str, Any]:
         file = store.path(stage) / "quality.json"
         if file.exists():
             encoder = plan.stages[stage].needs["encoder"].name
-            found[stage] = {"encoder": encoder, "quality": json.loads(file.read_text())}
+            found[stage] = {"encoder": encoder, "quality": json.loads(file.read_text(encoding="utf-8"))}
     return found
 
 
@@ -150,11 +150,21 @@ def environment(plan: Plan, store: Store) -> dict[str, Any]:
     }
 
 
+def stage_warnings(plan: Plan, store: Store) -> list[str]:
+    """What finished stages had to warn of, in the order of the plan."""
+    finished = [stage for stage in plan.stages.values() if store.path(stage.id).exists()]
+    return [f"{stage.title}: {text}" for stage in finished for text in store.manifest(stage.id).get("warnings", ())]
+
+
+def bullets(texts: Sequence[str]) -> str:
+    return "\n".join(f"* {text}" for text in texts)
+
+
 def read_run(path: Path) -> dict[str, Any]:
     """The run.json in a run's folder (or the file itself), or FwError."""
     file = path / RUN_FILE if path.is_dir() else path
     try:
-        run = json.loads(file.read_text())
+        run = json.loads(file.read_text(encoding="utf-8"))
         run["recipe"]
         return run
     except (OSError, ValueError, LookupError, TypeError):
@@ -224,7 +234,7 @@ def quality_table(arms: Mapping[str, Mapping[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def markdown(result: Mapping[str, Any], warnings: Sequence[str]) -> str:
+def markdown(result: Mapping[str, Any]) -> str:
     """report.md"""
     samples = result["samples"]
     parts = [
@@ -246,8 +256,8 @@ def markdown(result: Mapping[str, Any], warnings: Sequence[str]) -> str:
         arms = {name: arm[what] for name, arm in result["arms"].items() if arm.get(what)}
         if arms:
             parts += [heading, quality_table(arms)]
-    if warnings:
-        parts.append("## Warnings\n\n" + "\n".join(f"* {warning}" for warning in warnings))
+    if warnings := result.get("warnings"):
+        parts.append("## Warnings\n\n" + bullets(warnings))
     errors = [f"* {name}: {arm['error']}" for name, arm in result["arms"].items() if "error" in arm]
     if errors:
         parts.append("## Failed\n\n" + "\n".join(errors))

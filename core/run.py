@@ -145,7 +145,7 @@ def run_folder(recipe: Recipe, plugins: Sequence[LocalPlugin], out: Path) -> Pat
     folder = out / recipe.name / f"seed{recipe.seed}-{key}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.resolved.yaml").write_text(recipe.to_yaml())
+        (folder / "recipe.resolved.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
         for plugin in plugins:
             (folder / "plugins").mkdir(exist_ok=True)
             (folder / "plugins" / plugin.path.name).write_bytes(plugin.text.encode())
@@ -246,6 +246,7 @@ def conclude(
 ) -> dict[str, Any]:
     """Write run.json, the report and the pictures; of all arms, also those that `--arm` left for another time."""
     result = report.collect(recipe, everything, made_by, store, outcome.failed)
+    result["warnings"] = [*warnings, *report.stage_warnings(everything, store)]
     if recipe.tracker is not None:
         result[recipe.tracker.name] = dict(tracked.handle)
         result["look"] = tracked.hint
@@ -257,7 +258,7 @@ def conclude(
     if finished:
         keys = list(result["better"])[:FIGURE_KEYS]
         save_arms_figure(finished, keys, recipe.baseline, folder / "arms.png")
-    (folder / "report.md").write_text(report.markdown(result, warnings))
+    (folder / "report.md").write_text(report.markdown(result), encoding="utf-8")
     return result
 
 
@@ -279,12 +280,13 @@ def log_results(
         documents = [folder / name for name in ("report.md", "run.json", "recipe.resolved.yaml", "arms.png")]
         others = [*sorted(folder.glob("samples-*.png")), *sorted(folder.glob("plugins/*.py"))]
         tracked.files(None, [path for path in (*documents, *others) if path.exists()])
-        tracked.note(f"{report.verdict(result)}\n\n{report.markdown_table(result)}")
+        warned = f"\n\nWarnings:\n\n{report.bullets(result['warnings'])}" if result["warnings"] else ""
+        tracked.note(f"{report.verdict(result)}\n\n{report.markdown_table(result)}{warned}")
 
 
 def write_run(result: Mapping[str, Any], folder: Path) -> None:
     temporary = folder / f".{report.RUN_FILE}"
-    temporary.write_text(json.dumps(result, indent=1))
+    temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
     temporary.replace(folder / report.RUN_FILE)
 
 

@@ -81,7 +81,7 @@ def new_plugin(name: str, template: str, into: Path, component: str | None = Non
             raise FwError(f"{folder} is there already, and nothing is overwritten: choose another name or --into")
         for path, text in contents.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_text(text, "utf-8")
+            (folder / path).write_text(text, encoding="utf-8")
     except OSError as error:
         raise FwError(f"cannot write to {error.filename or folder}: {error.strerror}") from None
     return [folder / path for path in contents]

@@ -15,6 +15,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,7 @@ Inputs = Mapping[str, Path]
 Needs = Mapping[str, Any]
 
 ANNOTATION = "annotation.safetensors"
+INFO = "info.json"
 
 SHARD = 1000
 """Images in one file of samples: what a cut-off sampling loses at most."""
@@ -134,15 +137,14 @@ def sample_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
     to_images = load_decoder(needs, job.device)
     settings: Samples = needs["samples"]
     for seed, wanted in job.track(list(shards(settings)), "sample"):
-        path = shard_path(job.folder, seed, wanted)
-        if not path.exists():
+        name = shard_name(seed, wanted)
+        if job.kept(name) is None or job.kept(INFO) is None:
             before = sum(network.evaluations for network in networks)
             batches = list(generate(model, siblings, needs, annotation, seed, wanted, to_images))
             evaluations = sum(network.evaluations for network in networks) - before
-            write_json(job.folder / "info.json", {"nfe": evaluations // len(batches)})
-            temporary = path.with_suffix(".writing")
-            save_file({"images": torch.cat(batches)}, temporary)
-            temporary.replace(path)
+            nfe = {"nfe": evaluations // len(batches)}
+            job.keep(INFO, methodcaller("write_text", json.dumps(nfe, indent=1), encoding="utf-8"))
+            job.keep(name, partial(save_file, {"images": torch.cat(batches)}))
     save_grid(load_samples(job.folder, settings)[0][:64], job.folder / "grid.png")
 
 
@@ -326,15 +328,15 @@ def shards(samples: Samples) -> Iterator[tuple[int, range]]:
             yield seed, range(start, min(start + SHARD, samples.count))
 
 
-def shard_path(folder: Path, seed: int, wanted: range) -> Path:
-    return folder / f"samples-{seed:03d}-{wanted.start:07d}.safetensors"
+def shard_name(seed: int, wanted: range) -> str:
+    return f"samples-{seed:03d}-{wanted.start:07d}.safetensors"
 
 
 def load_samples(folder: Path, samples: Samples) -> list[Tensor]:
     """The samples of each sampling seed, uint8 (count, C, H, W)."""
     by_seed: list[list[Tensor]] = [[] for _ in range(samples.seeds)]
     for seed, wanted in shards(samples):
-        by_seed[seed].append(load_file(shard_path(folder, seed, wanted))["images"])
+        by_seed[seed].append(load_file(folder / shard_name(seed, wanted))["images"])
     return [torch.cat(parts) for parts in by_seed]
 
 
@@ -343,4 +345,4 @@ def state_of(network: nn.Module) -> dict[str, Tensor]:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=1))
+    path.write_text(json.dumps(values, indent=1), encoding="utf-8")

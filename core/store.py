@@ -2,6 +2,9 @@
 
 Work happens in `<stage>.partial/`; publishing writes a manifest with a checksum for every file and renames the folder.
 A crash leaves the partial folder, and the next try continues in it. A lock per stage lets several runs share a store.
+
+A manifest also holds a digest of every product that the stage read. Where that product was made again since and came
+out otherwise (on another device, say), the stage is stale: it does not belong to what lies beside it.
 """
 
 from __future__ import annotations
@@ -11,17 +14,23 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from fw.core.errors import FwError, Interrupted
+from fw.core import parts
+from fw.core.durable import ASIDE, put, sync, write_json
+from fw.core.errors import FwError, Interrupted, StageFailed
+from fw.core.parts import checksum
 
 MANIFEST = "manifest.json"
-SCRATCH = (".checkpoint", ".writing")
+SCRATCH = (".checkpoint", ASIDE, parts.VOUCHER)
 """Files with these endings matter only until the stage is finished."""
+
+INPUTS, CHECKSUM = "inputs", "checksum"
+"""Keys of a manifest: the digests of what the stage read, by stage, and the sha256 of all the rest."""
 
 
 class Status(NamedTuple):
@@ -54,16 +63,19 @@ class Store:
         return self.root / f"{stage}.partial"
 
     def manifest(self, stage: str) -> dict[str, Any]:
-        return json.loads((self.path(stage) / MANIFEST).read_text())
+        return json.loads((self.path(stage) / MANIFEST).read_text(encoding="utf-8"))
 
     def status(self, stage: str) -> Status:
         """Whether the stage is finished; reads every byte of it to compare checksums."""
         if not self.path(stage).exists():
             return Status("absent")
         try:
-            files = {name: recorded["sha256"] for name, recorded in self.manifest(stage)["files"].items()}
+            manifest = self.manifest(stage)
+            files = {name: recorded["sha256"] for name, recorded in manifest["files"].items()}
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return Status("corrupted", f"its {MANIFEST} cannot be read")
+        if manifest.get(CHECKSUM, own_checksum(manifest)) != own_checksum(manifest):
+            return Status("corrupted", f"the checksum of its {MANIFEST} is wrong")
         for name, recorded in files.items():
             try:
                 found = checksum(self.path(stage) / name)
@@ -75,6 +87,27 @@ class Store:
                 return Status("corrupted", f"the checksum of {name} is wrong")
         return Status("done")
 
+    def digest(self, stage: str) -> str:
+        """What a finished stage has made, in 64 hex digits: of the names and checksums of its files."""
+        return digest_of({name: recorded["sha256"] for name, recorded in self.manifest(stage)["files"].items()})
+
+    def digests(self, inputs: Iterable[str]) -> dict[str, str]:
+        return {stage: self.digest(stage) for stage in sorted(set(inputs))}
+
+    def stale(self, stage: str) -> list[str]:
+        """The inputs of a finished stage that are not, or no longer, what it was made of."""
+        made_of = self.manifest(stage).get(INPUTS, {})
+        return [source for source, digest in made_of.items() if not self.holds(source, digest)]
+
+    def holds(self, stage: str, digest: str) -> bool:
+        return self.path(stage).exists() and self.digest(stage) == digest
+
+    def adopt(self, stage: str, inputs: Iterable[str]) -> None:
+        """Note in the manifest of a finished stage, if it is older than such notes, what its inputs are now."""
+        manifest = self.manifest(stage)
+        if INPUTS not in manifest and all(self.path(source).exists() for source in inputs):
+            write_manifest(self.path(stage), {**manifest, INPUTS: self.digests(inputs)})
+
     def discard(self, stage: str) -> None:
         shutil.rmtree(self.path(stage))
 
@@ -84,22 +117,35 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def publish(self, stage: str, payload: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        """Make what is in the partial folder the finished stage, in one atomic rename; checkpoints go after it."""
+    def publish(
+        self, stage: str, payload: Mapping[str, Any], facts: Mapping[str, Any], inputs: Iterable[str] = ()
+    ) -> None:
+        """Make what is in the partial folder the finished stage, in one atomic rename; checkpoints go after it.
+
+        StageFailed if a file that was kept for later tries is not what it was.
+        """
         folder = self.partial(stage)
         (folder / MANIFEST).unlink(missing_ok=True)
         made = [file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file()]
-        files = {
-            file.as_posix(): {"sha256": checksum(folder / file), "bytes": (folder / file).stat().st_size}
-            for file in made
-            if file.suffix not in SCRATCH
-        }
-        manifest = {"stage": stage, "files": files, "payload": payload, **facts}
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        folder.replace(self.path(stage))
+        files = {}
         for file in made:
+            if file.suffix not in SCRATCH:
+                sync(folder / file)
+                found = checksum(folder / file)
+                if found not in (parts.vouched(folder / file) or [found]):
+                    raise StageFailed(f"{file} was damaged since it was written; run it again to make that file again")
+                files[file.as_posix()] = {"sha256": found, "bytes": (folder / file).stat().st_size}
+        write_manifest(
+            folder, {"stage": stage, "files": files, "payload": payload, INPUTS: self.digests(inputs), **facts}
+        )
+        put(folder, self.path(stage))
+        self.sweep(stage)
+
+    def sweep(self, stage: str) -> None:
+        """Remove from a finished stage what only its making needed, and a crash has left there."""
+        for file in sorted(self.path(stage).rglob("*")):
             if file.suffix in SCRATCH:
-                (self.path(stage) / file).unlink()
+                file.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def lock(self, stage: str, waiting: Callable[[], None], stopping: Callable[[], bool]) -> Iterator[None]:
@@ -124,6 +170,15 @@ class Store:
             lock.release()
 
 
-def checksum(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    facts = {key: value for key, value in manifest.items() if key != CHECKSUM}
+    write_json(folder / MANIFEST, {**facts, CHECKSUM: own_checksum(facts)})
+
+
+def own_checksum(manifest: Mapping[str, Any]) -> str:
+    """That of all else in a manifest."""
+    return digest_of({key: value for key, value in manifest.items() if key != CHECKSUM})
+
+
+def digest_of(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

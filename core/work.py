@@ -46,6 +46,8 @@ class Listener(Protocol):
 
     def metrics(self, stage: str, records: Sequence[Mapping[str, float]]) -> None: ...
 
+    def told(self, stage: str, text: str) -> None: ...
+
     def waiting(self, stage: str) -> None: ...
 
 
@@ -65,6 +67,9 @@ class StageReporter:
 
     def metrics(self, records: Sequence[Mapping[str, float]]) -> None:
         self.listener.metrics(self.stage, records)
+
+    def say(self, text: str) -> None:
+        self.listener.told(self.stage, text)
 
 
 def execute(stage: Stage, settings: Settings, listener: Listener, stopping: Callable[[], bool]) -> None:
@@ -87,14 +92,16 @@ def execute(stage: Stage, settings: Settings, listener: Listener, stopping: Call
             )
             with stock_state(job.seed, job.device, settings.threads):
                 STAGES[stage.kind](stage.needs, inputs, job)
-            job.flush()
+            job.finish()
             trace.unlink(missing_ok=True)
-            store.publish(stage.id, stage.payload, {"seconds": round(job.seconds, 3), "device": settings.device})
+            warned = {"warnings": job.warnings} if job.warnings else {}
+            facts = {"seconds": round(job.seconds, 3), "device": settings.device, **warned}
+            store.publish(stage.id, stage.payload, facts, stage.inputs.values())
         except FwError:
             raise
         except Exception as error:
             with contextlib.suppress(OSError):  # the disk may be full
-                trace.write_text(traceback.format_exc())
+                trace.write_text(traceback.format_exc(), encoding="utf-8")
             raise StageFailed(f"{in_one_line(error)} (traceback in {trace})") from error
 
 
@@ -109,6 +116,9 @@ class Pipe:
 
     def metrics(self, stage: str, records: Sequence[Mapping[str, float]]) -> None:
         self.connection.send(("metrics", stage, list(records)))
+
+    def told(self, stage: str, text: str) -> None:
+        self.connection.send(("told", stage, text))
 
     def waiting(self, stage: str) -> None:
         self.connection.send(("waiting", stage))

@@ -39,6 +39,9 @@ class Heard:
     def metrics(self, stage: str, records: Sequence[Mapping[str, float]]) -> None:
         self.logged.setdefault(stage, []).extend(record["step"] for record in records)
 
+    def told(self, stage: str, text: str) -> None:
+        pass
+
     def waiting(self, stage: str) -> None:
         raise AssertionError
 

@@ -33,12 +33,16 @@ class Heard:
     def __init__(self) -> None:
         self.steps: list[int] = []
         self.records: list[Mapping[str, float]] = []
+        self.told: list[str] = []
 
     def progress(self, label: str, done: int, total: int) -> None:
         self.steps.append(done)
 
     def metrics(self, records: Sequence[Mapping[str, float]]) -> None:
         self.records += records
+
+    def say(self, text: str) -> None:
+        self.told.append(text)
 
 
 def fit(job: Job, at: Callable[[int], None] = lambda step: None, total: int = TOTAL, label: str = "train") -> bytes:

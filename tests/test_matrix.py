@@ -26,6 +26,9 @@ class Quiet:
     def metrics(self, stage: str, records: Sequence[Mapping[str, float]]) -> None:
         pass
 
+    def told(self, stage: str, text: str) -> None:
+        pass
+
     def waiting(self, stage: str) -> None:
         pass
 

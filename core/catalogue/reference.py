@@ -195,9 +195,9 @@ def write(folder: Path) -> None:
     """Write every page into the folder, and that of all pairs beside it."""
     registry = builtins()
     for name in KINDS:
-        (folder / f"{name}.md").write_text(page(name, registry), "utf-8")
-    (folder / "types.md").write_text(types_page(), "utf-8")
-    (folder.parent / "matrix.md").write_text(matrix.page(registry), "utf-8")
+        (folder / f"{name}.md").write_text(page(name, registry), encoding="utf-8")
+    (folder / "types.md").write_text(types_page(), encoding="utf-8")
+    (folder.parent / "matrix.md").write_text(matrix.page(registry), encoding="utf-8")
 
 
 if __name__ == "__main__":

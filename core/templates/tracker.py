@@ -38,7 +38,7 @@ class Lines:
         text = path.read_text("utf-8") if path.exists() else ""
         whole = text[: text.rfind("\n") + 1]  # a crash may have cut the last line off
         if whole != text:
-            path.write_text(whole, "utf-8")
+            path.write_text(whole, encoding="utf-8")
         for event in map(json.loads, whole.splitlines()):
             self.said[event["arm"], event["what"], event["key"], event["step"]] = event["value"]
 

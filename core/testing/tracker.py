@@ -166,6 +166,6 @@ def files(root: Path) -> dict[str, Path]:
     paths = {"picture": folder / "grid.png", "text": folder / "report.md", "weights": folder / "model.safetensors"}
     if not paths["weights"].exists():
         Image.new("RGB", (8, 8)).save(paths["picture"])
-        paths["text"].write_text("# Report\n")
+        paths["text"].write_text("# Report\n", encoding="utf-8")
         save_file({"weight": torch.zeros(2, 2)}, paths["weights"])
     return paths

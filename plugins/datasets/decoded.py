@@ -79,7 +79,7 @@ def decoded(
 def whole(folder: Path, shape: tuple[int, int, int]) -> bool:
     """Whether the images are there, to the last byte: a map of a file that is cut off kills the process."""
     try:
-        count = json.loads((folder / "facts.json").read_text())["count"]
+        count = json.loads((folder / "facts.json").read_text(encoding="utf-8"))["count"]
         sizes = [(folder / name).stat().st_size for name in ("images.u8", "labels.i64")]
     except (OSError, ValueError, LookupError, TypeError):
         return False

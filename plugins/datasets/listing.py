@@ -77,12 +77,12 @@ def fingerprint(files: Sequence[File], cache: Path) -> str:
         seen.update(os.fsencode("\0".join(map(str, file))) + b"\n")
     memory = cache / "fingerprints" / seen.hexdigest()
     try:
-        found = memory.read_text() if memory.exists() else ""
+        found = memory.read_text(encoding="utf-8") if memory.exists() else ""
         if len(found) != DIGITS:
             found = read_through(files)
             memory.parent.mkdir(parents=True, exist_ok=True)
             temporary = memory.with_suffix(f".{os.getpid()}")
-            temporary.write_text(found)
+            temporary.write_text(found, encoding="utf-8")
             temporary.replace(memory)
     except OSError as error:
         raise unwritable(cache, error) from None

@@ -146,7 +146,7 @@ class Pretrained(Encoder):
     def settings(self, folder: Path) -> dict[str, Any]:
         path = self.present(folder, ("config.json",))
         try:
-            config = json.loads(path.read_text())
+            config = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise MissingFile(f"encoder {self.name}: {path} is not JSON ({error})") from None
         return config if isinstance(config, dict) else {}

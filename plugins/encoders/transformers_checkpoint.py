@@ -38,7 +38,7 @@ class TransformersCheckpoint(Checkpoint):
         if self.weights.suffix != ".json":
             return []
         try:
-            names = set(json.loads(self.weights.read_text())["weight_map"].values())
+            names = set(json.loads(self.weights.read_text(encoding="utf-8"))["weight_map"].values())
         except (ValueError, KeyError) as error:
             raise MissingFile(f"{self.weights} does not say which files it is an index of: {reason(error)}") from None
         return [self.folder / name for name in sorted(names)]

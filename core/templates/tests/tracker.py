@@ -19,7 +19,7 @@ def test_a_resumed_run_logs_nothing_twice_and_only_what_is_new(tmp_path: Path) -
         tracked = Example().open(run)
         tracked.series("plain", [{"step": step, "loss": 1.0} for step in range(steps)])
         tracked.end(status)
-    events = [json.loads(line) for line in (tmp_path / Example().file).read_text().splitlines()]
+    events = [json.loads(line) for line in (tmp_path / Example().file).read_text(encoding="utf-8").splitlines()]
     assert [(event["what"], event["step"]) for event in events] == [
         ("param", None),
         ("series", 0),

@@ -1,0 +1,48 @@
+"""Files that are there whole or not at all, also after a power cut: written aside, to the disk, and renamed.
+
+A rename may reach the disk before what was written does, and a folder is written later than what
+lies in it. So the file is synced before it is renamed, and its folder after.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+ASIDE = ".writing"
+"""How the names of files end that are not whole yet."""
+
+
+def aside(path: Path) -> Path:
+    """Where a file is written before it is whole: beside it, under a name that nobody reads."""
+    return path.with_name(path.name + ASIDE)
+
+
+def put(temporary: Path, path: Path) -> None:
+    """Give a file or a folder that was written aside its name, for good."""
+    sync(temporary)
+    temporary.replace(path)
+    sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    temporary = aside(path)
+    temporary.write_text(text, encoding="utf-8")
+    put(temporary, path)
+
+
+def write_json(path: Path, values: Any) -> None:
+    write_text(path, json.dumps(values, indent=1))
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes or a folder's entries are on the disk. Windows cannot open folders."""
+    if os.name == "nt" and path.is_dir():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
