@@ -275,7 +275,7 @@ def test_a_stage_that_was_stopped_continues_behind_the_files_that_it_wrote(
     asked = iter(range(100))
     with pytest.raises(Interrupted):
         stored(Example(), tmp_path / "job", flip=True, stopping=lambda: next(asked) >= stop)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "job").glob("latents-*")}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "job").glob("latents-*.safetensors")}
     assert len(before) == stop // 2
     again = stored(Example(), tmp_path / "job", flip=True)
     assert {path: path.stat().st_mtime_ns for path in before} == before

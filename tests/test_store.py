@@ -79,8 +79,12 @@ import os, signal, sys
 from pathlib import Path
 from fw.core import store as module
 
+rename = Path.replace
+
 def die(self, target):
-    os.kill(os.getpid(), signal.SIGKILL)
+    if self.suffix == ".partial":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, target)
 
 Path.replace = die
 module.Store(Path(sys.argv[1])).publish(sys.argv[2], {}, {})
