@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from rich.console import Console
@@ -38,11 +39,20 @@ class Rate(ProgressColumn):
 class Board:
     """A listener of the executor. Bars are drawn on a terminal only; elsewhere, one line per stage."""
 
-    def __init__(self, plan: Plan, store: Store, tracked: TrackedRun, console: Console):
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        tracked: TrackedRun,
+        console: Console,
+        shield: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ):
         self.plan = plan
         self.store = store
         self.tracked = tracked
         self.console = console
+        self.shield = shield
+        """What the tracker is called in: it is not interrupted in the middle of a transaction."""
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -109,7 +119,8 @@ class Board:
     def tracking(self) -> Iterator[TrackedRun]:
         """The tracked run; when it fails, the run goes on without it and says so once."""
         try:
-            yield self.tracked
+            with self.shield():
+                yield self.tracked
         except Exception as error:
             reason = str(error) if isinstance(error, FwError) else f"the tracker raised {type(error).__name__}: {error}"
             self.say(f"warning: {reason}; the run goes on, and running it again logs what is missing", style="yellow")

@@ -49,6 +49,9 @@ def run(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="CPU threads of each job [default: 1 on CPU]")] = None,
     checkpoint_seconds: Annotated[float, typer.Option(min=0, help="time between checkpoints")] = 20.0,
+    keep_dependents: Annotated[
+        bool, typer.Option("--keep-dependents", help="keep what was made of products that were made again since")
+    ] = False,
 ) -> None:
     """Run a recipe; run it again to resume. Ends with a table of the arms."""
     from rich.console import Console
@@ -71,7 +74,7 @@ def run(
     if dry_run:
         show_plan(planned, Store(out.absolute() / "store"))
         return
-    options = Options(out, device, jobs, workers, checkpoint_seconds)
+    options = Options(out, device, jobs, workers, checkpoint_seconds, keep_dependents)
     result, failure = run_plan(loaded, planned, options, warnings, console)
     stdout = wide_console()
     show(result, stdout)

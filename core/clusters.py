@@ -25,7 +25,9 @@ from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.kinds import Annotator
 from fw.core.plan import Plan, Stage, plan
 from fw.core.recipe import Arm, Override, Recipe
-from fw.core.run import Options, asked_to_stop, check_store, failure, preflight, settings_for, start
+from fw.core.run import Options, failure, preflight, settings_for, start
+from fw.core.soundness import sound_stages
+from fw.core.stopping import asked_to_stop
 from fw.core.store import Store
 from fw.core.types import Annotation
 from fw.core.untracked import Untracked
@@ -142,7 +144,7 @@ def counted(stage: Stage) -> Stage:
 
 def finish(recipe: Recipe, wanted: Plan, store: Store, options: Options, console: Console) -> None:
     """Do the stages that are missing, as `fw run` would."""
-    finished = check_store(wanted, store, console)
+    finished = sound_stages(wanted, store, console)
     preflight(wanted, finished)
     settings = settings_for(wanted, finished, options, store, provenance.files(recipe))
     with asked_to_stop() as stopping, Board(wanted, store, Untracked(), console) as board:

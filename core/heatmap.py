@@ -33,8 +33,9 @@ from fw.core.pictures import save_heat_map
 from fw.core.plan import plan
 from fw.core.randomness import generator
 from fw.core.recipe import Arm, Recipe
+from fw.core.record import previous_run
 from fw.core.representations import LEVELS, accuracy, linear_probe, noise_of, read, split
-from fw.core.run import Options, open_tracker, previous_run
+from fw.core.run import Options, open_tracker
 from fw.core.source import read as read_source
 from fw.core.stages import load_annotation, load_denoiser, load_split
 from fw.core.store import Store

@@ -75,7 +75,7 @@ def headline(recipe: Recipe) -> str:
 def collect_arm(plan: Plan, arm: ArmPlan, store: Store, failed: Mapping[str, str]) -> dict[str, Any]:
     """One arm's entry; scores appear as soon as their stages are finished."""
     own = arm.stages()
-    finished = [stage for stage in own if store.path(stage).exists()]
+    finished = [stage for stage in own if store.present(stage)]
     broken = [stage for stage in plan.needed(arm) if stage in failed]
     metrics: dict[str, Any] = {}
     real: dict[str, int] = {}
@@ -122,7 +122,7 @@ def evaluators(plan: Plan, store: Store) -> dict[str, Any]:
     found = {}
     for stage in sorted(spaces):
         file = store.path(stage) / "quality.json"
-        if file.exists():
+        if store.present(stage):
             encoder = plan.stages[stage].needs["encoder"].name
             found[stage] = {"encoder": encoder, "quality": json.loads(file.read_text(encoding="utf-8"))}
     return found
@@ -141,7 +141,7 @@ def version_of(package: str) -> str | None:
 
 
 def environment(plan: Plan, store: Store) -> dict[str, Any]:
-    finished = [stage for stage in plan.stages if store.path(stage).exists()]
+    finished = [stage for stage in plan.stages if store.present(stage)]
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -152,7 +152,7 @@ def environment(plan: Plan, store: Store) -> dict[str, Any]:
 
 def stage_warnings(plan: Plan, store: Store) -> list[str]:
     """What finished stages had to warn of, in the order of the plan."""
-    finished = [stage for stage in plan.stages.values() if store.path(stage.id).exists()]
+    finished = [stage for stage in plan.stages.values() if store.present(stage.id)]
     return [f"{stage.title}: {text}" for stage in finished for text in store.manifest(stage.id).get("warnings", ())]
 
 

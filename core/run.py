@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import os
 import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +18,14 @@ from fw.core.board import Board, arm_params, arm_scores, say
 from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.executor import Outcome, checked_device, devices, run_here, run_in_workers
 from fw.core.kinds import ArmDescription, RunDescription, TrackedRun
+from fw.core.owner import owner
 from fw.core.pictures import save_arms_figure
 from fw.core.plan import Plan, components
 from fw.core.plan import plan as plan_all
 from fw.core.recipe import Recipe
+from fw.core.record import Record, link_latest, previous_run, run_folder, write_run
+from fw.core.soundness import lost, mixtures, sound_stages
+from fw.core.stopping import asked_to_stop
 from fw.core.store import Store
 from fw.core.untracked import Untracked
 from fw.core.work import Settings
@@ -47,6 +46,8 @@ class Options:
     jobs: int | None = None
     threads: int | None = None
     checkpoint_seconds: float = 20.0
+    keep_dependents: bool = False
+    """Whether products stay that were made of other inputs than those in the store."""
 
 
 class Finished(NamedTuple):
@@ -62,46 +63,51 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
     store = Store(out / "store")
     store.create()
     everything = plan_all(recipe)
-    sound = check_store(everything, store, console)
+    sound = sound_stages(everything, store, console, options.keep_dependents)
     finished = [stage for stage in plan.stages if stage in sound]
     preflight(plan, finished)
     files = provenance.files(recipe)
     settings = settings_for(plan, finished, options, store, files)
     folder = run_folder(recipe, files, out)
     made_by = provenance.record(everything)  # now, because a plugin's source may be edited while the run is on
-    previous = previous_run(folder)
-    with asked_to_stop() as stopping:
-        tracked = open_tracker(recipe, plan, made_by, options, folder, previous)
-        with Board(plan, store, tracked, console) as board:
+    with asked_to_stop() as stopping, Record(folder) as record:
+
+        def tracker() -> TrackedRun:
+            with stopping.shield():
+                return open_tracker(recipe, plan, made_by, options, folder, previous_run(folder))
+
+        if mine := record.take():
+            tracked = tracker()
+        else:
+            tracked = Untracked()
+            other = f"{owner(folder)} writes the record of this very run"
+            say(console, f"{other}; this one works along, and writes when that has ended", style="yellow")
+        with Board(plan, store, tracked, console, stopping.shield) as board:
             ended = "killed"
             try:
                 for stage in finished:
                     board.track(stage)
                 outcome = start(plan, finished, settings, board, stopping)
+                if not mine:
+                    record.wait(stopping)
+                    board.tracked = tracked = tracker()
+                    for stage in filter(store.present, plan.stages):
+                        board.track(stage)
+                if not outcome.stopped:
+                    outcome.failed |= lost(plan, store, [*outcome.failed, *outcome.skipped])
+                folder = run_folder(recipe, files, out)  # somebody may have cleaned up meanwhile
                 result = conclude(recipe, everything, made_by, store, folder, outcome, warnings, tracked)
                 log_results(result, plan, store, folder, outcome, board)
                 ended = "killed" if outcome.stopped else "failed" if outcome.failed else "finished"
+            except OSError as error:
+                what = f"cannot write {error.filename or folder}: {error.strerror or error}"
+                raise StageFailed(f"{what}; the same command writes it again, and nothing finished is lost") from error
             finally:
                 with board.tracking():
                     tracked.end(ended)
     if outcome.stopped:
         raise Interrupted("stopped; everything finished is kept, and the same command continues from here")
     return Finished(result, StageFailed(failure(plan, outcome)) if outcome.failed else None)
-
-
-def check_store(plan: Plan, store: Store, console: Console) -> list[str]:
-    """The plan's stages that are finished and sound; corrupted ones are discarded, aloud."""
-    finished = []
-    for stage in plan.stages.values():
-        status = store.status(stage.id)
-        if status.state == "done":
-            finished.append(stage.id)
-        elif status.state == "corrupted":
-            with store.lock(stage.id, waiting=lambda: None, stopping=lambda: False):
-                if store.status(stage.id).state == "corrupted":  # no other run has mended it meanwhile
-                    store.discard(stage.id)
-            say(console, f"{stage.title}: corrupted in the store, {status.reason}; doing it again", style="yellow")
-    return finished
 
 
 def preflight(plan: Plan, finished: Sequence[str]) -> None:
@@ -128,45 +134,14 @@ def settings_for(
     jobs = max(1, min(options.jobs or side_by_side, len(plan.stages) - len(finished)))
     threads = options.threads or (1 if device == "cpu" else max(1, cores // jobs))
     plugins = tuple(files)
-    return [Settings(store.root, each, threads, options.checkpoint_seconds, plugins) for each in devices(device, jobs)]
+    return [
+        Settings(store.root, each, threads, options.checkpoint_seconds, options.keep_dependents, plugins)
+        for each in devices(device, jobs)
+    ]
 
 
 def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def run_folder(recipe: Recipe, plugins: Sequence[LocalPlugin], out: Path) -> Path:
-    """`<out>/<recipe>/seed<seed>-<hash>`, made if need be, with the resolved recipe and the local plugins in it.
-
-    The hash is that of the resolved recipe and of the local plugins that it names.
-    """
-    text = recipe.to_yaml() + "".join(plugin.digest for plugin in plugins)
-    key = hashlib.sha256(text.encode()).hexdigest()[:12]
-    folder = out / recipe.name / f"seed{recipe.seed}-{key}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.resolved.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
-        for plugin in plugins:
-            (folder / "plugins").mkdir(exist_ok=True)
-            (folder / "plugins" / plugin.path.name).write_bytes(plugin.text.encode())
-    except OSError as error:
-        raise FwError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from None
-    return folder
-
-
-def link_latest(folder: Path) -> None:
-    """Make the run reachable as `<recipe>/latest`, where the file system has links."""
-    with contextlib.suppress(OSError):
-        fresh = folder.parent / f".latest-{os.getpid()}"
-        fresh.symlink_to(folder.name)
-        fresh.replace(folder.parent / "latest")
-
-
-def previous_run(folder: Path) -> dict[str, Any]:
-    try:
-        return report.read_run(folder)
-    except FwError:
-        return {}
 
 
 def open_tracker(
@@ -213,27 +188,6 @@ def start(
     return run_in_workers(plan, finished, settings, board, stopping)
 
 
-@contextlib.contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C or SIGTERM asks politely, once: stages checkpoint and end. A second Ctrl-C is abrupt."""
-    asked = threading.Event()
-
-    def ask(number: int, frame: object) -> None:
-        if asked.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def conclude(
     recipe: Recipe,
     everything: Plan,
@@ -246,7 +200,7 @@ def conclude(
 ) -> dict[str, Any]:
     """Write run.json, the report and the pictures; of all arms, also those that `--arm` left for another time."""
     result = report.collect(recipe, everything, made_by, store, outcome.failed)
-    result["warnings"] = [*warnings, *report.stage_warnings(everything, store)]
+    result["warnings"] = [*warnings, *report.stage_warnings(everything, store), *mixtures(everything, store)]
     if recipe.tracker is not None:
         result[recipe.tracker.name] = dict(tracked.handle)
         result["look"] = tracked.hint
@@ -282,12 +236,6 @@ def log_results(
         tracked.files(None, [path for path in (*documents, *others) if path.exists()])
         warned = f"\n\nWarnings:\n\n{report.bullets(result['warnings'])}" if result["warnings"] else ""
         tracked.note(f"{report.verdict(result)}\n\n{report.markdown_table(result)}{warned}")
-
-
-def write_run(result: Mapping[str, Any], folder: Path) -> None:
-    temporary = folder / f".{report.RUN_FILE}"
-    temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    temporary.replace(folder / report.RUN_FILE)
 
 
 def failure(plan: Plan, outcome: Outcome) -> str:

@@ -12,22 +12,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
 from fw.core import parts
-from fw.core.durable import ASIDE, put, sync, write_json
+from fw.core.durable import ASIDE, put, sync, write_json, write_text
 from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.parts import checksum
 
 MANIFEST = "manifest.json"
 SCRATCH = (".checkpoint", ASIDE, parts.VOUCHER)
 """Files with these endings matter only until the stage is finished."""
+
+BEGUN = f"inputs{parts.VOUCHER}"
+"""Holds the digest of the inputs that unfinished work was begun with."""
 
 INPUTS, CHECKSUM = "inputs", "checksum"
 """Keys of a manifest: the digests of what the stage read, by stage, and the sha256 of all the rest."""
@@ -50,9 +52,9 @@ class Store:
         """Make the folder, or raise FwError saying why it cannot be written to."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".writable-{os.getpid()}"
+            probe = self.root / ".writable"
             probe.touch()
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # another run may have been faster
         except OSError as error:
             raise FwError(f"cannot write to {self.root}: {error.strerror}; choose another folder with --out") from None
 
@@ -87,6 +89,21 @@ class Store:
                 return Status("corrupted", f"the checksum of {name} is wrong")
         return Status("done")
 
+    def readable(self, stage: str) -> bool:
+        """Whether the stage has a manifest that can be read."""
+        try:
+            return isinstance(self.manifest(stage)["files"], dict)
+        except (OSError, ValueError, LookupError, TypeError):
+            return False
+
+    def present(self, stage: str) -> bool:
+        """Whether the stage is finished, by the sizes of its files, without reading them."""
+        try:
+            sizes = {name: recorded["bytes"] for name, recorded in self.manifest(stage)["files"].items()}
+            return all((self.path(stage) / name).stat().st_size == size for name, size in sizes.items())
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return False
+
     def digest(self, stage: str) -> str:
         """What a finished stage has made, in 64 hex digits: of the names and checksums of its files."""
         return digest_of({name: recorded["sha256"] for name, recorded in self.manifest(stage)["files"].items()})
@@ -100,25 +117,35 @@ class Store:
         return [source for source, digest in made_of.items() if not self.holds(source, digest)]
 
     def holds(self, stage: str, digest: str) -> bool:
-        return self.path(stage).exists() and self.digest(stage) == digest
+        return self.readable(stage) and self.digest(stage) == digest
 
-    def adopt(self, stage: str, inputs: Iterable[str]) -> None:
+    def adopt(self, stage: str, inputs: Collection[str]) -> None:
         """Note in the manifest of a finished stage, if it is older than such notes, what its inputs are now."""
         manifest = self.manifest(stage)
-        if INPUTS not in manifest and all(self.path(source).exists() for source in inputs):
+        older = INPUTS not in manifest and CHECKSUM not in manifest  # and not one with a damaged key
+        if older and inputs and all(map(self.readable, inputs)):
             write_manifest(self.path(stage), {**manifest, INPUTS: self.digests(inputs)})
 
     def discard(self, stage: str) -> None:
         shutil.rmtree(self.path(stage))
 
-    def begin(self, stage: str) -> Path:
-        """The folder to work in: fresh, or as a crash left it."""
+    def begin(self, stage: str, inputs: Mapping[str, str] | None = None) -> Path:
+        """The folder to work in: fresh, or as a crash left it if it was begun with `inputs` of the same digests."""
         folder = self.partial(stage)
-        folder.mkdir(parents=True, exist_ok=True)
+        wanted = digest_of(inputs or {})
+        if folder.exists() and begun_with(folder) != wanted:
+            shutil.rmtree(folder)
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            write_text(folder / BEGUN, wanted)
         return folder
 
     def publish(
-        self, stage: str, payload: Mapping[str, Any], facts: Mapping[str, Any], inputs: Iterable[str] = ()
+        self,
+        stage: str,
+        payload: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        inputs: Mapping[str, str] | None = None,
     ) -> None:
         """Make what is in the partial folder the finished stage, in one atomic rename; checkpoints go after it.
 
@@ -136,7 +163,7 @@ class Store:
                     raise StageFailed(f"{file} was damaged since it was written; run it again to make that file again")
                 files[file.as_posix()] = {"sha256": found, "bytes": (folder / file).stat().st_size}
         write_manifest(
-            folder, {"stage": stage, "files": files, "payload": payload, INPUTS: self.digests(inputs), **facts}
+            folder, {"stage": stage, "files": files, "payload": payload, INPUTS: dict(inputs or {}), **facts}
         )
         put(folder, self.path(stage))
         self.sweep(stage)
@@ -151,7 +178,7 @@ class Store:
     def lock(self, stage: str, waiting: Callable[[], None], stopping: Callable[[], bool]) -> Iterator[None]:
         """Hold the stage's lock; `waiting` is called once if another run has it."""
         locks = self.root / "locks"
-        locks.mkdir(exist_ok=True)
+        locks.mkdir(parents=True, exist_ok=True)
         lock = FileLock(locks / f"{stage}.lock")
         told = False
         while True:
@@ -168,6 +195,13 @@ class Store:
             yield
         finally:
             lock.release()
+
+
+def begun_with(folder: Path) -> str:
+    try:
+        return (folder / BEGUN).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from fw.core.isolation import stock_state
 from fw.core.job import Job
 from fw.core.plan import Stage
 from fw.core.stages import STAGES
+from fw.core.stopping import POLITE
 from fw.core.store import Store
 from fw.registry import LocalPlugin
 from fw.registry.discovery import in_one_line
@@ -35,6 +36,8 @@ class Settings:
     device: str
     threads: int
     checkpoint_seconds: float
+    keep_dependents: bool = False
+    """Whether a product stays that was made of other inputs than those in the store."""
     plugins: tuple[LocalPlugin, ...] = ()
     """Plugins that are single files: a worker process loads them before components of theirs arrive."""
 
@@ -73,17 +76,17 @@ class StageReporter:
 
 
 def execute(stage: Stage, settings: Settings, listener: Listener, stopping: Callable[[], bool]) -> None:
-    """Do a stage and publish its product; does nothing if another run has finished it meanwhile."""
+    """Do a stage and publish its product; does nothing if it is there already, made of the present inputs."""
     store = Store(settings.store)
-    with store.lock(stage.id, lambda: listener.waiting(stage.id), stopping):
-        if store.path(stage.id).exists():
-            return
-        folder = store.begin(stage.id)
-        inputs = {role: store.path(source) for role, source in stage.inputs.items()}
-        trace = folder / "traceback.txt"
-        try:
+    trace = store.partial(stage.id) / "traceback.txt"
+    try:
+        with store.lock(stage.id, lambda: listener.waiting(stage.id), stopping):
+            if settled(stage, store, settings.keep_dependents, listener):
+                return
+            inputs = {role: store.path(source) for role, source in stage.inputs.items()}
+            made_of = store.digests(stage.inputs.values())
             job = Job(
-                folder=folder,
+                folder=store.begin(stage.id, made_of),
                 seed=int(stage.needs.get("seed", 0)),
                 device=torch.device(settings.device),
                 reporter=StageReporter(stage.id, listener),
@@ -96,13 +99,27 @@ def execute(stage: Stage, settings: Settings, listener: Listener, stopping: Call
             trace.unlink(missing_ok=True)
             warned = {"warnings": job.warnings} if job.warnings else {}
             facts = {"seconds": round(job.seconds, 3), "device": settings.device, **warned}
-            store.publish(stage.id, stage.payload, facts, stage.inputs.values())
-        except FwError:
-            raise
-        except Exception as error:
-            with contextlib.suppress(OSError):  # the disk may be full
-                trace.write_text(traceback.format_exc(), encoding="utf-8")
-            raise StageFailed(f"{in_one_line(error)} (traceback in {trace})") from error
+            store.publish(stage.id, stage.payload, facts, made_of)
+    except FwError:
+        raise
+    except Exception as error:
+        where = ""
+        with contextlib.suppress(OSError):  # the disk may be full, or the folder gone
+            trace.write_text(traceback.format_exc(), encoding="utf-8")
+            where = f" (traceback in {trace})"
+        raise StageFailed(f"{in_one_line(error)}{where}") from error
+
+
+def settled(stage: Stage, store: Store, keep: bool, listener: Listener) -> bool:
+    """Whether the product is there and can stay; one that was made of other inputs makes way, unless told to `keep`."""
+    if not store.path(stage.id).exists():
+        return False
+    if store.present(stage.id) and (keep or not store.stale(stage.id)):
+        return True
+    if store.present(stage.id):
+        listener.told(stage.id, "it was made of other inputs than those in the store; doing it again")
+    store.discard(stage.id)
+    return False
 
 
 @dataclass
@@ -126,7 +143,7 @@ class Pipe:
 
 def worker(connection: Connection, settings: Settings, stop: Any) -> None:
     """The life of a worker process: stages in, reports out; ends when the parent does."""
-    for asked in (signal.SIGINT, signal.SIGTERM):  # both reach the whole process group; the parent decides
+    for asked in POLITE:  # they reach the whole process group; the parent decides
         signal.signal(asked, signal.SIG_IGN)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:

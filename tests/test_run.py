@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from fw.core import parts
 from fw.core.run import BETWEEN, show
 from fw.core.run import parts as parts_of_a_table
+from fw.core.store import MANIFEST, Store
 
 TINY = Path(__file__).parent / "tiny.yaml"
 
@@ -308,12 +309,11 @@ def test_sampling_that_was_cut_off_continues_with_the_images_that_it_lacks(finis
     out, _ = finished
     key = latest(out)["arms"]["self_1.5"]["sample_key"]
     shutil.copytree(out / "store", tmp_path / "store")
-    (tmp_path / "store" / key).rename(tmp_path / "store" / f"{key}.partial")
-    partial = tmp_path / "store" / f"{key}.partial"
-    for file in ("manifest.json", "grid.png", "samples-002-0000000.safetensors"):
-        (partial / file).unlink()
-    for file in sorted(partial.iterdir()):  # as they were kept before they were published
-        parts.keep(file, methodcaller("write_bytes", file.read_bytes()))
+    store = Store(tmp_path / "store")
+    whole = (tmp_path / "store" / key).rename(tmp_path / "whole")
+    partial = store.begin(key, json.loads((whole / MANIFEST).read_text())["inputs"])
+    for name in ("info.json", "samples-000-0000000.safetensors", "samples-001-0000000.safetensors"):
+        parts.keep(partial / name, methodcaller("write_bytes", (whole / name).read_bytes()))
     kept = (partial / "samples-000-0000000.safetensors").stat().st_mtime_ns
     again = fw("run", TINY, "--out", tmp_path, "--arm", "self_1.5", "--device", "cpu", "--set", "tracker=null")
     assert again.returncode == 0, again.stderr

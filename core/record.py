@@ -1,0 +1,99 @@
+"""The folder of a run: what it holds, and who writes it.
+
+One process at a time writes a run's record, that is this folder and the tracker's run. It holds a
+lock and leaves a note of who it is, so that a later command can tell when it died before it could
+say how the run ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from fw.core import report
+from fw.core.durable import ASIDE, write_json, write_text
+from fw.core.errors import FwError, Interrupted
+from fw.core.owner import OWNER, this_process
+from fw.core.recipe import Recipe
+from fw.core.stopping import Stopping
+from fw.registry import LocalPlugin
+
+LOCK = ".lock"
+
+
+def run_folder(recipe: Recipe, plugins: Sequence[LocalPlugin], out: Path) -> Path:
+    """`<out>/<recipe>/seed<seed>-<hash>`, made if need be, with the resolved recipe and the local plugins in it.
+
+    The hash is that of the resolved recipe and of the local plugins that it names.
+    """
+    text = recipe.to_yaml() + "".join(plugin.digest for plugin in plugins)
+    key = hashlib.sha256(text.encode()).hexdigest()[:12]
+    folder = out / recipe.name / f"seed{recipe.seed}-{key}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "recipe.resolved.yaml", recipe.to_yaml())
+        for plugin in plugins:
+            (folder / "plugins").mkdir(exist_ok=True)
+            (folder / "plugins" / plugin.path.name).write_bytes(plugin.text.encode())
+    except OSError as error:
+        raise FwError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from None
+    return folder
+
+
+def write_run(result: Mapping[str, Any], folder: Path) -> None:
+    write_json(folder / report.RUN_FILE, result)
+
+
+def previous_run(folder: Path) -> dict[str, Any]:
+    try:
+        return report.read_run(folder)
+    except FwError:
+        return {}
+
+
+def link_latest(folder: Path) -> None:
+    """Make the run reachable as `<recipe>/latest`, where the file system has links."""
+    with contextlib.suppress(OSError):
+        fresh = folder.parent / ".latest"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(folder.name)
+        fresh.replace(folder.parent / "latest")
+
+
+class Record:
+    """The right to write a run's record."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._lock = FileLock(folder / LOCK)
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock.is_locked:
+            with contextlib.suppress(OSError):  # the folder may be gone
+                (self.folder / OWNER).unlink(missing_ok=True)
+            self._lock.release()
+
+    def take(self, timeout: float = 0) -> bool:
+        """Whether this process now has the right; another one may."""
+        try:
+            self._lock.acquire(timeout=timeout)
+        except Timeout:
+            return False
+        for file in self.folder.glob(f"*{ASIDE}"):  # of a process that was killed
+            file.unlink(missing_ok=True)
+        write_json(self.folder / OWNER, this_process())
+        return True
+
+    def wait(self, stopping: Stopping) -> None:
+        """Take the right as soon as nobody else has it."""
+        while not self.take(timeout=0.5):
+            if stopping():
+                raise Interrupted("stopped while waiting for another run of this recipe; all that is finished is kept")
