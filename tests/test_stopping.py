@@ -1,0 +1,76 @@
+"""A run is asked politely once, by Ctrl-C, SIGTERM or SIGHUP, and nothing is cut off in the middle of a transaction."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from fw.core.stopping import POLITE, asked_to_stop
+
+
+@pytest.mark.parametrize("number", POLITE)
+def test_each_signal_asks_and_afterwards_the_handlers_are_back(number: signal.Signals) -> None:
+    before = [signal.getsignal(each) for each in POLITE]
+    with asked_to_stop() as stopping:
+        assert not stopping()
+        os.kill(os.getpid(), number)
+        assert stopping()
+    assert [signal.getsignal(each) for each in POLITE] == before
+
+
+def test_a_hangup_that_nohup_has_switched_off_asks_nothing() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with asked_to_stop() as stopping:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stopping()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_second_interrupt_is_abrupt_and_a_second_request_of_another_kind_is_not() -> None:
+    with asked_to_stop() as stopping, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGTERM)
+        assert stopping()
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_abrupt_end_waits_for_the_shield_to_be_left() -> None:
+    seen = []
+    with asked_to_stop() as stopping:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), stopping.shield():  # noqa: PT012
+            with stopping.shield():
+                signal.raise_signal(signal.SIGINT)
+                seen.append("inner")
+            seen.append("outer")
+        with stopping.shield():
+            seen.append("next")
+    assert seen == ["inner", "outer", "next"]
+
+
+def test_a_third_interrupt_breaks_the_shield_because_a_server_may_never_answer() -> None:
+    with asked_to_stop() as stopping:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), stopping.shield():  # noqa: PT012
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError
+
+
+def test_outside_the_main_thread_nothing_is_heard_and_nothing_breaks() -> None:
+    heard: list[bool] = []
+
+    def elsewhere() -> None:
+        with asked_to_stop() as stopping:
+            heard.append(stopping())
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert heard == [False]
