@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from fw.core import report
 from fw.core.durable import ASIDE, write_json, write_text
-from fw.core.errors import FwError, Interrupted
+from fw.core.errors import FwError, Interrupted, unlockable
 from fw.core.owner import OWNER, this_process
 from fw.core.recipe import Recipe
 from fw.core.stopping import Stopping
@@ -87,6 +87,8 @@ class Record:
             self._lock.acquire(timeout=timeout)
         except Timeout:
             return False
+        except (OSError, NotImplementedError) as error:
+            raise unlockable(self.folder, error) from None
         for file in self.folder.glob(f"*{ASIDE}"):  # of a process that was killed
             file.unlink(missing_ok=True)
         write_json(self.folder / OWNER, this_process())

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from fw.core import parts
 from fw.core.durable import ASIDE, put, sync, write_json, write_text
-from fw.core.errors import FwError, Interrupted, StageFailed
+from fw.core.errors import FwError, Interrupted, StageFailed, unlockable
 from fw.core.parts import checksum
 
 MANIFEST = "manifest.json"
@@ -178,11 +178,11 @@ class Store:
     def lock(self, stage: str, waiting: Callable[[], None], stopping: Callable[[], bool]) -> Iterator[None]:
         """Hold the stage's lock; `waiting` is called once if another run has it."""
         locks = self.root / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
         lock = FileLock(locks / f"{stage}.lock")
         told = False
         while True:
             try:
+                locks.mkdir(parents=True, exist_ok=True)
                 lock.acquire(timeout=0.5)
                 break
             except Timeout:
@@ -191,6 +191,8 @@ class Store:
                     told = True
                 if stopping():
                     raise Interrupted("stopped while waiting for another run") from None
+            except (OSError, NotImplementedError) as error:
+                raise unlockable(locks, error) from None
         try:
             yield
         finally:

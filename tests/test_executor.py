@@ -30,6 +30,7 @@ class Heard:
         self.ends: list[str] = []
         self.reasons: dict[str, str] = {}
         self.logged: dict[str, list[float]] = {}
+        self.said: list[str] = []
         self.stop_at = stop_at
         self.stop = False
 
@@ -40,7 +41,7 @@ class Heard:
         self.logged.setdefault(stage, []).extend(record["step"] for record in records)
 
     def told(self, stage: str, text: str) -> None:
-        pass
+        self.said.append(text)
 
     def waiting(self, stage: str) -> None:
         raise AssertionError
