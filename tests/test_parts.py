@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from operator import methodcaller
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def test_a_part_is_sound_as_it_was_kept_and_with_no_bit_changed(tmp_path: Path) 
     part = tmp_path / "part"
     assert not parts.sound(part)
     for content in (b"first", b"second"):
-        parts.keep(part, lambda path, content=content: path.write_bytes(content))
+        parts.keep(part, methodcaller("write_bytes", content))
         assert part.read_bytes() == content
         assert parts.sound(part)
     for damaged in flips(b"second", every=1):
@@ -92,7 +93,7 @@ def test_a_file_that_is_damaged_while_its_stage_is_at_work_is_not_published(
             file = next(tmp_path.glob("sample-*.partial/samples-000-0000000.safetensors"))
             *content, last = file.read_bytes()
             file.write_bytes(bytes([*content, last ^ 1]))
-        return sample(*args)  # type: ignore[arg-type]
+        return sample(*args)
 
     monkeypatch.setattr(toys.Euler, "sample", damaging)
     outcome = run_here(found, (), settings(tmp_path), Heard(), lambda: False)

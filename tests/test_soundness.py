@@ -139,7 +139,7 @@ def test_an_arm_whose_product_was_deleted_while_it_ran_has_failed(
     def clumsy(*args: object) -> object:
         for stage in stages(tmp_path / "out", "annotate"):
             shutil.rmtree(stage)
-        return sample(*args)  # type: ignore[arg-type]
+        return sample(*args)
 
     monkeypatch.setattr(toys.Euler, "sample", clumsy)
     answer = run()
@@ -173,7 +173,7 @@ def deleting(folder: Path) -> Callable[..., object]:
 
     def clumsy(*args: object) -> object:
         shutil.rmtree(folder, ignore_errors=True)
-        return annotate(*args)  # type: ignore[arg-type]
+        return annotate(*args)
 
     return clumsy
 
