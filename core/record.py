@@ -27,13 +27,8 @@ LOCK = ".lock"
 
 
 def run_folder(recipe: Recipe, plugins: Sequence[LocalPlugin], out: Path) -> Path:
-    """`<out>/<recipe>/seed<seed>-<hash>`, made if need be, with the resolved recipe and the local plugins in it.
-
-    The hash is that of the resolved recipe and of the local plugins that it names.
-    """
-    text = recipe.to_yaml() + "".join(plugin.digest for plugin in plugins)
-    key = hashlib.sha256(text.encode()).hexdigest()[:12]
-    folder = out / recipe.name / f"seed{recipe.seed}-{key}"
+    """`<out>/<recipe>/<key>`, made if need be, with the resolved recipe and the local plugins in it."""
+    folder = out / recipe.name / run_key(recipe, plugins)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "recipe.resolved.yaml", recipe.to_yaml())
@@ -43,6 +38,12 @@ def run_folder(recipe: Recipe, plugins: Sequence[LocalPlugin], out: Path) -> Pat
     except OSError as error:
         raise FwError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from None
     return folder
+
+
+def run_key(recipe: Recipe, plugins: Sequence[LocalPlugin]) -> str:
+    """`seed<seed>-<hash>`, the hash of the resolved recipe and of the local plugins that it names."""
+    text = recipe.to_yaml() + "".join(plugin.digest for plugin in plugins)
+    return f"seed{recipe.seed}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def write_run(result: Mapping[str, Any], folder: Path) -> None:
