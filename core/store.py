@@ -90,11 +90,12 @@ class Store:
         return Status("done")
 
     def readable(self, stage: str) -> bool:
-        """Whether the stage has a manifest that can be read."""
+        """Whether the stage has a manifest that says what it has made."""
         try:
-            return isinstance(self.manifest(stage)["files"], dict)
-        except (OSError, ValueError, LookupError, TypeError):
+            self.digest(stage)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return False
+        return True
 
     def present(self, stage: str) -> bool:
         """Whether the stage is finished, by the sizes of its files, without reading them."""

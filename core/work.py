@@ -83,6 +83,8 @@ def execute(stage: Stage, settings: Settings, listener: Listener, stopping: Call
         with store.lock(stage.id, lambda: listener.waiting(stage.id), stopping):
             if settled(stage, store, settings.keep_dependents, listener):
                 return
+            if gone := [source for source in stage.inputs.values() if not store.present(source)]:
+                raise StageFailed(f"its input {gone[0]} is gone from the store; the same command makes it again")
             inputs = {role: store.path(source) for role, source in stage.inputs.items()}
             made_of = store.digests(stage.inputs.values())
             job = Job(
