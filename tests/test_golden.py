@@ -13,8 +13,8 @@ import pytest
 
 from fw.core.loading import load
 from fw.core.plan import plan
-from fw.core.record import run_key
 from fw.core.recipe import Recipe
+from fw.core.record import run_key
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 GOLDEN = Path(__file__).parent / "golden/keys.json"
