@@ -36,13 +36,15 @@ class Outcome:
 
 
 def checked_device(name: str) -> str:
-    """The device that `--device` asks for, if it is here."""
+    """The device that `--device` asks for, if fw runs on it and it is here."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
         raise FwError(f"--device {name}: no such device; use auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise FwError(f"--device {name}: fw runs on cpu and cuda; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise FwError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here; use --device cpu")
     return name

@@ -62,6 +62,10 @@ class Dataset(Component):
     def load(self, split: Split) -> ImageSet:
         """The split's images; `test` is never trained on. The same fields give the same images in the same order."""
 
+    def how_many(self, split: Split) -> int | None:
+        """How many images the split has, if that is known without reading any; asked when a recipe is validated."""
+        return None
+
 
 class Code(NamedTuple):
     """Latents of images, float32 (B, C, h, w). Training takes `mean`, or if there is a `std` of the same shape, a fresh
@@ -108,6 +112,11 @@ class Encoder(Component):
     @property
     def requires(self) -> frozenset[str]:
         return frozenset({"labels"}) if self.uses_labels else frozenset()
+
+    @property
+    def least_images(self) -> int:
+        """How many training images it needs; fewer are refused when a recipe is validated."""
+        return 1
 
     def check(self, shape: tuple[int, int, int]) -> None:
         """Raise ValueError if it cannot take images (C, H, W); asked when a recipe is validated."""
@@ -160,6 +169,20 @@ class Annotator(Component):
     def provides(self) -> frozenset[str]:
         return frozenset({"conditions"}) if self.uses_labels else frozenset({"conditions", "label_free"})
 
+    @property
+    def least_images(self) -> int:
+        """How many training images it needs; fewer are refused when a recipe is validated."""
+        return 1
+
+    def makes(self, classes: int) -> ConditionSpec | None:
+        """The form and number of its conditions, of images with labels of so many classes; None if only annotating
+        tells. Asked when a recipe is validated."""
+        return None
+
+    def caution(self, images: int, classes: int) -> str | None:
+        """What is to be known before it annotates so many images with labels of so many classes; None if nothing is."""
+        return None
+
     @abstractmethod
     def annotate(self, data: Observations, job: Job) -> Annotation:
         """Annotate the training images. Undeclared features or labels are None in `data`."""
@@ -209,6 +232,12 @@ class Online(Annotator):
     @abstractmethod
     def condition(self) -> ConditionSpec:
         """The form and size of the conditions; asked before any is found."""
+
+    def makes(self, classes: int) -> ConditionSpec:
+        return self.condition
+
+    def check_batch(self, batch: int) -> None:
+        """Raise ValueError if it cannot learn from so many images a step; asked when a recipe is validated."""
 
     @abstractmethod
     def build(self, width: int) -> nn.Module:
@@ -515,6 +544,10 @@ class Steering(Component):
 
     kind: ClassVar[str] = "guidance"
 
+    def idle(self) -> str | None:
+        """Why it changes no prediction with these fields, whatever the model says; None if it may change some."""
+        return None
+
 
 class Guidance(Steering):
     """Names what is worse; the rule is the same for all:
@@ -545,7 +578,18 @@ class Guidance(Steering):
         return None
 
     def check(self, condition: ConditionSpec | None) -> None:
-        """Raise ValueError if it cannot guide with conditions of this form and number; asked before sampling."""
+        """Raise ValueError if it cannot guide with conditions of this form and number; asked before sampling, and when
+        a recipe is validated if they are known by then."""
+
+    def check_layers(self, called: Callable[[], Mapping[str, int]], shape: tuple[int, int, int]) -> None:
+        """Raise ValueError if the network has no layers to act in; asked when a recipe is validated.
+
+        `called()` finds out which layers mix tokens through `attend` for images (C, H, W), in the order of their calls,
+        and how many tokens each has; it is empty where only the real network can tell.
+        """
+
+    def idle(self) -> str | None:
+        return "scale 1 is off" if self.scale == 1 else None
 
     def active(self, sigma: float) -> bool:
         """Whether it changes predictions at this noise level; fw asks, and calls `worse` only then."""
@@ -580,6 +624,18 @@ class Denoise(Protocol):
     def __call__(self, x: Tensor, sigma: float) -> Tensor: ...
 
 
+class Recorder:
+    """A `Denoise` that takes everything for the noise of a grey image, and remembers the levels it was asked at."""
+
+    def __init__(self, sigma_min: float, sigma_max: float):
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        self.levels: list[float] = []
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        self.levels.append(float(sigma))
+        return torch.zeros_like(x)
+
+
 class Sampler(Component):
     """Integrates from noise to images with any denoiser. Its schedule is its fields."""
 
@@ -592,6 +648,14 @@ class Sampler(Component):
 
     def check(self, sigma_range: tuple[float, float]) -> None:
         """Raise ValueError if the schedule leaves the trained noise levels; asked when a recipe is validated."""
+
+    def asks(self, sigma_range: tuple[float, float]) -> list[float]:
+        """The noise levels at which it asks a denoiser that is trained at these, call by call: found out with a small
+        grey image."""
+        recorder = Recorder(*sigma_range)
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            self.sample(recorder, torch.zeros(1, 1, 8, 8), [torch.Generator()])
+        return recorder.levels
 
     @abstractmethod
     def sample(self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
@@ -618,6 +682,12 @@ class Metric(Component):
 
     def preflight(self) -> None:
         self.space.preflight()
+
+    @property
+    def least_images(self) -> int:
+        """How many samples, held-out and training images it needs each; fewer are refused when a recipe is
+        validated."""
+        return 1
 
     @property
     @abstractmethod
@@ -670,6 +740,15 @@ class Probe(Component):
     @property
     def requires(self) -> frozenset[str]:
         return frozenset({"labels"})
+
+    @property
+    def least_images(self) -> int:
+        """How many training images it needs; fewer are refused when a recipe is validated."""
+        return 1
+
+    def caution(self, images: int, classes: int) -> str | None:
+        """What is to be known before it reads so many training images of so many classes; None if nothing is."""
+        return None
 
     @property
     def withholds_labels(self) -> bool:

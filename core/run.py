@@ -246,7 +246,7 @@ def conclude(
 ) -> dict[str, Any]:
     """Write run.json, the report and the pictures; of all arms, also those that `--arm` left for another time."""
     result = report.collect(recipe, everything, made_by, store, outcome.failed)
-    result["warnings"] = [*warnings, *report.stage_warnings(everything, store)]
+    result["warnings"] = [*warnings, *report.stage_warnings(everything, store), *report.indistinct(result)]
     if recipe.tracker is not None:
         result[recipe.tracker.name] = dict(tracked.handle)
         result["look"] = tracked.hint

@@ -26,6 +26,13 @@ class KMeans(Annotator):
     spherical: bool = Field(False, description="keep the centroids on the unit sphere and compare by cosine")
     normalise: bool = Field(True, description="scale each feature vector to length 1 first")
 
+    @property
+    def least_images(self) -> int:
+        return self.clusters
+
+    def makes(self, classes: int) -> ConditionSpec:
+        return ConditionSpec("class", self.clusters)
+
     def annotate(self, data: Observations, job: Job) -> Annotation:
         import faiss
 

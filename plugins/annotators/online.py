@@ -42,6 +42,13 @@ class OnlineClusters(Online):
     def condition(self) -> ConditionSpec:
         return ConditionSpec("vector", self.dims)
 
+    def check_batch(self, batch: int) -> None:
+        if batch + self.queue < self.clusters:
+            raise ValueError(
+                f"annotator online: {self.clusters} prototypes need as many images at once, and a batch and the queue "
+                f"are {batch + self.queue}: raise `queue`"
+            )
+
     def build(self, width: int) -> nn.Module:
         return Prototypes(self, width)
 

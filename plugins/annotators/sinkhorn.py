@@ -41,6 +41,13 @@ class Sinkhorn(Annotator):
     rounds: int = Field(20, ge=2, description="assignments; epsilon falls from 0.1 over them")
     iterations: int = Field(100, ge=1, description="Sinkhorn-Knopp iterations per assignment")
 
+    @property
+    def least_images(self) -> int:
+        return self.clusters
+
+    def makes(self, classes: int) -> ConditionSpec:
+        return ConditionSpec("class", self.clusters)
+
     def annotate(self, data: Observations, job: Job) -> Annotation:
         if data.features is None:
             raise StageFailed("annotator sinkhorn needs features to cluster: give the arm an encoder")

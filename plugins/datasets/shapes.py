@@ -41,8 +41,11 @@ class Shapes(Dataset):
     def classes(self) -> int:
         return self.shapes * self.colours
 
+    def how_many(self, split: Split) -> int:
+        return self.count if split == "train" else self.held_out_count
+
     def load(self, split: Split) -> ImageSet:
-        count = self.count if split == "train" else self.held_out_count
+        count = self.how_many(split)
         chunks = [self._chunk(split, number) for number in range(math.ceil(count / CHUNK))]
         images, labels = (torch.cat(parts)[:count] for parts in zip(*chunks, strict=True))
         return ImageSet(images, labels, self.classes)

@@ -34,6 +34,10 @@ class APG(Rule):
     )
     eta: float = Field(0.0, ge=0, description="share that is kept of the part along the good prediction")
 
+    def idle(self) -> str | None:
+        neutral = self.momentum == 0 and self.norm is None and self.eta == 1
+        return "momentum 0, norm null and eta 1 leave every difference as it is" if neutral else None
+
     def direction(self, good: Tensor, difference: Tensor, memory: dict[str, Tensor]) -> Tensor:
         if self.momentum != 0:
             if "average" in memory:

@@ -46,6 +46,16 @@ class LinearProbe(Probe):
     def withholds_labels(self) -> bool:
         return min(self.shares) < 1
 
+    def caution(self, images: int, classes: int) -> str | None:
+        few = [share for share in self.shares if share * images < classes]
+        if not few:
+            return None
+        told = " and ".join(f"{share:g}" for share in few)
+        return (
+            f"shares {told} of {images:,} images in {classes} classes are less than one of each: the probe is shown "
+            f"one of each, {classes} labels"
+        )
+
     @property
     def keys(self) -> Mapping[str, str]:
         return {self._key(share): "higher" for share in self.shares}
