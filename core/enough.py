@@ -23,6 +23,9 @@ def shortages(recipe: Recipe) -> Iterator[Finding]:
     for index, probe in enumerate(recipe.probes):
         if any(can_probe(probe, arm) for arm in arms.values()):
             yield from short(("probes", index), f"probe '{probe.name}'", probe.least_images, train)
+            if 0 < recipe.dataset.classes < probe.least_classes:
+                told = f"probe '{probe.name}' needs {probe.least_classes} classes of labels or more"
+                yield Finding(("probes", index), f"{told}, and there are {recipe.dataset.classes}")
     for name, arm in arms.items():
         for section, who, least in wanted(arm):
             yield from short(written(recipe, name, section), who, least, train)

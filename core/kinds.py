@@ -19,6 +19,7 @@ default. Capabilities (`requires`, `provides`) are plain strings:
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from fw.core.errors import FwError
 from fw.core.job import Job
-from fw.core.types import Annotation, ConditionSpec, Examples, ImageSet, Observations, Reference, Split
+from fw.core.types import LARGEST, Annotation, ConditionSpec, Examples, ImageSet, Observations, Reference, Split
 from fw.registry import Component
 
 if TYPE_CHECKING:
@@ -221,8 +222,10 @@ class Online(Annotator):
     sigma: float = Field(
         0.176, gt=0, description="noise level at which features are read; 0.176 is the paper's t = 0.85"
     )
-    draws: int = Field(4, ge=1, description="draws of that noise over which an image's last assignment is averaged")
-    lr: float = Field(1e-3, gt=0, description="learning rate of the grouping (AdamW)")
+    draws: int = Field(
+        4, ge=1, le=10_000, description="draws of that noise over which an image's last assignment is averaged"
+    )
+    lr: float = Field(1e-3, gt=0, le=LARGEST, description="learning rate of the grouping (AdamW)")
 
     @property
     def requires(self) -> frozenset[str]:
@@ -413,8 +416,16 @@ class Joint(Backbone):
     labelled: int = Field(
         0,
         ge=0,
+        le=1_000_000,
         description="images with a class that are recognised beside each batch; 0 recognises those in the batch",
     )
+
+    @field_validator("weight")
+    @classmethod
+    def _held(cls, weight: float) -> float:
+        if LARGEST < weight < math.inf:
+            raise ValueError(f"{weight:g} overflows; .inf leaves out the denoising loss")
+        return weight
 
     def identity(self) -> dict[str, Any]:
         """Without `labelled` where it changes nothing: the keys are those from before there was such a field."""
@@ -504,7 +515,7 @@ class Objective(Component):
     uses_teacher: ClassVar[bool] = False
     """Whether its term looks at images with the averaged network, too."""
 
-    weight: float = Field(0.5, gt=0, description="weight of the term beside the denoising loss; lambda")
+    weight: float = Field(0.5, gt=0, le=LARGEST, description="weight of the term beside the denoising loss; lambda")
     block: str | None = Field(None, description="block whose activations it sees; null is one at its usual depth")
     interval: Interval = Field(None, description="noise levels (lo, hi] whose images it takes; null is all")
     _lowest_first = field_validator("interval")(lowest_first)
@@ -561,7 +572,7 @@ class Guidance(Steering):
     evaluations: ClassVar[int] = 1
     """Network evaluations that one call of `worse` costs."""
 
-    scale: float = Field(1.0, ge=0, description="guidance scale; 1 is off")
+    scale: float = Field(1.0, ge=0, le=LARGEST, description="guidance scale; 1 is off")
     interval: Interval = Field(None, description="noise levels (lo, hi] where it acts; null is all")
     _lowest_first = field_validator("interval")(lowest_first)
 
@@ -719,6 +730,9 @@ class Probe(Component):
     model that is told classes itself (`Examples.told`): of a training image it is given the class that the model was
     told in training, int64 (), -1 is none, and of a held-out one x0 (C, H, W), in -1..1 or its latents."""
 
+    least_classes: ClassVar[int] = 1
+    """How many classes of labels it needs."""
+
     of: Literal["encoder", "model"] = Field("encoder", description="what of the arm is probed")
     blocks: tuple[Annotated[str, Field(pattern=r"^[\w.]+$")], ...] | None = Field(
         None,
@@ -727,7 +741,9 @@ class Probe(Component):
         "`up.0` of a smaller one, and else the middle block",
     )
     sigma: float = Field(0.05, gt=0, description="noise level at which the model is read")
-    draws: int = Field(4, ge=1, description="draws of that noise over which is averaged what the model makes of it")
+    draws: int = Field(
+        4, ge=1, le=10_000, description="draws of that noise over which is averaged what the model makes of it"
+    )
 
     @model_validator(mode="after")
     def _of_which_there_are(self) -> Self:

@@ -37,9 +37,7 @@ def misnamed(model: Backbone, shape: tuple[int, int, int], names: Sequence[str])
     return told and f"backbone '{model.name}' {told}"
 
 
-def attention_layers(
-    model: Backbone, shape: tuple[int, int, int], condition: ConditionSpec | None
-) -> dict[str, int]:
+def attention_layers(model: Backbone, shape: tuple[int, int, int], condition: ConditionSpec | None) -> dict[str, int]:
     """The layers that mix tokens through `attend`, in the order of their calls, and how many tokens each has, found
     out before there are any weights; none if only the real network can tell."""
     called: dict[str, int] = {}

@@ -30,6 +30,7 @@ class LinearProbe(Probe):
     """
 
     name: ClassVar[str] = "linear"
+    least_classes: ClassVar[int] = 2
 
     shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         (1.0,), min_length=1, description="shares of the training images whose labels it is shown, one score each"
