@@ -17,8 +17,8 @@ from torch import Tensor
 
 Split = Literal["train", "test"]
 
-LARGEST = 1e38
-"""The largest number that a field may have which torch multiplies with: float32 ends at 3.4e38."""
+LARGEST = 1e36
+"""The largest number that a field may have which torch reckons with: float32 ends at 3.4e38."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fw.core.kinds import Denoiser, Guidance, Read
-from fw.core.types import LARGEST
 
 
 class JointFeatures(Guidance):
@@ -31,7 +30,7 @@ class JointFeatures(Guidance):
 
     name: ClassVar[str] = "joint_features"
 
-    alpha: float = Field(0.1, gt=0, le=LARGEST, description="length of the step, as a share of that of the features")
+    alpha: float = Field(0.1, gt=0, le=1e15, description="length of the step, as a share of that of the features")
 
     @property
     def requires(self) -> frozenset[str]:
