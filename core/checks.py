@@ -1,16 +1,21 @@
-"""What the types cannot say: capabilities, label-freeness, and comparisons that would not be fair."""
+"""What the types cannot say: capabilities, label-freeness, and what fits together."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from operator import attrgetter
-from typing import Any, NamedTuple
+from functools import cache, partial
+from typing import Any
 
+from fw.core.effect import without_effect
+from fw.core.enough import cautions, shortages
+from fw.core.fairness import unfair
+from fw.core.finding import Finding, in_arm, misfit, written
 from fw.core.kinds import Backbone, Guidance, Joint, Online, Rule
 from fw.core.plan import can_probe, can_score, siblings
-from fw.core.recipe import Arm, Recipe, Train
-from fw.core.taps import misnamed
+from fw.core.recipe import Arm, Recipe
+from fw.core.taps import attention_layers, misnamed
+from fw.core.types import ConditionSpec
 from fw.registry import Component
 
 NEEDS = {
@@ -47,16 +52,6 @@ READS = {
 RESERVED = frozenset({"store", "mlartifacts"})
 
 
-class Finding(NamedTuple):
-    """Something wrong or misleading, and the location of the recipe's entry to change."""
-
-    location: tuple[str | int, ...]
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{'.'.join(map(str, self.location))}: {self.reason}"
-
-
 def faults(recipe: Recipe) -> Iterator[Finding]:
     """Everything that makes the recipe impossible or dishonest to run."""
     if recipe.name in RESERVED:
@@ -75,6 +70,7 @@ def faults(recipe: Recipe) -> Iterator[Finding]:
         yield from misfit(("latents",), recipe.latents.latent_shape, recipe.dataset.shape)
     for name in recipe.arms:
         yield from arm_faults(recipe, name)
+    yield from shortages(recipe)
 
 
 def probe_faults(recipe: Recipe) -> Iterator[Finding]:
@@ -117,8 +113,7 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
     arm = recipe.arm(name)
     overridden = recipe.arms[name].model_fields_set
 
-    def at(section: str) -> tuple[str | int, ...]:
-        return ("arms", name, section) if section in overridden else ("arms", name)
+    at = partial(in_arm, recipe, name)
 
     annotator = arm.annotator
     if annotator is not None and annotator.uses_features and arm.encoder is None:
@@ -172,7 +167,31 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
         if shape is not None and (fault := misnamed(arm.model, shape, [block])):
             yield Finding(at(section), fault)
     for section, check, given in asked:
-        yield from misfit(at(section) if section in overridden else (section,), check, given)
+        yield from misfit(written(recipe, name, section), check, given)
+    if shape is not None:
+        yield from guidance_faults(recipe, name, shape)
+
+
+def guidance_faults(recipe: Recipe, name: str, shape: tuple[int, int, int]) -> Iterator[Finding]:
+    """Guidance modes that name what the arm's conditions or the layers of its network do not have."""
+    arm = recipe.arm(name)
+    spec = conditions_of(recipe, arm)
+    at = in_arm(recipe, name, "guidance")
+    for mode in arm.guidance:
+        if isinstance(mode, Guidance) and spec is not None:
+            yield from misfit(at, mode.check, spec)
+    if "attention" in arm.model.provides:
+        called = cache(partial(attention_layers, arm.model, shape, spec))
+        for mode in arm.modes:
+            yield from misfit(at, mode.check_layers, called, shape)
+
+
+def conditions_of(recipe: Recipe, arm: Arm) -> ConditionSpec | None:
+    """The form and number of an arm's conditions, as far as they are known before they are found."""
+    classes = recipe.dataset.classes
+    if arm.annotator is None or (arm.annotator.uses_labels and not classes):
+        return None
+    return arm.annotator.makes(classes)
 
 
 def blocks(arm: Arm) -> Iterator[tuple[str, str]]:
@@ -196,14 +215,6 @@ def backbones(arm: Arm) -> Iterator[tuple[str, Backbone]]:
     """The arm's network, and others that its guidance modes ask for."""
     yield "model", arm.model
     yield from (("guidance", each.model) for each in siblings(arm) if each is not None and each.model != arm.model)
-
-
-def misfit(location: tuple[str | int, ...], check: Callable[[Any], object], given: Any) -> Iterator[Finding]:
-    """The fault that a component finds in what it is given."""
-    try:
-        check(given)
-    except ValueError as error:
-        yield Finding(location, str(error))
 
 
 def capabilities(recipe: Recipe, arm: Arm) -> frozenset[str]:
@@ -240,59 +251,8 @@ def sections(arm: Arm) -> Iterator[tuple[str, Component]]:
     yield "sampler", arm.sampler
 
 
-SAME_IN_ALL_ARMS: tuple[tuple[str, Callable[[Arm], Any]], ...] = (
-    *((f"train.{key}", attrgetter(f"train.{key}")) for key in Train.model_fields if key != "cond_drop"),
-    ("model", lambda arm: arm.model.spec()),
-    ("process", lambda arm: arm.process.spec()),
-    ("sampler", lambda arm: arm.sampler.spec()),
-)
-
-
 def warnings(recipe: Recipe) -> Iterator[Finding]:
-    """Where the arms do not compete on equal terms, or a score flatters."""
-    baseline = recipe.arm(recipe.baseline)
-    spaces = {metric.space.name for metric in recipe.metrics}
-    for name in recipe.arms:
-        arm = recipe.arm(name)
-        for what, value in SAME_IN_ALL_ARMS:
-            if value(arm) != value(baseline):
-                yield Finding(
-                    ("arms", name),
-                    f"{what} differs from the baseline's: {value(arm)} against {value(baseline)}",
-                )
-        if arm.conditioner is not None and arm.conditioner.name in spaces:
-            yield Finding(
-                ("metrics",),
-                f"arm {name} is conditioned by encoder '{arm.conditioner.name}' and scored in its space: "
-                "such a score can rate bad images better than real ones",
-            )
-        for objective in arm.objectives:
-            if objective.target is not None and objective.target.name in spaces:
-                yield Finding(
-                    ("metrics",),
-                    f"arm {name} learns the features of encoder '{objective.target.name}' ({objective.name}) and is "
-                    "scored in its space, which flatters it",
-                )
-        if arm.conditioner is not None and arm.conditioner.uses_labels:
-            for index, probe in enumerate(recipe.probes):
-                if probe.of == "encoder" and probe.withholds_labels:
-                    told = f"{probe.name} withholds labels that encoder '{arm.conditioner.name}' of arm {name} has seen"
-                    yield Finding(("probes", index), told)
-        if arm.train.warmup >= arm.train.steps:
-            yield Finding(("arms", name), f"train.warmup ({arm.train.warmup}) is not shorter than train.steps")
-    if baseline.annotator is not None:
-        yield Finding(
-            ("baseline",),
-            "the baseline is conditional; an unconditional one is a model trained without conditions",
-        )
-    if recipe.samples.seeds < 3:
-        yield Finding(
-            ("samples", "seeds"),
-            f"{recipe.samples.seeds} sampling seeds give no spread worth the name; take 3",
-        )
-    for index, metric in enumerate(recipe.metrics):
-        if metric.name == "fid" and recipe.samples.count < 50_000:
-            yield Finding(
-                ("metrics", index),
-                f"fid is defined on 50,000 samples; with {recipe.samples.count} it is biased upwards",
-            )
+    """What misleads, and keeps no recipe from running."""
+    yield from unfair(recipe)
+    yield from without_effect(recipe)
+    yield from cautions(recipe)

@@ -18,6 +18,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def runs_on(device: str) -> str:
+    """Refuse a --device that fw does not run on, in every command and before anything is done."""
+    if device not in ("auto", "cpu"):
+        from fw.core.executor import known_device
+
+        known_device(device)
+    return device
+
+
 RecipePath = Annotated[Path, typer.Argument(help="a recipe, such as recipes/self_guidance.yaml", metavar="RECIPE")]
 Sets = Annotated[
     list[str] | None,
@@ -27,7 +37,7 @@ Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="a plugin in one .py file, not installed; may be repeated")
 ]
 Out = Annotated[Path, typer.Option("--out", help="folder of the store, the runs and MLflow's database")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N", callback=runs_on)]
 DEFAULT_OUT = Path("runs")
 KINDS = (
     "annotator, autoencoder, backbone, dataset, encoder, guidance, joint, metric, objective, prior, probe, process, "

@@ -35,14 +35,22 @@ class Outcome:
     stopped: bool = False
 
 
-def checked_device(name: str) -> str:
-    """The device that `--device` asks for, if it is here."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+def known_device(name: str) -> torch.device:
+    """What `--device` names, if fw runs on it; whether it is here is another question."""
     try:
         device = torch.device(name)
     except RuntimeError:
         raise FwError(f"--device {name}: no such device; use auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise FwError(f"--device {name}: fw runs on cpu and cuda; use auto, cpu, cuda or cuda:N")
+    return device
+
+
+def checked_device(name: str) -> str:
+    """The device that `--device` asks for, if it is here."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    device = known_device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise FwError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here; use --device cpu")
     return name

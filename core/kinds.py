@@ -19,6 +19,7 @@ default. Capabilities (`requires`, `provides`) are plain strings:
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from fw.core.errors import FwError
 from fw.core.job import Job
-from fw.core.types import Annotation, ConditionSpec, Examples, ImageSet, Observations, Reference, Split
+from fw.core.types import LARGEST, Annotation, ConditionSpec, Examples, ImageSet, Observations, Reference, Split
 from fw.registry import Component
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ class Dataset(Component):
     @abstractmethod
     def load(self, split: Split) -> ImageSet:
         """The split's images; `test` is never trained on. The same fields give the same images in the same order."""
+
+    def how_many(self, split: Split) -> int | None:
+        """How many images the split has, if that is known without reading any; asked when a recipe is validated."""
+        return None
 
 
 class Code(NamedTuple):
@@ -108,6 +113,11 @@ class Encoder(Component):
     @property
     def requires(self) -> frozenset[str]:
         return frozenset({"labels"}) if self.uses_labels else frozenset()
+
+    @property
+    def least_images(self) -> int:
+        """How many training images it needs; fewer are refused when a recipe is validated."""
+        return 1
 
     def check(self, shape: tuple[int, int, int]) -> None:
         """Raise ValueError if it cannot take images (C, H, W); asked when a recipe is validated."""
@@ -160,6 +170,20 @@ class Annotator(Component):
     def provides(self) -> frozenset[str]:
         return frozenset({"conditions"}) if self.uses_labels else frozenset({"conditions", "label_free"})
 
+    @property
+    def least_images(self) -> int:
+        """How many training images it needs; fewer are refused when a recipe is validated."""
+        return 1
+
+    def makes(self, classes: int) -> ConditionSpec | None:
+        """The form and number of its conditions, of images with labels of so many classes; None if only annotating
+        tells. Asked when a recipe is validated."""
+        return None
+
+    def caution(self, images: int, classes: int) -> str | None:
+        """What is to be known before it annotates so many images with labels of so many classes; None if nothing is."""
+        return None
+
     @abstractmethod
     def annotate(self, data: Observations, job: Job) -> Annotation:
         """Annotate the training images. Undeclared features or labels are None in `data`."""
@@ -198,8 +222,10 @@ class Online(Annotator):
     sigma: float = Field(
         0.176, gt=0, description="noise level at which features are read; 0.176 is the paper's t = 0.85"
     )
-    draws: int = Field(4, ge=1, description="draws of that noise over which an image's last assignment is averaged")
-    lr: float = Field(1e-3, gt=0, description="learning rate of the grouping (AdamW)")
+    draws: int = Field(
+        4, ge=1, le=10_000, description="draws of that noise over which an image's last assignment is averaged"
+    )
+    lr: float = Field(1e-3, gt=0, le=LARGEST, description="learning rate of the grouping (AdamW)")
 
     @property
     def requires(self) -> frozenset[str]:
@@ -209,6 +235,12 @@ class Online(Annotator):
     @abstractmethod
     def condition(self) -> ConditionSpec:
         """The form and size of the conditions; asked before any is found."""
+
+    def makes(self, classes: int) -> ConditionSpec:
+        return self.condition
+
+    def check_batch(self, batch: int) -> None:
+        """Raise ValueError if it cannot learn from so many images a step; asked when a recipe is validated."""
 
     @abstractmethod
     def build(self, width: int) -> nn.Module:
@@ -384,8 +416,16 @@ class Joint(Backbone):
     labelled: int = Field(
         0,
         ge=0,
+        le=1_000_000,
         description="images with a class that are recognised beside each batch; 0 recognises those in the batch",
     )
+
+    @field_validator("weight")
+    @classmethod
+    def _held(cls, weight: float) -> float:
+        if LARGEST < weight < math.inf:
+            raise ValueError(f"{weight:g} overflows; .inf leaves out the denoising loss")
+        return weight
 
     def identity(self) -> dict[str, Any]:
         """Without `labelled` where it changes nothing: the keys are those from before there was such a field."""
@@ -475,7 +515,7 @@ class Objective(Component):
     uses_teacher: ClassVar[bool] = False
     """Whether its term looks at images with the averaged network, too."""
 
-    weight: float = Field(0.5, gt=0, description="weight of the term beside the denoising loss; lambda")
+    weight: float = Field(0.5, gt=0, le=LARGEST, description="weight of the term beside the denoising loss; lambda")
     block: str | None = Field(None, description="block whose activations it sees; null is one at its usual depth")
     interval: Interval = Field(None, description="noise levels (lo, hi] whose images it takes; null is all")
     _lowest_first = field_validator("interval")(lowest_first)
@@ -515,6 +555,10 @@ class Steering(Component):
 
     kind: ClassVar[str] = "guidance"
 
+    def idle(self) -> str | None:
+        """Why it changes no prediction with these fields, whatever the model says; None if it may change some."""
+        return None
+
 
 class Guidance(Steering):
     """Names what is worse; the rule is the same for all:
@@ -528,7 +572,7 @@ class Guidance(Steering):
     evaluations: ClassVar[int] = 1
     """Network evaluations that one call of `worse` costs."""
 
-    scale: float = Field(1.0, ge=0, description="guidance scale; 1 is off")
+    scale: float = Field(1.0, ge=0, le=LARGEST, description="guidance scale; 1 is off")
     interval: Interval = Field(None, description="noise levels (lo, hi] where it acts; null is all")
     _lowest_first = field_validator("interval")(lowest_first)
 
@@ -545,7 +589,18 @@ class Guidance(Steering):
         return None
 
     def check(self, condition: ConditionSpec | None) -> None:
-        """Raise ValueError if it cannot guide with conditions of this form and number; asked before sampling."""
+        """Raise ValueError if it cannot guide with conditions of this form and number; asked before sampling, and when
+        a recipe is validated if they are known by then."""
+
+    def check_layers(self, called: Callable[[], Mapping[str, int]], shape: tuple[int, int, int]) -> None:
+        """Raise ValueError if the network has no layers to act in; asked when a recipe is validated.
+
+        `called()` finds out which layers mix tokens through `attend` for images (C, H, W), in the order of their calls,
+        and how many tokens each has; it is empty where only the real network can tell.
+        """
+
+    def idle(self) -> str | None:
+        return "scale 1 is off" if self.scale == 1 else None
 
     def active(self, sigma: float) -> bool:
         """Whether it changes predictions at this noise level; fw asks, and calls `worse` only then."""
@@ -580,6 +635,18 @@ class Denoise(Protocol):
     def __call__(self, x: Tensor, sigma: float) -> Tensor: ...
 
 
+class Recorder:
+    """A `Denoise` that takes everything for the noise of a grey image, and remembers the levels it was asked at."""
+
+    def __init__(self, sigma_min: float, sigma_max: float):
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        self.levels: list[float] = []
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        self.levels.append(float(sigma))
+        return torch.zeros_like(x)
+
+
 class Sampler(Component):
     """Integrates from noise to images with any denoiser. Its schedule is its fields."""
 
@@ -592,6 +659,14 @@ class Sampler(Component):
 
     def check(self, sigma_range: tuple[float, float]) -> None:
         """Raise ValueError if the schedule leaves the trained noise levels; asked when a recipe is validated."""
+
+    def asks(self, sigma_range: tuple[float, float]) -> list[float]:
+        """The noise levels at which it asks a denoiser that is trained at these, call by call: found out with a small
+        grey image."""
+        recorder = Recorder(*sigma_range)
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            self.sample(recorder, torch.zeros(1, 1, 8, 8), [torch.Generator()])
+        return recorder.levels
 
     @abstractmethod
     def sample(self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
@@ -618,6 +693,12 @@ class Metric(Component):
 
     def preflight(self) -> None:
         self.space.preflight()
+
+    @property
+    def least_images(self) -> int:
+        """How many samples, held-out and training images it needs each; fewer are refused when a recipe is
+        validated."""
+        return 1
 
     @property
     @abstractmethod
@@ -649,6 +730,9 @@ class Probe(Component):
     model that is told classes itself (`Examples.told`): of a training image it is given the class that the model was
     told in training, int64 (), -1 is none, and of a held-out one x0 (C, H, W), in -1..1 or its latents."""
 
+    least_classes: ClassVar[int] = 1
+    """How many classes of labels it needs."""
+
     of: Literal["encoder", "model"] = Field("encoder", description="what of the arm is probed")
     blocks: tuple[Annotated[str, Field(pattern=r"^[\w.]+$")], ...] | None = Field(
         None,
@@ -657,7 +741,9 @@ class Probe(Component):
         "`up.0` of a smaller one, and else the middle block",
     )
     sigma: float = Field(0.05, gt=0, description="noise level at which the model is read")
-    draws: int = Field(4, ge=1, description="draws of that noise over which is averaged what the model makes of it")
+    draws: int = Field(
+        4, ge=1, le=10_000, description="draws of that noise over which is averaged what the model makes of it"
+    )
 
     @model_validator(mode="after")
     def _of_which_there_are(self) -> Self:
@@ -670,6 +756,15 @@ class Probe(Component):
     @property
     def requires(self) -> frozenset[str]:
         return frozenset({"labels"})
+
+    @property
+    def least_images(self) -> int:
+        """How many training images it needs; fewer are refused when a recipe is validated."""
+        return 1
+
+    def caution(self, images: int, classes: int) -> str | None:
+        """What is to be known before it reads so many training images of so many classes; None if nothing is."""
+        return None
 
     @property
     def withholds_labels(self) -> bool:

@@ -31,3 +31,15 @@ def utilisation(conditions: Tensor, clusters: int) -> dict[str, float]:
     share = torch.bincount(conditions.cpu(), minlength=clusters).double() / len(conditions)
     perplexity = torch.special.entr(share).sum().exp()
     return {"used": float((share > 0).double().mean()), "balance": float(perplexity / clusters)}
+
+
+def difference(bank: Tensor, other: Tensor) -> float | None:
+    """The share of draws from one bank of conditions that would have to change to be draws from the other, 0..1.
+
+    None of banks of vectors or tokens that are not simply the same.
+    """
+    if bank.is_floating_point():
+        return 0.0 if torch.equal(bank, other) else None
+    size = int(max(bank.max(), other.max())) + 1
+    one, two = (torch.bincount(each, minlength=size).double() / len(each) for each in (bank, other))
+    return float((one - two).abs().sum() / 2)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fw.core import provenance
+from fw.core.effect import acting
 from fw.core.errors import FwError
 from fw.core.plan import ArmPlan, Plan
 from fw.core.recipe import Recipe
@@ -105,6 +106,8 @@ def collect_arm(plan: Plan, arm: ArmPlan, store: Store, failed: Mapping[str, str
     if probed:
         found = [json.loads((store.path(stage) / "scores.json").read_text(encoding="utf-8")) for stage in probed]
         entry["probes"] = {key: value for each in found for key, value in each["scores"].items()}
+    if arm.arm.modes:
+        entry["guidance"] = [{"name": mode.name, "acts": acts, "calls": of} for mode, acts, of in acting(arm.arm)]
     if broken:
         entry["error"] = failed[broken[0]]
     return entry
@@ -156,6 +159,35 @@ def stage_warnings(plan: Plan, store: Store) -> list[str]:
     return [f"{stage.title}: {text}" for stage in finished for text in store.manifest(stage.id).get("warnings", ())]
 
 
+def indistinct(result: Mapping[str, Any]) -> list[str]:
+    """Arms that were sampled in different ways and came out the same, in every score of every sampling seed."""
+    arms = {name: arm for name, arm in result["arms"].items() if arm["status"] == "finished" and arm["metrics"]}
+    groups: list[list[str]] = []
+    for name in arms:
+        for group in groups:
+            if same_scores(arms[group[0]], arms[name]):
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return [
+        f"arms {' and '.join(group)} have exactly equal scores in all sampling seeds ({equal_scores(arms[group[0]])}): "
+        "the model ignores its condition, or guidance never acted"
+        for group in groups
+        if len({arms[name]["sample_key"] for name in group}) > 1
+    ]
+
+
+def same_scores(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two arms agree in whatever both are scored by, sampling seed by sampling seed."""
+    common = one["metrics"].keys() & other["metrics"].keys()
+    return bool(common) and all(one["metrics"][key]["values"] == other["metrics"][key]["values"] for key in common)
+
+
+def equal_scores(arm: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {score['mean']:.3f}" for key, score in arm["metrics"].items())
+
+
 def bullets(texts: Sequence[str]) -> str:
     return "\n".join(f"* {text}" for text in texts)
 
@@ -200,6 +232,15 @@ def rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
         yield [name, *cells, str(arm["nfe"]), f"{arm['seconds']:.0f}"]
     floors = [f"{floor[key]:.3f}" if key in floor else "" for key in (*keys, *probes)]
     yield [f"real held-out, n={real}", *floors, "", ""]
+
+
+def acts(arm: Mapping[str, Any]) -> list[str]:
+    """`cfg acts in 12 of 18 calls`, of each guidance mode of an arm that does not act in all of them."""
+    return [
+        f"{mode['name']} acts in {mode['acts']} of {mode['calls']} calls"
+        for mode in arm.get("guidance", ())
+        if mode["acts"] < mode["calls"]
+    ]
 
 
 def of(arm: Mapping[str, Any]) -> Mapping[str, float]:
@@ -258,6 +299,9 @@ def markdown(result: Mapping[str, Any]) -> str:
             parts += [heading, quality_table(arms)]
     if warnings := result.get("warnings"):
         parts.append("## Warnings\n\n" + bullets(warnings))
+    partly = [f"{name}: {told}" for name, arm in result["arms"].items() for told in acts(arm)]
+    if partly:
+        parts.append("## Guidance\n\nWhere it does not act in all calls of the model.\n\n" + bullets(partly))
     errors = [f"* {name}: {arm['error']}" for name, arm in result["arms"].items() if "error" in arm]
     if errors:
         parts.append("## Failed\n\n" + "\n".join(errors))

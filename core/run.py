@@ -200,7 +200,8 @@ def conclude(
 ) -> dict[str, Any]:
     """Write run.json, the report and the pictures; of all arms, also those that `--arm` left for another time."""
     result = report.collect(recipe, everything, made_by, store, outcome.failed)
-    result["warnings"] = [*warnings, *report.stage_warnings(everything, store), *mixtures(everything, store)]
+    told_by_stages = [*report.stage_warnings(everything, store), *mixtures(everything, store)]
+    result["warnings"] = [*warnings, *told_by_stages, *report.indistinct(result)]
     if recipe.tracker is not None:
         result[recipe.tracker.name] = dict(tracked.handle)
         result["look"] = tracked.hint

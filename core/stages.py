@@ -39,7 +39,7 @@ from fw.core.kinds import Annotator, Backbone, Dataset, Encoder, Metric, Objecti
 from fw.core.latents import Codec, Latents
 from fw.core.online import Finder
 from fw.core.plan import sibling_role, target_role
-from fw.core.quality import cluster_quality, utilisation
+from fw.core.quality import cluster_quality, difference, utilisation
 from fw.core.reading import asked, held_out, read
 from fw.core.recipe import Samples, Train
 from fw.core.train import initial_network, train, training_examples
@@ -50,6 +50,9 @@ Needs = Mapping[str, Any]
 
 ANNOTATION = "annotation.safetensors"
 INFO = "info.json"
+
+NOTICED = 0.01
+"""Priors that redistribute less than this share of the conditions do next to nothing."""
 
 SHARD = 1000
 """Images in one file of samples: what a cut-off sampling loses at most."""
@@ -92,6 +95,12 @@ def prior_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
     annotation = Annotation.load(inputs["annotate"] / ANNOTATION)
     annotation = replace(annotation, conditions=annotation.conditions[annotation.known])
     bank = checked_conditions(prior, annotation.spec, prior.bank(annotation, job), "bank")
+    drawn = annotation.conditions if annotation.bank is None else annotation.bank
+    if (apart := difference(bank, drawn)) is not None and apart < NOTICED:
+        job.warn(
+            f"prior {prior.name} draws conditions as often as they are drawn without it, but for {apart:.1%}: arms "
+            "with and without it can hardly differ"
+        )
     save_file({"bank": bank.contiguous()}, job.folder / "bank.safetensors")
     write_json(job.folder / "quality.json", prior.quality(bank, annotation))
 

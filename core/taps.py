@@ -13,6 +13,7 @@ from fw.core.errors import FwError
 
 if TYPE_CHECKING:
     from fw.core.kinds import Backbone
+    from fw.core.types import ConditionSpec
 
 
 def blocks_of(network: nn.Module) -> Mapping[str, nn.Module]:
@@ -34,6 +35,24 @@ def misnamed(model: Backbone, shape: tuple[int, int, int], names: Sequence[str])
         return None
     told = absent(known, names)
     return told and f"backbone '{model.name}' {told}"
+
+
+def attention_layers(model: Backbone, shape: tuple[int, int, int], condition: ConditionSpec | None) -> dict[str, int]:
+    """The layers that mix tokens through `attend`, in the order of their calls, and how many tokens each has, found
+    out before there are any weights; none if only the real network can tell."""
+    called: dict[str, int] = {}
+
+    def record(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
+        called[layer] = query.shape[2]
+        return value
+
+    try:
+        with torch.device("meta"), torch.no_grad():
+            network = model.build(shape, condition).eval()
+            network(torch.zeros(1, *shape), torch.zeros(1), None, None, record)
+    except Exception:
+        return {}
+    return called
 
 
 def absent(known: Iterable[str], names: Sequence[str]) -> str | None:

@@ -19,6 +19,7 @@ from pydantic import (
     GetJsonSchemaHandler,
     ValidationError,
     ValidationInfo,
+    field_validator,
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -37,6 +38,15 @@ class Component(BaseModel):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     """Raise it when the same fields give other results: it enters the keys of stored work."""
+
+    @field_validator("*")
+    @classmethod
+    def _fits(cls, value: Any) -> Any:
+        """Whole numbers of more than 64 bits are no number of anything, and libraries in C do not take them."""
+        for number in (value, *value) if isinstance(value, tuple | list) else (value,):
+            if isinstance(number, int) and not -(2**63) <= number < 2**64:
+                raise ValueError("a whole number has at most 64 bits here")
+        return value
 
     @property
     def file_hash(self) -> str | None:

@@ -31,6 +31,10 @@ class Representation(Annotator):
         None, ge=2, description="project on so many principal components first; RCG is best at 256 and worse at 768"
     )
 
+    @property
+    def least_images(self) -> int:
+        return self.dims or 1
+
     def annotate(self, data: Observations, job: Job) -> Annotation:
         if data.features is None:
             raise StageFailed("annotator representation takes features as conditions: give the arm an encoder")

@@ -21,10 +21,17 @@ class KMeans(Annotator):
     name: ClassVar[str] = "kmeans"
 
     clusters: int = Field(30, ge=2, description="number of clusters, K")
-    nredo: int = Field(5, ge=1, description="restarts; the one with the smallest distortion is kept")
-    iterations: int = Field(25, ge=1, description="Lloyd iterations per restart")
+    nredo: int = Field(5, ge=1, le=1_000_000, description="restarts; the one with the smallest distortion is kept")
+    iterations: int = Field(25, ge=1, le=1_000_000, description="Lloyd iterations per restart")
     spherical: bool = Field(False, description="keep the centroids on the unit sphere and compare by cosine")
     normalise: bool = Field(True, description="scale each feature vector to length 1 first")
+
+    @property
+    def least_images(self) -> int:
+        return self.clusters
+
+    def makes(self, classes: int) -> ConditionSpec:
+        return ConditionSpec("class", self.clusters)
 
     def annotate(self, data: Observations, job: Job) -> Annotation:
         import faiss

@@ -31,6 +31,17 @@ class Labels(Annotator):
         """Without `known` where it changes nothing: the keys are those from before there was such a field."""
         return {key: value for key, value in super().identity().items() if key != "known" or self.partial}
 
+    def makes(self, classes: int) -> ConditionSpec:
+        return ConditionSpec("class", classes)
+
+    def caution(self, images: int, classes: int) -> str | None:
+        if self.known * images >= classes:
+            return None
+        return (
+            f"known {self.known:g} of {images:,} images in {classes} classes is less than one of each: one of each is "
+            f"known, {classes} labels, which is a share of {classes / images:.2g}"
+        )
+
     def annotate(self, data: Observations, job: Job) -> Annotation:
         if data.labels is None:
             raise StageFailed("annotator labels needs a dataset with labels")

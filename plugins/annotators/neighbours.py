@@ -30,6 +30,10 @@ class Neighbours(Annotator):
     )
     nprobe: int = Field(8, ge=1, description="cells that ivf looks into")
 
+    @property
+    def least_images(self) -> int:
+        return self.k + 1
+
     def nearest(self, data: Observations, job: Job) -> tuple[Tensor, Tensor]:
         """Features of length 1, float32 (N, D), and the numbers of each one's neighbours (N, k), nearest first."""
         points = self._directions(data)

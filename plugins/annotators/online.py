@@ -27,20 +27,29 @@ class OnlineClusters(Online):
     name: ClassVar[str] = "online"
 
     clusters: int = Field(30, ge=2, description="number of prototypes, K; no more than batch + queue")
-    hidden: int = Field(256, ge=1, description="hidden dimension of the head")
-    dims: int = Field(64, ge=2, description="dimension of the prototypes, which are the conditions")
+    hidden: int = Field(256, ge=1, le=65536, description="hidden dimension of the head")
+    dims: int = Field(64, ge=2, le=65536, description="dimension of the prototypes, which are the conditions")
     hide: float = Field(
         0.8, ge=0, lt=1, description="share of the features that predictions do not see; the paper's is 0"
     )
-    temperature: float = Field(0.1, gt=0, description="temperature of the predictions' softmax; tau")
+    temperature: float = Field(0.1, ge=1e-30, description="temperature of the predictions' softmax; tau")
     epsilon: float = Field(0.05, ge=0.02, description="entropy of the assignments; lower is harder")
     iterations: int = Field(3, ge=1, description="Sinkhorn-Knopp iterations")
-    queue: int = Field(0, ge=0, description="earlier images that are assigned with the batch, once there are so many")
+    queue: int = Field(
+        0, ge=0, le=1_000_000, description="earlier images that are assigned with the batch, once there are so many"
+    )
     freeze: int = Field(100, ge=0, description="steps in which the prototypes stay as they are")
 
     @property
     def condition(self) -> ConditionSpec:
         return ConditionSpec("vector", self.dims)
+
+    def check_batch(self, batch: int) -> None:
+        if batch + self.queue < self.clusters:
+            raise ValueError(
+                f"annotator online: {self.clusters} prototypes need as many images at once, and a batch and the queue "
+                f"are {batch + self.queue}: raise `queue`"
+            )
 
     def build(self, width: int) -> nn.Module:
         return Prototypes(self, width)

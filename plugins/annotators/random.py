@@ -21,6 +21,13 @@ class Random(Annotator):
 
     clusters: int = Field(30, ge=2, description="number of clusters, K")
 
+    @property
+    def least_images(self) -> int:
+        return self.clusters
+
+    def makes(self, classes: int) -> ConditionSpec:
+        return ConditionSpec("class", self.clusters)
+
     def annotate(self, data: Observations, job: Job) -> Annotation:
         if data.count < self.clusters:
             raise FwError(f"annotator random: {self.clusters} clusters need as many images, and there are {data.count}")

@@ -38,8 +38,15 @@ class Sinkhorn(Annotator):
 
     clusters: int = Field(30, ge=2, description="number of clusters, K")
     epsilon: float = Field(0.005, ge=0.001, le=START, description="entropy of the last assignment; lower is harder")
-    rounds: int = Field(20, ge=2, description="assignments; epsilon falls from 0.1 over them")
+    rounds: int = Field(20, ge=2, le=100_000, description="assignments; epsilon falls from 0.1 over them")
     iterations: int = Field(100, ge=1, description="Sinkhorn-Knopp iterations per assignment")
+
+    @property
+    def least_images(self) -> int:
+        return self.clusters
+
+    def makes(self, classes: int) -> ConditionSpec:
+        return ConditionSpec("class", self.clusters)
 
     def annotate(self, data: Observations, job: Job) -> Annotation:
         if data.features is None:

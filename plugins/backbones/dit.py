@@ -11,6 +11,7 @@ from torch.nn.functional import silu
 
 from fw.core.conditioning import ConditionEmbedding, TokenEmbedding
 from fw.core.kinds import Attend, Backbone, scaled_dot_product
+from fw.core.size import check_weights
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.dit_blocks import (
     Block,
@@ -46,8 +47,8 @@ class DiT(Backbone):
     size: Literal["S", "B", "L", "XL"] | None = Field(
         None, description="the paper's S (33M weights), B (130M), L (458M) or XL (675M), in place of the next three"
     )
-    depth: int = Field(4, ge=1, description="blocks")
-    width: int = Field(64, ge=4, description="channels of a token")
+    depth: int = Field(4, ge=1, le=1000, description="blocks")
+    width: int = Field(64, ge=4, le=16384, description="channels of a token")
     heads: int = Field(4, ge=1, description="attention heads per block")
     patch: int = Field(2, ge=1, description="side of the square of pixels that makes a token")
 
@@ -77,6 +78,7 @@ class DiT(Backbone):
         return {key: value for key, value in super().identity().items() if key != "size"}
 
     def check(self, shape: tuple[int, int, int]) -> None:
+        check_weights(self.name, 18 * self.depth * self.width**2)
         check_patches(self.name, self.patch, shape)
 
     def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fw.core.conditioning import ConditionEmbedding, TokenEmbedding
 from fw.core.kinds import Attend, Backbone, scaled_dot_product
+from fw.core.size import check_weights
 from fw.core.types import ConditionSpec
 
 IN_TRANSFORMER = ".transformer_blocks.0.attn1"
@@ -30,10 +31,10 @@ class UNet(Backbone):
     name: ClassVar[str] = "unet"
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "vector", "tokens"})
 
-    channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    channels: tuple[Annotated[int, Field(ge=1, le=16384)], ...] = Field(
         (16, 32), min_length=1, description="channels per level; each level halves the image"
     )
-    layers: int = Field(1, ge=1, description="residual blocks per level")
+    layers: int = Field(1, ge=1, le=1000, description="residual blocks per level")
     attention: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (), description="levels with self-attention, 0 is full resolution; with any, the middle has it too"
     )
@@ -65,6 +66,7 @@ class UNet(Backbone):
         return frozenset({"attention", "taps"}) if self.attention else frozenset({"taps"})
 
     def check(self, shape: tuple[int, int, int]) -> None:
+        check_weights(self.name, sum(width**2 * (45 * self.layers + 27) for width in self.channels))
         _, height, width = shape
         smallest = 2 ** (len(self.channels) - 1)
         if height % smallest or width % smallest:

@@ -50,6 +50,9 @@ class Cifar10(Dataset):
                     f"dataset cifar10 does not read {folder / file}: its md5 is not that of the original file, {md5}"
                 )
 
+    def how_many(self, split: Split) -> int:
+        return 50_000 if split == "train" else 10_000
+
     def load(self, split: Split) -> ImageSet:
         from torchvision.datasets import CIFAR10
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import torch
@@ -9,6 +10,8 @@ from pydantic import Field
 
 from fw.core.kinds import Dataset
 from fw.core.types import ImageSet, Split
+
+IMAGES = 1797
 
 LEVELS = 16
 """The files hold 0..16: how many pixels of a 4x4 block were inked."""
@@ -30,6 +33,10 @@ class Digits(Dataset):
     @property
     def classes(self) -> int:
         return 10
+
+    def how_many(self, split: Split) -> int:
+        test = math.ceil(self.held_out * IMAGES)  # as sklearn rounds
+        return test if split == "test" else IMAGES - test
 
     def load(self, split: Split) -> ImageSet:
         from sklearn.datasets import load_digits

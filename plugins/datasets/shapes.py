@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from fw.core.kinds import Dataset
 from fw.core.randomness import generator
 from fw.core.types import ImageSet, Split
+
+MOST_BYTES = 2**40
 
 CHUNK = 256
 """Images that share one stream of random numbers: an image depends on its number, not on how many there are."""
@@ -26,12 +28,19 @@ class Shapes(Dataset):
 
     name: ClassVar[str] = "shapes"
 
-    size: int = Field(32, ge=8, description="height and width in pixels")
+    size: int = Field(32, ge=8, le=4096, description="height and width in pixels")
     count: int = Field(10_000, ge=1, description="training images")
     held_out_count: int = Field(2_000, ge=1, description="test images")
     shapes: int = Field(5, ge=1, le=5, description="how many of circle, square, triangle, cross, ring, in this order")
     colours: int = Field(5, ge=1, le=12, description="how many hues")
     seed: int = Field(0, description="the dataset's own seed; the run's seed does not change the images")
+
+    @model_validator(mode="after")
+    def _holdable(self) -> Self:
+        taken = 3 * self.size**2 * max(self.count, self.held_out_count)
+        if taken > MOST_BYTES:
+            raise ValueError(f"the images would take {taken / 1e12:,.1f} TB: fewer or smaller ones")
+        return self
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -41,8 +50,11 @@ class Shapes(Dataset):
     def classes(self) -> int:
         return self.shapes * self.colours
 
+    def how_many(self, split: Split) -> int:
+        return self.count if split == "train" else self.held_out_count
+
     def load(self, split: Split) -> ImageSet:
-        count = self.count if split == "train" else self.held_out_count
+        count = self.how_many(split)
         chunks = [self._chunk(split, number) for number in range(math.ceil(count / CHUNK))]
         images, labels = (torch.cat(parts)[:count] for parts in zip(*chunks, strict=True))
         return ImageSet(images, labels, self.classes)

@@ -23,8 +23,8 @@ class BYOL(JointEmbedding):
 
     name: ClassVar[str] = "byol"
 
-    hidden: int = Field(256, ge=1, description="hidden dimension of projector and predictor")
-    dims: int = Field(64, ge=2, description="dimension of the projections")
+    hidden: int = Field(256, ge=1, le=65536, description="hidden dimension of projector and predictor")
+    dims: int = Field(64, ge=2, le=65536, description="dimension of the projections")
     momentum: float = Field(0.95, ge=0, le=1, description="the target's momentum at the start; rises to 1; tau")
 
     def learner(self, network: ImageEncoder) -> Learner:

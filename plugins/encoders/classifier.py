@@ -19,7 +19,7 @@ from fw.core.diffusion import to_unit
 from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Encoder
-from fw.core.types import ImageSet
+from fw.core.types import LARGEST, ImageSet
 
 
 class Classifier(Encoder):
@@ -29,10 +29,10 @@ class Classifier(Encoder):
     uses_labels: ClassVar[bool] = True
 
     steps: int = Field(400, ge=1, description="training steps", examples=[8])
-    batch: int = Field(128, ge=1, description="images per step")
-    lr: float = Field(3e-3, gt=0, description="peak learning rate of AdamW")
-    dims: int = Field(64, ge=2, description="number of features")
-    width: int = Field(16, ge=1, description="channels of the first convolution")
+    batch: int = Field(128, ge=1, le=1_000_000, description="images per step")
+    lr: float = Field(3e-3, gt=0, le=LARGEST, description="peak learning rate of AdamW")
+    dims: int = Field(64, ge=2, le=65536, description="number of features")
+    width: int = Field(16, ge=1, le=4096, description="channels of the first convolution")
 
     def build(self, shape: tuple[int, int, int], classes: int) -> SmallCNN:
         return SmallCNN(shape, classes, self.width, self.dims)

@@ -29,7 +29,7 @@ MOST_IMAGES = 10_000
 class DenoiserEncoder(OfDenoiser):
     """Trains a denoiser on the training images, without labels and conditions, or loads one, and reads it."""
 
-    draws: int = Field(4, ge=1, description="draws of noise over which features are averaged")
+    draws: int = Field(4, ge=1, le=10_000, description="draws of noise over which features are averaged")
     pool: Pool = Field("mean", description="mean over all positions, or grid: over each quarter of the image")
 
     @model_validator(mode="after")

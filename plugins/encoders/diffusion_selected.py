@@ -47,7 +47,7 @@ class DiffusionSelected(DenoiserEncoder):
         examples=[(0.05, 1.0)],
     )
     selector: Literal["grid", "learned"] = Field("grid", description="the best cell, or a learned mixture of all")
-    dims: int = Field(64, ge=1, description="number of features of the mixture")
+    dims: int = Field(64, ge=1, le=65536, description="number of features of the mixture")
     steps: int = Field(500, ge=1, description="training steps of the mixture", examples=[6])
 
     def reader(self, network: nn.Module, shape: tuple[int, int, int], classes: int) -> Reader:

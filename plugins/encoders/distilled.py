@@ -18,7 +18,7 @@ from fw.core.job import Job, Stateful
 from fw.core.kinds import Process
 from fw.core.randomness import seed_from
 from fw.core.train import initial_network
-from fw.core.types import ImageSet
+from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.of_denoiser import OfDenoiser, Sigmas
 
 LOG_EVERY = 10
@@ -68,11 +68,11 @@ class Distilled(OfDenoiser):
     student: Literal["conv", "resnet18", "vit_tiny"] = Field(
         "conv", description="conv: a few convolutions; resnet18: with a 3x3 stem; vit_tiny: with 8x8 patches"
     )
-    width: int = Field(128, ge=8, multiple_of=4, description="largest number of channels of the conv student")
+    width: int = Field(128, ge=8, le=16384, multiple_of=4, description="largest number of channels of the conv student")
     steps: int = Field(500, ge=1, description="training steps of the student", examples=[6])
-    batch: int = Field(128, ge=2, description="images per step")
-    lr: float = Field(2e-3, gt=0, description="AdamW's learning rate, which falls to 0 along a cosine")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay")
+    batch: int = Field(128, ge=2, le=1_000_000, description="images per step")
+    lr: float = Field(2e-3, gt=0, le=LARGEST, description="AdamW's learning rate, which falls to 0 along a cosine")
+    weight_decay: float = Field(0.01, ge=0, le=LARGEST, description="AdamW's weight decay")
 
     @abstractmethod
     def usual(self, network: nn.Module) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate, layer_norm, ms
 
 from fw.core.representations import as_map
 from fw.core.taps import blocks_of
+from fw.core.types import LARGEST
 from fw.plugins.encoders.distilled import Distilled, Lesson, Teacher, levels_of
 from fw.plugins.encoders.of_denoiser import Blocks, Sigmas
 from fw.plugins.encoders.pyramids import Pyramid
@@ -41,7 +42,7 @@ class DreamTeacher(Distilled):
         None, min_length=1, description="blocks that it learns; null is each of a U-Net's decoder, else four of them"
     )
     sigma: Sigmas = Field((0.05,), min_length=1, description="noise level; of several, one is drawn for each image")
-    attention: float = Field(10.0, ge=0, description="weight of the attention transfer; lambda_AT")
+    attention: float = Field(10.0, ge=0, le=LARGEST, description="weight of the attention transfer; lambda_AT")
 
     def usual(self, network: nn.Module) -> tuple[str, ...]:
         known = list(blocks_of(network))

@@ -19,7 +19,7 @@ class JointEmbedding(SelfSupervised):
     backbone: Literal["conv", "resnet18", "vit_tiny"] = Field(
         "conv", description="conv: a few convolutions; resnet18: with a 3x3 stem; vit_tiny: with 8x8 patches"
     )
-    width: int = Field(128, ge=8, multiple_of=4, description="feature dimension of the conv backbone")
+    width: int = Field(128, ge=8, le=16384, multiple_of=4, description="feature dimension of the conv backbone")
     augment: Literal["digits", "photos"] = Field("digits", description="the random views, see views.py")
 
     def check(self, shape: tuple[int, int, int]) -> None:

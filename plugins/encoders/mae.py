@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from fw.core.size import check_weights
+from fw.core.types import LARGEST
 from fw.plugins.encoders.self_supervised import Learner, SelfSupervised
 from fw.plugins.encoders.trunks import ImageEncoder
 from fw.plugins.encoders.views import VIEWS
@@ -26,15 +28,15 @@ class MAE(SelfSupervised):
     name: ClassVar[str] = "mae"
 
     steps: int = Field(1200, ge=1, description="training steps", examples=[8])
-    batch: int = Field(64, ge=2, description="images per step")
-    lr: float = Field(3e-3, gt=0, description="AdamW's learning rate, which falls to 0 along a cosine")
+    batch: int = Field(64, ge=2, le=1_000_000, description="images per step")
+    lr: float = Field(3e-3, gt=0, le=LARGEST, description="AdamW's learning rate, which falls to 0 along a cosine")
     patch: int = Field(4, ge=2, description="side of a patch in pixels")
-    width: int = Field(64, ge=4, multiple_of=4, description="dimension of the tokens and features")
-    depth: int = Field(2, ge=1, description="transformer blocks of the encoder")
+    width: int = Field(64, ge=4, le=16384, multiple_of=4, description="dimension of the tokens and features")
+    depth: int = Field(2, ge=1, le=1000, description="transformer blocks of the encoder")
     heads: int = Field(8, ge=1, description="attention heads of encoder and decoder")
-    decoder_width: int = Field(32, ge=4, multiple_of=4, description="dimension of the decoder's tokens")
-    decoder_depth: int = Field(1, ge=1, description="transformer blocks of the decoder")
-    mask_ratio: float = Field(0.5, gt=0, lt=1, description="share of the patches that are hidden")
+    decoder_width: int = Field(32, ge=4, le=16384, multiple_of=4, description="dimension of the decoder's tokens")
+    decoder_depth: int = Field(1, ge=1, le=1000, description="transformer blocks of the decoder")
+    mask_ratio: float = Field(0.5, ge=1e-15, lt=1, description="share of the patches that are hidden")
     augment: Literal["none", "digits", "photos"] = Field("none", description="a random view of each image, or none")
 
     @model_validator(mode="after")
@@ -46,6 +48,8 @@ class MAE(SelfSupervised):
         return self
 
     def check(self, shape: tuple[int, int, int]) -> None:
+        widths = self.depth * self.width**2 + self.decoder_depth * self.decoder_width**2
+        check_weights("encoder mae", 12 * widths)
         _, height, width = shape
         if height != width or height % self.patch or height < 2 * self.patch:
             raise ValueError(

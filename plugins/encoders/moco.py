@@ -25,10 +25,12 @@ class MoCo(JointEmbedding):
 
     name: ClassVar[str] = "moco"
 
-    hidden: int = Field(256, ge=1, description="hidden dimension of the projection head")
-    dims: int = Field(64, ge=2, description="dimension that queries and keys are compared in")
+    hidden: int = Field(256, ge=1, le=65536, description="hidden dimension of the projection head")
+    dims: int = Field(64, ge=2, le=65536, description="dimension that queries and keys are compared in")
     temperature: float = Field(0.2, ge=1e-3, description="temperature of the softmax over similarities; tau")
-    queue: int = Field(1024, ge=2, description="keys of earlier images to tell apart from; best a multiple of batch")
+    queue: int = Field(
+        1024, ge=2, le=1_000_000, description="keys of earlier images to tell apart from; best a multiple of batch"
+    )
     momentum: float = Field(0.99, ge=0, le=1, description="how slowly the key encoder follows; m")
 
     def learner(self, network: ImageEncoder) -> Learner:

@@ -24,6 +24,10 @@ class PCA(Encoder):
 
     dims: int = Field(16, ge=2, description="number of components")
 
+    @property
+    def least_images(self) -> int:
+        return self.dims
+
     def check(self, shape: tuple[int, int, int]) -> None:
         if self.dims > math.prod(shape):
             raise ValueError(f"encoder pca: dims is {self.dims}, but an image has {math.prod(shape)} values")

@@ -15,7 +15,7 @@ from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.randomness import seed_from
-from fw.core.types import ImageSet
+from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.trunks import ImageEncoder
 from fw.plugins.encoders.weights import existing, load_weights, sha256
 
@@ -42,9 +42,9 @@ class SelfSupervised(Encoder):
     """Trains a backbone on the training images without labels, or loads one."""
 
     steps: int = Field(250, ge=1, description="training steps", examples=[8])
-    batch: int = Field(128, ge=2, description="images per step")
-    lr: float = Field(2e-3, gt=0, description="AdamW's learning rate, which falls to 0 along a cosine")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay")
+    batch: int = Field(128, ge=2, le=1_000_000, description="images per step")
+    lr: float = Field(2e-3, gt=0, le=LARGEST, description="AdamW's learning rate, which falls to 0 along a cosine")
+    weight_decay: float = Field(0.01, ge=0, le=LARGEST, description="AdamW's weight decay")
     weights: Path | None = Field(None, description="a file with the backbone's weights, loaded instead of training")
 
     @abstractmethod

@@ -22,8 +22,8 @@ class SimCLR(JointEmbedding):
 
     name: ClassVar[str] = "simclr"
 
-    hidden: int = Field(256, ge=1, description="hidden dimension of the projection head")
-    dims: int = Field(64, ge=2, description="dimension that the views are compared in")
+    hidden: int = Field(256, ge=1, le=65536, description="hidden dimension of the projection head")
+    dims: int = Field(64, ge=2, le=65536, description="dimension that the views are compared in")
     temperature: float = Field(0.5, ge=1e-3, description="temperature of the softmax over similarities; tau")
 
     def learner(self, network: ImageEncoder) -> Learner:

@@ -26,15 +26,17 @@ class SwAV(JointEmbedding):
     name: ClassVar[str] = "swav"
 
     steps: int = Field(200, ge=1, description="training steps", examples=[8])
-    hidden: int = Field(256, ge=1, description="hidden dimension of the projection head")
-    dims: int = Field(64, ge=2, description="dimension of projections and prototypes, which have length 1")
-    prototypes: int = Field(64, ge=2, description="number of prototypes; K")
+    hidden: int = Field(256, ge=1, le=65536, description="hidden dimension of the projection head")
+    dims: int = Field(64, ge=2, le=65536, description="dimension of projections and prototypes, which have length 1")
+    prototypes: int = Field(64, ge=2, le=1_000_000, description="number of prototypes; K")
     freeze_prototypes: int = Field(10, ge=0, description="steps in which the prototypes stay as they are")
-    local_views: int = Field(2, ge=0, description="local views of each image, beside two global ones")
-    temperature: float = Field(0.1, gt=0, description="temperature of the predictions' softmax; tau")
+    local_views: int = Field(2, ge=0, le=100, description="local views of each image, beside two global ones")
+    temperature: float = Field(0.1, ge=1e-30, description="temperature of the predictions' softmax; tau")
     epsilon: float = Field(0.05, ge=0.02, description="entropy of the assignments; lower is harder")
     sinkhorn_iterations: int = Field(3, ge=1, description="iterations that balance the prototypes over the batch")
-    queue: int = Field(0, ge=0, description="earlier images that are assigned with the batch; best a multiple of it")
+    queue: int = Field(
+        0, ge=0, le=1_000_000, description="earlier images that are assigned with the batch; best a multiple of it"
+    )
     queue_start: int = Field(0, ge=0, description="step from which the queue is used, if it is full by then")
 
     def learner(self, network: ImageEncoder) -> Learner:

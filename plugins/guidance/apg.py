@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fw.core.kinds import Rule
+from fw.core.types import LARGEST
 
 PER_IMAGE = (1, 2, 3)
 """C, H and W: lengths and projections are each image's own."""
@@ -32,7 +33,11 @@ class APG(Rule):
     norm: float | None = Field(
         None, gt=0, description="longest difference, the L2 norm over an image in -1..1; null is any"
     )
-    eta: float = Field(0.0, ge=0, description="share that is kept of the part along the good prediction")
+    eta: float = Field(0.0, ge=0, le=LARGEST, description="share that is kept of the part along the good prediction")
+
+    def idle(self) -> str | None:
+        neutral = self.momentum == 0 and self.norm is None and self.eta == 1
+        return "momentum 0, norm null and eta 1 leave every difference as it is" if neutral else None
 
     def direction(self, good: Tensor, difference: Tensor, memory: dict[str, Tensor]) -> Tensor:
         if self.momentum != 0:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
@@ -44,6 +45,21 @@ class AttentionGuidance(Guidance):
     @property
     def requires(self) -> frozenset[str]:
         return frozenset({"attention"})
+
+    @property
+    def on_a_grid(self) -> bool:
+        """Whether the tokens of the chosen layers have to lie on a grid over the image."""
+        return False
+
+    def check_layers(self, called: Callable[[], Mapping[str, int]], shape: tuple[int, int, int]) -> None:
+        if (self.layers is None and not self.on_a_grid) or not (tokens := called()):
+            return
+        try:
+            for layer in self._chosen(list(tokens)):
+                if self.on_a_grid:
+                    token_grid(tokens[layer], torch.empty(1, *shape, device="meta"), layer)
+        except StageFailed as error:
+            raise ValueError(str(error)) from None
 
     def changed(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, mix: Attend) -> Tensor:
         """D(x; sigma, condition) of the network in which the chosen layers mix tokens by `mix`."""

@@ -24,6 +24,10 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
     return planes.view(images.shape)
 
 
+NARROWEST = 1 / 6
+"""Up to this sigma the kernel is a single pixel, and blurs nothing."""
+
+
 def gaussian(sigma: float, size: int, like: Tensor) -> Tensor:
     """The weights of a kernel (2 * radius + 1,) over `size` pixels."""
     radius = math.ceil(min(6 * sigma, size)) // 2

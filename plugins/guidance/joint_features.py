@@ -30,7 +30,7 @@ class JointFeatures(Guidance):
 
     name: ClassVar[str] = "joint_features"
 
-    alpha: float = Field(0.1, gt=0, description="length of the step, as a share of that of the features")
+    alpha: float = Field(0.1, gt=0, le=1e15, description="length of the step, as a share of that of the features")
 
     @property
     def requires(self) -> frozenset[str]:

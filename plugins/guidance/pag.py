@@ -25,6 +25,9 @@ class PAG(AttentionGuidance):
 
     soft: float = Field(1.0, ge=0, le=1, description="how far attention goes towards the identity; 1 is the paper's")
 
+    def idle(self) -> str | None:
+        return super().idle() or ("soft 0 leaves attention as it is" if self.soft == 0 else None)
+
     def worse(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
         def towards_identity(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
             mixed = scaled_dot_product(query, key, value, layer)  # A V

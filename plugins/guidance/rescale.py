@@ -26,6 +26,9 @@ class Rescale(Rule):
 
     phi: float = Field(0.7, ge=0, le=1, description="how much is rescaled; 0 is off")
 
+    def idle(self) -> str | None:
+        return "phi 0 leaves the guided prediction as it is" if self.phi == 0 else None
+
     def result(self, good: Tensor, guided: Tensor) -> Tensor:
         wanted, found = deviation(good), deviation(guided)
         ratio = torch.where(found > 0, wanted / found, 1)  # (B, 1, 1, 1)

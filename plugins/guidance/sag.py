@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 
 from fw.core.kinds import Denoiser, scaled_dot_product
 from fw.plugins.guidance.attention import AttentionGuidance, token_grid
-from fw.plugins.guidance.blur import blurred
+from fw.plugins.guidance.blur import NARROWEST, blurred
 
 AVERAGE = 1 + 1e-6
 """The paper's threshold psi = 1 is what a token gets on average; rounding must not lift uniform attention above it."""
@@ -48,6 +48,14 @@ class SAG(AttentionGuidance):
     @property
     def requires(self) -> frozenset[str]:
         return super().requires | ({"conditions", "null"} if self.branch == "unconditional" else frozenset())
+
+    @property
+    def on_a_grid(self) -> bool:
+        return True
+
+    def idle(self) -> str | None:
+        nothing = self.blur <= NARROWEST
+        return super().idle() or (f"a blur of {self.blur:g} pixels reaches no other pixel" if nothing else None)
 
     def worse(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
         received: list[Tensor] = []

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fw.core.kinds import Denoiser, scaled_dot_product
 from fw.plugins.guidance.attention import AttentionGuidance, token_grid
-from fw.plugins.guidance.blur import blurred
+from fw.plugins.guidance.blur import NARROWEST, blurred
 
 
 class SEG(AttentionGuidance):
@@ -25,6 +25,14 @@ class SEG(AttentionGuidance):
     name: ClassVar[str] = "seg"
 
     blur: float | None = Field(None, ge=0, description="sigma of the blur, in tokens; null is the mean of all queries")
+
+    @property
+    def on_a_grid(self) -> bool:
+        return self.blur is not None
+
+    def idle(self) -> str | None:
+        nothing = self.blur is not None and self.blur <= NARROWEST
+        return super().idle() or (f"a blur of {self.blur:g} tokens reaches no other token" if nothing else None)
 
     def worse(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
         def smoothed(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from fw.core.kinds import Attend, Joint, Move, scaled_dot_product
+from fw.core.size import check_weights
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.dit_blocks import (
     Block,
@@ -44,8 +45,8 @@ class HybViT(Joint):
 
     name: ClassVar[str] = "hybvit"
 
-    depth: int = Field(5, ge=3, description="blocks")
-    width: int = Field(64, ge=4, description="channels of a token")
+    depth: int = Field(5, ge=3, le=1000, description="blocks")
+    width: int = Field(64, ge=4, le=16384, description="channels of a token")
     heads: int = Field(4, ge=1, description="attention heads per block")
     patch: int = Field(2, ge=1, description="side of the square of pixels that makes a token")
     skips: bool = Field(True, description="long skips between the first and the second half of the blocks")
@@ -66,6 +67,7 @@ class HybViT(Joint):
         return super().provides | {"attention", "taps", "steerable"}
 
     def check(self, shape: tuple[int, int, int]) -> None:
+        check_weights(self.name, 18 * self.depth * self.width**2)
         check_patches(self.name, self.patch, shape)
 
     def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:

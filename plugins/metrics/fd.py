@@ -31,6 +31,10 @@ class FD(Metric):
         return space
 
     @property
+    def least_images(self) -> int:
+        return 2
+
+    @property
     def keys(self) -> Mapping[str, str]:
         return {f"fd_{self.space.name}": "lower"}
 

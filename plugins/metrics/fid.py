@@ -46,6 +46,10 @@ class FID(Metric):
         return space
 
     @property
+    def least_images(self) -> int:
+        return 2
+
+    @property
     def keys(self) -> Mapping[str, str]:
         return {"fid": "lower"}
 

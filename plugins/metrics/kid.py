@@ -27,6 +27,10 @@ class KID(Metric):
     subset_size: int = Field(1000, ge=2, description="features per subset; at most as many as there are")
 
     @property
+    def least_images(self) -> int:
+        return 2
+
+    @property
     def keys(self) -> Mapping[str, str]:
         return {self._key: "lower"}
 

@@ -31,6 +31,10 @@ class Memorisation(Metric):
     space: Encoder = Field("pca", validate_default=True, description="encoder in whose features distances are taken")
 
     @property
+    def least_images(self) -> int:
+        return 2
+
+    @property
     def keys(self) -> Mapping[str, str]:
         return {self._key("memorisation_ratio"): "higher", self._key("memorisation_close"): "lower"}
 

@@ -7,10 +7,10 @@ al., arXiv 2002.09797, section 3.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from fw.core.kinds import Encoder, Metric
@@ -31,6 +31,17 @@ class PRDC(Metric):
     coverage_k: int = Field(5, ge=1, description="the same for density and coverage")
     real: int = Field(10_000, ge=2, description="at most so many training images; ADM's convention is 10,000")
 
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.real < self.least_images:
+            asked = max(self.nearest_k, self.coverage_k)
+            raise ValueError(f"{asked} neighbours need {self.least_images} images or more, and real is {self.real}")
+        return self
+
+    @property
+    def least_images(self) -> int:
+        return max(self.nearest_k, self.coverage_k) + 1
+
     @property
     def keys(self) -> Mapping[str, str]:
         return {self._key(score): "higher" for score in SCORES}
@@ -41,8 +52,8 @@ class PRDC(Metric):
     def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
         from torch_fidelity.metric_prc import prc_features_to_metric
 
-        least = max(self.nearest_k, self.coverage_k) + 1
-        train, samples = checked(reference.train[: self.real], least, "real images"), checked(fake, least, "samples")
+        train = checked(reference.train[: self.real], self.least_images, "real images")
+        samples = checked(fake, self.least_images, "samples")
         scores = prc_features_to_metric(
             samples, train, prc_neighborhood=self.nearest_k, prc_batch_size=ROWS, save_cpu_ram=True, verbose=False
         )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from fw.core.kinds import Interval, Objective, Seen
+from fw.core.types import LARGEST
 
 
 class Contrastive(Objective):
@@ -27,12 +28,12 @@ class Contrastive(Objective):
     name: ClassVar[str] = "contrastive"
     uses_teacher: ClassVar[bool] = True
 
-    weight: float = Field(0.1, gt=0, description="weight of the term beside the denoising loss; lambda")
+    weight: float = Field(0.1, gt=0, le=LARGEST, description="weight of the term beside the denoising loss; lambda")
     interval: Interval = Field((0, 1), description="noise levels (lo, hi] whose images it takes; null is all")
     temperature: float = Field(0.5, ge=1e-2, description="temperature of the softmax over similarities; tau")
-    shift: int = Field(1, ge=0, description="pixels by which the other view is shifted at most, either way")
-    hidden: int = Field(128, ge=1, description="hidden dimension of the projection")
-    dims: int = Field(64, ge=2, description="dimension that the views are compared in")
+    shift: int = Field(1, ge=0, le=4096, description="pixels by which the other view is shifted at most, either way")
+    hidden: int = Field(128, ge=1, le=65536, description="hidden dimension of the projection")
+    dims: int = Field(64, ge=2, le=65536, description="dimension that the views are compared in")
 
     def build(self, width: int, features: int) -> nn.Module:
         return nn.Sequential(nn.Linear(width, self.hidden), nn.ReLU(), nn.Linear(self.hidden, self.dims))

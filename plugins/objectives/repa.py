@@ -26,7 +26,7 @@ class REPA(Objective):
     depth: ClassVar[float] = 8 / 28
 
     encoder: Encoder = Field(description="encoder whose features are aligned with", examples=["pixels"])
-    hidden: int = Field(256, ge=1, description="hidden dimension of the MLP")
+    hidden: int = Field(256, ge=1, le=65536, description="hidden dimension of the MLP")
     pool: bool = Field(True, description="average tokens before the MLP; false aligns each token")
     shuffled: bool = Field(False, description="the control: align each image with another one's features")
 

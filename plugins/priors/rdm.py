@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from fw.core.job import Job, Stateful
 from fw.core.kinds import Prior
 from fw.core.randomness import generator, seed_from
+from fw.core.size import check_weights
 from fw.core.train import average
-from fw.core.types import Annotation
+from fw.core.types import LARGEST, Annotation
 from fw.plugins.priors.residual_mlp import ResidualMLP
 
 TIMESTEPS = 1000
@@ -35,17 +36,17 @@ class RDM(Prior):
     forms: ClassVar[frozenset[str]] = frozenset({"vector"})
 
     steps: int = Field(8000, ge=1, description="training steps", examples=[8])
-    batch: int = Field(128, ge=1, description="vectors per step; the paper has 512")
-    lr: float = Field(5e-4, gt=0, description="AdamW's learning rate, constant; the paper has 5.12e-4")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay")
+    batch: int = Field(128, ge=1, le=1_000_000, description="vectors per step; the paper has 512")
+    lr: float = Field(5e-4, gt=0, le=LARGEST, description="AdamW's learning rate, constant; the paper has 5.12e-4")
+    weight_decay: float = Field(0.01, ge=0, le=LARGEST, description="AdamW's weight decay")
     ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights; ramps up as (1+n)/(10+n)")
-    width: int = Field(256, ge=8, description="width of the blocks; the paper has 1536", examples=[16])
-    depth: int = Field(4, ge=1, description="residual blocks; the paper has 12", examples=[1])
+    width: int = Field(256, ge=8, le=16384, description="width of the blocks; the paper has 1536", examples=[16])
+    depth: int = Field(4, ge=1, le=1000, description="residual blocks; the paper has 12", examples=[1])
     sampling_steps: int = Field(
         250, ge=10, le=TIMESTEPS // 2, description=f"DDIM steps, a divisor of {TIMESTEPS}", examples=[10]
     )
     eta: float = Field(1.0, ge=0, le=1, description="share of fresh noise in a DDIM step: 0 is deterministic")
-    count: int = Field(4000, ge=1, description="vectors that are drawn, the bank", examples=[50])
+    count: int = Field(4000, ge=1, le=10_000_000, description="vectors that are drawn, the bank", examples=[50])
 
     @field_validator("sampling_steps")
     @classmethod
@@ -53,6 +54,11 @@ class RDM(Prior):
         if TIMESTEPS % sampling_steps:
             raise ValueError(f"the {TIMESTEPS} timesteps cannot be divided by {sampling_steps}; take 50, 100 or 250")
         return sampling_steps
+
+    @model_validator(mode="after")
+    def _holdable(self) -> Self:
+        check_weights("prior rdm", 2 * self.depth * self.width**2)
+        return self
 
     def bank(self, annotation: Annotation, job: Job) -> Tensor:
         scale = annotation.conditions.square().mean().sqrt() or torch.tensor(1.0)  # 1 where they are standardised

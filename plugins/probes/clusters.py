@@ -36,6 +36,10 @@ class Clusters(Probe):
     clusters: int = Field(10, ge=2, description="number of clusters, K")
 
     @property
+    def least_images(self) -> int:
+        return self.clusters
+
+    @property
     def keys(self) -> Mapping[str, str]:
         return {self._key(score): "higher" for score in SCORES}
 

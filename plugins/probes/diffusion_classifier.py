@@ -23,7 +23,7 @@ from fw.core.types import Examples, Told
 from fw.plugins.probes.labels import accuracy
 from fw.plugins.probes.matching import named_by
 
-Counts = tuple[Annotated[int, Field(ge=1)], ...]
+Counts = tuple[Annotated[int, Field(ge=1, le=100_000)], ...]
 
 
 class DiffusionClassifier(Probe):

@@ -31,6 +31,10 @@ class NearestNeighbours(Probe):
     temperature: float = Field(0.07, gt=0.01, le=100, description="T; lower gives the nearest more weight")
 
     @property
+    def least_images(self) -> int:
+        return self.k
+
+    @property
     def _key(self) -> str:
         return f"knn{self.k}_t{repr(self.temperature).removeprefix('0.')}_{self.protocol}"
 

@@ -30,6 +30,7 @@ class LinearProbe(Probe):
     """
 
     name: ClassVar[str] = "linear"
+    least_classes: ClassVar[int] = 2
 
     shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         (1.0,), min_length=1, description="shares of the training images whose labels it is shown, one score each"
@@ -45,6 +46,16 @@ class LinearProbe(Probe):
     @property
     def withholds_labels(self) -> bool:
         return min(self.shares) < 1
+
+    def caution(self, images: int, classes: int) -> str | None:
+        few = [share for share in self.shares if share * images < classes]
+        if not few:
+            return None
+        told = " and ".join(f"{share:g}" for share in few)
+        return (
+            f"shares {told} of {images:,} images in {classes} classes are less than one of each: the probe is shown "
+            f"one of each, {classes} labels"
+        )
 
     @property
     def keys(self) -> Mapping[str, str]:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fw.core.kinds import Coefficients, Process
+from fw.core.types import LARGEST
 
 
 class EDM(Process):
@@ -20,11 +21,11 @@ class EDM(Process):
 
     name: ClassVar[str] = "edm"
 
-    sigma_data: float = Field(0.5, gt=0, description="standard deviation of the data")
+    sigma_data: float = Field(0.5, ge=1e-18, le=1e18, description="standard deviation of the data")
     p_mean: float = Field(-1.2, description="mean of ln sigma in training")
     p_std: float = Field(1.2, gt=0, description="standard deviation of ln sigma in training")
-    sigma_min: float = Field(0.002, gt=0, description="smallest noise level")
-    sigma_max: float = Field(80.0, gt=0, description="largest noise level")
+    sigma_min: float = Field(0.002, ge=1e-37, description="smallest noise level")
+    sigma_max: float = Field(80.0, gt=0, le=LARGEST, description="largest noise level")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

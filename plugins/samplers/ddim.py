@@ -16,7 +16,7 @@ class DDIM(DiffusersScheduler):
 
     name: ClassVar[str] = "ddim"
 
-    steps: int = Field(50, ge=1, description="noise levels before zero")
+    steps: int = Field(50, ge=1, le=100_000, description="noise levels before zero")
     eta: float = Field(0.0, ge=0, le=1, description="share of fresh noise: 0 is deterministic, 1 is DDPM")
 
     def scheduler(self, **options: Any) -> Any:

@@ -16,7 +16,7 @@ class Ancestral(DiffusersScheduler):
 
     name: ClassVar[str] = "ddpm"
 
-    steps: int = Field(250, ge=1, description="noise levels before zero")
+    steps: int = Field(250, ge=1, le=100_000, description="noise levels before zero")
 
     def scheduler(self, **options: Any) -> Any:
         from diffusers.schedulers.scheduling_ddpm import DDPMScheduler

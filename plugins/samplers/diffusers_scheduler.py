@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fw.core.kinds import Denoise
+from fw.core.kinds import Denoise, Recorder
 from fw.plugins.samplers.noise_levels import NoiseLevels
 
 
@@ -27,6 +27,9 @@ class DiffusersScheduler(NoiseLevels):
     def step_options(self, generators: Sequence[torch.Generator]) -> dict[str, Any]:
         """What `scheduler.step` gets besides x0 and x; diffusers draws image i's noise from generator i."""
         return {}
+
+    def asks(self, sigma_range: tuple[float, float]) -> list[float]:
+        return self.levels(Recorder(*sigma_range))
 
     def sample(self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         sigmas = self.levels(denoise)

@@ -14,7 +14,7 @@ class DPMSolverPP(DiffusersScheduler):
 
     name: ClassVar[str] = "dpmpp"
 
-    steps: int = Field(10, ge=1, description="noise levels before zero")
+    steps: int = Field(10, ge=1, le=100_000, description="noise levels before zero")
     order: int = Field(2, ge=1, le=3, description="order of the solver; the paper advises 2 for guided sampling")
 
     def scheduler(self, **options: Any) -> Any:

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fw.core.kinds import Denoise
+from fw.core.types import LARGEST
 from fw.plugins.samplers.noise_levels import NoiseLevels, Spacing
 
 
@@ -25,13 +26,13 @@ class Heun(NoiseLevels):
     name: ClassVar[str] = "heun"
     version: ClassVar[int] = 2
 
-    steps: int = Field(18, ge=1, description="noise levels before zero")
+    steps: int = Field(18, ge=1, le=100_000, description="noise levels before zero")
     schedule: Spacing = Field("karras", description="how the noise levels are spaced; the paper's is karras")
     order: Literal[1, 2] = Field(2, description="2 is Heun, 1 is Euler")
     churn: float = Field(0.0, ge=0, description="S_churn: fresh noise over all steps; 0 is deterministic")
     churn_min: float = Field(0.0, ge=0, description="S_min: smallest noise level that is churned")
     churn_max: float | None = Field(None, ge=0, description="S_max: largest noise level that is churned; null is all")
-    churn_noise: float = Field(1.0, ge=0, description="S_noise: standard deviation of the fresh noise")
+    churn_noise: float = Field(1.0, ge=0, le=LARGEST, description="S_noise: standard deviation of the fresh noise")
 
     @property
     def nfe(self) -> int:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fw.core.kinds import Denoise, Sampler
+from fw.core.types import LARGEST
 
 Spacing = Literal["cosine", "linear", "karras"]
 RHO = 7
@@ -18,13 +19,15 @@ RHO = 7
 class NoiseLevels(Sampler):
     """A sampler that walks down `steps` noise levels and then to zero."""
 
-    steps: int = Field(20, ge=1, description="noise levels before zero")
+    steps: int = Field(20, ge=1, le=100_000, description="noise levels before zero")
     schedule: Spacing = Field(
         "cosine", description="evenly in arctan sigma (cosine), sigma / (1 + sigma) (linear) or sigma^(1/7) (karras)"
     )
     sigma_min: float | None = Field(None, gt=0, description="where the spacing ends; null is the model's smallest")
     sigma_max: float | None = Field(None, gt=0, description="first noise level; null is the model's largest")
-    clip: float | None = Field(1.0, gt=0, description="clamp predicted x0 to [-clip, clip]; null for latents")
+    clip: float | None = Field(
+        1.0, gt=0, le=LARGEST, description="clamp predicted x0 to [-clip, clip]; null for latents"
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
