@@ -70,6 +70,7 @@ def faults(recipe: Recipe) -> Iterator[Finding]:
         for need in sorted(metric.requires - recipe.dataset.provides):
             yield Finding(("metrics", index), f"{metric.name} needs {NEEDS.get(need, need)}")
         yield from misfit(("metrics", index), metric.space.check, recipe.dataset.shape)
+    yield from misfit(("dataset",), lambda dataset: dataset.check(), recipe.dataset)
     yield from probe_faults(recipe)
     if recipe.latents is not None:
         yield from misfit(("latents",), recipe.latents.latent_shape, recipe.dataset.shape)
@@ -280,6 +281,8 @@ def warnings(recipe: Recipe) -> Iterator[Finding]:
                     yield Finding(("probes", index), told)
         if arm.train.warmup >= arm.train.steps:
             yield Finding(("arms", name), f"train.warmup ({arm.train.warmup}) is not shorter than train.steps")
+    if recipe.dataset.missing is not None:
+        yield Finding(("dataset",), recipe.dataset.missing)
     if baseline.annotator is not None:
         yield Finding(
             ("baseline",),

@@ -41,6 +41,10 @@ class Shapes(Dataset):
     def classes(self) -> int:
         return self.shapes * self.colours
 
+    @property
+    def class_names(self) -> list[str]:
+        return [f"{shape.__name__} {hue}" for shape in DISTANCES[: self.shapes] for hue in range(self.colours)]
+
     def load(self, split: Split) -> ImageSet:
         count = self.count if split == "train" else self.held_out_count
         chunks = [self._chunk(split, number) for number in range(math.ceil(count / CHUNK))]
