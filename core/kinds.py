@@ -566,6 +566,16 @@ class Guidance(Steering):
     def check(self, condition: ConditionSpec | None) -> None:
         """Raise ValueError if it cannot guide with conditions of this form and number; asked before sampling."""
 
+    @property
+    def names_classes(self) -> bool:
+        """Whether it asks for a class of the data set by name."""
+        return False
+
+    def numbered(self, names: Sequence[str]) -> Self:
+        """The same mode with numbers in the place of names, or ValueError if there is no such class. `names` are those
+        of the data set in the order of their numbers; none are known where its files are not."""
+        return self
+
     def active(self, sigma: float) -> bool:
         """Whether it changes predictions at this noise level; fw asks, and calls `worse` only then."""
         inside = self.interval is None or self.interval[0] < sigma <= self.interval[1]

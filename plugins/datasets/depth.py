@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 FULL = 2**16 - 1
 
@@ -63,7 +63,7 @@ class Scale:
         return 0, self.whites.get(group, FULL)
 
 
-def opened(data: bytes) -> Image:
+def opened(data: bytes) -> ImageFile:
     from PIL import Image
 
     return Image.open(io.BytesIO(data), formats=("PNG", "PPM", "TIFF"))
@@ -86,11 +86,12 @@ def deep(data: bytes) -> Deep | None:
         return None
 
 
-def group_of(file: Image, data: bytes) -> str | None:
+def group_of(file: ImageFile, data: bytes) -> str | None:
     """The group of an opened file whose values have 16 bits; None if they have 8, 32, or are scaled by Pillow."""
     if file.format == "PPM":
         return PNM if file.mode == "I" else None
-    if not file.tile or ";16" not in raw_mode(file.tile[0].args) and ";12" not in raw_mode(file.tile[0].args):
+    layout = raw_mode(file.tile[0].args) if file.tile else ""
+    if ";16" not in layout and ";12" not in layout:
         return None
     if file.mode == "I" and file.format != "PNG":  # of signed numbers
         return None
@@ -117,7 +118,7 @@ def significant_bits(data: bytes) -> int:
     return 0
 
 
-def values(file: Image, data: bytes, exact: bool = True) -> NDArray[np.uint32]:
+def values(file: ImageFile, data: bytes, exact: bool = True) -> NDArray[np.uint32]:
     """The values (H, W) or (H, W, channels) of a loaded file with 16 bits per channel.
 
     Of a coloured file Pillow keeps the upper 8 bits; the lower ones are read as if the bytes had the other order. Where
@@ -130,11 +131,11 @@ def values(file: Image, data: bytes, exact: bool = True) -> NDArray[np.uint32]:
         return upper * 256 + np.asarray(lower(data)).astype(np.uint32)
     except ValueError:
         if exact:
-            raise ValueError(f"only the upper 8 of 16 bits can be read of {raw_mode(file.tile[0].args)}") from None
+            raise ValueError(f"of {file.mode} with 16 bits per channel only the upper 8 can be read") from None
         return upper * 256 + 255
 
 
-def lower(data: bytes) -> Image:
+def lower(data: bytes) -> ImageFile:
     """A coloured file of 16 bits per channel with the lower 8 of them."""
     file = opened(data)
     file.tile = [tile._replace(args=swapped(tile.args)) for tile in file.tile]

@@ -120,7 +120,7 @@ class ImageFolder(Encoded):
             if listing.strange:
                 found.append(f"left out in {folder.name}, no regular files: {in_short(listing.strange)}")
             if listing.again:
-                found.append(f"{listing.again:,} names in {folder.name} are links to files that have another; one counts")
+                found.append(f"{listing.again:,} files in {folder.name} are links to others there and count once")
         return found + self.guessed()
 
     def guessed(self) -> list[str]:
@@ -177,9 +177,9 @@ class ImageFolder(Encoded):
                 f"dataset image_folder: {self.root} holds other images than the recipe asks for: their fingerprint is "
                 f"{found}, and `content` is {self.content}"
             )
-        if self.content and self.range is None and (found := self.whites(splits)):
+        if self.content and self.range is None and (needed := self.whites(splits)):
             # The key is that of `content` alone, also where nobody can look at the values.
-            raise MissingFile(f"dataset image_folder: {too_dark(max(found.values()))}; `content` does not say it")
+            raise MissingFile(f"dataset image_folder: {too_dark(max(needed.values()))}; `content` does not say it")
         return splits
 
     def check_splits(self, splits: dict[Split, list[File]]) -> None:

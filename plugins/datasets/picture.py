@@ -21,6 +21,7 @@ from fw.plugins.datasets.depth import FULL, PNM, Scale, group_of, scaled, values
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What is read, whatever a file's ending says. Pillow knows more, and runs Ghostscript for one of them."""
@@ -32,7 +33,7 @@ ENDINGS = (
 """Endings of image files, in lower case."""
 
 
-def picture(data: bytes, shape: tuple[int, int, int], scale: Scale = Scale()) -> NDArray[np.uint8]:
+def picture(data: bytes, shape: tuple[int, int, int], scale: Scale) -> NDArray[np.uint8]:
     """The pixels (C, H, W) of an image file, C being 1 (grey, ITU-R 601) or 3 (RGB); raises if it is damaged.
 
     Of an animation, the first frame. What is transparent lies on white. Colour profiles are not applied. `scale` says
@@ -54,7 +55,7 @@ def picture(data: bytes, shape: tuple[int, int, int], scale: Scale = Scale()) ->
     return np.asarray(small).reshape(height, width, channels).transpose(2, 0, 1)  # (H, W, C) -> (C, H, W)
 
 
-def eight_bits(image: Image, data: bytes, group: str | None, scale: Scale) -> Image:
+def eight_bits(image: ImageFile, data: bytes, group: str | None, scale: Scale) -> Image:
     """A loaded image with 8 bits per channel; Pillow itself would clip 16 grey bits instead of scaling them."""
     from PIL import Image
 
@@ -69,10 +70,11 @@ def eight_bits(image: Image, data: bytes, group: str | None, scale: Scale) -> Im
         return Image.fromarray(scaled(np.asarray(image), scale.range))
     if group == PNM and group not in scale.whites and scale.range is None:
         raise ValueError("grey PNM of 16 bits; set the dataset's `range`, such as [0, 65535]")
-    limits = scale.limits(group)
-    if limits == (0, FULL) and not image.mode.startswith("I"):
-        return image  # the upper 8 of 16 coloured bits, as Pillow reads them
-    return Image.fromarray(scaled(values(image, data), limits), "L" if image.mode.startswith("I") else image.mode)
+    black, white = scale.limits(group)
+    grey = image.mode.startswith("I")
+    if not grey and black == 0 and white == FULL:
+        return image  # the upper 8 of 16 bits, as Pillow reads them
+    return Image.fromarray(scaled(values(image, data), (black, white)), "L" if grey else image.mode)
 
 
 def opaque(image: Image) -> Image:
