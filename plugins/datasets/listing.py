@@ -13,6 +13,7 @@ from typing import NamedTuple
 from fw.core import sealed
 from fw.core.errors import FwError, MissingFile
 from fw.plugins.datasets.depth import STARTS, Deep, deep
+from fw.plugins.datasets.picture import strict_pillow
 from fw.plugins.datasets.progress import progress
 
 AT_ONCE = 256
@@ -175,7 +176,7 @@ def cache_folder(given: Path | None) -> Path:
 def read_through(files: Sequence[File]) -> Facts:
     """Reads every file; the fingerprint is that of the names and the sha256 of each."""
     together, largest = hashlib.sha256(), dict[str, int]()
-    with progress("reading files", len(files)) as advance, ThreadPoolExecutor(cores()) as pool:
+    with strict_pillow(), progress("reading files", len(files)) as advance, ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(files), AT_ONCE):
             few = files[start : start + AT_ONCE]
             for file, (found, deep) in zip(few, pool.map(looked_into, few), strict=True):
