@@ -1,4 +1,5 @@
-"""Classes that a recipe asks for by name become numbers, so that a recipe with names is the one with numbers."""
+"""Classes that a recipe asks for by name become numbers, so that a recipe with names is the one
+with numbers."""
 
 from __future__ import annotations
 

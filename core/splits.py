@@ -1,5 +1,6 @@
-"""What a user should know of a data set before it is trained on: what it says of itself, and whether the held-out
-images are new. Found out once for a data set and remembered in the store, so that every run says it again."""
+"""What a user should know of a data set before it is trained on: what it says of itself, and
+whether the held-out images are new. Found out once for a data set and remembered in the store, so
+that every run says it again."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ class Findings(NamedTuple):
 
 
 def examine(dataset: Dataset, store: Path) -> Findings:
-    """What is found of the data set; nothing, if it cannot be loaded: the stage that needs it says why."""
+    """What is found of the data set; nothing, if it cannot be loaded: the stage that needs it says
+    why."""
     memory = store / "splits" / f"{digest(dataset.identity())}.json"
     values = sealed.read(memory)
     if values is None or values.get("rule") != RULE:

@@ -51,9 +51,7 @@ def another_process(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["images.u8", "labels.i64", "facts.json"])
-def test_a_flipped_bit_in_what_was_decoded_is_noticed_and_told_in_one_line(
-    tmp_path, name, another_process, capsys
-):
+def test_a_flipped_bit_in_what_was_decoded_is_noticed_and_told_in_one_line(tmp_path, name, another_process, capsys):
     fill(tmp_path / "data")
     before = folder_of(tmp_path).load("train").images.clone()
     [file] = (tmp_path / "cache").rglob(name)

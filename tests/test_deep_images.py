@@ -1,4 +1,5 @@
-"""Images of more than 8 bits per channel: one rule for the whole data set says which value is white."""
+"""Images of more than 8 bits per channel: one rule for the whole data set says which value is
+white."""
 
 import io
 import struct
@@ -23,7 +24,8 @@ def levels(white, seed=0, channels=1):
 
 
 def png(pixels, sbit=None):
-    """A PNG file of 16 bits per channel, written chunk by chunk, because Pillow writes no coloured ones."""
+    """A PNG file of 16 bits per channel, written chunk by chunk, because Pillow writes no coloured
+    ones."""
     colour = {1: 0, 2: 4, 3: 2, 4: 6}[1 if pixels.ndim == 2 else pixels.shape[2]]
 
     def chunk(kind, data):
@@ -171,7 +173,7 @@ def test_numbers_that_are_not_finite_are_no_pixels(tmp_path):
     pixels = levels(3).astype(np.float32)
     pixels[2, 2] = np.nan
     data = folder(tmp_path, {"a.tif": tiff(pixels)}, {"b.tif": tiff(levels(3).astype(np.float32))}, range=[0, 3])
-    with pytest.raises(MissingFile, match="a.tif: it has values that are not finite"):
+    with pytest.raises(MissingFile, match=r"a\.tif: it has values that are not finite"):
         data.load("train")
 
 
@@ -207,9 +209,7 @@ def saved(tmp_path, white):
         for seed, split in enumerate(("train", "test"))
     }
     datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
-    return lambda **fields: Hub(
-        path=str(tmp_path / "saved"), size=SIDE, channels=1, cache=tmp_path / "cache", **fields
-    )
+    return lambda **fields: Hub(path=str(tmp_path / "saved"), size=SIDE, channels=1, cache=tmp_path / "cache", **fields)
 
 
 def test_rows_whose_images_would_be_black_are_refused_until_a_range_is_given(tmp_path):

@@ -1,4 +1,5 @@
-"""The held-out split is not the training split: not by spelling, links or nesting, and equal images are counted."""
+"""The held-out split is not the training split: not by spelling, links or nesting, and equal images
+are counted."""
 
 import json
 import os
@@ -110,7 +111,8 @@ def test_a_file_that_is_in_both_splits_is_refused_or_dropped_from_training(tmp_p
 
 
 def copy_into_test(tmp_path, count=3):
-    """Copies of training images among the held-out ones, in another format, so that only the pixels are equal."""
+    """Copies of training images among the held-out ones, in another format, so that only the pixels
+    are equal."""
     root = fill(tmp_path / "data")
     for number in range(count):
         with Image.open(root / f"train/{('cat', 'dog')[number % 2]}/{number}.png") as image:
@@ -283,9 +285,7 @@ def test_a_class_may_be_asked_for_by_name_and_is_the_recipe_with_its_number(tmp_
     from fw.core.loading import load
 
     fill(tmp_path / "data")
-    by_name, by_number = (
-        load(words[0], words[2::2]) for words in (negative(tmp_path, "dog"), negative(tmp_path, "1"))
-    )
+    by_name, by_number = (load(words[0], words[2::2]) for words in (negative(tmp_path, "dog"), negative(tmp_path, "1")))
     assert by_name == by_number
     assert by_name.to_yaml() == by_number.to_yaml()
     assert by_name.guidance[0].condition == 1
@@ -355,7 +355,7 @@ def test_a_file_with_two_names_in_a_split_is_one_image_by_the_name_that_is_no_li
     (root / "train/cat/0").rename(root / "train/cat/0.png")
     link(root / "train/cat/0.png", root / "train/cat/zero.png")
     if link is os.symlink:
-        os.symlink(root / "train/cat/0.png", root / "train/cat/-.png")
+        (root / "train/cat/-.png").symlink_to(root / "train/cat/0.png")
     data = folder_of(tmp_path)
     assert data.identity() == before
     assert len(data.load("train")) == 2

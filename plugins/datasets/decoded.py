@@ -1,9 +1,11 @@
-"""Images that are decoded once and then mapped into memory: loading them again costs nothing, whoever does it.
+"""Images that are decoded once and then mapped into memory: loading them again costs nothing,
+whoever does it.
 
-A folder `<cache>/decoded/<key>` holds images.u8 (N, C, H, W), labels.i64 (N,) and facts.json with their checksums. It
-is written under another name and renamed when it is whole, under a lock, so a killed process leaves nothing that is
-taken for finished and two processes do not get in each other's way. Each process compares the checksums once before it
-maps the images; what is damaged is decoded again. It may be deleted at any time.
+A folder `<cache>/decoded/<key>` holds images.u8 (N, C, H, W), labels.i64 (N,) and facts.json with
+their checksums. It is written under another name and renamed when it is whole, under a lock, so a
+killed process leaves nothing that is taken for finished and two processes do not get in each
+other's way. Each process compares the checksums once before it maps the images; what is damaged is
+decoded again. It may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -67,10 +69,11 @@ class Check(Protocol):
 class Request:
     """What is to be decoded and how.
 
-    `settings` is JSON that decides, with the shape, what the sources are. `count` is how many there are, if known.
-    Without a `scale` nobody has looked at the values of images with 16 bits per channel: those that need one are
-    refused. `check` is called with the fingerprint of what was decoded. Images whose digests are in `unwanted` are left
-    out, of which `unwanted_key` is what decides them.
+    `settings` is JSON that decides, with the shape, what the sources are. `count` is how many there
+    are, if known. Without a `scale` nobody has looked at the values of images with 16 bits per
+    channel: those that need one are refused. `check` is called with the fingerprint of what was
+    decoded. Images whose digests are in `unwanted` are left out, of which `unwanted_key` is what
+    decides them.
     """
 
     sources: Callable[[], Iterable[Source]]
@@ -97,7 +100,8 @@ class Request:
 
 
 class Decoded(NamedTuple):
-    """uint8 images (N, C, H, W) on their file, int64 labels (N,), and what happened when they were decoded."""
+    """uint8 images (N, C, H, W) on their file, int64 labels (N,), and what happened when they were
+    decoded."""
 
     images: Tensor
     labels: Tensor
@@ -140,7 +144,8 @@ def decoded(request: Request, cache: Path) -> Decoded:
 
 
 def without(request: Request, held_out: Request, cache: Path) -> Request:
-    """The request less the images that are equal to a held-out one. The held-out ones are decoded only if it is."""
+    """The request less the images that are equal to a held-out one. The held-out ones are decoded
+    only if it is."""
 
     def unwanted() -> set[bytes]:
         return set(fingerprints(decoded(held_out, cache).images))
@@ -149,7 +154,8 @@ def without(request: Request, held_out: Request, cache: Path) -> Request:
 
 
 VOUCHED_FOR: set[tuple[Path, int, str]] = set()
-"""Images whose bytes this process has compared with their checksum: folder, number of the file, checksum."""
+"""Images whose bytes this process has compared with their checksum: folder, number of the file,
+checksum."""
 
 
 def sound(folder: Path, shape: tuple[int, int, int]) -> dict[str, Any] | None:
@@ -174,7 +180,8 @@ def sound(folder: Path, shape: tuple[int, int, int]) -> dict[str, Any] | None:
 
 
 def discard(folder: Path) -> None:
-    """Take away what is not sound. What was decoded before there were checksums is not adopted: it may be damaged."""
+    """Take away what is not sound. What was decoded before there were checksums is not adopted: it
+    may be damaged."""
     if folder.exists():
         print(f"{folder}: the decoded images are damaged or without checksums; decoding again", file=sys.stderr)
         shutil.rmtree(folder, ignore_errors=True)
@@ -273,7 +280,8 @@ def too_dark(white: int) -> str:
 
 
 class Attempt(NamedTuple):
-    """The pixels of a source, or why there are none; the sha256 of its bytes; what else is to be known of it."""
+    """The pixels of a source, or why there are none; the sha256 of its bytes; what else is to be
+    known of it."""
 
     pixels: NDArray[np.uint8] | str
     checksum: bytes

@@ -1,11 +1,13 @@
-"""Images of more than 8 bits per channel: which value of a file is white, said once for a whole data set.
+"""Images of more than 8 bits per channel: which value of a file is white, said once for a whole
+data set.
 
-Files of 16 bits often hold fewer: cameras and scanners write 10, 12 or 14 into the lower ones. Read as 16 bits they are
-black. What a file states is believed: PNM's maxval, TIFF's BitsPerSample below 16, a TIFF's MaxSampleValue or a PNG's
-sBIT that says a number of bits. sBIT is also written beside values that were scaled up to 16 bits, as the PNG
-specification wants it (11.3.2.4), so it counts only while no file that states it has larger values. Files that state
-nothing are white where the largest value of all of them ends, rounded up to 8, 10, 12, 14 or 16 bits. An image by
-itself decides nothing, because a dark image is to stay darker than a bright one.
+Files of 16 bits often hold fewer: cameras and scanners write 10, 12 or 14 into the lower ones. Read
+as 16 bits they are black. What a file states is believed: PNM's maxval, TIFF's BitsPerSample below
+16, a TIFF's MaxSampleValue or a PNG's sBIT that says a number of bits. sBIT is also written beside
+values that were scaled up to 16 bits, as the PNG specification wants it, so it counts
+only while no file that states it has larger values. Files that state nothing are white where the
+largest value of all of them ends, rounded up to 8, 10, 12, 14 or 16 bits. An image by itself
+decides nothing, because a dark image is to stay darker than a bright one.
 """
 
 from __future__ import annotations
@@ -29,14 +31,15 @@ WHITES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
 """The largest values that images of these numbers of bits can have."""
 
 UNSTATED, PNM = "unstated", "pnm"
-"""Groups of files: those that state no depth, and PNM, which Pillow scales up to 16 bits by its maxval. The files of
-any other group state the same largest value, which is the group's name."""
+"""Groups of files: those that state no depth, and PNM, which Pillow scales up to 16 bits by its
+maxval. The files of any other group state the same largest value, which is the group's name."""
 
 BITS_PER_SAMPLE, MAX_SAMPLE = 258, 281
 """Tags of TIFF."""
 
 STARTS = (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"P5")
-"""How files begin whose values may need scaling: PNG, TIFF and grey PNM. Pillow scales JPEG 2000 and P6 itself."""
+"""How files begin whose values may need scaling: PNG, TIFF and grey PNM. Pillow scales JPEG 2000
+and P6 itself."""
 
 
 class Deep(NamedTuple):
@@ -48,7 +51,8 @@ class Deep(NamedTuple):
 
 @dataclass(frozen=True)
 class Scale:
-    """How values of more than 8 bits become 8: `range` (black, white) if a user says so, else a white for each group.
+    """How values of more than 8 bits become 8: `range` (black, white) if a user says so, else a
+    white for each group.
 
     A group that is not in `whites` is white at 65535. 32 bits per pixel need a range.
     """
@@ -70,7 +74,8 @@ def opened(data: bytes) -> ImageFile:
 
 
 def deep(data: bytes) -> Deep | None:
-    """What is to be known of a file with 16 bits per channel; None of any other, and of damaged ones."""
+    """What is to be known of a file with 16 bits per channel; None of any other, and of damaged
+    ones."""
     if not data.startswith(STARTS):
         return None
     try:
@@ -87,7 +92,8 @@ def deep(data: bytes) -> Deep | None:
 
 
 def group_of(file: ImageFile, data: bytes) -> str | None:
-    """The group of an opened file whose values have 16 bits; None if they have 8, 32, or are scaled by Pillow."""
+    """The group of an opened file whose values have 16 bits; None if they have 8, 32, or are scaled
+    by Pillow."""
     if file.format == "PPM":
         return PNM if file.mode == "I" else None
     layout = raw_mode(file.tile[0].args) if file.tile else ""
@@ -121,8 +127,9 @@ def significant_bits(data: bytes) -> int:
 def values(file: ImageFile, data: bytes, exact: bool = True) -> NDArray[np.uint32]:
     """The values (H, W) or (H, W, channels) of a loaded file with 16 bits per channel.
 
-    Of a coloured file Pillow keeps the upper 8 bits; the lower ones are read as if the bytes had the other order. Where
-    it cannot do that, ValueError, or if they need not be `exact`, the lower bits are taken to be ones.
+    Of a coloured file Pillow keeps the upper 8 bits; the lower ones are read as if the bytes had
+    the other order. Where it cannot do that, ValueError, or if they need not be `exact`, the lower
+    bits are taken to be ones.
     """
     upper = np.asarray(file).astype(np.uint32)
     if file.mode.startswith("I"):
@@ -167,9 +174,11 @@ def together(found: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def whites(largest: Mapping[str, int]) -> dict[str, int]:
-    """What is white in each group, by the largest values that occur: of those groups that are not as 16 full bits.
+    """What is white in each group, by the largest values that occur: of those groups that are not
+    as 16 full bits.
 
-    Up to this rule fw took all for 16 full bits and left grey PNM out, and the keys of such images stay.
+    Up to this rule fw took all for 16 full bits and left grey PNM out, and the keys of such images
+    stay.
     """
     found = {group: white(group, value) for group, value in sorted(largest.items())}
     return {group: value for group, value in found.items() if value != FULL or group == PNM}

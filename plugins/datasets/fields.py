@@ -1,4 +1,5 @@
-"""What datasets of encoded images share: size, colours, how more than 8 bits become 8, and where they are decoded."""
+"""What datasets of encoded images share: size, colours, how more than 8 bits become 8, and where
+they are decoded."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def image_shape(channels: int, size: int | tuple[int, int]) -> tuple[int, int, i
 
 
 class Encoded(Dataset):
-    """A dataset of image files; what it says of itself leaves out the newer fields where they change nothing."""
+    """A dataset of image files; what it says of itself leaves out the newer fields where they
+    change nothing."""
 
     NEUTRAL: ClassVar[dict[str, Any]] = {"range": None, "drop_repeats": False}
 

@@ -24,18 +24,20 @@ NAME_ON_THE_HUB = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 class Hub(Encoded):
-    """A Hugging Face dataset of images, (N, channels, H, W): the largest box about the middle, shrunk with LANCZOS.
+    """A Hugging Face dataset of images, (N, channels, H, W): the largest box about the middle,
+    shrunk with LANCZOS.
 
-    `path` is a folder (written by `save_to_disk`, or with parquet files in it) or a name on the hub whose files are in
-    the hub's cache. Nothing is downloaded, unless the environment says HF_HUB_OFFLINE=0. The labels are the column
-    `label`, of `label_count` classes. Shape and classes are fields, so that a recipe can be checked where the files are
-    not. Images that cannot be decoded are left out, and every run warns of it. Images with more than 8 bits per channel
-    that use fewer bits than they have are refused without a `range` (docs/data.md).
+    `path` is a folder (written by `save_to_disk`, or with parquet files in it) or a name on the hub
+    whose files are in the hub's cache. Nothing is downloaded, unless the environment says
+    HF_HUB_OFFLINE=0. The labels are the column `label`, of `label_count` classes. Shape and classes
+    are fields, so that a recipe can be checked where the files are not. Images that cannot be
+    decoded are left out, and every run warns of it. Images with more than 8 bits per channel that
+    use fewer bits than they have are refused without a `range` (docs/data.md).
 
-    The images enter the keys by their content, not by where they lie: a fingerprint of all files, for which planning
-    reads every file once and remembers the answer. Where they are not there and `content` is not given, nothing can be
-    run, and the keys that --dry-run shows are those of no images. With `content` the keys are known everywhere, and
-    other files are refused.
+    The images enter the keys by their content, not by where they lie: a fingerprint of all files,
+    for which planning reads every file once and remembers the answer. Where they are not there and
+    `content` is not given, nothing can be run, and the keys that --dry-run shows are those of no
+    images. With `content` the keys are known everywhere, and other files are refused.
     """
 
     name: ClassVar[str] = "hub"
@@ -188,8 +190,9 @@ SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})")
 
 
 def check_files(listing: Listing, folder: Path) -> None:
-    """Raise MissingFile if a split is there in part: a fetching that was cut off would go unnoticed. So does it for
-    what is no file, because `datasets` would wait for somebody to write into a pipe."""
+    """Raise MissingFile if a split is there in part: a fetching that was cut off would go
+    unnoticed. So does it for what is no file, because `datasets` would wait for somebody to write
+    into a pipe."""
     if listing.strange:
         raise MissingFile(f"dataset hub: {folder} holds what is no regular file: {', '.join(listing.strange[:5])}")
     found: dict[tuple[str, int], set[str]] = {}

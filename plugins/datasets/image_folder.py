@@ -21,21 +21,24 @@ from fw.plugins.datasets.picture import ENDINGS
 
 
 class ImageFolder(Encoded):
-    """A folder of image files, (N, channels, H, W): the largest box about the middle, shrunk with Pillow's LANCZOS.
+    """A folder of image files, (N, channels, H, W): the largest box about the middle, shrunk with
+    Pillow's LANCZOS.
 
-    `root` holds `train` and `test`, or all images if a share is `held_out`; sub-folders are searched. With
-    `class_folders`, the first level of sub-folders are classes, numbered in the order of their names. Shape and classes
-    are fields, so that a recipe can be checked where the files are not.
+    `root` holds `train` and `test`, or all images if a share is `held_out`; sub-folders are
+    searched. With `class_folders`, the first level of sub-folders are classes, numbered in the
+    order of their names. Shape and classes are fields, so that a recipe can be checked where the
+    files are not.
 
-    The images enter the keys by their content, not by where they lie: a fingerprint of names and bytes, for which
-    planning reads every file once and remembers the answer. Where the files are not there and `content` is not given,
-    nothing can be run, and the keys that --dry-run shows are those of no images. With `content` the keys are known
-    everywhere, and other files are refused.
+    The images enter the keys by their content, not by where they lie: a fingerprint of names and
+    bytes, for which planning reads every file once and remembers the answer. Where the files are
+    not there and `content` is not given, nothing can be run, and the keys that --dry-run shows are
+    those of no images. With `content` the keys are known everywhere, and other files are refused.
 
-    Files that cannot be decoded, and what is no regular file, are left out, and every run warns of it. A file with
-    several names counts once; one that is in both splits is refused. Animations give their first frame, transparency
-    lies on white, EXIF's orientation is applied and colour profiles are not. Images with more than 8 bits per channel
-    are scaled by one rule for all (docs/data.md), or by `range`.
+    Files that cannot be decoded, and what is no regular file, are left out, and every run warns of
+    it. A file with several names counts once; one that is in both splits is refused. Animations
+    give their first frame, transparency lies on white, EXIF's orientation is applied and colour
+    profiles are not. Images with more than 8 bits per channel are scaled by one rule for all
+    (docs/data.md), or by `range`.
     """
 
     name: ClassVar[str] = "image_folder"
@@ -183,7 +186,8 @@ class ImageFolder(Encoded):
         return splits
 
     def check_splits(self, splits: dict[Split, list[File]]) -> None:
-        """Raise MissingFile if a split is empty, if they share images, or if the classes are not as asked for."""
+        """Raise MissingFile if a split is empty, if they share images, or if the classes are not as
+        asked for."""
         folders = self.folders()
         for split, files in splits.items():
             if not files:

@@ -20,11 +20,13 @@ AT_ONCE = 256
 """Files handed to the threads at a time."""
 
 RULE = 1
-"""Raise it when other things are to be remembered of files: what is remembered is found out again."""
+"""Raise it when other things are to be remembered of files: what is remembered is found out again.
+"""
 
 
 class File(NamedTuple):
-    """A file, its name relative to the folder with `/` in it, what changes when it is written to, and which it is."""
+    """A file, its name relative to the folder with `/` in it, what changes when it is written to,
+    and which it is."""
 
     name: str
     path: str
@@ -35,7 +37,8 @@ class File(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """The files of a folder by name; what has a file's name and is none; how many more names the files have."""
+    """The files of a folder by name; what has a file's name and is none; how many more names the
+    files have."""
 
     files: list[File]
     strange: list[str]
@@ -43,19 +46,20 @@ class Listing(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """The sha256 of the files' names and bytes, as hexadecimal digits; the largest value in each group of images with
-    16 bits per channel (fw.plugins.datasets.depth)."""
+    """The sha256 of the files' names and bytes, as hexadecimal digits; the largest value in each
+    group of images with 16 bits per channel (fw.plugins.datasets.depth)."""
 
     fingerprint: str
     largest: dict[str, int]
 
 
 def listed(folder: Path, endings: tuple[str, ...] = ("",), once: bool = True) -> Listing:
-    """The files in a folder and below, sorted by name: those with one of the endings (in any case). Hidden ones not.
+    """The files in a folder and below, sorted by name: those with one of the endings (in any case).
+    Hidden ones not.
 
-    Links are followed, but not back to a folder that holds them, and no folder is walked twice. With `once`, a file
-    that has several names has the first of those that are no links. What is neither file nor folder is left out: to
-    open a pipe waits for somebody to write into it.
+    Links are followed, but not back to a folder that holds them, and no folder is walked twice.
+    With `once`, a file that has several names has the first of those that are no links. What is
+    neither file nor folder is left out: to open a pipe waits for somebody to write into it.
     """
     found: list[File] = []
     strange: list[str] = []
@@ -83,7 +87,8 @@ STRANGE = {
 
 
 def walked(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """The folder and those below with the names of what is in them; each once, by its own name before those of links.
+    """The folder and those below with the names of what is in them; each once, by its own name
+    before those of links.
 
     The order is that of the names, whatever the file system's is.
     """
@@ -105,7 +110,8 @@ def walked(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def without_others_names(found: Sequence[File]) -> list[File]:
-    """Each file once, of files in the order in which they were found. Some file systems do not number their files."""
+    """Each file once, of files in the order in which they were found. Some file systems do not
+    number their files."""
     kept: dict[tuple[int, int], File] = {}
     for file in found:
         first = kept.setdefault(file.inode, file)
@@ -137,8 +143,9 @@ def fingerprint(files: Sequence[File], cache: Path) -> str:
 def known(files: Sequence[File], cache: Path) -> Facts:
     """What is to be known of the files. Every byte is read once.
 
-    The answer is remembered in `cache` for as long as no file's place, size or time of change is another. What earlier
-    versions remembered has no checksum, and is found out again: one wrong bit of it would be another data set.
+    The answer is remembered in `cache` for as long as no file's place, size or time of change is
+    another. What earlier versions remembered has no checksum, and is found out again: one wrong bit
+    of it would be another data set.
     """
     memory = memory_of(files, cache)
     values = sealed.read(memory)

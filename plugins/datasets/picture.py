@@ -34,10 +34,11 @@ ENDINGS = (
 
 
 def picture(data: bytes, shape: tuple[int, int, int], scale: Scale) -> NDArray[np.uint8]:
-    """The pixels (C, H, W) of an image file, C being 1 (grey, ITU-R 601) or 3 (RGB); raises if it is damaged.
+    """The pixels (C, H, W) of an image file, C being 1 (grey, ITU-R 601) or 3 (RGB); raises if it
+    is damaged.
 
-    Of an animation, the first frame. What is transparent lies on white. Colour profiles are not applied. `scale` says
-    how more than 8 bits per channel become 8.
+    Of an animation, the first frame. What is transparent lies on white. Colour profiles are not
+    applied. `scale` says how more than 8 bits per channel become 8.
     """
     from PIL import Image, ImageOps
 
@@ -56,7 +57,8 @@ def picture(data: bytes, shape: tuple[int, int, int], scale: Scale) -> NDArray[n
 
 
 def eight_bits(image: ImageFile, data: bytes, group: str | None, scale: Scale) -> Image:
-    """A loaded image with 8 bits per channel; Pillow itself would clip 16 grey bits instead of scaling them."""
+    """A loaded image with 8 bits per channel; Pillow itself would clip 16 grey bits instead of
+    scaling them."""
     from PIL import Image
 
     if group is None:
