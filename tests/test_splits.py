@@ -20,6 +20,7 @@ from fw.core.types import ImageSet
 from fw.plugins.datasets.digits import Digits
 from fw.plugins.datasets.image_folder import ImageFolder
 from fw.plugins.datasets.shapes import Shapes
+from fw.plugins.guidance.negative import Negative
 
 SIDE = 8
 RECIPE = """
@@ -272,7 +273,7 @@ def test_class_folders_that_could_not_be_checked_are_a_warning(tmp_path):
     done = sites.fw("validate", *in_a_recipe(tmp_path))
     assert done.code == 0, done.err
     assert "warning: dataset: " in done.out
-    assert "its images and `class_folders` could not be checked" in done.out
+    assert "is no folder, so that `class_folders` could not be checked" in done.out
 
 
 def negative(tmp_path, condition, annotator="labels"):
@@ -288,7 +289,7 @@ def test_a_class_may_be_asked_for_by_name_and_is_the_recipe_with_its_number(tmp_
     by_name, by_number = (load(words[0], words[2::2]) for words in (negative(tmp_path, "dog"), negative(tmp_path, "1")))
     assert by_name == by_number
     assert by_name.to_yaml() == by_number.to_yaml()
-    assert by_name.guidance[0].condition == 1
+    assert by_name.guidance == (Negative(condition=1, scale=2.0),)
 
 
 @pytest.mark.parametrize(

@@ -85,11 +85,10 @@ class ImageFolder(Encoded):
 
     @property
     def missing(self) -> str | None:
-        if self.there:
+        if not self.classes or self.there:
             return None
         absent = next(folder for folder in self.folders().values() if not folder.is_dir())
-        classes = " and `class_folders`" if self.classes else ""
-        return f"{absent} is no folder, so that its images{classes} could not be checked"
+        return f"{absent} is no folder, so that `class_folders` could not be checked"
 
     def identity(self) -> dict[str, Any]:
         """With the whites of images with 16 bits per channel, where these are not as 16 full bits."""
