@@ -37,9 +37,14 @@ maxval. The files of any other group state the same largest value, which is the 
 BITS_PER_SAMPLE, MAX_SAMPLE = 258, 281
 """Tags of TIFF."""
 
-STARTS = (b"\x89PNG", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"P5")
+PNG = b"\x89PNG"
+
+STARTS = (PNG, b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"P5")
 """How files begin whose values may need scaling: PNG, TIFF and grey PNM. Pillow scales JPEG 2000
 and P6 itself."""
+
+START = 25
+"""Bytes of a file that tell whether they may."""
 
 
 class Deep(NamedTuple):
@@ -73,10 +78,16 @@ def opened(data: bytes) -> ImageFile:
     return Image.open(io.BytesIO(data), formats=("PNG", "PPM", "TIFF"))
 
 
+def may_be_deep(start: bytes) -> bool:
+    """Whether a file that begins like this may have 16 bits per channel. Byte 24 of a PNG says how
+    many it has, so that the others need not be read twice."""
+    return start.startswith(STARTS) and (not start.startswith(PNG) or start[24:25] == b"\x10")
+
+
 def deep(data: bytes) -> Deep | None:
     """What is to be known of a file with 16 bits per channel; None of any other, and of damaged
     ones."""
-    if not data.startswith(STARTS):
+    if not may_be_deep(data[:START]):
         return None
     try:
         with opened(data) as file:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from fw.core import sealed
 from fw.core.errors import FwError, MissingFile
-from fw.plugins.datasets.depth import STARTS, Deep, deep
+from fw.plugins.datasets.depth import START, Deep, deep, may_be_deep
 from fw.plugins.datasets.picture import strict_pillow
 from fw.plugins.datasets.progress import progress
 
@@ -205,7 +205,7 @@ def looked_into(file: File) -> tuple[bytes, Deep | None]:
         with Path(file.path).open("rb") as stream:
             checksum = hashlib.file_digest(stream, "sha256").digest()
             stream.seek(0)
-            if not stream.read(8).startswith(STARTS):
+            if not may_be_deep(stream.read(START)):
                 return checksum, None
             stream.seek(0)
             return checksum, deep(stream.read())
