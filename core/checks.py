@@ -65,6 +65,7 @@ def faults(recipe: Recipe) -> Iterator[Finding]:
         for need in sorted(metric.requires - recipe.dataset.provides):
             yield Finding(("metrics", index), f"{metric.name} needs {NEEDS.get(need, need)}")
         yield from misfit(("metrics", index), metric.space.check, recipe.dataset.shape)
+    yield from misfit(("dataset",), lambda dataset: dataset.check(), recipe.dataset)
     yield from probe_faults(recipe)
     if recipe.latents is not None:
         yield from misfit(("latents",), recipe.latents.latent_shape, recipe.dataset.shape)
@@ -256,3 +257,5 @@ def warnings(recipe: Recipe) -> Iterator[Finding]:
     yield from unfair(recipe)
     yield from without_effect(recipe)
     yield from cautions(recipe)
+    if recipe.dataset.missing is not None:
+        yield Finding(("dataset",), recipe.dataset.missing)

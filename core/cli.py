@@ -103,6 +103,7 @@ def validate(
 ) -> None:
     """Check recipes without running them: every fault, its line, and what would be right."""
     from fw.core import checks, provenance
+    from fw.core.class_names import in_short
     from fw.core.errors import RecipeError
     from fw.core.loading import load
     from fw.core.plan import plan
@@ -117,6 +118,8 @@ def validate(
             continue
         planned = plan(loaded)
         print(f"{path}: fine ({len(loaded.arms)} arms, {len(planned.stages)} stages)")
+        if names := loaded.dataset.class_names:
+            print(f"{path}: classes: {in_short(names)}")
         for warned in (*checks.warnings(loaded), *provenance.notices(planned)):
             print(f"{path}: warning: {warned}")
     if problems:

@@ -59,6 +59,22 @@ class Dataset(Component):
     def provides(self) -> frozenset[str]:
         return frozenset({"labels"}) if self.classes else frozenset()
 
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The classes by name, in the order of their numbers; empty where they have no names, or
+        where the files that say so are not there. Also asked when a recipe is validated."""
+        return ()
+
+    @property
+    def missing(self) -> str | None:
+        """What could not be checked because files are not there, or None; a recipe is valid
+        without, with a warning."""
+        return None
+
+    def check(self) -> None:
+        """Raise ValueError if files are there and are not what the fields say; asked when a recipe
+        is validated."""
+
     @abstractmethod
     def load(self, split: Split) -> ImageSet:
         """The split's images; `test` is never trained on. The same fields give the same images in the same order."""
@@ -66,6 +82,11 @@ class Dataset(Component):
     def how_many(self, split: Split) -> int | None:
         """How many images the split has, if that is known without reading any; asked when a recipe is validated."""
         return None
+
+    def remarks(self) -> Sequence[str]:
+        """What a user should know of the images, such as files that were left out; asked after both
+        splits were loaded. Every run warns of it."""
+        return ()
 
 
 class Code(NamedTuple):
@@ -601,6 +622,17 @@ class Guidance(Steering):
 
     def idle(self) -> str | None:
         return "scale 1 is off" if self.scale == 1 else None
+
+    @property
+    def names_classes(self) -> bool:
+        """Whether it asks for a class of the data set by name."""
+        return False
+
+    def numbered(self, names: Sequence[str]) -> Self:
+        """The same mode with numbers in the place of names, or ValueError if there is no such
+        class. `names` are those of the data set in the order of their numbers; none are known where
+        its files are not."""
+        return self
 
     def active(self, sigma: float) -> bool:
         """Whether it changes predictions at this noise level; fw asks, and calls `worse` only then."""

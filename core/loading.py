@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from fw.core.checks import faults, idle
+from fw.core.class_names import numbered
 from fw.core.errors import RecipeError
 from fw.core.recipe import Recipe
 from fw.core.source import Source, read
@@ -34,7 +35,8 @@ def validate(source: Source, registry: Registry, whole: bool = True) -> Recipe:
     except ValidationError as error:
         problems = [explain(dict(problem), source, registry) for problem in error.errors(include_url=False)]
         raise RecipeError(list(dict.fromkeys(problems))) from None
-    findings = [*faults(recipe), *(idle(recipe) if whole else ())]
+    recipe, unknown = numbered(recipe)
+    findings = [*unknown, *faults(recipe), *(idle(recipe) if whole else ())]
     if found := [f"{source.where(at)}: {source.path(at)}: {reason}" for at, reason in findings]:
         raise RecipeError(list(dict.fromkeys(found)))
     return recipe

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from fw.core import provenance, report
+from fw.core import provenance, report, splits
 from fw.core.board import Board, arm_params, arm_scores, say
 from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.executor import Outcome, checked_device, devices, run_here, run_in_workers
@@ -66,6 +66,9 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
     sound = sound_stages(everything, store, console, options.keep_dependents)
     finished = [stage for stage in plan.stages if stage in sound]
     preflight(plan, finished)
+    data = splits.examine(recipe.dataset, store.root)
+    for warning in data.warnings:
+        say(console, f"warning: {warning}", style="yellow")
     files = provenance.files(recipe)
     settings = settings_for(plan, finished, options, store, files)
     folder = run_folder(recipe, files, out)
@@ -96,7 +99,7 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
                 if not outcome.stopped:
                     outcome.failed |= lost(plan, store, [*outcome.failed, *outcome.skipped])
                 folder = run_folder(recipe, files, out)  # somebody may have cleaned up meanwhile
-                result = conclude(recipe, everything, made_by, store, folder, outcome, warnings, tracked)
+                result = conclude(recipe, everything, made_by, store, folder, outcome, warnings, data, tracked)
                 log_results(result, plan, store, folder, outcome, board)
                 ended = "killed" if outcome.stopped else "failed" if outcome.failed else "finished"
             except OSError as error:
@@ -196,12 +199,14 @@ def conclude(
     folder: Path,
     outcome: Outcome,
     warnings: Sequence[str],
+    data: splits.Findings,
     tracked: TrackedRun,
 ) -> dict[str, Any]:
     """Write run.json, the report and the pictures; of all arms, also those that `--arm` left for another time."""
     result = report.collect(recipe, everything, made_by, store, outcome.failed)
     told_by_stages = [*report.stage_warnings(everything, store), *mixtures(everything, store)]
-    result["warnings"] = [*warnings, *told_by_stages, *report.indistinct(result)]
+    result["classes"] = data.class_names
+    result["warnings"] = [*warnings, *data.warnings, *told_by_stages, *report.indistinct(result)]
     if recipe.tracker is not None:
         result[recipe.tracker.name] = dict(tracked.handle)
         result["look"] = tracked.hint

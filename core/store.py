@@ -10,7 +10,6 @@ out otherwise (on another device, say), the stage is stale: it does not belong t
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -23,6 +22,7 @@ from fw.core import parts
 from fw.core.durable import ASIDE, put, sync, write_json, write_text
 from fw.core.errors import FwError, Interrupted, StageFailed, unlockable
 from fw.core.parts import checksum
+from fw.core.sealed import SEAL, seal
 
 MANIFEST = "manifest.json"
 SCRATCH = (".checkpoint", ASIDE, parts.VOUCHER)
@@ -31,8 +31,8 @@ SCRATCH = (".checkpoint", ASIDE, parts.VOUCHER)
 BEGUN = f"inputs{parts.VOUCHER}"
 """Holds the digest of the inputs that unfinished work was begun with."""
 
-INPUTS, CHECKSUM = "inputs", "checksum"
-"""Keys of a manifest: the digests of what the stage read, by stage, and the sha256 of all the rest."""
+INPUTS = "inputs"
+"""The key in a manifest of the digests of what the stage read, by stage."""
 
 
 class Status(NamedTuple):
@@ -76,7 +76,8 @@ class Store:
             files = {name: recorded["sha256"] for name, recorded in manifest["files"].items()}
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return Status("corrupted", f"its {MANIFEST} cannot be read")
-        if manifest.get(CHECKSUM, own_checksum(manifest)) != own_checksum(manifest):
+        facts = {key: value for key, value in manifest.items() if key != SEAL}
+        if manifest.get(SEAL, seal(facts)) != seal(facts):  # those of before have none
             return Status("corrupted", f"the checksum of its {MANIFEST} is wrong")
         for name, recorded in files.items():
             try:
@@ -107,7 +108,7 @@ class Store:
 
     def digest(self, stage: str) -> str:
         """What a finished stage has made, in 64 hex digits: of the names and checksums of its files."""
-        return digest_of({name: recorded["sha256"] for name, recorded in self.manifest(stage)["files"].items()})
+        return seal({name: recorded["sha256"] for name, recorded in self.manifest(stage)["files"].items()})
 
     def digests(self, inputs: Iterable[str]) -> dict[str, str]:
         return {stage: self.digest(stage) for stage in sorted(set(inputs))}
@@ -123,7 +124,7 @@ class Store:
     def adopt(self, stage: str, inputs: Collection[str]) -> None:
         """Note in the manifest of a finished stage, if it is older than such notes, what its inputs are now."""
         manifest = self.manifest(stage)
-        older = INPUTS not in manifest and CHECKSUM not in manifest  # and not one with a damaged key
+        older = INPUTS not in manifest and SEAL not in manifest  # and not one with a damaged key
         if older and inputs and all(map(self.readable, inputs)):
             write_manifest(self.path(stage), {**manifest, INPUTS: self.digests(inputs)})
 
@@ -133,7 +134,7 @@ class Store:
     def begin(self, stage: str, inputs: Mapping[str, str] | None = None) -> Path:
         """The folder to work in: fresh, or as a crash left it if it was begun with `inputs` of the same digests."""
         folder = self.partial(stage)
-        wanted = digest_of(inputs or {})
+        wanted = seal(inputs or {})
         if folder.exists() and begun_with(folder) != wanted:
             shutil.rmtree(folder)
         if not folder.exists():
@@ -208,14 +209,5 @@ def begun_with(folder: Path) -> str:
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    facts = {key: value for key, value in manifest.items() if key != CHECKSUM}
-    write_json(folder / MANIFEST, {**facts, CHECKSUM: own_checksum(facts)})
-
-
-def own_checksum(manifest: Mapping[str, Any]) -> str:
-    """That of all else in a manifest."""
-    return digest_of({key: value for key, value in manifest.items() if key != CHECKSUM})
-
-
-def digest_of(values: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    facts = {key: value for key, value in manifest.items() if key != SEAL}
+    write_json(folder / MANIFEST, {**facts, SEAL: seal(facts)})

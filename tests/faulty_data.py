@@ -99,6 +99,14 @@ class BoastsOfLabels(Unlabelled):
         return frozenset({"labels"})
 
 
+class NamesOneClass(HonestImages):
+    """Names the first of its two classes."""
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        return ["dark"]
+
+
 class LoadsToKnowItsShape(HonestImages):
     """Looks at its images to tell their shape."""
 
@@ -808,6 +816,7 @@ INSIDE = "It writes nothing outside the run's root, and leaves no thread that ke
 FAULTS: dict[type[Component], str] = {
     FloatImages: f"{IMAGES}: dataset honest: its train images are torch.float32",
     LabelsFromOne: f"{IMAGES}: dataset honest: its train labels are 1 to 2 of 2 classes",
+    NamesOneClass: "Its classes have one name each, or none has: 1 names for 2 classes",
     UntoldLabels: f"{IMAGES}: dataset honest: its train labels are 0 to 1 of 2 classes; it promised 0",
     ForgottenLabels: f"{IMAGES}: dataset honest: its train split has no labels",
     BoastsOfLabels: "It provides `labels` exactly if it has classes: it provides {'labels'} with 0 classes",

@@ -1,6 +1,7 @@
 """Hugging Face datasets on this machine: saved folders, parquet files and the hub's cache, and never the network."""
 
 import io
+import os
 import shutil
 import sys
 
@@ -273,6 +274,63 @@ def test_a_label_that_is_no_class_is_an_error_that_names_the_row(tmp_path, wrong
 def test_fields_that_make_no_sense_are_refused(tmp_path, fields):
     with pytest.raises(ValueError, match="validation error"):
         Hub(**{"path": "a", "label": "label", "label_count": 3, "size": SIDE, **fields})
+
+
+def test_a_split_that_is_a_copy_of_the_other_is_refused(tmp_path):
+    path = parquet(tmp_path / "data", both())
+    shutil.copy(path / "data/train-00000-of-00001.parquet", path / "data/test-00000-of-00001.parquet")
+    with pytest.raises(MissingFile, match="the splits 'train' and 'test' share a file") as caught:
+        hub(path, tmp_path).preflight()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_split_under_another_name_is_refused(tmp_path):
+    path = parquet(tmp_path / "data", both())
+    (path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n"
+        "  - {split: train, path: data/train-*}\n  - {split: validation, path: data/train-*}\n---\n"
+    )
+    with pytest.raises(MissingFile, match="the splits 'train' and 'validation' share a file"):
+        hub(path, tmp_path, test="validation").preflight()
+
+
+def test_a_saved_split_that_is_a_copy_is_refused(tmp_path):
+    path = saved(tmp_path / "data", datasets.DatasetDict(train=made(), test=made()))
+    with pytest.raises(MissingFile, match="the splits 'train' and 'test' share a file"):
+        hub(path, tmp_path).preflight()
+
+
+def test_rows_that_are_in_both_splits_can_be_dropped_from_training(tmp_path):
+    path = parquet(tmp_path / "data", datasets.DatasetDict(train=made(), test=made(TEST, first=TRAIN - 2)))
+    images, labels = expected(TRAIN)
+    assert same(hub(path, tmp_path).load("train"), images, labels)
+    dropping = hub(path, tmp_path, drop_repeats=True)
+    assert same(dropping.load("train"), images[:-2], labels[:-2])
+    assert dropping.remarks() == ["2 images of the train split are left out because they are also held out"]
+    assert len(dropping.load("test")) == TEST
+
+
+def test_the_names_of_labels_are_those_of_the_data_set(tmp_path):
+    assert hub(parquet(tmp_path / "named", both()), tmp_path).class_names == ["a", "b", "c"]
+    plain = made(label=datasets.Value("int32"))
+    assert hub(parquet(tmp_path / "plain", {"train": plain, "test": made(TEST)}), tmp_path).class_names == []
+    assert hub(tmp_path / "nowhere", tmp_path).class_names == []
+
+
+def test_a_pipe_in_the_folder_is_refused_because_datasets_would_wait_for_it(tmp_path):
+    path = parquet(tmp_path / "data", both())
+    os.mkfifo(path / "data/train-extra.parquet")
+    for use in (lambda: hub(path, tmp_path).preflight(), lambda: hub(path, tmp_path).load("train")):
+        with pytest.raises(MissingFile, match=r"no regular file: data/train-extra\.parquet \(a pipe\)"):
+            use()
+
+
+def test_a_file_that_two_names_share_keeps_both_in_the_fingerprint(tmp_path):
+    """As in the hub's cache, where files of equal content are links to one."""
+    here, there = (parquet(tmp_path / name, both()) for name in ("here", "there"))
+    shutil.copy(here / "data/test-00000-of-00001.parquet", here / "data/more.parquet")
+    os.link(there / "data/test-00000-of-00001.parquet", there / "data/more.parquet")
+    assert hub(here, tmp_path).identity() == hub(there, tmp_path).identity()
 
 
 def test_without_the_package_datasets_it_says_what_to_install(tmp_path, monkeypatch):

@@ -275,7 +275,8 @@ def test_one_folder_is_split_without_loss(tmp_path):
     fill(tmp_path / "data", train=30, test=0)
     dataset = folder_of(tmp_path, held_out=0.3)
     train, test = (dataset.load(split).images.flatten(1).numpy() for split in ("train", "test"))
-    everything = folder_of(tmp_path, test="train/cat").load("train").images.flatten(1).numpy()
+    write(tmp_path / "other" / "0.png", noise(SIDE, SIDE))
+    everything = folder_of(tmp_path, test="../other").load("train").images.flatten(1).numpy()
     assert len(train)
     assert len(test)
     assert sorted(map(bytes, [*train, *test])) == sorted(map(bytes, everything))
@@ -380,13 +381,13 @@ from fw.plugins.datasets.image_folder import ImageFolder
 folder, processes, killed_after = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 log, attempt = folder / "log.txt", decoded.attempt
 
-def logged(source, shape):
+def logged(source, shape, scale):
     with log.open("a") as file:
         file.write(source.name + "\\n")
     if len(log.read_text().splitlines()) >= killed_after:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.02)
-    return attempt(source, shape)
+    return attempt(source, shape, scale)
 
 decoded.attempt = logged
 (folder / f"{os.getpid()}.ready").touch()

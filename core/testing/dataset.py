@@ -49,6 +49,15 @@ def labels_where_provided(dataset: Dataset) -> None:
     assert provided == (dataset.classes > 0), f"it provides {set(dataset.provides)} with {dataset.classes} classes"
 
 
+def classes_named(dataset: Dataset) -> None:
+    """Its classes have one name each, or none has"""
+    for which in (dataset, without_files(dataset)):
+        names = list(which.class_names)
+        assert all(isinstance(name, str) for name in names), f"class_names is {names!r}, not texts"
+        assert len(names) in (0, which.classes), f"{len(names)} names for {which.classes} classes"
+        assert len(set(names)) == len(names), "two classes have the same name"
+
+
 def always_the_same(dataset: Dataset) -> None:
     """load() gives the same images and labels again, whatever was loaded before, and in another process"""
     here = repeated(lambda: [tensors(dataset.load(split)) for split in SPLITS])
@@ -78,6 +87,7 @@ CLAUSES: tuple[Clause, ...] = (
     known_without_loading,
     splits_as_promised,
     labels_where_provided,
+    classes_named,
     always_the_same,
     held_out_is_new,
     nothing_shared,

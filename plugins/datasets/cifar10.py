@@ -30,6 +30,10 @@ class Cifar10(Dataset):
     def classes(self) -> int:
         return 10
 
+    @property
+    def class_names(self) -> list[str]:
+        return ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
     def identity(self) -> dict[str, Any]:
         return {key: value for key, value in super().identity().items() if key != "root"}
 

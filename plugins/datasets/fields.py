@@ -1,12 +1,15 @@
-"""Fields that datasets of encoded images share: size, colours, and where they are kept decoded."""
+"""What datasets of encoded images share: size, colours, how more than 8 bits become 8, and where
+they are decoded."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
-from pydantic import Field
+from pydantic import Field, model_validator
+
+from fw.core.kinds import Dataset
 
 Side = Annotated[int, Ge(1), Le(4096)]
 Size = Annotated[
@@ -20,3 +23,26 @@ def image_shape(channels: int, size: int | tuple[int, int]) -> tuple[int, int, i
     """(C, H, W)"""
     height, width = size if isinstance(size, tuple) else (size, size)
     return channels, height, width
+
+
+class Encoded(Dataset):
+    """A dataset of image files; what it says of itself leaves out the newer fields where they
+    change nothing."""
+
+    NEUTRAL: ClassVar[dict[str, Any]] = {"range": None, "drop_repeats": False}
+
+    range: tuple[float, float] | None = Field(
+        None, description="black and white of images with more than 8 bits per channel; null: as docs/data.md says"
+    )
+    drop_repeats: bool = Field(False, description="leave out training images that are equal to a held-out one")
+
+    @model_validator(mode="after")
+    def black_below_white(self) -> Encoded:
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError("`range` is black and white, such as [0, 4095]: the first number is the smaller one")
+        return self
+
+    def spec(self) -> dict[str, Any]:
+        """The keys are those from before there were such fields, where they change nothing."""
+        spec = super().spec()
+        return {key: value for key, value in spec.items() if key not in self.NEUTRAL or value != self.NEUTRAL[key]}

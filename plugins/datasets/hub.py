@@ -11,31 +11,33 @@ from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from fw.core.errors import MissingFile
-from fw.core.kinds import Dataset
+from fw.core.errors import FwError, MissingFile
+from fw.core.splits import SPLITS
 from fw.core.types import ImageSet, Split
-from fw.plugins.datasets.decoded import Source, decoded
-from fw.plugins.datasets.fields import Cache, Channels, Size, image_shape
-from fw.plugins.datasets.listing import cache_folder, fingerprint, is_held_out, listed
+from fw.plugins.datasets.decoded import Decoded, Request, Source, decoded, without
+from fw.plugins.datasets.depth import Scale
+from fw.plugins.datasets.fields import Cache, Channels, Encoded, Size, image_shape
+from fw.plugins.datasets.listing import Listing, cache_folder, fingerprint, is_held_out, listed
 from fw.plugins.datasets.rows import Rows, first_line
-
-SPLITS: tuple[Split, ...] = ("train", "test")
 
 NAME_ON_THE_HUB = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
-class Hub(Dataset):
-    """A Hugging Face dataset of images, (N, channels, H, W): the largest box about the middle, shrunk with LANCZOS.
+class Hub(Encoded):
+    """A Hugging Face dataset of images, (N, channels, H, W): the largest box about the middle,
+    shrunk with LANCZOS.
 
-    `path` is a folder (written by `save_to_disk`, or with parquet files in it) or a name on the hub whose files are in
-    the hub's cache. Nothing is downloaded, unless the environment says HF_HUB_OFFLINE=0. The labels are the column
-    `label`, of `label_count` classes. Shape and classes are fields, so that a recipe can be checked where the files are
-    not. Images that cannot be decoded are left out and told once.
+    `path` is a folder (written by `save_to_disk`, or with parquet files in it) or a name on the hub
+    whose files are in the hub's cache. Nothing is downloaded, unless the environment says
+    HF_HUB_OFFLINE=0. The labels are the column `label`, of `label_count` classes. Shape and classes
+    are fields, so that a recipe can be checked where the files are not. Images that cannot be
+    decoded are left out, and every run warns of it. Images with more than 8 bits per channel that
+    use fewer bits than they have are refused without a `range` (docs/data.md).
 
-    The images enter the keys by their content, not by where they lie: a fingerprint of all files, for which planning
-    reads every file once and remembers the answer. Where they are not there and `content` is not given, nothing can be
-    run, and the keys that --dry-run shows are those of no images. With `content` the keys are known everywhere, and
-    other files are refused.
+    The images enter the keys by their content, not by where they lie: a fingerprint of all files,
+    for which planning reads every file once and remembers the answer. Where they are not there and
+    `content` is not given, nothing can be run, and the keys that --dry-run shows are those of no
+    images. With `content` the keys are known everywhere, and other files are refused.
     """
 
     name: ClassVar[str] = "hub"
@@ -81,14 +83,40 @@ class Hub(Dataset):
         content = self.content or (self.content_of(folder) if folder else None)
         return {**told, "size": list(self.shape[1:]), "content": content}
 
+    @property
+    def class_names(self) -> list[str]:
+        folder = self.folder(download=False) if self.label else None
+        try:
+            return self.rows(folder).label_names(self.train) if folder else []
+        except FwError:  # told by preflight
+            return []
+
+    @property
+    def missing(self) -> str | None:
+        if self.folder(download=False) is not None:
+            return None
+        return f"{self.path} is not on this machine, so that its splits and columns could not be checked"
+
     def preflight(self) -> None:
         rows = self.rows(self.checked_folder())
         for split in SPLITS:
             rows.check(self.split(split))
+        if not self.held_out:
+            rows.check_apart(self.train, self.test)
 
     def load(self, split: Split) -> ImageSet:
-        folder = self.checked_folder()
-        rows, source, cache = self.rows(folder), self.split(split), cache_folder(self.cache)
+        images, labels, *_ = self.decoded(split)
+        return ImageSet(images, labels, self.classes) if self.classes else ImageSet(images)
+
+    def remarks(self) -> list[str]:
+        return [text for split in SPLITS for text in self.decoded(split).remarks(split)]
+
+    def decoded(self, split: Split) -> Decoded:
+        return decoded(self.request(split, self.checked_folder()), cache_folder(self.cache))
+
+    def request(self, split: Split, folder: Path) -> Request:
+        """What is to be decoded for a split."""
+        rows, source = self.rows(folder), self.split(split)
 
         def sources() -> Iterator[Source]:
             for number, row in enumerate(rows.of(source)):
@@ -98,8 +126,11 @@ class Hub(Dataset):
         settings = [self.content_of(folder), self.config, source, self.held_out and [split, self.held_out]]
         settings += [self.image, self.label, self.label_count]
         count = None if self.held_out else rows.count(source)
-        images, labels = decoded(sources, count, self.shape, settings, cache)
-        return ImageSet(images, labels, self.classes) if self.classes else ImageSet(images)
+        # Planning does not look into rows, so the key cannot say what a guess of the depth would be.
+        request = Request(sources, count, self.shape, settings, Scale(self.range) if self.range else None)
+        if split == "train" and self.drop_repeats:
+            return without(request, self.request("test", folder), cache_folder(self.cache))
+        return request
 
     def rows(self, folder: Path) -> Rows:
         return Rows(folder, self.config, self.image, self.label, self.label_count)
@@ -113,7 +144,7 @@ class Hub(Dataset):
         folder = self.folder(download=os.environ.get("HF_HUB_OFFLINE") == "0")
         if folder is None:
             raise MissingFile(self.how_to_fetch())
-        check_shards(folder)
+        check_files(listed(folder, once=False), folder)
         if self.content and self.content != (found := self.content_of(folder)):
             raise MissingFile(
                 f"dataset hub: {self.path} holds other files than the recipe asks for: their fingerprint is {found}, "
@@ -151,17 +182,21 @@ class Hub(Dataset):
 
     def content_of(self, folder: Path) -> str:
         """16 hex digits for all files of the dataset."""
-        found = fingerprint(listed(folder), cache_folder(self.cache))
+        found = fingerprint(listed(folder, once=False).files, cache_folder(self.cache))
         return hashlib.sha256(found.encode()).hexdigest()[:16]
 
 
 SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})")
 
 
-def check_shards(folder: Path) -> None:
-    """Raise MissingFile if a split is there in part: a fetching that was cut off would go unnoticed."""
+def check_files(listing: Listing, folder: Path) -> None:
+    """Raise MissingFile if a split is there in part: a fetching that was cut off would go
+    unnoticed. So does it for what is no file, because `datasets` would wait for somebody to write
+    into a pipe."""
+    if listing.strange:
+        raise MissingFile(f"dataset hub: {folder} holds what is no regular file: {', '.join(listing.strange[:5])}")
     found: dict[tuple[str, int], set[str]] = {}
-    for file in listed(folder):
+    for file in listing.files:
         if shard := SHARD.match(file.name):
             found.setdefault((shard[1], int(shard[3])), set()).add(shard[2])
     for (name, wanted), numbers in found.items():

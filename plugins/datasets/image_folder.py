@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,28 +11,34 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from fw.core.errors import MissingFile
-from fw.core.kinds import Dataset
+from fw.core.splits import SPLITS
 from fw.core.types import ImageSet, Split
-from fw.plugins.datasets.decoded import Source, decoded
-from fw.plugins.datasets.fields import Cache, Channels, Size, image_shape
-from fw.plugins.datasets.listing import File, cache_folder, fingerprint, is_held_out, listed
+from fw.plugins.datasets.decoded import Decoded, Request, Source, decoded, too_dark, without
+from fw.plugins.datasets.depth import UNSTATED, Scale, together, whites
+from fw.plugins.datasets.fields import Cache, Channels, Encoded, Size, image_shape
+from fw.plugins.datasets.listing import File, Listing, cache_folder, fingerprint, is_held_out, known, listed, memory_of
 from fw.plugins.datasets.picture import ENDINGS
 
 
-class ImageFolder(Dataset):
-    """A folder of image files, (N, channels, H, W): the largest box about the middle, shrunk with Pillow's LANCZOS.
+class ImageFolder(Encoded):
+    """A folder of image files, (N, channels, H, W): the largest box about the middle, shrunk with
+    Pillow's LANCZOS.
 
-    `root` holds `train` and `test`, or all images if a share is `held_out`; sub-folders are searched. With
-    `class_folders`, the first level of sub-folders are classes, numbered in the order of their names. Shape and classes
-    are fields, so that a recipe can be checked where the files are not.
+    `root` holds `train` and `test`, or all images if a share is `held_out`; sub-folders are
+    searched. With `class_folders`, the first level of sub-folders are classes, numbered in the
+    order of their names. Shape and classes are fields, so that a recipe can be checked where the
+    files are not.
 
-    The images enter the keys by their content, not by where they lie: a fingerprint of names and bytes, for which
-    planning reads every file once and remembers the answer. Where the files are not there and `content` is not given,
-    nothing can be run, and the keys that --dry-run shows are those of no images. With `content` the keys are known
-    everywhere, and other files are refused.
+    The images enter the keys by their content, not by where they lie: a fingerprint of names and
+    bytes, for which planning reads every file once and remembers the answer. Where the files are
+    not there and `content` is not given, nothing can be run, and the keys that --dry-run shows are
+    those of no images. With `content` the keys are known everywhere, and other files are refused.
 
-    Files that cannot be decoded are left out and told once. Animations give their first frame, transparency lies on
-    white, EXIF's orientation is applied and colour profiles are not.
+    Files that cannot be decoded, and what is no regular file, are left out, and every run warns of
+    it. A file with several names counts once; one that is in both splits is refused. Animations
+    give their first frame, transparency lies on white, EXIF's orientation is applied and colour
+    profiles are not. Images with more than 8 bits per channel are scaled by one rule for all
+    (docs/data.md), or by `range`.
     """
 
     name: ClassVar[str] = "image_folder"
@@ -52,8 +59,11 @@ class ImageFolder(Dataset):
 
     @model_validator(mode="after")
     def two_splits(self) -> ImageFolder:
-        if not self.held_out and self.train == self.test:
+        train, test = (Path(os.path.normpath(folder)) for folder in self.folders().values())
+        if not self.held_out and train == test:
             raise ValueError("`train` and `test` are the same sub-folder; split one folder with `held_out`")
+        if not self.held_out and one_within_the_other(train, test):
+            raise ValueError("of `train` and `test`, one sub-folder lies in the other; split one with `held_out`")
         return self
 
     @property
@@ -64,21 +74,74 @@ class ImageFolder(Dataset):
     def classes(self) -> int:
         return self.class_folders
 
+    @property
+    def class_names(self) -> list[str]:
+        return class_names(self.files()["train"]) if self.classes and self.there else []
+
+    @property
+    def there(self) -> bool:
+        """Whether the folders of both splits are."""
+        return all(folder.is_dir() for folder in self.folders().values())
+
+    @property
+    def missing(self) -> str | None:
+        if not self.classes or self.there:
+            return None
+        absent = next(folder for folder in self.folders().values() if not folder.is_dir())
+        return f"{absent} is no folder, so that `class_folders` could not be checked"
+
     def identity(self) -> dict[str, Any]:
+        """With the whites of images with 16 bits per channel, where these are not as 16 full bits."""
         only_places = {"root", "cache", "train", "test"}
         told = {key: value for key, value in super().identity().items() if key not in only_places}
-        there = all(folder.is_dir() for folder in self.folders().values())
-        content = self.content or (self.content_of(self.files()) if there else None)
-        return {**told, "size": list(self.shape[1:]), "content": content}
+        same = {**told, "size": list(self.shape[1:]), "content": self.content}
+        if self.content or not self.there:
+            return same
+        splits = self.files()
+        scaled = {"whites": found} if self.range is None and (found := self.whites(splits)) else {}
+        return {**same, "content": self.content_of(splits), **scaled}
+
+    def check(self) -> None:
+        if self.there:
+            try:
+                self.check_splits(self.files())
+            except MissingFile as error:
+                raise ValueError(str(error)) from None
 
     def preflight(self) -> None:
         self.checked_files()
 
     def load(self, split: Split) -> ImageSet:
-        splits = self.checked_files()
-        files = splits[split]
+        images, labels, *_ = self.decoded(split)
+        return ImageSet(images, labels, self.classes) if self.classes else ImageSet(images)
+
+    def remarks(self) -> list[str]:
+        listings = self.listings()
+        found = [text for split in SPLITS for text in self.decoded(split).remarks(split)]
+        for folder, listing in listings.items():
+            if listing.strange:
+                found.append(f"left out in {folder.name}, no regular files: {in_short(listing.strange)}")
+            if listing.again:
+                found.append(f"{listing.again:,} files in {folder.name} are links to others there and count once")
+        return found + self.guessed()
+
+    def guessed(self) -> list[str]:
+        """That the depth of images is a guess."""
+        white = self.whites(self.files()).get(UNSTATED) if self.range is None else None
+        if white is None:
+            return []
+        return [
+            f"its images of 16 bits per channel have no values above {white:,} and state no depth: they are taken to "
+            f"have {white.bit_length()} bits; say `range: [0, {white}]` if that is right, or what is"
+        ]
+
+    def decoded(self, split: Split) -> Decoded:
+        return decoded(self.request(split, self.checked_files()), cache_folder(self.cache))
+
+    def request(self, split: Split, splits: dict[Split, list[File]]) -> Request:
+        """What is to be decoded for a split."""
+        files, cache = splits[split], cache_folder(self.cache)
         number = {name: label for label, name in enumerate(class_names(splits["train"]))} if self.classes else {}
-        cache = cache_folder(self.cache)
         content = fingerprint(files, cache)
 
         def sources() -> Iterator[Source]:
@@ -87,8 +150,19 @@ class ImageFolder(Dataset):
             if self.files()[split] != files:
                 raise MissingFile(f"{self.root}: its files changed while they were decoded; run it again")
 
-        images, labels = decoded(sources, len(files), self.shape, [content, list(number)], cache)
-        return ImageSet(images, labels, self.classes) if self.classes else ImageSet(images)
+        def check(found: str) -> None:
+            if found != content:
+                memory_of(files, cache).unlink(missing_ok=True)
+                raise MissingFile(
+                    f"{self.root}: its files are others than when their fingerprint was taken, and their times of "
+                    "change are the same; run it again, and look after the disk"
+                )
+
+        scale = Scale(self.range, {} if self.range else self.whites(splits))
+        request = Request(sources, len(files), self.shape, [content, list(number)], scale, check)
+        if split == "train" and self.drop_repeats:
+            return without(request, self.request("test", splits), cache)
+        return request
 
     def checked_files(self) -> dict[Split, list[File]]:
         """The files of both splits, or MissingFile: a folder is not there, is empty, or is not what the recipe says."""
@@ -99,19 +173,40 @@ class ImageFolder(Dataset):
                     "`test`, or split one folder with `held_out`"
                 )
         splits = self.files()
-        for split, files in splits.items():
-            if not files:
-                raise MissingFile(
-                    f"dataset image_folder finds no images for its {split} split in {self.folders()[split]}"
-                )
-        if self.classes:
-            self.check_classes(splits)
+        self.check_splits(splits)
         if self.content and self.content != (found := self.content_of(splits)):
             raise MissingFile(
                 f"dataset image_folder: {self.root} holds other images than the recipe asks for: their fingerprint is "
                 f"{found}, and `content` is {self.content}"
             )
+        if self.content and self.range is None and (needed := self.whites(splits)):
+            # The key is that of `content` alone, also where nobody can look at the values.
+            raise MissingFile(f"dataset image_folder: {too_dark(max(needed.values()))}; `content` does not say it")
         return splits
+
+    def check_splits(self, splits: dict[Split, list[File]]) -> None:
+        """Raise MissingFile if a split is empty, if they share images, or if the classes are not as
+        asked for."""
+        folders = self.folders()
+        for split, files in splits.items():
+            if not files:
+                raise MissingFile(f"dataset image_folder finds no images for its {split} split in {folders[split]}")
+        train, test = (folder.resolve() for folder in folders.values())
+        if not self.held_out and one_within_the_other(train, test):
+            raise MissingFile(
+                f"dataset image_folder: {folders['train']} and {folders['test']} lead to {train} and {test}, of which "
+                "one holds the other; give `train` and `test` folders of their own, or split one with `held_out`"
+            )
+        trained = {file.inode: file.name for file in splits["train"] if file.inode[1]}
+        both = [file for file in splits["test"] if file.inode in trained]
+        if both and not self.drop_repeats:
+            raise MissingFile(
+                f"dataset image_folder: {len(both):,} of {len(splits['test']):,} held-out images are links to the same "
+                f"files as training images, such as {both[0].name} in {folders['test']} and {trained[both[0].inode]} "
+                f"in {folders['train']}; take them out of one of the splits, or set `drop_repeats`"
+            )
+        if self.classes:
+            self.check_classes(splits)
 
     def check_classes(self, splits: dict[Split, list[File]]) -> None:
         for split, files in splits.items():
@@ -138,19 +233,32 @@ class ImageFolder(Dataset):
             return {"train": root, "test": root}
         return {"train": root / self.train, "test": root / self.test}
 
+    def listings(self) -> dict[Path, Listing]:
+        """What is in each folder."""
+        return {folder: listed(folder, ENDINGS) for folder in dict.fromkeys(self.folders().values())}
+
     def files(self) -> dict[Split, list[File]]:
-        folders = self.folders()
+        listings = [listing.files for listing in self.listings().values()]
         if not self.held_out:
-            return {split: listed(folder, ENDINGS) for split, folder in folders.items()}
+            return dict(zip(SPLITS, listings, strict=True))
         splits: dict[Split, list[File]] = {"train": [], "test": []}
-        for file in listed(folders["train"], ENDINGS):
+        for file in listings[0]:
             splits["test" if is_held_out(file.name, self.held_out) else "train"].append(file)
         return splits
+
+    def whites(self, splits: dict[Split, list[File]]) -> dict[str, int]:
+        """What is white in images of 16 bits per channel: one rule for both splits."""
+        cache = cache_folder(self.cache)
+        return whites(together(known(files, cache).largest for files in splits.values()))
 
     def content_of(self, splits: dict[Split, list[File]]) -> str:
         """16 hex digits for the images of both splits."""
         parts = [fingerprint(files, cache_folder(self.cache)) for files in splits.values()]
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+
+
+def one_within_the_other(train: Path, test: Path) -> bool:
+    return train.is_relative_to(test) or test.is_relative_to(train)
 
 
 def class_of(file: File) -> str:

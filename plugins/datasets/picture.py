@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from fw.plugins.datasets.depth import FULL, PNM, Scale, group_of, scaled, values
+
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """What is read, whatever a file's ending says. Pillow knows more, and runs Ghostscript for one of them."""
@@ -30,33 +33,50 @@ ENDINGS = (
 """Endings of image files, in lower case."""
 
 
-def picture(data: bytes, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """The pixels (C, H, W) of an image file, C being 1 (grey, ITU-R 601) or 3 (RGB); raises if it is damaged.
+def picture(data: bytes, shape: tuple[int, int, int], scale: Scale) -> NDArray[np.uint8]:
+    """The pixels (C, H, W) of an image file, C being 1 (grey, ITU-R 601) or 3 (RGB); raises if it
+    is damaged.
 
-    Of an animation, the first frame. What is transparent lies on white. Colour profiles are not applied.
+    Of an animation, the first frame. What is transparent lies on white. Colour profiles are not
+    applied. `scale` says how more than 8 bits per channel become 8.
     """
     from PIL import Image, ImageOps
 
     channels, height, width = shape
     Image.init()  # registers the formats; does nothing from the second time on
     with Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN]) as file:
-        upright = ImageOps.exif_transpose(file)
-    colour = opaque(eight_bits(upright)).convert("RGB")
+        group = group_of(file, data)
+        file.load()
+        shallow = eight_bits(file, data, group, scale)
+        if shallow is not file:
+            shallow.info["exif"] = file.getexif().tobytes()  # which way is up
+    colour = opaque(ImageOps.exif_transpose(shallow)).convert("RGB")
     plain = colour if channels == 3 else colour.convert("L")
     small = plain.resize((width, height), Image.Resampling.LANCZOS, box=middle(plain.size, height, width))
     return np.asarray(small).reshape(height, width, channels).transpose(2, 0, 1)  # (H, W, C) -> (C, H, W)
 
 
-def eight_bits(image: Image) -> Image:
-    """The image with 8 bits per channel; Pillow itself would clip 16 bits instead of scaling them."""
+def eight_bits(image: ImageFile, data: bytes, group: str | None, scale: Scale) -> Image:
+    """A loaded image with 8 bits per channel; Pillow itself would clip 16 grey bits instead of
+    scaling them."""
     from PIL import Image
 
-    if image.mode.startswith("I;16"):
-        deep = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((deep + 128) // 257).astype(np.uint8))  # 65535 / 255 = 257
-    if image.mode in ("I", "F"):
-        raise ValueError(f"{image.mode}: 32 bits per pixel, whose range is not known")
-    return image
+    if group is None:
+        if image.mode not in ("I", "F"):
+            return image
+        if scale.range is None:
+            raise ValueError(
+                f"{image.mode}: 32 bits per pixel, whose range is not known; set the dataset's `range`, such as "
+                f"{'[0, 65535]' if image.mode == 'I' else '[0, 1]'}"
+            )
+        return Image.fromarray(scaled(np.asarray(image), scale.range))
+    if group == PNM and group not in scale.whites and scale.range is None:
+        raise ValueError("grey PNM of 16 bits; set the dataset's `range`, such as [0, 65535]")
+    black, white = scale.limits(group)
+    grey = image.mode.startswith("I")
+    if not grey and black == 0 and white == FULL:
+        return image  # the upper 8 of 16 bits, as Pillow reads them
+    return Image.fromarray(scaled(values(image, data), (black, white)), "L" if grey else image.mode)
 
 
 def opaque(image: Image) -> Image:

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from fw.core.errors import FwError, MissingFile
+from fw.core.parts import checksum
 from fw.plugins.datasets.decoded import Source
 
 SAVED = ("dataset_dict.json", "state.json")
@@ -61,6 +62,38 @@ class Rows:
         """How many rows a split has, where that is known without reading it."""
         self.check(split)
         return getattr(self.splits[split], "num_rows", None)
+
+    def check_apart(self, train: str, test: str) -> None:
+        """Raise MissingFile if two splits have a file in common, by its name, a link or its bytes."""
+        trained, held_out = (self.files(split) for split in (train, test))
+        sizes = {file.stat().st_size for file in trained}
+        known: dict[str, Path] = {}
+        for file in held_out:
+            if file.stat().st_size in sizes:
+                known = known or {checksum(each): each for each in trained}
+                if same := known.get(checksum(file)):
+                    raise MissingFile(
+                        f"dataset hub: the splits '{train}' and '{test}' share a file ({same.name} is {file.name}): "
+                        "name another split, or split one with `held_out`"
+                    )
+
+    def files(self, split: str) -> list[Path]:
+        """The files that hold a split, as far as that is known."""
+        if (self.folder / SAVED[0]).exists():
+            return [path for path in sorted((self.folder / split).glob("*.arrow")) if path.is_file()]
+        if (self.folder / SAVED[1]).exists():
+            return []  # one split alone
+        datasets = import_datasets()
+        try:
+            named = datasets.load_dataset_builder(str(self.folder), name=self.config).config.data_files or {}
+        except Exception as error:  # whatever it makes of the files
+            raise MissingFile(f"dataset hub cannot read {self.folder}: {first_line(error)}") from error
+        return [path for name in named.get(split, ()) if (path := Path(str(name))).is_file()]
+
+    def label_names(self, split: str) -> list[str]:
+        """The names of the labels; empty where they have none."""
+        self.check(split)
+        return list(getattr(self.splits[split].features[self.label], "names", None) or ())
 
     @cached_property
     def splits(self) -> Any:

@@ -53,6 +53,10 @@ class Shapes(Dataset):
     def how_many(self, split: Split) -> int:
         return self.count if split == "train" else self.held_out_count
 
+    @property
+    def class_names(self) -> list[str]:
+        return [f"{shape.__name__} {hue}" for shape in DISTANCES[: self.shapes] for hue in range(self.colours)]
+
     def load(self, split: Split) -> ImageSet:
         count = self.how_many(split)
         chunks = [self._chunk(split, number) for number in range(math.ceil(count / CHUNK))]
