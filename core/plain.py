@@ -21,6 +21,9 @@ NO_LOCKS = "this file system has no file locks, as some network folders have non
 NOT_WRITABLE = "it cannot be written to: choose another folder, or change who may write there"
 GONE = "it is not there, or not any more: was it moved or deleted meanwhile?"
 
+WORKING = "the folder that the command was started in"
+"""What is gone where an error names no file: Python asked where it is."""
+
 REMEDIES = {
     errno.ENOSPC: FULL,
     errno.EDQUOT: "the quota of this user is used up: free some space",
@@ -76,9 +79,9 @@ def plain(error: BaseException, path: Path | None = None) -> str | None:
 
     `path`: the file or the folder that was worked on, where the error itself does not name one.
     """
-    place = f"{where}: " if (where := named(error) or path) else ""
     reason = cause(error)
-    return f"{place}{reason}" if reason else None
+    place = named(error) or path or (WORKING if isinstance(error, FileNotFoundError) else None)
+    return f"{place}: {reason}" if place and reason else reason
 
 
 def cause(error: BaseException) -> str | None:

@@ -17,16 +17,20 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fw.core import provenance, report
 from fw.core.board import Board, arm_params, arm_scores, say
 from fw.core.errors import FwError, Interrupted, StageFailed
+from fw.core.escaping import visible
 from fw.core.executor import Outcome, checked_device, devices, run_here, run_in_workers
 from fw.core.kinds import ArmDescription, RunDescription, TrackedRun
 from fw.core.pictures import save_arms_figure
+from fw.core.plain import writing
 from fw.core.plan import Plan, components
 from fw.core.plan import plan as plan_all
 from fw.core.recipe import Recipe
+from fw.core.runfile import RUN_FILE, read_record
 from fw.core.store import Store
 from fw.core.untracked import Untracked
 from fw.core.work import Settings
@@ -78,7 +82,8 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
                 for stage in finished:
                     board.track(stage)
                 outcome = start(plan, finished, settings, board, stopping)
-                result = conclude(recipe, everything, made_by, store, folder, outcome, warnings, tracked)
+                with writing(folder):
+                    result = conclude(recipe, everything, made_by, store, folder, outcome, warnings, tracked)
                 log_results(result, plan, store, folder, outcome, board)
                 ended = "killed" if outcome.stopped else "failed" if outcome.failed else "finished"
             finally:
@@ -143,14 +148,12 @@ def run_folder(recipe: Recipe, plugins: Sequence[LocalPlugin], out: Path) -> Pat
     text = recipe.to_yaml() + "".join(plugin.digest for plugin in plugins)
     key = hashlib.sha256(text.encode()).hexdigest()[:12]
     folder = out / recipe.name / f"seed{recipe.seed}-{key}"
-    try:
+    with writing(folder, "--out:"):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "recipe.resolved.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
         for plugin in plugins:
             (folder / "plugins").mkdir(exist_ok=True)
             (folder / "plugins" / plugin.path.name).write_bytes(plugin.text.encode())
-    except OSError as error:
-        raise FwError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from None
     return folder
 
 
@@ -164,7 +167,7 @@ def link_latest(folder: Path) -> None:
 
 def previous_run(folder: Path) -> dict[str, Any]:
     try:
-        return report.read_run(folder)
+        return read_record(folder)
     except FwError:
         return {}
 
@@ -197,7 +200,8 @@ def open_tracker(
             previous=previous.get(recipe.tracker.name),
         )
     )
-    write_run({**previous, "recipe": recipe.name, recipe.tracker.name: dict(tracked.handle)}, folder)
+    with writing(folder):
+        write_run({**previous, "recipe": recipe.name, recipe.tracker.name: dict(tracked.handle)}, folder)
     return tracked
 
 
@@ -280,14 +284,13 @@ def log_results(
         documents = [folder / name for name in ("report.md", "run.json", "recipe.resolved.yaml", "arms.png")]
         others = [*sorted(folder.glob("samples-*.png")), *sorted(folder.glob("plugins/*.py"))]
         tracked.files(None, [path for path in (*documents, *others) if path.exists()])
-        warned = f"\n\nWarnings:\n\n{report.bullets(result['warnings'])}" if result["warnings"] else ""
-        tracked.note(f"{report.verdict(result)}\n\n{report.markdown_table(result)}{warned}")
+        tracked.note(report.note(result))
 
 
 def write_run(result: Mapping[str, Any], folder: Path) -> None:
-    temporary = folder / f".{report.RUN_FILE}"
+    temporary = folder / f".{RUN_FILE}"
     temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    temporary.replace(folder / report.RUN_FILE)
+    temporary.replace(folder / RUN_FILE)
 
 
 def failure(plan: Plan, outcome: Outcome) -> str:
@@ -299,14 +302,16 @@ def failure(plan: Plan, outcome: Outcome) -> str:
 
 def show(result: Mapping[str, Any], console: Console) -> None:
     """The comparison as a table on standard output, below each other in parts if it is wider than that."""
-    for header, *body in parts(list(report.rows(result)), console.width):
-        table = Table(title=f"{result['recipe']}, seed {result['seed']}", title_justify="left")
+    rows = [[visible(cell) for cell in row] for row in report.rows(result)]
+    for header, *body in parts(rows, console.width):
+        title = Text(visible(f"{result['recipe']}, seed {result['seed']}"))
+        table = Table(title=title, title_justify="left")
         for column in header:
-            table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
+            table.add_column(Text(column), justify="left" if column == "arm" else "right", no_wrap=True)
         for row in body:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         console.print(table)
-    console.print(report.verdict(result), highlight=False)
+    console.print(visible(report.verdict(result)), markup=False, highlight=False)
 
 
 def parts(rows: Sequence[Sequence[str]], width: int) -> Iterator[list[list[str]]]:

@@ -20,6 +20,7 @@ from fw.core.job import Job
 from fw.core.plan import Stage
 from fw.core.stages import STAGES
 from fw.core.store import Store
+from fw.core.streams import sturdy
 from fw.registry import LocalPlugin
 from fw.registry.discovery import in_one_line
 from fw.registry.undisturbed import undisturbed
@@ -126,6 +127,7 @@ class Pipe:
 
 def worker(connection: Connection, settings: Settings, stop: Any) -> None:
     """The life of a worker process: stages in, reports out; ends when the parent does."""
+    sturdy()
     for asked in (signal.SIGINT, signal.SIGTERM):  # both reach the whole process group; the parent decides
         signal.signal(asked, signal.SIG_IGN)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
