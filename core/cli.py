@@ -399,11 +399,10 @@ def guarded(command: Callable[[], None]) -> int:
         from fw.core.blame import blamed
         from fw.core.plain import plain
 
-        if (whose := blamed(error)) is not None:
-            return ended(error, whose, FwError.exit_code)
-        if (why := plain(error)) is not None:
-            return ended(error, why, OutOfOrder.exit_code)
-        return ended(error, unexpected(error), OutOfOrder.exit_code)
+        whose, why = blamed(error), plain(error)
+        if whose is not None:
+            return ended(error, f"{whose}; {why}" if why else whose, FwError.exit_code)
+        return ended(error, why or unexpected(error), OutOfOrder.exit_code)
     return 0
 
 

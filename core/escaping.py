@@ -18,7 +18,7 @@ JOINERS = "\u200c\u200d"
 MARKS = re.compile(r"[\\`*\[\]<|~]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
 """What Markdown reads as a sign wherever it stands. An underscore inside of a word is none."""
 
-OPENING = re.compile(r"^(?=[#>+=-])|^(\d+)(?=[.)])")
+OPENING = re.compile(r"^(?=>|#{1,6}(\s|$)|[+-](\s|$)|---)|^(?P<number>\d+)(?=[.)](\s|$))")
 """What Markdown reads as a sign at the beginning of a line."""
 
 INDENT = " " * 7
@@ -43,7 +43,7 @@ def markdown(text: object) -> str:
     """The text on one line of a Markdown document, in a cell of a table or an item of a list; it shows as it is."""
     line = visible(in_utf8(str(text))).strip()
     signs = MARKS.sub(lambda found: "&amp;" if found[0] == "&" else f"\\{found[0]}", line)
-    return OPENING.sub(lambda found: f"{found[1] or ''}\\", signs)
+    return OPENING.sub(lambda found: f"{found['number'] or ''}\\", signs)
 
 
 def in_utf8(text: str) -> str:

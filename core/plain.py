@@ -19,6 +19,7 @@ FULL = "the disk is full: free some space"
 LIMIT = "a file may not grow that large here (`ulimit -f`): raise the limit"
 NO_LOCKS = "this file system has no file locks, as some network folders have none: choose another folder with --out"
 NOT_WRITABLE = "it cannot be written to: choose another folder, or change who may write there"
+LOCALE = "a file's name has letters that the locale cannot write: set LC_ALL=C.UTF-8 (or another UTF-8 locale)"
 GONE = "it is not there, or not any more: was it moved or deleted meanwhile?"
 
 WORKING = "the folder that the command was started in"
@@ -70,6 +71,7 @@ WORDS = (
     (r"CUDA out of memory|CUDA error: out of memory", "the GPU's memory is full: use smaller batches or models"),
     (r"DefaultCPUAllocator|can't allocate memory|Cannot allocate memory|bad_alloc", REMEDIES[errno.ENOMEM]),
     (r"can't start new thread", REMEDIES[errno.EAGAIN]),
+    (r"surrogates not allowed", LOCALE),
 )
 """What libraries raise as errors of their own, and what it means."""
 
