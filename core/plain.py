@@ -62,7 +62,10 @@ OF_THE_PATH = {
 """What is wrong with the path that was named, and not with the machine."""
 
 WORDS = (
-    (r"unexpected pos \d+ vs \d+|PytorchStreamWriter failed writing|file write failed", f"{FULL} or, {LIMIT}"),
+    (
+        r"unexpected pos \d+ vs \d+|PytorchStreamWriter failed writing|file write failed|iostream error",
+        f"{FULL}; or {LIMIT}",
+    ),
     (r"No space left on device|os error 28|database or disk is full", FULL),
     (r"Disk quota exceeded|os error 122", REMEDIES[errno.EDQUOT]),
     (r"File too large|os error 27\b", LIMIT),

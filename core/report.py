@@ -10,6 +10,7 @@ import platform
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from fw.core import provenance
 from fw.core.escaping import markdown as shown
@@ -257,7 +258,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     if errors:
         parts.append("## Failed\n\n" + bullets(errors))
     sampled = [name for name, arm in result["arms"].items() if arm["status"] == "finished"]
-    pictures = (f"{shown(name)}\n\n![{shown(name)}](samples-{name}.png)" for name in sampled)
+    pictures = (f"{shown(name)}\n\n![{shown(name)}](samples-{quote(name, errors='replace')}.png)" for name in sampled)
     parts.append("## Samples\n\n" + "\n\n".join(pictures))
     return "\n\n".join(parts) + "\n"
 
