@@ -12,7 +12,7 @@ from fw.core.executor import checked_device
 from fw.core.generate import generate
 from fw.core.isolation import stock_state
 from fw.core.loading import validate
-from fw.core.pictures import save_grid
+from fw.core.pictures import check_target, save_grid
 from fw.core.plain import writing
 from fw.core.plan import plan
 from fw.core.recipe import Recipe
@@ -26,8 +26,7 @@ from fw.registry import LocalPlugin, UnfitPlugin, installed
 def draw(run: Path, arm: str, count: int, output: Path, seed: int, device: str) -> None:
     """Write a PNG grid of `count` images of an arm; with the same seed, the first ones are the report's own."""
     written = read_resolved(run)
-    if output.suffix.lower() != ".png" or not output.absolute().parent.is_dir():
-        raise FwError(f"-o {output}: name a .png file in a folder that exists")
+    check_target(output)
     where = torch.device(checked_device(device))
     recipe = with_one_arm(run, written, arm)
     planned = plan(recipe)

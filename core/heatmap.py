@@ -29,7 +29,7 @@ from fw.core.job import Job
 from fw.core.kinds import Joint
 from fw.core.latents import Codec
 from fw.core.loading import validate
-from fw.core.pictures import save_heat_map
+from fw.core.pictures import check_target, save_heat_map
 from fw.core.plain import writing
 from fw.core.plan import plan
 from fw.core.randomness import generator
@@ -79,8 +79,7 @@ def target(run: Path, arm: str, output: Path | None) -> Path:
     folder = resolved(run).parent
     if output is None:
         return folder / f"heatmap-{arm}.png"
-    if output.suffix.lower() != ".png" or not output.absolute().parent.is_dir():
-        raise FwError(f"-o {output}: name a .png file in a folder that exists")
+    check_target(output)
     return output
 
 

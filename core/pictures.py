@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from fw.core.errors import FwError
 from fw.core.escaping import in_utf8, visible
+from fw.core.plain import writing
 
 GRID_PIXELS = 512
 """Small images are enlarged, without smoothing, until the grid is about this wide."""
@@ -43,6 +45,13 @@ def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:
     picture = Image.fromarray(array.squeeze(-1) if channels == 1 else array)
     enlarge = max(1, GRID_PIXELS // (columns * width))
     picture.resize((picture.width * enlarge, picture.height * enlarge), Image.Resampling.NEAREST).save(path)
+
+
+def check_target(output: Path) -> None:
+    """FwError unless a picture can be written there, as far as that can be told before it is drawn."""
+    with writing(output, "-o"):
+        if output.suffix.lower() != ".png" or not output.absolute().parent.is_dir() or output.is_dir():
+            raise FwError(f"-o {output}: name a .png file in a folder that exists")
 
 
 def words(text: object) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import signal
@@ -21,6 +20,7 @@ from rich.text import Text
 
 from fw.core import provenance, report
 from fw.core.board import Board, arm_params, arm_scores, say
+from fw.core.durable import write_json, write_text
 from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.escaping import visible
 from fw.core.executor import Outcome, checked_device, devices, run_here, run_in_workers
@@ -30,7 +30,7 @@ from fw.core.plain import writing
 from fw.core.plan import Plan, components
 from fw.core.plan import plan as plan_all
 from fw.core.recipe import Recipe
-from fw.core.runfile import RUN_FILE, read_record
+from fw.core.runfile import RESOLVED, RUN_FILE, read_record
 from fw.core.store import Store
 from fw.core.untracked import Untracked
 from fw.core.work import Settings
@@ -150,7 +150,7 @@ def run_folder(recipe: Recipe, plugins: Sequence[LocalPlugin], out: Path) -> Pat
     folder = out / recipe.name / f"seed{recipe.seed}-{key}"
     with writing(folder, "--out:"):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.resolved.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+        write_text(folder / RESOLVED, recipe.to_yaml())
         for plugin in plugins:
             (folder / "plugins").mkdir(exist_ok=True)
             (folder / "plugins" / plugin.path.name).write_bytes(plugin.text.encode())
@@ -262,7 +262,7 @@ def conclude(
     if finished:
         keys = list(result["better"])[:FIGURE_KEYS]
         save_arms_figure(finished, keys, recipe.baseline, folder / "arms.png")
-    (folder / "report.md").write_text(report.markdown(result), encoding="utf-8")
+    write_text(folder / "report.md", report.markdown(result))
     return result
 
 
@@ -281,16 +281,14 @@ def log_results(
             tracked.end_arm(name, "finished" if arm["status"] == "finished" else unfinished)
             for what in report.QUALITIES:
                 tracked.scores(None, {f"{what}/{name}/{key}": value for key, value in arm.get(what, {}).items()})
-        documents = [folder / name for name in ("report.md", "run.json", "recipe.resolved.yaml", "arms.png")]
+        documents = [folder / name for name in ("report.md", RUN_FILE, RESOLVED, "arms.png")]
         others = [*sorted(folder.glob("samples-*.png")), *sorted(folder.glob("plugins/*.py"))]
         tracked.files(None, [path for path in (*documents, *others) if path.exists()])
         tracked.note(report.note(result))
 
 
 def write_run(result: Mapping[str, Any], folder: Path) -> None:
-    temporary = folder / f".{RUN_FILE}"
-    temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    temporary.replace(folder / RUN_FILE)
+    write_json(folder / RUN_FILE, result)
 
 
 def failure(plan: Plan, outcome: Outcome) -> str:

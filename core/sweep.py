@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fw.core.errors import FwError
-from fw.core.pictures import save_sweep_figure
+from fw.core.pictures import check_target, save_sweep_figure
 from fw.core.plain import writing
 from fw.core.recipe import Arm
 from fw.core.runfile import RESOLVED, RUN_FILE, read_resolved, read_results
@@ -20,8 +20,7 @@ DEFAULT_SCORES = 4
 
 def plot(run: Path, key: str, wanted: Sequence[str], output: Path) -> None:
     """Write the figure of the scores `wanted`, of the first ones in the report if none is named."""
-    if output.suffix.lower() != ".png" or not output.absolute().parent.is_dir():
-        raise FwError(f"-o {output}: name a .png file in a folder that exists")
+    check_target(output)
     result = read_results(run)
     keys = list(dict.fromkeys(wanted)) or list(result["better"])[:DEFAULT_SCORES]
     for each in keys:
