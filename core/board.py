@@ -128,7 +128,8 @@ class Board:
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
-    """Print a message as one entry: not folded, not coloured by rich's guesses, and without commands to terminals."""
+    """Print a message as one entry: not folded, not coloured by rich's guesses, and without
+    commands to terminals."""
     console.print(entry(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
 

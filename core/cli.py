@@ -19,7 +19,8 @@ from fw.core.escaping import visible, visible_lines
 from fw.core.streams import sturdy
 
 TRACEBACK = "FW_TRACEBACK"
-"""Set to 1, this variable has the traceback of an unexpected exception printed instead of written to a file."""
+"""Set to 1, this variable has the traceback of an unexpected exception printed instead of written
+to a file."""
 
 CONTINUING = {"run", "clusters"}
 """Commands whose work is kept stage by stage."""
@@ -28,7 +29,8 @@ CONTINUES = "nothing that was finished is lost; the same command continues from 
 
 
 class Commands(typer.core.TyperGroup):
-    """The commands, with what they say when they are interrupted or fail; typer would say nothing, or less."""
+    """The commands, with what they say when they are interrupted or fail; typer would say nothing,
+    or less."""
 
     def invoke(self, ctx: Any) -> Any:
         failure: Exception
@@ -388,7 +390,8 @@ def quiet_threads() -> None:
 
 
 def guarded(command: Callable[[], None]) -> int:
-    """Run the command. Whatever ends it is one message, not a traceback, and an exit code; see fw.core.errors."""
+    """Run the command. Whatever ends it is one message, not a traceback, and an exit code; see
+    fw.core.errors."""
     try:
         command()
     except FwError as error:
@@ -415,7 +418,8 @@ def ended(error: BaseException, reason: str, code: int) -> int:
 
 
 def unexpected(error: Exception) -> str:
-    """What to say of an exception that nobody foresaw, which is a fault of fw; its traceback goes to a file."""
+    """What to say of an exception that nobody foresaw, which is a fault of fw; its traceback goes
+    to a file."""
     from fw.registry.discovery import in_one_line
 
     trace = "".join(traceback.format_exception(error))
@@ -434,7 +438,14 @@ def main() -> None:
     """The console script."""
     sturdy()
     quiet_threads()
-    sys.exit(guarded(app))
+    sys.exit(guarded(start))
+
+
+def start() -> None:
+    """The command of the command line, if the folder that it is given in is there: libraries die
+    without one."""
+    Path.cwd()
+    app()
 
 
 if __name__ == "__main__":

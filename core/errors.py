@@ -28,7 +28,8 @@ class StageFailed(FwError):
 
 
 class OutOfOrder(FwError):
-    """The disk, the memory or another part of the machine let a command down; what finished before it is kept."""
+    """The disk, the memory or another part of the machine let a command down; what finished before
+    it is kept."""
 
     exit_code = 1
 

@@ -10,10 +10,12 @@ import re
 import unicodedata
 
 UNSEEN = {"Cc", "Cf", "Zl", "Zp"}
-"""Unicode's categories of what moves the cursor, breaks the line or turns the direction, and is not seen itself."""
+"""Unicode's categories of what moves the cursor, breaks the line or turns the direction, and is not
+seen itself."""
 
 JOINERS = "\u200c\u200d"
-"""Unseen, and needed to write words of some languages: they only join letters or keep them apart."""
+"""Unseen, and needed to write words of some languages: they only join letters or keep them apart.
+"""
 
 MARKS = re.compile(r"[\\`*\[\]<|~]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
 """What Markdown reads as a sign wherever it stands. An underscore inside of a word is none."""
@@ -25,7 +27,8 @@ INDENT = " " * 7
 
 
 def visible(text: object) -> str:
-    r"""The text on one line, with what controls a terminal written out: `\x1b[2J` for the bytes that clear it."""
+    r"""The text on one line, with what controls a terminal written out: `\x1b[2J` for the bytes
+    that clear it."""
     return "".join(map(written_out, str(text)))
 
 
@@ -35,19 +38,22 @@ def visible_lines(text: object) -> str:
 
 
 def entry(text: object) -> str:
-    """The same as one entry of a log: further lines are indented, so that none can pass for an entry of its own."""
+    """The same as one entry of a log: further lines are indented, so that none can pass for an
+    entry of its own."""
     return f"\n{INDENT}".join(map(visible, str(text).split("\n")))
 
 
 def markdown(text: object) -> str:
-    """The text on one line of a Markdown document, in a cell of a table or an item of a list; it shows as it is."""
+    """The text on one line of a Markdown document, in a cell of a table or an item of a list; it
+    shows as it is."""
     line = visible(in_utf8(str(text))).strip()
     signs = MARKS.sub(lambda found: "&amp;" if found[0] == "&" else f"\\{found[0]}", line)
     return OPENING.sub(lambda found: f"{found['number'] or ''}\\", signs)
 
 
 def in_utf8(text: str) -> str:
-    """The text without halves of characters, which a file cannot hold. A file's name has them in place of its bytes."""
+    """The text without halves of characters, which a file cannot hold. A file's name has them in
+    place of its bytes."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:

@@ -111,7 +111,8 @@ def collect_arm(plan: Plan, arm: ArmPlan, store: Store, failed: Mapping[str, str
 
 
 def summary(values: Sequence[float], floor: float | None) -> dict[str, Any]:
-    """Mean and standard deviation (ddof 1) over the sampling seeds, infinite where a score is; no floor is None."""
+    """Mean and standard deviation (ddof 1) over the sampling seeds, infinite where a score is; no
+    floor is None."""
     if not all(map(math.isfinite, values)):
         return {"mean": sum(values), "std": math.inf, "values": list(values), "floor": floor}
     std = statistics.stdev(values) if len(values) > 1 else 0.0

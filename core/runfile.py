@@ -51,7 +51,8 @@ class ArmFacts(Facts):
 
 
 class RunFacts(Facts):
-    """All of run.json that anybody reads. One of a run that was stopped early has no arms, and nothing about them."""
+    """All of run.json that anybody reads. One of a run that was stopped early has no arms, and
+    nothing about them."""
 
     recipe: str
     seed: int = 0
@@ -72,7 +73,8 @@ class RunFacts(Facts):
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The run.json in a run's folder (or the file itself) as it is, if it is of any run at all; or FwError."""
+    """The run.json in a run's folder (or the file itself) as it is, if it is of any run at all; or
+    FwError."""
     file = path / RUN_FILE if path.is_dir() else path
     try:
         with file.open("rb") as stream:
@@ -105,7 +107,8 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def resolved(run: Path) -> Path:
-    """The path of the recipe that a run was made with, every default in it; FwError if this is no run's folder."""
+    """The path of the recipe that a run was made with, every default in it; FwError if this is no
+    run's folder."""
     path = run / RESOLVED
     if not path.exists() or len(run.resolve().parents) < 2:
         raise FwError(f"{run}: not a run folder (it has no {RESOLVED}); such as runs/<recipe>/latest")
@@ -113,7 +116,8 @@ def resolved(run: Path) -> Path:
 
 
 def read_resolved(run: Path) -> Source:
-    """That recipe; FwError unless it has arms, each a mapping of sections. The rest is for `validate` to see."""
+    """That recipe; FwError unless it has arms, each a mapping of sections. The rest is for
+    `validate` to see."""
     source = read(resolved(run))
     arms = source.data.get("arms")
     if not isinstance(arms, dict) or not all(isinstance(arm, dict) for arm in arms.values()):

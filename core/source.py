@@ -25,7 +25,8 @@ Location = tuple[str | int, ...]
 
 BYTES = 500_000
 ENTRIES = 30_000
-"""Keys and values. A thousand arms that differ in two sections have about 20,000 when they are resolved."""
+"""Keys and values. A thousand arms that differ in two sections have about 20,000 when they are
+resolved."""
 DEPTH = 50
 LENGTH = 10_000
 """Entries of a list, and characters of a text."""
@@ -174,7 +175,8 @@ def entry(target: Any, words: Sequence[str], place: str) -> tuple[str | int, Seq
 
 
 def refused(problems: Sequence[str], count: int = 0) -> RecipeError:
-    """The problems, each on one line. Of very many only the first are told: of those here, or of `count` in all."""
+    """The problems, each on one line. Of very many only the first are told: of those here, or of
+    `count` in all."""
     distinct = list(dict.fromkeys(map(visible, problems)))
     shown = [cut(problem) for problem in distinct[:PROBLEMS]]
     more = max(count - len(problems), 0) + len(distinct) - len(shown)
@@ -182,7 +184,8 @@ def refused(problems: Sequence[str], count: int = 0) -> RecipeError:
 
 
 def cut(problem: str) -> str:
-    """The beginning and the end of a problem that is longer than anybody reads: both say where and what."""
+    """The beginning and the end of a problem that is longer than anybody reads: both say where and
+    what."""
     half = CHARACTERS // 2
     return problem if len(problem) <= CHARACTERS else f"{problem[:half]} ... {problem[-half:]}"
 
@@ -218,7 +221,8 @@ def text_of(path: Path) -> str:
 
 
 def foreign_encoding(data: bytes) -> str | None:
-    """The encoding of a text that is not in UTF-8: by its mark or, without one, by the zeros beside plain letters."""
+    """The encoding of a text that is not in UTF-8: by its mark or, without one, by the zeros beside
+    plain letters."""
     for name, marks in FOREIGN.items():
         if data.startswith(marks):
             return name

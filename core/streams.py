@@ -46,7 +46,8 @@ class Descriptor(io.RawIOBase):
 
 
 def replaced(error: UnicodeError) -> tuple[bytes, int]:
-    """A question mark for each character that the encoding lacks; the bytes of a file's name as they are."""
+    """A question mark for each character that the encoding lacks; the bytes of a file's name as
+    they are."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letters = map(ord, error.object[error.start : error.end])
@@ -69,7 +70,8 @@ class Sturdy(io.BufferedWriter):
 
 
 def stream(number: int, name: str, before: TextIO | None) -> TextIO:
-    """A text stream that writes to the descriptor as the one before did; `None` stands for one that was closed."""
+    """A text stream that writes to the descriptor as the one before did; `None` stands for one that
+    was closed."""
     if before is not None:
         with contextlib.suppress(OSError, ValueError):
             before.flush()
@@ -83,7 +85,8 @@ def stream(number: int, name: str, before: TextIO | None) -> TextIO:
 
 
 def fill(number: int) -> None:
-    """Open a standard descriptor that is closed, or the next file to be opened would get its number, and the output."""
+    """Open a standard descriptor that is closed, or the next file to be opened would get its
+    number, and the output."""
     try:
         os.fstat(number)
     except OSError:

@@ -1,4 +1,5 @@
-"""Text files and text pipes name their encoding: the locale's is not UTF-8 everywhere. Ruff sees only some of them."""
+"""Text files and text pipes name their encoding: the locale's is not UTF-8 everywhere. Ruff sees
+only some of them."""
 
 from __future__ import annotations
 

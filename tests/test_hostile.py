@@ -1,4 +1,5 @@
-"""Hostile and damaged input: every command ends with an exit code and a sentence of bounded length, soon."""
+"""Hostile and damaged input: every command ends with an exit code and a sentence of bounded length,
+soon."""
 
 from __future__ import annotations
 
@@ -184,7 +185,8 @@ COSTS = """
 
 
 def test_no_recipe_costs_much_to_refuse(tmp_path: Path) -> None:
-    """Of ten megabytes no more is read than the bound; the memory of the worst is counted, and not the time."""
+    """Of ten megabytes no more is read than the bound; the memory of the worst is counted, and not
+    the time."""
     worst = {
         "list": f"a: [{'1,' * 5_000_000}]",
         "arms": f"{toys.RECIPE}\n" + "".join(f"  a{number}: {{}}\n" for number in range(100_000)),
@@ -523,3 +525,19 @@ def test_a_stage_that_fails_ends_with_how_to_go_on(place: Path, tmp_path: Path) 
     assert "\x1b" not in answer.err + answer.out
     [report] = (tmp_path / "runs/toy").glob("seed0-*/report.md")
     assert "\x1b" not in report.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("gone", ["store", "toy", "."])
+def test_a_folder_that_is_deleted_while_a_run_works_in_it_is_named(place: Path, tmp_path: Path, gone: str) -> None:
+    deleting = f"import shutil; shutil.rmtree({str(tmp_path / 'runs' / gone)!r}); return good / 2"
+    source = sites.GUIDANCE.format(name="mine").replace("return good / 2", deleting)
+    plugin = sites.write(tmp_path / "mine.py", source)
+    failing = ("--set", "arms.self_1.5.guidance={name: mine, scale: 1.5}", "--plugin", plugin)
+    words = ("--out", tmp_path / "runs", "--device", "cpu", "--jobs", "1")
+    answer = fw("run", place / "toy.yaml", *failing, *words)
+    assert answer.code == 1
+    assert str(tmp_path / "runs") in answer.err
+    assert "Traceback" not in answer.err
+    assert "fault of fw" not in answer.err
+    assert answer.err.splitlines()[-1] == cli.CONTINUES
+    assert fw("run", place / "toy.yaml", *words).code == 0

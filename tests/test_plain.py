@@ -1,4 +1,5 @@
-"""What the machine does not let happen, in plain words: the errors here are real ones wherever they can be."""
+"""What the machine does not let happen, in plain words: the errors here are real ones wherever they
+can be."""
 
 from __future__ import annotations
 

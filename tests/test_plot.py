@@ -159,7 +159,7 @@ def test_a_run_that_is_not_finished_is_refused_but_only_for_arms_that_matter(run
         with pytest.raises(FwError, match=r"run 'tiny': km_5 not finished; run its recipe again"):
             plot(run, "annotator.clusters", [], tmp_path / "sweep.png")
     partial = copy.deepcopy(whole)
-    partial["arms"]["km_50_off"] = {"status": "pending", "metrics": {}}
+    partial["arms"]["km_50_off"] |= {"status": "pending", "metrics": {}}
     write(run, partial)
     plot(run, "guidance.0.scale", [], tmp_path / "sweep.png")
     write(run, {"recipe": "tiny"})

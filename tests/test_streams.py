@@ -1,4 +1,5 @@
-"""What nobody reads, and what a terminal cannot show, ends nothing. Real processes, real pipes, a real locale."""
+"""What nobody reads, and what a terminal cannot show, ends nothing. Real processes, real pipes, a
+real locale."""
 
 from __future__ import annotations
 
