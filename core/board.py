@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 from fw.core.errors import FwError
+from fw.core.escaping import entry, visible
 from fw.core.kinds import TrackedRun
 from fw.core.plan import ArmPlan, Plan, Stage
 from fw.core.store import Store
@@ -54,7 +55,7 @@ class Board:
         self.shield = shield
         """What the tracker is called in: it is not interrupted in the middle of a transaction."""
         self.bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             Rate(),
@@ -77,7 +78,7 @@ class Board:
 
     def progress(self, stage: str, label: str, done: int, total: int) -> None:
         if (stage, label) not in self.tasks:
-            self.tasks[stage, label] = self.bars.add_task(self.title(stage), total=total)
+            self.tasks[stage, label] = self.bars.add_task(visible(self.title(stage)), total=total)
         self.bars.update(self.tasks[stage, label], completed=done)
 
     def metrics(self, stage: str, records: Sequence[Mapping[str, float]]) -> None:
@@ -138,8 +139,9 @@ class Board:
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
-    """Print a message as it is: not folded, not coloured by rich's guesses."""
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    """Print a message as one entry: not folded, not coloured by rich's guesses, and without
+    commands to terminals."""
+    console.print(entry(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def named(stage: Stage, record: Mapping[str, float]) -> dict[str, float]:

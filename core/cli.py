@@ -2,16 +2,57 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
+
+from fw.core.errors import FwError, Interrupted, OutOfOrder, RecipeError, StageFailed
+from fw.core.escaping import visible, visible_lines
+from fw.core.streams import sturdy
+
+TRACEBACK = "FW_TRACEBACK"
+"""Set to 1, this variable has the traceback of an unexpected exception printed instead of written
+to a file."""
+
+CONTINUING = {"run", "clusters"}
+"""Commands whose work is kept stage by stage."""
+
+CONTINUES = "nothing that was finished is lost; the same command continues from there"
+
+
+class Commands(typer.core.TyperGroup):
+    """The commands, with what they say when they are interrupted or fail; typer would say nothing,
+    or less."""
+
+    def invoke(self, ctx: Any) -> Any:
+        failure: Exception
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            failure = Interrupted("interrupted")
+        except (StageFailed, OutOfOrder) as error:
+            failure = error
+        except FwError:
+            raise
+        except Exception as error:
+            broken_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
+            failure = OutOfOrder(f"a connection broke: {error}") if broken_pipe else error
+        if ctx.invoked_subcommand in CONTINUING:
+            failure.add_note(CONTINUES)
+        raise failure
+
 
 app = typer.Typer(
     name="fw",
+    cls=Commands,
     help="Composable experiments that join self-supervised learning and diffusion.",
     no_args_is_help=True,
     add_completion=False,
@@ -88,9 +129,9 @@ def run(
     result, failure = run_plan(loaded, planned, options, warnings, console)
     stdout = wide_console()
     show(result, stdout)
-    stdout.print(f"report  {out / loaded.name / 'latest' / 'report.md'}", highlight=False)
+    say(stdout, f"report  {out / loaded.name / 'latest' / 'report.md'}")
     if result.get("look"):
-        stdout.print(f"look    {result['look']}", highlight=False, soft_wrap=True)
+        say(stdout, f"look    {result['look']}")
     if failure is not None:
         raise failure
 
@@ -104,7 +145,6 @@ def validate(
     """Check recipes without running them: every fault, its line, and what would be right."""
     from fw.core import checks, provenance
     from fw.core.class_names import in_short
-    from fw.core.errors import RecipeError
     from fw.core.loading import load
     from fw.core.plan import plan
 
@@ -117,11 +157,11 @@ def validate(
             problems += error.problems
             continue
         planned = plan(loaded)
-        print(f"{path}: fine ({len(loaded.arms)} arms, {len(planned.stages)} stages)")
+        answer(f"{path}: fine ({len(loaded.arms)} arms, {len(planned.stages)} stages)")
         if names := loaded.dataset.class_names:
-            print(f"{path}: classes: {in_short(names)}")
+            answer(f"{path}: classes: {in_short(names)}")
         for warned in (*checks.warnings(loaded), *provenance.notices(planned)):
-            print(f"{path}: warning: {warned}")
+            answer(f"{path}: warning: {warned}")
     if problems:
         raise RecipeError(problems)
 
@@ -139,13 +179,14 @@ def plugins(
 
     from rich.console import Console
 
-    from fw.core.catalogue.view import Question, answer
+    from fw.core.catalogue.view import Question
+    from fw.core.catalogue.view import answer as answer_question
     from fw.registry import installed
 
     stdout = Console(file=sys.stdout)
     with redirect_stdout(sys.stderr):  # what plugins print is not the answer
         use(plugin)
-        sound = answer(Question(name, kind, plugin or (), check, as_json), installed(), stdout)
+        sound = answer_question(Question(name, kind, plugin or (), check, as_json), installed(), stdout)
     if not sound:
         raise typer.Exit(1)
 
@@ -165,10 +206,10 @@ def new_plugin(
     from fw.core import scaffold
 
     for path in scaffold.new_plugin(name, kind, into, component):
-        print(f"wrote {path}")
+        answer(f"wrote {path}")
     print("next:")
     for command in (f"cd {shlex.quote(str(into / name))}", 'python -m pip install --editable ".[test]"', "pytest"):
-        print(f"  {command}")
+        answer(f"  {command}")
 
 
 @app.command()
@@ -190,7 +231,8 @@ def recipes() -> None:
     for entry in sorted(files("fw.recipes").iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".yaml"):
             first = entry.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
-            print(f"{entry}\n    {first}")
+            answer(entry)
+            answer(f"    {first}")
 
 
 @app.command()
@@ -198,14 +240,10 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="run folders, such as runs/self_guidance/latest")],
 ) -> None:
     """Print the tables of finished runs, from disk."""
-    from fw.core.report import read_run
     from fw.core.run import show
+    from fw.core.runfile import read_results
 
-    for result in [read_run(path) for path in runs]:
-        if "arms" not in result:
-            from fw.core.errors import FwError
-
-            raise FwError(f"run '{result['recipe']}' was stopped before it had results; run its recipe again")
+    for result in [read_results(path) for path in runs]:
         show(result, wide_console())
 
 
@@ -235,11 +273,11 @@ def clusters(
 
     use(plugin)
     wanted = clusters.numbers(counts) if counts is not None else []
-    answer = clusters.survey(load(recipe, set_ or ()), arm, wanted, Options(out, device), Console(stderr=True))
+    found = clusters.survey(load(recipe, set_ or ()), arm, wanted, Options(out, device), Console(stderr=True))
     if as_json:
-        print(json.dumps(answer, indent=1))
+        print(json.dumps(found, indent=1))
     else:
-        clusters.show(answer, wide_console())
+        clusters.show(found, wide_console())
 
 
 @app.command()
@@ -255,7 +293,7 @@ def plot(
     from fw.core.sweep import plot as plot_sweep
 
     plot_sweep(run_, x, y.split(",") if y else [], output)
-    print(output)
+    answer(output)
 
 
 @app.command()
@@ -282,11 +320,11 @@ def heatmap(
     asked = heatmap.Asked(arm, heatmap.levels(sigmas) if sigmas is not None else (), count, draws, device)
     console = Console(stderr=True)
     output = heatmap.target(run_, arm, output)
-    answer = heatmap.survey(run_, asked, console)
-    for path in heatmap.write(answer, output):
-        print(path)
-    print(heatmap.verdict(answer))
-    heatmap.log(run_, answer, output, console)
+    found = heatmap.survey(run_, asked, console)
+    for path in heatmap.write(found, output):
+        answer(path)
+    answer(heatmap.verdict(found))
+    heatmap.log(run_, found, output, console)
 
 
 @app.command()
@@ -304,7 +342,7 @@ def sample(
 
     use(plugin)
     draw(run_, arm, count, output, seed, device)
-    print(output)
+    answer(output)
 
 
 @app.command()
@@ -314,7 +352,6 @@ def ui(
     tracker: Annotated[str, typer.Option("--tracker", help="whose page")] = "mlflow",
 ) -> None:
     """Open the tracker's page, MLflow's by default, on the runs in a folder."""
-    from fw.core.errors import FwError
     from fw.registry import UnknownComponent, installed
 
     try:
@@ -328,7 +365,6 @@ def use(files: list[Path] | None) -> None:
     """Add the plugins that --plugin names to what is installed."""
     if not files:
         return
-    from fw.core.errors import FwError
     from fw.registry import LocalPlugin, UnfitPlugin, add_files, installed
 
     try:
@@ -341,9 +377,14 @@ def show_plan(planned: Any, store: Any) -> None:
     """The stages in running order, whether they are done, and each arm's network evaluations."""
     for stage in planned.stages.values():
         state = store.status(stage.id).state
-        print(f"{'done' if state == 'done' else 'to do':6} {stage.id:26} {stage.title}")
+        answer(f"{'done' if state == 'done' else 'to do':6} {stage.id:26} {stage.title}")
     for name, arm in planned.arms.items():
-        print(f"arm {name}: at most {arm.nfe} network evaluations per image, trained in {arm.train}")
+        answer(f"arm {name}: at most {arm.nfe} network evaluations per image, trained in {arm.train}")
+
+
+def answer(text: object) -> None:
+    """Print one line of what was asked for."""
+    print(visible(text))
 
 
 def wide_console() -> Any:
@@ -365,34 +406,62 @@ def quiet_threads() -> None:
 
 
 def guarded(command: Callable[[], None]) -> int:
-    """Run the command; a problem that fw knows, or that a component makes, is one message and not a traceback."""
-    from fw.core.errors import FwError
-
+    """Run the command. Whatever ends it is one message, not a traceback, and an exit code; see
+    fw.core.errors."""
     try:
         command()
     except FwError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return ended(error, str(error), error.exit_code)
+    except KeyboardInterrupt as error:
+        return ended(error, "interrupted", Interrupted.exit_code)
     except Exception as error:
         from fw.core.blame import blamed
+        from fw.core.plain import plain
 
-        if (told := blamed(error)) is None:
-            raise
-        print(told, file=sys.stderr)
-        return 2
+        whose, why = blamed(error), plain(error)
+        if whose is not None:
+            return ended(error, f"{whose}; {why}" if why else whose, FwError.exit_code)
+        return ended(error, why or unexpected(error), OutOfOrder.exit_code)
     return 0
+
+
+def ended(error: BaseException, reason: str, code: int) -> int:
+    """Say why a command ended, and whether the same command continues."""
+    print(visible_lines(reason), file=sys.stderr)
+    if CONTINUES in getattr(error, "__notes__", ()):
+        print(CONTINUES, file=sys.stderr)
+    return code
+
+
+def unexpected(error: Exception) -> str:
+    """What to say of an exception that nobody foresaw, which is a fault of fw; its traceback goes
+    to a file."""
+    from fw.registry.discovery import in_one_line
+
+    trace = "".join(traceback.format_exception(error))
+    said = f"this is a fault of fw, not of yours: {in_one_line(error)}"
+    if os.environ.get(TRACEBACK, "0") not in ("", "0"):
+        return f"{trace}{said}"
+    try:
+        with tempfile.NamedTemporaryFile(prefix="fw-traceback-", suffix=".txt", delete=False) as file:
+            file.write(trace.encode("utf-8", "backslashreplace"))
+    except OSError:
+        return f"{said} (set {TRACEBACK}=1 to see the traceback)"
+    return f"{said} (please report it; the traceback is in {file.name})"
 
 
 def main() -> None:
     """The console script."""
+    sturdy()
     quiet_threads()
-    sys.exit(guarded(app))
+    sys.exit(guarded(start))
+
+
+def start() -> None:
+    """The command of the command line, if the folder that it is given in is there: libraries die
+    without one."""
+    Path.cwd()
+    app()
 
 
 if __name__ == "__main__":

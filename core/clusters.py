@@ -16,12 +16,14 @@ import torch
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from safetensors.torch import load_file
 from torch import Tensor
 
 from fw.core import provenance
-from fw.core.board import Board
+from fw.core.board import Board, say
 from fw.core.errors import FwError, Interrupted, StageFailed
+from fw.core.escaping import visible
 from fw.core.kinds import Annotator
 from fw.core.plan import Plan, Stage, plan
 from fw.core.recipe import Arm, Override, Recipe
@@ -42,6 +44,9 @@ BELOW = (1.5, 5.0)
 """The bound divided by the best K by Frechet distance, on three data sets (arXiv 2403.00570)."""
 
 FOR_READING = ("nmi", "ari")
+
+DIGITS = 18
+"""A number of clusters with more is a slip of the finger."""
 
 
 def survey(
@@ -109,7 +114,7 @@ def clusters_features(arm: Arm) -> bool:
 def numbers(text: str) -> list[int]:
     """The numbers in `10,20,50`."""
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() for word in words):
+    if not all(word.isdecimal() and len(word) <= DIGITS for word in words):
         raise FwError(f"-k {text}: numbers of clusters with commas between them, such as -k 10,20,50")
     return [int(word) for word in words]
 
@@ -180,9 +185,10 @@ def spread(features: Tensor, ids: Tensor, clusters: int) -> float:
 def show(answer: Mapping[str, Any], console: Console) -> None:
     """The answer as a table, the bound in words, and what the labels are good for here."""
     labelled = [key for key in FOR_READING if any(key in row["with_labels"] for row in answer["rows"])]
-    table = Table(title=f"{answer['recipe']}, arm {answer['arm']}: {answer['annotator']['name']}", title_justify="left")
+    title = visible(f"{answer['recipe']}, arm {answer['arm']}: {answer['annotator']['name']}")
+    table = Table(title=Text(title), title_justify="left")
     for column in ("clusters", "used", "balance", "smallest", "spread", *(f"({key})" for key in labelled)):
-        table.add_column(column, justify="right", no_wrap=True)
+        table.add_column(Text(column), justify="right", no_wrap=True)
     for row in answer["rows"]:
         scores = (row["used"], row["balance"])
         table.add_row(
@@ -193,17 +199,14 @@ def show(answer: Mapping[str, Any], console: Console) -> None:
             *(f"{row['with_labels'][key]:.3f}" for key in labelled),
         )
     console.print(table)
-    console.print(
+    say(
+        console,
         f"spread: mean distance of the encoder's features to the mean of their cluster; {answer['spread']:.3f} if all "
         f"{answer['images']} images were one cluster.",
-        highlight=False,
-        soft_wrap=True,
     )
-    console.print(bound(answer), highlight=False, soft_wrap=True)
+    say(console, bound(answer))
     if labelled:
-        console.print(
-            f"({', '.join(labelled)}): for reading only. Choosing K by it uses labels.", highlight=False, soft_wrap=True
-        )
+        say(console, f"({', '.join(labelled)}): for reading only. Choosing K by it uses labels.")
 
 
 def bound(answer: Mapping[str, Any]) -> str:

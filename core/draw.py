@@ -12,24 +12,23 @@ from fw.core.executor import checked_device
 from fw.core.generate import generate
 from fw.core.isolation import stock_state
 from fw.core.loading import validate
-from fw.core.pictures import save_grid
+from fw.core.pictures import check_target, save_grid
+from fw.core.plain import writing
 from fw.core.plan import plan
 from fw.core.recipe import Recipe
-from fw.core.source import Source, read
+from fw.core.runfile import read_resolved
+from fw.core.source import Source
 from fw.core.stages import load_annotation, load_decoder, load_denoiser, load_siblings
 from fw.core.store import Store
-from fw.registry import LocalPlugin, installed
+from fw.registry import LocalPlugin, UnfitPlugin, installed
 
 
 def draw(run: Path, arm: str, count: int, output: Path, seed: int, device: str) -> None:
     """Write a PNG grid of `count` images of an arm; with the same seed, the first ones are the report's own."""
-    resolved = run / "recipe.resolved.yaml"
-    if not resolved.exists():
-        raise FwError(f"{run}: not a run folder (it has no {resolved.name}); such as runs/<recipe>/latest")
-    if output.suffix.lower() != ".png" or not output.absolute().parent.is_dir():
-        raise FwError(f"-o {output}: name a .png file in a folder that exists")
+    written = read_resolved(run)
+    check_target(output)
     where = torch.device(checked_device(device))
-    recipe = with_one_arm(run, read(resolved), arm)
+    recipe = with_one_arm(run, written, arm)
     planned = plan(recipe)
     store = Store(run.resolve().parents[1] / "store")
     stage = planned.stages[planned.arms[arm].sample]
@@ -43,7 +42,9 @@ def draw(run: Path, arm: str, count: int, output: Path, seed: int, device: str) 
         to_images = load_decoder(stage.needs, where)
         siblings = load_siblings(stage.needs, inputs, annotation, where)
         batches = generate(model, siblings, stage.needs, annotation, seed, range(count), to_images)
-        save_grid(torch.cat(list(batches)), output)
+        images = torch.cat(list(batches))
+    with writing(output, "-o"):
+        save_grid(images, output)
 
 
 def with_one_arm(run: Path, source: Source, arm: str) -> Recipe:
@@ -51,7 +52,7 @@ def with_one_arm(run: Path, source: Source, arm: str) -> Recipe:
     if arm not in source.data["arms"]:
         raise FwError(f"--arm {arm}: no such arm in {run} (known: {', '.join(source.data['arms'])})")
     source.data |= {"arms": {arm: source.data["arms"][arm]}, "baseline": arm, "tracker": None}
-    copies = {plugin.digest: plugin.path for plugin in map(LocalPlugin.read, sorted((run / "plugins").glob("*.py")))}
+    copies = {plugin.digest: plugin.path for plugin in kept_plugins(run)}
     missing = [path for digest, path in copies.items() if digest not in {plugin.digest for plugin in installed().files}]
     words = " ".join(f"--plugin {path}" for path in missing)
     asking = f"{run}: arm {arm} needs local plugins as they were when it was run: add {words}"
@@ -65,3 +66,11 @@ def with_one_arm(run: Path, source: Source, arm: str) -> Recipe:
         if plugin.digest not in copies:
             raise FwError(asking if missing else f"{run}: this run did not use {plugin.path}; leave it out")
     return recipe
+
+
+def kept_plugins(run: Path) -> list[LocalPlugin]:
+    """The run's copies of the local plugins that it used; FwError if one cannot be read any more."""
+    try:
+        return [LocalPlugin.read(path) for path in sorted((run / "plugins").glob("*.py"))]
+    except UnfitPlugin as error:
+        raise FwError(str(error)) from None

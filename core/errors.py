@@ -28,6 +28,13 @@ class StageFailed(FwError):
     exit_code = 1
 
 
+class OutOfOrder(FwError):
+    """The disk, the memory or another part of the machine let a command down; what finished before
+    it is kept."""
+
+    exit_code = 1
+
+
 class Interrupted(FwError):
     """Ctrl-C or SIGTERM: the work so far is checkpointed."""
 

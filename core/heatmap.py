@@ -29,22 +29,20 @@ from fw.core.job import Job
 from fw.core.kinds import Joint
 from fw.core.latents import Codec
 from fw.core.loading import validate
-from fw.core.pictures import save_heat_map
+from fw.core.pictures import check_target, save_heat_map
+from fw.core.plain import writing
 from fw.core.plan import plan
 from fw.core.randomness import generator
 from fw.core.recipe import Arm, Recipe
-from fw.core.record import previous_run
 from fw.core.representations import LEVELS, accuracy, linear_probe, noise_of, read, split
 from fw.core.run import Options, open_tracker
-from fw.core.source import read as read_source
+from fw.core.runfile import read_resolved, read_run, resolved
 from fw.core.stages import load_annotation, load_denoiser, load_split
 from fw.core.store import Store
 from fw.core.taps import blocks_of
 from fw.core.train import initial_network
 from fw.core.types import ImageSet
 from fw.registry import installed
-
-RESOLVED = "recipe.resolved.yaml"
 
 
 class Asked(NamedTuple):
@@ -81,22 +79,14 @@ def target(run: Path, arm: str, output: Path | None) -> Path:
     folder = resolved(run).parent
     if output is None:
         return folder / f"heatmap-{arm}.png"
-    if output.suffix.lower() != ".png" or not output.absolute().parent.is_dir():
-        raise FwError(f"-o {output}: name a .png file in a folder that exists")
+    check_target(output)
     return output
-
-
-def resolved(run: Path) -> Path:
-    path = run / RESOLVED
-    if not path.exists():
-        raise FwError(f"{run}: not a run folder (it has no {RESOLVED}); such as runs/<recipe>/latest")
-    return path
 
 
 def survey(run: Path, asked: Asked, console: Console) -> dict[str, Any]:
     """What `fw heatmap` answers, as JSON: rows are blocks, columns noise levels, from the most noise to the least."""
     where = torch.device(checked_device(asked.device))
-    recipe = with_one_arm(run, read_source(resolved(run)), asked.arm)
+    recipe = with_one_arm(run, read_resolved(run), asked.arm)
     sigmas = chosen_levels(recipe.arm(asked.arm), asked)
     planned = plan(recipe)
     stage = planned.stages[planned.arms[asked.arm].sample]
@@ -178,7 +168,11 @@ def encoded(recipe: Recipe, data: ImageSet, device: torch.device) -> Tensor:
 def bars(console: Console) -> Progress:
     columns = BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn()
     return Progress(
-        TextColumn("{task.description}"), *columns, console=console, transient=True, disable=not console.is_terminal
+        TextColumn("{task.description}", markup=False),
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
     )
 
 
@@ -253,9 +247,10 @@ def best(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 def write(answer: Mapping[str, Any], output: Path) -> list[Path]:
     """The figure, and what it shows as JSON beside it."""
-    save_heat_map(answer, output)
     numbers = output.with_suffix(".json")
-    numbers.write_text(json.dumps(answer, indent=1), encoding="utf-8")
+    with writing(output, "-o"):
+        save_heat_map(answer, output)
+        numbers.write_text(json.dumps(answer, indent=1), encoding="utf-8")
     return [output, numbers]
 
 
@@ -270,10 +265,10 @@ def verdict(answer: Mapping[str, Any]) -> str:
 def log(run: Path, answer: Mapping[str, Any], output: Path, console: Console) -> None:
     """Show the figure in the arm's run of the recipe's tracker, if it has one; a failure is only told."""
     try:
-        recipe = validate(read_source(resolved(run)), installed())
+        recipe = validate(read_resolved(run), installed())
         if recipe.tracker is None:
             return
-        folder, previous = run.resolve(), previous_run(run)
+        folder, previous = run.resolve(), read_run(run)
         states = {name: entry["status"] for name, entry in previous["arms"].items() if entry["status"] != "pending"}
         known = plan(recipe, list(states))
         tracked = open_tracker(

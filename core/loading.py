@@ -12,9 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from fw.core.checks import faults, idle
 from fw.core.class_names import numbered
-from fw.core.errors import RecipeError
 from fw.core.recipe import Recipe
-from fw.core.source import Source, read
+from fw.core.source import PROBLEMS, Source, read, refused
 from fw.registry import Component, Registry, installed
 
 
@@ -33,12 +32,13 @@ def validate(source: Source, registry: Registry, whole: bool = True) -> Recipe:
     try:
         recipe = Recipe.model_validate(source.data, context={"registry": registry})
     except ValidationError as error:
-        problems = [explain(dict(problem), source, registry) for problem in error.errors(include_url=False)]
-        raise RecipeError(list(dict.fromkeys(problems))) from None
+        found = error.errors(include_url=False)
+        problems = [explain(dict(problem), source, registry) for problem in found[:PROBLEMS]]
+        raise refused(problems, len(found)) from None
     recipe, unknown = numbered(recipe)
     findings = [*unknown, *faults(recipe), *(idle(recipe) if whole else ())]
-    if found := [f"{source.where(at)}: {source.path(at)}: {reason}" for at, reason in findings]:
-        raise RecipeError(list(dict.fromkeys(found)))
+    if findings:
+        raise refused([f"{source.where(at)}: {source.path(at)}: {reason}" for at, reason in findings])
     return recipe
 
 
@@ -62,6 +62,8 @@ def explain(problem: dict[str, Any], source: Source, registry: Registry) -> str:
         reason = problem["msg"].removeprefix("Value error, ")
     elif problem["type"] == "unknown_component":
         where = source.where((*location, "name"))
+        if not registry.files and "did you mean" not in reason:
+            reason += "; one in a file of yours is found with --plugin FILE.py"
     elif isinstance(problem["input"], str | int | float | bool):
         reason += f" (it is {problem['input']!r})"
     return f"{where}: {source.path(location)}: {reason}"

@@ -12,6 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from fw.core.errors import FwError
+from fw.core.escaping import in_utf8, visible
+from fw.core.plain import writing
+
 GRID_PIXELS = 512
 """Small images are enlarged, without smoothing, until the grid is about this wide."""
 
@@ -41,6 +45,18 @@ def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:
     picture = Image.fromarray(array.squeeze(-1) if channels == 1 else array)
     enlarge = max(1, GRID_PIXELS // (columns * width))
     picture.resize((picture.width * enlarge, picture.height * enlarge), Image.Resampling.NEAREST).save(path)
+
+
+def check_target(output: Path) -> None:
+    """FwError unless a picture can be written there, as far as that can be told before it is drawn."""
+    with writing(output, "-o"):
+        if output.suffix.lower() != ".png" or not output.absolute().parent.is_dir() or output.is_dir():
+            raise FwError(f"-o {output}: name a .png file in a folder that exists")
+
+
+def words(text: object) -> str:
+    """The text as matplotlib draws it letter by letter: a dollar sign begins no formula."""
+    return visible(in_utf8(str(text))).replace("$", r"\$")
 
 
 def save_arms_figure(arms: Mapping[str, Mapping[str, Any]], keys: Sequence[str], baseline: str, path: Path) -> None:
@@ -73,10 +89,10 @@ def save_arms_figure(arms: Mapping[str, Mapping[str, Any]], keys: Sequence[str],
             axis.axvline(floor, color="black", linestyle=":", linewidth=1)
         if border is not None:
             axis.set_xlim(0, border)
-        axis.set_title(key, fontsize=10)
+        axis.set_title(words(key), fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.axvline(0, color="black", linewidth=0.8)
-    axes[0][0].set_yticks(range(len(names)), names)
+    axes[0][0].set_yticks(range(len(names)), [words(name) for name in names])
     axes[0][0].invert_yaxis()
     figure.supxlabel("mean ± std over sampling seeds; dots: each seed; dotted line: real held-out images", fontsize=8)
     figure.savefig(path, dpi=150)
@@ -118,9 +134,9 @@ def save_sweep_figure(
         for label, points in series.items():
             scored = [(place, arms[name]["metrics"][key]) for place, name in points if key in arms[name]["metrics"]]
             means, stds = ([score[part] for _, score in scored] for part in ("mean", "std"))
-            axis.errorbar([place for place, _ in scored], means, yerr=stds, marker="o", capsize=3, label=label)
+            axis.errorbar([place for place, _ in scored], means, yerr=stds, marker="o", capsize=3, label=words(label))
         if of_baseline := arms[baseline]["metrics"].get(key):
-            axis.axhline(of_baseline["mean"], color=GREY, linestyle="--", linewidth=1, label=baseline)
+            axis.axhline(of_baseline["mean"], color=GREY, linestyle="--", linewidth=1, label=words(baseline))
             axis.axhspan(*(of_baseline["mean"] + sign * of_baseline["std"] for sign in (-1, 1)), color=GREY, alpha=0.2)
         for floor in floors(arms, key):
             axis.axhline(floor, color="black", linestyle=":", linewidth=1)
@@ -128,8 +144,8 @@ def save_sweep_figure(
             axis.set_xscale("log")
             axis.set_xticks(places, [f"{place:g}" for place in places], minor=False)
             axis.minorticks_off()
-        axis.set_title(key, fontsize=10)
-        axis.set_xlabel(x)
+        axis.set_title(words(key), fontsize=10)
+        axis.set_xlabel(words(x))
         axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].legend(fontsize=8)
     figure.supxlabel("mean ± std over sampling seeds; dotted line: real held-out images", fontsize=8)
@@ -160,11 +176,11 @@ def save_heat_map(answer: Mapping[str, Any], path: Path) -> None:
                 dark = value < (min(every) + max(every)) / 2
                 colour = "white" if dark else "black"
                 axis.text(place, row + 0.5, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=colour)
-        axis.set_yticks([row + 0.5 for row in range(len(blocks))], blocks)
+        axis.set_yticks([row + 0.5 for row in range(len(blocks))], [words(block) for block in blocks])
         axis.set_title(f"{name}: accuracy, %", fontsize=10)
     figure.colorbar(mesh, ax=axes[1])
     for block, values in zip(blocks, scores["trained"], strict=True):
-        axes[2].plot(places, values, marker=".", label=block)
+        axes[2].plot(places, values, marker=".", label=words(block))
     control = [max(column) for column in zip(*scores["untrained"], strict=True)]
     axes[2].plot(places, control, color=GREY, linestyle="--", label="untrained, best block")
     axes[2].axhline(answer["pixels"]["held_out"], color="black", linestyle=":", label="raw pixels")

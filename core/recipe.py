@@ -28,7 +28,12 @@ from fw.core.source import dump
 from fw.core.types import LARGEST
 from fw.registry import Component
 
-ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
+ARM_CHARACTERS = 242
+"""What `heatmap-` and `.json` leave of the 255 bytes that the name of a file may have."""
+
+ARMS = 1000
+
+ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$", max_length=ARM_CHARACTERS)]
 
 
 MOST_SAMPLES = 10**9
@@ -138,7 +143,11 @@ class Recipe(Section):
     """See the module's docstring; docs/recipes.md goes through it key by key."""
 
     fw: Literal[1] = Field(description="version of the recipe format")
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_\-]*$", description="names the run folder and the MLflow experiment")
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_\-]*$",
+        max_length=255,
+        description="names the run folder and the MLflow experiment",
+    )
     seed: int = Field(0, ge=0, lt=2**64, description="decides everything that is random, except the evaluators")
     dataset: Dataset
     latents: Autoencoder | None = None
@@ -156,7 +165,7 @@ class Recipe(Section):
     probes: ProbeList = ()
     tracker: Tracker | None = None
     baseline: ArmName = Field(description="the arm that the others are compared with")
-    arms: dict[ArmName, Override] = Field(min_length=1)
+    arms: dict[ArmName, Override] = Field(min_length=1, max_length=ARMS)
 
     def arm(self, name: str) -> Arm:
         """The named arm with the recipe's sections filled in."""

@@ -15,11 +15,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fw.core import report
 from fw.core.durable import ASIDE, write_json, write_text
 from fw.core.errors import FwError, Interrupted, unlockable
 from fw.core.owner import OWNER, this_process
+from fw.core.plain import writing
 from fw.core.recipe import Recipe
+from fw.core.runfile import RESOLVED, RUN_FILE, read_record
 from fw.core.stopping import Stopping
 from fw.registry import LocalPlugin
 
@@ -29,14 +30,12 @@ LOCK = ".lock"
 def run_folder(recipe: Recipe, plugins: Sequence[LocalPlugin], out: Path) -> Path:
     """`<out>/<recipe>/<key>`, made if need be, with the resolved recipe and the local plugins in it."""
     folder = out / recipe.name / run_key(recipe, plugins)
-    try:
+    with writing(folder, "--out:"):
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "recipe.resolved.yaml", recipe.to_yaml())
+        write_text(folder / RESOLVED, recipe.to_yaml())
         for plugin in plugins:
             (folder / "plugins").mkdir(exist_ok=True)
             (folder / "plugins" / plugin.path.name).write_bytes(plugin.text.encode())
-    except OSError as error:
-        raise FwError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out") from None
     return folder
 
 
@@ -47,12 +46,12 @@ def run_key(recipe: Recipe, plugins: Sequence[LocalPlugin]) -> str:
 
 
 def write_run(result: Mapping[str, Any], folder: Path) -> None:
-    write_json(folder / report.RUN_FILE, result)
+    write_json(folder / RUN_FILE, result)
 
 
 def previous_run(folder: Path) -> dict[str, Any]:
     try:
-        return report.read_run(folder)
+        return read_record(folder)
     except FwError:
         return {}
 

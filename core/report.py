@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from fw.core import provenance
 from fw.core.effect import acting
-from fw.core.errors import FwError
+from fw.core.escaping import markdown as shown
 from fw.core.plan import ArmPlan, Plan
 from fw.core.recipe import Recipe
 from fw.core.store import Store
 
-RUN_FILE = "run.json"
 QUALITIES = {
     "latents": "## Latents\n\nOf held-out images: mean and standard deviation of the latents, and by how many of the "
     "256 levels the images are off that are decoded of them (root mean square).",
@@ -114,9 +114,16 @@ def collect_arm(plan: Plan, arm: ArmPlan, store: Store, failed: Mapping[str, str
 
 
 def summary(values: Sequence[float], floor: float | None) -> dict[str, Any]:
-    """Mean and standard deviation (ddof 1) over the sampling seeds; no floor is None."""
+    """Mean and standard deviation (ddof 1) over the sampling seeds, infinite where a score is; no
+    floor is None."""
+    if not all(map(math.isfinite, values)):
+        return {"mean": sum(values), "std": math.inf, "values": list(values), "floor": floor}
     std = statistics.stdev(values) if len(values) > 1 else 0.0
-    return {"mean": statistics.fmean(values), "std": std, "values": list(values), "floor": floor}
+    try:
+        mean = statistics.fmean(values)
+    except OverflowError:  # their sum is no float, and their mean is
+        mean = statistics.mean(values)
+    return {"mean": mean, "std": std, "values": list(values), "floor": floor}
 
 
 def evaluators(plan: Plan, store: Store) -> dict[str, Any]:
@@ -188,21 +195,8 @@ def equal_scores(arm: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {score['mean']:.3f}" for key, score in arm["metrics"].items())
 
 
-def bullets(texts: Sequence[str]) -> str:
-    return "\n".join(f"* {text}" for text in texts)
-
-
-def read_run(path: Path) -> dict[str, Any]:
-    """The run.json in a run's folder (or the file itself), or FwError."""
-    file = path / RUN_FILE if path.is_dir() else path
-    try:
-        run = json.loads(file.read_text(encoding="utf-8"))
-        run["recipe"]
-        return run
-    except (OSError, ValueError, LookupError, TypeError):
-        raise FwError(
-            f"{path}: no readable {RUN_FILE} there; name a run's folder, such as runs/<recipe>/latest"
-        ) from None
+def bullets(texts: Iterable[str]) -> str:
+    return "\n".join(f"* {shown(text)}" for text in texts)
 
 
 def rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -250,8 +244,9 @@ def of(arm: Mapping[str, Any]) -> Mapping[str, float]:
 
 def markdown_table(result: Mapping[str, Any]) -> str:
     header, *body = rows(result)
-    lines = [" | ".join(header), " | ".join(["---"] + ["---:"] * (len(header) - 1))]
-    return "\n".join(f"| {line} |" for line in lines + [" | ".join(row) for row in body])
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *body]
+    cells = [line if number == 1 else map(shown, line) for number, line in enumerate(lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def verdict(result: Mapping[str, Any]) -> str:
@@ -269,9 +264,10 @@ def verdict(result: Mapping[str, Any]) -> str:
 def quality_table(arms: Mapping[str, Mapping[str, float]]) -> str:
     """A row per arm and a column per score."""
     keys = list(dict.fromkeys(key for quality in arms.values() for key in quality))
-    lines = ["| arm | " + " | ".join(keys) + " |", "|---|" + "---:|" * len(keys)]
+    lines = ["| arm | " + " | ".join(map(shown, keys)) + " |", "|---|" + "---:|" * len(keys)]
     for name, quality in arms.items():
-        lines.append(f"| {name} | " + " | ".join(f"{quality[k]:.3f}" if k in quality else "" for k in keys) + " |")
+        cells = [shown(name), *(f"{quality[key]:.3f}" if key in quality else "" for key in keys)]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -279,8 +275,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     """report.md"""
     samples = result["samples"]
     parts = [
-        f"# {result['recipe']}, seed {result['seed']}",
-        verdict(result),
+        f"# {shown(result['recipe'])}, seed {result['seed']}",
+        shown(verdict(result)),
         markdown_table(result),
         f"Mean ± standard deviation over {samples['seeds']} sampling seeds of {samples['count']} images each, one "
         "training seed. `real held-out` scores real images that no model was trained on in the place of samples: "
@@ -292,7 +288,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     judged = [entry for entry in result["evaluators"].values() if entry["quality"]]
     if judged:
         said = (f"{e['encoder']}: " + ", ".join(f"{k} {v:.3f}" for k, v in e["quality"].items()) for e in judged)
-        parts.append(f"Evaluators, on held-out images: {'; '.join(said)}. They may use labels; label-free arms do not.")
+        listed = shown("; ".join(said))
+        parts.append(f"Evaluators, on held-out images: {listed}. They may use labels; label-free arms do not.")
     for what, heading in QUALITIES.items():
         arms = {name: arm[what] for name, arm in result["arms"].items() if arm.get(what)}
         if arms:
@@ -304,9 +301,18 @@ def markdown(result: Mapping[str, Any]) -> str:
     partly = [f"{name}: {told}" for name, arm in result["arms"].items() for told in acts(arm)]
     if partly:
         parts.append("## Guidance\n\nWhere it does not act in all calls of the model.\n\n" + bullets(partly))
-    errors = [f"* {name}: {arm['error']}" for name, arm in result["arms"].items() if "error" in arm]
+    errors = [f"{name}: {arm['error']}" for name, arm in result["arms"].items() if "error" in arm]
     if errors:
-        parts.append("## Failed\n\n" + "\n".join(errors))
+        parts.append("## Failed\n\n" + bullets(errors))
     sampled = [name for name, arm in result["arms"].items() if arm["status"] == "finished"]
-    parts.append("## Samples\n\n" + "\n\n".join(f"{name}\n\n![{name}](samples-{name}.png)" for name in sampled))
+    pictures = (f"{shown(name)}\n\n![{shown(name)}](samples-{quote(name, errors='replace')}.png)" for name in sampled)
+    parts.append("## Samples\n\n" + "\n\n".join(pictures))
     return "\n\n".join(parts) + "\n"
+
+
+def note(result: Mapping[str, Any]) -> str:
+    """The report in short, in Markdown, for a tracker's page."""
+    parts = [shown(verdict(result)), markdown_table(result)]
+    if result["warnings"]:
+        parts += ["Warnings:", bullets(result["warnings"])]
+    return "\n\n".join(parts)

@@ -12,18 +12,23 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fw.core import provenance, report, splits
 from fw.core.board import Board, arm_params, arm_scores, say
+from fw.core.durable import write_text
 from fw.core.errors import FwError, Interrupted, StageFailed
+from fw.core.escaping import visible
 from fw.core.executor import Outcome, checked_device, devices, run_here, run_in_workers
 from fw.core.kinds import ArmDescription, RunDescription, TrackedRun
 from fw.core.owner import owner
 from fw.core.pictures import save_arms_figure
+from fw.core.plain import writing
 from fw.core.plan import Plan, components
 from fw.core.plan import plan as plan_all
 from fw.core.recipe import Recipe
 from fw.core.record import Record, link_latest, previous_run, run_folder, write_run
+from fw.core.runfile import RESOLVED, RUN_FILE
 from fw.core.soundness import lost, mixtures, sound_stages
 from fw.core.stopping import asked_to_stop
 from fw.core.store import Store
@@ -99,12 +104,10 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
                 if not outcome.stopped:
                     outcome.failed |= lost(plan, store, [*outcome.failed, *outcome.skipped])
                 folder = run_folder(recipe, files, out)  # somebody may have cleaned up meanwhile
-                result = conclude(recipe, everything, made_by, store, folder, outcome, warnings, data, tracked)
+                with writing(folder):
+                    result = conclude(recipe, everything, made_by, store, folder, outcome, warnings, data, tracked)
                 log_results(result, plan, store, folder, outcome, board)
                 ended = "killed" if outcome.stopped else "failed" if outcome.failed else "finished"
-            except OSError as error:
-                what = f"cannot write {error.filename or folder}: {error.strerror or error}"
-                raise StageFailed(f"{what}; the same command writes it again, and nothing finished is lost") from error
             finally:
                 with board.tracking():
                     tracked.end(ended)
@@ -175,7 +178,8 @@ def open_tracker(
             previous=previous.get(recipe.tracker.name),
         )
     )
-    write_run({**previous, "recipe": recipe.name, recipe.tracker.name: dict(tracked.handle)}, folder)
+    with writing(folder):
+        write_run({**previous, "recipe": recipe.name, recipe.tracker.name: dict(tracked.handle)}, folder)
     return tracked
 
 
@@ -218,7 +222,7 @@ def conclude(
     if finished:
         keys = list(result["better"])[:FIGURE_KEYS]
         save_arms_figure(finished, keys, recipe.baseline, folder / "arms.png")
-    (folder / "report.md").write_text(report.markdown(result), encoding="utf-8")
+    write_text(folder / "report.md", report.markdown(result))
     return result
 
 
@@ -237,11 +241,10 @@ def log_results(
             tracked.end_arm(name, "finished" if arm["status"] == "finished" else unfinished)
             for what in report.QUALITIES:
                 tracked.scores(None, {f"{what}/{name}/{key}": value for key, value in arm.get(what, {}).items()})
-        documents = [folder / name for name in ("report.md", "run.json", "recipe.resolved.yaml", "arms.png")]
+        documents = [folder / name for name in ("report.md", RUN_FILE, RESOLVED, "arms.png")]
         others = [*sorted(folder.glob("samples-*.png")), *sorted(folder.glob("plugins/*.py"))]
         tracked.files(None, [path for path in (*documents, *others) if path.exists()])
-        warned = f"\n\nWarnings:\n\n{report.bullets(result['warnings'])}" if result["warnings"] else ""
-        tracked.note(f"{report.verdict(result)}\n\n{report.markdown_table(result)}{warned}")
+        tracked.note(report.note(result))
 
 
 def failure(plan: Plan, outcome: Outcome) -> str:
@@ -253,14 +256,16 @@ def failure(plan: Plan, outcome: Outcome) -> str:
 
 def show(result: Mapping[str, Any], console: Console) -> None:
     """The comparison as a table on standard output, below each other in parts if it is wider than that."""
-    for header, *body in parts(list(report.rows(result)), console.width):
-        table = Table(title=f"{result['recipe']}, seed {result['seed']}", title_justify="left")
+    rows = [[visible(cell) for cell in row] for row in report.rows(result)]
+    for header, *body in parts(rows, console.width):
+        title = Text(visible(f"{result['recipe']}, seed {result['seed']}"))
+        table = Table(title=title, title_justify="left")
         for column in header:
-            table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
+            table.add_column(Text(column), justify="left" if column == "arm" else "right", no_wrap=True)
         for row in body:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))
         console.print(table)
-    console.print(report.verdict(result), highlight=False)
+    console.print(visible(report.verdict(result)), markup=False, highlight=False)
 
 
 def parts(rows: Sequence[Sequence[str]], width: int) -> Iterator[list[list[str]]]:

@@ -2,10 +2,14 @@
 
 Stricter than YAML 1.1 where that surprises: `1e-4` is a number, only `true` and `false` are booleans, there are no
 octal, sexagesimal or date literals; duplicate keys, keys that are not text, aliases and tags are errors.
+
+A recipe is written by people, so its size has bounds. What is beyond them (a file of weights by mistake, a list of
+millions) is refused while it is read, before it costs time and memory.
 """
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,8 +19,33 @@ from typing import Any
 import yaml
 
 from fw.core.errors import RecipeError
+from fw.core.escaping import visible
 
 Location = tuple[str | int, ...]
+
+BYTES = 500_000
+ENTRIES = 30_000
+"""Keys and values. A thousand arms that differ in two sections have about 20,000 when they are
+resolved."""
+DEPTH = 50
+LENGTH = 10_000
+"""Entries of a list, and characters of a text."""
+DIGITS = 100
+
+PROBLEMS = 50
+"""More than these are counted, not told."""
+CHARACTERS = 2000
+"""Of one problem."""
+
+FOREIGN = {
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),  # before UTF-16, whose mark is the beginning of this one
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
+"""Encodings that editors write and fw does not read, and how files in them begin."""
+
+
+class TooMuch(yaml.MarkedYAMLError):
+    """The text is beyond one of the bounds above."""
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -24,13 +53,30 @@ class StrictLoader(yaml.SafeLoader):
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+    def __init__(self, text: str):
+        super().__init__(text)
+        self.entries = 0
+        self.depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event: Any = self.peek_event()
         if event.anchor or getattr(event, "tag", None):
             raise yaml.MarkedYAMLError(
                 problem="anchors, aliases and tags are not read; write the entry out", problem_mark=event.start_mark
             )
-        return super().compose_node(parent, index)
+        self.entries += 1
+        for amount, bound, what in (
+            (self.entries, ENTRIES, "{:,} entries"),
+            (self.depth, DEPTH, "{} levels, one inside the other"),
+            (index + 1 if isinstance(index, int) else 0, LENGTH, "{:,} entries in one list"),
+            (len(getattr(event, "value", "")), LENGTH, "{:,} characters in one text"),
+        ):
+            if amount > bound:
+                raise TooMuch(problem=f"more than {what.format(bound)}", problem_mark=event.start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 class StrictDumper(yaml.SafeDumper):
@@ -51,6 +97,8 @@ for tag, pattern, first in (
 
 
 def construct_decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+    if len(node.value) > DIGITS:
+        raise TooMuch(problem=f"a number of more than {DIGITS} digits", problem_mark=node.start_mark)
     return int(node.value)
 
 
@@ -91,9 +139,12 @@ class Source:
             key, equals, text = assignment.partition("=")
             words = key.split(".")
             if not equals or not all(words):
-                raise RecipeError([f"--set {assignment}: expected KEY=VALUE, such as --set train.steps=2000"])
+                raise refused([f"--set {assignment}: expected KEY=VALUE, such as --set train.steps=2000"])
             origin = f"--set #{number}"
-            self.put(self.data, words, (), parse(text, origin), origin)
+            value = parse(text, origin)
+            if len(words) + max(map(len, value.lines), default=0) > DEPTH:
+                raise refused([f"{origin}: {key}: too deep for a recipe, which has at most {DEPTH} levels"])
+            self.put(self.data, words, (), value, origin)
 
     def put(self, target: Any, words: Sequence[str], path: Location, value: Source, origin: str) -> None:
         """Put a value where the words lead from `target`; a short name becomes a mapping, and a missing one is made."""
@@ -115,26 +166,70 @@ def entry(target: Any, words: Sequence[str], place: str) -> tuple[str | int, Seq
     if isinstance(target, list):
         if words[0].isdecimal() and int(words[0]) < len(target):
             return int(words[0]), words[1:]
-        raise RecipeError([f"{place} is a list of {len(target)}; write an index, from 0, instead of '{words[0]}'"])
+        raise refused([f"{place} is a list of {len(target)}; write an index, from 0, instead of '{words[0]}'"])
     if not isinstance(target, dict):
-        raise RecipeError([f"{place} is {target!r}, not a mapping, so there is no '{words[0]}' to set in it"])
+        raise refused([f"{place} is {target!r}, not a mapping, so there is no '{words[0]}' to set in it"])
     lengths = [n for n in range(len(words), 0, -1) if ".".join(words[:n]) in target]
     length = lengths[0] if lengths else 1
     return ".".join(words[:length]), words[length:]
 
 
+def refused(problems: Sequence[str], count: int = 0) -> RecipeError:
+    """The problems, each on one line. Of very many only the first are told: of those here, or of
+    `count` in all."""
+    distinct = list(dict.fromkeys(map(visible, problems)))
+    shown = [cut(problem) for problem in distinct[:PROBLEMS]]
+    more = max(count - len(problems), 0) + len(distinct) - len(shown)
+    return RecipeError([*shown, *([f"... and {more:,} more"] if more else [])])
+
+
+def cut(problem: str) -> str:
+    """The beginning and the end of a problem that is longer than anybody reads: both say where and
+    what."""
+    half = CHARACTERS // 2
+    return problem if len(problem) <= CHARACTERS else f"{problem[:half]} ... {problem[-half:]}"
+
+
 def read(path: Path) -> Source:
     """Read a recipe file, or raise RecipeError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RecipeError([f"{path}: there is no such file (`fw recipes` lists those that come with fw)"]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError([f"{path}: cannot be read as text: {error}"]) from None
-    source = parse(text, str(path))
+    source = parse(text_of(path), str(path))
     if not isinstance(source.data, dict):
-        raise RecipeError([f"{path}: a recipe is a mapping of sections, such as `dataset: digits`"])
+        raise refused([f"{path}: a recipe is a mapping of sections, such as `dataset: digits`"])
     return source
+
+
+def text_of(path: Path) -> str:
+    """A recipe's text, of UTF-8 with or without a mark, or RecipeError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(BYTES + 1)
+    except FileNotFoundError:
+        raise refused([f"{path}: there is no such file (`fw recipes` lists those that come with fw)"]) from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise refused([f"{path}: cannot be read as text: {error}"]) from None
+    if len(data) > BYTES:
+        raise refused([f"{path}: too large for a recipe: it has more than {BYTES:,} bytes"])
+    if (foreign := foreign_encoding(data)) is not None:
+        remedy = f"save it as UTF-8 (`iconv -f {foreign} -t UTF-8 {path} > utf8.yaml`)"
+        raise refused([f"{path}: this is {foreign} text, and recipes are UTF-8: {remedy}"])
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        wrong = f"byte 0x{data[error.start]:02x} is not UTF-8: save it as UTF-8 text"
+        raise refused([f"{path}:{line}: cannot be read as text: {wrong}"]) from None
+
+
+def foreign_encoding(data: bytes) -> str | None:
+    """The encoding of a text that is not in UTF-8: by its mark or, without one, by the zeros beside
+    plain letters."""
+    for name, marks in FOREIGN.items():
+        if data.startswith(marks):
+            return name
+    for name, zeros in (("UTF-16LE", data[1:200:2]), ("UTF-16BE", data[0:200:2])):
+        if zeros and not any(zeros):
+            return name
+    return None
 
 
 def parse(text: str, name: str) -> Source:
@@ -146,15 +241,16 @@ def parse(text: str, name: str) -> Source:
     except yaml.MarkedYAMLError as error:
         place = f"{name}:{error.problem_mark.line + 1}" if error.problem_mark else name
         reason = ": ".join(filter(None, (error.context, error.problem)))
-        raise RecipeError([f"{place}: not valid YAML: {reason}"]) from None
+        what = "too large for a recipe" if isinstance(error, TooMuch) else "not valid YAML"
+        raise refused([f"{place}: {what}: {reason}"]) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise RecipeError([f"{name}: not valid YAML: {' '.join(str(error).split())}"]) from None
+        raise refused([f"{name}: not valid YAML: {' '.join(str(error).split())}"]) from None
     lines: dict[Location, str] = {}
     problems: list[str] = []
     if node is not None:
         locate(node, (), name, lines, problems)
     if problems:
-        raise RecipeError(problems)
+        raise refused(problems)
     return Source(name, data, lines)  # `read` sees to it that a recipe is a mapping
 
 

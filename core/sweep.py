@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from fw.core.errors import FwError
-from fw.core.pictures import save_sweep_figure
+from fw.core.pictures import check_target, save_sweep_figure
+from fw.core.plain import writing
 from fw.core.recipe import Arm
-from fw.core.report import read_run
-from fw.core.source import read
+from fw.core.runfile import RESOLVED, RUN_FILE, read_resolved, read_results
 
 Series = dict[str, list[tuple[float, str]]]
 """By label: x and the arm's name, in the order of x."""
@@ -20,18 +20,19 @@ DEFAULT_SCORES = 4
 
 def plot(run: Path, key: str, wanted: Sequence[str], output: Path) -> None:
     """Write the figure of the scores `wanted`, of the first ones in the report if none is named."""
-    if output.suffix.lower() != ".png" or not output.absolute().parent.is_dir():
-        raise FwError(f"-o {output}: name a .png file in a folder that exists")
-    result = read_run(run)
-    if "arms" not in result:
-        raise FwError(f"run '{result['recipe']}' was stopped before it had results; run its recipe again")
-    keys = list(wanted) or list(result["better"])[:DEFAULT_SCORES]
+    check_target(output)
+    result = read_results(run)
+    keys = list(dict.fromkeys(wanted)) or list(result["better"])[:DEFAULT_SCORES]
     for each in keys:
         if each not in result["better"]:
             raise FwError(f"--y {each}: no such score in {run} (known: {', '.join(result['better'])})")
     folder = run if run.is_dir() else run.parent
-    series = sweep(result, read(folder / "recipe.resolved.yaml").data, key)
-    save_sweep_figure(series, result["arms"], keys, result["baseline"], key, output)
+    recipe = read_resolved(folder).data
+    if recipe["arms"].keys() != result["arms"].keys():
+        raise FwError(f"{folder}: {RUN_FILE} and {RESOLVED} are of other arms; run the recipe again")
+    series = sweep(result, recipe, key)
+    with writing(output, "-o"):
+        save_sweep_figure(series, result["arms"], keys, result["baseline"], key, output)
 
 
 def sweep(result: Mapping[str, Any], recipe: Mapping[str, Any], key: str) -> Series:

@@ -17,10 +17,12 @@ import torch
 from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.isolation import stock_state
 from fw.core.job import Job
+from fw.core.plain import plain
 from fw.core.plan import Stage
 from fw.core.stages import STAGES
 from fw.core.stopping import POLITE
 from fw.core.store import Store
+from fw.core.streams import sturdy
 from fw.registry import LocalPlugin
 from fw.registry.discovery import in_one_line
 from fw.registry.undisturbed import undisturbed
@@ -109,7 +111,7 @@ def execute(stage: Stage, settings: Settings, listener: Listener, stopping: Call
         with contextlib.suppress(OSError):  # the disk may be full, or the folder gone
             trace.write_text(traceback.format_exc(), encoding="utf-8")
             where = f" (traceback in {trace})"
-        raise StageFailed(f"{in_one_line(error)}{where}") from error
+        raise StageFailed(f"{plain(error) or in_one_line(error)}{where}") from error
 
 
 def settled(stage: Stage, store: Store, keep: bool, listener: Listener) -> bool:
@@ -145,6 +147,7 @@ class Pipe:
 
 def worker(connection: Connection, settings: Settings, stop: Any) -> None:
     """The life of a worker process: stages in, reports out; ends when the parent does."""
+    sturdy()
     for asked in POLITE:  # they reach the whole process group; the parent decides
         signal.signal(asked, signal.SIG_IGN)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):

@@ -80,7 +80,7 @@ def install(folder: Path, name: str, source: str, distribution: str | None = Non
 
 def write(file: Path, source: str) -> Path:
     """A plugin's file."""
-    file.write_text(textwrap.dedent(source))
+    file.write_text(textwrap.dedent(source), encoding="utf-8")
     return file
 
 

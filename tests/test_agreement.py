@@ -19,8 +19,9 @@ from fw.core.kinds import Attend, Backbone
 from fw.core.loading import validate
 from fw.core.plan import plan
 from fw.core.recipe import Recipe
-from fw.core.report import read_run, rows
+from fw.core.report import rows
 from fw.core.run import Options, run
+from fw.core.runfile import read_run
 from fw.core.source import parse
 from fw.core.sweep import plot
 from fw.core.testing import check, violations

@@ -509,7 +509,7 @@ def test_check_tells_of_each_component_whether_it_is_sound(fw: Fw, local: Path) 
 
 
 def test_check_fails_with_a_line_per_violated_clause(fw: Fw, local: Path) -> None:
-    local.write_text(textwrap.dedent(HEADER) + textwrap.dedent(MIXING + hook("Sharper")))
+    local.write_text(textwrap.dedent(HEADER) + textwrap.dedent(MIXING + hook("Sharper")), encoding="utf-8")
     code, printed, _ = fw("plugins", "--check", "--plugin", str(local))
     first, *reasons = printed.splitlines()
     assert code == 1

@@ -353,7 +353,7 @@ def test_the_images_are_mapped_and_not_read(tmp_path):
     fill(tmp_path / "data")
     images = folder_of(tmp_path).load("train").images
     [file] = (tmp_path / "cache").rglob("images.u8")
-    assert str(file) in open("/proc/self/maps").read()  # noqa: PTH123, SIM115
+    assert str(file) in open("/proc/self/maps", encoding="utf-8").read()  # noqa: PTH123, SIM115
     before = file.read_bytes()
     images.zero_()
     assert file.read_bytes() == before

@@ -40,6 +40,9 @@ def run(tmp_path: Path) -> Path:
     arms = {
         name: {
             "status": "finished",
+            "nfe": 3,
+            "seconds": 1.0,
+            "real_images": {"held_out": 10},
             "metrics": {
                 key: {"mean": place + offset, "std": 0.5, "values": [place + offset] * 3, "floor": 0.25}
                 for offset, key in enumerate(("fd_pca", "recall"))
@@ -49,7 +52,9 @@ def run(tmp_path: Path) -> Path:
     }
     (tmp_path / "recipe.resolved.yaml").write_text(recipe.to_yaml())
     better = {"fd_pca": "lower", "recall": "higher"}
-    write(tmp_path, {"recipe": "tiny", "baseline": "unconditional", "better": better, "arms": arms})
+    write(
+        tmp_path, {"recipe": "tiny", "baseline": "unconditional", "headline": "fd_pca", "better": better, "arms": arms}
+    )
     return tmp_path
 
 
@@ -149,12 +154,12 @@ def test_a_run_that_is_not_finished_is_refused_but_only_for_arms_that_matter(run
     whole = result_of(run)
     for status in ("pending", "failed"):
         partial = copy.deepcopy(whole)
-        partial["arms"]["km_5"] = {"status": status, "metrics": {}}
+        partial["arms"]["km_5"] |= {"status": status, "metrics": {}}
         write(run, partial)
         with pytest.raises(FwError, match=r"run 'tiny': km_5 not finished; run its recipe again"):
             plot(run, "annotator.clusters", [], tmp_path / "sweep.png")
     partial = copy.deepcopy(whole)
-    partial["arms"]["km_50_off"] = {"status": "pending", "metrics": {}}
+    partial["arms"]["km_50_off"] |= {"status": "pending", "metrics": {}}
     write(run, partial)
     plot(run, "guidance.0.scale", [], tmp_path / "sweep.png")
     write(run, {"recipe": "tiny"})

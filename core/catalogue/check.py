@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from fw.core.catalogue.example import NoExample, example
 from fw.core.catalogue.facts import Found
 from fw.core.errors import MissingFile
+from fw.core.escaping import visible
 from fw.registry import Component, Registry
 from fw.registry.discovery import in_one_line
 
@@ -19,13 +20,13 @@ ELSEWHERE = "it may log to a server that others use; give its name to check it"
 
 def verdicts(found: Found, registry: Registry, console: Console) -> Iterator[dict[str, Any]]:
     """One verdict per component, then the broken plugins; meanwhile a bar on `console`, if that is a terminal."""
-    columns = TextColumn("check {task.description}"), BarColumn(), MofNCompleteColumn()
+    columns = TextColumn("check {task.description}", markup=False), BarColumn(), MofNCompleteColumn()
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task("", total=len(found.components))
     several = len(found.components) > 1
     for component in found.components:
         logs = component.kind == "tracker"
-        bar.update(task, description=f"{component.kind} {component.name}")
+        bar.update(task, description=visible(f"{component.kind} {component.name}"))
         with bar:  # and not around the loop: the verdict is printed while there is no bar
             status, reasons = ("skipped", [ELSEWHERE]) if logs and several else judged(component, registry)
         bar.advance(task)

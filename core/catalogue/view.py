@@ -16,6 +16,7 @@ from rich.text import Text
 from fw.core.catalogue.check import verdicts
 from fw.core.catalogue.facts import Found, document, find
 from fw.core.catalogue.words import inline
+from fw.core.escaping import visible, visible_lines
 from fw.registry import Registry
 from fw.registry.api import API, notice
 
@@ -101,7 +102,7 @@ def show(document: Mapping[str, Any], console: Console, single: bool, named: boo
 
 def say(console: Console, text: str, style: str | None = None) -> None:
     """Print a text as it is, unfolded."""
-    console.print(Text(text, style=style or ""), soft_wrap=True)
+    console.print(Text(visible_lines(text), style=style or ""), soft_wrap=True)
 
 
 def titled(plugin: Mapping[str, Any]) -> str:
@@ -115,7 +116,7 @@ def show_table(components: Sequence[Mapping[str, Any]], console: Console) -> Non
         table.add_section()
         for number, each in enumerate(group):
             cells = (kind if number == 0 else "", each["name"], each["plugin"], each["summary"])
-            table.add_row(*map(Text, cells))
+            table.add_row(*map(Text, map(visible, cells)))
     console.print(table)
 
 
@@ -142,7 +143,7 @@ def show_fields(fields: Sequence[Mapping[str, Any]], console: Console) -> None:
     for field in fields:
         default = "required" if field["required"] else inline(field["default"])
         cells = (field["name"], field["type"], ", ".join(field["bounds"]), default, field["description"])
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(Text, map(visible, cells)))
     console.print(table)
     say(console, "")
 

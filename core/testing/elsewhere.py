@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+from fw.core.streams import sturdy
 from fw.registry import installed
 
 STDERR = 2
@@ -51,6 +52,7 @@ def second_process() -> Connection:
 
 def serve(descriptor: int) -> None:
     """The life of the second process: calls in, results out; ends when the first does."""
+    sturdy()
     connection = Connection(descriptor)
     while True:
         try:
