@@ -162,7 +162,7 @@ def test_a_product_that_cannot_be_published_is_a_failed_stage(tmp_path: Path, mo
 
     monkeypatch.setattr(Store, "publish", full)
     stage = next(iter(planned().stages.values()))
-    with pytest.raises(StageFailed, match="No space left on device"):
+    with pytest.raises(StageFailed, match="the disk is full"):
         execute(stage, settings(tmp_path), Heard(), lambda: False)
 
 

@@ -206,6 +206,6 @@ def test_a_full_disk_at_the_end_is_one_sentence_and_the_same_command_finishes(
         patch.setattr("fw.core.run.save_arms_figure", full)
         answer = run()
     assert answer.code == 1
-    assert "arms.png: no space left on device: the disk is full: free some space" in answer.err
+    assert "arms.png: the disk is full: free some space" in answer.err
     assert answer.err.endswith("the same command continues from there\n")
     assert "start" not in ok(run()).err
