@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fw.core import kinds
-from fw.core.boundaries import checked_rule, checked_worse
+from fw.core.boundaries import check_prediction, checked_rule, checked_worse
 from fw.core.kinds import Attend, Changed, Guidance, Process, Rule, Steering
 from fw.core.taps import blocks_of, recorded, replayed, tapped, watched
 
@@ -154,6 +154,7 @@ class Denoiser:
     def _network(self, x: Tensor, noise: Tensor, *rest: Tensor | Attend | None) -> Tensor:
         with self._autocast(x):
             raw = self.network(x, noise, *rest)
+        check_prediction(self.network, raw, x)
         return raw.float() if self.bf16 else raw
 
     def _autocast(self, x: Tensor) -> torch.autocast:
