@@ -78,7 +78,7 @@ def checked_network(backbone: Backbone, network: nn.Module) -> nn.Module:
     own_call = type(network).__call__ is not nn.Module.__call__
     called = network.__call__ if own_call else network.forward
     try:
-        signature = inspect.signature(called)
+        signature = inspect.signature(called, follow_wrapped=False)
     except (TypeError, ValueError):  # compiled code has none that could be read
         return network
     try:

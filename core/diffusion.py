@@ -110,6 +110,7 @@ class Denoiser:
         skip, out, scale, noise = self.process.coefficients(x.new_full((len(x),), sigma))
         with self._autocast(x):
             raw = self.network.steered(per_image(scale) * x, noise, move)  # type: ignore[operator]
+        check_prediction(self.network, raw, x)
         return per_image(skip) * x + per_image(out) * (raw.float() if self.bf16 else raw)
 
     def features(
@@ -137,6 +138,7 @@ class Denoiser:
         x, level, target = self._task(x0, sigma, noise)
         with self._autocast(x):
             raw, logits = self.network.both(x, level)  # type: ignore[operator]
+        check_prediction(self.network, raw, x)
         raw, logits = raw.float(), logits.float()
         recognised = logits.argmax(dim=1) == classes
         error = cross_entropy(logits, classes, reduction="none", ignore_index=-1)

@@ -77,11 +77,11 @@ def unlike(path: Path) -> str | None:
 
 def unlike_safetensors(path: Path, start: bytes, size: int) -> str | None:
     """The same of safetensors: 8 bytes say how long the JSON is that says where tensors lie."""
-    if start.startswith((ZIP, b"\x80")):
+    if start[8:9] not in (b"{", b"") and start.startswith((ZIP, b"\x80")):  # \x80 also begins a length
         return "is what torch.save writes, not safetensors: let its name end in .pt"
-    length = int.from_bytes(start[:8], "little")
     if size < 8 or start[8:9] not in (b"{", b""):
         return "is not in the format safetensors, whatever its name says"
+    length = int.from_bytes(start[:8], "little")
     if size < 8 + length:
         return f"is cut short at {size} bytes: copy or download it again"
     with path.open("rb") as file:
