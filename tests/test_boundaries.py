@@ -184,19 +184,19 @@ class Straight(toys.Linear):
             pass
 
         class Plain(Base):
-            def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:  # type: ignore[override]
+            def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
                 return x
 
         class Keywords(Base):
-            def forward(self, x: Tensor, t: Tensor, *, condition: Any = None) -> Tensor:  # type: ignore[override]
+            def forward(self, x: Tensor, t: Tensor, *, condition: Any = None) -> Tensor:
                 return x
 
         class Several(Base):
-            def forward(self, x: Tensor, *rest: Any) -> Any:  # type: ignore[override]
+            def forward(self, x: Tensor, *rest: Any) -> Any:
                 return x, x
 
         class Mean(Base):
-            def forward(self, x: Tensor, *rest: Any) -> Tensor:  # type: ignore[override]
+            def forward(self, x: Tensor, *rest: Any) -> Tensor:
                 return super().forward(x, *rest).mean(dim=(2, 3), keepdim=True)
 
         made = {"plain": Plain, "keywords": Keywords, "several": Several, "mean": Mean}
@@ -394,19 +394,19 @@ def test_what_keeps_its_promises_passes() -> None:
 
 def test_networks_that_fw_can_call_pass() -> None:
     class Starred(toys.LinearNetwork):
-        def forward(self, *given: Any, **named: Any) -> Tensor:  # type: ignore[override]
+        def forward(self, *given: Any, **named: Any) -> Tensor:
             return super().forward(*given, **named)
 
     class Called(toys.LinearNetwork):
         def __call__(self, x: Tensor, noise: Tensor, *rest: Any) -> Tensor:
             return x
 
-        def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        def forward(self, x: Tensor) -> Tensor:
             return x
 
     class Decorated(toys.LinearNetwork):
         @torch.no_grad()
-        def forward(self, *given: Any) -> Tensor:  # type: ignore[override]
+        def forward(self, *given: Any) -> Tensor:
             return super().forward(*given)
 
     class Narrow(nn.Module):
@@ -414,7 +414,7 @@ def test_networks_that_fw_can_call_pass() -> None:
             return x
 
     patched = Narrow()
-    patched.forward = lambda x, *rest: x  # type: ignore[assignment]
+    patched.forward = lambda x, *rest: x  # type: ignore[method-assign]
     plain = toys.LinearNetwork(None)
     networks: list[Any] = [plain, Starred(None), Called(None), Decorated(None), patched]
     networks += [nn.DataParallel(plain), torch.compile(plain, backend="eager")]

@@ -54,7 +54,8 @@ def made_unet(folder: Path) -> Path:
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        diffusers.UNet2DModel(**{**UNET, **UNETS["attention"]}).save_pretrained(folder)
+        network: Any = diffusers.UNet2DModel(**{**UNET, **UNETS["attention"]})
+    network.save_pretrained(folder)
     return folder
 
 
@@ -93,7 +94,8 @@ def again(folder: Path, to: Path, **how: Any) -> Path:
         import transformers
 
         network = getattr(transformers, config["architectures"][0]).from_pretrained(folder)
-        shutil.copy(folder / "preprocessor_config.json", (to.mkdir(), to)[1])
+        to.mkdir()
+        shutil.copy(folder / "preprocessor_config.json", to)
     (network.half() if "variant" in how else network).save_pretrained(to, **how)
     return to
 
