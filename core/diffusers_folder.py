@@ -11,7 +11,7 @@ import torch
 
 from fw.core import saved
 from fw.core.errors import MissingFile
-from fw.core.files import genuine, sha256
+from fw.core.files import genuine, read_json, sha256
 from fw.core.saved import Saved
 from fw.registry import Component
 
@@ -23,8 +23,9 @@ def weights_in(folder: Path) -> Saved | None:
     return saved.saved(folder, (WEIGHTS,))
 
 
-def check_folder(component: Component, folder: Path, remedy: str) -> None:
-    """MissingFile, in the component's name, if settings or weights are not what they should be."""
+def checked_settings(component: Component, folder: Path, remedy: str) -> dict[str, Any]:
+    """The folder's settings, or MissingFile, in the component's name, if they or the weights are not what they should
+    be."""
     whose = f"{component.kind} {component.name}: "
     config = folder / CONFIG
     if config.is_file():
@@ -36,7 +37,11 @@ def check_folder(component: Component, folder: Path, remedy: str) -> None:
     if weights is None or not config.is_file():
         lacking = WEIGHTS if config.is_file() else CONFIG
         raise MissingFile(f"{whose}there is no {lacking} in {folder}: {remedy}")
+    settings = read_json(config)
+    if settings is None:
+        raise MissingFile(f"{whose}{config} is not a JSON object")
     weights.check(whose)
+    return settings
 
 
 def content(folder: Path) -> list[str] | None:
@@ -57,7 +62,7 @@ def from_folder(component: Component, architecture: str, folder: Path) -> tuple[
     import diffusers
 
     weights = weights_in(folder)
-    assert weights is not None  # see `check_folder`
+    assert weights is not None  # see `checked_settings`
     with weights.as_usual(CONFIG) as usual:
         try:
             with quiet():

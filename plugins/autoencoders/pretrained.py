@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from pydantic import Field
 from torch import Tensor, nn
 
-from fw.core.diffusers_folder import CONFIG, WEIGHTS, check_folder, content, from_folder
+from fw.core.diffusers_folder import CONFIG, WEIGHTS, checked_settings, content, from_folder
 from fw.core.diffusion import to_unit
 from fw.core.errors import FwError, MissingFile
 from fw.core.files import read_json
@@ -86,15 +86,12 @@ class Pretrained(Autoencoder):
         return self.channels, height // self.shrink, width // self.shrink
 
     def preflight(self) -> None:
-        check_folder(
+        config = checked_settings(
             self,
             self.folder(),
             "set `weights` to a folder as diffusers' save_pretrained writes it (of a whole pipeline, "
             "the sub-folder vae)",
         )
-        config = self.config()
-        if config is None:
-            raise MissingFile(f"autoencoder {self.name}: {self.folder() / CONFIG} is not a JSON object")
         if config.get("_class_name") != self.architecture:
             raise MissingFile(
                 f"autoencoder {self.name}: {self.folder()} holds an {config.get('_class_name', 'unknown model')}, and "

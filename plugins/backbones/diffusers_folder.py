@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from fw.core.diffusers_folder import CONFIG, WEIGHTS, check_folder, content, from_folder
+from fw.core.diffusers_folder import CONFIG, WEIGHTS, checked_settings, content, from_folder
 from fw.core.errors import FwError, MissingFile
 from fw.core.files import genuine, read_json
 from fw.core.kinds import Backbone
@@ -101,15 +101,12 @@ class DiffusersFolder(Backbone):
             )
 
     def preflight(self) -> None:
-        check_folder(
+        config = checked_settings(
             self,
             self.folder(),
             "set `weights` to a folder as diffusers' save_pretrained writes it, of a pipeline or of its network, with "
             "safetensors",
         )
-        config = self.config()
-        if config is None:
-            raise MissingFile(f"backbone {self.name}: {self.folder() / CONFIG} is not a JSON object")
         if (settings := self.scheduler_file()).is_file() and self.scheduler() is None:
             genuine(settings, f"backbone {self.name}: ")
             raise MissingFile(f"backbone {self.name}: {settings} is not a JSON object")
