@@ -6,17 +6,19 @@ A wrong shape would broadcast and a NaN would turn into black pixels; both end t
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fw.core.errors import StageFailed
 from fw.core.kinds import (
     Annotator,
     Autoencoder,
+    Backbone,
     Code,
     Dataset,
     Guidance,
@@ -69,9 +71,44 @@ def checked_images(dataset: Dataset, data: ImageSet, split: str) -> ImageSet:
     return data
 
 
+def checked_network(backbone: Backbone, network: nn.Module) -> nn.Module:
+    """A module that can be called as F(x, noise, condition, dropped, attend), all by position."""
+    if not isinstance(network, nn.Module):
+        raise refuse(backbone, f"build() returned {shown(network)}, not a torch.nn.Module")
+    own_call = type(network).__call__ is not nn.Module.__call__
+    called = network.__call__ if own_call else network.forward
+    try:
+        signature = inspect.signature(called, follow_wrapped=False)
+    except (TypeError, ValueError):  # compiled code has none that could be read
+        return network
+    try:
+        signature.bind(*CALLED_WITH)
+    except TypeError:
+        named = "__call__" if own_call else "forward"
+        raise refuse(
+            backbone,
+            f"its network has {named}{signature}, and fw calls it with ({', '.join(CALLED_WITH)}), by position: "
+            "write forward(x, noise, condition=None, dropped=None, attend=None), see docs/kinds/backbone.md",
+        ) from None
+    return network
+
+
+CALLED_WITH = ("x", "noise", "condition", "dropped", "attend")
+"""See `fw.core.kinds.Network`."""
+
+
+def check_prediction(network: nn.Module, found: Tensor, x: Tensor) -> None:
+    """That a network's output has the shape of its input; another one would broadcast in the loss."""
+    if not isinstance(found, Tensor) or found.shape != x.shape:
+        raise StageFailed(
+            f"the network {type(network).__name__} made {shown(found)} of images {shown(x)}: "
+            "it has to return one tensor of their shape, see docs/kinds/backbone.md"
+        )
+
+
 def checked_features(encoder: Component, features: Tensor, count: int) -> Tensor:
     """Features of `count` images: float32 (count, D), finite."""
-    if not is_tensor(features, torch.float32, (count, None)):
+    if not is_tensor(features, torch.float32, (count, None)) or not features.shape[1]:
         raise refuse(
             encoder,
             f"its features of {count} images are {shown(features)}, not torch.float32 ({count}, D)",

@@ -26,6 +26,7 @@ from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.escaping import visible
 from fw.core.kinds import Annotator
 from fw.core.plan import Plan, Stage, plan
+from fw.core.points import different
 from fw.core.recipe import Arm, Override, Recipe
 from fw.core.run import Options, failure, preflight, settings_for, start
 from fw.core.soundness import sound_stages
@@ -61,7 +62,8 @@ def survey(
     encode = next(iter(as_written.stages))
     finish(recipe, Plan({encode: as_written.stages[encode]}), store, options, console)
     features = load_file(store.path(encode) / "features.safetensors")["train"]  # (N, D)
-    chosen = sorted(set(counts)) or [count for count in LADDER if 2 * count <= len(features)]
+    most = min(len(features) // 2, different(features, max(LADDER)))
+    chosen = sorted(set(counts)) or [count for count in LADDER if count <= most]
     if chosen and chosen[-1] > len(features):
         raise FwError(f"-k {chosen[-1]}: {chosen[-1]} clusters need as many images, and there are {len(features)}")
     if not chosen:

@@ -9,31 +9,76 @@ from typing import Any
 
 import torch
 
+from fw.core import saved
 from fw.core.errors import MissingFile
+from fw.core.files import genuine, read_json, sha256
+from fw.core.saved import Saved
 from fw.registry import Component
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
 
+def weights_in(folder: Path) -> Saved | None:
+    """The weights that are read of a folder; None if there are none. MissingFile if that is not clear."""
+    return saved.saved(folder, (WEIGHTS,))
+
+
+def checked_settings(component: Component, folder: Path, remedy: str) -> dict[str, Any]:
+    """The folder's settings, or MissingFile, in the component's name, if they or the weights are not what they should
+    be."""
+    whose = f"{component.kind} {component.name}: "
+    config = folder / CONFIG
+    if config.is_file():
+        genuine(config, whose)
+    try:
+        weights = weights_in(folder)
+    except MissingFile as error:
+        raise MissingFile(f"{whose}{error}") from None
+    if weights is None or not config.is_file():
+        lacking = WEIGHTS if config.is_file() else CONFIG
+        raise MissingFile(f"{whose}there is no {lacking} in {folder}: {remedy}")
+    settings = read_json(config)
+    if settings is None:
+        raise MissingFile(f"{whose}{config} is not a JSON object")
+    weights.check(whose)
+    return settings
+
+
+def content(folder: Path) -> list[str] | None:
+    """The sha256 of each file of the folder's weights; None if they are not all there."""
+    try:
+        weights = weights_in(folder)
+        return [sha256(file) for file in weights.files] if weights else None
+    except (MissingFile, OSError):
+        return None
+
+
 def from_folder(component: Component, architecture: str, folder: Path) -> tuple[Any, dict[str, Any]]:
     """diffusers' network of this class, in float32, and what it says of missing and unexpected keys.
 
-    Nothing is downloaded. MissingFile, in the name of the component, if the folder cannot be loaded.
+    Nothing is downloaded. MissingFile, in the name of the component, if the folder cannot be loaded
+    or has weights that are not finite.
     """
     import diffusers
 
-    try:
-        with quiet():
-            return getattr(diffusers, architecture).from_pretrained(
-                folder,
-                local_files_only=True,
-                use_safetensors=True,
-                torch_dtype=torch.float32,
-                output_loading_info=True,
-            )
-    except Exception as error:  # a damaged file or other shapes: a dozen classes
-        reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
-        raise MissingFile(f"{component.kind} {component.name}: {folder} cannot be loaded: {reason}") from error
+    weights = weights_in(folder)
+    assert weights is not None  # see `checked_settings`
+    with weights.as_usual(CONFIG) as usual:
+        try:
+            with quiet():
+                network, found = getattr(diffusers, architecture).from_pretrained(
+                    usual,
+                    local_files_only=True,
+                    use_safetensors=True,
+                    torch_dtype=torch.float32,
+                    output_loading_info=True,
+                )
+        except Exception as error:  # a damaged file or other shapes: a dozen classes
+            told = str(error).replace(str(usual), str(folder)).strip()
+            reason = told.partition("\n")[0][:200] or type(error).__name__
+            raise MissingFile(f"{component.kind} {component.name}: {folder} cannot be loaded: {reason}") from error
+    weights.check_loaded(network, f"{component.kind} {component.name}: ")
+    return network, found
 
 
 @contextmanager

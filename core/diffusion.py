@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fw.core import kinds
-from fw.core.boundaries import checked_rule, checked_worse
+from fw.core.boundaries import check_prediction, checked_rule, checked_worse
 from fw.core.kinds import Attend, Changed, Guidance, Process, Rule, Steering
 from fw.core.taps import blocks_of, recorded, replayed, tapped, watched
 
@@ -110,6 +110,7 @@ class Denoiser:
         skip, out, scale, noise = self.process.coefficients(x.new_full((len(x),), sigma))
         with self._autocast(x):
             raw = self.network.steered(per_image(scale) * x, noise, move)  # type: ignore[operator]
+        check_prediction(self.network, raw, x)
         return per_image(skip) * x + per_image(out) * (raw.float() if self.bf16 else raw)
 
     def features(
@@ -137,6 +138,7 @@ class Denoiser:
         x, level, target = self._task(x0, sigma, noise)
         with self._autocast(x):
             raw, logits = self.network.both(x, level)  # type: ignore[operator]
+        check_prediction(self.network, raw, x)
         raw, logits = raw.float(), logits.float()
         recognised = logits.argmax(dim=1) == classes
         error = cross_entropy(logits, classes, reduction="none", ignore_index=-1)
@@ -154,6 +156,7 @@ class Denoiser:
     def _network(self, x: Tensor, noise: Tensor, *rest: Tensor | Attend | None) -> Tensor:
         with self._autocast(x):
             raw = self.network(x, noise, *rest)
+        check_prediction(self.network, raw, x)
         return raw.float() if self.bf16 else raw
 
     def _autocast(self, x: Tensor) -> torch.autocast:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from fw.core.diffusion import Denoiser
-from fw.core.errors import FwError
+from fw.core.errors import FwError, StageFailed
 from fw.core.randomness import generator
 from fw.core.taps import pooled
 
@@ -90,6 +90,8 @@ def linear_probe(features: Tensor, labels: Tensor) -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    if len(labels.unique()) < 2:
+        raise StageFailed("a linear probe is to be fitted on labels of one class alone: nothing to tell apart")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)).fit(

@@ -30,6 +30,7 @@ from fw.core.boundaries import (
     checked_features,
     checked_found,
     checked_images,
+    checked_network,
     checked_scores,
 )
 from fw.core.diffusion import Denoiser, to_uint8
@@ -315,7 +316,7 @@ def load_annotation(inputs: Inputs) -> Annotation | None:
 def load_denoiser(needs: Needs, inputs: Inputs, annotation: Annotation | None, device: torch.device) -> Denoiser:
     """The trained denoiser of a sample stage, with its averaged weights."""
     backbone: Backbone = needs["model"]
-    network = backbone.build(diffused_shape(needs), annotation.spec if annotation else None)
+    network = checked_network(backbone, backbone.build(diffused_shape(needs), annotation.spec if annotation else None))
     network.load_state_dict(load_file(inputs["train"] / "model.safetensors"))
     return Denoiser(network.to(device).eval(), needs["process"], bf16=needs["precision"] == "bf16")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fw.core.boundaries import checked_network
 from fw.core.diffusion import Denoiser, per_image, to_unit
 from fw.core.job import Job, Stateful
 from fw.core.joint import JointLoss, Noisy
@@ -136,7 +137,7 @@ def initial_network(backbone: Backbone, shape: tuple[int, int, int], spec: Condi
     """The untrained network; arms with the same architecture start from the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_from(job.seed, "init"))
-        network = backbone.build(shape, spec)
+        network = checked_network(backbone, backbone.build(shape, spec))
     if job.device.type == "cuda":
         network = network.to(memory_format=torch.channels_last)
     return network.to(job.device)

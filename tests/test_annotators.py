@@ -14,8 +14,10 @@ from fw.core.job import Job
 from fw.core.quality import cluster_quality, utilisation
 from fw.core.types import ConditionSpec, Observations
 from fw.plugins.annotators.kmeans import KMeans
+from fw.plugins.annotators.knn import KNN
 from fw.plugins.annotators.labels import Labels
 from fw.plugins.annotators.random import Random
+from fw.plugins.annotators.sinkhorn import Sinkhorn
 from fw.plugins.datasets.digits import Digits
 
 
@@ -120,6 +122,57 @@ def test_the_seed_of_the_job_alone_decides(annotator, tmp_path, digits):
 def test_more_clusters_than_images_are_refused(annotator, job):
     with pytest.raises(FwError, match=r"30 clusters need as many images, and there are 29"):
         annotator.annotate(Observations(29, torch.eye(29)), job)
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+@pytest.mark.parametrize("spherical", [True, False])
+@pytest.mark.parametrize(
+    ("features", "found"),
+    [(torch.ones(40, 3), 1), (torch.eye(20).repeat(2, 1), 20), (torch.zeros(40, 3), 1), (torch.ones(40, 0), 1)],
+)
+def test_fewer_different_features_than_clusters_are_refused_as_by_sinkhorn(features, found, spherical, normalise, job):
+    """Without any feature, faiss ends the process; with few, most clusters stay empty."""
+    annotator = KMeans(clusters=30, spherical=spherical, normalise=normalise)
+    with pytest.raises(FwError, match=rf"30 clusters need as many different features, and there are {found}$"):
+        annotator.annotate(Observations(40, features), job)
+
+
+@pytest.mark.parametrize("spherical", [True, False])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda features: features * 1e20, r"the features reach 4e\+20, and distances of such overflow"),
+        (lambda features: features * 1e37, r"the features reach 4e\+37, and distances of such overflow"),
+        (lambda features: features.index_fill(0, torch.tensor([3]), 1e30), r"the features reach 1e\+30"),
+        (lambda features: features * 1e-30, r"differ by no more than 3\.9e-30, and distances of such vanish"),
+        (lambda features: features * 1e-43, r"differ by no more than 3\.9e-43, and distances of such vanish"),
+    ],
+)
+def test_features_whose_distances_single_precision_does_not_hold_are_refused(change, told, spherical, job):
+    """faiss ends the process where they overflow, and puts all images into one cluster where they vanish."""
+    features = change(torch.linspace(0, 4, 90).view(30, 3))
+    annotator = KMeans(clusters=5, spherical=spherical, normalise=False)
+    with pytest.raises(FwError, match=f"^annotator kmeans: .*{told}.*`normalise: true`") as error:
+        annotator.annotate(Observations(30, features), job)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("scale", [2.0**-120, 2.0**-60, 2.0**60, 2.0**100])
+@pytest.mark.parametrize("annotator", [KMeans(clusters=10), Sinkhorn(clusters=10), KNN(k=3)])
+def test_with_directions_the_length_of_a_feature_never_matters(annotator, scale, job, digits):
+    """Its squares may overflow or vanish in single precision."""
+    few = Observations(300, digits.features[:300])
+    scaled = annotator.annotate(Observations(300, few.features * scale), job)
+    assert torch.allclose(scaled.conditions.double(), annotator.annotate(few, job).conditions.double(), atol=1e-5)
+
+
+def test_clusters_without_an_image_are_said(job):
+    """Features that differ, but by less than the rounding of their squares."""
+    features = torch.tensor([1e4, 1e4 + 1e-3, 1e4 + 2e-3]).repeat(10)[:, None].expand(30, 4)
+    found = KMeans(clusters=3, normalise=False).annotate(Observations(30, features), job)
+    empty = 3 - len(found.conditions.unique())
+    assert empty > 0
+    assert job.warnings == [f"annotator kmeans: {empty} of 3 clusters have no image"]
 
 
 def test_features_that_are_not_finite_are_refused(job):

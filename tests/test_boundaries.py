@@ -72,6 +72,8 @@ class Twisted(toys.Pool):
                 return features.view(-1, 1, 2, 2)
             case "one":
                 return features.mean(0, keepdim=True)
+            case "no columns":
+                return features[:, :0]
         return features.tolist()
 
 
@@ -171,9 +173,39 @@ class Vain(toys.Gap):
         return faults[self.fault]
 
 
+class Straight(toys.Linear):
+    """A backbone whose network is not what fw calls."""
+
+    name: ClassVar[str] = "straight"
+    fault: str
+
+    def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> Any:
+        class Base(toys.LinearNetwork):
+            pass
+
+        class Plain(Base):
+            def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+                return x
+
+        class Keywords(Base):
+            def forward(self, x: Tensor, t: Tensor, *, condition: Any = None) -> Tensor:
+                return x
+
+        class Several(Base):
+            def forward(self, x: Tensor, *rest: Any) -> Any:
+                return x, x
+
+        class Mean(Base):
+            def forward(self, x: Tensor, *rest: Any) -> Tensor:
+                return super().forward(x, *rest).mean(dim=(2, 3), keepdim=True)
+
+        made = {"plain": Plain, "keywords": Keywords, "several": Several, "mean": Mean}
+        return made[self.fault](condition) if self.fault in made else self.fault
+
+
 def registry() -> Any:
     found = toys.registry()
-    found.add(Provider("bad"), [Bad, Crooked, Careless, Vague, Wrong, Lost, Vain])
+    found.add(Provider("bad"), [Bad, Crooked, Careless, Vague, Wrong, Lost, Vain, Straight])
     return found
 
 
@@ -183,6 +215,7 @@ CLASSES = "arms.bad={{annotator: {{name: careless, fault: {}}}}}"
 VECTORS = "arms.bad={{annotator: {{name: vague, fault: {}}}}}"
 WORSE = "arms.bad={{guidance: {{name: wrong, scale: 2, fault: {}}}}}"
 SAMPLER = "arms.bad={{sampler: {{name: lost, fault: {}}}}}"
+NETWORK = "arms.bad={{model: {{name: straight, fault: {}}}}}"
 METRIC = "metrics=[{{name: gap, space: flat}}, {{name: vain, space: mean, fault: {}}}]"
 
 SAID = [
@@ -205,6 +238,25 @@ SAID = [
     ),
     (ENCODER, "one", "encoder crooked: its features of 20 images are torch.float32 (1, 4), not torch.float32 (20, D)"),
     (ENCODER, "a list", "encoder crooked: its features of 20 images are a list, not torch.float32 (20, D)"),
+    (ENCODER, "no columns", "encoder crooked: its features of 20 images are torch.float32 (20, 0), not torch.float32 "),
+    (
+        NETWORK,
+        "plain",
+        "backbone straight: its network has forward(x: 'Tensor', t: 'Tensor', c: 'Tensor') -> 'Tensor', and fw calls "
+        "it with (x, noise, condition, dropped, attend), by position: write forward(x, noise, condition=None, ",
+    ),
+    (NETWORK, "keywords", "backbone straight: its network has forward(x: 'Tensor', t: 'Tensor', *, condition: 'Any'"),
+    (NETWORK, "a word", "backbone straight: build() returned a str, not a torch.nn.Module"),
+    (
+        NETWORK,
+        "several",
+        "the network Several made a tuple of images torch.float32 (8, 1, 4, 4): it has to return one tensor of their ",
+    ),
+    (
+        NETWORK,
+        "mean",
+        "the network Mean made torch.float32 (8, 1, 1, 1) of images torch.float32 (8, 1, 4, 4): it has to return one ",
+    ),
     (CLASSES, "too few", "annotator careless: it made 19 conditions for 20 images"),
     (CLASSES, "too large", "annotator careless: its conditions are 1 to 2, not in 0..1"),
     (CLASSES, "negative", "annotator careless: its conditions are -1 to 0, not in 0..1"),
@@ -338,6 +390,38 @@ def test_what_keeps_its_promises_passes() -> None:
     assert boundaries.checked_scores(toys.Gap(space=toys.Mean()), {"gap_mean": np.float64(1)}) == {"gap_mean": 1.0}
     with pytest.raises(StageFailed, match="labels are 0 to 1 of 2 classes; it promised 0"):
         boundaries.checked_images(bare, data, "train")
+
+
+def test_networks_that_fw_can_call_pass() -> None:
+    class Starred(toys.LinearNetwork):
+        def forward(self, *given: Any, **named: Any) -> Tensor:
+            return super().forward(*given, **named)
+
+    class Called(toys.LinearNetwork):
+        def __call__(self, x: Tensor, noise: Tensor, *rest: Any) -> Tensor:
+            return x
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    class Decorated(toys.LinearNetwork):
+        @torch.no_grad()
+        def forward(self, *given: Any) -> Tensor:
+            return super().forward(*given)
+
+    class Narrow(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    patched = Narrow()
+    patched.forward = lambda x, *rest: x  # type: ignore[method-assign]
+    plain = toys.LinearNetwork(None)
+    networks: list[Any] = [plain, Starred(None), Called(None), Decorated(None), patched]
+    networks += [nn.DataParallel(plain), torch.compile(plain, backend="eager")]
+    for network in networks:
+        assert boundaries.checked_network(toys.Linear(), network) is network
+        x = torch.zeros(2, 1, 4, 4)
+        assert network(x, torch.zeros(2), None, None, None).shape == x.shape
 
 
 def test_an_exception_of_many_lines_is_one_line_and_its_traceback_is_kept(tmp_path: Path) -> None:

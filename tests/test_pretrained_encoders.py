@@ -468,7 +468,7 @@ def test_weights_of_another_model_and_damaged_ones_are_told(
         DINOv2(weights=tmp_path / "weights.pth").build((3, 32, 32), 0)
     folder = saved("dinov2")
     (folder / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(MissingFile, match="cannot be loaded by transformers"):
+    with pytest.raises(MissingFile, match="is not in the format safetensors"):
         DINOv2(weights=folder).build((3, 32, 32), 0)
 
 

@@ -26,6 +26,7 @@ from fw.core.plan import Plan, plan
 from fw.core.randomness import generator
 from fw.core.reading import look, positions, read
 from fw.core.recipe import Recipe
+from fw.core.representations import linear_probe
 from fw.core.run import Options, run
 from fw.core.source import parse
 from fw.core.stages import are_labels, load_annotation, load_denoiser
@@ -97,6 +98,31 @@ def test_a_planted_fault_is_named(faulty: type[Probe], told: str) -> None:
     found = list(violations(faulty()))
     assert any(told in line for line in found), found
     assert all("\n" not in line for line in found)
+
+
+# Extreme features
+
+
+@pytest.mark.parametrize("scale", [2.0**-100, 2.0**70, 2.0**100])
+@pytest.mark.parametrize("probe", [NearestNeighbours(k=5), Clusters(clusters=4), LinearProbe()])
+def test_features_may_be_as_large_or_small_as_single_precision_holds(
+    probe: Probe, scale: float, tmp_path: Path
+) -> None:
+    """Squares of them are not; a score of chance would be that of the arithmetic."""
+    train, test = (replace(each, features=each.features * scale) for each in blobs(probe))
+    assert min(scored(probe, train, test, tmp_path).values()) > 0.99
+
+
+def test_fewer_different_features_than_clusters_are_scored_and_said(tmp_path: Path) -> None:
+    probe, job = Clusters(clusters=4), Job(tmp_path)
+    features = Examples(torch.eye(3).repeat(20, 1), torch.arange(3).repeat(20), 3)
+    assert probe.score(features, features, job)["kmeans4_accuracy_encoder"] == 1
+    assert job.warnings == ["probe clusters: of 4 clusters some are empty, for only 3 features differ"]
+
+
+def test_a_linear_probe_of_labels_of_one_class_is_refused_in_a_sentence() -> None:
+    with pytest.raises(StageFailed, match="labels of one class alone"):
+        linear_probe(torch.randn(8, 3), torch.zeros(8, dtype=torch.int64))
 
 
 # Closed forms

@@ -188,9 +188,8 @@ def test_fd_rises_as_classes_are_dropped_and_not_because_images_are_fewer(spaces
 # Inception
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> tuple[Path, str]:
-    """Random weights in the format of the real file, and their sha256."""
+def made_inception(folder: Path) -> Path:
+    """Random weights in the format of the real file."""
     from torch_fidelity import FeatureExtractorInceptionV3
 
     class Untrained(FeatureExtractorInceptionV3):
@@ -200,11 +199,17 @@ def checkpoint(tmp_path_factory) -> tuple[Path, str]:
     nothing = io.BytesIO()
     torch.save({}, nothing)
     nothing.seek(0)
-    path = tmp_path_factory.mktemp("weights") / FILE_NAMES[0]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = Untrained("untrained", ["2048"], feature_extractor_weights_path=nothing)
-    torch.save(network.state_dict(), path)
+    torch.save(network.state_dict(), folder / FILE_NAMES[0])
+    return folder / FILE_NAMES[0]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> tuple[Path, str]:
+    """Such a file, and its sha256."""
+    path = made_inception(tmp_path_factory.mktemp("weights"))
     return path, hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch.nn.functional import normalize
 
-from fw.core.errors import FwError, StageFailed
+from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Annotator
+from fw.core.points import check_clusters, check_range, directions
 from fw.core.randomness import seed_from
 from fw.core.types import Annotation, ConditionSpec, Observations
 
@@ -38,13 +38,13 @@ class KMeans(Annotator):
 
         if data.features is None:
             raise StageFailed("annotator kmeans needs features to cluster: give the arm an encoder")
-        if data.count < self.clusters:
-            raise FwError(f"annotator kmeans: {self.clusters} clusters need as many images, and there are {data.count}")
         features = data.features.float().cpu()
         if not features.isfinite().all():
             raise StageFailed("annotator kmeans: the encoder's features are not all finite")
         if self.normalise:
-            features = normalize(features, dim=1)
+            features = directions(features)
+        check_clusters(features, self.clusters, "annotator kmeans")
+        check_range(features, "annotator kmeans")
         points = features.contiguous().numpy()
         faiss.omp_set_num_threads(torch.get_num_threads())
         clustering = faiss.Kmeans(
@@ -59,4 +59,7 @@ class KMeans(Annotator):
         )
         clustering.train(points)
         _, nearest = clustering.assign(points)
-        return Annotation(ConditionSpec("class", self.clusters), torch.from_numpy(nearest).long())
+        found = torch.from_numpy(nearest).long()
+        if empty := self.clusters - len(found.unique()):
+            job.warn(f"annotator kmeans: {empty} of {self.clusters} clusters have no image")
+        return Annotation(ConditionSpec("class", self.clusters), found)

@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from fw.core.errors import FwError, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Annotator
+from fw.core.points import directions
 from fw.core.randomness import seed_from
 from fw.core.types import Observations
 
@@ -59,7 +59,7 @@ class Neighbours(Annotator):
         features = data.features.float().cpu()
         if not features.isfinite().all():
             raise StageFailed(f"annotator {self.name}: the encoder's features are not all finite")
-        points = normalize(features, dim=1).contiguous()
+        points = directions(features).contiguous()
         zero = int((~points.any(dim=1)).sum())
         if zero:
             raise StageFailed(

@@ -13,9 +13,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fw.core.errors import FwError, StageFailed
+from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Annotator
+from fw.core.points import check_clusters, directions
 from fw.core.randomness import seed_from
 from fw.core.types import Annotation, ConditionSpec, Observations
 
@@ -53,12 +54,8 @@ class Sinkhorn(Annotator):
             raise StageFailed("annotator sinkhorn needs features to cluster: give the arm an encoder")
         if not data.features.isfinite().all():
             raise StageFailed("annotator sinkhorn: the encoder's features are not all finite")
-        points = normalize(data.features.float(), dim=1)  # (N, D)
-        for found, what in ((data.count, "images"), (len(points.unique(dim=0)), "different features")):
-            if found < self.clusters:
-                raise FwError(
-                    f"annotator sinkhorn: {self.clusters} clusters need as many {what}, and there are {found}"
-                )
+        points = directions(data.features)  # (N, D)
+        check_clusters(points, self.clusters, "annotator sinkhorn")
         prototypes = spherical_kmeans(points, self.clusters, seed_from(job.seed, "sinkhorn")).to(job.device)
         points = points.to(job.device)
         falling = [START * (self.epsilon / START) ** (step / (self.rounds - 1)) for step in range(self.rounds)]

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, NamedTuple
 from pydantic import Field
 from torch import Tensor, nn
 
-from fw.core.diffusers_folder import CONFIG, WEIGHTS, from_folder
+from fw.core.diffusers_folder import CONFIG, WEIGHTS, checked_settings, content, from_folder
 from fw.core.diffusion import to_unit
 from fw.core.errors import FwError, MissingFile
-from fw.core.files import read_json, sha256
+from fw.core.files import read_json
 from fw.core.kinds import Autoencoder, Code
 
 Shape = tuple[int, int, int]
@@ -41,7 +41,8 @@ class Pretrained(Autoencoder):
     """The class of diffusers."""
 
     weights: Path = Field(
-        description=f"a folder as diffusers' save_pretrained writes it, with {CONFIG} and {WEIGHTS}",
+        description=f"a folder as diffusers' save_pretrained writes it, with {CONFIG} and {WEIGHTS}, or shards or a "
+        "variant of it",
         examples=["weights/autoencoder"],
     )
     channels: int = Field(4, ge=1, le=65536, description="channels of the latents, which the folder must agree with")
@@ -85,15 +86,12 @@ class Pretrained(Autoencoder):
         return self.channels, height // self.shrink, width // self.shrink
 
     def preflight(self) -> None:
-        for file in self.files():
-            if not file.is_file():
-                raise MissingFile(
-                    f"autoencoder {self.name}: there is no {file.name} in {self.folder()}: set `weights` to a folder "
-                    "as diffusers' save_pretrained writes it (of a whole pipeline, the sub-folder vae)"
-                )
-        config = self.config()
-        if config is None:
-            raise MissingFile(f"autoencoder {self.name}: {self.files()[0]} is not a JSON object")
+        config = checked_settings(
+            self,
+            self.folder(),
+            "set `weights` to a folder as diffusers' save_pretrained writes it (of a whole pipeline, "
+            "the sub-folder vae)",
+        )
         if config.get("_class_name") != self.architecture:
             raise MissingFile(
                 f"autoencoder {self.name}: {self.folder()} holds an {config.get('_class_name', 'unknown model')}, and "
@@ -110,10 +108,10 @@ class Pretrained(Autoencoder):
 
     def identity(self) -> dict[str, Any]:
         told = {key: value for key, value in super().identity().items() if key != "weights"}
-        config, weights = self.config(), self.files()[1]
-        if config is None or not weights.is_file():
+        config, weights = self.config(), content(self.folder())
+        if config is None or weights is None:
             return {**told, "content": None}
-        return {**told, "content": [digest(config), sha256(weights)]}
+        return {**told, "content": [digest(config), *weights]}
 
     def build(self, shape: Shape) -> nn.Module:
         self.preflight()
@@ -121,8 +119,8 @@ class Pretrained(Autoencoder):
         network, found = from_folder(self, self.architecture, self.folder())
         if found["missing_keys"]:
             raise MissingFile(
-                f"autoencoder {self.name}: {self.files()[1]} lacks {len(found['missing_keys'])} weights, such as "
-                f"{found['missing_keys'][0]}: it is not of this {CONFIG}"
+                f"autoencoder {self.name}: the weights in {self.folder()} lack {len(found['missing_keys'])} of the "
+                f"network, such as {found['missing_keys'][0]}: they are not of this {CONFIG}"
             )
         return Colours(network, repeated=shape[0] != self.known_facts().colours)
 
@@ -142,12 +140,9 @@ class Pretrained(Autoencoder):
     def folder(self) -> Path:
         return self.weights.expanduser()
 
-    def files(self) -> tuple[Path, Path]:
-        return self.folder() / CONFIG, self.folder() / WEIGHTS
-
     def config(self) -> dict[str, Any] | None:
         """The settings without what diffusers notes beside them; None if there are none."""
-        return read_json(self.files()[0])
+        return read_json(self.folder() / CONFIG)
 
 
 class Colours(nn.Module):

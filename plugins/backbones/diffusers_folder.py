@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from fw.core.diffusers_folder import CONFIG, WEIGHTS, from_folder
+from fw.core.diffusers_folder import CONFIG, WEIGHTS, checked_settings, content, from_folder
 from fw.core.errors import FwError, MissingFile
-from fw.core.files import read_json, sha256
+from fw.core.files import genuine, read_json
 from fw.core.kinds import Backbone
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.diffusers_networks import WRAPPERS, wrapped
@@ -51,7 +51,8 @@ class DiffusersFolder(Backbone):
     conditions: ClassVar[frozenset[str]] = frozenset({"class"})
 
     weights: Path = Field(
-        description=f"a pipeline's folder, with {PIPELINE}, or that of its network, with {CONFIG} and {WEIGHTS}",
+        description=f"a pipeline's folder, with {PIPELINE}, or that of its network, with {CONFIG} and {WEIGHTS}, "
+        "or shards or a variant of it",
         examples=["weights/ddpm"],
     )
     classes: Literal["new", "kept"] = Field(
@@ -100,24 +101,24 @@ class DiffusersFolder(Backbone):
             )
 
     def preflight(self) -> None:
-        for file in (self.folder() / CONFIG, self.folder() / WEIGHTS):
-            if not file.is_file():
-                raise MissingFile(
-                    f"backbone {self.name}: there is no {file.name} in {self.folder()}: set `weights` to a folder as "
-                    "diffusers' save_pretrained writes it, of a pipeline or of its network, with safetensors"
-                )
-        config = self.config()
-        if config is None:
-            raise MissingFile(f"backbone {self.name}: {self.folder() / CONFIG} is not a JSON object")
+        config = checked_settings(
+            self,
+            self.folder(),
+            "set `weights` to a folder as diffusers' save_pretrained writes it, of a pipeline or of its network, with "
+            "safetensors",
+        )
+        if (settings := self.scheduler_file()).is_file() and self.scheduler() is None:
+            genuine(settings, f"backbone {self.name}: ")
+            raise MissingFile(f"backbone {self.name}: {settings} is not a JSON object")
         if reason := self.unfit(config):
             raise FwError(reason)
 
     def identity(self) -> dict[str, Any]:
         told = {key: value for key, value in super().identity().items() if key != "weights"}
-        config, weights = self.config(), self.folder() / WEIGHTS
-        if config is None or not weights.is_file():
+        config, weights = self.config(), content(self.folder())
+        if config is None or weights is None:
             return {**told, "content": None}
-        return {**told, "content": [digest(config), sha256(weights)]}
+        return {**told, "content": [digest(config), *weights]}
 
     def build(self, shape: Shape, condition: ConditionSpec | None) -> nn.Module:
         self.preflight()
@@ -139,8 +140,8 @@ class DiffusersFolder(Backbone):
         for which, told in (("missing", "lacks"), ("unexpected", "has too many")):
             if keys := sorted(found[f"{which}_keys"]):
                 raise MissingFile(
-                    f"backbone {self.name}: {self.folder() / WEIGHTS} {told} weights, {len(keys)} such as {keys[0]}: "
-                    f"it is not of this {CONFIG}"
+                    f"backbone {self.name}: {self.folder()} {told} weights, {len(keys)} such as {keys[0]}: "
+                    f"they are not of this {CONFIG}"
                 )
         return network
 
@@ -164,10 +165,13 @@ class DiffusersFolder(Backbone):
 
     def scheduler(self) -> Config | None:
         """The settings of the pipeline's scheduler; None if there are none, or only the network is there."""
+        return read_json(self.scheduler_file())
+
+    def scheduler_file(self) -> Path:
         folder = self.weights.expanduser()
         pipeline = folder.parent if folder.name in PARTS else folder
         beside, below = pipeline / SCHEDULER, pipeline / "scheduler" / SCHEDULER
-        return read_json(below if below.is_file() else beside)
+        return below if below.is_file() else beside
 
 
 def unfit_network(config: Config) -> str | None:

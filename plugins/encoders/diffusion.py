@@ -14,6 +14,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from fw.core.boundaries import checked_network
 from fw.core.diffusion import Denoiser, to_unit
 from fw.core.generate import batch_size
 from fw.core.job import Job
@@ -45,7 +46,7 @@ class DenoiserEncoder(OfDenoiser):
         """What reads the denoiser."""
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        network = self.model.build(shape, None)
+        network = checked_network(self.model, self.model.build(shape, None))
         self.check_blocks(network)
         return self.reader(network, shape, classes)
 

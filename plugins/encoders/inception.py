@@ -17,7 +17,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fw.core.errors import MissingFile
+from fw.core.files import genuine
 from fw.core.kinds import Encoder
+from fw.core.weights import check_finite
 
 FILE_NAMES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
 SOURCE = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/" + FILE_NAMES[0]
@@ -57,6 +59,7 @@ class Inception(Encoder):
                 f"(sha256 {self.sha256}..., from {SOURCE}) to one of these or give its path as `weights`, "
                 "or measure in the space 'classifier' or 'pca' (metric fd) instead of fid"
             )
+        genuine(found, "encoder inception: ")
         with found.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if not digest.startswith(self.sha256):
@@ -108,9 +111,11 @@ def load(path: Path) -> nn.Module:
         safe = io.BytesIO()
         torch.save(weights, safe)
         safe.seek(0)
-        return FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=safe)
+        network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=safe)
     except (RuntimeError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MissingFile(
             f"{path} does not hold Inception's weights ({reason}): copy it again from {SOURCE}"
         ) from error
+    check_finite(network, network.state_dict(), path)
+    return network

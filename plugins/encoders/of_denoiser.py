@@ -15,7 +15,8 @@ from fw.core.recipe import Train
 from fw.core.taps import absent, blocks_of, misnamed
 from fw.core.train import train
 from fw.core.types import ImageSet
-from fw.plugins.encoders.weights import existing, read, sha256
+from fw.core.weights import check_finite
+from fw.plugins.encoders.weights import existing, plainly, read, sha256
 
 Blocks = tuple[Annotated[str, Field(pattern=r"^[\w.]+$")], ...] | None
 Sigmas = tuple[Annotated[float, Field(gt=0)], ...]
@@ -87,7 +88,7 @@ class OfDenoiser(Encoder):
 
 def load(network: nn.Module, path: Path) -> None:
     """Load what a run stored of the same network."""
-    found = read(path)
+    found = plainly(read(path), path, wanted=network.state_dict())
     try:
         network.load_state_dict(found)
     except RuntimeError as error:
@@ -95,3 +96,4 @@ def load(network: nn.Module, path: Path) -> None:
         raise FwError(
             f"{path} does not hold weights of this model without conditions: {reason[:150]}; are its settings the same?"
         ) from None
+    check_finite(network, found, path)

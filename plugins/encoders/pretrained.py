@@ -11,7 +11,9 @@ from pydantic import Field
 from torch import nn
 
 from fw.core.errors import MissingFile
+from fw.core.files import genuine
 from fw.core.kinds import Encoder
+from fw.core.saved import saved
 from fw.plugins.encoders import timm_checkpoint, transformers_checkpoint
 from fw.plugins.encoders.checkpoint import Checkpoint
 from fw.plugins.encoders.timm_checkpoint import TimmCheckpoint, known, patch_in
@@ -81,6 +83,8 @@ class Pretrained(Encoder):
         """The checkpoint, or FwError: it is not there, not of this encoder, or not for this resolution."""
         found = self.checkpoint()
         found.check()
+        for file in found.files:
+            genuine(file, f"encoder {self.name}: ")
         try:
             self.check_resolution(found.patch)
         except ValueError as error:
@@ -144,7 +148,7 @@ class Pretrained(Encoder):
         )
 
     def settings(self, folder: Path) -> dict[str, Any]:
-        path = self.present(folder, ("config.json",))
+        path = genuine(self.present(folder, ("config.json",)), f"encoder {self.name}: ")
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -157,7 +161,9 @@ class Pretrained(Encoder):
                 f"encoder {self.name}: {folder} holds a model of the type '{config['model_type']}', and this encoder "
                 f"takes {' or '.join(self.model_types)}"
             )
-        weights = self.present(folder, transformers_checkpoint.WEIGHTS)
+        weights = saved(folder, transformers_checkpoint.WEIGHTS)
+        if weights is None:
+            raise self.lacking(folder, transformers_checkpoint.WEIGHTS)
         return TransformersCheckpoint(folder, config, weights, self.present(folder, transformers_checkpoint.PROCESSOR))
 
     def of_timm(self, folder: Path, config: dict[str, Any]) -> Checkpoint:
@@ -175,7 +181,10 @@ class Pretrained(Encoder):
         for name in names:
             if (folder / name).is_file():
                 return folder / name
-        raise MissingFile(
+        raise self.lacking(folder, names)
+
+    def lacking(self, folder: Path, names: tuple[str, ...]) -> MissingFile:
+        return MissingFile(
             f"encoder {self.name}: there is no {' or '.join(names)} in {folder}: download the whole repository, "
             "with `hf download NAME --local-dir FOLDER`"
         )

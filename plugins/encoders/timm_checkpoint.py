@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fw.core.errors import MissingFile
+from fw.core.saved import names
+from fw.core.weights import check_finite, tell_wrappers, unwrapped
 from fw.plugins.encoders.checkpoint import Checkpoint, Tower, reason
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -56,6 +58,18 @@ class TimmCheckpoint(Checkpoint):
         sides = [size, size] if isinstance(size, int) else size
         return resolve_data_config({"input_size": (3, *sides)} if sides else {}, pretrained_cfg=config)
 
+    def source(self) -> dict[str, Any]:
+        """Where timm is told to take the weights from, so that it looks nowhere else: the file, or if a wrapper is left
+        in its names, which timm takes off at their beginning only, what is in it."""
+        from timm.models import load_state_dict
+
+        if not (wrapped := {old: new for old, new in unwrapped(names(self.weights)).items() if old != new}):
+            return {"file": str(self.weights)}
+        tell_wrappers(wrapped, self.weights)
+        tensors = load_state_dict(str(self.weights))
+        plain = unwrapped(tensors)
+        return {"state_dict": {plain[name]: tensor for name, tensor in tensors.items()}}
+
     def load(self, embedding: str, resolution: int | None) -> Tower:
         import timm
 
@@ -65,13 +79,14 @@ class TimmCheckpoint(Checkpoint):
                 self.name,
                 pretrained=True,
                 pretrained_cfg=self.config,
-                pretrained_cfg_overlay={"file": str(self.weights)},  # so that it looks nowhere else
+                pretrained_cfg_overlay=self.source(),
                 **{**self.arguments, "global_pool": "token", **sized},
             )
         except Exception as error:  # a damaged or a wrong file makes timm raise nearly anything
             raise MissingFile(
                 f"{self.weights} does not hold weights of timm's {self.name}, if that is meant: {reason(error)}"
             ) from error
+        check_finite(network, network.state_dict(), self.weights)
         if embedding == "projected" and not isinstance(network.head, nn.Linear):
             raise MissingFile(f"{self.weights} has no projection to the joint space: take `embedding: pooled`")
         return TimmTower(network, embedding, self.preprocessing(resolution))

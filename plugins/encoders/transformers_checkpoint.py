@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,34 +13,26 @@ import torch
 from torch import Tensor, nn
 
 from fw.core.errors import FwError, MissingFile
+from fw.core.saved import Saved
 from fw.plugins.encoders.checkpoint import Checkpoint, Tower, reason
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+CONFIG = "config.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 
 
 @dataclass(frozen=True)
 class TransformersCheckpoint(Checkpoint):
-    """`weights` and `processor` are files in the folder; `config` is what its config.json says."""
+    """`weights` and `processor` are in the folder; `config` is what its config.json says."""
 
     folder: Path
     config: dict[str, Any]
-    weights: Path
+    weights: Saved
     processor: Path
 
     @property
     def files(self) -> list[Path]:
-        return [self.folder / "config.json", self.processor, self.weights, *self.shards()]
-
-    def shards(self) -> list[Path]:
-        """The files that an index names."""
-        if self.weights.suffix != ".json":
-            return []
-        try:
-            names = set(json.loads(self.weights.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError) as error:
-            raise MissingFile(f"{self.weights} does not say which files it is an index of: {reason(error)}") from None
-        return [self.folder / name for name in sorted(names)]
+        return [self.folder / CONFIG, self.processor, *self.weights.files]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -57,8 +48,7 @@ class TransformersCheckpoint(Checkpoint):
                 f"{self.folder} is a folder of the package transformers, which is not installed: "
                 "pip install 'fw[pretrained]'"
             )
-        if missing := [str(file) for file in self.shards() if not file.is_file()]:
-            raise MissingFile(f"{self.weights} names files that are not there: {', '.join(missing)}")
+        self.weights.check()
 
     def load(self, embedding: str, resolution: int | None) -> Tower:
         self.check()
@@ -70,16 +60,17 @@ class TransformersCheckpoint(Checkpoint):
         if embedding == "projected" and "projection_dim" in self.config:
             told["projection_dim"] = self.config["projection_dim"]  # the image tower's own part of it may differ
         try:
-            with quiet():
+            with quiet(), self.weights.as_usual(CONFIG) as usual:
                 processor = AutoImageProcessor.from_pretrained(self.folder, **offline)
                 network, found = kinds.get(embedding, AutoModel).from_pretrained(
-                    self.folder, dtype=torch.float32, **told, **offline
+                    usual, dtype=torch.float32, **told, **offline
                 )
         except Exception as error:  # a damaged folder makes it raise nearly anything
             raise MissingFile(f"{self.folder} cannot be loaded by transformers: {reason(error)}") from error
+        self.weights.check_loaded(network)
         if lacking := sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]):
             raise MissingFile(
-                f"{self.weights} lacks weights that fit the network in config.json, such as {lacking[0]}"
+                f"{self.weights.first} lacks weights that fit the network in config.json, such as {lacking[0]}"
                 + ("; if it has no projection, take `embedding: pooled`" if embedding == "projected" else "")
             )
         return TransformersTower(network, embedding, processor, resolution)

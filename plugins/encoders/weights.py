@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from fw.core import files
 from fw.core.errors import FwError, MissingFile
+from fw.core.weights import check_finite, tell_wrappers, unwrapped
 from fw.plugins.encoders.trunks import ImageEncoder
 
 PREFIX = "backbone."
@@ -17,8 +19,9 @@ PREFIX = "backbone."
 
 def load_weights(network: ImageEncoder, path: Path) -> None:
     """Load the backbone's weights, from a state dict of it or from an `encoder.safetensors` that a run stored."""
-    found = {name.removeprefix(PREFIX): tensor for name, tensor in read(path).items()}
     wanted = network.backbone.state_dict()
+    plain = plainly(read(path), path, wanted=[*wanted, *(PREFIX + name for name in wanted)])
+    found = {name.removeprefix(PREFIX): tensor for name, tensor in plain.items()}
     faults = [
         *(f"'{name}' is missing" for name in wanted if name not in found),
         *(f"'{name}' is not part of it" for name in found if name not in wanted),
@@ -31,6 +34,7 @@ def load_weights(network: ImageEncoder, path: Path) -> None:
     if faults:
         more = f", and {len(faults) - 1} more like that" if len(faults) > 1 else ""
         raise FwError(f"{path} does not hold weights of this backbone: {faults[0]}{more}; are its settings the same?")
+    check_finite(network.backbone, found, path)
     network.backbone.load_state_dict(found)
 
 
@@ -53,13 +57,20 @@ def read(path: Path) -> dict[str, Tensor]:
     return found
 
 
+def plainly(tensors: dict[str, Tensor], path: Path, wanted: Collection[str]) -> dict[str, Tensor]:
+    """The tensors by the names that the network `wanted`, without those of wrappers, which is said."""
+    names = unwrapped(tensors, wanted)
+    tell_wrappers(names, path)
+    return {names[name]: tensor for name, tensor in tensors.items()}
+
+
 def sha256(path: Path) -> str:
     """The sha256 of the file's content, in hex."""
     return files.sha256(existing(path))
 
 
 def existing(path: Path) -> Path:
-    """The path, or MissingFile."""
+    """The path, or MissingFile if nothing is there or it is not what its name says."""
     if not path.is_file():
         raise MissingFile(f"the weights file {path} is not there: mend the path, or leave `weights` out to train")
-    return path
+    return files.genuine(path, "the weights file ")

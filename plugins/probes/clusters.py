@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch.nn.functional import normalize
 
 from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Probe
+from fw.core.points import different, directions
 from fw.core.quality import cluster_quality
 from fw.core.randomness import seed_from
 from fw.core.types import Examples
@@ -52,7 +52,9 @@ class Clusters(Probe):
         if self.clusters > len(train):
             told = f"{self.clusters} clusters need as many training images, and there are {len(train)}"
             raise StageFailed(f"probe clusters: {told}")
-        points, held_out = (normalize(data.features, dim=1).contiguous().numpy() for data in (train, test))
+        points, held_out = (directions(data.features).contiguous().numpy() for data in (train, test))
+        if (count := different(torch.from_numpy(points), self.clusters)) < self.clusters:
+            job.warn(f"probe clusters: of {self.clusters} clusters some are empty, for only {count} features differ")
         faiss.omp_set_num_threads(torch.get_num_threads())
         clustering = faiss.Kmeans(
             points.shape[1],

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import Field
-from torch.nn.functional import normalize
 
 from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Probe
+from fw.core.points import directions
 from fw.core.types import Examples
 from fw.plugins.probes.labels import accuracy, labels_of
 
@@ -49,8 +49,8 @@ class NearestNeighbours(Probe):
             raise StageFailed(
                 f"probe knn: {self.k} neighbours need as many training images, and there are {len(train)}"
             )
-        bank, labels = normalize(train.features, dim=1).T, labels_of(train)  # (D, N), (N,)
-        batches = normalize(test.features, dim=1).split(ROWS)
+        bank, labels = directions(train.features).T, labels_of(train)  # (D, N), (N,)
+        batches = directions(test.features).split(ROWS)
         found = [
             knn_predict(batch, bank, labels, train.classes, knn_k=self.k, knn_t=self.temperature)[:, 0]
             for batch in job.track(batches, "neighbours")

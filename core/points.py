@@ -1,0 +1,63 @@
+"""Features as points, checked before faiss sees them: it aborts the process where squares overflow."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from fw.core.errors import FwError, StageFailed
+
+SHORTEST, LONGEST = 1e-12, 1e18
+"""Between them torch's `normalize` is right in single precision; below, it divides by 1e-12."""
+
+LARGEST = 1e15
+"""Squares of such features, summed over a million of them, are still below the largest single, 3e38."""
+
+SMALLEST = 1e-15
+"""Squares of such differences are still normal singles, which end at 1e-38."""
+
+
+def directions(features: Tensor) -> Tensor:
+    """Features (N, D) at length 1, float32; those that are all zero stay zero. The length never matters.
+
+    Lengths that single precision squares to infinity or to nothing are found in double precision.
+    """
+    features = features.float()
+    points = normalize(features, dim=1)
+    length = features.norm(dim=1)
+    extreme = ~((length >= SHORTEST) & (length <= LONGEST)) & features.any(dim=1)
+    points[extreme] = normalize(features[extreme].double(), dim=1, eps=1e-300).float()
+    return points
+
+
+def check_range(points: Tensor, whose: str) -> None:
+    """StageFailed if distances between points (N, D) overflow or vanish in single precision."""
+    largest = float(points.abs().max())
+    spread = float((points.amax(dim=0) - points.amin(dim=0)).max())
+    if largest > LARGEST:
+        raise StageFailed(
+            f"{whose}: the features reach {largest:.2g}, and distances of such overflow: they must lie within "
+            f"{LARGEST:g}; scale each to length 1 (`normalise: true`), or take another encoder"
+        )
+    if 0 < spread < SMALLEST:
+        raise StageFailed(
+            f"{whose}: the features differ by no more than {spread:.2g}, and distances of such vanish: they must "
+            f"differ by {SMALLEST:g}; scale each to length 1 (`normalise: true`), or take another encoder"
+        )
+
+
+def different(points: Tensor, enough: int) -> int:
+    """How many of the points (N, D) are different, counted up to `enough`."""
+    seen: set[bytes] = set()
+    for point in (points.cpu() + 0.0).numpy():  # so that -0 is 0
+        seen.add(point.tobytes())
+        if len(seen) >= enough:
+            break
+    return len(seen)
+
+
+def check_clusters(points: Tensor, clusters: int, whose: str) -> None:
+    """FwError if there are fewer points, or different ones, than clusters."""
+    for found, what in ((len(points), "images"), (different(points, clusters), "different features")):
+        if found < clusters:
+            raise FwError(f"{whose}: {clusters} clusters need as many {what}, and there are {found}")

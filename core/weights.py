@@ -1,0 +1,72 @@
+"""Tensors of weights that users bring: their names without those of wrappers, finite numbers."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from fw.core.errors import MissingFile
+
+INNER = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""What torch.compile, FSDP and activation checkpointing put into names, wherever they wrap a module."""
+
+OUTER = "module"
+"""What DataParallel and DistributedDataParallel put in front of all names."""
+
+
+def unwrapped(names: Iterable[str], wanted: Collection[str] = ()) -> dict[str, str]:
+    """Each name, and the one that it had before its module was wrapped.
+
+    `wanted` are the network's own names, and a name that leads to none of them stays as it is.
+    Where they are not known, an outer `module.` is one that all names have.
+    """
+    if wanted:
+        plain = {name: towards(name, wanted) for name in names}
+    else:
+        parts = {name: [part for part in name.split(".") if part not in INNER] for name in names}
+        while parts and all(len(each) > 1 and each[0] == OUTER for each in parts.values()):
+            parts = {name: each[1:] for name, each in parts.items()}
+        plain = {name: ".".join(each) for name, each in parts.items()}
+    return plain if len(set(plain.values())) == len(plain) else {name: name for name in plain}
+
+
+def towards(name: str, wanted: Collection[str]) -> str:
+    parts = name.split(".")
+    while (shorter := ".".join(parts)) not in wanted:
+        wrapper = next((part for part in parts if part in (*INNER, OUTER)), None)
+        if wrapper is None:
+            return name
+        parts.remove(wrapper)
+    return shorter
+
+
+def tell_wrappers(names: Mapping[str, str], path: Path) -> None:
+    """Say on stderr which wrappers were taken off; nothing if there were none."""
+    taken = {part for old, new in names.items() if old != new for part in old.split(".")}
+    if found := [f"`{part}.`" for part in (OUTER, *INNER) if part in taken]:
+        say_once(f"{path}: names of weights are read without {' and '.join(found)}, which wrapped the module")
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def check_finite(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, whose: str = "") -> None:
+    """MissingFile, beginning with `whose`, if a weight of the network is not finite in this file.
+
+    Of a buffer only NaN is a fault, since a mask may hold infinity.
+    """
+    weights = dict(network.named_parameters())
+    for name, tensor in tensors.items():
+        wrong = ~tensor.isfinite() if name in weights else tensor.isnan()
+        if wrong.any():
+            what = "NaN" if tensor.isnan().any() else "infinite"
+            raise MissingFile(
+                f"{whose}{path} has {int(wrong.sum()):,} of {tensor.numel():,} numbers in '{name}' that are {what}: "
+                "bring weights from before the training diverged or half precision overflowed"
+            )
