@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +24,7 @@ from rich.text import Text
 from fw.core.errors import FwError
 from fw.core.kinds import TrackedRun
 from fw.core.plan import ArmPlan, Plan, Stage
+from fw.core.secrets import redact
 from fw.core.store import Store
 from fw.core.untracked import Untracked
 
@@ -38,10 +39,21 @@ class Rate(ProgressColumn):
 class Board:
     """A listener of the executor. Bars are drawn on a terminal only; elsewhere, one line per stage."""
 
-    def __init__(self, plan: Plan, store: Store, tracked: TrackedRun, console: Console):
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        tracked: TrackedRun,
+        console: Console,
+        reopen: Callable[[], TrackedRun] = Untracked,
+    ):
         self.plan = plan
         self.store = store
         self.tracked = tracked
+        self.reopen = reopen
+        self.lost = False
+        """Whether the tracker failed: it is not called then, until it is opened anew."""
+        self.tried_again = False
         self.console = console
         self.bars = Progress(
             TextColumn("{task.description}"),
@@ -107,13 +119,36 @@ class Board:
 
     @contextlib.contextmanager
     def tracking(self) -> Iterator[TrackedRun]:
-        """The tracked run; when it fails, the run goes on without it and says so once."""
+        """The tracked run. Once it failed, which is said, nobody is called in its place until `catch_up`."""
         try:
-            yield self.tracked
+            yield Untracked() if self.lost else self.tracked
         except Exception as error:
+            self.lost = True
             reason = str(error) if isinstance(error, FwError) else f"the tracker raised {type(error).__name__}: {error}"
-            self.say(f"warning: {reason}; the run goes on, and running it again logs what is missing", style="yellow")
-            self.tracked = Untracked()
+            then = "running it again logs what is missing" if self.tried_again else "its end tries the tracker again"
+            self.say(f"warning: {reason}; the run goes on, and {then}", style="yellow")
+
+    def catch_up(self) -> bool:
+        """At the end of a run: open a tracker that failed once more, and tell it all that is in the store.
+
+        True if it was opened, so that whatever it was told outside of `track` has to be told again.
+        """
+        if not self.lost or self.tried_again:
+            return False
+        self.tried_again, self.lost = True, False
+        with self.tracking():
+            self.tracked = self.reopen()
+        if self.lost:
+            return False
+        for stage in [stage for stage in self.plan.stages if self.store.path(stage).exists()]:
+            self.track(stage)
+        return True
+
+    def end(self, status: str) -> None:
+        """End the tracked run, also where a failure kept the run from its end."""
+        self.catch_up()
+        with self.tracking() as tracked:
+            tracked.end(status)
 
     def title(self, stage: str) -> str:
         return self.plan.stages[stage].title
@@ -127,8 +162,8 @@ class Board:
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
-    """Print a message as it is: not folded, not coloured by rich's guesses."""
-    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+    """Print a message as it is, but for secrets: not folded, not coloured by rich's guesses."""
+    console.print(redact(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def named(stage: Stage, record: Mapping[str, float]) -> dict[str, float]:

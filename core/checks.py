@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from fw.core.kinds import Backbone, Guidance, Joint, Online, Rule
 from fw.core.plan import can_probe, can_score, siblings
 from fw.core.recipe import Arm, Recipe, Train
+from fw.core.secrets import secret_places
 from fw.core.taps import misnamed
 from fw.registry import Component
 
@@ -71,6 +72,7 @@ def faults(recipe: Recipe) -> Iterator[Finding]:
             yield Finding(("metrics", index), f"{metric.name} needs {NEEDS.get(need, need)}")
         yield from misfit(("metrics", index), metric.space.check, recipe.dataset.shape)
     yield from probe_faults(recipe)
+    yield from untracked_keys(recipe)
     if recipe.latents is not None:
         yield from misfit(("latents",), recipe.latents.latent_shape, recipe.dataset.shape)
     for name in recipe.arms:
@@ -98,6 +100,16 @@ def probe_faults(recipe: Recipe) -> Iterator[Finding]:
         for model in dict.fromkeys(arm.model for arm in probed if probe.blocks is not None):
             if shape is not None and (fault := misnamed(model, shape, probe.blocks or ())):
                 yield Finding(at, fault)
+
+
+def untracked_keys(recipe: Recipe) -> Iterator[Finding]:
+    """Scores whose names the recipe's tracker does not take: it would miss them when all the work is done."""
+    if recipe.tracker is None:
+        return
+    scored = [("metrics", index, f"eval/{key}") for index, each in enumerate(recipe.metrics) for key in each.keys]
+    scored += [("probes", index, f"probe/{key}") for index, each in enumerate(recipe.probes) for key in each.keys]
+    for section, index, key in scored:
+        yield from misfit((section, index), recipe.tracker.check_keys, [key])
 
 
 def idle(recipe: Recipe) -> Iterator[Finding]:
@@ -240,6 +252,18 @@ def sections(arm: Arm) -> Iterator[tuple[str, Component]]:
     yield "sampler", arm.sampler
 
 
+def secrets_in(recipe: Recipe) -> Iterator[Finding]:
+    """Passwords and tokens in URIs. Those of the tracker are left out of what a run writes; others cannot be."""
+    for at in secret_places(recipe.model_dump(mode="json")):
+        yield Finding(at, SECRET if at[0] == "tracker" else SECRET_ELSEWHERE)
+
+
+SECRET = (
+    "it holds a password or a token, which belongs into the environment; the run's files are written without it, and "
+    "commands that read them need it there"
+)
+SECRET_ELSEWHERE = "it holds a password or a token, which is written to the run's folder and to the store"
+
 SAME_IN_ALL_ARMS: tuple[tuple[str, Callable[[Arm], Any]], ...] = (
     *((f"train.{key}", attrgetter(f"train.{key}")) for key in Train.model_fields if key != "cond_drop"),
     ("model", lambda arm: arm.model.spec()),
@@ -249,7 +273,8 @@ SAME_IN_ALL_ARMS: tuple[tuple[str, Callable[[Arm], Any]], ...] = (
 
 
 def warnings(recipe: Recipe) -> Iterator[Finding]:
-    """Where the arms do not compete on equal terms, or a score flatters."""
+    """Where the arms do not compete on equal terms, a score flatters, or a secret is written down."""
+    yield from secrets_in(recipe)
     baseline = recipe.arm(recipe.baseline)
     spaces = {metric.space.name for metric in recipe.metrics}
     for name in recipe.arms:

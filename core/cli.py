@@ -351,11 +351,12 @@ def quiet_threads() -> None:
 def guarded(command: Callable[[], None]) -> int:
     """Run the command; a problem that fw knows, or that a component makes, is one message and not a traceback."""
     from fw.core.errors import FwError
+    from fw.core.secrets import redact
 
     try:
         command()
     except FwError as error:
-        print(error, file=sys.stderr)
+        print(redact(str(error)), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
@@ -368,7 +369,7 @@ def guarded(command: Callable[[], None]) -> int:
 
         if (told := blamed(error)) is None:
             raise
-        print(told, file=sys.stderr)
+        print(redact(told), file=sys.stderr)
         return 2
     return 0
 

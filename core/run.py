@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from fw.core.pictures import save_arms_figure
 from fw.core.plan import Plan, components
 from fw.core.plan import plan as plan_all
 from fw.core.recipe import Recipe
+from fw.core.secrets import redacted
 from fw.core.store import Store
 from fw.core.untracked import Untracked
 from fw.core.work import Settings
@@ -72,18 +74,21 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
     previous = previous_run(folder)
     with asked_to_stop() as stopping:
         tracked = open_tracker(recipe, plan, made_by, options, folder, previous)
-        with Board(plan, store, tracked, console) as board:
+        reopen = partial(reopen_tracker, recipe, plan, made_by, options, folder)
+        with Board(plan, store, tracked, console, reopen) as board:
             ended = "killed"
             try:
                 for stage in finished:
                     board.track(stage)
                 outcome = start(plan, finished, settings, board, stopping)
-                result = conclude(recipe, everything, made_by, store, folder, outcome, warnings, tracked)
+                board.catch_up()
+                result = conclude(recipe, everything, made_by, store, folder, outcome, warnings, board.tracked)
                 log_results(result, plan, store, folder, outcome, board)
+                if board.catch_up():  # it failed only now
+                    log_results(result, plan, store, folder, outcome, board)
                 ended = "killed" if outcome.stopped else "failed" if outcome.failed else "finished"
             finally:
-                with board.tracking():
-                    tracked.end(ended)
+                board.end(ended)
     if outcome.stopped:
         raise Interrupted("stopped; everything finished is kept, and the same command continues from here")
     return Finished(result, StageFailed(failure(plan, outcome)) if outcome.failed else None)
@@ -201,6 +206,13 @@ def open_tracker(
     return tracked
 
 
+def reopen_tracker(
+    recipe: Recipe, plan: Plan, made_by: provenance.Record, options: Options, folder: Path
+) -> TrackedRun:
+    """Open a tracker that failed again, with the handle and the results that are there by now."""
+    return open_tracker(recipe, plan, made_by, options, folder, previous_run(folder))
+
+
 def start(
     plan: Plan,
     finished: Sequence[str],
@@ -250,6 +262,7 @@ def conclude(
     if recipe.tracker is not None:
         result[recipe.tracker.name] = dict(tracked.handle)
         result["look"] = tracked.hint
+    result = redacted(result)
     write_run(result, folder)
     link_latest(folder)
     finished = {name: arm for name, arm in result["arms"].items() if arm["status"] == "finished"}

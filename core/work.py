@@ -18,6 +18,7 @@ from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.isolation import stock_state
 from fw.core.job import Job
 from fw.core.plan import Stage
+from fw.core.secrets import redact, redacted
 from fw.core.stages import STAGES
 from fw.core.store import Store
 from fw.registry import LocalPlugin
@@ -94,15 +95,15 @@ def execute(stage: Stage, settings: Settings, listener: Listener, stopping: Call
                 STAGES[stage.kind](stage.needs, inputs, job)
             job.finish()
             trace.unlink(missing_ok=True)
-            warned = {"warnings": job.warnings} if job.warnings else {}
+            warned = {"warnings": redacted(job.warnings)} if job.warnings else {}
             facts = {"seconds": round(job.seconds, 3), "device": settings.device, **warned}
             store.publish(stage.id, stage.payload, facts, stage.inputs.values())
         except FwError:
             raise
         except Exception as error:
             with contextlib.suppress(OSError):  # the disk may be full
-                trace.write_text(traceback.format_exc(), encoding="utf-8")
-            raise StageFailed(f"{in_one_line(error)} (traceback in {trace})") from error
+                trace.write_text(redact(traceback.format_exc()), encoding="utf-8")
+            raise StageFailed(f"{redact(in_one_line(error))} (traceback in {trace})") from error
 
 
 @dataclass
