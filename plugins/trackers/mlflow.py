@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 
 from fw.core.kinds import RunDescription, TrackedRun, Tracker
 from fw.core.secrets import hide, learn, redact
-from fw.plugins.trackers.mlflow_database import alone, connect, find_experiment, released
+from fw.plugins.trackers.mlflow_database import alone, connect, find_experiment
 from fw.plugins.trackers.mlflow_library import told
 from fw.plugins.trackers.mlflow_names import check, fitting
 from fw.plugins.trackers.mlflow_server import HOST, PORT, serve, view_url
@@ -63,7 +63,7 @@ class MLflow(Tracker):
         uri = chosen(self.uri, run.root)
         with told(uri):
             client = connect(uri)
-            with released(client), alone(uri):
+            with alone(uri):
                 experiment = find_experiment(client, uri, self.experiment or run.recipe, run.root)
                 return open_run(client, uri, experiment, run)
 
@@ -75,7 +75,7 @@ class MLflow(Tracker):
             return
         with told(uri):
             client = connect(uri)
-            with released(client), alone(uri):
+            with alone(uri):
                 for id_ in (handle["parent_run_id"], *handle["children"].values()):
                     run = found_run(client, id_)
                     if run is not None and run.info.status == "RUNNING":
@@ -192,7 +192,7 @@ def safely(call: Callable[..., None]) -> Callable[..., None]:
     def called(run: MLflowRun, *args: Any) -> None:
         from mlflow.exceptions import MlflowException
 
-        with told(run.uri), released(run.client), alone(run.uri):
+        with told(run.uri), alone(run.uri):
             try:
                 call(run, *args)
             except MlflowException as error:

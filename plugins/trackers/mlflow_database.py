@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,10 @@ from fw.plugins.trackers.mlflow_uris import WEB, database_of, is_folder, sqlite_
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
+
+
+PATIENCE = 60
+"""Seconds that a process waits for its turn; what another one writes takes as long as a model's upload."""
 
 
 def connect(uri: str) -> MlflowClient:
@@ -33,7 +36,17 @@ def connect(uri: str) -> MlflowClient:
         check_server(uri)
     elif "://" in uri and not is_folder(uri):
         check_database(uri)
-    return import_mlflow().MlflowClient(tracking_uri=uri)
+    client = import_mlflow().MlflowClient(tracking_uri=uri)
+    forget_places()
+    let_go(client)
+    return client
+
+
+def forget_places() -> None:
+    """MLflow remembers for a process where each run's artifacts lie, also when that was changed meanwhile."""
+    from mlflow.tracking._tracking_service import utils
+
+    getattr(utils, "_artifact_repos_cache", {}).clear()
 
 
 def alone(uri: str) -> AbstractContextManager[Any]:
@@ -41,7 +54,7 @@ def alone(uri: str) -> AbstractContextManager[Any]:
     from filelock import FileLock
 
     database = database_of(uri)
-    return FileLock(f"{database}.lock") if database is not None else nullcontext()
+    return FileLock(f"{database}.lock", timeout=PATIENCE) if database is not None else nullcontext()
 
 
 def check_server(uri: str) -> None:
@@ -111,18 +124,16 @@ def artifact_location(uri: str, name: str, root: Path) -> str | None:
     return (folder / ARTIFACTS / folder_name(name)).as_uri()
 
 
-@contextmanager
-def released(client: MlflowClient) -> Iterator[None]:
-    """Let go of the database when a call is cut off by Ctrl-C: an open transaction would keep it locked."""
-    try:
-        yield
-    except Exception:
-        raise
-    except BaseException:
-        from sqlalchemy.orm import close_all_sessions
+def let_go(client: MlflowClient) -> None:
+    """Roll back what Ctrl-C cuts off. SQLAlchemy only closes the connection then, and SQLite keeps the file locked
+    for as long as a statement is held, such as by the frames of the traceback."""
+    from sqlalchemy import event
 
-        close_all_sessions()
-        engine = getattr(getattr(client._tracking_client, "store", None), "engine", None)
-        if engine is not None:
-            engine.dispose()
-        raise
+    engine = getattr(getattr(client._tracking_client, "store", None), "engine", None)
+    if engine is not None and not event.contains(engine, "invalidate", roll_back):
+        event.listen(engine, "invalidate", roll_back)
+
+
+def roll_back(connection: Any, record: object, error: BaseException | None) -> None:
+    with suppress(Exception):  # the server may be gone
+        connection.rollback()

@@ -19,7 +19,7 @@ TAKES = r"\w/. -" if os.name == "nt" else r"\w/. :-"
 def fits(name: str) -> bool:
     """Whether MLflow takes it as the name of a metric, param or tag."""
     plain = re.fullmatch(rf"[{TAKES}]+", name) is not None and len(name) <= LENGTH
-    return plain and posixpath.normpath(name) == name and not name.startswith(("/", ".."))
+    return plain and posixpath.normpath(name) == name != "." and not name.startswith(("/", ".."))
 
 
 def fitting(name: str) -> str:
