@@ -16,9 +16,10 @@ from urllib.parse import quote, quote_plus, unquote
 HIDDEN = "***"
 """Stands where a secret stood."""
 
-NAMES = r"(?:token|passw(?:or)?d|passwd|pwd|passphrase|secret|api_?-?key|access_?-?key|credentials?)"
-"""How the name of a secret ends, in a query, in the environment and among a tracker's fields."""
-
+NAMES = r"(?:token|passw(?:or)?d|passphrase|secret|(?:api|access|secret)[_-]?key)"
+"""How the name of a secret ends, in the environment and among a tracker's fields."""
+QUERY = rf"{NAMES}|(?<=[?&;#])key|pwd|credentials?|sig|signature|auth"
+"""How it ends in the query of a URI. The environment's PWD is another thing."""
 SHORT, MIXED = 8, 5
 """Shorter secrets are hidden where they stand in a URI only: elsewhere they may be a plain word or
 a number. With letters and other characters in them, so many are enough."""
@@ -32,10 +33,10 @@ _SHAPES = (
     (r"([a-z][\w+.-]*://)[^\s/@'\"<>]*:[^\s/'\"<>]*@", rf"\1{HIDDEN}@"),
     (r"(https?://)[^\s/?#'\"<>]*@", rf"\1{HIDDEN}@"),
     # what a query or a fragment gives by name
-    (rf"([?&;#][\w.-]*(?:{NAMES}|[?&;#.-]key|sig|signature|auth)=)[^&\s'\"<>;#]+", rf"\1{HIDDEN}"),
+    (rf"([?&;#][\w.-]*(?:{QUERY})=)[^&\s'\"<>;#]+", rf"\1{HIDDEN}"),
     # a database's settings, and the header that a request had
-    (r"\b((?:password|passwd|pwd|secret|api_key|access_token|auth_token)\s?=\s?)(?!\*)[^\s&;,]+", rf"\1{HIDDEN}"),
-    (r"(authorization['\"]?\s*[:=]\s*['\"]?(?:(?:basic|bearer)\s+)?)(?!\*)[^\s'\"]+", rf"\1{HIDDEN}"),
+    (r"\b((?:password|passwd|secret|api_key|access_token|auth_token)\s?=\s?)(?!\*)[^\s&;,]+", rf"\1{HIDDEN}"),
+    (r"(authorization['\"]?\s*[:=]\s*['\"]?(?>(?:(?:basic|bearer)\s+)?))(?!\*)[^\s'\"]+", rf"\1{HIDDEN}"),
 )
 _PATTERNS = [(re.compile(shape, re.IGNORECASE), instead) for shape, instead in _SHAPES]
 _NAMED = re.compile(rf"{NAMES}$", re.IGNORECASE)
@@ -66,7 +67,7 @@ def learn(uri: str) -> None:
         keep(password if colon else name)
         for pair in {user, unquote(user)}:
             _known.add(base64.b64encode(pair.encode()).decode())
-    for found in re.findall(rf"[?&;#][\w.-]*(?:{NAMES}|key|sig|signature|auth)=([^&;#]+)", rest, re.IGNORECASE):
+    for found in re.findall(rf"[?&;#][\w.-]*(?:{QUERY})=([^&;#]+)", rest, re.IGNORECASE):
         keep(found)
 
 

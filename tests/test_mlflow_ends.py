@@ -107,7 +107,8 @@ sys.exit(any([os.wait()[1] for _ in range(4)]))
 
 def test_a_call_that_another_client_was_faster_with_is_made_again_once(root, monkeypatch):
     run = opened(root)
-    set_tag, failed = run.client.set_tag, []
+    set_tag = run.client.set_tag
+    failed: list[Any] = []
 
     def raced(*args: Any) -> None:
         if not failed:

@@ -1,4 +1,4 @@
-"""A run outlives its tracker: it is left alone once it failed, told everything at the end, and costs no training time."""
+"""A run outlives its tracker, which is left alone once it failed, told all at the end, and no cost of training."""
 
 from __future__ import annotations
 
