@@ -26,6 +26,7 @@ from fw.core.errors import FwError
 from fw.core.escaping import entry, visible
 from fw.core.kinds import TrackedRun
 from fw.core.plan import ArmPlan, Plan, Stage
+from fw.core.secrets import redact
 from fw.core.store import Store
 from fw.core.untracked import Untracked
 
@@ -47,10 +48,15 @@ class Board:
         tracked: TrackedRun,
         console: Console,
         shield: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        reopen: Callable[[], TrackedRun] = Untracked,
     ):
         self.plan = plan
         self.store = store
         self.tracked = tracked
+        self.reopen = reopen
+        self.lost = False
+        """Whether the tracker failed: it is not called then, until it is opened anew."""
+        self.tried_again = False
         self.console = console
         self.shield = shield
         """What the tracker is called in: it is not interrupted in the middle of a transaction."""
@@ -118,14 +124,37 @@ class Board:
 
     @contextlib.contextmanager
     def tracking(self) -> Iterator[TrackedRun]:
-        """The tracked run; when it fails, the run goes on without it and says so once."""
+        """The tracked run. Once it failed, which is said, nobody is called in its place until `catch_up`."""
         try:
             with self.shield():
-                yield self.tracked
+                yield Untracked() if self.lost else self.tracked
         except Exception as error:
+            self.lost = True
             reason = str(error) if isinstance(error, FwError) else f"the tracker raised {type(error).__name__}: {error}"
-            self.say(f"warning: {reason}; the run goes on, and running it again logs what is missing", style="yellow")
-            self.tracked = Untracked()
+            then = "running it again logs what is missing" if self.tried_again else "its end tries the tracker again"
+            self.say(f"warning: {reason}; the run goes on, and {then}", style="yellow")
+
+    def catch_up(self) -> bool:
+        """At the end of a run: open a tracker that failed once more, and tell it all that is in the store.
+
+        True if it was opened, so that whatever it was told outside of `track` has to be told again.
+        """
+        if not self.lost or self.tried_again:
+            return False
+        self.tried_again, self.lost = True, False
+        with self.tracking():
+            self.tracked = self.reopen()
+        if self.lost:
+            return False
+        for stage in filter(self.store.present, self.plan.stages):
+            self.track(stage)
+        return True
+
+    def end(self, status: str) -> None:
+        """End the tracked run, also where a failure kept the run from its end."""
+        self.catch_up()
+        with self.tracking() as tracked:
+            tracked.end(status)
 
     def title(self, stage: str) -> str:
         return self.plan.stages[stage].title
@@ -139,9 +168,9 @@ class Board:
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
-    """Print a message as one entry: not folded, not coloured by rich's guesses, and without
+    """Print a message as one entry, but for secrets: not folded, not coloured by rich's guesses, and without
     commands to terminals."""
-    console.print(entry(text), style=style, markup=False, highlight=False, soft_wrap=True)
+    console.print(entry(redact(text)), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def named(stage: Stage, record: Mapping[str, float]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from fw.core.finding import Finding, in_arm, misfit, written
 from fw.core.kinds import Backbone, Guidance, Joint, Online, Rule
 from fw.core.plan import can_probe, can_score, siblings
 from fw.core.recipe import Arm, Recipe
+from fw.core.secrets import secret_places
 from fw.core.taps import attention_layers, misnamed
 from fw.core.types import ConditionSpec
 from fw.registry import Component
@@ -67,6 +68,7 @@ def faults(recipe: Recipe) -> Iterator[Finding]:
         yield from misfit(("metrics", index), metric.space.check, recipe.dataset.shape)
     yield from misfit(("dataset",), lambda dataset: dataset.check(), recipe.dataset)
     yield from probe_faults(recipe)
+    yield from untracked_keys(recipe)
     if recipe.latents is not None:
         yield from misfit(("latents",), recipe.latents.latent_shape, recipe.dataset.shape)
     for name in recipe.arms:
@@ -95,6 +97,16 @@ def probe_faults(recipe: Recipe) -> Iterator[Finding]:
         for model in dict.fromkeys(arm.model for arm in probed if probe.blocks is not None):
             if shape is not None and (fault := misnamed(model, shape, probe.blocks or ())):
                 yield Finding(at, fault)
+
+
+def untracked_keys(recipe: Recipe) -> Iterator[Finding]:
+    """Scores whose names the recipe's tracker does not take: it would miss them when all the work is done."""
+    if recipe.tracker is None:
+        return
+    scored = [("metrics", index, f"eval/{key}") for index, each in enumerate(recipe.metrics) for key in each.keys]
+    scored += [("probes", index, f"probe/{key}") for index, each in enumerate(recipe.probes) for key in each.keys]
+    for section, index, key in scored:
+        yield from misfit((section, index), recipe.tracker.check_keys, [key])
 
 
 def idle(recipe: Recipe) -> Iterator[Finding]:
@@ -252,8 +264,22 @@ def sections(arm: Arm) -> Iterator[tuple[str, Component]]:
     yield "sampler", arm.sampler
 
 
+def secrets_in(recipe: Recipe) -> Iterator[Finding]:
+    """Passwords and tokens in URIs. Those of the tracker are left out of what a run writes; others cannot be."""
+    for at in secret_places(recipe.model_dump(mode="json")):
+        yield Finding(at, SECRET if at[0] == "tracker" else SECRET_ELSEWHERE)
+
+
+SECRET = (
+    "it holds a password or a token, which belongs into the environment; the run's files are written without it, and "
+    "commands that read them need it there"
+)
+SECRET_ELSEWHERE = "it holds a password or a token, which is written to the run's folder and to the store"
+
+
 def warnings(recipe: Recipe) -> Iterator[Finding]:
     """What misleads, and keeps no recipe from running."""
+    yield from secrets_in(recipe)
     yield from unfair(recipe)
     yield from without_effect(recipe)
     yield from cautions(recipe)

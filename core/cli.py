@@ -116,6 +116,7 @@ def run(
     from fw.core.store import Store
 
     use(plugin)
+    settle(out)
     loaded = load(recipe, set_ or ())
     planned = plan(loaded, arm or ())
     console = Console(stderr=True)
@@ -243,6 +244,8 @@ def compare(
     from fw.core.run import show
     from fw.core.runfile import read_results
 
+    for path in runs:
+        settle(runs_folder(path))
     for result in [read_results(path) for path in runs]:
         show(result, wide_console())
 
@@ -272,6 +275,7 @@ def clusters(
     from fw.core.run import Options
 
     use(plugin)
+    settle(out)
     wanted = clusters.numbers(counts) if counts is not None else []
     found = clusters.survey(load(recipe, set_ or ()), arm, wanted, Options(out, device), Console(stderr=True))
     if as_json:
@@ -292,6 +296,7 @@ def plot(
     """Draw scores of a finished run against a key in which its arms differ."""
     from fw.core.sweep import plot as plot_sweep
 
+    settle(runs_folder(run_))
     plot_sweep(run_, x, y.split(",") if y else [], output)
     answer(output)
 
@@ -317,6 +322,7 @@ def heatmap(
     from fw.core import heatmap
 
     use(plugin)
+    settle(runs_folder(run_))
     asked = heatmap.Asked(arm, heatmap.levels(sigmas) if sigmas is not None else (), count, draws, device)
     console = Console(stderr=True)
     output = heatmap.target(run_, arm, output)
@@ -341,6 +347,7 @@ def sample(
     from fw.core.draw import draw
 
     use(plugin)
+    settle(runs_folder(run_))
     draw(run_, arm, count, output, seed, device)
     answer(output)
 
@@ -354,11 +361,27 @@ def ui(
     """Open the tracker's page, MLflow's by default, on the runs in a folder."""
     from fw.registry import UnknownComponent, installed
 
+    settle(out)
     try:
         component = installed().get("tracker", tracker)
     except UnknownComponent as error:
         raise FwError(f"--tracker {tracker}: {error}") from None
     raise typer.Exit(component().serve(out.absolute(), port))  # type: ignore[attr-defined]
+
+
+def settle(out: Path) -> None:
+    """Let runs in a runs folder end for their trackers whose process has died."""
+    import contextlib
+
+    from fw.core.aftermath import end_abandoned
+
+    with contextlib.suppress(Exception):  # what is wrong with those runs is no matter of this command
+        end_abandoned(out.absolute())
+
+
+def runs_folder(run: Path) -> Path:
+    """The runs folder that a run's folder lies in."""
+    return run.resolve().parent.parent
 
 
 def use(files: list[Path] | None) -> None:
@@ -427,7 +450,9 @@ def guarded(command: Callable[[], None]) -> int:
 
 def ended(error: BaseException, reason: str, code: int) -> int:
     """Say why a command ended, and whether the same command continues."""
-    print(visible_lines(reason), file=sys.stderr)
+    from fw.core.secrets import redact
+
+    print(visible_lines(redact(reason)), file=sys.stderr)
     if CONTINUES in getattr(error, "__notes__", ()):
         print(CONTINUES, file=sys.stderr)
     return code
@@ -436,9 +461,10 @@ def ended(error: BaseException, reason: str, code: int) -> int:
 def unexpected(error: Exception) -> str:
     """What to say of an exception that nobody foresaw, which is a fault of fw; its traceback goes
     to a file."""
+    from fw.core.secrets import redact
     from fw.registry.discovery import in_one_line
 
-    trace = "".join(traceback.format_exception(error))
+    trace = redact("".join(traceback.format_exception(error)))
     said = f"this is a fault of fw, not of yours: {in_one_line(error)}"
     if os.environ.get(TRACEBACK, "0") not in ("", "0"):
         return f"{trace}{said}"

@@ -891,6 +891,15 @@ class Tracker(Component):
     def open(self, run: RunDescription) -> TrackedRun:
         """Open the run, or open it again."""
 
+    def check_keys(self, keys: Collection[str]) -> None:
+        """ValueError where scores have names that it cannot take; asked when a recipe is validated."""
+
+    def close(self, handle: Mapping[str, Any], root: Path, status: str) -> None:
+        """End a run whose process died, as `failed` or `killed`; what has ended stays as it is, so it may be repeated.
+
+        `handle` is what the run was found by, and `root` the runs folder that it is in now.
+        """
+
     def serve(self, root: Path, port: int) -> int:
         """Show what was logged to the runs folder `root` in a browser, until Ctrl-C; returns the exit code."""
         raise FwError(f"the tracker '{self.name}' has no page of its own")

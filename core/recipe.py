@@ -24,6 +24,7 @@ from fw.core.kinds import (
     Steering,
     Tracker,
 )
+from fw.core.secrets import without_secrets
 from fw.core.source import dump
 from fw.core.types import LARGEST
 from fw.registry import Component
@@ -180,9 +181,11 @@ class Recipe(Section):
         """The resolved recipe: every default written out, every arm in the form that `load` reads.
 
         Without probes or objectives it is what it was before there were any, because it names the run's folder.
+        The tracker's secrets are hidden, so what reads it gets them from the environment.
         """
         absent = {section for section in ("probes", "objectives") if not getattr(self, section)}
         data = self.model_dump(mode="json", exclude={"arms", *absent})
+        data["tracker"] = without_secrets(data["tracker"])
         data["arms"] = {
             name: override.model_dump(mode="json", include=override.model_fields_set)
             for name, override in self.arms.items()

@@ -29,6 +29,7 @@ from fw.core.plan import plan as plan_all
 from fw.core.recipe import Recipe
 from fw.core.record import Record, link_latest, previous_run, run_folder, write_run
 from fw.core.runfile import RESOLVED, RUN_FILE
+from fw.core.secrets import redacted
 from fw.core.soundness import lost, mixtures, sound_stages
 from fw.core.stopping import asked_to_stop
 from fw.core.store import Store
@@ -84,13 +85,12 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
             with stopping.shield():
                 return open_tracker(recipe, plan, made_by, options, folder, previous_run(folder))
 
-        if mine := record.take():
-            tracked = tracker()
-        else:
-            tracked = Untracked()
+        mine = record.take()
+        tracked = tracker() if mine else Untracked()
+        if not mine:
             other = f"{owner(folder)} writes the record of this very run"
             say(console, f"{other}; this one works along, and writes when that has ended", style="yellow")
-        with Board(plan, store, tracked, console, stopping.shield) as board:
+        with Board(plan, store, tracked, console, stopping.shield, tracker) as board:
             ended = "killed"
             try:
                 for stage in finished:
@@ -98,19 +98,21 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
                 outcome = start(plan, finished, settings, board, stopping)
                 if not mine:
                     record.wait(stopping)
-                    board.tracked = tracked = tracker()
-                    for stage in filter(store.present, plan.stages):
-                        board.track(stage)
+                    board.lost = True  # the tracker has been told nothing yet
+                board.catch_up()
                 if not outcome.stopped:
                     outcome.failed |= lost(plan, store, [*outcome.failed, *outcome.skipped])
                 folder = run_folder(recipe, files, out)  # somebody may have cleaned up meanwhile
                 with writing(folder):
-                    result = conclude(recipe, everything, made_by, store, folder, outcome, warnings, data, tracked)
+                    result = conclude(
+                        recipe, everything, made_by, store, folder, outcome, warnings, data, board.tracked
+                    )
                 log_results(result, plan, store, folder, outcome, board)
+                if board.catch_up():  # it failed only now
+                    log_results(result, plan, store, folder, outcome, board)
                 ended = "killed" if outcome.stopped else "failed" if outcome.failed else "finished"
             finally:
-                with board.tracking():
-                    tracked.end(ended)
+                board.end(ended)
     if outcome.stopped:
         raise Interrupted("stopped; everything finished is kept, and the same command continues from here")
     return Finished(result, StageFailed(failure(plan, outcome)) if outcome.failed else None)
@@ -214,6 +216,7 @@ def conclude(
     if recipe.tracker is not None:
         result[recipe.tracker.name] = dict(tracked.handle)
         result["look"] = tracked.hint
+    result = redacted(result)
     write_run(result, folder)
     link_latest(folder)
     finished = {name: arm for name, arm in result["arms"].items() if arm["status"] == "finished"}

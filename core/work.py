@@ -19,6 +19,7 @@ from fw.core.isolation import stock_state
 from fw.core.job import Job
 from fw.core.plain import plain
 from fw.core.plan import Stage
+from fw.core.secrets import redact, redacted
 from fw.core.stages import STAGES
 from fw.core.stopping import POLITE
 from fw.core.store import Store
@@ -101,7 +102,7 @@ def execute(stage: Stage, settings: Settings, listener: Listener, stopping: Call
                 STAGES[stage.kind](stage.needs, inputs, job)
             job.finish()
             trace.unlink(missing_ok=True)
-            warned = {"warnings": job.warnings} if job.warnings else {}
+            warned = {"warnings": redacted(job.warnings)} if job.warnings else {}
             facts = {"seconds": round(job.seconds, 3), "device": settings.device, **warned}
             store.publish(stage.id, stage.payload, facts, made_of)
     except FwError:
@@ -109,9 +110,9 @@ def execute(stage: Stage, settings: Settings, listener: Listener, stopping: Call
     except Exception as error:
         where = ""
         with contextlib.suppress(OSError):  # the disk may be full, or the folder gone
-            trace.write_text(traceback.format_exc(), encoding="utf-8")
+            trace.write_text(redact(traceback.format_exc()), encoding="utf-8")
             where = f" (traceback in {trace})"
-        raise StageFailed(f"{plain(error) or in_one_line(error)}{where}") from error
+        raise StageFailed(f"{redact(plain(error) or in_one_line(error))}{where}") from error
 
 
 def settled(stage: Stage, store: Store, keep: bool, listener: Listener) -> bool:

@@ -767,6 +767,13 @@ class WritesWhereItStands(HonestLines):
         return Lines(run, Path(self.file))
 
 
+class ClosesTheUntold(HonestLines):
+    """Takes for granted that a run was told something before its process died."""
+
+    def close(self, handle: Mapping[str, Any], root: Path, status: str) -> None:
+        Path(handle["file"]).unlink()
+
+
 class WritesBeside(HonestLines):
     """Writes beside the runs folder."""
 
@@ -876,6 +883,8 @@ FAULTS: dict[type[Component], str] = {
     PathInTheHandle: "Its handle is JSON, as run.json keeps it: {'file': PosixPath(",
     TupleInTheHandle: "Its handle is JSON, as run.json keeps it: {'arms': ('unconditional', 'self_1.5')} is read",
     AlwaysNew: "A run that is opened again with its handle has the same handle: it is the same run: {",
+    ClosesTheUntold: "A run whose process died can be closed, also twice, and is the same run when it is "
+    "opened again: it raised FileNotFoundError",
     LongHint: "Its hint is one line that says where to look: it is 'look at\\n",
     WritesWhereItStands: f"{INSIDE}: it wrote events.jsonl",
     WritesBeside: f"{INSIDE}: it wrote events.jsonl",

@@ -30,6 +30,7 @@ from fw.core.loading import load
 from fw.core.plan import Stage, plan
 from fw.plugins.trackers.mlflow import MLflow, MLflowRun
 from fw.plugins.trackers.mlflow_server import serve
+from fw.plugins.trackers.mlflow_uris import sqlite_uri
 
 ARMS = ("unconditional", "self_guidance", "rcg")
 LOSSES = [{"step": step, "train/loss": 1 / (1 + step), "train/norm": 2.0} for step in range(0, 1000, 10)]
@@ -47,7 +48,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(template: Path, tmp_path: Path) -> Path:
     """A runs folder, with a name that has to be quoted in URIs."""
-    folder = tmp_path / "my runs"
+    folder = tmp_path / "my runs? 50%20#1"
     folder.mkdir()
     shutil.copy(template, folder / "mlflow.db")
     return folder
@@ -77,7 +78,7 @@ def log_all(run: TrackedRun, folder: Path) -> None:
 
 
 def client_of(root: Path) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{root}/mlflow.db")
+    return MlflowClient(sqlite_uri(root / "mlflow.db"))
 
 
 def parent_and_children(root: Path) -> tuple[Run, dict[str, Run]]:
@@ -345,8 +346,9 @@ def test_a_deleted_experiment_is_told(root):
 
 def test_the_environment_names_the_store_unless_the_recipe_does(root, tmp_path, monkeypatch):
     shutil.copy(root / "mlflow.db", tmp_path / "named.db")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/mlflow.db")
-    assert MLflow().open(describe(tmp_path)).handle["tracking_uri"] == f"sqlite:///{root}/mlflow.db"
+    uri = sqlite_uri(root / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert MLflow().open(describe(tmp_path)).handle["tracking_uri"] == uri
     named = MLflow(uri=f"sqlite:///{tmp_path}/named.db").open(describe(tmp_path))
     assert named.handle["tracking_uri"] == f"sqlite:///{tmp_path}/named.db"
 
@@ -423,7 +425,7 @@ def test_mlflow_takes_the_names_of_everything_that_the_shipped_recipes_log(root:
     assert len({tuple(key) for key in keys}) == len(known)
     run.series(None, [{"step": 0, **{name: value for key in keys for name, value in key.items() if name != "step"}}])
     run.end("finished")
-    client = MlflowClient(f"sqlite:///{root}/mlflow.db")
+    client = client_of(root)
     experiment = client.get_experiment_by_name("names")
     assert experiment is not None
     logged = {name for each in client.search_runs([experiment.experiment_id]) for name in each.data.metrics}

@@ -84,6 +84,18 @@ def found_again(tracker: Tracker) -> None:
     assert handles[0] == handles[1], f"{handles[0]} became {handles[1]}"
 
 
+def closed_for_the_dead(tracker: Tracker) -> None:
+    """A run whose process died can be closed, also twice, and is the same run when it is opened again"""
+    root = runs(tracker)
+    left = dict(tracker.open(described(root, "left")).handle)
+    for _ in range(2):
+        tracker.close(left, root, "killed")
+    run = tracker.open(described(root, "left", left))
+    handle = dict(run.handle)
+    run.end("finished")
+    assert handle == left, f"{left} became {handle}"
+
+
 def hint_is_one_line(tracker: Tracker) -> None:
     """Its hint is one line that says where to look"""
     run = tracker.open(described(runs(tracker), "hint"))
@@ -99,6 +111,7 @@ CLAUSES: tuple[Clause, ...] = (
     any_ending,
     handle_is_json,
     found_again,
+    closed_for_the_dead,
     hint_is_one_line,
 )
 
@@ -142,7 +155,7 @@ def say_all(run: TrackedRun, root: Path, when: str = "") -> None:
 
 def calls(run: TrackedRun, paths: Mapping[str, Path]) -> list[tuple[str, Callable[[], None]]]:
     losses = [{"step": step, "train/loss": 1 / (1 + step)} for step in range(0, 30, 10)]
-    scores = {"eval/fd_pca": 0.5, "cost/nfe": 35.0, "eval/undefined": float("inf")}
+    scores = {"eval/fd_pca": 0.5, "cost/nfe": 35.0, "eval/undefined": float("inf"), "of others@5": 0.5}
     made: list[tuple[str, Callable[[], None]]] = []
     for arm in (None, *ARMS):
         made += [

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import os
 import re
 import shlex
-import sqlite3
+import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import unquote, urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from fw.core.errors import FwError
 from fw.core.kinds import RunDescription, TrackedRun, Tracker
-from fw.plugins.trackers.mlflow_database import connect
-from fw.plugins.trackers.mlflow_server import DATABASE, HOST, PORT, import_mlflow, serve, sqlite_uri, view_url
+from fw.core.secrets import hide, learn, redact
+from fw.plugins.trackers.mlflow_database import alone, connect, find_experiment
+from fw.plugins.trackers.mlflow_library import told
+from fw.plugins.trackers.mlflow_names import check, fitting
+from fw.plugins.trackers.mlflow_server import HOST, PORT, serve, view_url
+from fw.plugins.trackers.mlflow_uris import DATABASE, HERE, WEB, chosen, database_of, of_handle, sqlite_uri
 from fw.plugins.trackers.mlflow_view import colours, save_view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment, Run
+    from mlflow.entities import Experiment, LoggedModel, Run
 
 BATCH = 1000
 """Metrics in one call: MLflow's limit."""
@@ -38,50 +41,56 @@ class MLflow(Tracker):
     name: ClassVar[str] = "mlflow"
 
     uri: str | None = Field(
-        None, description="tracking URI; null is MLFLOW_TRACKING_URI, else mlflow.db in the runs folder"
+        None,
+        description="tracking URI; null is MLFLOW_TRACKING_URI, else mlflow.db in the runs folder. No place for a "
+        "password: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, are",
     )
     experiment: str | None = Field(None, min_length=1, description="null is the recipe's name")
 
+    @field_validator("uri")
+    @classmethod
+    def _remembered(cls, uri: str | None) -> str | None:
+        """Its password is known from here on, and hidden wherever it turns up."""
+        if uri is not None:
+            learn(uri)
+        return uri
+
+    def check_keys(self, keys: Collection[str]) -> None:
+        check(keys)
+
     def open(self, run: RunDescription) -> TrackedRun:
         """Open the run, or open it again. FwError when MLflow cannot be reached or refuses the URI."""
-        root = run.root.absolute()
-        uri = self.uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(root / DATABASE)
+        uri = chosen(self.uri, run.root)
         with told(uri):
-            client, experiment = connect(uri, self.experiment or run.recipe, root)
-            return open_run(client, uri, experiment, run)
+            client = connect(uri)
+            with alone(uri):
+                experiment = find_experiment(client, uri, self.experiment or run.recipe, run.root)
+                return open_run(client, uri, experiment, run)
+
+    def close(self, handle: Mapping[str, Any], root: Path, status: str) -> None:
+        """End what is still RUNNING of the run that a handle names. FwError when MLflow cannot be reached."""
+        uri = of_handle(handle, root)
+        database = database_of(uri)
+        if not handle or (database is not None and not database.exists()):
+            return
+        with told(uri):
+            client = connect(uri)
+            with alone(uri):
+                for id_ in (handle["parent_run_id"], *handle["children"].values()):
+                    run = found_run(client, id_)
+                    if run is not None and run.info.status == "RUNNING":
+                        client.set_terminated(id_, STATUS[status])
 
     def serve(self, root: Path, port: int) -> int:
         return serve(root, port)
 
 
-@contextmanager
-def told(uri: str) -> Iterator[None]:
-    """Tell what MLflow and what is below it raise in one sentence."""
-    import_mlflow()
-    from alembic.util import CommandError
-    from mlflow.exceptions import MlflowException
-    from requests import RequestException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except RequestException as error:
-        raise FwError(f"no MLflow server answers at '{public(uri)}' ({type(error).__name__})") from error
-    except (MlflowException, CommandError, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        reason = re.split(r"(?<=[.!?])\s|\n", str(error).strip() or type(error).__name__)[0]
-        raise FwError(f"MLflow at '{public(uri)}' does not work: {reason}") from error
-
-
-def public(uri: str) -> str:
-    """The URI without its password."""
-    return re.sub(r"(?<=://)[^/@]+@", "***@", uri)
-
-
 def open_run(client: MlflowClient, uri: str, experiment: Experiment, run: RunDescription) -> MLflowRun:
     """Find or create the parent and its children, and set them all RUNNING."""
     id_ = experiment.experiment_id
-    common = {"fw.recipe": run.recipe, "fw.key": run.key, "fw.folder": str(run.folder.absolute()), **run.tags}
-    parent = previous_parent(client, uri, id_, run)
+    folder = str(run.folder.absolute())
+    common = {"fw.recipe": run.recipe, "fw.key": run.key, "fw.folder": folder, **run.tags}
+    parent = previous_parent(client, id_, run)
     if parent is None:
         parent = create(client, id_, f"{run.recipe}@{run.key}", {**common, "fw.role": "recipe"})
     runs: dict[str | None, Logged] = {None: parent}
@@ -98,26 +107,36 @@ def open_run(client: MlflowClient, uri: str, experiment: Experiment, run: RunDes
         log_params(client, runs[arm.name].run, arm.params)
     for logged in runs.values():
         client.update_run(logged.id, status="RUNNING")
+        if logged.run.data.tags.get("fw.folder") != folder:  # it was moved; the key says which run it is
+            client.set_tag(logged.id, "fw.folder", folder)
+    sweep_models(client, uri, id_, run, [logged.id for logged in runs.values()])
     view = f"fw-{run.key}"
     save_view(client, id_, view, run)
     return MLflowRun(client, uri, id_, view, run, runs)
 
 
-def previous_parent(client: MlflowClient, uri: str, experiment: str, run: RunDescription) -> Logged | None:
-    """The parent that the handle names; without one, what a killed process left behind."""
+def previous_parent(client: MlflowClient, experiment: str, run: RunDescription) -> Logged | None:
+    """The parent that the handle names, if it is this run's; else one with its key, first that of this folder."""
+    found = found_run(client, str((run.previous or {}).get("parent_run_id", "")))
+    words = {"fw.role": "recipe", "fw.recipe": run.recipe, "fw.key": run.key}
+    if found is not None and found.info.experiment_id == experiment and words.items() <= found.data.tags.items():
+        return Logged(found)
+    same = client.search_runs([experiment], " and ".join(f"tags.`{tag}` = '{word}'" for tag, word in words.items()))
+    folder = str(run.folder.absolute())
+    return next(map(Logged, sorted(same, key=lambda each: each.data.tags.get("fw.folder") != folder)), None)
+
+
+def found_run(client: MlflowClient, id_: str) -> Run | None:
+    """The run with this id; None if there is none, or if it was deleted."""
     from mlflow.exceptions import MlflowException
 
-    previous = run.previous or {}
-    if previous.get("tracking_uri") == public(uri) and previous.get("experiment_id") == experiment:
-        try:
-            found = client.get_run(previous["parent_run_id"])
-        except MlflowException:
-            found = None
-        if found is not None and found.info.lifecycle_stage == "active":
-            return Logged(found)
-    folder = str(run.folder.absolute())
-    same = client.search_runs([experiment], f"tags.`fw.role` = 'recipe' and tags.`fw.key` = '{run.key}'")
-    return next((Logged(found) for found in same if found.data.tags.get("fw.folder") == folder), None)
+    try:
+        found = client.get_run(id_) if id_ else None
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+    return found if found is not None and found.info.lifecycle_stage == "active" else None
 
 
 def children_of(client: MlflowClient, experiment: str, parent: str) -> list[Logged]:
@@ -125,9 +144,25 @@ def children_of(client: MlflowClient, experiment: str, parent: str) -> list[Logg
     return [Logged(child) for child in found]
 
 
+def models_of(client: MlflowClient, experiment: str, run: RunDescription) -> list[LoggedModel]:
+    """The models of a run's arms in MLflow, whatever became of them."""
+    return list(client.search_logged_models([experiment], f"tags.`fw.key` = '{run.key}'", max_results=1000))
+
+
+def sweep_models(client: MlflowClient, uri: str, experiment: str, run: RunDescription, runs: Collection[str]) -> None:
+    """Remove what is left of uploads that were killed. One process at a time writes a run, so none is going on."""
+    for model in models_of(client, experiment, run):
+        if model.status.name == "PENDING" and model.source_run_id in runs:
+            client.delete_logged_model(model.model_id)
+            database = database_of(uri)
+            folder = Path(unquote(urlsplit(model.artifact_location).path)).parent
+            if database is not None and model.model_id == folder.name and database.parent in folder.parents:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 def create(client: MlflowClient, experiment: str, name: str, tags: Mapping[str, str]) -> Logged:
-    short = {key: shortened(value, TAG_LENGTH) for key, value in tags.items()}
-    return Logged(client.create_run(experiment, tags=short, run_name=name), fresh=True)
+    short = {fitting(key): shortened(redact(value), TAG_LENGTH) for key, value in tags.items()}
+    return Logged(client.create_run(experiment, tags=short, run_name=name))
 
 
 def log_params(client: MlflowClient, run: Run, params: Mapping[str, str]) -> None:
@@ -140,36 +175,44 @@ def log_params(client: MlflowClient, run: Run, params: Mapping[str, str]) -> Non
 
 
 def short_params(params: Mapping[str, str]) -> dict[str, str]:
-    return {key: shortened(value, PARAM_LENGTH) for key, value in params.items()}
+    return {fitting(key): shortened(redact(value), PARAM_LENGTH) for key, value in params.items()}
 
 
 def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 4] + " ..."
 
 
+def safely(call: Callable[..., None]) -> Callable[..., None]:
+    """A call of an open run: told in a sentence, in turn with other processes, and cut off without a trace.
+
+    Where another client of the same server wrote the same at once, it is made again: every call may be.
+    """
+
+    @functools.wraps(call)
+    def called(run: MLflowRun, *args: Any) -> None:
+        from mlflow.exceptions import MlflowException
+
+        with told(run.uri), alone(run.uri):
+            try:
+                call(run, *args)
+            except MlflowException as error:
+                if not re.search("unique constraint|duplicate|integrityerror", str(error), re.IGNORECASE):
+                    raise
+                call(run, *args)
+
+    return called
+
+
 @dataclass
 class Logged:
-    """One run in MLflow and what it is known to hold already."""
+    """One run in MLflow, as it was when it was opened."""
 
     run: Run
-    fresh: bool = False
-    last_steps: dict[str, int] = field(default_factory=dict)
-    values: dict[str, float] = field(default_factory=dict)
     ended: bool = False
-
-    def __post_init__(self) -> None:
-        self.values = dict(self.run.data.metrics)
 
     @property
     def id(self) -> str:
         return self.run.info.run_id
-
-    def last_step(self, client: MlflowClient, key: str) -> int:
-        """The last step of a metric in MLflow, -1 without one."""
-        if key not in self.last_steps:
-            history = [] if self.fresh else client.get_metric_history(self.id, key)
-            self.last_steps[key] = max((metric.step for metric in history), default=-1)
-        return self.last_steps[key]
 
 
 @dataclass
@@ -183,75 +226,95 @@ class MLflowRun:
     description: RunDescription
     runs: dict[str | None, Logged]
     pictures: list[str] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Names that MLflow does not take, and those that it was given instead."""
+    not_finite: dict[tuple[str | None, str], float] = field(default_factory=dict)
+    """Values that MLflow's pages cannot draw, by arm and name."""
 
+    @safely
     def series(self, arm: str | None, records: Sequence[Mapping[str, float]]) -> None:
         from mlflow.entities import Metric
 
-        logged, now, new = self.runs[arm], int(1000 * time.time()), []
-        with told(self.uri):
-            for record in sorted(records, key=lambda record: record["step"]):
-                step = int(record["step"])
-                for key, value in record.items():
-                    if key != "step" and math.isfinite(value) and step > logged.last_step(self.client, key):
-                        new.append(Metric(key, float(value), now, step))
-            for start in range(0, len(new), BATCH):
-                batch = new[start : start + BATCH]
-                self.client.log_batch(logged.id, metrics=batch)
-                logged.last_steps.update({metric.key: metric.step for metric in batch})
+        logged, now = self.runs[arm], int(1000 * time.time())
+        last = {metric.key: metric.step for metric in self._latest(logged)}
+        new: dict[tuple[str, int], Metric] = {}
+        for record in sorted(records, key=lambda record: record["step"]):
+            step = int(record["step"])
+            values = {key: value for key, value in record.items() if key != "step"}
+            for key, value in self._drawn(arm, values).items():
+                if step > last.get(key, -1):
+                    new[key, step] = Metric(key, value, now, step)
+        metrics = list(new.values())
+        for start in range(0, len(metrics), BATCH):
+            self.client.log_batch(logged.id, metrics=metrics[start : start + BATCH])
+        self._remark(arm)
 
+    @safely
     def scores(self, arm: str | None, values: Mapping[str, float]) -> None:
+        self._log_scores(arm, values)
+
+    def _log_scores(self, arm: str | None, values: Mapping[str, float]) -> None:
         from mlflow.entities import Metric
 
         logged, now = self.runs[arm], int(1000 * time.time())
-        new = {k: float(v) for k, v in values.items() if math.isfinite(v) and logged.values.get(k) != v}
-        with told(self.uri):
-            self.client.log_batch(logged.id, metrics=[Metric(key, new[key], now, 0) for key in new])
-        logged.values.update(new)
+        known = {metric.key: metric.value for metric in self._latest(logged)}
+        new = [(key, value) for key, value in self._drawn(arm, values).items() if known.get(key) != value]
+        for start in range(0, len(new), BATCH):
+            batch = [Metric(key, value, now, 0) for key, value in new[start : start + BATCH]]
+            self.client.log_batch(logged.id, metrics=batch)
+        self._remark(arm)
 
+    @safely
     def files(self, arm: str | None, paths: Sequence[Path]) -> None:
         """Put them into the run's root folder: the compare page shows only what lies there side by side."""
-        with told(self.uri):
-            for path in paths:
-                self.client.log_artifact(self.runs[arm].id, str(path))
-                if arm is not None and path.suffix == ".png":
-                    self._chart(self.runs[arm], path)
+        for path in paths:
+            self.client.log_artifact(self.runs[arm].id, str(path))
+            if arm is not None and path.suffix == ".png":
+                self._chart(self.runs[arm], path)
 
+    @safely
     def model(self, arm: str, weights: Path, scores: Mapping[str, float]) -> None:
         from mlflow.entities import LoggedModelOutput
 
         logged = self.runs[arm]
-        if "fw.model" in logged.run.data.tags:
+        run = self.client.get_run(logged.id)
+        if "fw.model" in run.data.tags:
             return
-        with told(self.uri):
-            model = self._upload(arm, weights)
+        uploaded = [
+            model.model_id
+            for model in models_of(self.client, self.experiment, self.description)
+            if model.status.name == "READY" and model.source_run_id == logged.id
+        ]
+        model = uploaded[0] if uploaded else self._upload(arm, weights)
+        if model not in [output.model_id for output in (run.outputs.model_outputs if run.outputs else [])]:
             self.client.log_outputs(logged.id, [LoggedModelOutput(model, step=0)])
-            self._score(arm, model, scores)
-            self.client.set_tag(logged.id, "fw.model", model)
-        logged.run.data.tags["fw.model"] = model
+        self._score(arm, model, scores)
+        self.client.set_tag(logged.id, "fw.model", model)
 
+    @safely
     def note(self, markdown: str) -> None:
-        with told(self.uri):
-            text = shortened(markdown, TAG_LENGTH)
-            self.client.set_tag(self.runs[None].id, "mlflow.note.content", text)
-            self.client.set_experiment_tag(self.experiment, "mlflow.note.content", text)
+        remarks = "".join(f"\n\n{remark}" for remark in self._remarks())
+        text = shortened(redact(markdown), TAG_LENGTH - len(remarks)) + remarks
+        self.client.set_tag(self.runs[None].id, "mlflow.note.content", text)
+        self.client.set_experiment_tag(self.experiment, "mlflow.note.content", text)
 
+    @safely
     def end_arm(self, arm: str, status: str) -> None:
-        with told(self.uri):
-            self.client.set_terminated(self.runs[arm].id, STATUS[status])
+        self.client.set_terminated(self.runs[arm].id, STATUS[status])
         self.runs[arm].ended = True
 
+    @safely
     def end(self, status: str) -> None:
         """End the run, and with it the arms that have not ended."""
-        with told(self.uri):
-            for arm, logged in self.runs.items():
-                if arm is None or not logged.ended:
-                    self.client.set_terminated(logged.id, STATUS[status])
-                    logged.ended = True
+        for arm, logged in self.runs.items():
+            if arm is None or not logged.ended:
+                self.client.set_terminated(logged.id, STATUS[status])
+                logged.ended = True
 
     @property
     def handle(self) -> dict[str, Any]:
         return {
-            "tracking_uri": public(self.uri),
+            "tracking_uri": HERE if self._here else hide(self.uri),
             "experiment_id": self.experiment,
             "parent_run_id": self.runs[None].id,
             "children": {arm: logged.id for arm, logged in self.runs.items() if arm is not None},
@@ -259,13 +322,52 @@ class MLflowRun:
 
     @property
     def hint(self) -> str:
-        root = self.description.root.absolute()
-        if self.uri.startswith(("http://", "https://")):
-            return view_url(public(self.uri).rstrip("/"), self.experiment, self.view)
-        command = f"mlflow server --backend-store-uri {public(self.uri)} --port {PORT}"
-        if self.uri == sqlite_uri(root / DATABASE):
-            command = f"fw ui --out {shlex.quote(str(root))}"
+        if self.uri.lower().startswith(WEB):
+            return view_url(hide(self.uri).rstrip("/"), self.experiment, self.view)
+        command = f"mlflow server --backend-store-uri {shlex.quote(hide(self.uri))} --port {PORT}"
+        if self._here:
+            command = f"fw ui --out {shlex.quote(str(self.description.root.absolute()))}"
         return f"{command}, then {view_url(f'http://{HOST}:{PORT}', self.experiment, self.view)}"
+
+    @property
+    def _here(self) -> bool:
+        """Whether it is logged to the database in the runs folder itself."""
+        return self.uri == sqlite_uri(self.description.root.absolute() / DATABASE)
+
+    def _latest(self, logged: Logged) -> Sequence[Any]:
+        """The last point of every metric as MLflow has it now: another process may have logged meanwhile."""
+        return self.client.get_run(logged.id).data._metric_objs
+
+    def _drawn(self, arm: str | None, values: Mapping[str, float]) -> dict[str, float]:
+        """What MLflow can name and draw of the values; of the rest is remarked what became of it."""
+        drawn = {}
+        for key, value in values.items():
+            name = fitting(key)
+            if name != key:
+                self.renamed[key] = name
+            if math.isfinite(value):
+                drawn[name] = float(value)
+                self.not_finite.pop((arm, key), None)
+            else:
+                self.not_finite[arm, key] = float(value)
+        return drawn
+
+    def _remark(self, arm: str | None) -> None:
+        """Say beside an arm's metrics which of them are not finite."""
+        tags = self.runs[arm].run.data.tags
+        text = ", ".join(f"{key} = {value}" for (owner, key), value in self.not_finite.items() if owner == arm)
+        if tags.get("fw.not_finite", "") != text:
+            self.client.set_tag(self.runs[arm].id, "fw.not_finite", shortened(text, TAG_LENGTH))
+            tags["fw.not_finite"] = text
+
+    def _remarks(self) -> Iterator[str]:
+        """What a reader of the page has to know of values that are not where they are looked for."""
+        values = ", ".join(f"{arm or 'run'}: {key} = {value}" for (arm, key), value in self.not_finite.items())
+        names = ", ".join(f"`{key}` is `{name}`" for key, name in self.renamed.items())
+        if values:
+            yield shortened(f"Not finite, so not drawn: {values}.", TAG_LENGTH // 4)
+        if names:
+            yield shortened(f"Renamed, because MLflow does not take all characters: {names}.", TAG_LENGTH // 4)
 
     def _chart(self, logged: Logged, path: Path) -> None:
         """Show an arm's picture beside the headline's chart too, once: MLflow would add it again on every call."""
@@ -298,9 +400,9 @@ class MLflowRun:
         """Score the model. MLflow writes that to the run too: with the time it has there, it stays one point."""
         from mlflow.entities import Metric
 
-        self.scores(arm, scores)
+        self._log_scores(arm, scores)
         metrics = []
-        for key in [key for key, value in scores.items() if math.isfinite(value)]:
+        for key in self._drawn(arm, scores):
             point = self.client.get_metric_history(self.runs[arm].id, key)[-1]
             metrics.append(Metric(key, point.value, point.timestamp, point.step, model_id=model))
         self.client.log_batch(self.runs[arm].id, metrics=metrics)

@@ -2,35 +2,59 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import uuid
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fw.core.errors import FwError
-from fw.plugins.trackers.mlflow_server import import_mlflow, sqlite_uri
+from fw.plugins.trackers.mlflow_library import import_mlflow
+from fw.plugins.trackers.mlflow_moved import ARTIFACTS, settle
+from fw.plugins.trackers.mlflow_names import folder_name
+from fw.plugins.trackers.mlflow_uris import WEB, database_of, is_folder, sqlite_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
 
-def connect(uri: str, name: str, root: Path) -> tuple[MlflowClient, Experiment]:
-    """A client and the experiment, made if need be."""
-    from filelock import FileLock
+PATIENCE = 60
+"""Seconds that a process waits for its turn; what another one writes takes as long as a model's upload."""
 
-    database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+def connect(uri: str) -> MlflowClient:
+    """A client of a store that answers; a database file is made if need be, and put right."""
+    database = database_of(uri)
     if database is not None:
         database.parent.mkdir(parents=True, exist_ok=True)
-    elif uri.startswith(("http://", "https://")):
-        check_server(uri)
-    with FileLock(f"{database}.lock") if database else nullcontext():
-        if database is not None:
+        with alone(uri):
+            sweep(database)
             prepare(database)
-        client = import_mlflow().MlflowClient(tracking_uri=uri)
-        return client, find_experiment(client, uri, name, root)
+            settle(database)
+    elif uri.lower().startswith(WEB):
+        check_server(uri)
+    elif "://" in uri and not is_folder(uri):
+        check_database(uri)
+    client = import_mlflow().MlflowClient(tracking_uri=uri)
+    forget_places()
+    let_go(client)
+    return client
+
+
+def forget_places() -> None:
+    """MLflow remembers for a process where each run's artifacts lie, also when that was changed meanwhile."""
+    from mlflow.tracking._tracking_service import utils
+
+    getattr(utils, "_artifact_repos_cache", {}).clear()
+
+
+def alone(uri: str) -> AbstractContextManager[Any]:
+    """A lock that processes take in turns to write a database file; servers look after themselves."""
+    from filelock import FileLock
+
+    database = database_of(uri)
+    return FileLock(f"{database}.lock", timeout=PATIENCE) if database is not None else nullcontext()
 
 
 def check_server(uri: str) -> None:
@@ -38,6 +62,23 @@ def check_server(uri: str) -> None:
     import requests
 
     requests.get(f"{uri.rstrip('/')}/health", timeout=10)
+
+
+def check_database(uri: str) -> None:
+    """Connect once: MLflow itself would try for an hour."""
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
+    if uri.startswith(tuple(DATABASE_ENGINES)) and uri.partition("://")[0].count("+") < 2:
+        with create_engine(uri, poolclass=NullPool).connect():
+            pass
+
+
+def sweep(database: Path) -> None:
+    """Under the caller's lock: remove what a process left that was killed while it made the tables."""
+    for file in database.parent.glob(f".{database.name}.*"):
+        file.unlink(missing_ok=True)
 
 
 def prepare(database: Path) -> None:
@@ -72,7 +113,27 @@ def find_experiment(client: MlflowClient, uri: str, name: str, root: Path) -> Ex
 
 
 def artifact_location(uri: str, name: str, root: Path) -> str | None:
-    """Below the runs folder, not the working directory. A server keeps artifacts where it can show them."""
-    if uri.startswith(("http://", "https://", "databricks")):
+    """Beside a database file, else below the runs folder, never in the working directory.
+
+    A server keeps artifacts where it can show them.
+    """
+    if uri.lower().startswith((*WEB, "databricks")):
         return None
-    return (root / "mlartifacts" / re.sub(r"[^\w.-]+", "_", name)).as_uri()
+    database = database_of(uri)
+    folder = database.parent if database is not None else root.absolute()
+    return (folder / ARTIFACTS / folder_name(name)).as_uri()
+
+
+def let_go(client: MlflowClient) -> None:
+    """Roll back what Ctrl-C cuts off. SQLAlchemy only closes the connection then, and SQLite keeps the file locked
+    for as long as a statement is held, such as by the frames of the traceback."""
+    from sqlalchemy import event
+
+    engine = getattr(getattr(client._tracking_client, "store", None), "engine", None)
+    if engine is not None and not event.contains(engine, "invalidate", roll_back):
+        event.listen(engine, "invalidate", roll_back)
+
+
+def roll_back(connection: Any, record: object, error: BaseException | None) -> None:
+    with suppress(Exception):  # the server may be gone
+        connection.rollback()

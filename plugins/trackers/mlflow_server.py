@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import socket
@@ -16,12 +15,15 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import IO
 
 from fw.core.errors import FwError, StageFailed
+from fw.core.secrets import redact
+from fw.plugins.trackers.mlflow_database import alone
+from fw.plugins.trackers.mlflow_library import import_mlflow, told
+from fw.plugins.trackers.mlflow_moved import settle
+from fw.plugins.trackers.mlflow_uris import DATABASE, HERE, sqlite_uri
 
-DATABASE = "mlflow.db"
 HOST = "127.0.0.1"
 PORT = 5000
 VIEW_TAG = "mlflow.sharedViewState."
@@ -37,12 +39,15 @@ def serve(root: Path, port: int = PORT, host: str = HOST) -> int:
     if not database.is_file():
         raise FwError(f"there is no {DATABASE} in {root}: run a recipe first, or name a runs folder with --out")
     check_port(host, port)
+    uri = sqlite_uri(database)
+    with told(uri), alone(uri):
+        settle(database)
     with tempfile.TemporaryFile() as output, interruptible(), server(database, host, port, output) as process:
         try:
             base = f"http://{host}:{port}"
             print(f"starting MLflow on {database} (stop it with Ctrl-C) ...", flush=True)
             wait_until_healthy(process, base, output)
-            for name, url in view_urls(sqlite_uri(database), base).items():
+            for name, url in view_urls(uri, base).items():
                 print(f"{name}: {url}", flush=True)
             process.wait()
         except KeyboardInterrupt:
@@ -54,21 +59,6 @@ def view_url(base: str, experiment: str, view: str) -> str:
     """The page of an experiment's saved view: the arms side by side, as charts."""
     query = f"viewStateShareKey={view}&workflowType=machine_learning&compareRunsMode=CHART"
     return f"{base}/#/experiments/{experiment}/runs?{query}"
-
-
-def sqlite_uri(database: Path) -> str:
-    return f"sqlite:///{database.absolute()}"
-
-
-def import_mlflow() -> ModuleType:
-    """MLflow, which would otherwise report to its makers and talk on every first use."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    import mlflow
-
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return mlflow
 
 
 def check_port(host: str, port: int) -> None:
@@ -94,7 +84,7 @@ def interruptible() -> Iterator[None]:
 @contextmanager
 def server(database: Path, host: str, port: int, output: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     """The server in a process group of its own, which is gone afterwards."""
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", sqlite_uri(database)]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", HERE]  # no path that has to be quoted
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     process = subprocess.Popen(
@@ -138,7 +128,7 @@ def wait_until_healthy(process: subprocess.Popen[bytes], base: str, output: IO[b
 def last_line(output: IO[bytes]) -> str:
     output.seek(0)
     lines = output.read().decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return redact(lines[-1]) if lines else "it said nothing"
 
 
 def view_urls(uri: str, base: str) -> dict[str, str]:

@@ -1,0 +1,142 @@
+"""Passwords and tokens are not shown: neither those that are known from a URI or the environment, nor what looks so.
+
+Secrets belong into the environment. One that is in a recipe all the same is known as soon as the
+recipe is read, and whatever a run prints or writes goes through `redact`.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, quote_plus, unquote
+
+HIDDEN = "***"
+"""Stands where a secret stood."""
+
+NAMES = r"(?:token|passw(?:or)?d|passphrase|secret|(?:api|access|secret)[_-]?key)"
+"""How the name of a secret ends, in the environment and among a tracker's fields."""
+QUERY = rf"{NAMES}|(?<=[?&;#])key|pwd|credentials?|sig|signature|auth"
+"""How it ends in the query of a URI. The environment's PWD is another thing."""
+SHORT, MIXED = 8, 5
+"""Shorter secrets are hidden where they stand in a URI only: elsewhere they may be a plain word or
+a number. With letters and other characters in them, so many are enough."""
+
+_known: set[str] = set()
+_addresses: dict[str, str] = {}
+
+_SHAPES = (
+    # user:password@, whatever the password holds, and token@ of web addresses
+    (r"([a-z][\w+.-]*://)[^\s/:@'\"<>]*:(?!\d+(?:[/?#]|$))[^\s'\"<>]*@", rf"\1{HIDDEN}@"),
+    (r"([a-z][\w+.-]*://)[^\s/@'\"<>]*:[^\s/'\"<>]*@", rf"\1{HIDDEN}@"),
+    (r"(https?://)[^\s/?#'\"<>]*@", rf"\1{HIDDEN}@"),
+    # what a query or a fragment gives by name
+    (rf"([?&;#][\w.-]*(?:{QUERY})=)[^&\s'\"<>;#]+", rf"\1{HIDDEN}"),
+    # a database's settings, and the header that a request had
+    (r"\b((?:password|passwd|secret|api_key|access_token|auth_token)\s?=\s?)(?!\*)[^\s&;,]+", rf"\1{HIDDEN}"),
+    (r"(authorization['\"]?\s*[:=]\s*['\"]?(?>(?:(?:basic|bearer)\s+)?))(?!\*)[^\s'\"]+", rf"\1{HIDDEN}"),
+)
+_PATTERNS = [(re.compile(shape, re.IGNORECASE), instead) for shape, instead in _SHAPES]
+_NAMED = re.compile(rf"{NAMES}$", re.IGNORECASE)
+
+
+def hide(uri: str) -> str:
+    """A URI without its user's password or token, and without those in its query; the same if it has none."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or any(each.isspace() for each in scheme):
+        return uri
+    user, at, place = rest.rpartition("@")
+    secret = ":" in user or (scheme.lower().startswith("http") and "/" not in user)
+    if at and secret and not rest.startswith("/"):
+        rest = f"{HIDDEN}@{place}"
+    return shaped(f"{scheme}://{rest}")
+
+
+def learn(uri: str) -> None:
+    """Know the secrets of a URI, to hide them wherever they turn up, as they are, quoted or encoded."""
+    hidden = hide(uri)
+    if hidden == uri:
+        return
+    _addresses[uri] = hidden
+    scheme, _, rest = uri.partition("://")
+    user, at, _ = rest.rpartition("@")
+    if at and hidden.startswith(f"{scheme}://{HIDDEN}@"):
+        name, colon, password = user.partition(":")
+        keep(password if colon else name)
+        for pair in {user, unquote(user)}:
+            _known.add(base64.b64encode(pair.encode()).decode())
+    for found in re.findall(rf"[?&;#][\w.-]*(?:{QUERY})=([^&;#]+)", rest, re.IGNORECASE):
+        keep(found)
+
+
+def keep(secret: str) -> None:
+    """Know one secret in all the ways in which it may be written."""
+    for plain in {secret, unquote(secret)}:
+        _known.update(form for form in (plain, quote(plain, safe=""), quote_plus(plain)) if tellable(form))
+
+
+def tellable(secret: str) -> bool:
+    """Whether a secret is told from plain words and numbers when it stands alone."""
+    mixed = any(map(str.isalpha, secret)) and not secret.isalpha()
+    return HIDDEN not in secret and (len(secret) >= SHORT or (len(secret) >= MIXED and mixed))
+
+
+def learn_environment() -> None:
+    """Know the passwords and tokens that the environment holds, by the names of the variables."""
+    for name, value in os.environ.items():
+        if "://" in value:
+            learn(value)
+        elif _NAMED.search(name):
+            keep(value)
+
+
+def redact(text: str) -> str:
+    """The text with every secret hidden that is known or looks like one."""
+    learn_environment()
+    for address in sorted(_addresses, key=len, reverse=True):
+        text = text.replace(address, _addresses[address])
+    for secret in sorted(_known, key=len, reverse=True):
+        if secret in text:
+            word = r"(?<!\w){}(?!\w)" if secret.isalpha() else "{}"
+            text = re.sub(word.format(re.escape(secret)), HIDDEN, text)
+    return shaped(text)
+
+
+def shaped(text: str) -> str:
+    """The text with everything hidden that looks like a secret."""
+    for pattern, instead in _PATTERNS:
+        text = pattern.sub(instead, text)
+    return text
+
+
+def redacted(value: Any) -> Any:
+    """JSON with the secrets in its texts hidden; keys are names and stay."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {key: redacted(entry) for key, entry in value.items()}
+    return [redacted(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def without_secrets(spec: Any, name: str = "") -> Any:
+    """A component's spec with its secrets hidden: those in URIs, and fields with names such as `password`."""
+    if isinstance(spec, str):
+        return HIDDEN if spec and _NAMED.search(name) else hide(spec)
+    if isinstance(spec, Mapping):
+        return {key: without_secrets(entry, str(key)) for key, entry in spec.items()}
+    return [without_secrets(entry, name) for entry in spec] if isinstance(spec, list | tuple) else spec
+
+
+def secret_places(spec: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Where a recipe's data holds secrets in URIs."""
+    if isinstance(spec, str):
+        if hide(spec) != spec:
+            yield at
+    elif isinstance(spec, Mapping):
+        for key, entry in spec.items():
+            yield from secret_places(entry, (*at, key))
+    elif isinstance(spec, list | tuple):
+        for index, entry in enumerate(spec):
+            yield from secret_places(entry, (*at, index))
