@@ -165,13 +165,10 @@ def prepared(folder: Path, count: int, draw: random.Random) -> Bench:
     sys.path.insert(0, str(plugins))
     installed.cache_clear()
     bench = Bench(folder, recipe, {"PYTHONPATH": str(plugins)}, {}, {}, defaultdict(list))
-    warmed, whole = folder / "warm", folder / "finished"
-    os.environ["FW_CACHE_DIR"] = str(warmed / "cache")
-    launch.warm(bench.words(warmed), folder / "warm.log")
+    whole = folder / "finished"
     told = trap.told(whole, folder / "ticks", {})
-    undisturbed = launch.start(
-        bench.words(whole), folder / "whole.log", trapped=told, environment=bench.surroundings(whole)
-    ).wait()
+    surroundings = bench.surroundings(whole)
+    undisturbed = launch.warm(bench.words(whole), folder / "whole.log", trapped=told, environment=surroundings)
     if undisturbed.code != 0:
         raise SystemExit(f"the undisturbed run failed:\n{undisturbed.output}")
     operations = trap.count(folder / "ticks")
@@ -182,9 +179,7 @@ def prepared(folder: Path, count: int, draw: random.Random) -> Bench:
         state, ticks = folder / f"killed-{at}", folder / f"ticks-{at}"
         told = trap.told(state, ticks, {at: "kill group"})
         surroundings = bench.surroundings(state)
-        launch.start(
-            bench.words(state), folder / "killed.log", trapped=told, environment=surroundings
-        ).wait()
+        launch.start(bench.words(state), folder / "killed.log", trapped=told, environment=surroundings).wait()
         states.append(state)
     for state in filter(Path.exists, states):
         for file in sorted(state.rglob("*")):

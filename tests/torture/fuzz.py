@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import yaml
+
 from torture.handmade import LISTED, PLACES, plain, values, written
 
 WEIRD: tuple[Any, ...] = (

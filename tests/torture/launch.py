@@ -5,6 +5,7 @@ A fork has everything imported already, which is nearly all the time that a smal
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import json
@@ -103,6 +104,7 @@ def start(
     trapped: str | None = None,
     environment: Mapping[str, str] | None = None,
     fresh: bool = False,
+    imported: int | None = None,
 ) -> Running:
     """`fw WORDS`, its output in `log`; `trapped` is what torture.trap.told says."""
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -110,8 +112,9 @@ def start(
     changes = {**ENVIRONMENT, **(environment or {})}
     if trapped is not None:
         changes[trap.VARIABLE] = trapped
-    begin = start_fresh if fresh else fork
-    return Running(begin(list(map(str, words)), log, changes), log, time.monotonic())
+    given = list(map(str, words))
+    pid = start_fresh(given, log, changes) if fresh else fork(given, log, changes, imported)
+    return Running(pid, log, time.monotonic())
 
 
 def start_fresh(words: list[str], log: Path, changes: Mapping[str, str]) -> int:
@@ -133,12 +136,13 @@ def search_path(changes: Mapping[str, str]) -> str:
     return os.pathsep.join([str(SITE), str(TESTS), *filter(None, given)])
 
 
-def fork(words: list[str], log: Path, changes: Mapping[str, str]) -> int:
+def fork(words: list[str], log: Path, changes: Mapping[str, str], imported: int | None = None) -> int:
+    """The process that runs the command; it writes what it imported to the descriptor `imported`."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
-        code = 70
+        code, before = 70, set(sys.modules)
         try:
             os.setsid()
             redirect(log)
@@ -148,6 +152,8 @@ def fork(words: list[str], log: Path, changes: Mapping[str, str]) -> int:
             if trap.VARIABLE in changes:
                 trap.arm(changes[trap.VARIABLE])
             code = call(words)
+            if imported is not None:
+                os.write(imported, json.dumps([*sys.modules.keys() - before]).encode())
         except BaseException:
             traceback.print_exc()
             code = 1
@@ -180,8 +186,14 @@ def call(words: Sequence[str]) -> int:
     return code if isinstance(code, int) else int(bool(code))
 
 
-def warm(words: Sequence[str | Path], log: Path) -> None:
-    """Import here what `fw WORDS` imports, so that forks need not; the command itself runs in one."""
+def warm(
+    words: Sequence[str | Path],
+    log: Path,
+    *,
+    trapped: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Ended:
+    """Run `fw WORDS` in a fork, and import here what it imported, so that later forks need not."""
     os.environ.update(ENVIRONMENT)
     import fw.core.run  # noqa: F401
     from fw.registry import installed
@@ -189,28 +201,15 @@ def warm(words: Sequence[str | Path], log: Path) -> None:
     installed()
     become_subreaper()
     found, there = os.pipe()
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            before = set(sys.modules)
-            log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_bytes(b"")
-            redirect(log)
-            call(list(map(str, words)))
-            with os.fdopen(there, "w") as stream:
-                json.dump([name for name in sys.modules if name not in before], stream)
-        finally:
-            os._exit(0)
+    run = start(words, log, trapped=trapped, environment=environment, imported=there)
     os.close(there)
     with os.fdopen(found) as stream:
         names = json.loads(stream.read() or "[]")
-    os.waitpid(pid, 0)
+    ended = run.wait()
     for name in names:
-        try:
+        with contextlib.suppress(Exception):  # made on the fly, say; the next run will see to it
             importlib.import_module(name)
-        except Exception:  # made on the fly, or for another platform; the run will see to it
-            continue
+    return ended
 
 
 def become_subreaper() -> None:

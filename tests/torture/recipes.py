@@ -72,9 +72,7 @@ def drive(count: int, hand: int, seed: int, out: Path) -> Tally:
     return tally
 
 
-def judge(
-    number: int, found: dict[str, Any], sort: str, tally: Tally, out: Path, nth: Callable[[int], Recipe]
-) -> None:
+def judge(number: int, found: dict[str, Any], sort: str, tally: Tally, out: Path, nth: Callable[[int], Recipe]) -> None:
     tally.tried += 1
     answers = {0: "planned", 2: "refused"}
     tally.seen[f"{sort}, {answers.get(found.get('code'), 'failed')}"] += 1
@@ -97,9 +95,7 @@ def judge(
         tally.fault(kind, f"{found['what']}: {text}".rstrip(": "))
 
 
-def attempts(
-    nth: Callable[[int], Recipe], count: int, out: Path
-) -> Iterator[tuple[int, dict[str, Any]]]:
+def attempts(nth: Callable[[int], Recipe], count: int, out: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """What became of each recipe; where the child process died at one, the next goes on after it."""
     start = 0
     while start < count:
@@ -186,9 +182,6 @@ def warm_up() -> None:
 
 
 def shipped() -> list[Path]:
-    from fw.core.cli import app  # noqa: F401 - the package is imported as a command imports it
-    from fw.core.loading import load  # noqa: F401
-
     import fw.recipes
 
     folder = Path(next(iter(fw.recipes.__path__)))

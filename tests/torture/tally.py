@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 import tempfile
@@ -35,6 +36,7 @@ class Tally:
     skipped: list[str] = field(default_factory=list)
     """What could not be tried here, and why."""
     _began: float = field(default_factory=time.monotonic, repr=False)
+    _spent: float = field(default_factory=lambda: cpu(), repr=False)
 
     def fault(self, kind: str, text: str) -> None:
         self.counts[kind] += 1
@@ -56,6 +58,7 @@ class Tally:
             "skipped": self.skipped,
             "examples": self.examples,
             "minutes": round((time.monotonic() - self._began) / 60, 1),
+            "cpu seconds": round(cpu() - self._spent, 1),
         }
 
     def show(self) -> None:
@@ -70,6 +73,11 @@ class Tally:
         sys.stdout.flush()
 
 
+def cpu() -> float:
+    """Seconds of CPU of this process and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
 def traceback_in(output: str) -> str | None:
     """What a traceback in the output ends with, if there is one."""
     if "Traceback (most recent call last)" not in output:
@@ -79,9 +87,7 @@ def traceback_in(output: str) -> str | None:
     return (ends or after.splitlines() or ["?"])[-1][:300]
 
 
-def command(
-    drive: Callable[..., Tally], options: Mapping[str, int | float], words: Sequence[str] | None = None
-) -> int:
+def command(drive: Callable[..., Tally], options: Mapping[str, int | float], words: Sequence[str] | None = None) -> int:
     """The command line of one driver: its options, --seed, --out and --json; 1 if anything was wrong."""
     parser = argparse.ArgumentParser(prog=f"python -m {drive.__module__}", description=drive.__doc__)
     for name, default in options.items():
