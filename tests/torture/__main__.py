@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,8 +21,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="torture-") as temporary:
         out = (given.out or Path(temporary)).absolute()
         out.mkdir(parents=True, exist_ok=True)
-        for drive in drivers(given, out):
-            tally = drive()
+        for name, drive in drivers(given, out):
+            tally = attempted(name, drive, given.seed).finish()
             tally.show()
             done.append(tally)
             summary = {"machine": page.machine(), **{each.name: each.summary() for each in done}}
@@ -30,6 +31,17 @@ def main() -> int:
     if given.page is not None:
         page.write(given.page, summary)
     return 0 if all(tally.sound for tally in done) else 1
+
+
+def attempted(name: str, drive: Callable[[], Tally], seed: int) -> Tally:
+    """A driver that fails itself is a fault, and no reason to leave out the others."""
+    try:
+        return drive()
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        tally = Tally(name, seed, ())
+        tally.fault("driver failed", f"{type(error).__name__}: {error}"[:300])
+        return tally
 
 
 def arguments() -> argparse.Namespace:
@@ -51,19 +63,19 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def drivers(given: argparse.Namespace, out: Path) -> Iterator[Callable[[], Tally]]:
+def drivers(given: argparse.Namespace, out: Path) -> Iterator[tuple[str, Callable[[], Tally]]]:
     """Those that are asked for: a count of 0 leaves one out."""
     seed = given.seed
     if given.recipes or given.hand:
-        yield lambda: recipes.drive(given.recipes, given.hand, seed, out)
+        yield "recipes", lambda: recipes.drive(given.recipes, given.hand, seed, out)
     if given.flips:
-        yield lambda: flips.drive(given.flips, seed, out)
+        yield "flips", lambda: flips.drive(given.flips, seed, out)
     if given.kills:
-        yield lambda: kills.drive(given.kills, seed, out)
+        yield "kills", lambda: kills.drive(given.kills, seed, out)
     if given.disks:
-        yield lambda: disks.drive(given.disks, seed, out)
+        yield "disks", lambda: disks.drive(given.disks, seed, out)
     if given.rounds or given.minutes:
-        yield lambda: soak.drive(given.minutes, given.rounds, seed, out)
+        yield "soak", lambda: soak.drive(given.minutes, given.rounds, seed, out)
 
 
 if __name__ == "__main__":

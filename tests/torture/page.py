@@ -48,7 +48,7 @@ def row(name: str, told: Mapping[str, Any]) -> str:
 
 
 def counted(told: Mapping[str, Any]) -> Iterator[str]:
-    yield f"seed {told['seed']}, {told['minutes']} minutes"
+    yield f"seed {told['seed']}, {told['minutes']} minutes, {told['CPU minutes']} of CPU"
     for values in (told["seen"], told["facts"]):
         if values:
             yield ", ".join(f"{key} {value}" for key, value in values.items())

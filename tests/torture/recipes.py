@@ -75,7 +75,7 @@ def drive(count: int, hand: int, seed: int, out: Path) -> Tally:
 def judge(number: int, found: dict[str, Any], sort: str, tally: Tally, out: Path, nth: Callable[[int], Recipe]) -> None:
     tally.tried += 1
     answers = {0: "planned", 2: "refused"}
-    tally.seen[f"{sort}, {answers.get(found.get('code'), 'failed')}"] += 1
+    tally.seen[f"{sort}, {answers.get(found.get('code', -1), 'failed')}"] += 1
     faults = []
     if "died" in found:
         faults.append(("crash or hang", found["died"]))

@@ -35,6 +35,8 @@ class Tally:
     facts: dict[str, Any] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     """What could not be tried here, and why."""
+    minutes: float = 0.0
+    cpu_minutes: float = 0.0
     _began: float = field(default_factory=time.monotonic, repr=False)
     _spent: float = field(default_factory=lambda: cpu(), repr=False)
 
@@ -57,9 +59,15 @@ class Tally:
             "facts": self.facts,
             "skipped": self.skipped,
             "examples": self.examples,
-            "minutes": round((time.monotonic() - self._began) / 60, 1),
-            "cpu seconds": round(cpu() - self._spent, 1),
+            "minutes": self.minutes,
+            "CPU minutes": self.cpu_minutes,
         }
+
+    def finish(self) -> Tally:
+        """No more is tried: what it took is what it took."""
+        self.minutes = round((time.monotonic() - self._began) / 60, 1)
+        self.cpu_minutes = round((cpu() - self._spent) / 60, 1)
+        return self
 
     def show(self) -> None:
         told = self.summary()
@@ -98,7 +106,7 @@ def command(drive: Callable[..., Tally], options: Mapping[str, int | float], wor
     given = vars(parser.parse_args(words))
     out, target = given.pop("out"), given.pop("json")
     with tempfile.TemporaryDirectory(prefix="torture-") as temporary:
-        tally = drive(out=(out or Path(temporary)).absolute(), **given)
+        tally = drive(out=(out or Path(temporary)).absolute(), **given).finish()
     tally.show()
     if target is not None:
         target.write_text(json.dumps({tally.name: tally.summary()}, indent=1), encoding="utf-8")
