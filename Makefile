@@ -1,5 +1,7 @@
 # make run     run a recipe (RECIPE=recipes/x.yaml, ARGS="--set train.steps=2000")
 # make test    run the tests (ARGS="-k registry", WORKERS=8)
+# make torture    mistreat fw for an hour or so and count what went wrong (KILLS=50, FLIPS=1000, MINUTES=20, ...)
+# make dependencies    test with the oldest stated versions of the dependencies and with the newest
 # make reference    write docs/kinds again, from the kinds, their contracts and their templates
 #
 # Whatever is missing is set up first, in .venv, and only once.
@@ -8,9 +10,17 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RECIPE ?= recipes/self_guidance.yaml
 WORKERS ?= 2
 
+# Of make torture.
+RECIPES ?= 20000
+FLIPS ?= 1000
+KILLS ?= 50
+DISKS ?= 12
+MINUTES ?= 20
+SEED ?= 0
+
 READY := .venv/ready
 
-.PHONY: run test setup lint types reference clean
+.PHONY: run test torture dependencies setup lint types reference clean
 
 run: $(READY)
 	.venv/bin/fw run $(RECIPE) $(ARGS)
@@ -19,6 +29,16 @@ run: $(READY)
 test: export OMP_NUM_THREADS := 1
 test: $(READY)
 	.venv/bin/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+torture: export OMP_NUM_THREADS := 1
+torture: export PYTHONPATH := tests
+torture: $(READY)
+	.venv/bin/python -m torture --recipes $(RECIPES) --flips $(FLIPS) --kills $(KILLS) --disks $(DISKS) \
+	    --minutes $(MINUTES) --seed $(SEED) --json torture.json --page docs/reliability.md $(ARGS)
+
+dependencies: export PYTHONPATH := tests
+dependencies: $(READY)
+	.venv/bin/python -m torture.dependencies $(ARGS)
 
 setup: $(READY)
 
