@@ -536,7 +536,7 @@ class Objective(Component):
     uses_teacher: ClassVar[bool] = False
     """Whether its term looks at images with the averaged network, too."""
 
-    weight: float = Field(0.5, gt=0, le=LARGEST, description="weight of the term beside the denoising loss; lambda")
+    weight: float = Field(0.5, ge=1e-30, le=1e30, description="weight of the term beside the denoising loss; lambda")
     block: str | None = Field(None, description="block whose activations it sees; null is one at its usual depth")
     interval: Interval = Field(None, description="noise levels (lo, hi] whose images it takes; null is all")
     _lowest_first = field_validator("interval")(lowest_first)

@@ -30,7 +30,7 @@ class Dino(JointEmbedding):
     prototypes: int = Field(128, ge=2, le=1_000_000, description="output dimension of the head")
     local_views: int = Field(2, ge=0, le=100, description="local views of each image, beside two global ones")
     momentum: float = Field(0.95, ge=0, le=1, description="the teacher's momentum at the start; rises to 1")
-    teacher_temperature: float = Field(0.06, ge=1e-30, description="reached from 0.04 after a third of the steps")
+    teacher_temperature: float = Field(0.06, ge=1e-15, description="reached from 0.04 after a third of the steps")
     student_temperature: float = Field(0.1, ge=1e-30, description="temperature of the student's softmax")
 
     def learner(self, network: ImageEncoder) -> Learner:

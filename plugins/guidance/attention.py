@@ -52,8 +52,9 @@ class AttentionGuidance(Guidance):
         return False
 
     def check_layers(self, called: Callable[[], Mapping[str, int]], shape: tuple[int, int, int]) -> None:
-        if (self.layers is None and not self.on_a_grid) or not (tokens := called()):
-            return
+        named = any(isinstance(part, str) for part in self.layers or ())
+        if not (named or self.on_a_grid) or not (tokens := called()):
+            return  # fractions of the depth are there in any network with attention
         try:
             for layer in self._chosen(list(tokens)):
                 if self.on_a_grid:

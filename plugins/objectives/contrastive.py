@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from fw.core.kinds import Interval, Objective, Seen
-from fw.core.types import LARGEST
 
 
 class Contrastive(Objective):
@@ -28,7 +27,7 @@ class Contrastive(Objective):
     name: ClassVar[str] = "contrastive"
     uses_teacher: ClassVar[bool] = True
 
-    weight: float = Field(0.1, gt=0, le=LARGEST, description="weight of the term beside the denoising loss; lambda")
+    weight: float = Field(0.1, ge=1e-30, le=1e30, description="weight of the term beside the denoising loss; lambda")
     interval: Interval = Field((0, 1), description="noise levels (lo, hi] whose images it takes; null is all")
     temperature: float = Field(0.5, ge=1e-2, description="temperature of the softmax over similarities; tau")
     shift: int = Field(1, ge=0, le=4096, description="pixels by which the other view is shifted at most, either way")
