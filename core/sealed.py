@@ -3,25 +3,27 @@ believed."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fw.core.durable import put
+from fw.core.durable import write_json
 
 SEAL = "seal"
 """The key of the sha256 of all the rest."""
 
 
 def write(path: Path, values: Mapping[str, Any]) -> None:
-    """Write the file whole and to the disk; several processes may at once. No key may be called
-    `seal`."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps({**values, SEAL: seal(values)}, indent=1), encoding="utf-8")
-    put(temporary, path)
+    """Write the file whole and to the disk. No key may be called `seal`.
+
+    Where several processes remember the same at once, one of them is enough; the seal tells whether
+    they got in each other's way.
+    """
+    with contextlib.suppress(FileNotFoundError):  # another one was faster
+        write_json(path, {**values, SEAL: seal(values)})
 
 
 def read(path: Path) -> dict[str, Any] | None:
@@ -30,7 +32,7 @@ def read(path: Path) -> dict[str, Any] | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return values if values.pop(SEAL) == seal(values) else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -74,7 +74,7 @@ class Store:
         try:
             manifest = self.manifest(stage)
             files = {name: recorded["sha256"] for name, recorded in manifest["files"].items()}
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return Status("corrupted", f"its {MANIFEST} cannot be read")
         facts = {key: value for key, value in manifest.items() if key != SEAL}
         if manifest.get(SEAL, seal(facts)) != seal(facts):  # those of before have none
@@ -94,7 +94,7 @@ class Store:
         """Whether the stage has a manifest that says what it has made."""
         try:
             self.digest(stage)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return False
         return True
 
@@ -103,7 +103,7 @@ class Store:
         try:
             sizes = {name: recorded["bytes"] for name, recorded in self.manifest(stage)["files"].items()}
             return all((self.path(stage) / name).stat().st_size == size for name, size in sizes.items())
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return False
 
     def digest(self, stage: str) -> str:

@@ -110,7 +110,7 @@ def execute(stage: Stage, settings: Settings, listener: Listener, stopping: Call
     except Exception as error:
         where = ""
         with contextlib.suppress(OSError):  # the disk may be full, or the folder gone
-            trace.write_text(redact(traceback.format_exc()), encoding="utf-8")
+            trace.write_text(redact(traceback.format_exc()), encoding="utf-8", errors="backslashreplace")
             where = f" (traceback in {trace})"
         raise StageFailed(f"{redact(plain(error) or in_one_line(error))}{where}") from error
 

@@ -32,6 +32,7 @@ from torch import Tensor
 from fw.core import sealed
 from fw.core.durable import put, sync
 from fw.core.errors import FwError, MissingFile
+from fw.core.escaping import visible
 from fw.core.parts import checksum
 from fw.core.splits import fingerprint_of, fingerprints
 from fw.plugins.datasets.depth import Deep, Scale, deep, together, whites
@@ -330,4 +331,5 @@ def tell(failed: dict[str, str], count: int, folder: Path) -> None:
     """Said when they are decoded; a run says it again in its warnings."""
     more = f", ... (all in {folder / FACTS})" if len(failed) > NAMED else ""
     names = ", ".join(islice(failed, NAMED))
-    print(f"{len(failed):,} of {count:,} files could not be decoded: {names}{more}", file=sys.stderr, flush=True)
+    text = f"{len(failed):,} of {count:,} files could not be decoded: {names}{more}"
+    print(visible(text), file=sys.stderr, flush=True)
