@@ -1,0 +1,90 @@
+"""A run that died has ended for its tracker as soon as any fw command looks at its runs folder on the same machine."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from sites import Answer, fw, site, toy_recipe
+
+from fw.core.owner import OWNER, this_process
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A runs folder with a finished run of the toy recipe, logged to MLflow."""
+    folder = tmp_path_factory.mktemp("runs")
+    recipe = toy_recipe(folder)
+    with site(folder / "site"):
+        done = fw(
+            *("run", recipe, "--out", folder / "out", "--jobs", 1, "--device", "cpu"), *("--set", "tracker=mlflow")
+        )
+        assert done.code == 0, done.err
+        yield folder / "out"
+
+
+def statuses(runs: Path, to: str | None = None) -> set[str]:
+    """Those of all runs in MLflow, perhaps after they were set."""
+    client = MlflowClient(f"sqlite:///{runs}/mlflow.db")
+    experiment = client.get_experiment_by_name("toy")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    for run in found if to else ():
+        client.update_run(run.info.run_id, status=to)
+    return {client.get_run(run.info.run_id).info.status for run in found}
+
+
+def dead() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+COMMANDS: list[Callable[[Path], Answer]] = [
+    lambda runs: fw("compare", runs / "toy/latest"),
+    lambda runs: fw("plot", runs / "toy/latest", "--x", "nothing"),
+    lambda runs: fw("sample", runs / "toy/latest", "--arm", "nobody"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=["compare", "plot", "sample"])
+def test_a_run_whose_process_is_dead_is_killed_for_its_tracker_after_any_command(
+    runs: Path, command: Callable[[Path], Answer]
+) -> None:
+    note = (runs / "toy/latest").resolve() / OWNER
+    assert statuses(runs, to="RUNNING") == {"RUNNING"}
+    note.write_text(json.dumps({**this_process(), "pid": dead()}))
+    command(runs)
+    assert statuses(runs) == {"KILLED"}
+    assert not note.exists()
+
+
+def test_runs_of_other_machines_and_of_the_living_are_left_alone(runs: Path) -> None:
+    note = (runs / "toy/latest").resolve() / OWNER
+    assert statuses(runs, to="RUNNING") == {"RUNNING"}
+    for who in ({"host": f"not-{socket.gethostname()}", "pid": dead()}, {}):
+        note.write_text(json.dumps({**this_process(), **who}))
+        assert COMMANDS[0](runs).code == 0
+        assert statuses(runs) == {"RUNNING"}
+        assert note.exists()
+    note.unlink()
+
+
+def test_what_cannot_be_ended_now_is_left_to_a_later_command(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    note = (runs / "toy/latest").resolve() / OWNER
+    said = json.dumps({**this_process(), "pid": dead()})
+    note.write_text(said)
+
+    def away(*_: object) -> None:
+        raise OSError("no server")
+
+    monkeypatch.setattr("fw.plugins.trackers.mlflow.MLflow.close", away)
+    assert COMMANDS[0](runs).code == 0
+    assert note.read_text() == said
