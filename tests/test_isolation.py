@@ -23,6 +23,7 @@ from fw.core.executor import Outcome, run_here, run_in_workers
 from fw.core.isolation import stock_state
 from fw.core.loading import validate
 from fw.core.plan import Plan, plan
+from fw.core.sealed import SEAL
 from fw.core.source import parse
 from fw.core.store import Store
 from fw.core.work import Settings, execute
@@ -174,7 +175,7 @@ def test_installing_a_hostile_plugin_changes_no_bit_of_a_recipe_that_does_not_na
 def manifests(out: Path) -> dict[str, Any]:
     """The manifests, up to the seconds that stages took."""
     found = {file.parent.name: json.loads(file.read_text()) for file in (out / "store").glob("*/manifest.json")}
-    return {stage: {**manifest, "seconds": None} for stage, manifest in found.items()}
+    return {stage: {**manifest, "seconds": None, SEAL: None} for stage, manifest in found.items()}
 
 
 def results(out: Path) -> dict[str, Any]:

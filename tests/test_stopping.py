@@ -5,10 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from fw.core.stopping import POLITE, asked_to_stop
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_terminal() -> Iterator[None]:
+    """The tests may run under nohup, or in the background."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in POLITE}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", POLITE)
