@@ -489,7 +489,7 @@ def test_keys_of_arms_without_objectives_are_what_they_were() -> None:
         ("{annotator: null, objectives: {name: repa}}", "arms.x.objectives.encoder: this key is required"),
         ("{annotator: null, objectives: {name: dispersive, interval: [1, 1]}}", "an interval is [lo, hi] with 0 <= lo"),
         ("{annotator: null, objectives: {name: dispersive, interval: [2, 3]}}", "takes noise levels from 2 to 3, and"),
-        ("{annotator: null, objectives: {name: dispersive, weight: 0}}", "greater than or equal to 1e-30"),
+        ("{annotator: null, objectives: {name: dispersive, weight: 0}}", "greater than or equal to 0.000"),
         (
             "{objectives: {name: repa, encoder: taught}, guidance: {name: selfish, scale: 2}}",
             "guidance 'selfish' needs conditions that were made without labels",
