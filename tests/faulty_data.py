@@ -99,6 +99,13 @@ class BoastsOfLabels(Unlabelled):
         return frozenset({"labels"})
 
 
+class CountsBothSplits(HonestImages):
+    """Tells of the images of both splits."""
+
+    def how_many(self, split: Split) -> int:
+        return sum(len(self.load(each)) for each in ("train", "test"))
+
+
 class NamesOneClass(HonestImages):
     """Names the first of its two classes."""
 
@@ -823,6 +830,7 @@ INSIDE = "It writes nothing outside the run's root, and leaves no thread that ke
 FAULTS: dict[type[Component], str] = {
     FloatImages: f"{IMAGES}: dataset honest: its train images are torch.float32",
     LabelsFromOne: f"{IMAGES}: dataset honest: its train labels are 1 to 2 of 2 classes",
+    CountsBothSplits: "A number of images that it tells beforehand is that of the images it loads: it tells of",
     NamesOneClass: "Its classes have one name each, or none has: 1 names for 2 classes",
     UntoldLabels: f"{IMAGES}: dataset honest: its train labels are 0 to 1 of 2 classes; it promised 0",
     ForgottenLabels: f"{IMAGES}: dataset honest: its train split has no labels",

@@ -49,6 +49,14 @@ def labels_where_provided(dataset: Dataset) -> None:
     assert provided == (dataset.classes > 0), f"it provides {set(dataset.provides)} with {dataset.classes} classes"
 
 
+def counted_as_loaded(dataset: Dataset) -> None:
+    """A number of images that it tells beforehand is that of the images it loads"""
+    for split in SPLITS:
+        told = dataset.how_many(split)
+        count = len(loaded(dataset, split))
+        assert told in (None, count), f"it tells of {told} {split} images and loads {count}"
+
+
 def classes_named(dataset: Dataset) -> None:
     """Its classes have one name each, or none has"""
     for which in (dataset, without_files(dataset)):
@@ -87,6 +95,7 @@ CLAUSES: tuple[Clause, ...] = (
     known_without_loading,
     splits_as_promised,
     labels_where_provided,
+    counted_as_loaded,
     classes_named,
     always_the_same,
     held_out_is_new,
