@@ -113,8 +113,10 @@ def run(
     from fw.core.plan import plan
     from fw.core.run import Options, show
     from fw.core.run import run as run_plan
+    from fw.core.stopping import shelter_resource_tracker
     from fw.core.store import Store
 
+    shelter_resource_tracker()
     use(plugin)
     settle(out)
     loaded = load(recipe, set_ or ())
@@ -273,7 +275,9 @@ def clusters(
     from fw.core import clusters
     from fw.core.loading import load
     from fw.core.run import Options
+    from fw.core.stopping import shelter_resource_tracker
 
+    shelter_resource_tracker()
     use(plugin)
     settle(out)
     wanted = clusters.numbers(counts) if counts is not None else []

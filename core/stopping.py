@@ -9,9 +9,25 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 
 POLITE = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """What asks to stop. Windows has no SIGHUP."""
+
+
+def shelter_resource_tracker() -> None:
+    """Start the process in which Python keeps count of what worker processes share, deaf to SIGHUP.
+
+    Python makes it deaf to SIGINT and SIGTERM only, so a terminal that goes would take it away, and its successor prints
+    tracebacks. A signal that is blocked here is blocked in the child, too.
+    """
+    if not hasattr(signal, "SIGHUP"):
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Stopping:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -29,6 +31,22 @@ def test_each_signal_asks_and_afterwards_the_handlers_are_back(number: signal.Si
         os.kill(os.getpid(), number)
         assert stopping()
     assert [signal.getsignal(each) for each in POLITE] == before
+
+
+SHELTERED = """
+import os, signal
+from multiprocessing import resource_tracker
+from fw.core.stopping import shelter_resource_tracker
+shelter_resource_tracker()
+tracker = resource_tracker._resource_tracker._pid
+os.kill(tracker, signal.SIGHUP)
+print(os.waitpid(tracker, os.WNOHANG), signal.pthread_sigmask(signal.SIG_BLOCK, []))
+"""
+
+
+def test_a_hangup_leaves_the_process_that_counts_shared_things_alone() -> None:
+    done = subprocess.run([sys.executable, "-c", SHELTERED], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("(0, 0) set()\n", "")
 
 
 def test_a_hangup_that_nohup_has_switched_off_asks_nothing() -> None:
