@@ -18,8 +18,8 @@ POLITE = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
 def shelter_resource_tracker() -> None:
     """Start the process in which Python keeps count of what worker processes share, deaf to SIGHUP.
 
-    Python makes it deaf to SIGINT and SIGTERM only, so a terminal that goes would take it away, and its successor prints
-    tracebacks. A signal that is blocked here is blocked in the child, too.
+    Python makes it deaf to SIGINT and SIGTERM only, so a terminal that goes would take it away, and
+    its successor prints tracebacks. A signal that is blocked here is blocked in the child, too.
     """
     if not hasattr(signal, "SIGHUP"):
         return

@@ -34,12 +34,13 @@ def test_each_signal_asks_and_afterwards_the_handlers_are_back(number: signal.Si
 
 
 SHELTERED = """
-import os, signal
+import os, signal, time
 from multiprocessing import resource_tracker
 from fw.core.stopping import shelter_resource_tracker
 shelter_resource_tracker()
 tracker = resource_tracker._resource_tracker._pid
 os.kill(tracker, signal.SIGHUP)
+time.sleep(1)
 print(os.waitpid(tracker, os.WNOHANG), signal.pthread_sigmask(signal.SIG_BLOCK, []))
 """
 
