@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
 from typing import Any
@@ -60,9 +61,14 @@ def holders(data: Any) -> Any:
             yield from holders(value)
 
 
+def weird(draw: random.Random) -> Any:
+    """A copy: what is changed in one recipe must not be in the next, nor in itself."""
+    return copy.deepcopy(draw.choice(WEIRD))
+
+
 def replace(draw: random.Random, data: Any) -> None:
     holder, key = entry(draw, data)
-    holder[key] = draw.choice(WEIRD)
+    holder[key] = weird(draw)
 
 
 def remove(draw: random.Random, data: Any) -> None:
@@ -73,9 +79,9 @@ def remove(draw: random.Random, data: Any) -> None:
 def insert(draw: random.Random, data: Any) -> None:
     holder, _ = entry(draw, data)
     if isinstance(holder, dict):
-        holder[draw.choice(("stepz", "name", "", "a.b", "class", 3, None, "é"))] = draw.choice(WEIRD)
+        holder[draw.choice(("stepz", "name", "", "a.b", "class", 3, None, "é"))] = weird(draw)
     else:
-        holder.append(draw.choice(WEIRD))
+        holder.append(weird(draw))
 
 
 def move(draw: random.Random, data: Any) -> None:
