@@ -45,16 +45,15 @@ class Board:
         self,
         plan: Plan,
         store: Store,
-        tracked: TrackedRun,
         console: Console,
+        opening: Callable[[], TrackedRun] = Untracked,
         shield: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
-        reopen: Callable[[], TrackedRun] = Untracked,
     ):
         self.plan = plan
         self.store = store
-        self.tracked = tracked
-        self.reopen = reopen
-        self.lost = False
+        self.opening = opening
+        self.tracked: TrackedRun = Untracked()
+        self.failed_to_track = False
         """Whether the tracker failed: it is not called then, until it is opened anew."""
         self.tried_again = False
         self.console = console
@@ -104,7 +103,8 @@ class Board:
 
     def done(self, stage: str) -> None:
         self.clear(stage)
-        self.say(f"done   {self.title(stage)} in {self.store.manifest(stage)['seconds']:.0f} s")
+        took = f" in {self.store.manifest(stage)['seconds']:.0f} s" if self.store.present(stage) else ""
+        self.say(f"done   {self.title(stage)}{took}")
         self.track(stage)
 
     def failed(self, stage: str, reason: str) -> None:
@@ -113,6 +113,8 @@ class Board:
 
     def track(self, stage: str) -> None:
         """Tell the tracker all that a finished stage has to show; it may know some of it already."""
+        if not self.store.present(stage):  # another run may be making it again
+            return
         folder = self.store.path(stage)
         if (folder / "log.jsonl").exists():
             lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
@@ -127,28 +129,37 @@ class Board:
         """The tracked run. Once it failed, which is said, nobody is called in its place until `catch_up`."""
         try:
             with self.shield():
-                yield Untracked() if self.lost else self.tracked
+                yield Untracked() if self.failed_to_track else self.tracked
         except Exception as error:
-            self.lost = True
+            self.failed_to_track = True
             reason = str(error) if isinstance(error, FwError) else f"the tracker raised {type(error).__name__}: {error}"
             then = "running it again logs what is missing" if self.tried_again else "its end tries the tracker again"
             self.say(f"warning: {reason}; the run goes on, and {then}", style="yellow")
 
+    def open(self) -> None:
+        """Open the tracker; raises what it raises."""
+        with self.shield():
+            self.tracked = self.opening()
+
+    def open_late(self) -> bool:
+        """Open the tracker, and tell it all that is in the store; whether it could be opened."""
+        self.failed_to_track = False
+        with self.tracking():
+            self.tracked = self.opening()
+        if not self.failed_to_track:
+            for stage in self.plan.stages:
+                self.track(stage)
+        return not self.failed_to_track
+
     def catch_up(self) -> bool:
-        """At the end of a run: open a tracker that failed once more, and tell it all that is in the store.
+        """At the end of a run: try a tracker that failed once more.
 
         True if it was opened, so that whatever it was told outside of `track` has to be told again.
         """
-        if not self.lost or self.tried_again:
+        if not self.failed_to_track or self.tried_again:
             return False
-        self.tried_again, self.lost = True, False
-        with self.tracking():
-            self.tracked = self.reopen()
-        if self.lost:
-            return False
-        for stage in filter(self.store.present, self.plan.stages):
-            self.track(stage)
-        return True
+        self.tried_again = True
+        return self.open_late()
 
     def end(self, status: str) -> None:
         """End the tracked run, also where a failure kept the run from its end."""

@@ -348,11 +348,13 @@ def sample(
     plugin: Plugins = None,
 ) -> None:
     """Draw fresh samples from a trained arm."""
+    from rich.console import Console
+
     from fw.core.draw import draw
 
     use(plugin)
     settle(runs_folder(run_))
-    draw(run_, arm, count, output, seed, device)
+    draw(run_, arm, count, output, seed, device, Console(stderr=True))
     answer(output)
 
 
@@ -380,7 +382,7 @@ def settle(out: Path) -> None:
     from fw.core.aftermath import end_abandoned
 
     with contextlib.suppress(Exception):  # what is wrong with those runs is no matter of this command
-        end_abandoned(out.absolute())
+        end_abandoned(out.absolute(), lambda text: print(visible(text), file=sys.stderr))
 
 
 def runs_folder(run: Path) -> Path:

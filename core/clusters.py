@@ -33,7 +33,6 @@ from fw.core.soundness import sound_stages
 from fw.core.stopping import asked_to_stop
 from fw.core.store import Store
 from fw.core.types import Annotation
-from fw.core.untracked import Untracked
 
 LADDER = (10, 20, 50, 100, 200, 500, 1000)
 """The numbers of clusters that are tried unless others are named, as far as there are twice as many images."""
@@ -154,7 +153,7 @@ def finish(recipe: Recipe, wanted: Plan, store: Store, options: Options, console
     finished = sound_stages(wanted, store, console)
     preflight(wanted, finished)
     settings = settings_for(wanted, finished, options, store, provenance.files(recipe))
-    with asked_to_stop() as stopping, Board(wanted, store, Untracked(), console) as board:
+    with asked_to_stop() as stopping, Board(wanted, store, console) as board:
         outcome = start(wanted, finished, settings, board, stopping)
     if outcome.stopped:
         raise Interrupted("stopped; everything finished is kept, and the same command continues from here")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
 from fw.core import provenance
 from fw.core.errors import FwError, RecipeError
@@ -17,13 +18,14 @@ from fw.core.plain import writing
 from fw.core.plan import plan
 from fw.core.recipe import Recipe
 from fw.core.runfile import read_resolved
+from fw.core.soundness import check_inputs
 from fw.core.source import Source
 from fw.core.stages import load_annotation, load_decoder, load_denoiser, load_siblings
 from fw.core.store import Store
 from fw.registry import LocalPlugin, UnfitPlugin, installed
 
 
-def draw(run: Path, arm: str, count: int, output: Path, seed: int, device: str) -> None:
+def draw(run: Path, arm: str, count: int, output: Path, seed: int, device: str, console: Console) -> None:
     """Write a PNG grid of `count` images of an arm; with the same seed, the first ones are the report's own."""
     written = read_resolved(run)
     check_target(output)
@@ -32,9 +34,7 @@ def draw(run: Path, arm: str, count: int, output: Path, seed: int, device: str) 
     planned = plan(recipe)
     store = Store(run.resolve().parents[1] / "store")
     stage = planned.stages[planned.arms[arm].sample]
-    for source in stage.inputs.values():
-        if store.status(source).state != "done":
-            raise FwError(f"{run}: {planned.stages[source].title} is not finished; run the recipe first")
+    check_inputs(run, planned, list(stage.inputs.values()), store, console)
     inputs = {role: store.path(source) for role, source in stage.inputs.items()}
     with stock_state(recipe.seed, where, torch.get_num_threads()):
         annotation = load_annotation(inputs)

@@ -13,6 +13,7 @@ import torch
 
 from fw.core.errors import FwError, Interrupted
 from fw.core.plan import Plan, Stage
+from fw.core.stopping import deaf
 from fw.core.work import Listener, Settings, execute, worker
 
 
@@ -165,7 +166,8 @@ def run_in_workers(
 def new_seat(context: Any, settings: Settings, stop: Any) -> Seat:
     ours, theirs = context.Pipe()
     process = context.Process(target=worker, args=(theirs, settings, stop))
-    process.start()
+    with deaf():  # and so is the worker, before it can say so itself
+        process.start()
     theirs.close()
     return Seat(process, ours)
 

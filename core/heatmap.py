@@ -29,14 +29,17 @@ from fw.core.job import Job
 from fw.core.kinds import Joint
 from fw.core.latents import Codec
 from fw.core.loading import validate
+from fw.core.owner import owner
 from fw.core.pictures import check_target, save_heat_map
 from fw.core.plain import writing
 from fw.core.plan import plan
 from fw.core.randomness import generator
 from fw.core.recipe import Arm, Recipe
+from fw.core.record import Turn
 from fw.core.representations import LEVELS, accuracy, linear_probe, noise_of, read, split
 from fw.core.run import Options, open_tracker
 from fw.core.runfile import read_resolved, read_run, resolved
+from fw.core.soundness import check_inputs
 from fw.core.stages import load_annotation, load_denoiser, load_split
 from fw.core.store import Store
 from fw.core.taps import blocks_of
@@ -92,9 +95,7 @@ def survey(run: Path, asked: Asked, console: Console) -> dict[str, Any]:
     stage = planned.stages[planned.arms[asked.arm].sample]
     store = Store(run.resolve().parents[1] / "store")
     wanted = {role: source for role, source in stage.inputs.items() if role in ("train", "annotate")}
-    for source in wanted.values():
-        if store.status(source).state != "done":
-            raise FwError(f"{run}: {planned.stages[source].title} is not finished; run the recipe first")
+    check_inputs(run, planned, list(wanted.values()), store, console)
     inputs = {role: store.path(source) for role, source in wanted.items()}
     splits = {name: subset(load_split(recipe.dataset, name), name, asked.images) for name in ("train", "test")}
     job = Job(run, seed=recipe.seed, device=where)
@@ -271,13 +272,20 @@ def log(run: Path, answer: Mapping[str, Any], output: Path, console: Console) ->
         folder, previous = run.resolve(), read_run(run)
         states = {name: entry["status"] for name, entry in previous["arms"].items() if entry["status"] != "pending"}
         known = plan(recipe, list(states))
-        tracked = open_tracker(
-            recipe, known, provenance.record(plan(recipe)), Options(folder.parents[1]), folder, previous
-        )
-        tracked.files(answer["arm"], [output, output.with_suffix(".json")])
-        for name, state in states.items():
-            tracked.end_arm(name, state)
-        tracked.end("failed" if "failed" in states.values() else "finished")
+        with Turn(folder) as turn:
+            if not turn.take():
+                say(console, f"warning: {owner(folder)} writes this run's record; the heat map is not in it", "yellow")
+                return
+            tracked = open_tracker(
+                recipe, known, provenance.record(plan(recipe)), Options(folder.parents[1]), folder, previous
+            )
+            try:
+                tracked.files(answer["arm"], [output, output.with_suffix(".json")])
+            finally:
+                for name, state in states.items():
+                    tracked.end_arm(name, state)
+                tracked.end("failed" if "failed" in states.values() else "finished")
+                turn.ended = True
     except Exception as error:
         told = str(error) if isinstance(error, FwError) else f"it raised {type(error).__name__}: {error}"
         say(console, f"warning: the tracker did not take the heat map: {told}", style="yellow")

@@ -897,7 +897,8 @@ class Tracker(Component):
     def close(self, handle: Mapping[str, Any], root: Path, status: str) -> None:
         """End a run whose process died, as `failed` or `killed`; what has ended stays as it is, so it may be repeated.
 
-        `handle` is what the run was found by, and `root` the runs folder that it is in now.
+        `handle` is what the run was found by, with its `recipe` and `key`, which are all that there is of a run that
+        died while it was opened. `root` is the runs folder that it is in now.
         """
 
     def serve(self, root: Path, port: int) -> int:

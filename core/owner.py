@@ -48,11 +48,13 @@ def started(pid: int) -> str:
 def abandoned(out: Path) -> Iterator[Path]:
     """The run folders below `out` whose owner has died on this machine; those of other machines are left alone."""
     for note in sorted(out.glob(f"*/*/{OWNER}")):
+        if note.parent.is_symlink():  # `latest` is one of the others
+            continue
         try:
             said = json.loads(note.read_text(encoding="utf-8"))
             here = said["host"] == socket.gethostname()
             dead = said["boot"] != boot_id() or not alive(said["pid"], said["started"])
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, OverflowError):
             continue
         if here and dead:
             yield note.parent

@@ -28,15 +28,21 @@ LOCK = ".lock"
 
 
 def run_folder(recipe: Recipe, plugins: Sequence[LocalPlugin], out: Path) -> Path:
-    """`<out>/<recipe>/<key>`, made if need be, with the resolved recipe and the local plugins in it."""
+    """`<out>/<recipe>/<key>`, made if need be."""
     folder = out / recipe.name / run_key(recipe, plugins)
     with writing(folder, "--out:"):
         folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def describe(recipe: Recipe, plugins: Sequence[LocalPlugin], folder: Path) -> None:
+    """Write down what is run: the resolved recipe and its local plugins. For whoever has the turn."""
+    with writing(folder, "--out:"):
+        folder.mkdir(parents=True, exist_ok=True)  # somebody may have cleaned up meanwhile
         write_text(folder / RESOLVED, recipe.to_yaml())
         for plugin in plugins:
             (folder / "plugins").mkdir(exist_ok=True)
             (folder / "plugins" / plugin.path.name).write_bytes(plugin.text.encode())
-    return folder
 
 
 def run_key(recipe: Recipe, plugins: Sequence[LocalPlugin]) -> str:
@@ -65,20 +71,23 @@ def link_latest(folder: Path) -> None:
         fresh.replace(folder.parent / "latest")
 
 
-class Record:
-    """The right to write a run's record."""
+class Turn:
+    """The right to write a run's record, of one process at a time."""
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self.ended = False
+        """Whether the tracker knows how the run ended. Otherwise the note stays, for a later command to find."""
         self._lock = FileLock(folder / LOCK)
 
-    def __enter__(self) -> Record:
+    def __enter__(self) -> Turn:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._lock.is_locked:
-            with contextlib.suppress(OSError):  # the folder may be gone
-                (self.folder / OWNER).unlink(missing_ok=True)
+            if self.ended:
+                with contextlib.suppress(OSError):  # the folder may be gone
+                    (self.folder / OWNER).unlink(missing_ok=True)
             self._lock.release()
 
     def take(self, timeout: float = 0) -> bool:

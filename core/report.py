@@ -295,7 +295,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         if arms:
             parts += [heading, quality_table(arms)]
     if classes := result.get("classes"):
-        parts.append("## Classes\n\n" + ", ".join(f"{number} = {name}" for number, name in enumerate(classes)))
+        parts.append("## Classes\n\n" + ", ".join(f"{number} = {shown(name)}" for number, name in enumerate(classes)))
     if warnings := result.get("warnings"):
         parts.append("## Warnings\n\n" + bullets(warnings))
     partly = [f"{name}: {told}" for name, arm in result["arms"].items() for told in acts(arm)]

@@ -27,9 +27,9 @@ from fw.core.plain import writing
 from fw.core.plan import Plan, components
 from fw.core.plan import plan as plan_all
 from fw.core.recipe import Recipe
-from fw.core.record import Record, link_latest, previous_run, run_folder, write_run
-from fw.core.runfile import RESOLVED, RUN_FILE
-from fw.core.secrets import redacted
+from fw.core.record import Turn, describe, link_latest, previous_run, run_folder, write_run
+from fw.core.runfile import RESOLVED, RUN_FILE, handle_in
+from fw.core.secrets import redact, redacted
 from fw.core.soundness import lost, mixtures, sound_stages
 from fw.core.stopping import asked_to_stop
 from fw.core.store import Store
@@ -79,30 +79,32 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
     settings = settings_for(plan, finished, options, store, files)
     folder = run_folder(recipe, files, out)
     made_by = provenance.record(everything)  # now, because a plugin's source may be edited while the run is on
-    with asked_to_stop() as stopping, Record(folder) as record:
+    with asked_to_stop() as stopping, Turn(folder) as turn:
 
-        def tracker() -> TrackedRun:
-            with stopping.shield():
-                return open_tracker(recipe, plan, made_by, options, folder, previous_run(folder))
+        def opening() -> TrackedRun:
+            return open_tracker(recipe, plan, made_by, options, folder, previous_run(folder))
 
-        mine = record.take()
-        tracked = tracker() if mine else Untracked()
+        mine = turn.take()
         if not mine:
             other = f"{owner(folder)} writes the record of this very run"
             say(console, f"{other}; this one works along, and writes when that has ended", style="yellow")
-        with Board(plan, store, tracked, console, stopping.shield, tracker) as board:
+        with Board(plan, store, console, opening, stopping.shield) as board:
             ended = "killed"
             try:
+                if mine:
+                    describe(recipe, files, folder)
+                    board.open()
                 for stage in finished:
                     board.track(stage)
                 outcome = start(plan, finished, settings, board, stopping)
-                if not mine:
-                    record.wait(stopping)
-                    board.lost = True  # the tracker has been told nothing yet
-                board.catch_up()
+                if mine:
+                    board.catch_up()
+                else:
+                    turn.wait(stopping)
+                    board.open_late()
+                describe(recipe, files, folder)
                 if not outcome.stopped:
                     outcome.failed |= lost(plan, store, [*outcome.failed, *outcome.skipped])
-                folder = run_folder(recipe, files, out)  # somebody may have cleaned up meanwhile
                 with writing(folder):
                     result = conclude(
                         recipe, everything, made_by, store, folder, outcome, warnings, data, board.tracked
@@ -113,6 +115,7 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
                 ended = "killed" if outcome.stopped else "failed" if outcome.failed else "finished"
             finally:
                 board.end(ended)
+                turn.ended = not board.failed_to_track
     if outcome.stopped:
         raise Interrupted("stopped; everything finished is kept, and the same command continues from here")
     return Finished(result, StageFailed(failure(plan, outcome)) if outcome.failed else None)
@@ -177,11 +180,15 @@ def open_tracker(
                 "fw.seed": str(recipe.seed),
                 **provenance.tags(made_by),
             },
-            previous=previous.get(recipe.tracker.name),
+            previous=handle_in(previous, recipe.tracker.name),
         )
     )
-    with writing(folder):
-        write_run({**previous, "recipe": recipe.name, recipe.tracker.name: dict(tracked.handle)}, folder)
+    try:
+        with writing(folder):
+            write_run({**previous, "recipe": recipe.name, recipe.tracker.name: dict(tracked.handle)}, folder)
+    except BaseException:
+        tracked.end("killed")
+        raise
     return tracked
 
 
@@ -215,8 +222,11 @@ def conclude(
     result["warnings"] = [*warnings, *data.warnings, *told_by_stages, *report.indistinct(result)]
     if recipe.tracker is not None:
         result[recipe.tracker.name] = dict(tracked.handle)
-        result["look"] = tracked.hint
-    result = redacted(result)
+        result["look"] = redact(tracked.hint)
+    result["warnings"] = redacted(result["warnings"])
+    for arm in result["arms"].values():
+        if "error" in arm:
+            arm["error"] = redact(arm["error"])
     write_run(result, folder)
     link_latest(folder)
     finished = {name: arm for name, arm in result["arms"].items() if arm["status"] == "finished"}

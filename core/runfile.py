@@ -6,6 +6,7 @@ A file that was cut, edited or overwritten is refused with the place in it that 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,6 +85,12 @@ def read_record(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass
     raise FwError(f"{path}: no readable {RUN_FILE} there; name a run's folder, such as runs/<recipe>/latest")
+
+
+def handle_in(run: Mapping[str, Any], tracker: str) -> dict[str, Any] | None:
+    """What a tracker finds the run by; None if there is nothing of the kind."""
+    handle = run.get(tracker)
+    return handle if isinstance(handle, dict) else None
 
 
 def read_run(path: Path) -> dict[str, Any]:

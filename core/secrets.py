@@ -18,7 +18,7 @@ HIDDEN = "***"
 
 NAMES = r"(?:token|passw(?:or)?d|passphrase|secret|(?:api|access|secret)[_-]?key)"
 """How the name of a secret ends, in the environment and among a tracker's fields."""
-QUERY = rf"{NAMES}|(?<=[?&;#])key|pwd|credentials?|sig|signature|auth"
+QUERY = rf"{NAMES}|(?<=[?&;#])key|pwd|credentials?|sig|signature|auth|odbc_connect"
 """How it ends in the query of a URI. The environment's PWD is another thing."""
 SHORT, MIXED = 8, 5
 """Shorter secrets are hidden where they stand in a URI only: elsewhere they may be a plain word or
@@ -27,15 +27,18 @@ a number. With letters and other characters in them, so many are enough."""
 _known: set[str] = set()
 _addresses: dict[str, str] = {}
 
+SCHEME = r"(?<![a-z])[a-z][\w+.-]{0,40}://"
+"""Bounded, as whatever the patterns repeat is: text of others must not cost more than its length."""
+
 _SHAPES = (
     # user:password@, whatever the password holds, and token@ of web addresses
-    (r"([a-z][\w+.-]*://)[^\s/:@'\"<>]*:(?!\d+(?:[/?#]|$))[^\s'\"<>]*@", rf"\1{HIDDEN}@"),
-    (r"([a-z][\w+.-]*://)[^\s/@'\"<>]*:[^\s/'\"<>]*@", rf"\1{HIDDEN}@"),
-    (r"(https?://)[^\s/?#'\"<>]*@", rf"\1{HIDDEN}@"),
+    (rf"({SCHEME})[^\s/:@'\"<>]{{0,1000}}:(?!\d+(?:[/?#]|$))[^\s'\"<>]{{0,1000}}@", rf"\1{HIDDEN}@"),
+    (rf"({SCHEME})[^\s/@'\"<>]{{0,1000}}:[^\s/'\"<>]{{0,1000}}@", rf"\1{HIDDEN}@"),
+    (r"((?:https?|s?ftp)://)[^\s/?#'\"<>]{0,1000}@", rf"\1{HIDDEN}@"),
     # what a query or a fragment gives by name
     (rf"([?&;#][\w.-]*(?:{QUERY})=)[^&\s'\"<>;#]+", rf"\1{HIDDEN}"),
     # a database's settings, and the header that a request had
-    (r"\b((?:password|passwd|secret|api_key|access_token|auth_token)\s?=\s?)(?!\*)[^\s&;,]+", rf"\1{HIDDEN}"),
+    (r"\b((?:password|passwd|pwd|secret|api_key|access_token|auth_token)\s?=\s?)(?!\*)[^\s&;,]+", rf"\1{HIDDEN}"),
     (r"(authorization['\"]?\s*[:=]\s*['\"]?(?>(?:(?:basic|bearer)\s+)?))(?!\*)[^\s'\"]+", rf"\1{HIDDEN}"),
 )
 _PATTERNS = [(re.compile(shape, re.IGNORECASE), instead) for shape, instead in _SHAPES]
@@ -48,7 +51,8 @@ def hide(uri: str) -> str:
     if not separator or any(each.isspace() for each in scheme):
         return uri
     user, at, place = rest.rpartition("@")
-    secret = ":" in user or (scheme.lower().startswith("http") and "/" not in user)
+    bare = scheme.lower().startswith(("http", "ftp", "sftp")) and "/" not in user
+    secret = ":" in user or bare
     if at and secret and not rest.startswith("/"):
         rest = f"{HIDDEN}@{place}"
     return shaped(f"{scheme}://{rest}")

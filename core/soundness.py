@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 
 from rich.console import Console
 
 from fw.core.board import say
+from fw.core.errors import FwError
 from fw.core.plan import Plan, Stage
 from fw.core.store import Store
 
@@ -18,8 +20,7 @@ def sound_stages(plan: Plan, store: Store, console: Console, keep_dependents: bo
     made of the same.
     """
     for stage in plan.stages.values():
-        if store.readable(stage.id):
-            store.adopt(stage.id, stage.inputs.values())
+        store.adopt(stage.id, stage.inputs.values())
     sound: list[str] = []
     for stage in plan.stages.values():
         if not whole(stage, store, console):
@@ -42,9 +43,18 @@ def whole(stage: Stage, store: Store, console: Console) -> bool:
     return False
 
 
-def mixtures(plan: Plan, store: Store) -> Iterator[str]:
-    """What to say of stages that were made of other products than those in the store, because the user wanted it so."""
-    for stage in plan.stages.values():
+def check_inputs(run: Path, plan: Plan, stages: Iterable[str], store: Store, console: Console) -> None:
+    """FwError unless these stages of a run are finished; aloud where they do not belong together."""
+    for stage in stages:
+        if store.status(stage).state != "done":
+            raise FwError(f"{run}: {plan.stages[stage].title} is not finished; run the recipe first")
+    for text in mixtures(plan, store, stages):
+        say(console, f"warning: {text}; the same recipe run again makes them fit", style="yellow")
+
+
+def mixtures(plan: Plan, store: Store, stages: Iterable[str] | None = None) -> Iterator[str]:
+    """What to say of stages that were made of other products than those in the store; of all, unless some are named."""
+    for stage in plan.stages.values() if stages is None else [plan.stages[stage] for stage in stages]:
         if store.present(stage.id):
             for source in store.stale(stage.id):
                 title = plan.stages[source].title if source in plan.stages else source

@@ -6,6 +6,7 @@ A second Ctrl-C is abrupt, but not in the middle of what has to be whole, such a
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -21,11 +22,20 @@ def shelter_resource_tracker() -> None:
     Python makes it deaf to SIGINT and SIGTERM only, so a terminal that goes would take it away, and
     its successor prints tracebacks. A signal that is blocked here is blocked in the child, too.
     """
-    if not hasattr(signal, "SIGHUP"):
+    if os.name == "posix":
+        with deaf():
+            resource_tracker.ensure_running()
+
+
+@contextlib.contextmanager
+def deaf() -> Iterator[None]:
+    """Processes that are started meanwhile do not hear the signals; here they wait."""
+    if os.name != "posix":
+        yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, POLITE)
     try:
-        resource_tracker.ensure_running()
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -115,7 +115,7 @@ class Store:
 
     def stale(self, stage: str) -> list[str]:
         """The inputs of a finished stage that are not, or no longer, what it was made of."""
-        made_of = self.manifest(stage).get(INPUTS, {})
+        made_of = self.manifest(stage).get(INPUTS, {}) if self.readable(stage) else {}
         return [source for source, digest in made_of.items() if not self.holds(source, digest)]
 
     def holds(self, stage: str, digest: str) -> bool:
@@ -123,6 +123,8 @@ class Store:
 
     def adopt(self, stage: str, inputs: Collection[str]) -> None:
         """Note in the manifest of a finished stage, if it is older than such notes, what its inputs are now."""
+        if not self.readable(stage):
+            return
         manifest = self.manifest(stage)
         older = INPUTS not in manifest and SEAL not in manifest  # and not one with a damaged key
         if older and inputs and all(map(self.readable, inputs)):
@@ -132,15 +134,19 @@ class Store:
         shutil.rmtree(self.path(stage))
 
     def begin(self, stage: str, inputs: Mapping[str, str] | None = None) -> Path:
-        """The folder to work in: fresh, or as a crash left it if it was begun with `inputs` of the same digests."""
+        """The folder to work in: as a crash left it if it was `begun` with inputs of the same digests, else fresh."""
         folder = self.partial(stage)
         wanted = seal(inputs or {})
-        if folder.exists() and begun_with(folder) != wanted:
+        if folder.exists() and not self.begun(stage, inputs):
             shutil.rmtree(folder)
         if not folder.exists():
             folder.mkdir(parents=True)
             write_text(folder / BEGUN, wanted)
         return folder
+
+    def begun(self, stage: str, inputs: Mapping[str, str] | None = None) -> bool:
+        """Whether there is unfinished work on inputs of these digests."""
+        return begun_with(self.partial(stage)) == seal(inputs or {})
 
     def publish(
         self,

@@ -90,6 +90,8 @@ def execute(stage: Stage, settings: Settings, listener: Listener, stopping: Call
                 raise StageFailed(f"its input {gone[0]} is gone from the store; the same command makes it again")
             inputs = {role: store.path(source) for role, source in stage.inputs.items()}
             made_of = store.digests(stage.inputs.values())
+            if store.partial(stage.id).exists() and not store.begun(stage.id, made_of):
+                listener.told(stage.id, "what was left of an earlier try is not of these inputs; beginning again")
             job = Job(
                 folder=store.begin(stage.id, made_of),
                 seed=int(stage.needs.get("seed", 0)),

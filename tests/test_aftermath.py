@@ -66,6 +66,22 @@ def test_a_run_whose_process_is_dead_is_killed_for_its_tracker_after_any_command
     assert not note.exists()
 
 
+def test_a_run_that_died_before_it_had_a_handle_is_found_by_its_key(runs: Path) -> None:
+    folder = (runs / "toy/latest").resolve()
+    assert statuses(runs, to="RUNNING") == {"RUNNING"}
+    whole = (folder / "run.json").read_text()
+    for text in (None, '{"recipe": "toy", "mlflow": [1]}', "damaged"):
+        statuses(runs, to="RUNNING")
+        (folder / "run.json").unlink()
+        if text is not None:
+            (folder / "run.json").write_text(text)
+        (folder / OWNER).write_text(json.dumps({**this_process(), "pid": dead()}))
+        told = fw("compare", folder)
+        assert statuses(runs) == {"KILLED"}, (text, told)
+        assert not (folder / OWNER).exists()
+        (folder / "run.json").write_text(whole)
+
+
 def test_runs_of_other_machines_and_of_the_living_are_left_alone(runs: Path) -> None:
     note = (runs / "toy/latest").resolve() / OWNER
     assert statuses(runs, to="RUNNING") == {"RUNNING"}
@@ -79,12 +95,12 @@ def test_runs_of_other_machines_and_of_the_living_are_left_alone(runs: Path) -> 
 
 def test_what_cannot_be_ended_now_is_left_to_a_later_command(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     note = (runs / "toy/latest").resolve() / OWNER
-    said = json.dumps({**this_process(), "pid": dead()})
-    note.write_text(said)
+    note.write_text(json.dumps({**this_process(), "pid": dead()}))
 
     def away(*_: object) -> None:
         raise OSError("no server")
 
     monkeypatch.setattr("fw.plugins.trackers.mlflow.MLflow.close", away)
     assert COMMANDS[0](runs).code == 0
-    assert note.read_text() == said
+    assert json.loads(note.read_text()) == this_process()  # to be found when this process has ended
+    note.unlink()

@@ -356,5 +356,5 @@ def test_a_recipe_with_scores_for_other_arms_alone_is_mapped_and_sampled(tmp_pat
     folder = tmp_path / "runs" / "mapped" / "latest"
     found = survey(folder, Asked("unconditional", (0.05,), images=100, draws=1, device="cpu"), QUIET)
     assert found["blocks"] == ["down.0", "down.1", "mid", "up.0", "up.1"]
-    draw(folder, "unconditional", 4, tmp_path / "grid.png", 0, "cpu")
+    draw(folder, "unconditional", 4, tmp_path / "grid.png", 0, "cpu", QUIET)
     assert (tmp_path / "grid.png").stat().st_size > 0

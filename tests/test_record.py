@@ -15,17 +15,18 @@ import pytest
 from sites import fw, site, toy_recipe
 
 from fw.core.owner import OWNER, abandoned, owner
-from fw.core.record import Record
+from fw.core.record import Turn
 from fw.core.stopping import Stopping
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from fw.core.record import Record
-with Record(Path(sys.argv[1])) as record:
-    assert record.take()
+from fw.core.record import Turn
+with Turn(Path(sys.argv[1])) as turn:
+    assert turn.take()
     print("held", flush=True)
     sys.stdin.readline()
+    turn.ended = True
 """
 
 
@@ -44,17 +45,21 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 def test_a_record_is_written_by_one_process_which_says_who_it_is(holder: subprocess.Popen[str], tmp_path: Path) -> None:
     folder = tmp_path / "tiny/seed0"
-    assert not Record(folder).take()
+    assert not Turn(folder).take()
     assert owner(folder) == f"process {holder.pid} on {socket.gethostname()}"
     assert list(abandoned(tmp_path)) == []
     assert holder.stdin is not None
     holder.stdin.write("\n")
     holder.stdin.close()
     holder.wait()
-    with Record(folder) as record:
-        record.wait(Stopping())
+    with Turn(folder) as turn:
+        turn.wait(Stopping())
         assert list(abandoned(tmp_path)) == []
+        turn.ended = True
     assert not (folder / OWNER).exists()
+    with Turn(folder) as turn:
+        assert turn.take()
+    assert (folder / OWNER).exists()  # nobody said how it ended
 
 
 def test_the_record_of_a_killed_process_is_abandoned_also_while_nobody_has_noticed_its_end(
@@ -65,8 +70,8 @@ def test_the_record_of_a_killed_process_is_abandoned_also_while_nobody_has_notic
     assert list(abandoned(tmp_path)) == [tmp_path / "tiny/seed0"]
     holder.wait()
     assert list(abandoned(tmp_path)) == [tmp_path / "tiny/seed0"]
-    with Record(tmp_path / "tiny/seed0") as record:
-        assert record.take()
+    with Turn(tmp_path / "tiny/seed0") as turn:
+        assert turn.take()
     assert list(abandoned(tmp_path)) == []
 
 
@@ -79,6 +84,7 @@ def test_the_record_of_a_killed_process_is_abandoned_also_while_nobody_has_notic
         ({"boot": "before the machine was started again"}, True),
         ({"started": "5"}, True),
         ({"pid": "text"}, False),
+        ({"pid": 2**70}, False),
     ],
 )
 def test_only_the_dead_of_this_machine_have_abandoned_theirs(
@@ -106,17 +112,17 @@ def test_a_second_run_of_the_same_recipe_works_along_and_writes_when_the_first_h
         words = ("run", recipe, "--out", tmp_path / "out", "--jobs", 1, "--device", "cpu")
         assert fw(*words).code == 0
         folder = (tmp_path / "out/toy/latest").resolve()
-        first = Record(folder)
+        first = Turn(folder)
         assert first.take()
         (folder / "run.json").unlink()
-        wait, seen = Record.wait, []
+        wait, seen = Turn.wait, []
 
-        def waited(self: Record, stopping: Stopping) -> None:
+        def waited(self: Turn, stopping: Stopping) -> None:
             seen.append((folder / "run.json").exists())
             first.__exit__()
             wait(self, stopping)
 
-        monkeypatch.setattr(Record, "wait", waited)
+        monkeypatch.setattr(Turn, "wait", waited)
         second = fw(*words)
         assert second.code == 0, second.err
         assert "writes the record of this very run; this one works along" in second.err

@@ -184,7 +184,8 @@ def discard(folder: Path) -> None:
     """Take away what is not sound. What was decoded before there were checksums is not adopted: it
     may be damaged."""
     if folder.exists():
-        print(f"{folder}: the decoded images are damaged or without checksums; decoding again", file=sys.stderr)
+        text = f"{folder}: the decoded images are damaged or without checksums; decoding again"
+        print(visible(text), file=sys.stderr)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -81,13 +81,13 @@ class ImageFolder(Encoded):
     @property
     def there(self) -> bool:
         """Whether the folders of both splits are."""
-        return all(folder.is_dir() for folder in self.folders().values())
+        return all(is_folder(folder) for folder in self.folders().values())
 
     @property
     def missing(self) -> str | None:
         if not self.classes or self.there:
             return None
-        absent = next(folder for folder in self.folders().values() if not folder.is_dir())
+        absent = next(folder for folder in self.folders().values() if not is_folder(folder))
         return f"{absent} is no folder, so that `class_folders` could not be checked"
 
     def identity(self) -> dict[str, Any]:
@@ -167,7 +167,7 @@ class ImageFolder(Encoded):
     def checked_files(self) -> dict[Split, list[File]]:
         """The files of both splits, or MissingFile: a folder is not there, is empty, or is not what the recipe says."""
         for folder in self.folders().values():
-            if not folder.is_dir():
+            if not is_folder(folder):
                 raise MissingFile(
                     f"dataset image_folder expects images in {folder}, which is no folder: set `root`, `train` and "
                     "`test`, or split one folder with `held_out`"
@@ -259,6 +259,11 @@ class ImageFolder(Encoded):
 
 def one_within_the_other(train: Path, test: Path) -> bool:
     return train.is_relative_to(test) or test.is_relative_to(train)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is one that can be seen; `Path.is_dir` raises where a name is too long or nobody may look."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def class_of(file: File) -> str:

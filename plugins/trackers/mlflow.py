@@ -69,14 +69,14 @@ class MLflow(Tracker):
 
     def close(self, handle: Mapping[str, Any], root: Path, status: str) -> None:
         """End what is still RUNNING of the run that a handle names. FwError when MLflow cannot be reached."""
-        uri = of_handle(handle, root)
+        uri = of_handle(handle, root) if "parent_run_id" in handle else chosen(self.uri, root)
         database = database_of(uri)
         if not handle or (database is not None and not database.exists()):
             return
         with told(uri):
             client = connect(uri)
             with alone(uri):
-                for id_ in (handle["parent_run_id"], *handle["children"].values()):
+                for id_ in runs_of(client, handle, self.experiment):
                     run = found_run(client, id_)
                     if run is not None and run.info.status == "RUNNING":
                         client.set_terminated(id_, STATUS[status])
@@ -113,6 +113,17 @@ def open_run(client: MlflowClient, uri: str, experiment: Experiment, run: RunDes
     view = f"fw-{run.key}"
     save_view(client, id_, view, run)
     return MLflowRun(client, uri, id_, view, run, runs)
+
+
+def runs_of(client: MlflowClient, handle: Mapping[str, Any], experiment: str | None) -> list[str]:
+    """The ids of a run and its arms; of one that died before it had a handle those with its key."""
+    if "parent_run_id" in handle:
+        return [handle["parent_run_id"], *handle["children"].values()]
+    found = client.get_experiment_by_name(experiment or handle["recipe"])
+    if found is None:
+        return []
+    words = f"tags.`fw.recipe` = '{handle['recipe']}' and tags.`fw.key` = '{handle['key']}'"
+    return [run.info.run_id for run in client.search_runs([found.experiment_id], words, max_results=1000)]
 
 
 def previous_parent(client: MlflowClient, experiment: str, run: RunDescription) -> Logged | None:

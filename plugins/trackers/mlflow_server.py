@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import IO
 
 from fw.core.errors import FwError, StageFailed
+from fw.core.escaping import visible
 from fw.core.secrets import redact
+from fw.core.stopping import POLITE
 from fw.plugins.trackers.mlflow_database import alone
 from fw.plugins.trackers.mlflow_library import import_mlflow, told
 from fw.plugins.trackers.mlflow_moved import settle
@@ -45,10 +47,10 @@ def serve(root: Path, port: int = PORT, host: str = HOST) -> int:
     with tempfile.TemporaryFile() as output, interruptible(), server(database, host, port, output) as process:
         try:
             base = f"http://{host}:{port}"
-            print(f"starting MLflow on {database} (stop it with Ctrl-C) ...", flush=True)
+            print(visible(f"starting MLflow on {database} (stop it with Ctrl-C) ..."), flush=True)
             wait_until_healthy(process, base, output)
             for name, url in view_urls(uri, base).items():
-                print(f"{name}: {url}", flush=True)
+                print(visible(f"{name}: {url}"), flush=True)
             process.wait()
         except KeyboardInterrupt:
             return 0
@@ -73,12 +75,13 @@ def check_port(host: str, port: int) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM end the server as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Let SIGTERM and a terminal that is gone end the server as Ctrl-C does."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in POLITE}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
