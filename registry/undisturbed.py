@@ -34,7 +34,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def torch_state(torch: Any) -> Iterator[Callable[[], None]]:
-    default = torch.get_default_device()
+    default = torch.empty(0).device  # torch 2.6 cannot tell once it was set to None
     yield put_back(torch.set_default_dtype, torch.get_default_dtype())
     yield put_back(torch.set_default_device, None if default.type == "cpu" else default)
     yield put_back(torch.set_grad_enabled, torch.is_grad_enabled())

@@ -56,7 +56,7 @@ def ambient() -> dict[str, Any]:
     """The global state that could find its way into results."""
     return {
         "dtype": torch.get_default_dtype(),
-        "device": torch.get_default_device(),
+        "device": torch.empty(0).device,
         "precision": torch.get_float32_matmul_precision(),
         "deterministic": torch.get_deterministic_debug_mode(),
         "threads": torch.get_num_threads(),

@@ -57,7 +57,7 @@ def torch_state() -> dict[str, Any]:
     hooks = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
     return {
         "torch's default dtype": torch.get_default_dtype(),
-        "torch's default device": torch.get_default_device(),
+        "torch's default device": torch.empty(0).device,
         "torch's float32 matmul precision": matmul_precision(),
         "torch's gradient mode": torch.is_grad_enabled(),
         "torch's inference mode": torch.is_inference_mode_enabled(),
