@@ -1,7 +1,6 @@
 """What can go wrong, and the exit code that says whose fault it is: 1 a stage's, 2 the user's input."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 
 class FwError(Exception):
@@ -36,12 +35,6 @@ class OutOfOrder(FwError):
 
 
 class Interrupted(FwError):
-    """Ctrl-C or SIGTERM: the work so far is checkpointed."""
+    """Ctrl-C, SIGTERM or SIGHUP: the work so far is checkpointed."""
 
     exit_code = 130
-
-
-def unlockable(folder: Path, error: Exception) -> FwError:
-    """What to raise where a file system is read-only, full, or knows no locks."""
-    reason = getattr(error, "strerror", None) or error
-    return FwError(f"cannot lock files in {folder} ({reason}); choose a folder where fw may write with --out")

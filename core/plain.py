@@ -35,6 +35,7 @@ REMEDIES = {
     errno.ENOENT: GONE,
     errno.ESTALE: GONE,
     errno.ENOTDIR: "a part of the path is a file, not a folder: choose another path",
+    errno.EEXIST: "a file is in the way: choose another path, or remove it",
     errno.EISDIR: "it is a folder, not a file: choose another path",
     errno.ENAMETOOLONG: "the name is too long for this file system: choose a shorter one",
     errno.ELOOP: "its links lead in a circle: choose another path",
@@ -55,6 +56,7 @@ OF_THE_PATH = {
     errno.EPERM,
     errno.ENOENT,
     errno.ENOTDIR,
+    errno.EEXIST,
     errno.EISDIR,
     errno.ENAMETOOLONG,
     errno.ELOOP,
@@ -113,6 +115,11 @@ def named(error: BaseException) -> str | None:
     if isinstance(name, bytes):
         return os.fsdecode(name)
     return str(name) if isinstance(name, str | os.PathLike) else None
+
+
+def unlockable(folder: Path, error: Exception) -> FwError:
+    """What to raise where files cannot be locked: the file system is read-only, full, or knows no locks."""
+    return OutOfOrder(plain(error, folder) or f"{folder}: {NO_LOCKS}")
 
 
 @contextlib.contextmanager

@@ -16,9 +16,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fw.core.durable import ASIDE, write_json, write_text
-from fw.core.errors import FwError, Interrupted, unlockable
+from fw.core.errors import FwError, Interrupted
 from fw.core.owner import OWNER, this_process
-from fw.core.plain import writing
+from fw.core.plain import unlockable, writing
 from fw.core.recipe import Recipe
 from fw.core.runfile import RESOLVED, RUN_FILE, read_record
 from fw.core.stopping import Stopping

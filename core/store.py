@@ -20,8 +20,9 @@ from filelock import FileLock, Timeout
 
 from fw.core import parts
 from fw.core.durable import ASIDE, put, sync, write_json, write_text
-from fw.core.errors import FwError, Interrupted, StageFailed, unlockable
+from fw.core.errors import Interrupted, StageFailed
 from fw.core.parts import checksum
+from fw.core.plain import unlockable, writing
 from fw.core.sealed import SEAL, seal
 
 MANIFEST = "manifest.json"
@@ -49,14 +50,12 @@ class Store:
         self.root = root
 
     def create(self) -> None:
-        """Make the folder, or raise FwError saying why it cannot be written to."""
-        try:
+        """Make the folder; an FwError says why it cannot be written to."""
+        with writing(self.root, "--out:"):
             self.root.mkdir(parents=True, exist_ok=True)
             probe = self.root / ".writable"
             probe.touch()
             probe.unlink(missing_ok=True)  # another run may have been faster
-        except OSError as error:
-            raise FwError(f"cannot write to {self.root}: {error.strerror}; choose another folder with --out") from None
 
     def path(self, stage: str) -> Path:
         return self.root / stage

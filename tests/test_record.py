@@ -9,13 +9,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from sites import fw, site, toy_recipe
 
+from fw.core.loading import load
 from fw.core.owner import OWNER, abandoned, owner
-from fw.core.record import Turn
+from fw.core.record import Turn, describe, run_folder
 from fw.core.stopping import Stopping
 
 HOLDER = """
@@ -129,3 +131,22 @@ def test_a_second_run_of_the_same_recipe_works_along_and_writes_when_the_first_h
         assert seen == [False]
         assert (folder / "run.json").exists()
         assert not (folder / OWNER).exists()
+
+
+def test_many_processes_make_the_same_run_folder_at_once(tmp_path: Path) -> None:
+    recipe = toy_recipe(tmp_path)
+    with site(tmp_path / "site"):
+        assert fw("validate", recipe).code == 0
+        loaded = load(recipe)
+
+        def begin(number: int) -> None:
+            folder = run_folder(loaded, (), tmp_path / "out")
+            with Turn(folder) as turn:
+                if turn.take():
+                    describe(loaded, (), folder)
+                    turn.ended = True
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(begin, range(400)))
+    [folder] = (tmp_path / "out/toy").iterdir()
+    assert {path.name for path in folder.iterdir()} <= {"recipe.resolved.yaml", ".lock"}

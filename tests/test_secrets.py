@@ -27,7 +27,7 @@ from test_mlflow_tracker import describe, root, template
 from fw.core import checks, secrets
 from fw.core.errors import FwError
 from fw.core.loading import load
-from fw.core.secrets import HIDDEN, hide, redact, redacted, without_secrets
+from fw.core.secrets import HIDDEN, hide, redact, redacted, shaped, without_secrets
 from fw.plugins.trackers.mlflow import MLflow
 
 __all__ = ["root", "template"]  # fixtures
@@ -255,3 +255,29 @@ def test_an_address_without_its_password_is_completed_from_the_environment(root,
     assert chosen(hidden, root) == "http://host:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://alice:{PASSWORD}@host:5000")
     assert chosen(hidden, root) == f"http://alice:{PASSWORD}@host:5000"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a" * 50_000, "http://x:" * 5_000, "x+y" * 20_000 + "://", "?" + "a." * 25_000, "token=" * 9_000],
+    ids=["word", "addresses", "scheme", "query", "names"],
+)
+def test_hiding_costs_no_more_than_the_length_of_the_text(text: str) -> None:
+    begun = time.process_time()
+    shaped(text[: len(text) // 8])
+    eighth = time.process_time() - begun
+    begun = time.process_time()
+    shaped(text)
+    assert time.process_time() - begun < 24 * eighth + 0.2  # 64 times, were it quadratic
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "mssql+pyodbc:///?odbc_connect=Driver%3DX%3BPWD%3Ds3cretpw1%3B",
+        "ftp://s3cretpw1@host/x",
+        "Driver=X;UID=me;PWD=s3cretpw1;",
+    ],
+)
+def test_forms_that_drivers_take_are_hidden(uri: str) -> None:
+    assert "s3cretpw1" not in redact(uri)

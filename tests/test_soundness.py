@@ -11,7 +11,8 @@ import pytest
 import toys
 from sites import Answer, fw, products, site, toy_recipe, write
 
-from fw.core.sealed import SEAL
+from fw.core.parts import checksum
+from fw.core.sealed import SEAL, seal
 from fw.core.store import INPUTS, MANIFEST, Store
 
 
@@ -209,3 +210,33 @@ def test_a_full_disk_at_the_end_is_one_sentence_and_the_same_command_finishes(
     assert "arms.png: the disk is full: free some space" in answer.err
     assert answer.err.endswith("the same command continues from there\n")
     assert "start" not in ok(run()).err
+
+
+def test_samples_of_stages_that_do_not_belong_together_are_told_of(
+    run: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ok(run())
+    for encoded in stages(tmp_path / "out", "encode"):
+        flip(encoded / "features.safetensors")
+    elsewhere(monkeypatch)
+    ok(run("--keep-dependents"))
+    manifest = stages(tmp_path / "out", "annotate")[0] / MANIFEST
+    facts = {key: value for key, value in json.loads(manifest.read_text()).items() if key != SEAL}
+    facts["files"]["quality.json"]["sha256"] = "0" * 64  # as if it had been made again since
+    (manifest.parent / "quality.json").write_text("{}")
+    facts["files"]["quality.json"] = {"sha256": checksum(manifest.parent / "quality.json"), "bytes": 2}
+    manifest.write_text(json.dumps({**facts, SEAL: seal(facts)}))
+    drawn = fw("sample", tmp_path / "out/toy/latest", "--arm", "self_1.0", "-n", 4, "-o", tmp_path / "grid.png")
+    assert drawn.code == 0, drawn.err
+    assert "train linear, halves of mean: it was made of another product of 'annotate halves'" in drawn.err
+
+
+def test_work_that_is_begun_again_because_of_its_inputs_is_told_of(
+    run: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(toys.Euler, "sample", lambda *_: 1 / 0)
+        assert run().code == 1
+    for begun in (tmp_path / "out/store").glob("sample-*.partial/inputs.sha256"):
+        flip(begun)
+    assert ok(run()).err.count("is not of these inputs; beginning again") == 3
