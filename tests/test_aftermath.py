@@ -82,6 +82,20 @@ def test_a_run_that_died_before_it_had_a_handle_is_found_by_its_key(runs: Path) 
         (folder / "run.json").write_text(whole)
 
 
+def test_a_run_whose_folder_is_full_as_soon_as_its_tracker_is_open_has_ended(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "run.json")
+
+    monkeypatch.setattr("fw.core.run.write_run", full)
+    words = ("run", runs.parent / "toy.yaml", "--out", runs, "--jobs", 1, "--device", "cpu", "--set", "tracker=mlflow")
+    answer = fw(*words)
+    assert answer.code == 1
+    assert "run.json: the disk is full" in answer.err
+    assert statuses(runs) == {"KILLED"}
+
+
 def test_runs_of_other_machines_and_of_the_living_are_left_alone(runs: Path) -> None:
     note = (runs / "toy/latest").resolve() / OWNER
     assert statuses(runs, to="RUNNING") == {"RUNNING"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import os
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,10 +14,11 @@ import torch
 import toys
 
 from fw.core.errors import StageFailed
-from fw.core.executor import Outcome, Queue, devices, run_here, run_in_workers
+from fw.core.executor import Outcome, Queue, devices, new_seat, run_here, run_in_workers
 from fw.core.loading import validate
 from fw.core.plan import Plan, plan
 from fw.core.source import parse
+from fw.core.stopping import POLITE
 from fw.core.store import MANIFEST, Store
 from fw.core.work import Settings, execute
 
@@ -268,3 +271,21 @@ def test_cuda_devices_are_dealt_out_in_turn(monkeypatch: pytest.MonkeyPatch) -> 
     assert devices("cuda", 3) == ["cuda:0", "cuda:1", "cuda:0"]
     assert devices("cuda:1", 2) == ["cuda:1", "cuda:1"]
     assert devices("cpu", 2) == ["cpu", "cpu"]
+
+
+@pytest.mark.parametrize("number", POLITE)
+def test_a_worker_that_is_just_being_started_is_deaf_to_what_stops_a_run(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    found = planned("arms={plain: {annotator: null}}")
+    seat = new_seat(context, settings(tmp_path), context.Event())
+    try:
+        os.kill(seat.process.pid, number)
+        seat.connection.send(found.stages[found.arms["plain"].train])
+        while (heard := seat.connection.recv()[0]) not in ("done", "failed", "stopped"):
+            pass
+        assert heard == "done"
+    finally:
+        seat.process.kill()
+        seat.process.join()
