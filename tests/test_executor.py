@@ -279,7 +279,8 @@ def test_a_worker_that_is_just_being_started_is_deaf_to_what_stops_a_run(
 ) -> None:
     context = multiprocessing.get_context("spawn")
     found = planned("arms={plain: {annotator: null}}")
-    seat = new_seat(context, settings(tmp_path), context.Event())
+    stop = context.Event()
+    seat = new_seat(context, settings(tmp_path), stop)
     try:
         os.kill(seat.process.pid, number)
         seat.connection.send(found.stages[found.arms["plain"].train])
