@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -518,3 +519,11 @@ def as_shown(terminal):
             parts.append(part)
     os.close(terminal)
     return b"".join(parts).decode()
+
+
+def test_a_root_whose_name_no_file_system_takes_is_a_folder_that_is_not_there() -> None:
+    folder = ImageFolder(root=Path("x" * 5000), size=8)
+    assert folder.identity()["content"] is None
+    folder.check()
+    with pytest.raises(MissingFile, match="is no folder"):
+        folder.preflight()

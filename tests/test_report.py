@@ -11,7 +11,7 @@ import pytest
 import toys
 from sites import fw, site, toy_recipe
 
-from fw.core.report import summary
+from fw.core.report import markdown, summary
 
 
 def test_an_infinite_score_has_an_infinite_mean_and_a_finite_one_beside_it_is_kept() -> None:
@@ -35,3 +35,22 @@ def test_a_run_with_infinite_scores_is_finished_and_compared(tmp_path: Path, mon
         assert fw("compare", tmp_path / "out/toy/latest").out.count("inf ± inf") == 3
     arms = json.loads((tmp_path / "out/toy/latest/run.json").read_text())["arms"]
     assert {arm["metrics"]["gap_flat"]["mean"] for arm in arms.values()} == {math.inf}
+
+
+def test_classes_with_names_of_all_kinds_are_shown_as_they_are_called(tmp_path: Path) -> None:
+    with site(tmp_path / "site"):
+        done = fw("run", toy_recipe(tmp_path), "--out", tmp_path / "out", "--jobs", 1, "--device", "cpu")
+        assert done.code == 0, done.err
+    result = json.loads((tmp_path / "out/toy/latest/run.json").read_text())
+    text = markdown({**result, "classes": ["cat", "<img src=x onerror=alert(1)>", "\x1b[2J"]})
+    assert "0 = cat, 1 = \\<img" in text
+    assert "\x1b" not in text
+
+
+def test_names_that_are_also_secrets_stay_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_TOKEN", "self_1.0")
+    words = ("--out", tmp_path / "out", "--jobs", 1, "--device", "cpu", "--set", "baseline=self_1.0")
+    with site(tmp_path / "site"):
+        assert fw("run", toy_recipe(tmp_path), *words).code == 0
+        assert fw("compare", tmp_path / "out/toy/latest").code == 0
+    assert json.loads((tmp_path / "out/toy/latest/run.json").read_text())["baseline"] == "self_1.0"
