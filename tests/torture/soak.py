@@ -37,7 +37,8 @@ MEMORY = 48.0
 KILLED = 3
 """Every so many rounds another process is killed first."""
 
-TABLES = ("runs", "metrics", "params", "tags", "logged_models")
+TABLES = ("runs", "metrics", "params", "tags", "logged_models where lifecycle_stage = 'active'")
+"""Of a model whose upload was cut off, MLflow keeps a row, as deleted; nobody is shown it."""
 
 
 class Size(NamedTuple):
