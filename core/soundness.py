@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -43,7 +43,7 @@ def whole(stage: Stage, store: Store, console: Console) -> bool:
     return False
 
 
-def check_inputs(run: Path, plan: Plan, stages: Iterable[str], store: Store, console: Console) -> None:
+def check_inputs(run: Path, plan: Plan, stages: Sequence[str], store: Store, console: Console) -> None:
     """FwError unless these stages of a run are finished; aloud where they do not belong together."""
     for stage in stages:
         if store.status(stage).state != "done":
@@ -52,7 +52,7 @@ def check_inputs(run: Path, plan: Plan, stages: Iterable[str], store: Store, con
         say(console, f"warning: {text}; the same recipe run again makes them fit", style="yellow")
 
 
-def mixtures(plan: Plan, store: Store, stages: Iterable[str] | None = None) -> Iterator[str]:
+def mixtures(plan: Plan, store: Store, stages: Sequence[str] | None = None) -> Iterator[str]:
     """What to say of stages that were made of other products than those in the store; of all, unless some are named."""
     for stage in plan.stages.values() if stages is None else [plan.stages[stage] for stage in stages]:
         if store.present(stage.id):
