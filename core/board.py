@@ -136,7 +136,7 @@ class Board:
             then = "running it again logs what is missing" if self.tried_again else "its end tries the tracker again"
             self.say(f"warning: {reason}; the run goes on, and {then}", style="yellow")
 
-    def open(self) -> None:
+    def begin_tracking(self) -> None:
         """Open the tracker; raises what it raises."""
         with self.shield():
             self.tracked = self.opening()

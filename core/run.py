@@ -93,7 +93,7 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
             try:
                 if mine:
                     describe(recipe, files, folder)
-                    board.open()
+                    board.begin_tracking()
                 for stage in finished:
                     board.track(stage)
                 outcome = start(plan, finished, settings, board, stopping)

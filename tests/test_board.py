@@ -37,7 +37,7 @@ def test_a_tracker_that_fails_is_told_once_and_not_asked_again(tmp_path: Path, e
     said = io.StringIO()
     tracked = Broken(error)
     board = Board(planned, Store(tmp_path), Console(file=said), lambda: tracked)
-    board.open()
+    board.begin_tracking()
     trainings = [stage for stage in planned.stages.values() if stage.kind == "train"]
     assert len(trainings) == 2
     for stage in trainings:
@@ -56,7 +56,7 @@ def test_the_curves_of_different_encoders_do_not_share_a_name(tmp_path: Path) ->
     encoders = ["encoder={name: dino, steps: 1}", "arms.other={encoder: {name: dino, steps: 2}}"]
     planned = plan(load(TINY, encoders))
     board = Board(planned, Store(tmp_path), Console(file=io.StringIO()), Listening)
-    board.open()
+    board.begin_tracking()
     for stage in planned.stages.values():
         if stage.title == "encode dino":
             board.metrics(stage.id, [{"step": 0, "loss": 1.0}])

@@ -245,7 +245,7 @@ def test_an_output_folder_that_cannot_be_written_is_said_with_exit_code_2(tmp_pa
     (tmp_path / "file").write_text("not a folder")
     done = fw("run", TINY, "--out", tmp_path / "file" / "runs", "--device", "cpu")
     assert done.returncode == 2
-    assert "choose another folder with --out" in done.stderr
+    assert "choose another path" in done.stderr
 
 
 def test_a_stage_that_fails_ends_with_1_and_keeps_the_rest(tmp_path):
