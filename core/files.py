@@ -6,13 +6,13 @@ A file that is not what its name says is told by what it is, before a library st
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import zipfile
 from pathlib import Path
 from typing import Any
 
 from fw.core.errors import MissingFile
+from fw.core.parts import checksum
 
 
 def sha256(path: Path) -> str:
@@ -23,8 +23,7 @@ def sha256(path: Path) -> str:
 
 @functools.cache
 def remembered_sha256(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return checksum(path)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ def write(path: Path, values: Mapping[str, Any]) -> None:
     they got in each other's way.
     """
     with contextlib.suppress(FileNotFoundError):  # another one was faster
-        write_json(path, {**values, SEAL: seal(values)})
+        write_json(path, stamped(values))
 
 
 def read(path: Path) -> dict[str, Any] | None:
@@ -31,9 +31,24 @@ def read(path: Path) -> dict[str, Any] | None:
     it is."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return values if values.pop(SEAL) == seal(values) else None
+        return without_seal(values) if intact(values) else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def stamped(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with their seal, in the place of any that they had."""
+    facts = without_seal(values)
+    return {**facts, SEAL: seal(facts)}
+
+
+def intact(values: Mapping[str, Any]) -> bool:
+    """Whether the values are as they were sealed."""
+    return values[SEAL] == seal(without_seal(values))
+
+
+def without_seal(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != SEAL}
 
 
 def seal(values: Mapping[str, Any]) -> str:

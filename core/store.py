@@ -23,7 +23,7 @@ from fw.core.durable import ASIDE, put, sync, write_json, write_text
 from fw.core.errors import Interrupted, StageFailed
 from fw.core.parts import checksum
 from fw.core.plain import unlockable, writing
-from fw.core.sealed import SEAL, seal
+from fw.core.sealed import SEAL, intact, seal, stamped
 
 MANIFEST = "manifest.json"
 SCRATCH = (".checkpoint", ASIDE, parts.VOUCHER)
@@ -75,8 +75,7 @@ class Store:
             files = {name: recorded["sha256"] for name, recorded in manifest["files"].items()}
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return Status("corrupted", f"its {MANIFEST} cannot be read")
-        facts = {key: value for key, value in manifest.items() if key != SEAL}
-        if manifest.get(SEAL, seal(facts)) != seal(facts):  # those of before have none
+        if SEAL in manifest and not intact(manifest):  # those of before have none
             return Status("corrupted", f"the checksum of its {MANIFEST} is wrong")
         for name, recorded in files.items():
             try:
@@ -214,5 +213,4 @@ def begun_with(folder: Path) -> str:
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    facts = {key: value for key, value in manifest.items() if key != SEAL}
-    write_json(folder / MANIFEST, {**facts, SEAL: seal(facts)})
+    write_json(folder / MANIFEST, stamped(manifest))

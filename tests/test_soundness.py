@@ -12,7 +12,7 @@ import toys
 from sites import Answer, fw, products, site, toy_recipe, write
 
 from fw.core.parts import checksum
-from fw.core.sealed import SEAL, seal
+from fw.core.sealed import SEAL, stamped
 from fw.core.store import INPUTS, MANIFEST, Store
 
 
@@ -37,8 +37,10 @@ def flip(file: Path) -> None:
     file.write_bytes(content)
 
 
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stands for another device: the same encoder gives other features."""
+def features_change(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damage the features in the store, and let the same encoder give others, as on another device."""
+    for encoded in stages(out, "encode"):
+        flip(encoded / "features.safetensors")
     build = toys.Mean.build
 
     def other(self: toys.Mean, shape: tuple[int, int, int], classes: int) -> toys.Pool:
@@ -61,9 +63,7 @@ def test_what_was_made_of_a_product_that_came_out_otherwise_is_made_again(
     run: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ok(run())
-    for encoded in stages(tmp_path / "out", "encode"):
-        flip(encoded / "features.safetensors")
-    elsewhere(monkeypatch)
+    features_change(tmp_path / "out", monkeypatch)
     again = ok(run())
     assert "made of other inputs than those in the store; doing it again" in again.err
     ok(run(out="fresh"))
@@ -84,9 +84,7 @@ def test_dependents_can_be_kept_and_the_mixture_is_told_wherever_results_are(
 ) -> None:
     ok(run())
     before = {path.name: (path / "model.safetensors").read_bytes() for path in stages(tmp_path / "out", "train")}
-    for encoded in stages(tmp_path / "out", "encode"):
-        flip(encoded / "features.safetensors")
-    elsewhere(monkeypatch)
+    features_change(tmp_path / "out", monkeypatch)
     ok(run("--keep-dependents"))
     kept = {path.name: (path / "model.safetensors").read_bytes() for path in stages(tmp_path / "out", "train")}
     assert kept == before
@@ -108,9 +106,7 @@ def test_a_store_from_before_inputs_were_noted_is_taken_as_it_is_and_notes_them(
     again = ok(run())
     assert "start" not in again.err
     assert products(tmp_path / "out") == before
-    for encoded in stages(tmp_path / "out", "encode"):
-        flip(encoded / "features.safetensors")
-    elsewhere(monkeypatch)
+    features_change(tmp_path / "out", monkeypatch)
     ok(run())
     ok(run(out="fresh"))
     assert products(tmp_path / "out") == products(tmp_path / "fresh")
@@ -216,16 +212,13 @@ def test_samples_of_stages_that_do_not_belong_together_are_told_of(
     run: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ok(run())
-    for encoded in stages(tmp_path / "out", "encode"):
-        flip(encoded / "features.safetensors")
-    elsewhere(monkeypatch)
+    features_change(tmp_path / "out", monkeypatch)
     ok(run("--keep-dependents"))
     manifest = stages(tmp_path / "out", "annotate")[0] / MANIFEST
-    facts = {key: value for key, value in json.loads(manifest.read_text()).items() if key != SEAL}
-    facts["files"]["quality.json"]["sha256"] = "0" * 64  # as if it had been made again since
-    (manifest.parent / "quality.json").write_text("{}")
+    facts = json.loads(manifest.read_text())
+    (manifest.parent / "quality.json").write_text("{}")  # as if it had been made again since
     facts["files"]["quality.json"] = {"sha256": checksum(manifest.parent / "quality.json"), "bytes": 2}
-    manifest.write_text(json.dumps({**facts, SEAL: seal(facts)}))
+    manifest.write_text(json.dumps(stamped(facts)))
     drawn = fw("sample", tmp_path / "out/toy/latest", "--arm", "self_1.0", "-n", 4, "-o", tmp_path / "grid.png")
     assert drawn.code == 0, drawn.err
     assert "train linear, halves of mean: it was made of another product of 'annotate halves'" in drawn.err
