@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import annotated_types
+import bits
 import pytest
 import typer
 import yaml
@@ -451,6 +452,13 @@ def test_the_arm_that_sharpens_shares_the_training_and_changes_the_samples(tried
     assert arms["sharp"]["train_key"] == arms["unconditional"]["train_key"]
     assert arms["sharp"]["nfe"] == arms["unconditional"]["nfe"]
     assert arms["sharp"]["metrics"]["fd_pca"]["values"] != arms["unconditional"]["metrics"]["fd_pca"]["values"]
+
+
+def test_the_smoke_recipe_makes_what_it_has_made_for_users_bit_for_bit(smoke: tuple[Path, str]) -> None:
+    golden = json.loads(bits.GOLDEN.read_text("utf-8"))
+    if golden["arithmetic"] != bits.arithmetic():
+        pytest.skip(f"recorded with {golden['arithmetic']}, and this machine has {bits.arithmetic()}")
+    assert bits.products(smoke[0] / "runs/store") == golden["products"]
 
 
 def test_the_smoke_recipe_finishes_every_arm_with_a_floor_and_a_spread(smoke: tuple[Path, str]) -> None:
