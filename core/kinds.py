@@ -34,7 +34,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from fw.core.errors import FwError
 from fw.core.job import Job
 from fw.core.types import LARGEST, Annotation, ConditionSpec, Examples, ImageSet, Observations, Reference, Split
-from fw.registry import Component
+from fw.registry import Component, Neutral
 
 if TYPE_CHECKING:
     from fw.core.recipe import Train
@@ -434,7 +434,7 @@ class Joint(Backbone):
         allow_inf_nan=True,
         description="weight of the cross entropy beside the denoising loss; .inf leaves out the latter",
     )
-    labelled: int = Field(
+    labelled: Annotated[int, Neutral(0, names_folders=True)] = Field(
         0,
         ge=0,
         le=1_000_000,
@@ -447,10 +447,6 @@ class Joint(Backbone):
         if LARGEST < weight < math.inf:
             raise ValueError(f"{weight:g} overflows; .inf leaves out the denoising loss")
         return weight
-
-    def identity(self) -> dict[str, Any]:
-        """Without `labelled` where it changes nothing: the keys are those from before there was such a field."""
-        return {key: value for key, value in super().identity().items() if key != "labelled" or self.labelled}
 
     @property
     def provides(self) -> frozenset[str]:

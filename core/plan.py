@@ -22,6 +22,7 @@ from fw.core.errors import FwError
 from fw.core.kinds import Encoder, Guidance, Joint, Metric, Objective, Online, Probe, Sibling
 from fw.core.recipe import Arm, Recipe, Train
 from fw.registry import Component
+from fw.registry.neutral import lean
 
 VERSIONS = {"encode": 1, "annotate": 1, "prior": 1, "latents": 1, "train": 1, "sample": 1, "evaluate": 1, "probe": 1}
 """Raise a stage's number when its code gives other results for the same components."""
@@ -310,7 +311,7 @@ def identity(value: Any) -> Any:
     if hasattr(value, "identity"):
         return value.identity()
     if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
+        return lean(value, value.model_dump(mode="json"))
     if isinstance(value, tuple):
         return [identity(entry) for entry in value]
     return value

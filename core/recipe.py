@@ -27,7 +27,8 @@ from fw.core.kinds import (
 from fw.core.secrets import without_secrets
 from fw.core.source import dump
 from fw.core.types import LARGEST
-from fw.registry import Component
+from fw.registry import Component, Neutral
+from fw.registry.neutral import lean
 
 ARM_CHARACTERS = 242
 """What `heatmap-` and `.json` leave of the 255 bytes that the name of a file may have."""
@@ -158,12 +159,12 @@ class Recipe(Section):
     model: Backbone
     process: Process
     train: Train = Train()
-    objectives: ObjectiveList = ()
+    objectives: Annotated[ObjectiveList, Neutral(())] = ()
     guidance: GuidanceList = ()
     sampler: Sampler
     samples: Samples = Samples()
     metrics: MetricList
-    probes: ProbeList = ()
+    probes: Annotated[ProbeList, Neutral(())] = ()
     tracker: Tracker | None = None
     baseline: ArmName = Field(description="the arm that the others are compared with")
     arms: dict[ArmName, Override] = Field(min_length=1, max_length=ARMS)
@@ -180,14 +181,20 @@ class Recipe(Section):
     def to_yaml(self) -> str:
         """The resolved recipe: every default written out, every arm in the form that `load` reads.
 
-        Without probes or objectives it is what it was before there were any, because it names the run's folder.
         The tracker's secrets are hidden, so what reads it gets them from the environment.
         """
-        absent = {section for section in ("probes", "objectives") if not getattr(self, section)}
-        data = self.model_dump(mode="json", exclude={"arms", *absent})
+        return dump(self.resolved())
+
+    def resolved(self) -> dict[str, Any]:
+        """The same as plain data."""
+        data = self.model_dump(mode="json", exclude={"arms"})
         data["tracker"] = without_secrets(data["tracker"])
         data["arms"] = {
             name: override.model_dump(mode="json", include=override.model_fields_set)
             for name, override in self.arms.items()
         }
-        return dump(data)
+        return data
+
+    def named(self) -> str:
+        """What of the resolved recipe names the run's folder: without fields at their neutral values."""
+        return dump(lean(self, self.resolved()))

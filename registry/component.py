@@ -23,6 +23,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from fw.registry.neutral import neutral
+
 FILE_HASH = "__fw_file_hash__"
 """Stands in the module of a local plugin."""
 
@@ -74,11 +76,11 @@ class Component(BaseModel):
         return {"name": self.name, **self.model_dump(mode="json")}
 
     def identity(self) -> dict[str, Any]:
-        """What decides the component's results: its spec and version, less what only says where files lie."""
+        """What decides the component's results: its spec and version, less what only says where files lie, and less
+        fields at their neutral values (registry/neutral.py)."""
         spec = self.spec()
-        nested = {name: identified(value, spec[name]) for name, value in self if name in spec}
         code = {"--plugin": self.file_hash} if self.file_hash else {}  # no field can be called that
-        return {**spec, **nested, "version": self.version, **code}
+        return {**identified_fields(self, spec), "version": self.version, **code}
 
     def within(self) -> Iterator[Component]:
         """The component itself and every component in its fields."""
@@ -171,15 +173,23 @@ def entries(value: Any) -> Iterable[Any]:
 
 
 def identified(value: Any, spec: Any) -> Any:
-    """The spec of a field's value with the components in it replaced by their identities."""
+    """The spec of a field's value, with the identities of the components in it and without what is neutral."""
     if isinstance(value, Component):
         return value.identity()
-    if next(components_in(value), None) is None:
-        return spec
-    if isinstance(value, list | tuple):
+    if isinstance(value, BaseModel) and isinstance(spec, Mapping):
+        return identified_fields(value, spec)
+    if isinstance(value, Mapping) and isinstance(spec, Mapping):
+        held = zip(spec, value.values(), spec.values(), strict=True)
+        return {name: identified(entry, written) for name, entry, written in held}
+    if isinstance(value, list | tuple) and isinstance(spec, list):
         return [identified(*pair) for pair in zip(value, spec, strict=True)]
-    held = dict(value) if isinstance(value, BaseModel) else dict(zip(spec, value.values(), strict=True))
-    return {name: identified(held[name], told) if name in held else told for name, told in spec.items()}
+    return spec
+
+
+def identified_fields(model: BaseModel, spec: Mapping[str, Any]) -> dict[str, Any]:
+    held = dict(iter(model))  # not dict(model), which would ask a property called `keys`
+    kept = {name: written for name, written in spec.items() if neutral(model, name) is None}
+    return {name: identified(held[name], written) if name in held else written for name, written in kept.items()}
 
 
 described: ContextVar[frozenset[str]] = ContextVar("described", default=frozenset())

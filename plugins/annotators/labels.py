@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -12,6 +12,7 @@ from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Annotator
 from fw.core.types import Annotation, ConditionSpec, Observations
+from fw.registry import Neutral
 
 
 class Labels(Annotator):
@@ -21,15 +22,13 @@ class Labels(Annotator):
     uses_features: ClassVar[bool] = False
     uses_labels: ClassVar[bool] = True
 
-    known: float = Field(1.0, gt=0, le=1, description="share of each class whose label is known, at least one image")
+    known: Annotated[float, Neutral(1.0, names_folders=True)] = Field(
+        1.0, gt=0, le=1, description="share of each class whose label is known, at least one image"
+    )
 
     @property
     def partial(self) -> bool:
         return self.known < 1
-
-    def identity(self) -> dict[str, Any]:
-        """Without `known` where it changes nothing: the keys are those from before there was such a field."""
-        return {key: value for key, value in super().identity().items() if key != "known" or self.partial}
 
     def makes(self, classes: int) -> ConditionSpec:
         return ConditionSpec("class", classes)

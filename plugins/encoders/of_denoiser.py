@@ -17,6 +17,7 @@ from fw.core.train import train
 from fw.core.types import ImageSet
 from fw.core.weights import check_finite
 from fw.plugins.encoders.weights import existing, plainly, read, sha256
+from fw.registry import Neutral
 
 Blocks = tuple[Annotated[str, Field(pattern=r"^[\w.]+$")], ...] | None
 Sigmas = tuple[Annotated[float, Field(gt=0)], ...]
@@ -37,7 +38,7 @@ class OfDenoiser(Encoder):
     train: Train | None = Field(
         Train(), description="how it is trained; null reads a pretrained model as it is", examples=[SHORT]
     )
-    weights: Path | None = Field(
+    weights: Annotated[Path | None, Neutral(None, names_folders=True)] = Field(
         None, description="the model.safetensors of a run with the same model, unconditional, instead of training"
     )
     blocks: Blocks
@@ -64,7 +65,7 @@ class OfDenoiser(Encoder):
 
     def identity(self) -> dict[str, Any]:
         """With `weights` their content counts, not where they lie, nor how others would be trained."""
-        identity = {key: value for key, value in super().identity().items() if key != "weights"}
+        identity = super().identity()
         return identity if self.weights is None else {**identity, "train": None, "weights": sha256(self.weights)}
 
     def check(self, shape: tuple[int, int, int]) -> None:

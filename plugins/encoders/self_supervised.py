@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -18,6 +18,7 @@ from fw.core.randomness import seed_from
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.trunks import ImageEncoder
 from fw.plugins.encoders.weights import existing, load_weights, sha256
+from fw.registry import Neutral
 
 LOG_EVERY = 10
 COLLAPSED = 1e-3
@@ -45,7 +46,9 @@ class SelfSupervised(Encoder):
     batch: int = Field(128, ge=2, le=1_000_000, description="images per step")
     lr: float = Field(2e-3, gt=0, le=LARGEST, description="AdamW's learning rate, which falls to 0 along a cosine")
     weight_decay: float = Field(0.01, ge=0, le=LARGEST, description="AdamW's weight decay")
-    weights: Path | None = Field(None, description="a file with the backbone's weights, loaded instead of training")
+    weights: Annotated[Path | None, Neutral(None, names_folders=True)] = Field(
+        None, description="a file with the backbone's weights, loaded instead of training"
+    )
 
     @abstractmethod
     def learner(self, network: ImageEncoder) -> Learner:
@@ -56,8 +59,8 @@ class SelfSupervised(Encoder):
             existing(self.weights)
 
     def identity(self) -> dict[str, Any]:
-        """The content of `weights` counts, not where it lies; without it, the key is the same as before it was."""
-        identity = {key: value for key, value in super().identity().items() if key != "weights"}
+        """The content of `weights` counts, not where it lies."""
+        identity = super().identity()
         return identity if self.weights is None else {**identity, "weights": sha256(self.weights)}
 
     def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
