@@ -7,7 +7,8 @@ from operator import attrgetter
 from typing import Any
 
 from fw.core.finding import Finding
-from fw.core.recipe import Arm, Recipe, Train
+from fw.core.recipe import Arm, Recipe
+from fw.core.settings import Train
 
 SAME_IN_ALL_ARMS: tuple[tuple[str, Callable[[Arm], Any]], ...] = (
     *((f"train.{key}", attrgetter(f"train.{key}")) for key in Train.model_fields if key != "cond_drop"),

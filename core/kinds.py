@@ -24,7 +24,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -33,11 +33,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from fw.core.errors import FwError
 from fw.core.job import Job
+from fw.core.settings import Train
 from fw.core.types import LARGEST, Annotation, ConditionSpec, Examples, ImageSet, Observations, Reference, Split
 from fw.registry import Component, Neutral
-
-if TYPE_CHECKING:
-    from fw.core.recipe import Train
 
 
 class Dataset(Component):

@@ -20,7 +20,8 @@ from typing import Any
 
 from fw.core.errors import FwError
 from fw.core.kinds import Encoder, Guidance, Joint, Metric, Objective, Online, Probe, Sibling
-from fw.core.recipe import Arm, Recipe, Train
+from fw.core.recipe import Arm, Recipe
+from fw.core.settings import Train
 from fw.registry import Component
 from fw.registry.neutral import lean
 

@@ -42,7 +42,7 @@ from fw.core.online import Finder
 from fw.core.plan import sibling_role, target_role
 from fw.core.quality import cluster_quality, difference, utilisation
 from fw.core.reading import asked, held_out, read
-from fw.core.recipe import Samples, Train
+from fw.core.settings import Samples, Train
 from fw.core.train import initial_network, train, training_examples
 from fw.core.types import Annotation, Examples, ImageSet, Observations, Reference, Split
 

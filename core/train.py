@@ -19,7 +19,7 @@ from fw.core.latents import Latents
 from fw.core.objectives import Terms
 from fw.core.online import Finder
 from fw.core.randomness import generator, seed_from
-from fw.core.recipe import Train
+from fw.core.settings import Train
 from fw.core.taps import tapped
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 

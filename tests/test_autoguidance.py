@@ -15,7 +15,8 @@ from fw.core.executor import run_here
 from fw.core.kinds import Backbone
 from fw.core.loading import validate
 from fw.core.plan import Plan, plan
-from fw.core.recipe import Recipe, Train
+from fw.core.recipe import Recipe
+from fw.core.settings import Train
 from fw.core.source import parse
 from fw.core.store import Store
 from fw.core.testing import check, tiny

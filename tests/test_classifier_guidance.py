@@ -21,7 +21,8 @@ from fw.core.executor import run_here
 from fw.core.kinds import Annotator
 from fw.core.loading import validate
 from fw.core.plan import Plan, plan
-from fw.core.recipe import Recipe, Train
+from fw.core.recipe import Recipe
+from fw.core.settings import Train
 from fw.core.source import parse
 from fw.core.store import Store
 from fw.core.templates.joint import Example as Joint

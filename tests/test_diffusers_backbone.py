@@ -19,8 +19,8 @@ from fw.core.job import Job
 from fw.core.kinds import scaled_dot_product
 from fw.core.loading import load
 from fw.core.plan import digest
-from fw.core.recipe import Train
 from fw.core.representations import noise_of
+from fw.core.settings import Train
 from fw.core.taps import blocks_of
 from fw.core.testing import check, tiny
 from fw.core.train import train

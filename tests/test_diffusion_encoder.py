@@ -22,10 +22,10 @@ from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.loading import load
 from fw.core.plan import digest, plan
-from fw.core.recipe import Train
 from fw.core.representations import accuracy, as_map, flat, linear_probe, noise_of, read, split
 from fw.core.run import Options
 from fw.core.run import run as run_plan
+from fw.core.settings import Train
 from fw.core.stages import state_of
 from fw.core.testing import check, tiny
 from fw.core.types import ImageSet

@@ -19,7 +19,7 @@ from fw.core.diffusion import Denoiser, to_unit
 from fw.core.errors import FwError, Interrupted, MissingFile
 from fw.core.job import Job
 from fw.core.plan import digest
-from fw.core.recipe import Train
+from fw.core.settings import Train
 from fw.core.stages import new_encoder, state_of
 from fw.core.testing import check, tiny
 from fw.core.testing.stopping import Stop

@@ -21,7 +21,7 @@ from fw.core.executor import Outcome, run_here
 from fw.core.job import Job
 from fw.core.loading import validate
 from fw.core.plan import Plan, plan
-from fw.core.recipe import Train
+from fw.core.settings import Train
 from fw.core.source import parse
 from fw.core.store import Store
 from fw.core.testing import check

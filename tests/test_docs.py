@@ -34,7 +34,8 @@ from pydantic.fields import FieldInfo
 from fw.core.cli import app, guarded
 from fw.core.loading import field_model, load
 from fw.core.plan import plan
-from fw.core.recipe import Override, Recipe, Samples, Section, Train
+from fw.core.recipe import Override, Recipe
+from fw.core.settings import Samples, Section, Train
 from fw.registry import Component, Registry, installed
 
 ROOT = Path(__file__).parents[1]

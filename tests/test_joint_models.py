@@ -30,7 +30,7 @@ from fw.core.job import Job
 from fw.core.kinds import Backbone, Joint, scaled_dot_product
 from fw.core.loading import validate
 from fw.core.plan import Plan, plan
-from fw.core.recipe import Train
+from fw.core.settings import Train
 from fw.core.source import parse
 from fw.core.store import Store
 from fw.core.testing import check, tiny

@@ -27,7 +27,7 @@ from fw.core.latents import Codec, Latents
 from fw.core.loading import load
 from fw.core.pictures import save_grid
 from fw.core.plan import plan
-from fw.core.recipe import Train
+from fw.core.settings import Train
 from fw.core.stages import latents_stage
 from fw.core.templates.autoencoder import Example
 from fw.core.testing import check, violations

@@ -10,7 +10,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from fw.core.kinds import Annotator, Encoder
-from fw.core.recipe import Recipe, Samples, Train
+from fw.core.recipe import Recipe
+from fw.core.settings import Samples, Train
 from fw.registry import Neutral, installed
 from fw.registry.neutral import lean, neutral
 

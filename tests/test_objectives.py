@@ -31,7 +31,8 @@ from fw.core.objectives import Terms, gradient_ratios, usual_block
 from fw.core.online import Finder
 from fw.core.plan import Plan, plan
 from fw.core.randomness import generator
-from fw.core.recipe import Recipe, Train
+from fw.core.recipe import Recipe
+from fw.core.settings import Train
 from fw.core.source import parse
 from fw.core.store import Store
 from fw.core.testing import check, tiny, violations

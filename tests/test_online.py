@@ -25,7 +25,8 @@ from fw.core.loading import validate
 from fw.core.online import Finder
 from fw.core.plan import Plan, plan
 from fw.core.randomness import generator
-from fw.core.recipe import Recipe, Train
+from fw.core.recipe import Recipe
+from fw.core.settings import Train
 from fw.core.source import parse
 from fw.core.store import Store
 from fw.core.testing import check, tiny

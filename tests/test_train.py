@@ -12,7 +12,7 @@ from torch import nn
 
 from fw.core.diffusion import Denoiser
 from fw.core.job import Job
-from fw.core.recipe import Train
+from fw.core.settings import Train
 from fw.core.train import average, batch_indices, learning_rate, train
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 from fw.plugins.backbones.unet import UNet

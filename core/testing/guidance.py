@@ -12,7 +12,7 @@ from torch import Tensor
 from fw.core.boundaries import checked_worse
 from fw.core.diffusion import Denoiser, Guided
 from fw.core.kinds import Guidance
-from fw.core.recipe import Train
+from fw.core.settings import Train
 from fw.core.testing import tiny
 from fw.core.testing.forall import forall
 from fw.core.testing.global_state import repeated

@@ -11,7 +11,7 @@ from torch import nn
 from fw.core.errors import FwError
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Encoder, Process
-from fw.core.recipe import Train
+from fw.core.settings import Train
 from fw.core.taps import absent, blocks_of, misnamed
 from fw.core.train import train
 from fw.core.types import ImageSet

@@ -10,7 +10,7 @@ from torch import Tensor
 from fw.core.kinds import Backbone, Denoiser, Guidance, Sibling
 
 if TYPE_CHECKING:
-    from fw.core.recipe import Train
+    from fw.core.settings import Train
 
 
 class AutoGuidance(Guidance):

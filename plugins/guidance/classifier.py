@@ -11,7 +11,7 @@ from torch import Tensor
 from fw.core.kinds import Backbone, Denoiser, Guidance, Joint, Sibling
 
 if TYPE_CHECKING:
-    from fw.core.recipe import Train
+    from fw.core.settings import Train
 
 
 class ClassifierGuidance(Guidance):

@@ -78,7 +78,8 @@ def recipes(base: str) -> Iterator[tuple[str, str]]:
 
 def table() -> Iterator[tuple[str, Any]]:
     """(path, value) for every section and for every field of every component."""
-    from fw.core.recipe import Recipe, Samples, Train
+    from fw.core.recipe import Recipe
+    from fw.core.settings import Samples, Train
     from fw.registry import installed
 
     yield from BY_HAND

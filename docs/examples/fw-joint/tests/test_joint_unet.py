@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fw.core.diffusion import Denoiser, to_unit
 from fw.core.job import Job
-from fw.core.recipe import Train
+from fw.core.settings import Train
 from fw.core.testing import check
 from fw.core.train import train
 from fw.core.types import Annotation, ConditionSpec
