@@ -12,32 +12,13 @@ from fw.core.enough import cautions, shortages
 from fw.core.fairness import unfair
 from fw.core.finding import Finding, in_arm, misfit, written
 from fw.core.kinds import Backbone, Guidance, Joint, Online, Rule
+from fw.core.kinds.capabilities import ABOUT_CONDITIONS, remedy
 from fw.core.plan import can_probe, can_score, siblings
 from fw.core.recipe import Arm, Recipe
 from fw.core.secrets import secret_places
 from fw.core.taps import attention_layers, misnamed
 from fw.core.types import ConditionSpec
 from fw.registry import Component
-
-NEEDS = {
-    "labels": "a dataset with labels",
-    "conditions": "an annotator (this arm has none)",
-    "told": "a network that is told its condition (a joint model reads it off the image)",
-    "null": "condition dropout: train.cond_drop > 0 (a joint model has none)",
-    "label_free": "conditions that were made without labels (an annotator and an encoder that use none)",
-    "class_conditions": "an annotator whose conditions are classes, such as clusters",
-    "vector_conditions": "an annotator whose conditions are vectors, such as representation",
-    "tokens_conditions": "an annotator whose conditions are tokens",
-    "attention": "a model with attention layers",
-    "taps": "a model whose blocks can be read",
-    "timesteps": "a process that tells the network timesteps 0..T-1, such as ddpm",
-    "pixels": "the images themselves in -1..1, not latents (of a sampler that clamps, set `clip` to null)",
-    "logits": "a joint model and an annotator, whose conditions it recognises",
-    "steerable": "a joint model whose features can be moved, such as jdm or hybvit, and an annotator",
-}
-
-ABOUT_CONDITIONS = {"told", "null", "label_free", "class_conditions", "vector_conditions", "tokens_conditions"}
-"""Not worth a message of their own where there are no conditions at all."""
 
 TAPS = "a model whose blocks can be read without a condition (a conditional one needs train.cond_drop > 0)"
 
@@ -64,7 +45,7 @@ def faults(recipe: Recipe) -> Iterator[Finding]:
             yield Finding(("metrics",), f"two metrics report '{key}'; take one away or change its space")
     for index, metric in enumerate(recipe.metrics):
         for need in sorted(metric.requires - recipe.dataset.provides):
-            yield Finding(("metrics", index), f"{metric.name} needs {NEEDS.get(need, need)}")
+            yield Finding(("metrics", index), f"{metric.name} needs {remedy(need)}")
         yield from misfit(("metrics", index), metric.space.check, recipe.dataset.shape)
     yield from misfit(("dataset",), lambda dataset: dataset.check(), recipe.dataset)
     yield from probe_faults(recipe)
@@ -86,7 +67,7 @@ def probe_faults(recipe: Recipe) -> Iterator[Finding]:
     for index, probe in enumerate(recipe.probes):
         at = ("probes", index)
         for need in sorted(probe.requires - recipe.dataset.provides):
-            yield Finding(at, f"{probe.name} needs {NEEDS.get(need, need)}")
+            yield Finding(at, f"{probe.name} needs {remedy(need)}")
         probed = [arm for arm in map(recipe.arm, recipe.arms) if can_probe(probe, arm)]
         at_one_level = probe.of == "model" and probe.reads != "errors"
         for least, most in sorted({arm.process.sigma_range for arm in probed if at_one_level}):
@@ -142,7 +123,7 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
         if "conditions" in missing:
             missing -= ABOUT_CONDITIONS
         for need in sorted(missing):
-            yield Finding(at(section), f"{component.kind} '{component.name}' needs {NEEDS.get(need, need)}")
+            yield Finding(at(section), f"{component.kind} '{component.name}' needs {remedy(need)}")
     asked: list[tuple[str, Callable[[Any], None], Any]] = [("sampler", arm.sampler.check, arm.process.sigma_range)]
     if any(each == (arm.model, arm.train) for each in siblings(arm)):
         yield Finding(at("guidance"), "the worse network would be the arm's own: nothing is worse")
@@ -174,7 +155,7 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
             told = f"objective '{objective.name}' takes noise levels from {low:g} to {high:g}"
             yield Finding(at("objectives"), f"{told}, and the model is trained from {most:g} to {least:g}")
         if objective.uses_teacher and "told" in available and "null" not in available:
-            asks = f"objective '{objective.name}' looks at images without a condition, so it needs {NEEDS['null']}"
+            asks = f"objective '{objective.name}' looks at images without a condition, so it needs {remedy('null')}"
             yield Finding(at("objectives"), asks)
     for section, block in blocks(arm):
         if shape is not None and (fault := misnamed(arm.model, shape, [block])):

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
+from fw.core import templates
 from fw.core.errors import FwError, Interrupted, OutOfOrder, RecipeError, StageFailed
 from fw.core.escaping import visible, visible_lines
 from fw.core.streams import sturdy
@@ -80,10 +81,6 @@ Plugins = Annotated[
 Out = Annotated[Path, typer.Option("--out", help="folder of the store, the runs and MLflow's database")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N", callback=runs_on)]
 DEFAULT_OUT = Path("runs")
-KINDS = (
-    "annotator, autoencoder, backbone, dataset, encoder, guidance, joint, metric, objective, prior, probe, process, "
-    "rule, sampler or tracker"
-)
 
 
 @app.command()
@@ -197,7 +194,7 @@ def plugins(
 @app.command("new-plugin")
 def new_plugin(
     name: Annotated[str, typer.Argument(help="the package's name, such as fw-sharpen", metavar="NAME")],
-    kind: Annotated[str, typer.Option("--kind", help=KINDS)],
+    kind: Annotated[str, typer.Option("--kind", help=", ".join(templates.names()))],
     into: Annotated[Path, typer.Option("--into", help="the folder to make the package in")] = Path(),
     component: Annotated[
         str | None, typer.Option("--component", help="what recipes call it [default: NAME without fw-]")

@@ -13,13 +13,15 @@ import keyword
 import re
 import sys
 import tokenize
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from fw.core import templates
 from fw.core.errors import FwError
+from fw.core.kinds import TABLE, Kind
 
 LONGEST_NAME = 40
 """Longer names would break the lines of a package that is formatted as it is."""
@@ -28,24 +30,6 @@ RESERVED = frozenset({"fw", "tests", "setup", "conftest"})
 """Module names that mean something else to Python's tools."""
 
 CHECKS = ("ruff check", "ruff format --check", "mypy", "pytest")
-
-RECIPE_LINES: Mapping[str, str] = {
-    "dataset": "dataset: $component",
-    "autoencoder": "latents: $component",
-    "encoder": "encoder: $component",
-    "annotator": "annotator: $component",
-    "prior": "prior: $component",
-    "process": "process: $component",
-    "backbone": "model: $component",
-    "joint": "model: $component",
-    "objective": "objectives: {name: $component, weight: 0.5}",
-    "guidance": "guidance: {name: $component, scale: 1.5}",
-    "rule": "guidance: [{name: autoguidance, scale: 2}, $component]",
-    "sampler": "sampler: $component",
-    "metric": "metrics: [$component]",
-    "probe": "probes: [$component]",
-    "tracker": "tracker: $component",
-}
 
 
 @dataclass(frozen=True)
@@ -58,8 +42,12 @@ class Plugin:
 
     @property
     def kind(self) -> str:
-        """A joint model is a backbone that can more, and a rule stands in the list `guidance`."""
-        return {"joint": "backbone", "rule": "guidance"}.get(self.template, self.template)
+        return self.row.type.kind
+
+    @property
+    def row(self) -> Kind:
+        """What there is to know of the kind."""
+        return next(row for row in TABLE if row.name == self.template)
 
     @property
     def module(self) -> str:
@@ -87,20 +75,14 @@ def new_plugin(name: str, template: str, into: Path, component: str | None = Non
     return [folder / path for path in contents]
 
 
-def kinds() -> list[str]:
-    """What there is a template of: the kinds, `joint` and `rule`."""
-    found = (entry.name for entry in files("fw.core.templates").iterdir())
-    return sorted(name.removesuffix(".py") for name in found if name.endswith(".py") and not name.startswith("_"))
-
-
 def proposed(name: str) -> str:
     """The component's name where none is given: `self_sharpen` for fw-self-sharpen."""
     return name.removeprefix("fw-").replace("-", "_")
 
 
 def check_names(plugin: Plugin) -> None:
-    if plugin.template not in kinds():
-        raise FwError(f"there is no kind {plugin.template!r}; --kind is one of {', '.join(kinds())}")
+    if plugin.template not in templates.names():
+        raise FwError(f"there is no kind {plugin.template!r}; --kind is one of {', '.join(templates.names())}")
     if reason := next(unfit_names(plugin), None):
         raise FwError(reason)
 
@@ -156,7 +138,7 @@ def package(plugin: Plugin) -> dict[str, str]:
         "component": plugin.component,
         "kind": plugin.kind,
         "a_kind": f"{'an' if plugin.kind[0] in 'aeiou' else 'a'} {plugin.kind}",
-        "recipe": Template(RECIPE_LINES[plugin.template]).substitute(component=plugin.component),
+        "recipe": plugin.row.named(plugin.component),
         "checks": "\n".join(CHECKS),
         "steps": "\n".join(f"      - run: {command}" for command in CHECKS),
     }

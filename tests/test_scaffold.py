@@ -24,7 +24,7 @@ import pytest
 import typer
 import yaml
 
-from fw.core import kinds, scaffold
+from fw.core import kinds, scaffold, templates
 from fw.core.cli import app, guarded
 from fw.core.loading import load
 from fw.core.plan import plan
@@ -32,7 +32,7 @@ from fw.registry import Component, Registry, discover, installed
 from fw.registry.api import API
 
 ROOT = Path(__file__).parents[1]
-KINDS = scaffold.kinds()
+KINDS = templates.names()
 PART_OF = {"joint": "backbone", "rule": "guidance"}
 """Kinds whose components are of another kind, and stand where those do."""
 
@@ -137,7 +137,7 @@ def test_every_kind_has_a_template_a_line_for_recipes_and_a_word_in_the_help() -
     abstract = {name.lower() for name, value in vars(kinds).items() if is_kind(value)} - {"online"}  # has no page yet
     assert {"dataset", "joint"} <= abstract
     assert set(KINDS) == abstract
-    assert set(scaffold.RECIPE_LINES) == abstract
+    assert {row.name for row in kinds.TABLE if row.template} == abstract
     [option] = [each for each in typer.main.get_command(app).commands["new-plugin"].params if each.name == "kind"]  # type: ignore[attr-defined]
     assert re.split(", | or ", option.help) == KINDS
 

@@ -11,21 +11,14 @@ from typing import Any, NamedTuple
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
+from fw.core import kinds
 from fw.core.catalogue.example import NoExample, example
 from fw.core.catalogue.words import bounds_in_words, inline, type_in_words
 from fw.core.errors import FwError
-from fw.registry import Broken, Component, Registry
+from fw.core.kinds import kind_of
+from fw.registry import Broken, Component, Registry, fitness
 from fw.registry.api import API
 from fw.registry.discovery import in_one_line
-
-SECTIONS = {
-    "autoencoder": "latents",
-    "backbone": "model",
-    "metric": "metrics",
-    "objective": "objectives",
-    "probe": "probes",
-}
-"""Where a recipe calls a kind by another name."""
 
 HOOKS = ("requires", "provides", "preflight", "identity")
 """What a component of any kind may override."""
@@ -44,30 +37,27 @@ class Found(NamedTuple):
 
 def find(registry: Registry, name: str | None = None, kind: str | None = None) -> Found:
     """The components, the kind or the plugin that `name` stands for, within one kind if `kind` is given; or FwError."""
-    kinds = known_kinds(registry)
-    if kind is not None and kind not in kinds:
-        raise FwError(f"--kind {kind}: there is no such kind (known: {', '.join(sorted(kinds))})")
-    among = [component for each in sorted(kinds) if kind in (None, each) for component in registry.of_kind(each)]
+    by_name = known_kinds(registry)
+    if kind is not None and kind not in by_name:
+        raise FwError(f"--kind {kind}: there is no such kind (known: {', '.join(sorted(by_name))})")
+    among = [component for each in sorted(by_name) if kind in (None, each) for component in registry.of_kind(each)]
     if name is None:
         return Found(among, registry.broken)
     broken = [entry for entry in registry.broken if entry.provider.plugin == name]
     if named := [component for component in among if component.name == name]:
         return Found(named, broken, single=True)
-    if name in kinds and kind in (None, name):
-        return Found(registry.of_kind(name), broken, kinds[name])
+    if name in by_name and kind in (None, name):
+        return Found(registry.of_kind(name), broken, by_name[name])
     theirs = [each for each in among if registry.providers[each.kind, each.name].plugin == name]
     if theirs or broken:
         return Found(theirs, broken)
-    known = {*(each.name for each in among), *kinds, *(each.plugin for each in registry.plugins())}
+    known = {*(each.name for each in among), *by_name, *(each.plugin for each in registry.plugins())}
     raise FwError(unknown(name, kind, sorted(known), registry))
 
 
 def known_kinds(registry: Registry) -> dict[str, type[Component]]:
     """fw's own kinds, and those that plugins brought."""
-    from fw.core import kinds
-
-    own = [each for each in vars(kinds).values() if isinstance(each, type) and issubclass(each, Component)]
-    return {each.kind: each for each in own if each.is_kind()} | registry.kind_classes
+    return {row.type.kind: fitness.kind_of(row.type) for row in kinds.TABLE} | registry.kind_classes
 
 
 def unknown(name: str, kind: str | None, known: Sequence[str], registry: Registry) -> str:
@@ -167,7 +157,8 @@ def jsonable(value: Any) -> Any:
 
 def snippet(component: type[Component], instance: Component | None, registry: Registry) -> str:
     """The component in a recipe, with every field: its default, else an example, else `...` for the user to fill in."""
-    head, first = section(component, registry), "- " if component.kind in ("metric", "probe") else ""
+    known = kind_of(component)
+    head, first = section(component, registry), "- " if known is not None and known.listed else ""
     lines = [f"name: {inline(component.name)}"]
     for name, info in component.model_fields.items():
         if not info.is_required():
@@ -185,7 +176,8 @@ def section(component: type[Component], registry: Registry) -> str:
     from fw.core.loading import field_model
     from fw.core.recipe import Recipe
 
-    name = SECTIONS.get(component.kind, component.kind)
+    known = kind_of(component)
+    name = component.kind if known is None else known.section
     if name in Recipe.model_fields:
         return f"{name}:"
     for holder in registry.components.values():
@@ -201,12 +193,18 @@ def kind_facts(kind: type[Component]) -> dict[str, Any]:
     settings = [name for name in vars(kind) if name in kind.__class_vars__ and name != "kind"]
     return {
         "kind": kind.kind,
-        "class": f"{kind.__module__}.{kind.__qualname__}",
+        "class": public_name(kind),
         "docs": inspect.cleandoc(kind.__doc__ or ""),
         "methods": [method_facts(kind, name) for name in methods(kind)],
         "settings": {name: jsonable(getattr(kind, name)) for name in settings},
         "fields": fields(kind),
     }
+
+
+def public_name(kind: type) -> str:
+    """Where a plugin's author imports it from."""
+    own = getattr(kinds, kind.__name__, None) is kind
+    return f"{kinds.__name__ if own else kind.__module__}.{kind.__qualname__}"
 
 
 def methods(kind: type[Component]) -> Iterable[str]:

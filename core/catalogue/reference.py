@@ -17,34 +17,18 @@ from typing import Any, TypeGuard
 
 from fw.core import kinds, types
 from fw.core.catalogue import matrix
-from fw.core.catalogue.facts import kind_facts, summary
+from fw.core.catalogue.facts import kind_facts, public_name, summary
 from fw.core.catalogue.words import inline
 from fw.core.job import Job
 from fw.core.testing.contract import Clause, sentence
 from fw.registry import Component, Registry
 
-KINDS: dict[str, type[Component]] = {
-    "dataset": kinds.Dataset,
-    "autoencoder": kinds.Autoencoder,
-    "encoder": kinds.Encoder,
-    "annotator": kinds.Annotator,
-    "prior": kinds.Prior,
-    "process": kinds.Process,
-    "backbone": kinds.Backbone,
-    "joint": kinds.Joint,
-    "objective": kinds.Objective,
-    "guidance": kinds.Guidance,
-    "rule": kinds.Rule,
-    "sampler": kinds.Sampler,
-    "metric": kinds.Metric,
-    "probe": kinds.Probe,
-    "tracker": kinds.Tracker,
-}
+KINDS = {row.name: row for row in kinds.TABLE if row.template}
 
 
 def page(name: str, registry: Registry) -> str:
     """The Markdown page of a kind; `registry` says which components come with fw."""
-    kind = KINDS[name]
+    kind = KINDS[name].type
     facts = kind_facts(kind)
     own = [method for method in facts["methods"] if not shared(kind, method["name"])]
     required = [method for method in own if method["required"]]
@@ -123,7 +107,7 @@ def inherited_fields(fields: list[dict[str, Any]]) -> Iterator[str]:
 
 def clauses(name: str) -> list[Clause]:
     """The clauses of the kind, and of the kind that it extends."""
-    modules = [each for each, kind in KINDS.items() if issubclass(KINDS[name], kind)]
+    modules = KINDS[name].contracts
     return [clause for module in modules for clause in import_module(f"fw.core.testing.{module}").CLAUSES]
 
 
@@ -177,7 +161,7 @@ def types_page() -> str:
         fields = {name: hint for name, hint in inspect.get_annotations(cls).items() if not name.startswith("_")}
         listed = ", ".join(f"`{name}: {getattr(hint, '__forward_arg__', hint)}`" for name, hint in fields.items())
         docs = inspect.cleandoc(cls.__doc__ or "").replace("See the module's docstring. ", "")
-        parts += [f"## {cls.__name__}", f"`{cls.__module__}.{cls.__name__}`: {listed}", docs]
+        parts += [f"## {cls.__name__}", f"`{public_name(cls)}`: {listed}", docs]
         for name, value in vars(cls).items():
             function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
             if inspect.isfunction(function) and function.__doc__ and not name.startswith("_"):

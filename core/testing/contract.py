@@ -11,28 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from fw.core.errors import FwError
-from fw.core.kinds import Joint, Online, Rule
+from fw.core.kinds import kind_of
 from fw.core.testing import common
 from fw.core.testing.global_state import Touched, untouched
 from fw.registry import Component
 from fw.registry.discovery import in_one_line
-
-KINDS = (
-    "annotator",
-    "autoencoder",
-    "backbone",
-    "dataset",
-    "encoder",
-    "guidance",
-    "metric",
-    "objective",
-    "prior",
-    "probe",
-    "process",
-    "sampler",
-    "tracker",
-)
-"""The kinds that have a contract of their own here, each in a file of its name."""
 
 RAISED = ": it raised "
 
@@ -102,10 +85,5 @@ def clauses(component: Component) -> list[Clause]:
 
 def contracts(component: Component) -> list[Any]:
     """The modules whose clauses are asked, in this order."""
-    own = "rule" if isinstance(component, Rule) else component.kind
-    names = [own] if component.kind in KINDS else []
-    if isinstance(component, Joint):
-        names.append("joint")
-    if isinstance(component, Online):
-        names = ["online"]  # it does not annotate, so it is not held to what annotators are
-    return [common, *(import_module(f"fw.core.testing.{name}") for name in names)]
+    kind = kind_of(type(component))
+    return [common, *(import_module(f"fw.core.testing.{name}") for name in (kind.contracts if kind else ()))]

@@ -1,0 +1,28 @@
+"""A network architecture."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from torch import nn
+
+from fw.core.types import ConditionSpec
+from fw.registry import Component
+
+
+class Backbone(Component):
+    """A network architecture."""
+
+    kind: ClassVar[str] = "backbone"
+    conditions: ClassVar[frozenset[str]] = frozenset({"class", "vector"})
+    """The forms of condition that the network can take."""
+    pretrained: ClassVar[bool] = False
+    """Whether `build` returns a network that was trained before, elsewhere."""
+
+    def check(self, shape: tuple[int, int, int]) -> None:
+        """Raise ValueError if the network cannot take images (C, H, W); asked when a recipe is validated."""
+
+    @abstractmethod
+    def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:
+        """A fresh `Network` for images (C, H, W); `condition` None builds an unconditional one."""

@@ -1,0 +1,52 @@
+"""Images in, features out: what annotators cluster and what metrics measure in."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from torch import nn
+
+from fw.core.job import Job
+from fw.core.types import ImageSet
+from fw.registry import Component
+
+
+class Encoder(Component):
+    """Images in, features out: what annotators cluster and what metrics measure in."""
+
+    kind: ClassVar[str] = "encoder"
+    uses_labels: ClassVar[bool] = False
+    """Whether it is trained with labels; without this it is never given any."""
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return frozenset({"labels"}) if self.uses_labels else frozenset()
+
+    @property
+    def least_images(self) -> int:
+        """How many training images it needs; fewer are refused when a recipe is validated."""
+        return 1
+
+    def check(self, shape: tuple[int, int, int]) -> None:
+        """Raise ValueError if it cannot take images (C, H, W); asked when a recipe is validated."""
+
+    @abstractmethod
+    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """An unfitted module whose forward maps uint8 images (B, C, H, W) to float32 features (B, D).
+
+        `shape` is (C, H, W). `classes` is 0 unless the encoder declares `uses_labels`. Everything that fitting finds
+        out is in the module's state dict, because that is what is stored. torch's global generator is seeded before
+        this is called. Features are asked of the module in eval mode, without gradients, on the job's device and in
+        batches.
+        """
+
+    def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
+        """Train `network` on the training split, in place. Labels are absent unless `uses_labels`.
+
+        An encoder with pretrained or without weights has nothing to do here.
+        """
+
+    def quality(self, network: nn.Module, held_out: ImageSet) -> dict[str, float]:
+        """Scores of the fitted network on held-out images, for the report."""
+        return {}

@@ -1,0 +1,94 @@
+"""What names what is worse than a prediction; the rule that uses it is the same for all."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, NamedTuple, Self
+
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from fw.core.kinds.backbone import Backbone
+from fw.core.kinds.denoiser import Denoiser
+from fw.core.kinds.interval import Interval, lowest_first
+from fw.core.settings import Train
+from fw.core.types import LARGEST, ConditionSpec
+from fw.registry import Component
+
+
+class Sibling(NamedTuple):
+    """Another network that a guidance mode asks for: what it is, and how it is trained."""
+
+    model: Backbone
+    train: Train
+
+
+class Steering(Component):
+    """What the list `guidance` of an arm holds: modes (`Guidance`), which name what is worse, and rules (`Rule`), which
+    change how their differences are put together."""
+
+    kind: ClassVar[str] = "guidance"
+
+    def idle(self) -> str | None:
+        """Why it changes no prediction with these fields, whatever the model says; None if it may change some."""
+        return None
+
+
+class Guidance(Steering):
+    """Names what is worse; the rule is the same for all:
+
+    D_w = good + sum_i (scale_i - 1) * (good - worse_i)
+
+    scale = 1 is off, costs no forward pass and is bit-exact. `interval` limits it to noise levels lo < sigma <= hi
+    (arXiv 2404.07724).
+    """
+
+    evaluations: ClassVar[int] = 1
+    """Network evaluations that one call of `worse` costs."""
+
+    scale: float = Field(1.0, ge=0, le=LARGEST, description="guidance scale; 1 is off")
+    interval: Interval = Field(None, description="noise levels (lo, hi] where it acts; null is all")
+    _lowest_first = field_validator("interval")(lowest_first)
+
+    @abstractmethod
+    def worse(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+        """A worse prediction than `good` = D(x; sigma, condition), of the same shape.
+
+        `model` is the arm's denoiser, or its sibling if the mode asks for one.
+        """
+
+    def sibling(self, model: Backbone, train: Train) -> Sibling | None:
+        """A network that `worse` gets in place of the arm's own: trained as a stage of its own, on the same data and
+        conditions. `model` and `train` are the arm's."""
+        return None
+
+    def check(self, condition: ConditionSpec | None) -> None:
+        """Raise ValueError if it cannot guide with conditions of this form and number; asked before sampling, and when
+        a recipe is validated if they are known by then."""
+
+    def check_layers(self, called: Callable[[], Mapping[str, int]], shape: tuple[int, int, int]) -> None:
+        """Raise ValueError if the network has no layers to act in; asked when a recipe is validated.
+
+        `called()` finds out which layers mix tokens through `attend` for images (C, H, W), in the order of their calls,
+        and how many tokens each has; it is empty where only the real network can tell.
+        """
+
+    def idle(self) -> str | None:
+        return "scale 1 is off" if self.scale == 1 else None
+
+    @property
+    def names_classes(self) -> bool:
+        """Whether it asks for a class of the data set by name."""
+        return False
+
+    def numbered(self, names: Sequence[str]) -> Self:
+        """The same mode with numbers in the place of names, or ValueError if there is no such
+        class. `names` are those of the data set in the order of their numbers; none are known where
+        its files are not."""
+        return self
+
+    def active(self, sigma: float) -> bool:
+        """Whether it changes predictions at this noise level; fw asks, and calls `worse` only then."""
+        inside = self.interval is None or self.interval[0] < sigma <= self.interval[1]
+        return self.scale != 1 and inside

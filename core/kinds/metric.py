@@ -1,0 +1,50 @@
+"""How features of samples compare with those of real images."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
+from fw.core.kinds.encoder import Encoder
+from fw.core.types import Reference
+from fw.registry import Component
+
+
+class Metric(Component):
+    """Compares features of samples with features of real images, in the space of an encoder.
+
+    A subclass has a field `space: Encoder`.
+    """
+
+    kind: ClassVar[str] = "metric"
+    reads_conditions: ClassVar[bool] = False
+    """Whether it scores how samples fit the classes that they were asked for. Arms without classes are not scored."""
+    space: Encoder
+
+    @property
+    def requires(self) -> frozenset[str]:
+        return self.space.requires
+
+    def preflight(self) -> None:
+        self.space.preflight()
+
+    @property
+    def least_images(self) -> int:
+        """How many samples, held-out and training images it needs each; fewer are refused when a recipe is
+        validated."""
+        return 1
+
+    @property
+    @abstractmethod
+    def keys(self) -> Mapping[str, str]:
+        """The keys that `compare` returns, each with `lower` or `higher`: which is better."""
+
+    @abstractmethod
+    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
+        """Score features (n, D). Comparing `reference.held_out` itself gives the floor.
+
+        A metric that reads conditions has a floor only where they are labels: then held-out images have them, too.
+        """

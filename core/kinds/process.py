@@ -1,0 +1,46 @@
+"""A forward process with its prediction target, as four coefficients (EDM, arXiv 2206.00364)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fw.registry import Component
+
+
+class Coefficients(NamedTuple):
+    """How a process wraps a raw network F into a denoiser, per sample (B,):
+
+    D(x; sigma) = skip * x + out * F(scale * x, noise)      (EDM, arXiv 2206.00364, eq. 7)
+    """
+
+    skip: Tensor
+    out: Tensor
+    scale: Tensor
+    noise: Tensor
+
+
+class Process(Component):
+    """A forward process with its prediction target: DDPM, EDM, flow matching, ... are choices of four coefficients."""
+
+    kind: ClassVar[str] = "process"
+
+    @property
+    @abstractmethod
+    def sigma_range(self) -> tuple[float, float]:
+        """The smallest and the largest noise level that training covers."""
+
+    @abstractmethod
+    def coefficients(self, sigma: Tensor) -> Coefficients:
+        """The preconditioning at noise levels sigma (B,)."""
+
+    @abstractmethod
+    def sigmas(self, uniform: Tensor) -> Tensor:
+        """Training noise levels (B,) from uniform random numbers (B,) in [0, 1): an inverse CDF."""
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """The loss weight (B,) on the squared error of F. One is each process's simple loss."""
+        return torch.ones_like(sigma)

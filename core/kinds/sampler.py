@@ -1,0 +1,54 @@
+"""From noise to images, with any denoiser."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fw.core.kinds.denoiser import Denoise
+from fw.registry import Component
+
+
+class Recorder:
+    """A `Denoise` that takes everything for the noise of a grey image, and remembers the levels it was asked at."""
+
+    def __init__(self, sigma_min: float, sigma_max: float):
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        self.levels: list[float] = []
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        self.levels.append(float(sigma))
+        return torch.zeros_like(x)
+
+
+class Sampler(Component):
+    """Integrates from noise to images with any denoiser. Its schedule is its fields."""
+
+    kind: ClassVar[str] = "sampler"
+
+    @property
+    @abstractmethod
+    def nfe(self) -> int:
+        """Denoiser evaluations per sample, without guidance."""
+
+    def check(self, sigma_range: tuple[float, float]) -> None:
+        """Raise ValueError if the schedule leaves the trained noise levels; asked when a recipe is validated."""
+
+    def asks(self, sigma_range: tuple[float, float]) -> list[float]:
+        """The noise levels at which it asks a denoiser that is trained at these, call by call: found out with a small
+        grey image."""
+        recorder = Recorder(*sigma_range)
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            self.sample(recorder, torch.zeros(1, 1, 8, 8), [torch.Generator()])
+        return recorder.levels
+
+    @abstractmethod
+    def sample(self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Unit-variance noise (B, C, H, W) to samples in -1..1.
+
+        A stochastic sampler draws image i's noise from `generators[i]` (CPU), so samples do not depend on the batch.
+        """
