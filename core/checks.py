@@ -7,18 +7,16 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
 
+from fw.core.arm import Arm
 from fw.core.effect import without_effect
 from fw.core.enough import cautions, shortages
 from fw.core.fairness import unfair
 from fw.core.finding import Finding, in_arm, misfit, written
-from fw.core.kinds import Backbone, Guidance, Joint, Online, Rule
+from fw.core.kinds import Backbone, Guidance
 from fw.core.kinds.capabilities import ABOUT_CONDITIONS, remedy
-from fw.core.plan import can_probe, can_score, siblings
-from fw.core.recipe import Arm, Recipe
+from fw.core.recipe import Recipe
 from fw.core.secrets import secret_places
 from fw.core.taps import attention_layers, misnamed
-from fw.core.types import ConditionSpec
-from fw.registry import Component
 
 TAPS = "a model whose blocks can be read without a condition (a conditional one needs train.cond_drop > 0)"
 
@@ -68,13 +66,13 @@ def probe_faults(recipe: Recipe) -> Iterator[Finding]:
         at = ("probes", index)
         for need in sorted(probe.requires - recipe.dataset.provides):
             yield Finding(at, f"{probe.name} needs {remedy(need)}")
-        probed = [arm for arm in map(recipe.arm, recipe.arms) if can_probe(probe, arm)]
+        probed = [arm for arm in map(recipe.arm, recipe.arms) if arm.probed_by(probe)]
         at_one_level = probe.of == "model" and probe.reads != "errors"
         for least, most in sorted({arm.process.sigma_range for arm in probed if at_one_level}):
             if not least <= probe.sigma <= most:
                 told = f"{probe.name} reads models at sigma {probe.sigma:g}"
                 yield Finding(at, f"{told}, and they are trained from {most:g} to {least:g}")
-        shape = diffused_shape(recipe)
+        shape = recipe.diffused_shape
         for model in dict.fromkeys(arm.model for arm in probed if probe.blocks is not None):
             if shape is not None and (fault := misnamed(model, shape, probe.blocks or ())):
                 yield Finding(at, fault)
@@ -94,10 +92,10 @@ def idle(recipe: Recipe) -> Iterator[Finding]:
     """Metrics and probes that find nothing to score in any arm."""
     arms = [recipe.arm(name) for name in recipe.arms]
     for index, metric in enumerate(recipe.metrics):
-        if not any(can_score(metric, arm) for arm in arms):
+        if not any(arm.scored_by(metric) for arm in arms):
             yield Finding(("metrics", index), f"{metric.name} reads the classes of conditions, and no arm has any")
     for index, probe in enumerate(recipe.probes):
-        if not any(can_probe(probe, arm) for arm in arms):
+        if not any(arm.probed_by(probe) for arm in arms):
             reads = READS[probe.of if probe.of == "encoder" else probe.reads]
             yield Finding(("probes", index), f"no arm has {reads}")
 
@@ -112,22 +110,22 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
     annotator = arm.annotator
     if annotator is not None and annotator.uses_features and arm.encoder is None:
         yield Finding(at("annotator"), f"annotator '{annotator.name}' uses features; name an encoder")
-    if isinstance(annotator, Online):
+    if (online := arm.online) is not None:
         least, most = arm.process.sigma_range
-        if not least <= annotator.sigma <= most:
-            told = f"annotator '{annotator.name}' reads features at sigma {annotator.sigma:g}"
+        if not least <= online.sigma <= most:
+            told = f"annotator '{online.name}' reads features at sigma {online.sigma:g}"
             yield Finding(at("annotator"), f"{told}, and the model is trained from {most:g} to {least:g}")
-    available = capabilities(recipe, arm)
-    for section, component in sections(arm):
+    available = recipe.available(arm)
+    for section, component in arm.sections:
         missing = component.requires - available
         if "conditions" in missing:
             missing -= ABOUT_CONDITIONS
         for need in sorted(missing):
             yield Finding(at(section), f"{component.kind} '{component.name}' needs {remedy(need)}")
     asked: list[tuple[str, Callable[[Any], None], Any]] = [("sampler", arm.sampler.check, arm.process.sigma_range)]
-    if any(each == (arm.model, arm.train) for each in siblings(arm)):
+    if any(each == (arm.model, arm.train) for each in arm.siblings):
         yield Finding(at("guidance"), "the worse network would be the arm's own: nothing is worse")
-    shape = diffused_shape(recipe)
+    shape = recipe.diffused_shape
     for section, model in backbones(arm):
         if shape is not None:
             asked.append((section, model.check, shape))
@@ -139,8 +137,8 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
         yield Finding(at("prior"), f"prior '{arm.drawn_from.name}' draws {takes} conditions, not {annotator.form} ones")
     if "prior" in overridden and arm.prior is not None and annotator is None:
         yield Finding(at("prior"), f"prior '{arm.prior.name}' draws conditions, and this arm has no annotator")
-    rules = Counter(each.name for each in arm.guidance if isinstance(each, Rule))
-    if rules and not any(isinstance(each, Guidance) for each in arm.guidance):
+    rules = Counter(rule.name for rule in arm.rules)
+    if rules and len(arm.rules) == len(arm.guidance):
         yield Finding(at("guidance"), "a rule puts guidance modes together, and there is none; name one beside it")
     for twice in (name for name, count in rules.items() if count > 1):
         yield Finding(at("guidance"), f"rule '{twice}' is listed twice; take one away")
@@ -154,7 +152,7 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
         if low >= most or high < least:
             told = f"objective '{objective.name}' takes noise levels from {low:g} to {high:g}"
             yield Finding(at("objectives"), f"{told}, and the model is trained from {most:g} to {least:g}")
-        if objective.uses_teacher and "told" in available and "null" not in available:
+        if objective.uses_teacher and not arm.works_without_condition:
             asks = f"objective '{objective.name}' looks at images without a condition, so it needs {remedy('null')}"
             yield Finding(at("objectives"), asks)
     for section, block in blocks(arm):
@@ -169,7 +167,7 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
 def guidance_faults(recipe: Recipe, name: str, shape: tuple[int, int, int]) -> Iterator[Finding]:
     """Guidance modes that name what the arm's conditions or the layers of its network do not have."""
     arm = recipe.arm(name)
-    spec = conditions_of(recipe, arm)
+    spec = recipe.condition_spec(arm)
     at = in_arm(recipe, name, "guidance")
     for mode in arm.guidance:
         if isinstance(mode, Guidance) and spec is not None:
@@ -180,69 +178,17 @@ def guidance_faults(recipe: Recipe, name: str, shape: tuple[int, int, int]) -> I
             yield from misfit(at, mode.check_layers, called, shape)
 
 
-def conditions_of(recipe: Recipe, arm: Arm) -> ConditionSpec | None:
-    """The form and number of an arm's conditions, as far as they are known before they are found."""
-    classes = recipe.dataset.classes
-    if arm.annotator is None or (arm.annotator.uses_labels and not classes):
-        return None
-    return arm.annotator.makes(classes)
-
-
 def blocks(arm: Arm) -> Iterator[tuple[str, str]]:
     """The blocks that are named of the arm's network, and the sections that name them."""
     yield from (("objectives", objective.block) for objective in arm.objectives if objective.block is not None)
-    if isinstance(arm.annotator, Online) and arm.annotator.block is not None:
-        yield "annotator", arm.annotator.block
-
-
-def diffused_shape(recipe: Recipe) -> tuple[int, int, int] | None:
-    """(C, H, W) of the images or of their latents; None if there can be no latents of them."""
-    if recipe.latents is None:
-        return recipe.dataset.shape
-    try:
-        return recipe.latents.latent_shape(recipe.dataset.shape)
-    except ValueError:
-        return None
+    if arm.online is not None and arm.online.block is not None:
+        yield "annotator", arm.online.block
 
 
 def backbones(arm: Arm) -> Iterator[tuple[str, Backbone]]:
     """The arm's network, and others that its guidance modes ask for."""
     yield "model", arm.model
-    yield from (("guidance", each.model) for each in siblings(arm) if each is not None and each.model != arm.model)
-
-
-def capabilities(recipe: Recipe, arm: Arm) -> frozenset[str]:
-    """What the arm's components provide together."""
-    provided = recipe.dataset.provides.union(*(component.provides for _, component in sections(arm)))
-    if recipe.latents is None:
-        provided |= {"pixels"}
-    if arm.annotator is not None:
-        provided |= {f"{arm.annotator.form}_conditions"}
-    if arm.annotator is not None and not isinstance(arm.model, Joint):
-        provided |= {"told", "null"} if arm.train.cond_drop > 0 else {"told"}
-    if arm.annotator is None:
-        provided -= {"logits", "steerable"}  # a joint model without conditions has nothing to recognise
-    targets = [objective.target for objective in arm.objectives]
-    if any(encoder is not None and encoder.uses_labels for encoder in (arm.conditioner, *targets)):
-        provided -= {"label_free"}
-    return provided
-
-
-def sections(arm: Arm) -> Iterator[tuple[str, Component]]:
-    """The components that the arm really uses; an encoder counts only if the annotator looks at features."""
-    if arm.conditioner is not None:
-        yield "encoder", arm.conditioner
-    if arm.annotator is not None:
-        yield "annotator", arm.annotator
-    if arm.drawn_from is not None:
-        yield "prior", arm.drawn_from
-    yield "model", arm.model
-    yield "process", arm.process
-    for objective in arm.objectives:
-        yield "objectives", objective
-    for mode in arm.guidance:
-        yield "guidance", mode
-    yield "sampler", arm.sampler
+    yield from (("guidance", each.model) for each in arm.siblings if each is not None and each.model != arm.model)
 
 
 def secrets_in(recipe: Recipe) -> Iterator[Finding]:

@@ -35,8 +35,7 @@ def numbered(recipe: Recipe) -> Numbered:
 
     for name, override in recipe.arms.items():
         arm = recipe.arm(name)
-        labelled = arm.annotator is not None and arm.annotator.uses_labels and arm.annotator.form == "class"
-        if not labelled and any(map(names_classes, arm.guidance)):
+        if not arm.classes_are_labels and any(map(names_classes, arm.guidance)):
             at = ("arms", name, "guidance") if "guidance" in override.model_fields_set else ("arms", name)
             faults.append(Finding(at, "a class has a name only where the conditions are labels; give its number"))
     update: dict[str, object] = {}

@@ -21,13 +21,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fw.core import provenance
+from fw.core.arm import Arm
 from fw.core.board import Board, say
 from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.escaping import visible
 from fw.core.kinds import Annotator
 from fw.core.plan import Plan, Stage, plan
 from fw.core.points import different
-from fw.core.recipe import Arm, Override, Recipe
+from fw.core.recipe import Override, Recipe
 from fw.core.run import Options, failure, preflight, settings_for, start
 from fw.core.soundness import sound_stages
 from fw.core.stopping import asked_to_stop

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import torch
 
+from fw.core.arm import Arm
 from fw.core.finding import Finding, in_arm
-from fw.core.kinds import Guidance, Joint, Objective, Online, Process, Sampler
+from fw.core.kinds import Guidance, Objective, Process, Sampler
 from fw.core.objectives import taken
-from fw.core.plan import can_score
-from fw.core.recipe import Arm, Recipe
+from fw.core.recipe import Recipe
 
 MOST_CALLS = 20_000
 """A sampler that asks more often is not asked when."""
@@ -83,8 +83,8 @@ def idle_guidance(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
                 f"'{arm.sampler.name}' asks the model {len(levels)} times, at sigma {max(levels):.4g} to "
                 f"{min(levels):.4g}",
             )
-    judged = any(metric.reads_conditions and can_score(metric, arm) for metric in recipe.metrics)
-    if arm.drawn_from is not None and isinstance(arm.model, Joint) and not arm.modes and not judged:
+    judged = any(metric.reads_conditions and arm.scored_by(metric) for metric in recipe.metrics)
+    if arm.drawn_from is not None and arm.joint is not None and not arm.modes and not judged:
         yield Finding(
             in_arm(recipe, name, "prior"),
             f"prior '{arm.drawn_from.name}' changes no sample: a joint model is not told conditions, and no guidance "
@@ -96,16 +96,16 @@ def unlearned(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
     """What training will hardly ever see."""
     images = arm.train.steps * arm.train.batch
     nulls, told = arm.train.cond_drop * images, (1 - arm.train.cond_drop) * images
-    if arm.annotator is not None and not isinstance(arm.model, Joint):
+    if arm.annotator is not None and arm.takes_conditions:
         at = in_arm(recipe, name, "train")
-        if any("null" in mode.requires for mode in arm.modes) and nulls < 1:
+        if any("null" in mode.requires for mode in arm.modes) and nulls < 1 and not arm.annotator.partial:
             yield Finding(at, f"train.cond_drop {arm.train.cond_drop:g}: {hardly(nulls, images)} without a condition")
         if told < 1:
             yield Finding(at, f"train.cond_drop {arm.train.cond_drop:g}: {hardly(told, images)} with a condition")
-    if isinstance(arm.annotator, Online) and round(arm.annotator.start * arm.train.steps) >= arm.train.steps:
+    if arm.online is not None and round(arm.online.start * arm.train.steps) >= arm.train.steps:
         yield Finding(
             in_arm(recipe, name, "annotator"),
-            f"annotator '{arm.annotator.name}' starts after the last of {arm.train.steps} steps: the model learns "
+            f"annotator '{arm.online.name}' starts after the last of {arm.train.steps} steps: the model learns "
             "without conditions",
         )
     for objective in arm.objectives:

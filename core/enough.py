@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fw.core.arm import Arm
 from fw.core.finding import Finding, Location, misfit, written
-from fw.core.kinds import Online
-from fw.core.plan import can_probe, can_score
-from fw.core.recipe import Arm, Recipe
+from fw.core.recipe import Recipe
 
 
 def shortages(recipe: Recipe) -> Iterator[Finding]:
@@ -16,12 +15,12 @@ def shortages(recipe: Recipe) -> Iterator[Finding]:
     arms = {name: recipe.arm(name) for name in recipe.arms}
     for index, metric in enumerate(recipe.metrics):
         there = {"training images": train, "held-out images": held_out, "samples (samples.count)": recipe.samples.count}
-        if any(can_score(metric, arm) for arm in arms.values()):
+        if any(arm.scored_by(metric) for arm in arms.values()):
             for what, count in there.items():
                 yield from short(("metrics", index), f"metric '{metric.name}'", metric.least_images, count, what)
             yield from short(("metrics", index), f"encoder '{metric.space.name}'", metric.space.least_images, train)
     for index, probe in enumerate(recipe.probes):
-        if any(can_probe(probe, arm) for arm in arms.values()):
+        if any(arm.probed_by(probe) for arm in arms.values()):
             yield from short(("probes", index), f"probe '{probe.name}'", probe.least_images, train)
             if 0 < recipe.dataset.classes < probe.least_classes:
                 told = f"probe '{probe.name}' needs {probe.least_classes} classes of labels or more"
@@ -29,8 +28,8 @@ def shortages(recipe: Recipe) -> Iterator[Finding]:
     for name, arm in arms.items():
         for section, who, least in wanted(arm):
             yield from short(written(recipe, name, section), who, least, train)
-        if isinstance(arm.annotator, Online):
-            yield from misfit(written(recipe, name, "annotator"), arm.annotator.check_batch, arm.train.batch)
+        if arm.online is not None:
+            yield from misfit(written(recipe, name, "annotator"), arm.online.check_batch, arm.train.batch)
 
 
 def wanted(arm: Arm) -> Iterator[tuple[str, str, int]]:

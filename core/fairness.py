@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Any
 
+from fw.core.arm import Arm
 from fw.core.finding import Finding
-from fw.core.recipe import Arm, Recipe
+from fw.core.recipe import Recipe
 from fw.core.settings import Train
 
 SAME_IN_ALL_ARMS: tuple[tuple[str, Callable[[Arm], Any]], ...] = (

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from fw.core import provenance
+from fw.core.arm import Arm
 from fw.core.board import Rate, say
 from fw.core.diffusion import Denoiser, to_unit
 from fw.core.draw import with_one_arm
@@ -26,7 +27,6 @@ from fw.core.executor import checked_device
 from fw.core.generate import batch_size, diffused_shape
 from fw.core.isolation import stock_state
 from fw.core.job import Job
-from fw.core.kinds import Joint
 from fw.core.latents import Codec
 from fw.core.loading import validate
 from fw.core.owner import owner
@@ -34,7 +34,7 @@ from fw.core.pictures import check_target, save_heat_map
 from fw.core.plain import writing
 from fw.core.plan import plan
 from fw.core.randomness import generator
-from fw.core.recipe import Arm, Recipe
+from fw.core.recipe import Recipe
 from fw.core.record import Turn
 from fw.core.representations import LEVELS, accuracy, linear_probe, noise_of, read, split
 from fw.core.run import Options, open_tracker
@@ -135,7 +135,7 @@ def survey(run: Path, asked: Asked, console: Console) -> dict[str, Any]:
 
 def chosen_levels(arm: Arm, asked: Asked) -> list[float]:
     """The noise levels from the largest to the smallest, if the arm's model was trained at them; or FwError."""
-    if arm.annotator is not None and not isinstance(arm.model, Joint) and arm.train.cond_drop == 0:
+    if not arm.works_without_condition:
         raise FwError(f"--arm {asked.arm}: its model never saw the null condition (train.cond_drop is 0)")
     least, most = arm.process.sigma_range
     inside = [sigma for sigma in LEVELS if least <= sigma <= most]

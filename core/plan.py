@@ -18,9 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fw.core.arm import Arm
 from fw.core.errors import FwError
-from fw.core.kinds import Encoder, Guidance, Joint, Metric, Objective, Online, Probe, Sibling
-from fw.core.recipe import Arm, Recipe
+from fw.core.kinds import Encoder, Objective, Probe
+from fw.core.recipe import Recipe
 from fw.core.settings import Train
 from fw.registry import Component
 from fw.registry.neutral import lean
@@ -117,7 +118,7 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
     encode = annotate = prior = None
     if arm.conditioner is not None:
         encode = add_encode(result, recipe, arm.conditioner, recipe.seed)
-    online = isinstance(arm.annotator, Online)
+    online = arm.online is not None
     if arm.annotator is not None and not online:
         annotate = add(
             result,
@@ -153,7 +154,7 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
     if arm.drawn_from is not None:
         prior = add(result, "prior", arm.drawn_from.name, {"prior": arm.drawn_from, **seed}, conditions)
     drawn = {**conditions, **({"prior": prior} if prior else {})}
-    asked = siblings(arm)
+    asked = arm.siblings
     worse = {
         sibling_role(number): add(
             result,
@@ -196,14 +197,13 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
             },
         )
         for metric in recipe.metrics
-        if can_score(metric, arm)
+        if arm.scored_by(metric)
     ]
     probes = [
         add_probe(result, recipe, arm, probe, {"encode": encode} if encode else {}, {"train": train, **conditions})
         for probe in recipe.probes
-        if can_probe(probe, arm)
+        if arm.probed_by(probe)
     ]
-    nfe = arm.sampler.nfe * (1 + sum(mode.evaluations for mode in arm.modes))
     return ArmPlan(
         arm,
         encode,
@@ -212,28 +212,11 @@ def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
         train,
         sample,
         evaluate,
-        nfe,
+        arm.nfe,
         siblings=list(worse.values()),
         latents=latents.get("latents"),
         probes=probes,
     )
-
-
-def can_score(metric: Metric, arm: Arm) -> bool:
-    """Whether the arm has what the metric compares."""
-    return not metric.reads_conditions or (arm.annotator is not None and arm.annotator.form == "class")
-
-
-def can_probe(probe: Probe, arm: Arm) -> bool:
-    """Whether the arm has what the probe reads; a model that is told conditions is read by its null condition."""
-    if probe.of == "encoder":
-        return arm.conditioner is not None
-    if probe.reads == "logits":
-        return "logits" in arm.model.provides and arm.annotator is not None
-    if probe.reads == "errors":
-        return arm.annotator is not None and arm.annotator.form == "class" and not isinstance(arm.model, Joint)
-    null = arm.annotator is None or isinstance(arm.model, Joint) or arm.train.cond_drop > 0
-    return "taps" in arm.model.provides and null
 
 
 def add_probe(
@@ -252,14 +235,6 @@ def add_probe(
         **({"taught": arm.annotator.uses_labels} if probe.reads in ("logits", "errors") and arm.annotator else {}),
     }
     return add(result, "probe", f"{probe.name} of {conditions_title(arm)}", {**needs, **network}, trained)
-
-
-def siblings(arm: Arm) -> list[Sibling | None]:
-    """For each entry of the arm's guidance the network that it asks for, or None; a mode that is off asks for none."""
-    return [
-        each.sibling(arm.model, arm.train) if isinstance(each, Guidance) and each.scale != 1 else None
-        for each in arm.guidance
-    ]
 
 
 def target_role(number: int) -> str:

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from fw.core.arm import Arm
 from fw.core.kinds import (
     Annotator,
     Autoencoder,
     Backbone,
     Dataset,
     Encoder,
-    Guidance,
     Metric,
     Objective,
     Prior,
@@ -27,6 +27,7 @@ from fw.core.kinds import (
 from fw.core.secrets import without_secrets
 from fw.core.settings import Samples, Section, Train
 from fw.core.source import dump
+from fw.core.types import ConditionSpec
 from fw.registry import Component, Neutral
 from fw.registry.neutral import lean
 
@@ -72,35 +73,6 @@ class Override(Section):
         return section
 
 
-class Arm(Section):
-    """One row of the comparison, every section in place."""
-
-    encoder: Encoder | None
-    annotator: Annotator | None
-    prior: Prior | None
-    model: Backbone
-    process: Process
-    train: Train
-    objectives: tuple[Objective, ...]
-    guidance: tuple[Steering, ...]
-    sampler: Sampler
-
-    @property
-    def conditioner(self) -> Encoder | None:
-        """The encoder whose features become conditions; None where the annotator looks at none."""
-        return self.encoder if self.annotator is not None and self.annotator.uses_features else None
-
-    @property
-    def drawn_from(self) -> Prior | None:
-        """The prior of the conditions; None where there are none, or where it is that of the annotator."""
-        return self.prior if self.annotator is not None else None
-
-    @property
-    def modes(self) -> list[Guidance]:
-        """The guidance modes that are on, without the rules that put them together."""
-        return [mode for mode in self.guidance if isinstance(mode, Guidance) and mode.scale != 1]
-
-
 class Recipe(Section):
     """See the module's docstring; docs/recipes.md goes through it key by key."""
 
@@ -137,6 +109,27 @@ class Recipe(Section):
             for section in Arm.model_fields
         }
         return Arm.model_construct(**chosen)
+
+    @property
+    def diffused_shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W) of what is diffused, images or their latents; None if there can be no latents of them."""
+        if self.latents is None:
+            return self.dataset.shape
+        try:
+            return self.latents.latent_shape(self.dataset.shape)
+        except ValueError:
+            return None
+
+    def available(self, arm: Arm) -> frozenset[str]:
+        """The capabilities that an arm's components can count on."""
+        return arm.provides | self.dataset.provides | (frozenset() if self.latents else {"pixels"})
+
+    def condition_spec(self, arm: Arm) -> ConditionSpec | None:
+        """The form and number of an arm's conditions, as far as they are known before they are found."""
+        classes = self.dataset.classes
+        if arm.annotator is None or (arm.annotator.uses_labels and not classes):
+            return None
+        return arm.annotator.makes(classes)
 
     def to_yaml(self) -> str:
         """The resolved recipe: every default written out, every arm in the form that `load` reads.

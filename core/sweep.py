@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fw.core.arm import Arm
 from fw.core.errors import FwError
 from fw.core.pictures import check_target, save_sweep_figure
 from fw.core.plain import writing
-from fw.core.recipe import Arm
 from fw.core.runfile import RESOLVED, RUN_FILE, read_resolved, read_results
 
 Series = dict[str, list[tuple[float, str]]]

@@ -1,0 +1,153 @@
+"""One row of a comparison, and the facts about it that other modules go by; each is derived here and
+nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fw.core.kinds import (
+    Annotator,
+    Backbone,
+    Encoder,
+    Guidance,
+    Joint,
+    Metric,
+    Objective,
+    Online,
+    Prior,
+    Probe,
+    Process,
+    Rule,
+    Sampler,
+    Sibling,
+    Steering,
+)
+from fw.core.settings import Section, Train
+from fw.registry import Component
+
+
+class Arm(Section):
+    """The sections of an arm, every one in place."""
+
+    encoder: Encoder | None
+    annotator: Annotator | None
+    prior: Prior | None
+    model: Backbone
+    process: Process
+    train: Train
+    objectives: tuple[Objective, ...]
+    guidance: tuple[Steering, ...]
+    sampler: Sampler
+
+    @property
+    def conditioner(self) -> Encoder | None:
+        """The encoder whose features become conditions; None where the annotator looks at none."""
+        return self.encoder if self.annotator is not None and self.annotator.uses_features else None
+
+    @property
+    def drawn_from(self) -> Prior | None:
+        """The prior of the conditions; None where there are none, or where it is that of the
+        annotator."""
+        return self.prior if self.annotator is not None else None
+
+    @property
+    def online(self) -> Online | None:
+        """The annotator, if it finds the conditions while the model learns."""
+        return self.annotator if isinstance(self.annotator, Online) else None
+
+    @property
+    def joint(self) -> Joint | None:
+        """The model, if it also recognises."""
+        return self.model if isinstance(self.model, Joint) else None
+
+    @property
+    def takes_conditions(self) -> bool:
+        """Whether the network is given conditions; a joint model reads them off the image."""
+        return self.annotator is not None and self.joint is None
+
+    @property
+    def knows_null(self) -> bool:
+        """Whether a network that takes conditions has also learned to denoise without: some were
+        dropped, or some images had none."""
+        partial = self.annotator is not None and self.annotator.partial
+        return self.takes_conditions and (self.train.cond_drop > 0 or partial)
+
+    @property
+    def works_without_condition(self) -> bool:
+        """Whether the network can be asked without a condition."""
+        return self.knows_null or not self.takes_conditions
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the conditions are classes."""
+        return self.annotator is not None and self.annotator.form == "class"
+
+    @property
+    def classes_are_labels(self) -> bool:
+        """Whether these are the data set's own classes, which have names."""
+        return self.has_classes and self.annotator is not None and self.annotator.uses_labels
+
+    @property
+    def modes(self) -> list[Guidance]:
+        """The guidance modes that are on, without the rules that put them together."""
+        return [mode for mode in self.guidance if isinstance(mode, Guidance) and mode.scale != 1]
+
+    @property
+    def rules(self) -> list[Rule]:
+        return [rule for rule in self.guidance if isinstance(rule, Rule)]
+
+    @property
+    def siblings(self) -> list[Sibling | None]:
+        """For each entry of `guidance` the network that it asks for, or None; a mode that is off asks
+        for none."""
+        return [
+            entry.sibling(self.model, self.train) if isinstance(entry, Guidance) and entry.scale != 1 else None
+            for entry in self.guidance
+        ]
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations per image, as far as the fields say."""
+        return self.sampler.nfe * (1 + sum(mode.evaluations for mode in self.modes))
+
+    @property
+    def sections(self) -> Iterator[tuple[str, Component]]:
+        """The components that the arm really uses, by their sections; an encoder counts only if the
+        annotator looks at features."""
+        single = {"encoder": self.conditioner, "annotator": self.annotator, "prior": self.drawn_from}
+        yield from ((section, component) for section, component in single.items() if component is not None)
+        yield "model", self.model
+        yield "process", self.process
+        yield from (("objectives", objective) for objective in self.objectives)
+        yield from (("guidance", entry) for entry in self.guidance)
+        yield "sampler", self.sampler
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """The capabilities (kinds/capabilities.py) that its sections have together."""
+        provided = frozenset[str]().union(*(component.provides for _, component in self.sections))
+        if self.annotator is None:
+            return provided - {"logits", "steerable"}  # a joint model has nothing to recognise then
+        provided |= {f"{self.annotator.form}_conditions"}
+        if self.takes_conditions:
+            provided |= {"told"}
+        if self.knows_null:
+            provided |= {"null"}
+        encoders = [self.conditioner, *(objective.target for objective in self.objectives)]
+        if any(encoder is not None and encoder.uses_labels for encoder in encoders):
+            provided -= {"label_free"}
+        return provided
+
+    def scored_by(self, metric: Metric) -> bool:
+        """Whether it has what the metric compares."""
+        return self.has_classes or not metric.reads_conditions
+
+    def probed_by(self, probe: Probe) -> bool:
+        """Whether it has what the probe reads."""
+        if probe.of == "encoder":
+            return self.conditioner is not None
+        if probe.reads == "logits":
+            return "logits" in self.provides
+        if probe.reads == "errors":
+            return self.has_classes and self.takes_conditions
+        return "taps" in self.model.provides and self.works_without_condition
