@@ -16,8 +16,8 @@ import typer.core
 
 from fw.core import templates
 from fw.core.errors import FwError, Interrupted, OutOfOrder, RecipeError, StageFailed
-from fw.core.escaping import visible, visible_lines
-from fw.core.streams import sturdy
+from fw.core.machine.streams import sturdy
+from fw.core.messages.escaping import visible, visible_lines
 
 TRACEBACK = "FW_TRACEBACK"
 """Set to 1, this variable has the traceback of an unexpected exception printed instead of written
@@ -64,7 +64,7 @@ app = typer.Typer(
 def runs_on(device: str) -> str:
     """Refuse a --device that fw does not run on, in every command and before anything is done."""
     if device not in ("auto", "cpu"):
-        from fw.core.executor import known_device
+        from fw.core.run.executor import known_device
 
         known_device(device)
     return device
@@ -104,14 +104,15 @@ def run(
     """Run a recipe; run it again to resume. Ends with a table of the arms."""
     from rich.console import Console
 
-    from fw.core import checks, provenance
-    from fw.core.board import say
-    from fw.core.loading import load
-    from fw.core.plan import plan
-    from fw.core.run import Options, show
-    from fw.core.run import run as run_plan
-    from fw.core.stopping import shelter_resource_tracker
-    from fw.core.store import Store
+    from fw.core.machine.stopping import shelter_resource_tracker
+    from fw.core.messages.console import say
+    from fw.core.plan.graph import plan
+    from fw.core.recipe import checks
+    from fw.core.recipe.loading import load
+    from fw.core.report import provenance
+    from fw.core.run.run import Options, show
+    from fw.core.run.run import run as run_plan
+    from fw.core.store.store import Store
 
     shelter_resource_tracker()
     use(plugin)
@@ -143,10 +144,11 @@ def validate(
     plugin: Plugins = None,
 ) -> None:
     """Check recipes without running them: every fault, its line, and what would be right."""
-    from fw.core import checks, provenance
-    from fw.core.class_names import in_short
-    from fw.core.loading import load
-    from fw.core.plan import plan
+    from fw.core.plan.graph import plan
+    from fw.core.recipe import checks
+    from fw.core.recipe.class_names import in_short
+    from fw.core.recipe.loading import load
+    from fw.core.report import provenance
 
     use(plugin)
     problems: list[str] = []
@@ -203,7 +205,7 @@ def new_plugin(
     """Write a complete plugin package to start from; its tests, lint and types are clean."""
     import shlex
 
-    from fw.core import scaffold
+    from fw.core.commands import new_plugin as scaffold
 
     for path in scaffold.new_plugin(name, kind, into, component):
         answer(f"wrote {path}")
@@ -217,7 +219,7 @@ def schema(plugin: Plugins = None) -> None:
     """Print the JSON Schema of recipes, for editors."""
     import json
 
-    from fw.core.recipe import Recipe
+    from fw.core.recipe.model import Recipe
 
     use(plugin)
     print(json.dumps(Recipe.model_json_schema(), indent=1))
@@ -240,8 +242,8 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="run folders, such as runs/self_guidance/latest")],
 ) -> None:
     """Print the tables of finished runs, from disk."""
-    from fw.core.run import show
-    from fw.core.runfile import read_results
+    from fw.core.report.runfile import read_results
+    from fw.core.run.run import show
 
     for path in runs:
         settle(runs_folder(path))
@@ -269,10 +271,10 @@ def clusters(
 
     from rich.console import Console
 
-    from fw.core import clusters
-    from fw.core.loading import load
-    from fw.core.run import Options
-    from fw.core.stopping import shelter_resource_tracker
+    from fw.core.commands import clusters
+    from fw.core.machine.stopping import shelter_resource_tracker
+    from fw.core.recipe.loading import load
+    from fw.core.run.run import Options
 
     shelter_resource_tracker()
     use(plugin)
@@ -295,7 +297,7 @@ def plot(
     output: Annotated[Path, typer.Option("-o", help="the PNG to write")] = Path("sweep.png"),
 ) -> None:
     """Draw scores of a finished run against a key in which its arms differ."""
-    from fw.core.sweep import plot as plot_sweep
+    from fw.core.commands.plot import plot as plot_sweep
 
     settle(runs_folder(run_))
     plot_sweep(run_, x, y.split(",") if y else [], output)
@@ -320,7 +322,7 @@ def heatmap(
     """Probe what each block of a trained model knows of the labels at each noise level."""
     from rich.console import Console
 
-    from fw.core import heatmap
+    from fw.core.commands import heatmap
 
     use(plugin)
     settle(runs_folder(run_))
@@ -347,7 +349,7 @@ def sample(
     """Draw fresh samples from a trained arm."""
     from rich.console import Console
 
-    from fw.core.draw import draw
+    from fw.core.commands.sample import draw
 
     use(plugin)
     settle(runs_folder(run_))
@@ -376,7 +378,7 @@ def settle(out: Path) -> None:
     """Let runs in a runs folder end for their trackers whose process has died."""
     import contextlib
 
-    from fw.core.aftermath import end_abandoned
+    from fw.core.run.aftermath import end_abandoned
 
     with contextlib.suppress(Exception):  # what is wrong with those runs is no matter of this command
         end_abandoned(out.absolute(), lambda text: print(visible(text), file=sys.stderr))
@@ -441,8 +443,8 @@ def guarded(command: Callable[[], None]) -> int:
     except KeyboardInterrupt as error:
         return ended(error, "interrupted", Interrupted.exit_code)
     except Exception as error:
-        from fw.core.blame import blamed
-        from fw.core.plain import plain
+        from fw.core.messages.blame import blamed
+        from fw.core.messages.plain import plain
 
         whose, why = blamed(error), plain(error)
         if whose is not None:
@@ -453,7 +455,7 @@ def guarded(command: Callable[[], None]) -> int:
 
 def ended(error: BaseException, reason: str, code: int) -> int:
     """Say why a command ended, and whether the same command continues."""
-    from fw.core.secrets import redact
+    from fw.core.messages.secrets import redact
 
     print(visible_lines(redact(reason)), file=sys.stderr)
     if CONTINUES in getattr(error, "__notes__", ()):
@@ -464,7 +466,7 @@ def ended(error: BaseException, reason: str, code: int) -> int:
 def unexpected(error: Exception) -> str:
     """What to say of an exception that nobody foresaw, which is a fault of fw; its traceback goes
     to a file."""
-    from fw.core.secrets import redact
+    from fw.core.messages.secrets import redact
     from fw.registry.discovery import in_one_line
 
     trace = redact("".join(traceback.format_exception(error)))

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from fw.core import saved
 from fw.core.errors import MissingFile
-from fw.core.files import genuine, read_json, sha256
-from fw.core.saved import Saved
+from fw.core.files import saved
+from fw.core.files.brought import genuine, read_json, sha256
+from fw.core.files.saved import Saved
 from fw.registry import Component
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"

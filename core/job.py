@@ -4,7 +4,8 @@
 from the checkpoint after a crash. Resuming is bit-exact on CPU because nothing else is remembered: batches, noise and
 augmentations are functions of (seed, step), torch's global generator included.
 
-Whatever is read back after a crash was kept with its checksum (core/parts.py). What is damaged is made again, aloud.
+Whatever is read back after a crash was kept with its checksum (core/files/parts.py). What is damaged is made again,
+aloud.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from fw.core import parts
-from fw.core.durable import write_text
 from fw.core.errors import Interrupted, StageFailed
+from fw.core.files import parts
+from fw.core.files.durable import write_text
 from fw.core.randomness import generator, seed_from
 
 Item = TypeVar("Item")

@@ -17,6 +17,8 @@ from torch import Tensor
 
 Split = Literal["train", "test"]
 
+SPLITS: tuple[Split, ...] = ("train", "test")
+
 LARGEST = 1e36
 """The largest number that a field may have which torch reckons with: float32 ends at 3.4e38."""
 

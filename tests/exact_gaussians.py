@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fw.core.diffusion import per_image
+from fw.core.diffusion.pixels import per_image
 from fw.core.kinds import Attend, Move
 
 STD = 0.2

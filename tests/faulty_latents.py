@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fw.core.diffusion import to_unit
+from fw.core.diffusion.pixels import to_unit
 from fw.core.kinds import Autoencoder, Code
 
 

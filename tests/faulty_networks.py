@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from fw.core.conditioning import ConditionEmbedding
+from fw.core.diffusion.conditioning import ConditionEmbedding
 from fw.core.kinds import Attend, Backbone, Coefficients, Denoise, Joint, Move, Process, Sampler
 from fw.core.testing import Clause, backbone, joint, process, sampler
 from fw.core.types import ConditionSpec

@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from rich.console import Console
 from torch import Tensor, nn
 
-from fw.core.board import arm_scores
+from fw.core.commands.plot import plot
 from fw.core.errors import RecipeError, StageFailed
 from fw.core.kinds import Attend, Backbone
-from fw.core.loading import validate
-from fw.core.plan import plan
-from fw.core.recipe import Recipe
-from fw.core.report import rows
-from fw.core.run import Options, run
-from fw.core.runfile import read_run
-from fw.core.source import parse
-from fw.core.sweep import plot
+from fw.core.plan.graph import plan
+from fw.core.recipe.loading import validate
+from fw.core.recipe.model import Recipe
+from fw.core.recipe.source import parse
+from fw.core.report.report import rows
+from fw.core.report.runfile import read_run
+from fw.core.run.board import arm_scores
+from fw.core.run.run import Options, run
 from fw.core.testing import check, violations
 from fw.core.types import ConditionSpec, Reference
 from fw.plugins.annotators.labels import Labels

@@ -10,8 +10,8 @@ from sklearn.cluster import KMeans as ReferenceKMeans
 from sklearn.metrics import normalized_mutual_info_score
 
 from fw.core.errors import FwError
+from fw.core.features.quality import cluster_quality, utilisation
 from fw.core.job import Job
-from fw.core.quality import cluster_quality, utilisation
 from fw.core.types import ConditionSpec, Observations
 from fw.plugins.annotators.kmeans import KMeans
 from fw.plugins.annotators.knn import KNN

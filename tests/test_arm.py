@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from fw.core.checks import warnings
 from fw.core.errors import RecipeError
-from fw.core.loading import validate
-from fw.core.plan import plan
-from fw.core.recipe import Recipe
-from fw.core.source import read
+from fw.core.plan.graph import plan
+from fw.core.recipe.checks import warnings
+from fw.core.recipe.loading import validate
+from fw.core.recipe.model import Recipe
+from fw.core.recipe.source import read
 from fw.registry import installed
 
 TINY = Path(__file__).parent / "tiny.yaml"

@@ -14,7 +14,8 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, scaled_dot_product_attention
 
-from fw.core.diffusion import Denoiser, Guided
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.guided import Guided
 from fw.core.errors import StageFailed
 from fw.core.kinds import Attend, Guidance, Move, Process
 from fw.core.testing import check, tiny

@@ -10,18 +10,19 @@ import torch
 import toys
 from pydantic import ValidationError
 
-from fw.core.diffusion import Denoiser, Guided
-from fw.core.executor import run_here
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.guided import Guided
 from fw.core.kinds import Backbone
-from fw.core.loading import validate
-from fw.core.plan import Plan, plan
-from fw.core.recipe import Recipe
+from fw.core.plan.graph import Plan, plan
+from fw.core.recipe.loading import validate
+from fw.core.recipe.model import Recipe
+from fw.core.recipe.source import parse
+from fw.core.run.executor import run_here
+from fw.core.run.untracked import Untracked
+from fw.core.run.work import Settings
 from fw.core.settings import Train
-from fw.core.source import parse
-from fw.core.store import Store
+from fw.core.store.store import Store
 from fw.core.testing import check, tiny
-from fw.core.untracked import Untracked
-from fw.core.work import Settings
 from fw.plugins.backbones.unet import UNet
 from fw.plugins.guidance.autoguidance import AutoGuidance
 from fw.registry import Provider, Registry

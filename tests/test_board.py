@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fw.core.board import Board
 from fw.core.errors import FwError
-from fw.core.loading import load
-from fw.core.plan import plan
-from fw.core.store import Store
-from fw.core.untracked import Untracked
+from fw.core.plan.graph import plan
+from fw.core.recipe.loading import load
+from fw.core.run.board import Board
+from fw.core.run.untracked import Untracked
+from fw.core.store.store import Store
 
 TINY = Path(__file__).parent / "tiny.yaml"
 

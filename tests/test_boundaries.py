@@ -15,15 +15,15 @@ from sites import fw
 from test_executor import Heard
 from torch import Tensor, nn
 
-from fw.core import boundaries
 from fw.core.errors import StageFailed
-from fw.core.executor import Outcome, run_here
-from fw.core.loading import validate
-from fw.core.plan import Plan, plan
-from fw.core.source import parse
-from fw.core.store import Store
+from fw.core.kinds import boundaries
+from fw.core.plan.graph import Plan, plan
+from fw.core.recipe.loading import validate
+from fw.core.recipe.source import parse
+from fw.core.run.executor import Outcome, run_here
+from fw.core.run.work import Settings
+from fw.core.store.store import Store
 from fw.core.types import Annotation, ConditionSpec, ImageSet
-from fw.core.work import Settings
 from fw.registry import Provider
 
 NAN = float("nan")

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from fw.core.checks import warnings
 from fw.core.errors import FwError, RecipeError
-from fw.core.executor import checked_device
-from fw.core.loading import validate
-from fw.core.plan import plan
+from fw.core.plan.graph import plan
 from fw.core.randomness import generator
-from fw.core.recipe import Recipe
-from fw.core.source import read
+from fw.core.recipe.checks import warnings
+from fw.core.recipe.loading import validate
+from fw.core.recipe.model import Recipe
+from fw.core.recipe.source import read
+from fw.core.run.executor import checked_device
 from fw.core.testing.common import changes
 from fw.plugins.joint.jdm import JDM
 from fw.registry import Component, installed

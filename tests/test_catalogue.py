@@ -22,8 +22,8 @@ from fw.core.catalogue.facts import component_facts, find, kind_facts, known_kin
 from fw.core.catalogue.words import bounds_in_words, inline, type_in_words
 from fw.core.cli import app, guarded
 from fw.core.kinds import Encoder, Guidance
-from fw.core.recipe import Recipe
-from fw.core.source import parse
+from fw.core.recipe.model import Recipe
+from fw.core.recipe.source import parse
 from fw.registry import Component, Provider, Registry, api, installed
 
 BUILT_IN = [component for (_, _), component in sorted(installed().components.items())]

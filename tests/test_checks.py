@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from fw.core.checks import warnings
 from fw.core.errors import RecipeError
-from fw.core.loading import validate
-from fw.core.recipe import Recipe
-from fw.core.source import parse, read
+from fw.core.recipe.checks import warnings
+from fw.core.recipe.loading import validate
+from fw.core.recipe.model import Recipe
+from fw.core.recipe.source import parse, read
 from fw.registry import installed
 from tests.toys import RECIPE, registry
 

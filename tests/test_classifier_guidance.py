@@ -15,20 +15,21 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 
-from fw.core.diffusion import Denoiser, Guided
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.guided import Guided
 from fw.core.errors import RecipeError
-from fw.core.executor import run_here
 from fw.core.kinds import Annotator
-from fw.core.loading import validate
-from fw.core.plan import Plan, plan
-from fw.core.recipe import Recipe
+from fw.core.plan.graph import Plan, plan
+from fw.core.recipe.loading import validate
+from fw.core.recipe.model import Recipe
+from fw.core.recipe.source import parse
+from fw.core.run.executor import run_here
+from fw.core.run.untracked import Untracked
+from fw.core.run.work import Settings
 from fw.core.settings import Train
-from fw.core.source import parse
-from fw.core.store import Store
+from fw.core.store.store import Store
 from fw.core.templates.joint import Example as Joint
 from fw.core.testing import check
-from fw.core.untracked import Untracked
-from fw.core.work import Settings
 from fw.plugins.guidance.cfg import CFG
 from fw.plugins.guidance.classifier import ClassifierGuidance
 from fw.plugins.processes.ddpm import DDPM

@@ -15,14 +15,14 @@ from rich.console import Console
 from sklearn.cluster import KMeans as ReferenceKMeans
 from torch.nn.functional import normalize
 
-from fw.core.clusters import bound, numbers, show, spread, survey
+from fw.core.commands.clusters import bound, numbers, show, spread, survey
 from fw.core.errors import FwError, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Annotator
-from fw.core.loading import load
-from fw.core.plan import plan
-from fw.core.recipe import Recipe
-from fw.core.run import Options
+from fw.core.plan.graph import plan
+from fw.core.recipe.loading import load
+from fw.core.recipe.model import Recipe
+from fw.core.run.run import Options
 from fw.core.types import Annotation, ConditionSpec, Observations
 from fw.plugins.annotators.random import Random
 from fw.plugins.datasets.digits import Digits
@@ -97,7 +97,7 @@ def test_nothing_is_computed_twice_and_a_run_finds_what_was_computed_here(recipe
     arm = plan(recipe).arms["self_1.5"]
     assert {arm.encode, arm.annotate} <= made  # 5 is the recipe's own number
     started = []
-    monkeypatch.setattr("fw.core.board.Board.started", lambda board, stage: started.append(board.title(stage)))
+    monkeypatch.setattr("fw.core.run.board.Board.started", lambda board, stage: started.append(board.title(stage)))
     again = survey(recipe, "self_1.5", [5, 7, 9], options, quiet)
     assert started == ["annotate kmeans, 9 clusters"]
     assert [row["clusters"] for row in again["rows"]] == [5, 7, 9]

@@ -116,7 +116,7 @@ def test_fixtures(tiny_dataset, tiny_denoiser, tmp_store, tmp_job):
 
 
 def test_the_pytest_plugin_imports_nothing_heavy() -> None:
-    code = "import sys, fw.core.fixtures; print(*sys.modules)"
+    code = "import sys, fw.core.testing.fixtures; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "numpy", "hypothesis", "mlflow"} & set(done.stdout.split())
 

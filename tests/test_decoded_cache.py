@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fw.core import sealed
 from fw.core.errors import MissingFile
-from fw.core.parts import checksum
+from fw.core.files import sealed
+from fw.core.files.parts import checksum
 from fw.plugins.datasets import decoded, listing
 from fw.plugins.datasets.image_folder import ImageFolder
 

@@ -13,17 +13,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from fw.core.diffusion import Denoiser, to_unit
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.pixels import to_unit
+from fw.core.diffusion.taps import blocks_of
 from fw.core.errors import FwError, MissingFile, RecipeError
+from fw.core.features.cells import noise_of
 from fw.core.job import Job
 from fw.core.kinds import scaled_dot_product
-from fw.core.loading import load
-from fw.core.plan import digest
-from fw.core.representations import noise_of
+from fw.core.learning.train import train
+from fw.core.plan.graph import digest
+from fw.core.recipe.loading import load
 from fw.core.settings import Train
-from fw.core.taps import blocks_of
 from fw.core.testing import check, tiny
-from fw.core.train import train
 from fw.core.types import ConditionSpec, ImageSet
 from fw.plugins.backbones.diffusers_folder import DiffusersFolder
 from fw.plugins.encoders.diffusion import Diffusion

@@ -13,7 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fw.core.diffusion import Denoiser, Guided, per_image
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.guided import Guided
+from fw.core.diffusion.pixels import per_image
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.unet import UNet
 from fw.plugins.guidance.cfg import CFG

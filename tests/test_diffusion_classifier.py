@@ -14,13 +14,13 @@ from test_probes import ran
 from torch import Tensor
 
 from fw.core.errors import RecipeError, StageFailed
+from fw.core.features.reading import held_out
 from fw.core.job import Job
-from fw.core.loading import validate
-from fw.core.plan import plan
-from fw.core.reading import held_out
-from fw.core.recipe import Recipe
-from fw.core.source import parse
-from fw.core.stages import load_annotation, load_denoiser
+from fw.core.plan.graph import plan
+from fw.core.recipe.loading import validate
+from fw.core.recipe.model import Recipe
+from fw.core.recipe.source import parse
+from fw.core.stages.everything import load_annotation, load_denoiser
 from fw.core.testing import check, tiny
 from fw.core.types import Examples, Told
 from fw.plugins.annotators.labels import Labels

@@ -15,18 +15,19 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fw.core import heatmap
-from fw.core.diffusion import Denoiser, to_unit
+from fw.core.commands import heatmap
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import FwError, MissingFile, RecipeError
+from fw.core.features.cells import accuracy, as_map, flat, linear_probe, noise_of, read, split
 from fw.core.job import Job
 from fw.core.kinds import Encoder
-from fw.core.loading import load
-from fw.core.plan import digest, plan
-from fw.core.representations import accuracy, as_map, flat, linear_probe, noise_of, read, split
-from fw.core.run import Options
-from fw.core.run import run as run_plan
+from fw.core.plan.graph import digest, plan
+from fw.core.recipe.loading import load
+from fw.core.run.run import Options
+from fw.core.run.run import run as run_plan
 from fw.core.settings import Train
-from fw.core.stages import state_of
+from fw.core.stages.everything import state_of
 from fw.core.testing import check, tiny
 from fw.core.types import ImageSet
 from fw.plugins.backbones.dit import DiT

@@ -15,12 +15,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fw.core.diffusion import Denoiser, to_unit
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import FwError, Interrupted, MissingFile
 from fw.core.job import Job
-from fw.core.plan import digest
+from fw.core.plan.graph import digest
 from fw.core.settings import Train
-from fw.core.stages import new_encoder, state_of
+from fw.core.stages.everything import new_encoder, state_of
 from fw.core.testing import check, tiny
 from fw.core.testing.stopping import Stop
 from fw.core.types import ImageSet

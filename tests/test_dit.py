@@ -15,19 +15,20 @@ from test_executor import Heard
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from fw.core.diffusion import Denoiser, to_unit
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import RecipeError
-from fw.core.executor import Outcome, run_here
 from fw.core.job import Job
-from fw.core.loading import validate
-from fw.core.plan import Plan, plan
+from fw.core.learning.train import train
+from fw.core.plan.graph import Plan, plan
+from fw.core.recipe.loading import validate
+from fw.core.recipe.source import parse
+from fw.core.run.executor import Outcome, run_here
+from fw.core.run.work import Settings
 from fw.core.settings import Train
-from fw.core.source import parse
-from fw.core.store import Store
+from fw.core.store.store import Store
 from fw.core.testing import check
-from fw.core.train import train
 from fw.core.types import ConditionSpec
-from fw.core.work import Settings
 from fw.plugins.backbones.dit import DiT
 from fw.plugins.backbones.dit_blocks import patchify, positions, unpatchify
 from fw.plugins.datasets.digits import Digits

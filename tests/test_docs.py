@@ -32,9 +32,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fw.core.cli import app, guarded
-from fw.core.loading import field_model, load
-from fw.core.plan import plan
-from fw.core.recipe import Override, Recipe
+from fw.core.plan.graph import plan
+from fw.core.recipe.loading import field_model, load
+from fw.core.recipe.model import Override, Recipe
 from fw.core.settings import Samples, Section, Train
 from fw.registry import Component, Registry, installed
 

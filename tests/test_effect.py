@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from fw.core.checks import warnings
-from fw.core.diffusion import Guided
-from fw.core.effect import acting
+from fw.core.diffusion.guided import Guided
 from fw.core.job import Job
 from fw.core.kinds import Denoise, Guidance, Recorder, Rule, Sampler, Steering
-from fw.core.loading import validate
-from fw.core.recipe import Recipe
-from fw.core.source import parse, read
-from fw.core.stages import prior_stage
+from fw.core.recipe.checks import warnings
+from fw.core.recipe.effect import acting
+from fw.core.recipe.loading import validate
+from fw.core.recipe.model import Recipe
+from fw.core.recipe.source import parse, read
+from fw.core.stages.everything import prior_stage
 from fw.core.testing import tiny
 from fw.core.types import Annotation, ConditionSpec
 from fw.plugins.guidance.apg import APG

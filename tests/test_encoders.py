@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 
 from fw.core.errors import Interrupted, StageFailed
+from fw.core.features.quality import cluster_quality
 from fw.core.job import Job, Silent
-from fw.core.quality import cluster_quality
 from fw.core.types import ImageSet, Observations
 from fw.plugins.annotators.kmeans import KMeans
 from fw.plugins.datasets.digits import Digits

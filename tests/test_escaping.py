@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from fw.core import pictures, report
-from fw.core.board import say
-from fw.core.escaping import UNSEEN, in_utf8, markdown, visible, visible_lines
-from fw.core.run import show
-from fw.core.runfile import RunFacts
+from fw.core.messages.console import say
+from fw.core.messages.escaping import UNSEEN, in_utf8, markdown, visible, visible_lines
+from fw.core.report import figures, report
+from fw.core.report.runfile import RunFacts
+from fw.core.run.run import show
 
 READER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 
@@ -164,6 +164,6 @@ def test_a_table_and_a_message_on_a_terminal_hold_nothing_that_others_put_in(wor
 @pytest.mark.parametrize("word", HOSTILE)
 def test_figures_draw_the_words_of_others_letter_by_letter(word: str, tmp_path: Path) -> None:
     facts = result(word)
-    pictures.save_arms_figure(facts["arms"], [word], "plain", tmp_path / "arms.png")
-    pictures.save_sweep_figure({word: [(1.0, word)]}, facts["arms"], [word], "plain", word, tmp_path / "sweep.png")
+    figures.save_arms_figure(facts["arms"], [word], "plain", tmp_path / "arms.png")
+    figures.save_sweep_figure({word: [(1.0, word)]}, facts["arms"], [word], "plain", word, tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").stat().st_size > 1000

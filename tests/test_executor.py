@@ -14,13 +14,13 @@ import torch
 import toys
 
 from fw.core.errors import StageFailed
-from fw.core.executor import Outcome, Queue, devices, new_seat, run_here, run_in_workers
-from fw.core.loading import validate
-from fw.core.plan import Plan, plan
-from fw.core.source import parse
-from fw.core.stopping import POLITE
-from fw.core.store import MANIFEST, Store
-from fw.core.work import Settings, execute
+from fw.core.machine.stopping import POLITE
+from fw.core.plan.graph import Plan, plan
+from fw.core.recipe.loading import validate
+from fw.core.recipe.source import parse
+from fw.core.run.executor import Outcome, Queue, devices, new_seat, run_here, run_in_workers
+from fw.core.run.work import Settings, execute
+from fw.core.store.store import MANIFEST, Store
 
 TOYS = toys.registry()
 

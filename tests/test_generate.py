@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fw.core import generate as module
-from fw.core.diffusion import Denoiser
-from fw.core.generate import batch_size, conditions, generate
+from fw.core.diffusion import generate as module
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.generate import batch_size, conditions, generate
 from fw.core.kinds import Denoise, Sampler
 from fw.core.types import Annotation, ConditionSpec
 from fw.plugins.backbones.unet import UNet

@@ -16,10 +16,10 @@ from pathlib import Path
 import bits
 import pytest
 
-from fw.core.loading import load
-from fw.core.plan import plan
-from fw.core.recipe import Recipe
-from fw.core.record import run_key
+from fw.core.plan.graph import plan
+from fw.core.recipe.loading import load
+from fw.core.recipe.model import Recipe
+from fw.core.run.record import run_key
 from fw.registry import Registry, discover
 
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fw.core.diffusion import Denoiser, Guided, per_image
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.guided import Guided
+from fw.core.diffusion.pixels import per_image
 from fw.core.kinds import Attend, Guidance, Move
 from fw.plugins.guidance.cfg import CFG
 from fw.plugins.guidance.self_guidance import SelfGuidance

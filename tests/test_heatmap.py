@@ -16,21 +16,23 @@ from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fw.core import heatmap, pictures
 from fw.core.cli import app, guarded
-from fw.core.diffusion import Denoiser, to_unit
-from fw.core.draw import draw
+from fw.core.commands import heatmap
+from fw.core.commands.heatmap import Asked, best, levels, survey, target, verdict, write
+from fw.core.commands.sample import draw
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import FwError
-from fw.core.heatmap import Asked, best, levels, survey, target, verdict, write
-from fw.core.loading import load
-from fw.core.plan import Plan, plan
+from fw.core.features.cells import noise_of, split
+from fw.core.plan.graph import Plan, plan
 from fw.core.randomness import generator
-from fw.core.representations import noise_of, split
-from fw.core.run import Options
-from fw.core.run import run as run_plan
-from fw.core.stages import load_split
+from fw.core.recipe.loading import load
+from fw.core.report import figures
+from fw.core.run.run import Options
+from fw.core.run.run import run as run_plan
+from fw.core.run.untracked import Untracked
+from fw.core.stages.everything import load_split
 from fw.core.types import Split
-from fw.core.untracked import Untracked
 from fw.plugins.backbones.unet import UNet
 from fw.plugins.datasets.digits import Digits
 from fw.plugins.processes.ddpm import DDPM
@@ -186,7 +188,7 @@ def test_the_figure_has_both_maps_in_the_same_colours_on_an_axis_of_log_snr(
     assert trained[2] == untrained[2] == (0.1, 0.9)
     assert trained[0] == pytest.approx([-2.3, 2.3, 6.9])
     assert lines == [0.35]
-    assert pictures.cell_edges([3.0]) == [2.5, 3.5]
+    assert figures.cell_edges([3.0]) == [2.5, 3.5]
 
 
 def call(*words: str) -> int:

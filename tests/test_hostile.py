@@ -22,8 +22,8 @@ from sites import Answer, fw
 
 from fw.core import cli
 from fw.core.errors import RecipeError
-from fw.core.recipe import ARM_CHARACTERS, ARMS
-from fw.core.source import BYTES, CHARACTERS, DEPTH, ENTRIES, LENGTH, PROBLEMS, parse, read, text_of
+from fw.core.recipe.model import ARM_CHARACTERS, ARMS
+from fw.core.recipe.source import BYTES, CHARACTERS, DEPTH, ENTRIES, LENGTH, PROBLEMS, parse, read, text_of
 
 BUDGET = settings(
     max_examples=60, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -165,7 +165,7 @@ COSTS = """
     from pathlib import Path
 
     from fw.core.errors import FwError
-    from fw.core.loading import load
+    from fw.core.recipe.loading import load
 
     def peak():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -441,7 +441,7 @@ def raising(error: BaseException) -> Answer:
         command()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fw.core.runfile.read_results", show)
+        patch.setattr("fw.core.report.runfile.read_results", show)
         return fw("compare", "x")
 
 
@@ -503,7 +503,7 @@ def test_a_run_that_is_cut_short_says_that_the_same_command_continues(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tempfile.tempdir", str(tmp_path))
-        patch.setattr("fw.core.run.conclude", stop)
+        patch.setattr("fw.core.run.run.conclude", stop)
         words = ("run", place / "toy.yaml", "--out", tmp_path / "runs", "--device", "cpu", "--jobs", "1")
         answer = fw(*words)
     assert answer.code == code

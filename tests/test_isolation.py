@@ -19,14 +19,14 @@ import toys
 from sites import products
 from test_executor import Heard
 
-from fw.core.executor import Outcome, run_here, run_in_workers
-from fw.core.isolation import stock_state
-from fw.core.loading import validate
-from fw.core.plan import Plan, plan
-from fw.core.sealed import SEAL
-from fw.core.source import parse
-from fw.core.store import Store
-from fw.core.work import Settings, execute
+from fw.core.files.sealed import SEAL
+from fw.core.machine.isolation import stock_state
+from fw.core.plan.graph import Plan, plan
+from fw.core.recipe.loading import validate
+from fw.core.recipe.source import parse
+from fw.core.run.executor import Outcome, run_here, run_in_workers
+from fw.core.run.work import Settings, execute
+from fw.core.store.store import Store
 from fw.registry import LocalPlugin, add_files
 
 TINY = Path(__file__).parent / "tiny.yaml"

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fw.core import parts
 from fw.core.errors import Interrupted, StageFailed
+from fw.core.files import parts
 from fw.core.job import Job, Stateful
 from fw.core.randomness import generator, seed_from
 

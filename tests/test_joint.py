@@ -13,19 +13,19 @@ from test_executor import Heard
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fw.core.diffusion import Denoiser
+from fw.core.diffusion.denoiser import Denoiser
 from fw.core.errors import RecipeError
-from fw.core.executor import Outcome, run_here
 from fw.core.job import Job
 from fw.core.kinds import Joint
-from fw.core.loading import validate
-from fw.core.plan import Plan, plan
+from fw.core.learning.train import train
+from fw.core.plan.graph import Plan, plan
+from fw.core.recipe.loading import validate
+from fw.core.recipe.source import parse
+from fw.core.run.executor import Outcome, run_here
+from fw.core.run.work import Settings
 from fw.core.settings import Train
-from fw.core.source import parse
-from fw.core.store import Store
-from fw.core.train import train
+from fw.core.store.store import Store
 from fw.core.types import Annotation, ConditionSpec, ImageSet
-from fw.core.work import Settings
 from fw.plugins.guidance.cfg import CFG
 from fw.plugins.guidance.self_guidance import SelfGuidance
 from fw.plugins.processes.edm import EDM

@@ -22,21 +22,23 @@ from test_joint import classes_of_brightness
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, one_hot
 
-from fw.core.boundaries import checked_annotation
-from fw.core.diffusion import Denoiser, Guided, to_unit
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.guided import Guided
+from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import RecipeError, StageFailed
-from fw.core.executor import Outcome, run_here
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Joint, scaled_dot_product
-from fw.core.loading import validate
-from fw.core.plan import Plan, plan
+from fw.core.kinds.boundaries import checked_annotation
+from fw.core.learning.train import initial_network, train
+from fw.core.plan.graph import Plan, plan
+from fw.core.recipe.loading import validate
+from fw.core.recipe.source import parse
+from fw.core.run.executor import Outcome, run_here
+from fw.core.run.work import Settings
 from fw.core.settings import Train
-from fw.core.source import parse
-from fw.core.store import Store
+from fw.core.store.store import Store
 from fw.core.testing import check, tiny
-from fw.core.train import initial_network, train
 from fw.core.types import Annotation, ConditionSpec, ImageSet, Observations
-from fw.core.work import Settings
 from fw.plugins.annotators.labels import Labels
 from fw.plugins.backbones.dit_blocks import patchify
 from fw.plugins.backbones.unet import UNet

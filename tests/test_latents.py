@@ -18,21 +18,21 @@ from faulty_latents import FAULTS, Same, Wrong
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fw.core import latents as core_latents
 from fw.core.cli import app, guarded
+from fw.core.diffusion import latents as core_latents
+from fw.core.diffusion.latents import Codec, Latents
 from fw.core.errors import Interrupted, MissingFile, RecipeError, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Dataset
-from fw.core.latents import Codec, Latents
-from fw.core.loading import load
-from fw.core.pictures import save_grid
-from fw.core.plan import plan
+from fw.core.learning.train import train
+from fw.core.plan.graph import plan
+from fw.core.recipe.loading import load
 from fw.core.settings import Train
-from fw.core.stages import latents_stage
+from fw.core.stages.everything import latents_stage
+from fw.core.stages.grid import save_grid
 from fw.core.templates.autoencoder import Example
 from fw.core.testing import check, violations
 from fw.core.testing.tiny import TinyBackbone, TinyProcess
-from fw.core.train import train
 from fw.core.types import ImageSet
 from fw.plugins.autoencoders.kl import KL
 from fw.plugins.autoencoders.pretrained import Pretrained

@@ -18,9 +18,9 @@ import torch
 import toys
 from sites import Answer, fw, products
 
-from fw.core.loading import validate
-from fw.core.plan import Plan, plan
-from fw.core.source import parse
+from fw.core.plan.graph import Plan, plan
+from fw.core.recipe.loading import validate
+from fw.core.recipe.source import parse
 from fw.registry import Component, LocalPlugin, UnfitPlugin, add_files
 
 TINY = Path(__file__).parent / "tiny.yaml"

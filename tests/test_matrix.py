@@ -10,10 +10,10 @@ import torch
 
 from fw.core.catalogue.matrix import NONE, Cell, cells, page, recipe_of
 from fw.core.catalogue.reference import builtins
-from fw.core.plan import plan
-from fw.core.stages import load_samples
-from fw.core.store import Store
-from fw.core.work import Settings, execute
+from fw.core.plan.graph import plan
+from fw.core.run.work import Settings, execute
+from fw.core.stages.everything import load_samples
+from fw.core.store.store import Store
 from fw.registry import Registry
 
 

@@ -23,9 +23,9 @@ from test_mlflow_tracker import (
     template,
 )
 
-from fw.core.checks import faults
 from fw.core.errors import FwError
-from fw.core.loading import load
+from fw.core.recipe.checks import faults
+from fw.core.recipe.loading import load
 from fw.plugins.metrics.fd import FD
 from fw.plugins.trackers.mlflow import MLflow
 from fw.plugins.trackers.mlflow_names import fits, fitting, folder_name

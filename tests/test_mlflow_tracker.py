@@ -23,11 +23,11 @@ from mlflow.entities import Run
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from fw.core.board import named
 from fw.core.errors import FwError
 from fw.core.kinds import ArmDescription, RunDescription, TrackedRun
-from fw.core.loading import load
-from fw.core.plan import Stage, plan
+from fw.core.plan.graph import Stage, plan
+from fw.core.recipe.loading import load
+from fw.core.run.board import named
 from fw.plugins.trackers.mlflow import MLflow, MLflowRun
 from fw.plugins.trackers.mlflow_server import serve
 from fw.plugins.trackers.mlflow_uris import sqlite_uri

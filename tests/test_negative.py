@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from fw.core.boundaries import check_guidance
-from fw.core.diffusion import Denoiser, Guided
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.guided import Guided
 from fw.core.errors import RecipeError, StageFailed
 from fw.core.kinds import Annotator
-from fw.core.loading import validate
-from fw.core.source import parse
+from fw.core.kinds.boundaries import check_guidance
+from fw.core.recipe.loading import validate
+from fw.core.recipe.source import parse
 from fw.core.testing import check, tiny
 from fw.core.types import ConditionSpec
 from fw.plugins.guidance.cfg import CFG

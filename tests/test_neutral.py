@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from fw.core.kinds import Annotator, Encoder
-from fw.core.recipe import Recipe
+from fw.core.recipe.model import Recipe
 from fw.core.settings import Samples, Train
 from fw.registry import Neutral, installed
 from fw.registry.neutral import lean, neutral

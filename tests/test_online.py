@@ -15,25 +15,25 @@ from test_executor import Heard
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fw.core.checks import faults
-from fw.core.diffusion import Denoiser
+from fw.core.diffusion.denoiser import Denoiser
 from fw.core.errors import FwError, RecipeError
-from fw.core.executor import Outcome, run_here
 from fw.core.job import Job
 from fw.core.kinds import Online
-from fw.core.loading import validate
-from fw.core.online import Finder
-from fw.core.plan import Plan, plan
+from fw.core.learning.online import Finder
+from fw.core.learning.train import initial_network, train, training_examples
+from fw.core.plan.graph import Plan, plan
 from fw.core.randomness import generator
-from fw.core.recipe import Recipe
+from fw.core.recipe.checks import faults
+from fw.core.recipe.loading import validate
+from fw.core.recipe.model import Recipe
+from fw.core.recipe.source import parse
+from fw.core.run.executor import Outcome, run_here
+from fw.core.run.work import Settings
 from fw.core.settings import Train
-from fw.core.source import parse
-from fw.core.store import Store
+from fw.core.store.store import Store
 from fw.core.testing import check, tiny
 from fw.core.testing.digest import digest
-from fw.core.train import initial_network, train, training_examples
 from fw.core.types import Annotation, ConditionSpec, ImageSet
-from fw.core.work import Settings
 from fw.plugins.annotators.online import OnlineClusters, Prototypes
 from fw.plugins.backbones.dit import DiT
 from fw.plugins.backbones.unet import UNet

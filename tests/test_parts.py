@@ -11,13 +11,13 @@ import pytest
 import toys
 from test_executor import Heard, planned, products, settings
 
-from fw.core import parts
-from fw.core import stages as core_stages
 from fw.core.errors import Interrupted
-from fw.core.executor import run_here
-from fw.core.plan import Plan, Stage
-from fw.core.store import Store
-from fw.core.work import execute
+from fw.core.files import parts
+from fw.core.plan.graph import Plan, Stage
+from fw.core.run.executor import run_here
+from fw.core.run.work import execute
+from fw.core.stages import everything as core_stages
+from fw.core.store.store import Store
 
 
 def flips(content: bytes, every: int) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ import sites
 import torch
 
 from fw.core.errors import FwError, OutOfOrder
-from fw.core.plain import FULL, GONE, LIMIT, NO_LOCKS, plain, writing
+from fw.core.messages.plain import FULL, GONE, LIMIT, NO_LOCKS, plain, writing
 
 LIMITED = """
     import resource
@@ -23,7 +23,7 @@ LIMITED = """
     import torch
     from safetensors.torch import save_file
 
-    from fw.core.plain import plain
+    from fw.core.messages.plain import plain
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
     big = {"a": torch.zeros(100_000)}

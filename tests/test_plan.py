@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fw.core import plan as planning
 from fw.core.errors import FwError
-from fw.core.loading import validate
-from fw.core.plan import Plan, components, digest, plan
-from fw.core.recipe import Recipe
-from fw.core.source import parse
+from fw.core.plan import graph as planning
+from fw.core.plan.graph import Plan, components, digest, plan
+from fw.core.recipe.loading import validate
+from fw.core.recipe.model import Recipe
+from fw.core.recipe.source import parse
 from tests.toys import RECIPE, Flat, Gap, Mean, Through, registry
 
 TOYS = registry()
@@ -273,9 +273,9 @@ def test_an_arm_that_is_not_there_is_refused_in_one_sentence() -> None:
 KEYS_ELSEWHERE = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from fw.core.plan import plan
-from fw.core.loading import validate
-from fw.core.source import parse
+from fw.core.plan.graph import plan
+from fw.core.recipe.loading import validate
+from fw.core.recipe.source import parse
 from toys import RECIPE, registry
 source = parse(RECIPE, "r")
 source.set(["metrics.0.weights={a: 1, b: 2, c: 3}"])

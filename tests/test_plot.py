@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from matplotlib.axes import Axes
 
-from fw.core import pictures
+from fw.core.commands.plot import plot, sweep
 from fw.core.errors import FwError
-from fw.core.loading import load
-from fw.core.source import read
-from fw.core.sweep import plot, sweep
+from fw.core.recipe.loading import load
+from fw.core.recipe.source import read
+from fw.core.report import figures
 
 TINY = Path(__file__).parent / "tiny.yaml"
 
@@ -127,7 +127,7 @@ def test_the_axis_is_logarithmic_where_x_spans_more_than_a_factor_of_ten(drawn, 
     score = {"mean": 1.0, "std": 0.1, "values": [1.0], "floor": 0.0}
     arms = {name: {"metrics": {"fd": score}} for name in ("a", "b", "base")}
     series = {"arms": list(zip(map(float, places), ("a", "b"), strict=True))}
-    pictures.save_sweep_figure(series, arms, ["fd"], "base", "x", tmp_path / "sweep.png")
+    figures.save_sweep_figure(series, arms, ["fd"], "base", "x", tmp_path / "sweep.png")
     assert [args for name, args, _ in drawn if name == "set_xscale"] == [("log",)] * logarithmic
 
 
@@ -193,7 +193,7 @@ def test_the_command_writes_the_picture_and_prints_where(run, tmp_path):
 )
 def test_a_bar_that_makes_the_others_too_short_is_cut_at_four_medians(means: list[float], border: float | None) -> None:
     arms = {str(number): {"metrics": {"fd": {"mean": mean}}} for number, mean in enumerate(means)}
-    assert pictures.cut({**arms, "unscored": {"metrics": {}}}, "fd") == border
+    assert figures.cut({**arms, "unscored": {"metrics": {}}}, "fd") == border
 
 
 def test_the_length_of_a_cut_bar_is_written_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,5 +203,5 @@ def test_the_length_of_a_cut_bar_is_written_on_it(tmp_path: Path, monkeypatch: p
         name: {"metrics": {"fd": {"mean": mean, "std": 0.0, "values": [mean], "floor": None}}}
         for name, mean in (("base", 0.5), ("good", 0.4), ("bad", 24.83))
     }
-    pictures.save_arms_figure(arms, ["fd"], "base", tmp_path / "arms.png")
+    figures.save_arms_figure(arms, ["fd"], "base", tmp_path / "arms.png")
     assert told == ["24.8 \N{RIGHTWARDS ARROW}"]

@@ -15,9 +15,9 @@ from sites import fw
 
 from fw.core.errors import RecipeError
 from fw.core.kinds import Encoder, Guidance
-from fw.core.loading import validate
-from fw.core.plan import Plan, plan
-from fw.core.source import parse
+from fw.core.plan.graph import Plan, plan
+from fw.core.recipe.loading import validate
+from fw.core.recipe.source import parse
 from fw.registry import Component, LocalPlugin, Provider, Registry, UnfitPlugin, add_files, api, discover, installed
 
 MINE = sites.GUIDANCE.format(name="mine")

@@ -17,11 +17,11 @@ from torch import Tensor
 from fw.core.errors import RecipeError, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Annotator, Prior
-from fw.core.loading import validate
-from fw.core.plan import Plan, plan
+from fw.core.plan.graph import Plan, plan
 from fw.core.randomness import generator
-from fw.core.source import parse
-from fw.core.stages import load_annotation, prior_stage
+from fw.core.recipe.loading import validate
+from fw.core.recipe.source import parse
+from fw.core.stages.everything import load_annotation, prior_stage
 from fw.core.testing import check, violations
 from fw.core.types import Annotation, ConditionSpec, Observations
 from fw.plugins.priors.rdm import RDM

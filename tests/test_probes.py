@@ -16,21 +16,22 @@ from hypothesis import strategies as st
 from rich.console import Console
 from torch import Tensor
 
-from fw.core.boundaries import checked_found
-from fw.core.diffusion import Denoiser, to_unit
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.pixels import to_unit
+from fw.core.diffusion.taps import pooled, usual_block
 from fw.core.errors import FwError, Interrupted, RecipeError, StageFailed
+from fw.core.features.cells import linear_probe
+from fw.core.features.reading import look, positions, read
 from fw.core.job import Job
 from fw.core.kinds import Probe
-from fw.core.loading import validate
-from fw.core.plan import Plan, plan
+from fw.core.kinds.boundaries import checked_found
+from fw.core.plan.graph import Plan, plan
 from fw.core.randomness import generator
-from fw.core.reading import look, positions, read
-from fw.core.recipe import Recipe
-from fw.core.representations import linear_probe
-from fw.core.run import Options, run
-from fw.core.source import parse
-from fw.core.stages import are_labels, load_annotation, load_denoiser
-from fw.core.taps import pooled, usual_block
+from fw.core.recipe.loading import validate
+from fw.core.recipe.model import Recipe
+from fw.core.recipe.source import parse
+from fw.core.run.run import Options, run
+from fw.core.stages.everything import are_labels, load_annotation, load_denoiser
 from fw.core.templates.probe import Example
 from fw.core.testing import check, tiny, violations
 from fw.core.testing.stopping import Stop

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fw.core.diffusion import Denoiser
+from fw.core.diffusion.denoiser import Denoiser
 from fw.core.kinds import Process
 from fw.plugins.processes.ddpm import DDPM, Schedule, alphas_cumprod
 from fw.plugins.processes.edm import EDM

@@ -16,11 +16,11 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from sites import fw
 
-from fw.core import provenance
-from fw.core.loading import validate
-from fw.core.plan import Plan, plan
-from fw.core.recipe import Recipe
-from fw.core.source import parse
+from fw.core.plan.graph import Plan, plan
+from fw.core.recipe.loading import validate
+from fw.core.recipe.model import Recipe
+from fw.core.recipe.source import parse
+from fw.core.report import provenance
 from fw.registry import Provider, discover, installed
 from fw.registry.provider import root_of
 

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fw.core.diffusion import Denoiser, Guided
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.guided import Guided
 from fw.core.errors import FwError, Interrupted, RecipeError
 from fw.core.job import Job
-from fw.core.loading import load
-from fw.core.plan import plan
-from fw.core.stages import prior_stage
+from fw.core.plan.graph import plan
+from fw.core.recipe.loading import load
+from fw.core.stages.everything import prior_stage
 from fw.core.testing import check
 from fw.core.testing.stopping import Stop
 from fw.core.types import Annotation, ConditionSpec, Observations

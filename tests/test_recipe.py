@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fw.core.errors import RecipeError
-from fw.core.loading import load, validate
-from fw.core.plan import plan
-from fw.core.recipe import Recipe
-from fw.core.source import dump, parse
+from fw.core.plan.graph import plan
+from fw.core.recipe.loading import load, validate
+from fw.core.recipe.model import Recipe
+from fw.core.recipe.source import dump, parse
 from tests.toys import RECIPE, Dropped, Free, Mean, registry
 
 TOYS = registry()

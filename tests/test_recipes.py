@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fw.core.checks import warnings
-from fw.core.loading import load
-from fw.core.plan import plan
-from fw.core.recipe import Recipe
+from fw.core.plan.graph import plan
+from fw.core.recipe.checks import warnings
+from fw.core.recipe.loading import load
+from fw.core.recipe.model import Recipe
 
 RECIPES = sorted(Path(str(entry)) for entry in files("fw.recipes").iterdir() if entry.name.endswith(".yaml"))
 

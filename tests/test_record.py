@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 from sites import fw, site, toy_recipe
 
-from fw.core.loading import load
-from fw.core.owner import OWNER, abandoned, owner
-from fw.core.record import Turn, describe, run_folder
-from fw.core.stopping import Stopping
+from fw.core.machine.stopping import Stopping
+from fw.core.recipe.loading import load
+from fw.core.run.owner import OWNER, abandoned, owner
+from fw.core.run.record import Turn, describe, run_folder
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from fw.core.record import Turn
+from fw.core.run.record import Turn
 with Turn(Path(sys.argv[1])) as turn:
     assert turn.take()
     print("held", flush=True)

@@ -16,15 +16,15 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fw.core.errors import FwError, RecipeError, StageFailed
-from fw.core.executor import Outcome, run_here
 from fw.core.job import Job
-from fw.core.loading import validate
-from fw.core.plan import Plan, plan
-from fw.core.source import parse
-from fw.core.store import Store
+from fw.core.plan.graph import Plan, plan
+from fw.core.recipe.loading import validate
+from fw.core.recipe.source import parse
+from fw.core.run.executor import Outcome, run_here
+from fw.core.run.work import Settings
+from fw.core.store.store import Store
 from fw.core.testing import check
 from fw.core.types import Annotation, ConditionSpec, Observations
-from fw.core.work import Settings
 from fw.plugins.annotators.knn import KNN
 from fw.plugins.annotators.neighbours import Neighbours
 from fw.plugins.annotators.retrieval import Retrieval

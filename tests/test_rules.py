@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from fw.core.diffusion import Guided
+from fw.core.diffusion.guided import Guided
 from fw.core.errors import RecipeError
 from fw.core.kinds import Rule, Steering
-from fw.core.loading import load
+from fw.core.recipe.loading import load
 from fw.plugins.guidance.apg import APG
 from fw.plugins.guidance.cfg import CFG
 from fw.plugins.guidance.rescale import Rescale

@@ -21,10 +21,10 @@ from mlflow.entities import ViewType
 from rich.console import Console
 from safetensors.torch import load_file
 
-from fw.core import parts
-from fw.core.run import BETWEEN, show
-from fw.core.run import parts as parts_of_a_table
-from fw.core.store import MANIFEST, Store
+from fw.core.files import parts
+from fw.core.run.run import BETWEEN, show
+from fw.core.run.run import parts as parts_of_a_table
+from fw.core.store.store import MANIFEST, Store
 
 TINY = Path(__file__).parent / "tiny.yaml"
 

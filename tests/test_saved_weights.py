@@ -20,12 +20,12 @@ from test_diffusers_backbone import UNET, UNETS
 from test_latents import made_kl, made_rae, made_tiny
 from torch import Tensor, nn
 
-from fw.core import weights as core_weights
 from fw.core.errors import FwError, MissingFile
-from fw.core.files import unlike
+from fw.core.files import weights as core_weights
+from fw.core.files.brought import unlike
+from fw.core.files.saved import saved
+from fw.core.files.weights import unwrapped
 from fw.core.job import Job
-from fw.core.saved import saved
-from fw.core.weights import unwrapped
 from fw.plugins.autoencoders.kl import KL
 from fw.plugins.autoencoders.pretrained import digest as digest_of_autoencoder
 from fw.plugins.autoencoders.rae import RAE

@@ -24,10 +24,11 @@ import pytest
 import typer
 import yaml
 
-from fw.core import kinds, scaffold, templates
+from fw.core import kinds, templates
 from fw.core.cli import app, guarded
-from fw.core.loading import load
-from fw.core.plan import plan
+from fw.core.commands import new_plugin as scaffold
+from fw.core.plan.graph import plan
+from fw.core.recipe.loading import load
 from fw.registry import Component, Registry, discover, installed
 from fw.registry.api import API
 

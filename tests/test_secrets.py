@@ -24,10 +24,11 @@ import yaml
 from sites import Answer, fw, site, toy_recipe
 from test_mlflow_tracker import describe, root, template
 
-from fw.core import checks, secrets
 from fw.core.errors import FwError
-from fw.core.loading import load
-from fw.core.secrets import HIDDEN, hide, redact, redacted, shaped, without_secrets
+from fw.core.messages import secrets
+from fw.core.messages.secrets import HIDDEN, hide, redact, redacted, shaped, without_secrets
+from fw.core.recipe import checks
+from fw.core.recipe.loading import load
 from fw.plugins.trackers.mlflow import MLflow
 
 __all__ = ["root", "template"]  # fixtures

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from fw.core.diffusion import Denoiser, Guided
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.guided import Guided
+from fw.core.diffusion.taps import blocks_of, watched
 from fw.core.kinds import Guidance
-from fw.core.taps import blocks_of, watched
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.dit import DiT
 from fw.plugins.backbones.unet import UNet

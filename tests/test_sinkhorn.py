@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fw.core.errors import FwError
+from fw.core.features.quality import utilisation
 from fw.core.job import Job
-from fw.core.quality import utilisation
 from fw.core.testing import check
 from fw.core.types import ConditionSpec, Observations
 from fw.plugins.annotators.kmeans import KMeans

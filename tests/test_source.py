@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fw.core.errors import RecipeError
-from fw.core.source import Source, dump, parse, read
+from fw.core.recipe.source import Source, dump, parse, read
 
 
 def value(text: str) -> Any:

@@ -13,9 +13,9 @@ import sites
 import torch
 from PIL import Image
 
-from fw.core import splits
 from fw.core.errors import MissingFile
 from fw.core.kinds import Dataset
+from fw.core.run import splits
 from fw.core.types import ImageSet
 from fw.plugins.datasets.digits import Digits
 from fw.plugins.datasets.image_folder import ImageFolder
@@ -283,7 +283,7 @@ def negative(tmp_path, condition, annotator="labels"):
 
 
 def test_a_class_may_be_asked_for_by_name_and_is_the_recipe_with_its_number(tmp_path):
-    from fw.core.loading import load
+    from fw.core.recipe.loading import load
 
     fill(tmp_path / "data")
     by_name, by_number = (load(words[0], words[2::2]) for words in (negative(tmp_path, "dog"), negative(tmp_path, "1")))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fw.core.stopping import POLITE, asked_to_stop
+from fw.core.machine.stopping import POLITE, asked_to_stop
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def test_each_signal_asks_and_afterwards_the_handlers_are_back(number: signal.Si
 SHELTERED = """
 import os, signal, time
 from multiprocessing import resource_tracker
-from fw.core.stopping import shelter_resource_tracker
+from fw.core.machine.stopping import shelter_resource_tracker
 shelter_resource_tracker()
 tracker = resource_tracker._resource_tracker._pid
 os.kill(tracker, signal.SIGHUP)

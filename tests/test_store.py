@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fw.core.errors import FwError, Interrupted
-from fw.core.store import MANIFEST, Store
+from fw.core.store.store import MANIFEST, Store
 
 STAGE = "train-0123456789abcdef"
 FILES = {"model.safetensors": b"weights" * 100, "log.jsonl": b"{}\n", "deep/er.bin": b"\x00\x01", "empty": b""}
@@ -77,7 +77,7 @@ def test_files_for_resuming_go_when_the_stage_is_published(store: Store) -> None
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from fw.core import store as module
+from fw.core.store import store as module
 
 rename = Path.replace
 

@@ -18,7 +18,7 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 FW = f"{sys.executable} -m fw.core"
 
 TALKER = """
-    from fw.core.streams import sturdy
+    from fw.core.machine.streams import sturdy
 
     sturdy()
 
@@ -88,7 +88,7 @@ def test_what_an_ascii_terminal_cannot_show_is_replaced_and_keeps_its_width(tmp_
 
 
 def test_the_bytes_of_a_file_name_are_printed_as_they_are() -> None:
-    print_name = "from fw.core.streams import sturdy; sturdy(); import sys; print(sys.argv[1])"
+    print_name = "from fw.core.machine.streams import sturdy; sturdy(); import sys; print(sys.argv[1])"
     said = bash(f"{sys.executable} -c '{print_name}' na\u00efve", **ASCII)
     assert (said.returncode, said.stdout) == (0, "na\u00efve\n".encode())
 

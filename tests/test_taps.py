@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fw.core.diffusion import Denoiser
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.taps import blocks_of, pooled, tapped
 from fw.core.errors import FwError
-from fw.core.taps import blocks_of, pooled, tapped
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.dit import DiT
 from fw.plugins.backbones.unet import UNet

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from fw.core.conditioning import TokenEmbedding
+from fw.core.diffusion.conditioning import TokenEmbedding
+from fw.core.diffusion.taps import tapped
 from fw.core.kinds import Backbone
-from fw.core.taps import tapped
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.dit import DiT
 from fw.plugins.backbones.dit_blocks import CrossAttention

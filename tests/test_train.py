@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fw.core.diffusion import Denoiser
+from fw.core.diffusion.denoiser import Denoiser
 from fw.core.job import Job
+from fw.core.learning.train import average, batch_indices, learning_rate, train
 from fw.core.settings import Train
-from fw.core.train import average, batch_indices, learning_rate, train
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 from fw.plugins.backbones.unet import UNet
 from fw.plugins.processes.ddpm import DDPM

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from fw.core.catalogue.example import NoExample, example
 from fw.core.catalogue.facts import Found
 from fw.core.errors import MissingFile
-from fw.core.escaping import visible
+from fw.core.messages.escaping import visible
 from fw.registry import Component, Registry
 from fw.registry.discovery import in_one_line
 

@@ -173,8 +173,8 @@ def snippet(component: type[Component], instance: Component | None, registry: Re
 
 def section(component: type[Component], registry: Registry) -> str:
     """The key under which a recipe names components of this kind; of a plugin's own kind, a field that takes it."""
-    from fw.core.loading import field_model
-    from fw.core.recipe import Recipe
+    from fw.core.recipe.loading import field_model
+    from fw.core.recipe.model import Recipe
 
     known = kind_of(component)
     name = component.kind if known is None else known.section

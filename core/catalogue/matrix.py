@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from fw.core.catalogue.example import example
-from fw.core.checks import arm_faults
 from fw.core.kinds import Rule
-from fw.core.recipe import Recipe
+from fw.core.recipe.checks import arm_faults
+from fw.core.recipe.model import Recipe
 from fw.registry import Component, Registry
 
 RECIPE: dict[str, Any] = {

@@ -16,7 +16,7 @@ from rich.text import Text
 from fw.core.catalogue.check import verdicts
 from fw.core.catalogue.facts import Found, document, find
 from fw.core.catalogue.words import inline
-from fw.core.escaping import visible, visible_lines
+from fw.core.messages.escaping import visible, visible_lines
 from fw.registry import Registry
 from fw.registry.api import API, notice
 

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from fw.core.source import StrictDumper
+from fw.core.recipe.source import StrictDumper
 from fw.registry import Component
 
 WORDS: Mapping[Any, str] = {str: "text", Path: "path", type(None): "null", Any: "anything"}

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fw.core.conditioning import ConditionEmbedding
+from fw.core.diffusion.conditioning import ConditionEmbedding
 from fw.core.kinds import Attend, Backbone
 from fw.core.types import ConditionSpec
 from fw.registry import hookimpl

@@ -11,9 +11,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fw.core.boundaries import checked_annotation
 from fw.core.errors import FwError
 from fw.core.kinds import Annotator
+from fw.core.kinds.boundaries import checked_annotation
 from fw.core.randomness import generator
 from fw.core.testing import tiny
 from fw.core.testing.contract import Clause

@@ -12,11 +12,11 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fw.core.boundaries import checked_code, checked_decoded
+from fw.core.diffusion.latents import new_network
 from fw.core.kinds import Autoencoder, Code
-from fw.core.latents import new_network
+from fw.core.kinds.boundaries import checked_code, checked_decoded
 from fw.core.randomness import generator
-from fw.core.stages import state_of
+from fw.core.stages.everything import state_of
 from fw.core.testing import tiny
 from fw.core.testing.contract import Clause
 from fw.core.testing.forall import forall

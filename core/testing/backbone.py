@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from fw.core.boundaries import shown
 from fw.core.kinds import Attend, Backbone, Joint, scaled_dot_product
+from fw.core.kinds.boundaries import shown
 from fw.core.randomness import generator
-from fw.core.stages import state_of
+from fw.core.stages.everything import state_of
 from fw.core.testing import tiny
 from fw.core.testing.forall import forall
 from fw.core.testing.global_state import ambient, random_state, repeated, same

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fw.core.boundaries import checked_images
 from fw.core.kinds import Dataset
+from fw.core.kinds.boundaries import checked_images
 from fw.core.testing.contract import Clause
 from fw.core.testing.digest import digest
 from fw.core.testing.elsewhere import elsewhere

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, Pipe
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-from fw.core.streams import sturdy
+from fw.core.machine.streams import sturdy
 from fw.registry import installed
 
 STDERR = 2

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fw.core.boundaries import checked_features
 from fw.core.errors import Interrupted
 from fw.core.job import Job
 from fw.core.kinds import Encoder
-from fw.core.stages import state_of
+from fw.core.kinds.boundaries import checked_features
+from fw.core.stages.everything import state_of
 from fw.core.testing import tiny
 from fw.core.testing.contract import Clause
 from fw.core.testing.digest import digest

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from fw.core.boundaries import checked_worse
-from fw.core.diffusion import Denoiser, Guided
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.guided import Guided
 from fw.core.kinds import Guidance
+from fw.core.kinds.boundaries import checked_worse
 from fw.core.settings import Train
 from fw.core.testing import tiny
 from fw.core.testing.forall import forall

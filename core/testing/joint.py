@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fw.core.boundaries import shown
 from fw.core.kinds import Joint, Move, Read
+from fw.core.kinds.boundaries import shown
 from fw.core.testing import tiny
 from fw.core.testing.backbone import DIFFERENT, SPECS, Question, built, gap, moved, predict, question, smallest
 from fw.core.testing.forall import forall

@@ -10,8 +10,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fw.core.boundaries import checked_term
 from fw.core.kinds import Objective, Seen
+from fw.core.kinds.boundaries import checked_term
 from fw.core.randomness import generator
 from fw.core.testing import tiny
 from fw.core.testing.contract import Clause

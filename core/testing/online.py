@@ -9,9 +9,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fw.core.boundaries import is_tensor, shown
 from fw.core.errors import FwError
 from fw.core.kinds import Online
+from fw.core.kinds.boundaries import is_tensor, shown
 from fw.core.testing import tiny
 from fw.core.testing.contract import Clause
 from fw.core.testing.forall import forall

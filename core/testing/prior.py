@@ -14,10 +14,10 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fw.core.boundaries import checked_conditions
 from fw.core.errors import FwError, Interrupted
 from fw.core.job import Job
 from fw.core.kinds import Prior
+from fw.core.kinds.boundaries import checked_conditions
 from fw.core.testing import tiny
 from fw.core.testing.contract import Clause
 from fw.core.testing.digest import digest

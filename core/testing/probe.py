@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from fw.core.boundaries import checked_found
 from fw.core.errors import FwError, Interrupted
 from fw.core.job import Job
 from fw.core.kinds import Probe
+from fw.core.kinds.boundaries import checked_found
 from fw.core.randomness import generator
 from fw.core.testing import tiny
 from fw.core.testing.contract import Clause

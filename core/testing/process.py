@@ -8,8 +8,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fw.core.boundaries import shown
 from fw.core.kinds import Coefficients, Process
+from fw.core.kinds.boundaries import shown
 from fw.core.testing import tiny
 from fw.core.testing.forall import forall
 from fw.core.testing.global_state import repeated, same

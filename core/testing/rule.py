@@ -8,8 +8,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fw.core.boundaries import checked_rule
 from fw.core.kinds import Rule
+from fw.core.kinds.boundaries import checked_rule
 from fw.core.randomness import generator
 from fw.core.testing import tiny
 from fw.core.testing.forall import forall

@@ -13,9 +13,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fw.core.boundaries import checked_samples
 from fw.core.errors import StageFailed
 from fw.core.kinds import Sampler
+from fw.core.kinds.boundaries import checked_samples
 from fw.core.randomness import generator
 from fw.core.testing import tiny
 from fw.core.testing.forall import forall

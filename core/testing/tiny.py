@@ -11,8 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fw.core.conditioning import ConditionEmbedding
-from fw.core.diffusion import Denoiser, per_image
+from fw.core.diffusion.conditioning import ConditionEmbedding
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.pixels import per_image
 from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Attend, Backbone, Coefficients, Dataset, Move, Process, scaled_dot_product
@@ -37,7 +38,7 @@ def job(seed: int = 0) -> Iterator[Job]:
 
 @contextlib.contextmanager
 def as_in_a_run() -> Iterator[None]:
-    """What a run refuses (core/boundaries.py) violates the contract, in the same words."""
+    """What a run refuses (core/kinds/boundaries.py) violates the contract, in the same words."""
     try:
         yield
     except StageFailed as error:

@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from fw.core.errors import FwError, StageFailed
+from fw.core.features.points import directions
 from fw.core.job import Job
 from fw.core.kinds import Annotator
-from fw.core.points import directions
 from fw.core.randomness import seed_from
 from fw.core.types import Observations
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fw.core.errors import StageFailed
+from fw.core.features.points import check_clusters, directions
 from fw.core.job import Job
 from fw.core.kinds import Annotator
-from fw.core.points import check_clusters, directions
 from fw.core.randomness import seed_from
 from fw.core.types import Annotation, ConditionSpec, Observations
 

@@ -12,9 +12,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fw.core.diffusers_folder import CONFIG, WEIGHTS, checked_settings, content, from_folder
-from fw.core.diffusion import to_unit
+from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import FwError, MissingFile
-from fw.core.files import read_json
+from fw.core.files.brought import read_json
 from fw.core.kinds import Autoencoder, Code
 
 Shape = tuple[int, int, int]

@@ -13,7 +13,7 @@ from torch import nn
 
 from fw.core.diffusers_folder import CONFIG, WEIGHTS, checked_settings, content, from_folder
 from fw.core.errors import FwError, MissingFile
-from fw.core.files import genuine, read_json
+from fw.core.files.brought import genuine, read_json
 from fw.core.kinds import Backbone
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.diffusers_networks import WRAPPERS, wrapped

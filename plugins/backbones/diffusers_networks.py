@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fw.core.conditioning import INITIAL_STD
+from fw.core.diffusion.conditioning import INITIAL_STD
 from fw.core.kinds import Attend
 from fw.plugins.backbones.unet import attending, self_attention
 

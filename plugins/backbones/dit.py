@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from fw.core.conditioning import ConditionEmbedding, TokenEmbedding
+from fw.core.diffusion.conditioning import ConditionEmbedding, TokenEmbedding
 from fw.core.kinds import Attend, Backbone, scaled_dot_product
-from fw.core.size import check_weights
+from fw.core.kinds.size import check_weights
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.dit_blocks import (
     Block,

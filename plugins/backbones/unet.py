@@ -12,9 +12,9 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fw.core.conditioning import ConditionEmbedding, TokenEmbedding
+from fw.core.diffusion.conditioning import ConditionEmbedding, TokenEmbedding
 from fw.core.kinds import Attend, Backbone, scaled_dot_product
-from fw.core.size import check_weights
+from fw.core.kinds.size import check_weights
 from fw.core.types import ConditionSpec
 
 IN_TRANSFORMER = ".transformer_blocks.0.attn1"

@@ -29,12 +29,12 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fw.core import sealed
-from fw.core.durable import put, sync
 from fw.core.errors import FwError, MissingFile
-from fw.core.escaping import visible
-from fw.core.parts import checksum
-from fw.core.splits import fingerprint_of, fingerprints
+from fw.core.features.fingerprints import fingerprint_of, fingerprints
+from fw.core.files import sealed
+from fw.core.files.durable import put, sync
+from fw.core.files.parts import checksum
+from fw.core.messages.escaping import visible
 from fw.plugins.datasets.depth import Deep, Scale, deep, together, whites
 from fw.plugins.datasets.listing import cores, signed, unreadable, unwritable
 from fw.plugins.datasets.picture import FORMATS, picture, strict_pillow

@@ -12,8 +12,7 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from fw.core.errors import FwError, MissingFile
-from fw.core.splits import SPLITS
-from fw.core.types import ImageSet, Split
+from fw.core.types import SPLITS, ImageSet, Split
 from fw.plugins.datasets.decoded import Decoded, Request, Source, decoded, without
 from fw.plugins.datasets.depth import Scale
 from fw.plugins.datasets.fields import Cache, Channels, Encoded, Size, image_shape

@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from fw.core.errors import MissingFile
-from fw.core.splits import SPLITS
-from fw.core.types import ImageSet, Split
+from fw.core.types import SPLITS, ImageSet, Split
 from fw.plugins.datasets.decoded import Decoded, Request, Source, decoded, too_dark, without
 from fw.plugins.datasets.depth import UNSTATED, Scale, together, whites
 from fw.plugins.datasets.fields import Cache, Channels, Encoded, Size, image_shape

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from fw.core import sealed
 from fw.core.errors import FwError, MissingFile
+from fw.core.files import sealed
 from fw.plugins.datasets.depth import START, Deep, deep, may_be_deep
 from fw.plugins.datasets.picture import strict_pillow
 from fw.plugins.datasets.progress import progress

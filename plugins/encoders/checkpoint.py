@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fw.core import files
 from fw.core.errors import MissingFile
+from fw.core.files import brought as files
 
 AT_ONCE = 64
 """Images in flight: they are enlarged to the network's input size, 3 MB each at 518x518."""

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fw.core.diffusion import to_unit
+from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Encoder

@@ -14,12 +14,13 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fw.core.boundaries import checked_network
-from fw.core.diffusion import Denoiser, to_unit
-from fw.core.generate import batch_size
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.generate import batch_size
+from fw.core.diffusion.pixels import to_unit
+from fw.core.diffusion.taps import usual_block
+from fw.core.features.cells import Pool, noise_of, read
 from fw.core.job import Job
-from fw.core.representations import Pool, noise_of, read
-from fw.core.taps import usual_block
+from fw.core.kinds.boundaries import checked_network
 from fw.core.types import ImageSet
 from fw.plugins.encoders.of_denoiser import Blocks, OfDenoiser, Sigmas
 

@@ -15,11 +15,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fw.core.diffusion.generate import batch_size
+from fw.core.diffusion.taps import blocks_of
 from fw.core.errors import StageFailed
-from fw.core.generate import batch_size
+from fw.core.features.cells import accuracy, linear_probe, split
 from fw.core.job import Job, Stateful
-from fw.core.representations import accuracy, linear_probe, split
-from fw.core.taps import blocks_of
 from fw.core.types import ImageSet
 from fw.plugins.encoders.diffusion import DenoiserEncoder, Reader
 from fw.plugins.encoders.of_denoiser import Blocks, Sigmas

@@ -13,11 +13,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fw.core.diffusion import Denoiser, per_image, to_unit
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.pixels import per_image, to_unit
 from fw.core.job import Job, Stateful
 from fw.core.kinds import Process
+from fw.core.learning.train import initial_network
 from fw.core.randomness import seed_from
-from fw.core.train import initial_network
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.of_denoiser import OfDenoiser, Sigmas
 

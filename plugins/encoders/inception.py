@@ -17,9 +17,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fw.core.errors import MissingFile
-from fw.core.files import genuine
+from fw.core.files.brought import genuine
+from fw.core.files.weights import check_finite
 from fw.core.kinds import Encoder
-from fw.core.weights import check_finite
 
 FILE_NAMES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
 SOURCE = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/" + FILE_NAMES[0]

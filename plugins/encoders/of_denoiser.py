@@ -8,14 +8,14 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 from torch import nn
 
+from fw.core.diffusion.taps import absent, blocks_of, misnamed
 from fw.core.errors import FwError
+from fw.core.files.weights import check_finite
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Encoder, Process
+from fw.core.learning.train import train
 from fw.core.settings import Train
-from fw.core.taps import absent, blocks_of, misnamed
-from fw.core.train import train
 from fw.core.types import ImageSet
-from fw.core.weights import check_finite
 from fw.plugins.encoders.weights import existing, plainly, read, sha256
 from fw.registry import Neutral
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fw.core.diffusion import to_unit
+from fw.core.diffusion.pixels import to_unit
 from fw.core.kinds import Encoder
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fw.core.diffusion import to_unit
+from fw.core.diffusion.pixels import to_unit
 from fw.plugins.encoders.trunks import BACKBONES
 
 

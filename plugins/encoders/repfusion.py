@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from fw.core.diffusion import to_unit
-from fw.core.taps import pooled, usual_block
+from fw.core.diffusion.pixels import to_unit
+from fw.core.diffusion.taps import pooled, usual_block
 from fw.plugins.encoders.distilled import Distilled, Lesson, Teacher, levels_of
 from fw.plugins.encoders.of_denoiser import Blocks, Sigmas
 from fw.plugins.encoders.trunks import BACKBONES, ImageEncoder

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fw.core.diffusion import to_unit
+from fw.core.diffusion.pixels import to_unit
 from fw.plugins.encoders.distilled import Lesson, Teacher
 from fw.plugins.encoders.of_denoiser import Sigmas
 from fw.plugins.encoders.repfusion import Imitation, RepFusion

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fw.core.errors import MissingFile
-from fw.core.saved import names
-from fw.core.weights import check_finite, tell_wrappers, unwrapped
+from fw.core.files.saved import names
+from fw.core.files.weights import check_finite, tell_wrappers, unwrapped
 from fw.plugins.encoders.checkpoint import Checkpoint, Tower, reason
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fw.core.errors import FwError, MissingFile
-from fw.core.saved import Saved
+from fw.core.files.saved import Saved
 from fw.plugins.encoders.checkpoint import Checkpoint, Tower, reason
 
 CONFIG = "config.json"

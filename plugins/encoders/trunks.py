@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from fw.core.diffusion import to_unit
+from fw.core.diffusion.pixels import to_unit
 
 
 class ImageEncoder(nn.Module):

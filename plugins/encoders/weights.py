@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fw.core import files
 from fw.core.errors import FwError, MissingFile
-from fw.core.weights import check_finite, tell_wrappers, unwrapped
+from fw.core.files import brought as files
+from fw.core.files.weights import check_finite, tell_wrappers, unwrapped
 from fw.plugins.encoders.trunks import ImageEncoder
 
 PREFIX = "backbone."

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from fw.core.kinds import Attend, Joint, Move, scaled_dot_product
-from fw.core.size import check_weights
+from fw.core.kinds.size import check_weights
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.dit_blocks import (
     Block,

@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fw.core.diffusion.taps import pooled
 from fw.core.kinds import Attend, Joint, Move
-from fw.core.taps import pooled
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.unet import ConditionedUNet, UNet
 

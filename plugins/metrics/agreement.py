@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from fw.core.errors import StageFailed
+from fw.core.features.cells import accuracy, linear_probe
 from fw.core.kinds import Encoder, Metric
-from fw.core.representations import accuracy, linear_probe
 from fw.core.types import Reference
 from fw.plugins.metrics.features import checked
 from fw.plugins.metrics.naming import key_in

@@ -12,9 +12,9 @@ from torch.nn.functional import mse_loss
 
 from fw.core.job import Job, Stateful
 from fw.core.kinds import Prior
+from fw.core.kinds.size import check_weights
+from fw.core.learning.train import average
 from fw.core.randomness import generator, seed_from
-from fw.core.size import check_weights
-from fw.core.train import average
 from fw.core.types import LARGEST, Annotation
 from fw.plugins.priors.residual_mlp import ResidualMLP
 

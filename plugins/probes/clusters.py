@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 
 from fw.core.errors import StageFailed
+from fw.core.features.points import different, directions
+from fw.core.features.quality import cluster_quality
 from fw.core.job import Job
 from fw.core.kinds import Probe
-from fw.core.points import different, directions
-from fw.core.quality import cluster_quality
 from fw.core.randomness import seed_from
 from fw.core.types import Examples
 from fw.plugins.probes.labels import accuracy, labels_of

@@ -15,8 +15,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from fw.core.diffusion.generate import batch_size
 from fw.core.errors import StageFailed
-from fw.core.generate import batch_size
 from fw.core.job import Job
 from fw.core.kinds import Probe
 from fw.core.types import Examples, Told

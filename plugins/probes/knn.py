@@ -11,9 +11,9 @@ from typing import ClassVar
 from pydantic import Field
 
 from fw.core.errors import StageFailed
+from fw.core.features.points import directions
 from fw.core.job import Job
 from fw.core.kinds import Probe
-from fw.core.points import directions
 from fw.core.types import Examples
 from fw.plugins.probes.labels import accuracy, labels_of
 

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field, field_validator
 
 from fw.core.kinds import RunDescription, TrackedRun, Tracker
-from fw.core.secrets import hide, learn, redact
+from fw.core.messages.secrets import hide, learn, redact
 from fw.plugins.trackers.mlflow_database import alone, connect, find_experiment
 from fw.plugins.trackers.mlflow_library import told
 from fw.plugins.trackers.mlflow_names import check, fitting

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import ModuleType
 
 from fw.core.errors import FwError
-from fw.core.secrets import hide, redact
+from fw.core.messages.secrets import hide, redact
 from fw.plugins.trackers.mlflow_uris import REMEDY, is_folder
 
 SETTINGS = {

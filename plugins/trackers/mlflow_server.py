@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import IO
 
 from fw.core.errors import FwError, StageFailed
-from fw.core.escaping import visible
-from fw.core.secrets import redact
-from fw.core.stopping import POLITE
+from fw.core.machine.stopping import POLITE
+from fw.core.messages.escaping import visible
+from fw.core.messages.secrets import redact
 from fw.plugins.trackers.mlflow_database import alone
 from fw.plugins.trackers.mlflow_library import import_mlflow, told
 from fw.plugins.trackers.mlflow_moved import settle

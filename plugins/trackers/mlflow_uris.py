@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from fw.core.errors import FwError
-from fw.core.secrets import HIDDEN, hide, learn
+from fw.core.messages.secrets import HIDDEN, hide, learn
 
 DATABASE = "mlflow.db"
 HERE = f"sqlite:///{DATABASE}"

@@ -78,7 +78,7 @@ def recipes(base: str) -> Iterator[tuple[str, str]]:
 
 def table() -> Iterator[tuple[str, Any]]:
     """(path, value) for every section and for every field of every component."""
-    from fw.core.recipe import Recipe
+    from fw.core.recipe.model import Recipe
     from fw.core.settings import Samples, Train
     from fw.registry import installed
 

@@ -195,7 +195,7 @@ def warm(
 ) -> Ended:
     """Run `fw WORDS` in a fork, and import here what it imported, so that later forks need not."""
     os.environ.update(ENVIRONMENT)
-    import fw.core.run  # noqa: F401
+    import fw.core.run.run  # noqa: F401
     from fw.registry import installed
 
     installed()

@@ -8,11 +8,12 @@ from fw_joint import JointUNet
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fw.core.diffusion import Denoiser, to_unit
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.pixels import to_unit
 from fw.core.job import Job
+from fw.core.learning.train import train
 from fw.core.settings import Train
 from fw.core.testing import check
-from fw.core.train import train
 from fw.core.types import Annotation, ConditionSpec
 from fw.plugins.datasets.digits import Digits
 from fw.plugins.processes.ddpm import DDPM

@@ -9,7 +9,8 @@ import torch
 from fw_joint import OwnClassifier
 from torch import Tensor, nn
 
-from fw.core.diffusion import Denoiser, Guided
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.guided import Guided
 from fw.core.testing import check
 from fw.plugins.processes.ddpm import DDPM
 from fw.plugins.processes.edm import EDM

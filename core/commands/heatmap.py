@@ -1,0 +1,294 @@
+"""`fw heatmap`: what each block of an arm's trained model knows at each noise level, by a linear probe with labels.
+
+Controls: the same network before it was trained, and the raw pixels. The best cell is chosen on a validation split of
+the training images; what is reported of it is from held-out images.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from fw.core.commands.sample import with_one_arm
+from fw.core.commands.target import check_target
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.generate import batch_size, diffused_shape
+from fw.core.diffusion.latents import Codec
+from fw.core.diffusion.pixels import to_unit
+from fw.core.diffusion.taps import blocks_of
+from fw.core.errors import FwError
+from fw.core.features.cells import LEVELS, accuracy, linear_probe, noise_of, read, split
+from fw.core.job import Job
+from fw.core.learning.train import initial_network
+from fw.core.machine.isolation import stock_state
+from fw.core.messages.console import say
+from fw.core.messages.plain import writing
+from fw.core.plan.graph import plan
+from fw.core.randomness import generator
+from fw.core.recipe.arm import Arm
+from fw.core.recipe.loading import validate
+from fw.core.recipe.model import Recipe
+from fw.core.report import provenance
+from fw.core.report.figures import save_heat_map
+from fw.core.report.runfile import read_resolved, read_run, resolved
+from fw.core.run.board import Rate
+from fw.core.run.executor import checked_device
+from fw.core.run.owner import owner
+from fw.core.run.record import Turn
+from fw.core.run.run import Options, open_tracker
+from fw.core.stages.everything import load_annotation, load_denoiser, load_split
+from fw.core.store.soundness import check_inputs
+from fw.core.store.store import Store
+from fw.core.types import ImageSet
+from fw.registry import installed
+
+
+class Asked(NamedTuple):
+    """What the command was asked for. No `sigmas` are the usual ones."""
+
+    arm: str
+    sigmas: Sequence[float] = ()
+    images: int = 5000
+    draws: int = 4
+    device: str = "auto"
+
+
+class Split(NamedTuple):
+    """uint8 images (N, C, H, W), the same in the units of the diffusion (N, C, h, w), and their labels (N,)."""
+
+    images: Tensor
+    x0: Tensor
+    labels: Tensor
+
+
+def levels(text: str) -> tuple[float, ...]:
+    """The numbers in `0.05,0.5`."""
+    try:
+        found = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < sigma < math.inf for sigma in found):
+        raise FwError(f"--sigmas {text}: noise levels above 0 with commas between them, such as --sigmas 0.05,0.5")
+    return found
+
+
+def target(run: Path, arm: str, output: Path | None) -> Path:
+    """The PNG to write, if it can be."""
+    folder = resolved(run).parent
+    if output is None:
+        return folder / f"heatmap-{arm}.png"
+    check_target(output)
+    return output
+
+
+def survey(run: Path, asked: Asked, console: Console) -> dict[str, Any]:
+    """What `fw heatmap` answers, as JSON: rows are blocks, columns noise levels, from the most noise to the least."""
+    where = torch.device(checked_device(asked.device))
+    recipe = with_one_arm(run, read_resolved(run), asked.arm)
+    sigmas = chosen_levels(recipe.arm(asked.arm), asked)
+    planned = plan(recipe)
+    stage = planned.stages[planned.arms[asked.arm].sample]
+    store = Store(run.resolve().parents[1] / "store")
+    wanted = {role: source for role, source in stage.inputs.items() if role in ("train", "annotate")}
+    check_inputs(run, planned, list(wanted.values()), store, console)
+    inputs = {role: store.path(source) for role, source in wanted.items()}
+    splits = {name: subset(load_split(recipe.dataset, name), name, asked.images) for name in ("train", "test")}
+    job = Job(run, seed=recipe.seed, device=where)
+    with stock_state(recipe.seed, where, torch.get_num_threads()):
+        annotation = load_annotation(inputs)
+        trained = load_denoiser(stage.needs, inputs, annotation, where)
+        shape, spec = diffused_shape(stage.needs), annotation.spec if annotation else None
+        fresh = initial_network(stage.needs["model"], shape, spec, job).eval()
+        networks = {"trained": trained, "untrained": Denoiser(fresh, trained.process, bf16=trained.bf16)}
+        blocks = list(blocks_of(trained.network))
+        if not blocks:
+            raise FwError(f"--arm {asked.arm}: backbone '{stage.needs['model'].name}' names no blocks to read")
+        diffused = {
+            name: Split(data.images, encoded(recipe, data, where), labels_of(data)) for name, data in splits.items()
+        }
+        fitted, held = split(len(splits["train"]), generator(recipe.seed, "heatmap", "validation"))
+        with bars(console) as bar:
+            maps = {
+                name: probed(name, model, diffused, asked.draws, sigmas, blocks, fitted, held, bar)
+                for name, model in networks.items()
+            }
+        pixels = {name: to_unit(data.images).flatten(1) for name, data in splits.items()}
+        raw = scores(pixels, {name: data.labels for name, data in diffused.items()}, fitted, held)
+    answer = {
+        "recipe": recipe.name,
+        "arm": asked.arm,
+        "images": {"fitted": len(fitted), "validation": len(held), "held_out": len(splits["test"])},
+        "draws": asked.draws,
+        "blocks": blocks,
+        "sigmas": sigmas,
+        "log_snr": [2 * math.log(1 / sigma) for sigma in sigmas],
+        **maps,
+        "pixels": raw,
+    }
+    return {**answer, "best": best(answer)}
+
+
+def chosen_levels(arm: Arm, asked: Asked) -> list[float]:
+    """The noise levels from the largest to the smallest, if the arm's model was trained at them; or FwError."""
+    if not arm.works_without_condition:
+        raise FwError(f"--arm {asked.arm}: its model never saw the null condition (train.cond_drop is 0)")
+    least, most = arm.process.sigma_range
+    inside = [sigma for sigma in LEVELS if least <= sigma <= most]
+    for sigma in asked.sigmas:
+        if not least <= sigma <= most:
+            raise FwError(f"--sigmas {sigma:g}: the model was trained at noise levels from {least:g} to {most:g}")
+    return sorted(set(asked.sigmas or inside), reverse=True)
+
+
+def subset(data: ImageSet, name: str, count: int) -> ImageSet:
+    """At most `count` random images of a split, with their labels; the same ones every time."""
+    if data.labels is None:
+        raise FwError("a heat map needs a dataset with labels, which say what the model knows")
+    rows = torch.randperm(len(data), generator=generator(0, "heatmap", name))[:count]
+    return ImageSet(data.images[rows], data.labels[rows], data.classes)
+
+
+def labels_of(data: ImageSet) -> Tensor:
+    assert data.labels is not None
+    return data.labels
+
+
+def encoded(recipe: Recipe, data: ImageSet, device: torch.device) -> Tensor:
+    """The images as the model sees them: in -1..1, or their latents."""
+    if recipe.latents is None:
+        return to_unit(data.images)
+    codec = Codec(recipe.latents, data.shape, device)
+    return torch.cat([codec.encode(batch).mean for batch in data.images.split(codec.size)])
+
+
+def bars(console: Console) -> Progress:
+    columns = BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn()
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        *columns,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def probed(
+    name: str,
+    model: Denoiser,
+    data: Mapping[str, Split],
+    draws: int,
+    sigmas: Sequence[float],
+    blocks: Sequence[str],
+    fitted: Tensor,
+    held: Tensor,
+    bar: Progress,
+) -> dict[str, list[list[float]]]:
+    """The scores of each block (rows) at each noise level (columns)."""
+    task = bar.add_task(f"{name}, images", total=len(sigmas) * sum(len(part.x0) for part in data.values()))
+    found: dict[str, list[list[float]]] = {"validation": [[] for _ in blocks], "held_out": [[] for _ in blocks]}
+    labels = {split: part.labels for split, part in data.items()}
+    for sigma in sigmas:
+        features = {
+            split: features_of(model, part, draws, sigma, blocks, lambda count: bar.advance(task, count))
+            for split, part in data.items()
+        }
+        for row, block in enumerate(blocks):
+            cell = scores({split: part[block] for split, part in features.items()}, labels, fitted, held)
+            for what, value in cell.items():
+                found[what][row].append(value)
+    return found
+
+
+def features_of(
+    model: Denoiser, data: Split, draws: int, sigma: float, blocks: Sequence[str], done: Callable[[int], None]
+) -> dict[str, Tensor]:
+    """By block (N, D), on the CPU; all blocks in one pass."""
+    device = next(model.network.parameters()).device
+    parts: dict[str, list[Tensor]] = {block: [] for block in blocks}
+    shape = data.x0.shape[1], data.x0.shape[2], data.x0.shape[3]
+    size = batch_size(shape, device)
+    for images, x0 in zip(data.images.split(size), data.x0.split(size), strict=True):
+        noise = noise_of(images, draws, shape).to(device)
+        for block, vectors in read(model, x0.to(device), noise, sigma, blocks).items():
+            parts[block].append(vectors.cpu())
+        done(len(images))
+    return {block: torch.cat(vectors) for block, vectors in parts.items()}
+
+
+def scores(
+    features: Mapping[str, Tensor], labels: Mapping[str, Tensor], fitted: Tensor, held: Tensor
+) -> dict[str, float]:
+    """Accuracy of one probe of features (N, D) by split, on the validation split and on held-out images."""
+    train, known = features["train"], labels["train"]
+    probe = linear_probe(train[fitted], known[fitted])
+    return {
+        "validation": accuracy(probe, train[held], known[held]),
+        "held_out": accuracy(probe, features["test"], labels["test"]),
+    }
+
+
+def best(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """The cell that does best on the validation split; of equals the one with less noise."""
+    validation = answer["trained"]["validation"]
+    cells = [(column, row) for column in reversed(range(len(answer["sigmas"]))) for row in range(len(validation))]
+    column, row = max(cells, key=lambda cell: validation[cell[1]][cell[0]])
+    return {
+        "block": answer["blocks"][row],
+        "sigma": answer["sigmas"][column],
+        "validation": validation[row][column],
+        "held_out": answer["trained"]["held_out"][row][column],
+        "untrained": answer["untrained"]["held_out"][row][column],
+    }
+
+
+def write(answer: Mapping[str, Any], output: Path) -> list[Path]:
+    """The figure, and what it shows as JSON beside it."""
+    numbers = output.with_suffix(".json")
+    with writing(output, "-o"):
+        save_heat_map(answer, output)
+        numbers.write_text(json.dumps(answer, indent=1), encoding="utf-8")
+    return [output, numbers]
+
+
+def verdict(answer: Mapping[str, Any]) -> str:
+    cell = answer["best"]
+    return (
+        f"best on the validation split: {cell['block']} at sigma {cell['sigma']:g}; held out {cell['held_out']:.1%}, "
+        f"untrained {cell['untrained']:.1%}, raw pixels {answer['pixels']['held_out']:.1%}"
+    )
+
+
+def log(run: Path, answer: Mapping[str, Any], output: Path, console: Console) -> None:
+    """Show the figure in the arm's run of the recipe's tracker, if it has one; a failure is only told."""
+    try:
+        recipe = validate(read_resolved(run), installed())
+        if recipe.tracker is None:
+            return
+        folder, previous = run.resolve(), read_run(run)
+        states = {name: entry["status"] for name, entry in previous["arms"].items() if entry["status"] != "pending"}
+        known = plan(recipe, list(states))
+        with Turn(folder) as turn:
+            if not turn.take():
+                say(console, f"warning: {owner(folder)} writes this run's record; the heat map is not in it", "yellow")
+                return
+            tracked = open_tracker(
+                recipe, known, provenance.record(plan(recipe)), Options(folder.parents[1]), folder, previous
+            )
+            try:
+                tracked.files(answer["arm"], [output, output.with_suffix(".json")])
+            finally:
+                for name, state in states.items():
+                    tracked.end_arm(name, state)
+                tracked.end("failed" if "failed" in states.values() else "finished")
+                turn.ended = True
+    except Exception as error:
+        told = str(error) if isinstance(error, FwError) else f"it raised {type(error).__name__}: {error}"
+        say(console, f"warning: the tracker did not take the heat map: {told}", style="yellow")

@@ -1,0 +1,1 @@
+"""D(x; sigma, c): the denoiser, guidance, latents, and how images are generated."""

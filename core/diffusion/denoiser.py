@@ -1,0 +1,148 @@
+"""The mathematics of fw: the denoiser and its training loss, in EDM's convention (arXiv 2206.00364).
+
+Noisy images are x = x0 + sigma * n with n ~ N(0, 1); a denoiser D(x; sigma, c) estimates E[x0 | x, c].
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fw.core import kinds
+from fw.core.diffusion.pixels import per_image
+from fw.core.diffusion.taps import blocks_of, recorded, replayed, tapped, watched
+from fw.core.kinds import Attend, Changed, Process
+from fw.core.kinds.boundaries import check_prediction
+
+
+class Denoiser:
+    """A network and its process as D(x; sigma, c); counts how often it is evaluated."""
+
+    def __init__(self, network: nn.Module, process: Process, bf16: bool = False):
+        self.network = network
+        self.process = process
+        self.bf16 = bf16
+        self.sigma_min, self.sigma_max = process.sigma_range
+        self.evaluations = 0
+        self.sharing = False
+        """Whether blocks before the first changed layer are computed once for both branches of attention guidance."""
+        self._layers: dict[str, str | None] | None = None
+        self._last: tuple[Tensor, float, Tensor | None, dict[str, Any]] | None = None
+
+    def __call__(
+        self, x: Tensor, sigma: float, condition: Tensor | None = None, attend: Attend | None = None
+    ) -> Tensor:
+        """Denoise a batch x (B, C, H, W) that has one noise level."""
+        self.evaluations += 1
+        sigmas = x.new_full((len(x),), sigma)
+        skip, out, scale, noise = self.process.coefficients(sigmas)
+        given = per_image(scale) * x, noise, condition, None, attend
+        if self.sharing and attend is None:
+            with recorded(self.network) as returned:
+                raw = self._network(*given)
+            self._last = x, sigma, condition, returned
+        else:
+            with replayed(self.network, self._known(x, sigma, condition, attend)):
+                raw = self._network(*given)
+        return per_image(skip) * x + per_image(out) * raw
+
+    def layers(self, x: Tensor) -> tuple[str, ...]:
+        """The attention layers in the order of their calls; found out once, from one image, which is not counted."""
+        if self._layers is None:
+            called: dict[str, str | None] = {}
+            entered: list[str] = []
+
+            def record(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
+                called[layer] = entered[-1] if entered else None
+                return kinds.scaled_dot_product(query, key, value, layer)
+
+            _, _, scale, noise = self.process.coefficients(x.new_full((1,), self.sigma_max))
+            with watched(blocks_of(self.network), before=entered.append):
+                self._network(per_image(scale) * x[:1], noise, None, None, record)
+            self._layers = called
+        return tuple(self._layers)
+
+    def _known(self, x: Tensor, sigma: float, condition: Tensor | None, attend: Attend | None) -> dict[str, Any]:
+        """What the last usual pass says about the blocks before the first layer that `attend` changes."""
+        if not (self.sharing and self._last and self._layers and isinstance(attend, Changed)):
+            return {}
+        x_before, sigma_before, condition_before, returned = self._last
+        if x_before is not x or sigma_before != sigma or condition_before is not condition:
+            return {}
+        changed = {block for layer, block in self._layers.items() if layer in attend.layers}
+        return (
+            {}
+            if None in changed
+            else dict(itertools.takewhile(lambda block: block[0] not in changed, returned.items()))
+        )
+
+    def logits(self, x: Tensor, sigma: float) -> Tensor:
+        """What a joint model recognises in a batch x (B, C, H, W) that has one noise level: (B, K)."""
+        self.evaluations += 1
+        sigmas = x.new_full((len(x),), sigma)
+        _, _, scale, noise = self.process.coefficients(sigmas)
+        with self._autocast(x):
+            return self.network.logits(per_image(scale) * x, noise).float()  # type: ignore[operator]
+
+    def steered(self, x: Tensor, sigma: float, move: kinds.Move) -> Tensor:
+        """D(x; sigma) of a joint model whose hidden features `move` changes."""
+        self.evaluations += 1
+        skip, out, scale, noise = self.process.coefficients(x.new_full((len(x),), sigma))
+        with self._autocast(x):
+            raw = self.network.steered(per_image(scale) * x, noise, move)  # type: ignore[operator]
+        check_prediction(self.network, raw, x)
+        return per_image(skip) * x + per_image(out) * (raw.float() if self.bf16 else raw)
+
+    def features(
+        self, x: Tensor, sigma: Tensor, blocks: Sequence[str], condition: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """What the named blocks return for noisy images x (B, C, H, W) at levels sigma (B,), from one pass."""
+        self.evaluations += 1
+        _, _, scale, noise = self.process.coefficients(sigma)
+        with tapped(self.network, blocks) as found:
+            self._network(per_image(scale) * x, noise, condition, None, None)
+        return {block: found[block].float() for block in blocks}
+
+    def loss(
+        self, x0: Tensor, sigma: Tensor, noise: Tensor, condition: Tensor | None, dropped: Tensor | None
+    ) -> Tensor:
+        """The weighted squared error of F, (B,): what F should have said is (x0 - skip * x) / out (EDM eq. 8)."""
+        x, level, target = self._task(x0, sigma, noise)
+        raw = self._network(x, level, condition, dropped, None)
+        return self._error(raw, target, sigma)
+
+    def joint_loss(self, x0: Tensor, sigma: Tensor, noise: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A joint model's two losses of the same noisy images, (B,) each: that of F, and the cross entropy of its
+        logits with `classes` (B,), 0 for class -1, which is none; and whether it recognised them, bool (B,).
+        """
+        x, level, target = self._task(x0, sigma, noise)
+        with self._autocast(x):
+            raw, logits = self.network.both(x, level)  # type: ignore[operator]
+        check_prediction(self.network, raw, x)
+        raw, logits = raw.float(), logits.float()
+        recognised = logits.argmax(dim=1) == classes
+        error = cross_entropy(logits, classes, reduction="none", ignore_index=-1)
+        return self._error(raw, target, sigma), error, recognised
+
+    def _task(self, x0: Tensor, sigma: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What F is given, x (B, C, H, W) and noise levels (B,), and what it should say."""
+        x = x0 + per_image(sigma) * noise
+        skip, out, scale, level = self.process.coefficients(sigma)
+        return per_image(scale) * x, level, (x0 - per_image(skip) * x) / per_image(out)
+
+    def _error(self, raw: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
+        return self.process.weight(sigma) * (raw - target).square().mean(dim=(1, 2, 3))
+
+    def _network(self, x: Tensor, noise: Tensor, *rest: Tensor | Attend | None) -> Tensor:
+        with self._autocast(x):
+            raw = self.network(x, noise, *rest)
+        check_prediction(self.network, raw, x)
+        return raw.float() if self.bf16 else raw
+
+    def _autocast(self, x: Tensor) -> torch.autocast:
+        return torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bf16)

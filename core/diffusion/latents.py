@@ -1,0 +1,156 @@
+"""Diffusion in latents (Rombach et al., arXiv 2112.10752): images are encoded once, training reads what was stored, and
+samples are decoded.
+
+The autoencoder always gets full batches, as networks do in sampling: what it makes of an image does not depend on how
+many others there are.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fw.core.diffusion.generate import batch_size
+from fw.core.diffusion.pixels import per_image, to_uint8
+from fw.core.job import Job
+from fw.core.kinds import Autoencoder, Code
+from fw.core.kinds.boundaries import checked_code, checked_decoded
+
+SHARD = 1000
+"""Images in one file of latents: what a cut-off encoding loses at most."""
+
+HELD_OUT = 256
+"""Held-out images by which a reconstruction is judged."""
+
+MIRRORED = "mirrored."
+"""How the names begin of what was made of the mirror images."""
+
+
+class Codec:
+    """An autoencoder with its network on a device, for images of one shape."""
+
+    def __init__(self, autoencoder: Autoencoder, shape: tuple[int, int, int], device: torch.device):
+        self.autoencoder = autoencoder
+        self.shape = shape
+        self.device = device
+        self.network = new_network(autoencoder, shape).to(device)
+        self.size = batch_size(shape, device)
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> Code:
+        """At most `size` uint8 images (B, C, H, W) to latents, on the CPU."""
+        batch = filled(images.to(self.device), self.size)
+        code = checked_code(self.autoencoder, self.autoencoder.encode(self.network, batch), self.shape, len(batch))
+        mean, std = (None if part is None else part[: len(images)].cpu().contiguous() for part in code)
+        assert mean is not None
+        return Code(mean, std)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Any number of latents (N, C, h, w) to uint8 images (N, C, H, W), on the CPU."""
+        return torch.cat([self._decode(few) for few in latents.split(self.size)])
+
+    @torch.inference_mode()
+    def _decode(self, latents: Tensor) -> Tensor:
+        batch = filled(latents.to(self.device), self.size)
+        images = self.autoencoder.decode(self.network, batch)
+        return (
+            to_uint8(checked_decoded(self.autoencoder, images, self.shape, len(batch)))[: len(latents)]
+            .cpu()
+            .contiguous()
+        )
+
+    def encode_split(self, images: Tensor, flip: bool, job: Job) -> None:
+        """Store the latents of all images in the job's folder, for `flip` those of their mirror images too."""
+        parts: dict[str, list[Tensor]] = defaultdict(list)
+        for shard, batch in job.track(list(batches(len(images), self.size)), "encode"):
+            name = f"latents-{shard.start:07d}.safetensors"
+            if batch.start == shard.start:
+                there = job.kept(name) is not None
+            if there:
+                continue
+            few = images[batch.start : batch.stop]
+            for part, tensor in self._named(few, flip).items():
+                parts[part].append(tensor)
+            if batch.stop == shard.stop:
+                whole = {part: torch.cat(tensors) for part, tensors in parts.items()}
+                job.keep(name, partial(save_file, whole))
+                parts.clear()
+
+    def _named(self, images: Tensor, flip: bool) -> dict[str, Tensor]:
+        codes = {"": self.encode(images), **({MIRRORED: self.encode(images.flip(-1))} if flip else {})}
+        named = {prefix + part: tensor for prefix, code in codes.items() for part, tensor in code._asdict().items()}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    def quality(self, held_out: Tensor) -> dict[str, float]:
+        """Of some held-out images: mean and standard deviation of the latents, and by how many of the 256 levels the
+        images are off that are decoded of them (root mean square)."""
+        images = held_out[:HELD_OUT]
+        latents = torch.cat([self.encode(few).mean for few in images.split(self.size)])
+        error = (self.decode(latents).float() - images.float()).square().mean().sqrt()
+        return {"mean": latents.mean().item(), "std": latents.std().item(), "rmse": error.item()}
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What `Codec.encode_split` stored: `mean` (N, C, h, w), `std` likewise if codes have one, and those
+    of the mirror images."""
+
+    tensors: Mapping[str, Tensor]
+
+    @staticmethod
+    def load(folder: Path) -> Latents:
+        shards = [load_file(path) for path in sorted(folder.glob("latents-*.safetensors"))]
+        return Latents({name: torch.cat([shard[name] for shard in shards]) for name in shards[0]})
+
+    def __len__(self) -> int:
+        return len(self.tensors["mean"])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, h, w)"""
+        channels, height, width = self.tensors["mean"].shape[1:]
+        return channels, height, width
+
+    def to(self, device: torch.device) -> Latents:
+        return Latents({name: tensor.to(device) for name, tensor in self.tensors.items()})
+
+    def take(self, chosen: Tensor, mirrored: Tensor | None, generator: torch.Generator) -> Tensor:
+        """The latents (B, C, h, w) of chosen images (B,); where `mirrored`, bool (B,), those of the mirror images."""
+        mean = self._rows("mean", chosen, mirrored)
+        if "std" not in self.tensors:
+            return mean
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        return mean + self._rows("std", chosen, mirrored) * noise
+
+    def _rows(self, part: str, chosen: Tensor, mirrored: Tensor | None) -> Tensor:
+        rows = self.tensors[part][chosen]
+        if mirrored is None:
+            return rows
+        return torch.where(per_image(mirrored), self.tensors[MIRRORED + part][chosen], rows)
+
+
+def new_network(autoencoder: Autoencoder, shape: tuple[int, int, int]) -> nn.Module:
+    """The frozen network, whatever random numbers its making may draw."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return autoencoder.build(shape).eval().requires_grad_(False)
+
+
+def filled(batch: Tensor, size: int) -> Tensor:
+    """The batch, its last row repeated up to `size`."""
+    return torch.cat([batch, batch[-1:].expand(size - len(batch), *batch.shape[1:])])
+
+
+def batches(count: int, size: int) -> Iterator[tuple[range, range]]:
+    """The images of one file, and those of a batch within them."""
+    for start in range(0, count, SHARD):
+        shard = range(start, min(start + SHARD, count))
+        for first in range(shard.start, shard.stop, size):
+            yield shard, range(first, min(first + size, shard.stop))

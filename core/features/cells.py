@@ -1,0 +1,104 @@
+"""A denoiser's activations as features, at many noise levels and blocks: choose, read, pool (arXiv 2407.00783).
+
+A cell is one noise level and one block. All blocks are read in one pass, and a linear probe says how good a cell is.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.taps import pooled
+from fw.core.errors import FwError, StageFailed
+from fw.core.randomness import generator
+
+LEVELS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 2.0)
+"""Noise levels that are tried unless others are named: closer to each other where there is more noise."""
+
+VALIDATION = 0.2
+"""The share of the training images by which cells are chosen."""
+
+Pool = Literal["mean", "grid"]
+
+
+@torch.no_grad()
+def read(
+    model: Denoiser, x0: Tensor, noise: Tensor, sigma: float, blocks: Sequence[str], pool: Pool = "mean"
+) -> dict[str, Tensor]:
+    """What the blocks make of images x0 (B, C, H, W) at one noise level, without a condition: (B, D) by block.
+
+    It is averaged over the draws of noise (K, B, C, H, W).
+    """
+    total: dict[str, Tensor] = {}
+    for draw in noise:
+        found = model.features(x0 + sigma * draw, x0.new_full((len(x0),), sigma), blocks)
+        for block, activation in found.items():
+            vectors = flat(activation, pool, x0.shape[2] / x0.shape[3])
+            total[block] = total[block] + vectors if block in total else vectors
+    return {block: vectors / len(noise) for block, vectors in total.items()}
+
+
+def noise_of(images: Tensor, draws: int, shape: Sequence[int]) -> Tensor:
+    """Noise (draws, B, *shape) for uint8 images (B, C, H, W), on their device.
+
+    Each image's is seeded by its pixels. So its features are its own, whatever is beside it; and images have different
+    noise: one map for all would take nothing away, since what a probe is told of all images alike it can subtract.
+    """
+    streams = [generator("representation", image.numpy().tobytes().hex()) for image in images.cpu()]
+    return torch.stack([torch.randn(draws, *shape, generator=stream) for stream in streams], dim=1).to(images.device)
+
+
+def flat(activation: Tensor, pool: Pool, ratio: float) -> Tensor:
+    """(B, C, h, w) or (B, N, D) -> the mean over positions (B, C), or for `grid` those of four quarters (B, 4 * C).
+
+    `ratio` is the images' height by their width. A token that is not of a patch comes last, and is left out of a grid.
+    """
+    if pool == "mean":
+        return pooled(activation)
+    if activation.dim() == 3:
+        activation = as_map(activation, ratio)
+    return adaptive_avg_pool2d(activation, 2).flatten(1)
+
+
+def as_map(tokens: Tensor, ratio: float) -> Tensor:
+    """(B, N, D) -> (B, D, h, w)"""
+    for count in (tokens.shape[1], tokens.shape[1] - 1):
+        rows = round(math.sqrt(count * ratio))
+        if rows and count % rows == 0 and abs(rows * rows - count * ratio) < 1e-3:
+            return tokens[:, :count].transpose(1, 2).unflatten(2, (rows, -1))
+    raise FwError(f"{tokens.shape[1]} tokens are no grid over the image: take `pool: mean`")
+
+
+def split(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The training images that a probe is fitted on, and those by which cells are chosen."""
+    order = torch.randperm(count, generator=generator)
+    held = max(1, round(VALIDATION * count))
+    return order[held:], order[:held]
+
+
+def linear_probe(features: Tensor, labels: Tensor) -> Any:
+    """Logistic regression on standardised features (N, D) of labels (N,)."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if len(labels.unique()) < 2:
+        raise StageFailed("a linear probe is to be fitted on labels of one class alone: nothing to tell apart")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)).fit(
+            features.double().numpy(), labels.numpy()
+        )
+
+
+def accuracy(probe: Any, features: Tensor, labels: Tensor) -> float:
+    """The share of labels (N,) that the probe tells from features (N, D)."""
+    return float((torch.from_numpy(probe.predict(features.double().numpy())) == labels).double().mean())

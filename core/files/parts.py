@@ -1,0 +1,54 @@
+"""Files of unfinished work that a later try reads back: each has its sha256 beside it, and is not used without.
+
+The checksum is on the disk before the file gets its name. Until then it also stands for the file that is replaced, so
+that a crash at any moment leaves a file that is vouched for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from fw.core.files.durable import aside, put, write_text
+
+VOUCHER = ".sha256"
+"""How the names of files end that hold the checksums of others."""
+
+
+def keep(path: Path, write: Callable[[Path], object]) -> None:
+    """Make or replace a file, whole or not at all; `write` is given where to write it."""
+    temporary = aside(path)
+    write(temporary)
+    write_text(voucher(path), "\n".join([checksum(temporary), *vouched(path)[:1]]))
+    put(temporary, path)
+
+
+def sound(path: Path) -> bool:
+    """Whether the file is as it was kept."""
+    try:
+        return checksum(path) in vouched(path)
+    except OSError:
+        return False
+
+
+def vouched(path: Path) -> list[str]:
+    """The checksums that the file may have: as it was kept last, and as it was before."""
+    try:
+        return voucher(path).read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError):
+        return []
+
+
+def discard(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    voucher(path).unlink(missing_ok=True)
+
+
+def voucher(path: Path) -> Path:
+    return path.with_name(path.name + VOUCHER)
+
+
+def checksum(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,14 @@
+"""Messages on a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from fw.core.messages.escaping import entry
+from fw.core.messages.secrets import redact
+
+
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """Print a message as one entry, but for secrets: not folded, not coloured by rich's guesses, and without
+    commands to terminals."""
+    console.print(entry(redact(text)), style=style, markup=False, highlight=False, soft_wrap=True)

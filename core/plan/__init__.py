@@ -1,0 +1,1 @@
+"""A recipe as a graph of stages that arms share."""

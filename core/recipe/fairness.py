@@ -1,0 +1,69 @@
+"""Where the arms of a recipe do not compete on equal terms, or a score flatters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from operator import attrgetter
+from typing import Any
+
+from fw.core.recipe.arm import Arm
+from fw.core.recipe.finding import Finding
+from fw.core.recipe.model import Recipe
+from fw.core.settings import Train
+
+SAME_IN_ALL_ARMS: tuple[tuple[str, Callable[[Arm], Any]], ...] = (
+    *((f"train.{key}", attrgetter(f"train.{key}")) for key in Train.model_fields if key != "cond_drop"),
+    ("model", lambda arm: arm.model.spec()),
+    ("process", lambda arm: arm.process.spec()),
+    ("sampler", lambda arm: arm.sampler.spec()),
+)
+
+
+def unfair(recipe: Recipe) -> Iterator[Finding]:
+    """Comparisons that are not fair; nothing that keeps a recipe from running."""
+    baseline = recipe.arm(recipe.baseline)
+    spaces = {metric.space.name for metric in recipe.metrics}
+    for name in recipe.arms:
+        arm = recipe.arm(name)
+        for what, value in SAME_IN_ALL_ARMS:
+            if value(arm) != value(baseline):
+                yield Finding(
+                    ("arms", name),
+                    f"{what} differs from the baseline's: {value(arm)} against {value(baseline)}",
+                )
+        if arm.conditioner is not None and arm.conditioner.name in spaces:
+            yield Finding(
+                ("metrics",),
+                f"arm {name} is conditioned by encoder '{arm.conditioner.name}' and scored in its space: "
+                "such a score can rate bad images better than real ones",
+            )
+        for objective in arm.objectives:
+            if objective.target is not None and objective.target.name in spaces:
+                yield Finding(
+                    ("metrics",),
+                    f"arm {name} learns the features of encoder '{objective.target.name}' ({objective.name}) and is "
+                    "scored in its space, which flatters it",
+                )
+        if arm.conditioner is not None and arm.conditioner.uses_labels:
+            for index, probe in enumerate(recipe.probes):
+                if probe.of == "encoder" and probe.withholds_labels:
+                    told = f"{probe.name} withholds labels that encoder '{arm.conditioner.name}' of arm {name} has seen"
+                    yield Finding(("probes", index), told)
+        if arm.train.warmup >= arm.train.steps:
+            yield Finding(("arms", name), f"train.warmup ({arm.train.warmup}) is not shorter than train.steps")
+    if baseline.annotator is not None:
+        yield Finding(
+            ("baseline",),
+            "the baseline is conditional; an unconditional one is a model trained without conditions",
+        )
+    if recipe.samples.seeds < 3:
+        yield Finding(
+            ("samples", "seeds"),
+            f"{recipe.samples.seeds} sampling seeds give no spread worth the name; take 3",
+        )
+    for index, metric in enumerate(recipe.metrics):
+        if metric.name == "fid" and recipe.samples.count < 50_000:
+            yield Finding(
+                ("metrics", index),
+                f"fid is defined on 50,000 samples; with {recipe.samples.count} it is biased upwards",
+            )

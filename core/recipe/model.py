@@ -1,0 +1,153 @@
+"""A recipe: defaults and arms. An arm replaces whole sections; nothing is deep-merged, inherited or interpolated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from fw.core.kinds import (
+    Annotator,
+    Autoencoder,
+    Backbone,
+    Dataset,
+    Encoder,
+    Metric,
+    Objective,
+    Prior,
+    Probe,
+    Process,
+    Sampler,
+    Steering,
+    Tracker,
+)
+from fw.core.messages.secrets import without_secrets
+from fw.core.recipe.arm import Arm
+from fw.core.recipe.source import dump
+from fw.core.settings import Samples, Section, Train
+from fw.core.types import ConditionSpec
+from fw.registry import Component, Neutral
+from fw.registry.neutral import lean
+
+ARM_CHARACTERS = 242
+"""What `heatmap-` and `.json` leave of the 255 bytes that the name of a file may have."""
+
+ARMS = 1000
+
+ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$", max_length=ARM_CHARACTERS)]
+
+
+def as_list(value: Any) -> Any:
+    """A single entry stands for a list of one; null for none."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, str | Mapping | Component) else value
+
+
+ObjectiveList = Annotated[tuple[Objective, ...], BeforeValidator(as_list)]
+GuidanceList = Annotated[tuple[Steering, ...], BeforeValidator(as_list)]
+MetricList = Annotated[tuple[Metric, ...], BeforeValidator(as_list), Field(min_length=1)]
+ProbeList = Annotated[tuple[Probe, ...], BeforeValidator(as_list)]
+
+
+class Override(Section):
+    """What one arm does differently. A section that is absent is the recipe's; `null` takes it away."""
+
+    encoder: Encoder | None = None
+    annotator: Annotator | None = None
+    prior: Prior | None = None
+    model: Backbone | None = None
+    process: Process | None = None
+    train: Train | None = None
+    objectives: ObjectiveList = ()
+    guidance: GuidanceList = ()
+    sampler: Sampler | None = None
+
+    @field_validator("model", "process", "train", "sampler")
+    @classmethod
+    def _indispensable(cls, section: Any) -> Any:
+        if section is None:
+            raise PydanticCustomError("no_section", "no arm can do without; leave the key out to keep the recipe's")
+        return section
+
+
+class Recipe(Section):
+    """See the module's docstring; docs/recipes.md goes through it key by key."""
+
+    fw: Literal[1] = Field(description="version of the recipe format")
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_\-]*$",
+        max_length=255,
+        description="names the run folder and the MLflow experiment",
+    )
+    seed: int = Field(0, ge=0, lt=2**64, description="decides everything that is random, except the evaluators")
+    dataset: Dataset
+    latents: Autoencoder | None = None
+    encoder: Encoder | None = None
+    annotator: Annotator | None = None
+    prior: Prior | None = None
+    model: Backbone
+    process: Process
+    train: Train = Train()
+    objectives: Annotated[ObjectiveList, Neutral(())] = ()
+    guidance: GuidanceList = ()
+    sampler: Sampler
+    samples: Samples = Samples()
+    metrics: MetricList
+    probes: Annotated[ProbeList, Neutral(())] = ()
+    tracker: Tracker | None = None
+    baseline: ArmName = Field(description="the arm that the others are compared with")
+    arms: dict[ArmName, Override] = Field(min_length=1, max_length=ARMS)
+
+    def arm(self, name: str) -> Arm:
+        """The named arm with the recipe's sections filled in."""
+        override = self.arms[name]
+        chosen = {
+            section: getattr(override if section in override.model_fields_set else self, section)
+            for section in Arm.model_fields
+        }
+        return Arm.model_construct(**chosen)
+
+    @property
+    def diffused_shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W) of what is diffused, images or their latents; None if there can be no latents of them."""
+        if self.latents is None:
+            return self.dataset.shape
+        try:
+            return self.latents.latent_shape(self.dataset.shape)
+        except ValueError:
+            return None
+
+    def available(self, arm: Arm) -> frozenset[str]:
+        """The capabilities that an arm's components can count on."""
+        return arm.provides | self.dataset.provides | (frozenset() if self.latents else {"pixels"})
+
+    def condition_spec(self, arm: Arm) -> ConditionSpec | None:
+        """The form and number of an arm's conditions, as far as they are known before they are found."""
+        classes = self.dataset.classes
+        if arm.annotator is None or (arm.annotator.uses_labels and not classes):
+            return None
+        return arm.annotator.makes(classes)
+
+    def to_yaml(self) -> str:
+        """The resolved recipe: every default written out, every arm in the form that `load` reads.
+
+        The tracker's secrets are hidden, so what reads it gets them from the environment.
+        """
+        return dump(self.resolved())
+
+    def resolved(self) -> dict[str, Any]:
+        """The same as plain data."""
+        data = self.model_dump(mode="json", exclude={"arms"})
+        data["tracker"] = without_secrets(data["tracker"])
+        data["arms"] = {
+            name: override.model_dump(mode="json", include=override.model_fields_set)
+            for name, override in self.arms.items()
+        }
+        return data
+
+    def named(self) -> str:
+        """What of the resolved recipe names the run's folder: without fields at their neutral values."""
+        return dump(lean(self, self.resolved()))

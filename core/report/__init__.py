@@ -1,0 +1,1 @@
+"""What a run has found, and how it is shown."""

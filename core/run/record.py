@@ -1,0 +1,110 @@
+"""The folder of a run: what it holds, and who writes it.
+
+One process at a time writes a run's record, that is this folder and the tracker's run. It holds a
+lock and leaves a note of who it is, so that a later command can tell when it died before it could
+say how the run ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from fw.core.errors import FwError, Interrupted
+from fw.core.files.durable import ASIDE, write_json, write_text
+from fw.core.machine.stopping import Stopping
+from fw.core.messages.plain import unlockable, writing
+from fw.core.recipe.model import Recipe
+from fw.core.report.runfile import RESOLVED, RUN_FILE, read_record
+from fw.core.run.owner import OWNER, this_process
+from fw.registry import LocalPlugin
+
+LOCK = ".lock"
+
+
+def run_folder(recipe: Recipe, plugins: Sequence[LocalPlugin], out: Path) -> Path:
+    """`<out>/<recipe>/<key>`, made if need be."""
+    folder = out / recipe.name / run_key(recipe, plugins)
+    with writing(folder, "--out:"):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def describe(recipe: Recipe, plugins: Sequence[LocalPlugin], folder: Path) -> None:
+    """Write down what is run: the resolved recipe and its local plugins. For whoever has the turn."""
+    with writing(folder, "--out:"):
+        folder.mkdir(parents=True, exist_ok=True)  # somebody may have cleaned up meanwhile
+        write_text(folder / RESOLVED, recipe.to_yaml())
+        for plugin in plugins:
+            (folder / "plugins").mkdir(exist_ok=True)
+            (folder / "plugins" / plugin.path.name).write_bytes(plugin.text.encode())
+
+
+def run_key(recipe: Recipe, plugins: Sequence[LocalPlugin]) -> str:
+    """`seed<seed>-<hash>`, the hash of the resolved recipe and of the local plugins that it names."""
+    text = recipe.named() + "".join(plugin.digest for plugin in plugins)
+    return f"seed{recipe.seed}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def write_run(result: Mapping[str, Any], folder: Path) -> None:
+    write_json(folder / RUN_FILE, result)
+
+
+def previous_run(folder: Path) -> dict[str, Any]:
+    try:
+        return read_record(folder)
+    except FwError:
+        return {}
+
+
+def link_latest(folder: Path) -> None:
+    """Make the run reachable as `<recipe>/latest`, where the file system has links."""
+    with contextlib.suppress(OSError):
+        fresh = folder.parent / ".latest"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(folder.name)
+        fresh.replace(folder.parent / "latest")
+
+
+class Turn:
+    """The right to write a run's record, of one process at a time."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.ended = False
+        """Whether the tracker knows how the run ended. Otherwise the note stays, for a later command to find."""
+        self._lock = FileLock(folder / LOCK)
+
+    def __enter__(self) -> Turn:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock.is_locked:
+            if self.ended:
+                with contextlib.suppress(OSError):  # the folder may be gone
+                    (self.folder / OWNER).unlink(missing_ok=True)
+            self._lock.release()
+
+    def take(self, timeout: float = 0) -> bool:
+        """Whether this process now has the right; another one may."""
+        try:
+            self._lock.acquire(timeout=timeout)
+        except Timeout:
+            return False
+        except (OSError, NotImplementedError) as error:
+            raise unlockable(self.folder, error) from None
+        for file in self.folder.glob(f"*{ASIDE}"):  # of a process that was killed
+            file.unlink(missing_ok=True)
+        write_json(self.folder / OWNER, this_process())
+        return True
+
+    def wait(self, stopping: Stopping) -> None:
+        """Take the right as soon as nobody else has it."""
+        while not self.take(timeout=0.5):
+            if stopping():
+                raise Interrupted("stopped while waiting for another run of this recipe; all that is finished is kept")

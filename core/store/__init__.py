@@ -1,0 +1,1 @@
+"""Finished stages on disk, and which of them can be built on."""

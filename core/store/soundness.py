@@ -1,0 +1,67 @@
+"""Which finished stages of a plan can be built on: whole to the last bit, and made of what lies beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from fw.core.errors import FwError
+from fw.core.messages.console import say
+from fw.core.plan.graph import Plan, Stage
+from fw.core.store.store import Store
+
+
+def sound_stages(plan: Plan, store: Store, console: Console, keep_dependents: bool = False) -> list[str]:
+    """The plan's stages that need no work; corrupted ones are discarded, aloud.
+
+    A stage whose input is made again is not among them: once the input is there, its own turn shows whether it was
+    made of the same.
+    """
+    for stage in plan.stages.values():
+        store.adopt(stage.id, stage.inputs.values())
+    sound: list[str] = []
+    for stage in plan.stages.values():
+        if not whole(stage, store, console):
+            continue
+        store.sweep(stage.id)
+        if keep_dependents or (set(stage.inputs.values()) <= set(sound) and not store.stale(stage.id)):
+            sound.append(stage.id)
+    return sound
+
+
+def whole(stage: Stage, store: Store, console: Console) -> bool:
+    """Whether the stage's product is there; one with a wrong checksum no longer is."""
+    status = store.status(stage.id)
+    if status.state != "corrupted":
+        return status.state == "done"
+    with store.lock(stage.id, waiting=lambda: None, stopping=lambda: False):
+        if store.status(stage.id).state == "corrupted":  # no other run has mended it meanwhile
+            store.discard(stage.id)
+    say(console, f"{stage.title}: corrupted in the store, {status.reason}; doing it again", style="yellow")
+    return False
+
+
+def check_inputs(run: Path, plan: Plan, stages: Sequence[str], store: Store, console: Console) -> None:
+    """FwError unless these stages of a run are finished; aloud where they do not belong together."""
+    for stage in stages:
+        if store.status(stage).state != "done":
+            raise FwError(f"{run}: {plan.stages[stage].title} is not finished; run the recipe first")
+    for text in mixtures(plan, store, stages):
+        say(console, f"warning: {text}; the same recipe run again makes them fit", style="yellow")
+
+
+def mixtures(plan: Plan, store: Store, stages: Sequence[str] | None = None) -> Iterator[str]:
+    """What to say of stages that were made of other products than those in the store; of all, unless some are named."""
+    for stage in plan.stages.values() if stages is None else [plan.stages[stage] for stage in stages]:
+        if store.present(stage.id):
+            for source in store.stale(stage.id):
+                title = plan.stages[source].title if source in plan.stages else source
+                yield f"{stage.title}: it was made of another product of '{title}' than the one in the store"
+
+
+def lost(plan: Plan, store: Store, missing: Collection[str]) -> dict[str, str]:
+    """The stages that were finished, and whose product is not there any more; `missing` are those that never were."""
+    gone = "its product is gone from the store; was it deleted meanwhile? The same command makes it again"
+    return {stage: gone for stage in plan.stages if stage not in missing and not store.present(stage)}

@@ -1,0 +1,216 @@
+"""A directory of finished stages, addressed by key, that survives crashes and notices rot.
+
+Work happens in `<stage>.partial/`; publishing writes a manifest with a checksum for every file and renames the folder.
+A crash leaves the partial folder, and the next try continues in it. A lock per stage lets several runs share a store.
+
+A manifest also holds a digest of every product that the stage read. Where that product was made again since and came
+out otherwise (on another device, say), the stage is stale: it does not belong to what lies beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from fw.core.errors import Interrupted, StageFailed
+from fw.core.files import parts
+from fw.core.files.durable import ASIDE, put, sync, write_json, write_text
+from fw.core.files.parts import checksum
+from fw.core.files.sealed import SEAL, intact, seal, stamped
+from fw.core.messages.plain import unlockable, writing
+
+MANIFEST = "manifest.json"
+SCRATCH = (".checkpoint", ASIDE, parts.VOUCHER)
+"""Files with these endings matter only until the stage is finished."""
+
+BEGUN = f"inputs{parts.VOUCHER}"
+"""Holds the digest of the inputs that unfinished work was begun with."""
+
+INPUTS = "inputs"
+"""The key in a manifest of the digests of what the stage read, by stage."""
+
+
+class Status(NamedTuple):
+    """`done`, `absent` or `corrupted`, with the reason for the last."""
+
+    state: str
+    reason: str = ""
+
+
+class Store:
+    """See the module's docstring."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def create(self) -> None:
+        """Make the folder; an FwError says why it cannot be written to."""
+        with writing(self.root, "--out:"):
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / ".writable"
+            probe.touch()
+            probe.unlink(missing_ok=True)  # another run may have been faster
+
+    def path(self, stage: str) -> Path:
+        return self.root / stage
+
+    def partial(self, stage: str) -> Path:
+        return self.root / f"{stage}.partial"
+
+    def manifest(self, stage: str) -> dict[str, Any]:
+        return json.loads((self.path(stage) / MANIFEST).read_text(encoding="utf-8"))
+
+    def status(self, stage: str) -> Status:
+        """Whether the stage is finished; reads every byte of it to compare checksums."""
+        if not self.path(stage).exists():
+            return Status("absent")
+        try:
+            manifest = self.manifest(stage)
+            files = {name: recorded["sha256"] for name, recorded in manifest["files"].items()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return Status("corrupted", f"its {MANIFEST} cannot be read")
+        if SEAL in manifest and not intact(manifest):  # those of before have none
+            return Status("corrupted", f"the checksum of its {MANIFEST} is wrong")
+        for name, recorded in files.items():
+            try:
+                found = checksum(self.path(stage) / name)
+            except FileNotFoundError:
+                return Status("corrupted", f"{name} is missing")
+            except OSError as error:
+                return Status("corrupted", f"{name} cannot be read: {error.strerror}")
+            if found != recorded:
+                return Status("corrupted", f"the checksum of {name} is wrong")
+        return Status("done")
+
+    def readable(self, stage: str) -> bool:
+        """Whether the stage has a manifest that says what it has made."""
+        try:
+            self.digest(stage)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return False
+        return True
+
+    def present(self, stage: str) -> bool:
+        """Whether the stage is finished, by the sizes of its files, without reading them."""
+        try:
+            sizes = {name: recorded["bytes"] for name, recorded in self.manifest(stage)["files"].items()}
+            return all((self.path(stage) / name).stat().st_size == size for name, size in sizes.items())
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return False
+
+    def digest(self, stage: str) -> str:
+        """What a finished stage has made, in 64 hex digits: of the names and checksums of its files."""
+        return seal({name: recorded["sha256"] for name, recorded in self.manifest(stage)["files"].items()})
+
+    def digests(self, inputs: Iterable[str]) -> dict[str, str]:
+        return {stage: self.digest(stage) for stage in sorted(set(inputs))}
+
+    def stale(self, stage: str) -> list[str]:
+        """The inputs of a finished stage that are not, or no longer, what it was made of."""
+        made_of = self.manifest(stage).get(INPUTS, {}) if self.readable(stage) else {}
+        return [source for source, digest in made_of.items() if not self.holds(source, digest)]
+
+    def holds(self, stage: str, digest: str) -> bool:
+        return self.readable(stage) and self.digest(stage) == digest
+
+    def adopt(self, stage: str, inputs: Collection[str]) -> None:
+        """Note in the manifest of a finished stage, if it is older than such notes, what its inputs are now."""
+        if not self.readable(stage):
+            return
+        manifest = self.manifest(stage)
+        older = INPUTS not in manifest and SEAL not in manifest  # and not one with a damaged key
+        if older and inputs and all(map(self.readable, inputs)):
+            write_manifest(self.path(stage), {**manifest, INPUTS: self.digests(inputs)})
+
+    def discard(self, stage: str) -> None:
+        shutil.rmtree(self.path(stage))
+
+    def begin(self, stage: str, inputs: Mapping[str, str] | None = None) -> Path:
+        """The folder to work in: as a crash left it if it was `begun` with inputs of the same digests, else fresh."""
+        folder = self.partial(stage)
+        wanted = seal(inputs or {})
+        if folder.exists() and not self.begun(stage, inputs):
+            shutil.rmtree(folder)
+        if not folder.exists():
+            folder.mkdir(parents=True)
+            write_text(folder / BEGUN, wanted)
+        return folder
+
+    def begun(self, stage: str, inputs: Mapping[str, str] | None = None) -> bool:
+        """Whether there is unfinished work on inputs of these digests."""
+        return begun_with(self.partial(stage)) == seal(inputs or {})
+
+    def publish(
+        self,
+        stage: str,
+        payload: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        inputs: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make what is in the partial folder the finished stage, in one atomic rename; checkpoints go after it.
+
+        StageFailed if a file that was kept for later tries is not what it was.
+        """
+        folder = self.partial(stage)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        made = [file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file()]
+        files = {}
+        for file in made:
+            if file.suffix not in SCRATCH:
+                sync(folder / file)
+                found = checksum(folder / file)
+                if found not in (parts.vouched(folder / file) or [found]):
+                    raise StageFailed(f"{file} was damaged since it was written; run it again to make that file again")
+                files[file.as_posix()] = {"sha256": found, "bytes": (folder / file).stat().st_size}
+        write_manifest(
+            folder, {"stage": stage, "files": files, "payload": payload, INPUTS: dict(inputs or {}), **facts}
+        )
+        put(folder, self.path(stage))
+        self.sweep(stage)
+
+    def sweep(self, stage: str) -> None:
+        """Remove from a finished stage what only its making needed, and a crash has left there."""
+        for file in sorted(self.path(stage).rglob("*")):
+            if file.suffix in SCRATCH:
+                file.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def lock(self, stage: str, waiting: Callable[[], None], stopping: Callable[[], bool]) -> Iterator[None]:
+        """Hold the stage's lock; `waiting` is called once if another run has it."""
+        locks = self.root / "locks"
+        lock = FileLock(locks / f"{stage}.lock")
+        told = False
+        while True:
+            try:
+                locks.mkdir(parents=True, exist_ok=True)
+                lock.acquire(timeout=0.5)
+                break
+            except Timeout:
+                if not told:
+                    waiting()
+                    told = True
+                if stopping():
+                    raise Interrupted("stopped while waiting for another run") from None
+            except (OSError, NotImplementedError) as error:
+                raise unlockable(locks, error) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def begun_with(folder: Path) -> str:
+    try:
+        return (folder / BEGUN).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    write_json(folder / MANIFEST, stamped(manifest))
