@@ -25,7 +25,7 @@ from fw.core.stopping import POLITE
 from fw.core.store import Store
 from fw.core.streams import sturdy
 from fw.registry import LocalPlugin
-from fw.registry.discovery import in_one_line
+from fw.registry.errors import in_one_line
 from fw.registry.undisturbed import undisturbed
 
 REPORT_SECONDS = 0.2

@@ -16,7 +16,7 @@ from fw.core.catalogue.words import bounds_in_words, inline, type_in_words
 from fw.core.errors import FwError
 from fw.registry import Broken, Component, Registry
 from fw.registry.api import API
-from fw.registry.discovery import in_one_line
+from fw.registry.errors import in_one_line
 
 SECTIONS = {
     "autoencoder": "latents",
