@@ -41,7 +41,7 @@ class Host(pluggy.PluginManager):
 
     def enter(self, plugin: object, name: str) -> None:
         """Register a plugin under a free name, or raise; `forget` takes back what that has left."""
-        if not tells_itself_apart(plugin):
+        if plugin is None or not tells_itself_apart(plugin):
             raise UnfitPlugin(f"it is a {type(plugin).__name__}, not a module with a {WANTED}")
         if (other := self.get_name(plugin)) is not None:
             raise UnfitPlugin(f"it is plugin {other}, which is there already, under another name")

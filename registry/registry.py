@@ -38,7 +38,7 @@ class Registry:
     """The healthy plugins themselves."""
 
     def get(self, kind: str, name: str) -> type[Component]:
-        """The component class, or UnknownComponent with the nearest names and the broken plugins."""
+        """The component class, or UnknownComponent with the nearest name and broken plugins."""
         if component := self.components.get((kind, name)):
             return component
         known = [component.name for component in self.of_kind(kind)]

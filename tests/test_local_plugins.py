@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import sites
@@ -147,10 +148,10 @@ def test_what_a_stage_raised_shows_the_line_of_the_file(place: Path) -> None:
 
 def test_pluggy_holds_a_file_like_any_other_plugin() -> None:
     registry = discover([])
-    sources = {name: sites.GUIDANCE.format(name=name) for name in ("my", "other")}
-    plugins = [
-        LocalPlugin(Path(f"/nowhere/{name}.py"), sites.textwrap.dedent(source)) for name, source in sources.items()
-    ]
+    plugins = []
+    for name in ("my", "other"):
+        text = sites.textwrap.dedent(sites.GUIDANCE.format(name=name))
+        plugins.append(LocalPlugin(Path(f"/nowhere/{name}.py"), text))
     registry.host.set_blocked("other")
     calls: list[str] = []
 
@@ -159,7 +160,8 @@ def test_pluggy_holds_a_file_like_any_other_plugin() -> None:
 
     registry.host.add_hookcall_monitoring(before, lambda *call: None)
     add_files(registry, plugins)
-    held = {name: plugin for name, plugin in registry.host.list_name_plugin() if plugin is not None}
+    listed = registry.host.list_name_plugin()
+    held = {name: plugin for name, plugin in listed if isinstance(plugin, ModuleType)}
     assert calls == list(held) == ["my", f"other (other.py {plugins[1].digest[:12]})"]
     assert [plugin.__name__ for plugin in held.values()] == [each.module for each in plugins]
 

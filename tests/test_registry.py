@@ -8,7 +8,7 @@ import random
 import sys
 import textwrap
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from graphlib import TopologicalSorter
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +20,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pluggy import HookImpl, Result
 from pydantic import BaseModel, Field, ValidationError
 
 from fw.registry import Component, Provider, Registry, UnknownComponent, discover, installed
@@ -302,29 +303,34 @@ def test_the_variable_naming_a_plugin_that_is_not_there_is_told(site: Path, inst
 # What pluggy sees
 
 
-def test_monitoring_sees_each_plugin_called_alone_and_how_that_ended(site: Path, install: Install) -> None:
+def test_monitoring_sees_each_plugin_called_alone_and_its_end(site: Path, install: Install) -> None:
     install("before", HEALTHY.format(name="before"))
     raising = HEALTHY.format(name="plugin").replace("return [plugin]", "raise KeyError('config')")
     install("plugin", raising)
     install("unasked", "1 / 0")
     install("zebra", HEALTHY.format(name="zebra"))
-    host, calls, ends = Host(), [], []
-    host.add_hookcall_monitoring(
-        lambda hook, implementations, arguments: calls.append(
-            (hook, [each.plugin_name for each in implementations]),
-        ),
-        lambda outcome, *call: ends.append(outcome.exception and repr(outcome.exception)),
-    )
+    host = Host()
+    calls: list[tuple[str, list[str]]] = []
+    ends: list[BaseException | None] = []
+
+    def before(hook: str, implementations: Sequence[HookImpl], arguments: object) -> None:
+        calls.append((hook, [each.plugin_name for each in implementations]))
+
+    def after(outcome: Result[object], *call: object) -> None:
+        ends.append(outcome.exception)
+
+    host.add_hookcall_monitoring(before, after)
     registry = discover(entry_points(site), host=host)
     assert registry.host is host
     assert calls == [("fw_components", [name]) for name in ("before", "plugin", "zebra")]
-    assert ends == [None, "KeyError('config')", None]
+    assert [type(end) for end in ends] == [type(None), KeyError, type(None)]
 
 
 def test_tracing_writes_down_what_each_plugin_brings(site: Path, install: Install) -> None:
     for name in ("one", "two"):
         install(name, HEALTHY.format(name=name))
-    host, lines = Host(), []
+    host = Host()
+    lines: list[str] = []
     host.trace.root.setwriter(lines.append)
     host.enable_tracing()
     discover(entry_points(site), host=host)
@@ -418,7 +424,8 @@ OBJECT = """
 
 def test_an_object_is_a_plugin_if_it_equals_itself_alone(site: Path, install: Install) -> None:
     by_value, by_identity = OBJECT.format(eq=True), OBJECT.format(eq=False)
-    sources = {"aaa": by_value, "list": "plugin = []", "object": by_identity}
+    nothing, some = "plugin = None", "plugin = []"
+    sources = {"aaa": by_value, "list": some, "none": nothing, "object": by_identity}
     for name, source in sources.items():
         install(f"{name}_module", source, distribution=name)
         info = next(site.glob(f"{name}-*"))
@@ -428,7 +435,8 @@ def test_an_object_is_a_plugin_if_it_equals_itself_alone(site: Path, install: In
     assert listed(registry) == ["object", "zebra"]
     reasons = {broken.provider.plugin: broken.reason for broken in registry.broken}
     wanted = "not a module with a function fw_components() marked with fw.registry.hookimpl"
-    assert reasons == {"aaa": f"it is a Plugin, {wanted}", "list": f"it is a list, {wanted}"}
+    types = {"aaa": "Plugin", "list": "list", "none": "NoneType"}
+    assert reasons == {name: f"it is a {own}, {wanted}" for name, own in types.items()}
 
 
 def test_a_module_that_is_installed_twice_is_one_plugin(site: Path, install: Install) -> None:
