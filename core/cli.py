@@ -467,7 +467,7 @@ def unexpected(error: Exception) -> str:
     """What to say of an exception that nobody foresaw, which is a fault of fw; its traceback goes
     to a file."""
     from fw.core.messages.secrets import redact
-    from fw.registry.discovery import in_one_line
+    from fw.registry.errors import in_one_line
 
     trace = redact("".join(traceback.format_exception(error)))
     said = f"this is a fault of fw, not of yours: {in_one_line(error)}"

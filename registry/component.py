@@ -23,6 +23,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from fw.registry import lookup
+from fw.registry.errors import UnknownComponent, in_one_line
 from fw.registry.neutral import neutral
 
 FILE_HASH = "__fw_file_hash__"
@@ -108,9 +110,8 @@ class Component(BaseModel):
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         if not cls.chosen_by_name():
             return handler(schema)
-        from fw.registry.discovery import installed
-
-        components = [component for component in installed().of_kind(cls.kind) if issubclass(component, cls)]
+        known = lookup.installed().of_kind(cls.kind)
+        components = [component for component in known if issubclass(component, cls)]
         names = {"enum": [component.name for component in components]}
         if cls.kind in described.get():
             return {"anyOf": [names, {"type": "object", "properties": {"name": names}, "required": ["name"]}]}
@@ -123,9 +124,6 @@ class Component(BaseModel):
     @classmethod
     def _resolve(cls, value: Any, info: ValidationInfo) -> Component:
         """Turn `kmeans` or `{name: kmeans, clusters: 30}` into the component of this kind."""
-        from fw.registry.discovery import in_one_line, installed
-        from fw.registry.errors import UnknownComponent
-
         if isinstance(value, cls):
             return value
         fields = {"name": value} if isinstance(value, str) else value
@@ -135,7 +133,7 @@ class Component(BaseModel):
                 "expected the name of a {kind} or a mapping with a 'name'",
                 {"kind": cls.kind},
             )
-        registry = (info.context or {}).get("registry") or installed()
+        registry = (info.context or {}).get("registry") or lookup.installed()
         try:
             component = registry.get(cls.kind, fields["name"])
             if not issubclass(component, cls):

@@ -1,4 +1,6 @@
-"""What can go wrong with plugins."""
+"""What can go wrong with plugins, and how an exception is said on one line."""
+
+import textwrap
 
 
 class UnknownComponent(LookupError):
@@ -7,3 +9,13 @@ class UnknownComponent(LookupError):
 
 class UnfitPlugin(Exception):
     """A plugin does not keep to the contract; the message is one line."""
+
+
+def in_one_line(error: BaseException) -> str:
+    reason = shortened(error)
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+
+
+def shortened(text: object) -> str:
+    """The text on one line."""
+    return textwrap.shorten(str(text), width=300, placeholder=" ...")

@@ -10,17 +10,14 @@ import hashlib
 import linecache
 import sys
 import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from fw.registry import api
 from fw.registry.component import FILE_HASH
-from fw.registry.discovery import Registry, components_of, in_one_line, shortened
 from fw.registry.errors import UnfitPlugin
 from fw.registry.provider import Provider
-from fw.registry.undisturbed import undisturbed
 
 
 @dataclass(frozen=True)
@@ -69,26 +66,11 @@ class LocalPlugin:
         made_for = api.made_for(module)
         return Provider(self.path.stem, self.path.name, self.digest[:12], made_for, self.path, self.text)
 
-
-def add_files(registry: Registry, plugins: Sequence[LocalPlugin]) -> None:
-    """Add the components of local plugins, or raise UnfitPlugin: who names a file wants it to work."""
-    for plugin in plugins:
-        if any(other.path.name == plugin.path.name for other in registry.files):
-            raise UnfitPlugin(f"{plugin.path}: a local plugin named {plugin.path.name} is there already")
-        try:
-            with undisturbed():
-                module = plugin.load()
-                registry.add(plugin.provider(module), components_of(module))
-        except UnfitPlugin as error:
-            raise UnfitPlugin(f"{plugin.path}: {shortened(error)}") from None
-        except (Exception, SystemExit) as error:
-            raise UnfitPlugin(f"{place(plugin.path, error)}: {in_one_line(error)}") from error
-        registry.files.append(plugin)
-
-
-def place(path: Path, error: BaseException) -> str:
-    """`my_guidance.py:12`, the innermost line of the file that an exception came through."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        lines.append(error.lineno)
-    return f"{path}:{lines[-1]}" if lines else str(path)
+    def place(self, error: BaseException) -> str:
+        """`my_guidance.py:12`, the innermost line of the file that an exception came through."""
+        own = str(self.path)
+        trace = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in trace if frame.filename == own]
+        if isinstance(error, SyntaxError) and error.filename == own:
+            lines.append(error.lineno)
+        return f"{own}:{lines[-1]}" if lines else own

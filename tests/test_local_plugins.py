@@ -9,19 +9,21 @@ import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import sites
 import torch
 import toys
+from pluggy import HookImpl
 from sites import Answer, fw, products
 
 from fw.core.plan.graph import Plan, plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
-from fw.registry import Component, LocalPlugin, UnfitPlugin, add_files
+from fw.registry import Component, LocalPlugin, UnfitPlugin, add_files, discover
 
 TINY = Path(__file__).parent / "tiny.yaml"
 MINE = sites.GUIDANCE.format(name="mine")
@@ -142,6 +144,35 @@ def test_what_a_stage_raised_shows_the_line_of_the_file(place: Path) -> None:
     assert done.code == 1
     [trace] = (place / "runs/store").glob("sample-*.partial/traceback.txt")
     assert "return undefined / 2" in trace.read_text()
+
+
+def test_pluggy_holds_a_file_like_any_other_plugin() -> None:
+    registry = discover([])
+    plugins = []
+    for name in ("my", "other"):
+        text = sites.textwrap.dedent(sites.GUIDANCE.format(name=name))
+        plugins.append(LocalPlugin(Path(f"/nowhere/{name}.py"), text))
+    registry.host.set_blocked("other")
+    calls: list[str] = []
+
+    def before(hook: str, implementations: Sequence[HookImpl], arguments: object) -> None:
+        calls.extend(each.plugin_name for each in implementations)
+
+    registry.host.add_hookcall_monitoring(before, lambda *call: None)
+    add_files(registry, plugins)
+    listed = registry.host.list_name_plugin()
+    held = {name: plugin for name, plugin in listed if isinstance(plugin, ModuleType)}
+    assert calls == list(held) == ["my", f"other (other.py {plugins[1].digest[:12]})"]
+    assert [plugin.__name__ for plugin in held.values()] == [each.module for each in plugins]
+
+
+def test_a_text_under_two_names_is_one_plugin() -> None:
+    registry, text = toys.registry(), sites.textwrap.dedent(MINE)
+    add_files(registry, [LocalPlugin(Path("/nowhere/my.py"), text)])
+    with pytest.raises(UnfitPlugin, match=r"^/nowhere/copy\.py: it is plugin my, which is there"):
+        add_files(registry, [LocalPlugin(Path("/nowhere/copy.py"), text)])
+    assert [file.path.name for file in registry.files] == ["my.py"]
+    assert [name for name, _ in registry.host.list_name_plugin()] == ["my"]
 
 
 # Keys
@@ -286,6 +317,7 @@ def test_a_refused_file_leaves_nothing_behind() -> None:
         with pytest.raises(UnfitPlugin):
             add_files(registry, [LocalPlugin(Path("/nowhere/my.py"), text)])
     assert registry == toys.registry()
+    assert registry.host.list_name_plugin() == []
     assert not [name for name in set(sys.modules) - before if getattr(sys.modules[name], "f", None)]
 
 

@@ -8,19 +8,23 @@ import random
 import sys
 import textwrap
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from graphlib import TopologicalSorter
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+import grimp
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pluggy import HookImpl, Result
 from pydantic import BaseModel, Field, ValidationError
 
 from fw.registry import Component, Provider, Registry, UnknownComponent, discover, installed
+from fw.registry.host import Host
 from fw.registry.undisturbed import undisturbed
 
 HEALTHY = """
@@ -81,6 +85,11 @@ def entry_points(site: Path) -> list[metadata.EntryPoint]:
 
 def names(registry: Registry, kind: str = "guidance") -> list[str]:
     return [component.name for component in registry.of_kind(kind)]
+
+
+def listed(registry: Registry) -> list[str]:
+    """The names of the plugins that pluggy holds, less those that are blocked."""
+    return [name for name, plugin in registry.host.list_name_plugin() if plugin is not None]
 
 
 def test_a_plugin_is_found_by_its_entry_point_and_knows_where_it_came_from(site: Path, install: Install) -> None:
@@ -202,6 +211,10 @@ def test_a_broken_plugin_is_left_out_whole_and_listed_with_its_cause(
     [broken] = registry.broken
     assert str(broken.provider) == "plugin (plugin 1.2)"
     assert cause in broken.reason
+    assert listed(registry) == ["before", "zebra"]
+    [(hook, caller)] = vars(registry.host.hook).items()
+    implementations = [each.plugin_name for each in caller.get_hookimpls()]
+    assert (hook, implementations) == ("fw_components", ["before", "zebra"])
 
 
 def test_a_plugin_whose_module_is_gone_is_listed(site: Path, install: Install) -> None:
@@ -246,6 +259,18 @@ def test_two_plugins_of_the_same_name_do_not_harm_each_other(site: Path, install
     next(site.glob("two-*")).joinpath("entry_points.txt").write_text("[fw]\nplugin = other\n")
     registry = discover(entry_points(site))
     assert names(registry) == ["sharper", "softer"]
+    assert listed(registry) == ["plugin", "plugin (two 1.2)"]
+
+
+def test_plugins_that_nothing_tells_apart_have_a_number(site: Path, install: Install) -> None:
+    for name in ("one", "two", "three", "four"):
+        install(name, HEALTHY.format(name=name))
+        [info] = site.glob(f"{name}-*")
+        info.joinpath("METADATA").unlink()
+        info.joinpath("entry_points.txt").write_text(f"[fw]\nplugin = {name}\n")
+    registry = discover(entry_points(site))
+    assert names(registry) == ["four", "one", "three", "two"]
+    assert listed(registry) == ["plugin", "plugin (? ?)", "plugin (? ?) 2", "plugin (? ?) 3"]
 
 
 def test_the_order_of_installation_does_not_matter(site: Path, install: Install) -> None:
@@ -259,7 +284,9 @@ def test_the_variable_limits_what_is_loaded(site: Path, install: Install, monkey
     for name in ("one", "two", "three"):
         install(name, HEALTHY.format(name=name))
     monkeypatch.setenv("FW_PLUGINS", "three, one,")
-    assert names(discover(entry_points(site))) == ["one", "three"]
+    registry = discover(entry_points(site))
+    assert names(registry) == listed(registry) == ["one", "three"]
+    assert registry.host.is_blocked("two")
     assert "two" not in sys.modules
     monkeypatch.setenv("FW_PLUGINS", "")
     assert names(discover(entry_points(site))) == ["one", "three", "two"]
@@ -271,6 +298,167 @@ def test_the_variable_naming_a_plugin_that_is_not_there_is_told(site: Path, inst
     assert names(registry) == ["one"]
     [broken] = registry.broken
     assert (broken.provider.plugin, broken.reason) == ("tow", "FW_PLUGINS names it, but it is not installed")
+
+
+# What pluggy sees
+
+
+def test_monitoring_sees_each_plugin_called_alone_and_its_end(site: Path, install: Install) -> None:
+    install("before", HEALTHY.format(name="before"))
+    raising = HEALTHY.format(name="plugin").replace("return [plugin]", "raise KeyError('config')")
+    install("plugin", raising)
+    install("unasked", "1 / 0")
+    install("zebra", HEALTHY.format(name="zebra"))
+    host = Host()
+    calls: list[tuple[str, list[str]]] = []
+    ends: list[BaseException | None] = []
+
+    def before(hook: str, implementations: Sequence[HookImpl], arguments: object) -> None:
+        calls.append((hook, [each.plugin_name for each in implementations]))
+
+    def after(outcome: Result[object], *call: object) -> None:
+        ends.append(outcome.exception)
+
+    host.add_hookcall_monitoring(before, after)
+    registry = discover(entry_points(site), host=host)
+    assert registry.host is host
+    assert calls == [("fw_components", [name]) for name in ("before", "plugin", "zebra")]
+    assert [type(end) for end in ends] == [type(None), KeyError, type(None)]
+
+
+def test_tracing_writes_down_what_each_plugin_brings(site: Path, install: Install) -> None:
+    for name in ("one", "two"):
+        install(name, HEALTHY.format(name=name))
+    host = Host()
+    lines: list[str] = []
+    host.trace.root.setwriter(lines.append)
+    host.enable_tracing()
+    discover(entry_points(site), host=host)
+    assert [line.strip() for line in lines if "finish" in line] == [
+        "finish fw_components --> [[<class 'one.one'>]] [hook]",
+        "finish fw_components --> [[<class 'two.two'>]] [hook]",
+    ]
+
+
+def test_one_call_of_the_hook_asks_every_healthy_plugin(site: Path, install: Install) -> None:
+    for name in ("one", "two"):
+        install(name, HEALTHY.format(name=name))
+    install("plugin", HEALTHY.format(name="plugin").replace("def worse", "def wors"))
+    registry = discover(entry_points(site))
+    brought = [each for components in registry.host.hook.fw_components() for each in components]
+    assert set(brought) == set(registry.components.values())
+    assert [each.name for each in brought] == ["two", "one"]
+
+
+TWO_HOOKS = (
+    HEALTHY.format(name="first")
+    + """
+
+    class second(first):
+        name: ClassVar[str] = "second"
+
+
+    @hookimpl(specname="fw_components")
+    def more():
+        return [second]
+"""
+)
+
+
+def test_a_plugin_may_have_several_functions(site: Path, install: Install) -> None:
+    install("plugin", TWO_HOOKS)
+    install("other", TWO_HOOKS.replace("first", "third").replace("return [second]", "pass"))
+    registry = discover(entry_points(site))
+    assert names(registry) == ["first", "second"]
+    [broken] = registry.broken
+    assert broken.provider.plugin == "other"
+    assert broken.reason == "fw_components() returned None, not a list of component classes"
+
+
+def test_a_plugin_may_have_hooks_for_another_fw_if_it_says_so(site: Path, install: Install) -> None:
+    optional = (
+        HEALTHY.format(name="fine")
+        + """
+
+    @hookimpl(optionalhook=True)
+    def fw_to_come():
+        pass
+    """
+    )
+    install("fine", optional)
+    install("plugin", optional.replace("return [fine]", "return [1]"))
+    registry = discover(entry_points(site))
+    assert names(registry) == listed(registry) == ["fine"]
+    [implementation] = registry.host.hook.fw_to_come.get_hookimpls()
+    assert implementation.plugin_name == "fine"
+
+
+@pytest.mark.parametrize("how", ["wrapper", "hookwrapper"])
+def test_a_plugin_that_wraps_others_is_refused(site: Path, install: Install, how: str) -> None:
+    wrapping = HEALTHY.format(name="plugin").replace("@hookimpl", f"@hookimpl({how}=True)")
+    install("before", HEALTHY.format(name="before"))
+    install("plugin", wrapping.replace("return [plugin]", "yield; raise KeyError('mine')"))
+    install("zebra", HEALTHY.format(name="zebra"))
+    registry = discover(entry_points(site))
+    assert names(registry) == listed(registry) == ["before", "zebra"]
+    [broken] = registry.broken
+    assert broken.reason.startswith("its fw_components() wraps those of other plugins")
+
+
+OBJECT = """
+    from dataclasses import dataclass
+
+    from fw.registry import hookimpl
+
+
+    @dataclass(eq={eq})
+    class Plugin:
+        @hookimpl
+        def fw_components(self):
+            return []
+
+
+    plugin = Plugin()
+"""
+
+
+def test_an_object_is_a_plugin_if_it_equals_itself_alone(site: Path, install: Install) -> None:
+    by_value, by_identity = OBJECT.format(eq=True), OBJECT.format(eq=False)
+    nothing, some = "plugin = None", "plugin = []"
+    sources = {"aaa": by_value, "list": some, "none": nothing, "object": by_identity}
+    for name, source in sources.items():
+        install(f"{name}_module", source, distribution=name)
+        info = next(site.glob(f"{name}-*"))
+        info.joinpath("entry_points.txt").write_text(f"[fw]\n{name} = {name}_module:plugin\n")
+    install("zebra", HEALTHY.format(name="zebra"))
+    registry = discover(entry_points(site))
+    assert listed(registry) == ["object", "zebra"]
+    reasons = {broken.provider.plugin: broken.reason for broken in registry.broken}
+    wanted = "not a module with a function fw_components() marked with fw.registry.hookimpl"
+    types = {"aaa": "Plugin", "list": "list", "none": "NoneType"}
+    assert reasons == {name: f"it is a {own}, {wanted}" for name, own in types.items()}
+
+
+def test_a_module_that_is_installed_twice_is_one_plugin(site: Path, install: Install) -> None:
+    install("plugin", HEALTHY.format(name="sharper"))
+    next(site.glob("plugin-*")).joinpath("entry_points.txt").write_text(
+        "[fw]\none = plugin\ntwo = plugin\n",
+    )
+    registry = discover(entry_points(site))
+    assert listed(registry) == ["one"]
+    [broken] = registry.broken
+    assert broken.provider.plugin == "two"
+    assert broken.reason == "it is plugin one, which is there already, under another name"
+
+
+def test_no_files_of_the_registry_import_each_other_in_a_circle() -> None:
+    graph = grimp.build_graph("fw.registry", cache_dir=None)
+    imports = {file: graph.find_modules_directly_imported_by(file) for file in graph.modules}
+    assert "fw.registry.component" in imports["fw.registry.registry"]
+    TopologicalSorter(imports).prepare()  # raises CycleError
+
+
+# Looking up
 
 
 def test_an_unknown_name_gets_the_nearest_one_and_the_broken_plugins(site: Path, install: Install) -> None:
@@ -503,10 +691,18 @@ def test_components_and_registries_travel_to_other_processes(shapes: Registry) -
     assert pickle.loads(pickle.dumps(shapes)) == shapes  # noqa: S301
 
 
+def test_a_registry_with_plugins_travels_without_them(site: Path, install: Install) -> None:
+    install("sharper", HEALTHY.format(name="sharper"))
+    registry = discover(entry_points(site))
+    again = pickle.loads(pickle.dumps(registry))  # noqa: S301
+    assert again == registry
+    assert (listed(registry), listed(again)) == (["sharper"], [])
+
+
 def test_the_json_schema_of_a_kind_lists_its_components_even_where_they_nest(
     shapes: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fw.registry.discovery.installed", lambda: shapes)
+    monkeypatch.setattr("fw.registry.lookup.installed", lambda: shapes)
     schema = Frame.model_json_schema()
     by_name, *by_mapping = schema["properties"]["inner"]["anyOf"]
     assert by_name == {"enum": ["frame", "raising", "square"]}

@@ -13,7 +13,7 @@ from fw.core.catalogue.facts import Found
 from fw.core.errors import MissingFile
 from fw.core.messages.escaping import visible
 from fw.registry import Component, Registry
-from fw.registry.discovery import in_one_line
+from fw.registry.errors import in_one_line
 
 ELSEWHERE = "it may log to a server that others use; give its name to check it"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from fw.registry import Component, Registry
-from fw.registry.discovery import in_one_line
+from fw.registry.errors import in_one_line
 
 
 class NoExample(Exception):

@@ -18,7 +18,7 @@ from fw.core.errors import FwError
 from fw.core.kinds import kind_of
 from fw.registry import Broken, Component, Registry, fitness
 from fw.registry.api import API
-from fw.registry.discovery import in_one_line
+from fw.registry.errors import in_one_line
 
 HOOKS = ("requires", "provides", "preflight", "identity")
 """What a component of any kind may override."""

@@ -31,7 +31,7 @@ from fw.core.kinds import (
 )
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 from fw.registry import Component
-from fw.registry.discovery import shortened
+from fw.registry.errors import shortened
 
 
 def refuse(component: Component, reason: str) -> StageFailed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 
 from fw.registry import Component
-from fw.registry.discovery import in_one_line
+from fw.registry.errors import in_one_line
 
 
 def blamed(error: BaseException) -> str | None:

@@ -25,7 +25,7 @@ from fw.core.plan.graph import Stage
 from fw.core.stages.everything import STAGES
 from fw.core.store.store import Store
 from fw.registry import LocalPlugin
-from fw.registry.discovery import in_one_line
+from fw.registry.errors import in_one_line
 from fw.registry.undisturbed import undisturbed
 
 REPORT_SECONDS = 0.2

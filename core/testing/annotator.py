@@ -24,7 +24,7 @@ from fw.core.testing.global_state import ambient, repeated, same
 from fw.core.testing.once import once
 from fw.core.testing.tiny import as_in_a_run
 from fw.core.types import Annotation, ConditionSpec, Observations
-from fw.registry.discovery import in_one_line
+from fw.registry.errors import in_one_line
 
 COUNTS = (30, 60, 120, 240, 480, 960, 1920)
 """Numbers of images to try it on: it may refuse to make more conditions than there are images."""

@@ -15,7 +15,7 @@ from fw.core.kinds import kind_of
 from fw.core.testing import common
 from fw.core.testing.global_state import Touched, untouched
 from fw.registry import Component
-from fw.registry.discovery import in_one_line
+from fw.registry.errors import in_one_line
 
 RAISED = ": it raised "
 

@@ -28,7 +28,7 @@ from fw.core.testing.once import once
 from fw.core.testing.stopping import Stop
 from fw.core.testing.tiny import as_in_a_run
 from fw.core.types import ImageSet
-from fw.registry.discovery import in_one_line
+from fw.registry.errors import in_one_line
 
 Shape = tuple[int, int, int]
 

@@ -28,7 +28,7 @@ from fw.core.testing.once import once
 from fw.core.testing.stopping import Stop
 from fw.core.testing.tiny import as_in_a_run
 from fw.core.types import Annotation, ConditionSpec
-from fw.registry.discovery import in_one_line
+from fw.registry.errors import in_one_line
 
 FORMS = frozenset(get_args(get_type_hints(ConditionSpec)["form"]))
 COUNTS = (30, 120, 480, 1920)

@@ -30,7 +30,7 @@ from fw.core.testing.once import once
 from fw.core.testing.stopping import Stop
 from fw.core.testing.tiny import as_in_a_run
 from fw.core.types import Examples, Told
-from fw.registry.discovery import in_one_line
+from fw.registry.errors import in_one_line
 
 COUNTS = (30, 120, 480, 1920)
 """Numbers of training images to try it on: it may refuse too few."""

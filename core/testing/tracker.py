@@ -20,7 +20,7 @@ from fw.core.kinds import ArmDescription, RunDescription, TrackedRun, Tracker
 from fw.core.testing.contract import Clause
 from fw.core.testing.global_state import ambient
 from fw.core.testing.once import once
-from fw.registry.discovery import in_one_line
+from fw.registry.errors import in_one_line
 
 ARMS = ("unconditional", "self_1.5")
 STATUSES = ("finished", "failed", "killed")
