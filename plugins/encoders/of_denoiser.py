@@ -16,7 +16,7 @@ from fw.core.taps import absent, blocks_of, misnamed
 from fw.core.train import train
 from fw.core.types import ImageSet
 from fw.core.weights import check_finite
-from fw.plugins.encoders.weights import existing, plainly, read, sha256
+from fw.plugins.encoders.weights import existing, plainly, sha256, state_dict
 
 Blocks = tuple[Annotated[str, Field(pattern=r"^[\w.]+$")], ...] | None
 Sigmas = tuple[Annotated[float, Field(gt=0)], ...]
@@ -88,7 +88,7 @@ class OfDenoiser(Encoder):
 
 def load(network: nn.Module, path: Path) -> None:
     """Load what a run stored of the same network."""
-    found = plainly(read(path), path, wanted=network.state_dict())
+    found = plainly(state_dict(path), path, wanted=network.state_dict())
     try:
         network.load_state_dict(found)
     except RuntimeError as error:
