@@ -62,8 +62,8 @@ def content(folder: Path, noted: Collection[str] = ()) -> list[str] | None:
 
 
 def settings_digest(config: Mapping[str, Any], noted: Collection[str]) -> str:
-    counting = {key: value for key, value in config.items() if key in noted or not key.startswith("_")}
-    return hashlib.sha256(json.dumps(counting, sort_keys=True).encode()).hexdigest()
+    counts = {key: config[key] for key in config if key in noted or not key.startswith("_")}
+    return hashlib.sha256(json.dumps(counts, sort_keys=True).encode()).hexdigest()
 
 
 def from_folder(component: Component, architecture: str, folder: Path) -> tuple[Any, dict[str, Any]]:
