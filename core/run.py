@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from fw.core import provenance, report, splits
 from fw.core.board import Board, arm_params, arm_scores, say
+from fw.core.cores import cores
 from fw.core.durable import write_text
 from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.escaping import visible
@@ -140,19 +140,15 @@ def settings_for(
 ) -> list[Settings]:
     """One entry per job. On CPU: a job per core with one thread each; on CUDA: a job per device."""
     device = checked_device(options.device)
-    cores = available_cores()
-    side_by_side = {"cpu": min(cores, 8), "cuda": torch.cuda.device_count()}.get(device, 1)
+    available = cores()
+    side_by_side = {"cpu": min(available, 8), "cuda": torch.cuda.device_count()}.get(device, 1)
     jobs = max(1, min(options.jobs or side_by_side, len(plan.stages) - len(finished)))
-    threads = options.threads or (1 if device == "cpu" else max(1, cores // jobs))
+    threads = options.threads or (1 if device == "cpu" else max(1, available // jobs))
     plugins = tuple(files)
     return [
         Settings(store.root, each, threads, options.checkpoint_seconds, options.keep_dependents, plugins)
         for each in devices(device, jobs)
     ]
-
-
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def open_tracker(
