@@ -29,6 +29,7 @@ from fw.core.job import Job
 from fw.core.kinds import Joint
 from fw.core.latents import Codec
 from fw.core.loading import validate
+from fw.core.logistic import accuracy_of, linear_probe
 from fw.core.owner import owner
 from fw.core.pictures import check_target, save_heat_map
 from fw.core.plain import writing
@@ -36,7 +37,7 @@ from fw.core.plan import plan
 from fw.core.randomness import generator
 from fw.core.recipe import Arm, Recipe
 from fw.core.record import Turn
-from fw.core.representations import LEVELS, accuracy, linear_probe, noise_of, read, split
+from fw.core.representations import LEVELS, noise_of, read, split
 from fw.core.run import Options, open_tracker
 from fw.core.runfile import read_resolved, read_run, resolved
 from fw.core.soundness import check_inputs
@@ -227,8 +228,8 @@ def scores(
     train, known = features["train"], labels["train"]
     probe = linear_probe(train[fitted], known[fitted])
     return {
-        "validation": accuracy(probe, train[held], known[held]),
-        "held_out": accuracy(probe, features["test"], labels["test"]),
+        "validation": accuracy_of(probe, train[held], known[held]),
+        "held_out": accuracy_of(probe, features["test"], labels["test"]),
     }
 
 

@@ -21,9 +21,10 @@ from fw.core.errors import FwError, MissingFile, RecipeError
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.loading import load
+from fw.core.logistic import accuracy_of, linear_probe
 from fw.core.plan import digest, plan
 from fw.core.recipe import Train
-from fw.core.representations import accuracy, as_map, flat, linear_probe, noise_of, read, split
+from fw.core.representations import as_map, flat, noise_of, read, split
 from fw.core.run import Options
 from fw.core.run import run as run_plan
 from fw.core.stages import state_of
@@ -104,7 +105,8 @@ def test_much_noise_takes_away_what_a_probe_can_tell() -> None:
     found = []
     for noise in (noise_of(data.images, 1, (1, 8, 8))[0], shared):
         noisy = (x0 + 5.0 * noise).flatten(1)
-        found.append(accuracy(linear_probe(noisy[:200], labels[:200]), noisy[200:], labels[200:]))
+        probe = linear_probe(noisy[:200], labels[:200])
+        found.append(accuracy_of(probe, noisy[200:], labels[200:]))
     assert found[0] < 0.6
     assert found[1] > 0.95
 
@@ -331,7 +333,8 @@ def test_the_split_and_the_probe() -> None:
     assert sorted([*fit.tolist(), *held.tolist()]) == list(range(50))
     labels = torch.arange(50) % 2
     features = torch.stack([labels * 1e4, torch.randn(50)], dim=1).float()
-    assert accuracy(linear_probe(features[fit], labels[fit]), features[held], labels[held]) == 1.0
+    probe = linear_probe(features[fit], labels[fit])
+    assert accuracy_of(probe, features[held], labels[held]) == 1.0
 
 
 # With everything else

@@ -22,11 +22,11 @@ from fw.core.errors import FwError, Interrupted, RecipeError, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Probe
 from fw.core.loading import validate
+from fw.core.logistic import linear_probe
 from fw.core.plan import Plan, plan
 from fw.core.randomness import generator
 from fw.core.reading import look, positions, read
 from fw.core.recipe import Recipe
-from fw.core.representations import linear_probe
 from fw.core.run import Options, run
 from fw.core.source import parse
 from fw.core.stages import are_labels, load_annotation, load_denoiser
