@@ -19,7 +19,8 @@ from fw.core.commands import heatmap
 from fw.core.diffusion.denoiser import Denoiser
 from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import FwError, MissingFile, RecipeError
-from fw.core.features.cells import accuracy, as_map, flat, linear_probe, noise_of, read, split
+from fw.core.features.cells import as_map, flat, noise_of, read, split
+from fw.core.features.logistic import accuracy_of, linear_probe
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.plan.graph import digest, plan
@@ -105,7 +106,8 @@ def test_much_noise_takes_away_what_a_probe_can_tell() -> None:
     found = []
     for noise in (noise_of(data.images, 1, (1, 8, 8))[0], shared):
         noisy = (x0 + 5.0 * noise).flatten(1)
-        found.append(accuracy(linear_probe(noisy[:200], labels[:200]), noisy[200:], labels[200:]))
+        probe = linear_probe(noisy[:200], labels[:200])
+        found.append(accuracy_of(probe, noisy[200:], labels[200:]))
     assert found[0] < 0.6
     assert found[1] > 0.95
 
@@ -332,7 +334,8 @@ def test_the_split_and_the_probe() -> None:
     assert sorted([*fit.tolist(), *held.tolist()]) == list(range(50))
     labels = torch.arange(50) % 2
     features = torch.stack([labels * 1e4, torch.randn(50)], dim=1).float()
-    assert accuracy(linear_probe(features[fit], labels[fit]), features[held], labels[held]) == 1.0
+    probe = linear_probe(features[fit], labels[fit])
+    assert accuracy_of(probe, features[held], labels[held]) == 1.0
 
 
 # With everything else

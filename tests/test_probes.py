@@ -20,7 +20,7 @@ from fw.core.diffusion.denoiser import Denoiser
 from fw.core.diffusion.pixels import to_unit
 from fw.core.diffusion.taps import pooled, usual_block
 from fw.core.errors import FwError, Interrupted, RecipeError, StageFailed
-from fw.core.features.cells import linear_probe
+from fw.core.features.logistic import linear_probe
 from fw.core.features.reading import look, positions, read
 from fw.core.job import Job
 from fw.core.kinds import Probe

@@ -28,9 +28,10 @@ from fw.core.types import Annotation, ConditionSpec, Observations
 from fw.plugins.annotators.features import Representation
 from fw.plugins.backbones.unet import UNet
 from fw.plugins.guidance.rcg import RCG
-from fw.plugins.priors.rdm import RDM, frechet
+from fw.plugins.priors.rdm import RDM
 from fw.plugins.priors.residual_mlp import ResidualMLP
 from fw.plugins.processes.ddpm import DDPM
+from fw.plugins.shared.frechet import frechet
 
 RECIPE = Path(str(files("fw.recipes"))) / "rcg.yaml"
 TINY = RDM(steps=6, batch=8, width=16, depth=1, sampling_steps=10, count=20)

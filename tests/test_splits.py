@@ -378,6 +378,7 @@ def test_the_fingerprint_of_an_ordinary_folder_is_what_it_was(tmp_path):
     [
         (b"", "it is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "it is a Git LFS pointer"),
+        (b"<!DOCTYPE html><p>Sign in</p>", "it is a web page (HTML), not the file"),
         (b"not an image", "cannot identify an image in it, of the formats AVIF, BMP, "),
         (b"\x89PNG\r\n\x1a\n", ""),
         (b"\xff\xd8\xff\xe0", ""),

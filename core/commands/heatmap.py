@@ -25,7 +25,8 @@ from fw.core.diffusion.latents import Codec
 from fw.core.diffusion.pixels import to_unit
 from fw.core.diffusion.taps import blocks_of
 from fw.core.errors import FwError
-from fw.core.features.cells import LEVELS, accuracy, linear_probe, noise_of, read, split
+from fw.core.features.cells import LEVELS, noise_of, read, split
+from fw.core.features.logistic import accuracy_of, linear_probe
 from fw.core.job import Job
 from fw.core.learning.train import initial_network
 from fw.core.machine.isolation import stock_state
@@ -230,8 +231,8 @@ def scores(
     train, known = features["train"], labels["train"]
     probe = linear_probe(train[fitted], known[fitted])
     return {
-        "validation": accuracy(probe, train[held], known[held]),
-        "held_out": accuracy(probe, features["test"], labels["test"]),
+        "validation": accuracy_of(probe, train[held], known[held]),
+        "held_out": accuracy_of(probe, features["test"], labels["test"]),
     }
 
 

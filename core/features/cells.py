@@ -6,9 +6,8 @@ A cell is one noise level and one block. All blocks are read in one pass, and a 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from fw.core.diffusion.denoiser import Denoiser
 from fw.core.diffusion.taps import pooled
-from fw.core.errors import FwError, StageFailed
+from fw.core.errors import FwError
 from fw.core.randomness import generator
 
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 2.0)
@@ -81,24 +80,3 @@ def split(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     order = torch.randperm(count, generator=generator)
     held = max(1, round(VALIDATION * count))
     return order[held:], order[:held]
-
-
-def linear_probe(features: Tensor, labels: Tensor) -> Any:
-    """Logistic regression on standardised features (N, D) of labels (N,)."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    if len(labels.unique()) < 2:
-        raise StageFailed("a linear probe is to be fitted on labels of one class alone: nothing to tell apart")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)).fit(
-            features.double().numpy(), labels.numpy()
-        )
-
-
-def accuracy(probe: Any, features: Tensor, labels: Tensor) -> float:
-    """The share of labels (N,) that the probe tells from features (N, D)."""
-    return float((torch.from_numpy(probe.predict(features.double().numpy())) == labels).double().mean())

@@ -35,8 +35,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-LFS = b"version https://git-lfs.github.com/spec/v1"
+LFS = b"version https://git-lfs.github.com/"
 PAGES = (b"<!doctype html", b"<html")
+BEGINNING = 512
+"""Bytes of a file that are looked at."""
 ZIP = b"PK\x03\x04"
 """How a file that torch.save wrote begins, since torch 1.6."""
 
@@ -56,13 +58,11 @@ def unlike(path: Path) -> str | None:
     """Why a file of weights or settings is not what its name says, as far as its ends can tell; or None."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(512)
+        start = file.read(BEGINNING)
     if not size:
         return "is empty (0 bytes): copy or download it again"
-    if start.startswith(LFS):
-        return "is a Git LFS pointer, not the file: run `git lfs pull` in its repository"
-    if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(PAGES):
-        return "is a web page (HTML), not the file: open the address that it came from in a browser"
+    if reason := stand_in(start):
+        return reason
     if path.suffix == ".safetensors":
         return unlike_safetensors(path, start, size)
     if path.suffix == ".json":
@@ -71,6 +71,16 @@ def unlike(path: Path) -> str | None:
         return "is in the format safetensors: let its name end in .safetensors"
     if start.startswith(ZIP) and not zipfile.is_zipfile(path):
         return f"is cut short at {size} bytes: copy or download it again"
+    return None
+
+
+def stand_in(data: bytes) -> str | None:
+    """What came in place of a file of any kind, as far as its first bytes tell; or None."""
+    start = data[:BEGINNING]
+    if start.startswith(LFS):
+        return "is a Git LFS pointer, not the file: run `git lfs pull` in its repository"
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(PAGES):
+        return "is a web page (HTML), not the file: open the address that it came from in a browser"
     return None
 
 

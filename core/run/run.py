@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from rich.text import Text
 from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.files.durable import write_text
 from fw.core.kinds import ArmDescription, RunDescription, TrackedRun
+from fw.core.machine.cores import cores
 from fw.core.machine.stopping import asked_to_stop
 from fw.core.messages.console import say
 from fw.core.messages.escaping import visible
@@ -142,19 +142,15 @@ def settings_for(
 ) -> list[Settings]:
     """One entry per job. On CPU: a job per core with one thread each; on CUDA: a job per device."""
     device = checked_device(options.device)
-    cores = available_cores()
-    side_by_side = {"cpu": min(cores, 8), "cuda": torch.cuda.device_count()}.get(device, 1)
+    available = cores()
+    side_by_side = {"cpu": min(available, 8), "cuda": torch.cuda.device_count()}.get(device, 1)
     jobs = max(1, min(options.jobs or side_by_side, len(plan.stages) - len(finished)))
-    threads = options.threads or (1 if device == "cpu" else max(1, cores // jobs))
+    threads = options.threads or (1 if device == "cpu" else max(1, available // jobs))
     plugins = tuple(files)
     return [
         Settings(store.root, each, threads, options.checkpoint_seconds, options.keep_dependents, plugins)
         for each in devices(device, jobs)
     ]
-
-
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def open_tracker(

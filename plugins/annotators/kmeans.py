@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 
 from fw.core.errors import StageFailed
@@ -13,6 +12,7 @@ from fw.core.job import Job
 from fw.core.kinds import Annotator
 from fw.core.randomness import seed_from
 from fw.core.types import Annotation, ConditionSpec, Observations
+from fw.plugins.shared.kmeans import Centroids
 
 
 class KMeans(Annotator):
@@ -34,8 +34,6 @@ class KMeans(Annotator):
         return ConditionSpec("class", self.clusters)
 
     def annotate(self, data: Observations, job: Job) -> Annotation:
-        import faiss
-
         if data.features is None:
             raise StageFailed("annotator kmeans needs features to cluster: give the arm an encoder")
         features = data.features.float().cpu()
@@ -45,21 +43,15 @@ class KMeans(Annotator):
             features = directions(features)
         check_clusters(features, self.clusters, "annotator kmeans")
         check_range(features, "annotator kmeans")
-        points = features.contiguous().numpy()
-        faiss.omp_set_num_threads(torch.get_num_threads())
-        clustering = faiss.Kmeans(
-            points.shape[1],
+        centroids = Centroids(
+            features,
             self.clusters,
-            niter=self.iterations,
-            nredo=self.nredo,
-            spherical=self.spherical,
-            seed=seed_from(job.seed, "kmeans") % 2**31,
-            min_points_per_centroid=1,
-            max_points_per_centroid=len(points),
+            seed_from(job.seed, "kmeans"),
+            self.iterations,
+            self.nredo,
+            self.spherical,
         )
-        clustering.train(points)
-        _, nearest = clustering.assign(points)
-        found = torch.from_numpy(nearest).long()
+        found = centroids.nearest(features)
         if empty := self.clusters - len(found.unique()):
             job.warn(f"annotator kmeans: {empty} of {self.clusters} clusters have no image")
         return Annotation(ConditionSpec("class", self.clusters), found)

@@ -19,6 +19,7 @@ from fw.core.job import Job
 from fw.core.kinds import Annotator
 from fw.core.randomness import seed_from
 from fw.core.types import Annotation, ConditionSpec, Observations
+from fw.plugins.shared.kmeans import Centroids
 
 START = 0.1
 """The first round's epsilon: so soft that clusters which lie far apart exchange images."""
@@ -56,7 +57,9 @@ class Sinkhorn(Annotator):
             raise StageFailed("annotator sinkhorn: the encoder's features are not all finite")
         points = directions(data.features)  # (N, D)
         check_clusters(points, self.clusters, "annotator sinkhorn")
-        prototypes = spherical_kmeans(points, self.clusters, seed_from(job.seed, "sinkhorn")).to(job.device)
+        seed = seed_from(job.seed, "sinkhorn")
+        start = Centroids(points.cpu(), self.clusters, seed, spherical=True)
+        prototypes = normalize(start.vectors, dim=1).to(job.device)
         points = points.to(job.device)
         falling = [START * (self.epsilon / START) ** (step / (self.rounds - 1)) for step in range(self.rounds)]
         assigned = torch.zeros(0, dtype=torch.int64)
@@ -65,25 +68,6 @@ class Sinkhorn(Annotator):
                 prototypes = means(points, assigned, prototypes)
             assigned = balanced_codes(points @ prototypes.T, epsilon, self.iterations).argmax(dim=1)
         return Annotation(ConditionSpec("class", self.clusters), assigned.cpu())
-
-
-def spherical_kmeans(points: Tensor, clusters: int, seed: int) -> Tensor:
-    """Centroids (K, D) on the unit sphere, on the CPU."""
-    import faiss
-
-    faiss.omp_set_num_threads(torch.get_num_threads())
-    array = points.cpu().contiguous().numpy()
-    clustering = faiss.Kmeans(
-        array.shape[1],
-        clusters,
-        niter=25,
-        spherical=True,
-        seed=seed % 2**31,
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(array),
-    )
-    clustering.train(array)
-    return normalize(torch.from_numpy(clustering.centroids), dim=1)
 
 
 def balanced_codes(scores: Tensor, epsilon: float, iterations: int) -> Tensor:

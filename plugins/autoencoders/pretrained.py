@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -11,11 +9,17 @@ from typing import Any, ClassVar, NamedTuple
 from pydantic import Field
 from torch import Tensor, nn
 
-from fw.core.diffusers_folder import CONFIG, WEIGHTS, checked_settings, content, from_folder
 from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import FwError, MissingFile
 from fw.core.files.brought import read_json
 from fw.core.kinds import Autoencoder, Code
+from fw.plugins.shared.diffusers_folder import (
+    CONFIG,
+    WEIGHTS,
+    checked_settings,
+    content,
+    from_folder,
+)
 
 Shape = tuple[int, int, int]
 
@@ -108,10 +112,7 @@ class Pretrained(Autoencoder):
 
     def identity(self) -> dict[str, Any]:
         told = {key: value for key, value in super().identity().items() if key != "weights"}
-        config, weights = self.config(), content(self.folder())
-        if config is None or weights is None:
-            return {**told, "content": None}
-        return {**told, "content": [digest(config), *weights]}
+        return {**told, "content": content(self.folder())}
 
     def build(self, shape: Shape) -> nn.Module:
         self.preflight()
@@ -161,9 +162,3 @@ class Colours(nn.Module):
     def write(self, x: Tensor) -> Tensor:
         """(B, its colours, H, W) -> (B, C, H, W)."""
         return x.mean(dim=1, keepdim=True) if self.repeated else x
-
-
-def digest(config: dict[str, Any]) -> str:
-    """The sha256 of the settings, without the notes (`_diffusers_version`)."""
-    told = {key: value for key, value in config.items() if not key.startswith("_")}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

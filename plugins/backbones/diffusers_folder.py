@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,12 +9,18 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
-from fw.core.diffusers_folder import CONFIG, WEIGHTS, checked_settings, content, from_folder
 from fw.core.errors import FwError, MissingFile
 from fw.core.files.brought import genuine, read_json
 from fw.core.kinds import Backbone
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.diffusers_networks import WRAPPERS, wrapped
+from fw.plugins.shared.diffusers_folder import (
+    CONFIG,
+    WEIGHTS,
+    checked_settings,
+    content,
+    from_folder,
+)
 
 PIPELINE, SCHEDULER = "model_index.json", "scheduler_config.json"
 PARTS = ("unet", "transformer")
@@ -115,10 +119,7 @@ class DiffusersFolder(Backbone):
 
     def identity(self) -> dict[str, Any]:
         told = {key: value for key, value in super().identity().items() if key != "weights"}
-        config, weights = self.config(), content(self.folder())
-        if config is None or weights is None:
-            return {**told, "content": None}
-        return {**told, "content": [digest(config), *weights]}
+        return {**told, "content": content(self.folder(), noted=("_class_name",))}
 
     def build(self, shape: Shape, condition: ConditionSpec | None) -> nn.Module:
         self.preflight()
@@ -219,9 +220,3 @@ def attends(config: Config) -> bool:
         return True
     middle = config.get("mid_block_type", "UNetMidBlock2D")
     return bool(middle) and (config.get("add_attention", True) if middle == "UNetMidBlock2D" else "Attn" in middle)
-
-
-def digest(config: Config) -> str:
-    """The sha256 of the settings and the architecture, without what diffusers notes beside them."""
-    told = {key: value for key, value in config.items() if key == "_class_name" or not key.startswith("_")}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -32,11 +32,13 @@ from torch import Tensor
 from fw.core.errors import FwError, MissingFile
 from fw.core.features.fingerprints import fingerprint_of, fingerprints
 from fw.core.files import sealed
+from fw.core.files.brought import stand_in
 from fw.core.files.durable import put, sync
 from fw.core.files.parts import checksum
+from fw.core.machine.cores import cores
 from fw.core.messages.escaping import visible
 from fw.plugins.datasets.depth import Deep, Scale, deep, together, whites
-from fw.plugins.datasets.listing import cores, signed, unreadable, unwritable
+from fw.plugins.datasets.listing import signed, unreadable, unwritable
 from fw.plugins.datasets.picture import FORMATS, picture, strict_pillow
 from fw.plugins.datasets.progress import progress
 
@@ -305,8 +307,6 @@ def attempt(source: Source, shape: tuple[int, int, int], scale: Scale | None) ->
         return Attempt(why(error, data), checksum, None)
 
 
-LFS = b"version https://git-lfs.github.com/"
-
 INNARDS = re.compile(r"<[^<>]* object at 0x[0-9a-fA-F]+>")
 """How Python shows the bytes that an error is about."""
 
@@ -315,8 +315,8 @@ def why(error: Exception, data: bytes) -> str:
     """The reason that an image could not be decoded, in one line for people."""
     if not data:
         return "it is empty"
-    if data.startswith(LFS):
-        return "it is a Git LFS pointer and not the image; fetch it with `git lfs pull`"
+    if reason := stand_in(data):
+        return f"it {reason}"
     if type(error).__name__ == "UnidentifiedImageError":
         return f"cannot identify an image in it, of the formats {', '.join(FORMATS)}"
     return INNARDS.sub("it", f"{error}".partition("\n")[0]) or type(error).__name__

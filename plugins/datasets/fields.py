@@ -3,6 +3,7 @@ they are decoded."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -10,6 +11,8 @@ from annotated_types import Ge, Le
 from pydantic import Field, model_validator
 
 from fw.core.kinds import Dataset
+from fw.core.types import SPLITS, ImageSet, Split
+from fw.plugins.datasets.decoded import Decoded
 
 Side = Annotated[int, Ge(1), Le(4096)]
 Size = Annotated[
@@ -27,8 +30,9 @@ def image_shape(channels: int, size: int | tuple[int, int]) -> tuple[int, int, i
 
 class Encoded(Dataset):
     """A dataset of image files; what it says of itself leaves out the newer fields where they
-    change nothing."""
+    change nothing, and its identity the fields that only say where files lie."""
 
+    PLACES: ClassVar[frozenset[str]]
     NEUTRAL: ClassVar[dict[str, Any]] = {"range": None, "drop_repeats": False}
 
     range: tuple[float, float] | None = Field(
@@ -46,3 +50,20 @@ class Encoded(Dataset):
         """The keys are those from before there were such fields, where they change nothing."""
         spec = super().spec()
         return {key: value for key, value in spec.items() if key not in self.NEUTRAL or value != self.NEUTRAL[key]}
+
+    def identity(self) -> dict[str, Any]:
+        """Without the places, and with the size as two numbers."""
+        identity = super().identity()
+        told = {key: value for key, value in identity.items() if key not in self.PLACES}
+        return {**told, "size": list(self.shape[1:])}
+
+    @abstractmethod
+    def decoded(self, split: Split) -> Decoded:
+        """The images of a split; MissingFile if the files are not what the recipe says."""
+
+    def load(self, split: Split) -> ImageSet:
+        images, labels, *_ = self.decoded(split)
+        return ImageSet(images, labels, self.classes) if self.classes else ImageSet(images)
+
+    def remarks(self) -> list[str]:
+        return [text for split in SPLITS for text in self.decoded(split).remarks(split)]

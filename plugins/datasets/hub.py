@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -12,7 +11,8 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from fw.core.errors import FwError, MissingFile
-from fw.core.types import SPLITS, ImageSet, Split
+from fw.core.types import SPLITS, Split
+from fw.plugins.datasets.content import Content, check_content, content_digest
 from fw.plugins.datasets.decoded import Decoded, Request, Source, decoded, without
 from fw.plugins.datasets.depth import Scale
 from fw.plugins.datasets.fields import Cache, Channels, Encoded, Size, image_shape
@@ -40,6 +40,7 @@ class Hub(Encoded):
     """
 
     name: ClassVar[str] = "hub"
+    PLACES: ClassVar[frozenset[str]] = frozenset({"path", "revision", "cache"})
 
     path: str = Field(min_length=1, description="a folder, or a name on the hub", examples=["uoft-cs/cifar10"])
     config: str | None = Field(None, description="which of the dataset's configurations; null: its default")
@@ -54,9 +55,7 @@ class Hub(Encoded):
     label_count: int = Field(0, ge=0, description="how many classes the labels have")
     size: Size
     channels: Channels = 3
-    content: str | None = Field(
-        None, pattern="^[0-9a-f]{16}$", description="the fingerprint that the files must have; null: any"
-    )
+    content: Content = None
     cache: Cache = None
 
     @model_validator(mode="after")
@@ -76,11 +75,9 @@ class Hub(Encoded):
         return self.label_count
 
     def identity(self) -> dict[str, Any]:
-        only_places = {"path", "revision", "cache"}
-        told = {key: value for key, value in super().identity().items() if key not in only_places}
         folder = None if self.content else self.folder(download=False)
         content = self.content or (self.content_of(folder) if folder else None)
-        return {**told, "size": list(self.shape[1:]), "content": content}
+        return {**super().identity(), "content": content}
 
     @property
     def class_names(self) -> list[str]:
@@ -102,13 +99,6 @@ class Hub(Encoded):
             rows.check(self.split(split))
         if not self.held_out:
             rows.check_apart(self.train, self.test)
-
-    def load(self, split: Split) -> ImageSet:
-        images, labels, *_ = self.decoded(split)
-        return ImageSet(images, labels, self.classes) if self.classes else ImageSet(images)
-
-    def remarks(self) -> list[str]:
-        return [text for split in SPLITS for text in self.decoded(split).remarks(split)]
 
     def decoded(self, split: Split) -> Decoded:
         return decoded(self.request(split, self.checked_folder()), cache_folder(self.cache))
@@ -144,11 +134,8 @@ class Hub(Encoded):
         if folder is None:
             raise MissingFile(self.how_to_fetch())
         check_files(listed(folder, once=False), folder)
-        if self.content and self.content != (found := self.content_of(folder)):
-            raise MissingFile(
-                f"dataset hub: {self.path} holds other files than the recipe asks for: their fingerprint is {found}, "
-                f"and `content` is {self.content}"
-            )
+        if self.content:
+            check_content(f"dataset hub: {self.path}", self.content, self.content_of(folder))
         return folder
 
     def folder(self, download: bool) -> Path | None:
@@ -181,8 +168,8 @@ class Hub(Encoded):
 
     def content_of(self, folder: Path) -> str:
         """16 hex digits for all files of the dataset."""
-        found = fingerprint(listed(folder, once=False).files, cache_folder(self.cache))
-        return hashlib.sha256(found.encode()).hexdigest()[:16]
+        files = listed(folder, once=False).files
+        return content_digest([fingerprint(files, cache_folder(self.cache))])
 
 
 SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from fw.core.errors import MissingFile
-from fw.core.types import SPLITS, ImageSet, Split
+from fw.core.types import SPLITS, Split
+from fw.plugins.datasets.content import Content, check_content, content_digest
 from fw.plugins.datasets.decoded import Decoded, Request, Source, decoded, too_dark, without
 from fw.plugins.datasets.depth import UNSTATED, Scale, together, whites
 from fw.plugins.datasets.fields import Cache, Channels, Encoded, Size, image_shape
@@ -41,6 +41,7 @@ class ImageFolder(Encoded):
     """
 
     name: ClassVar[str] = "image_folder"
+    PLACES: ClassVar[frozenset[str]] = frozenset({"root", "cache", "train", "test"})
 
     root: Path = Field(description="the folder", examples=["data/flowers"])
     size: Size
@@ -51,9 +52,7 @@ class ImageFolder(Encoded):
     held_out: float = Field(
         0.0, ge=0, lt=1, description="share of `root` that is held out, by a hash of names; 0: there are sub-folders"
     )
-    content: str | None = Field(
-        None, pattern="^[0-9a-f]{16}$", description="the fingerprint that the images must have; null: any"
-    )
+    content: Content = None
     cache: Cache = None
 
     @model_validator(mode="after")
@@ -91,9 +90,7 @@ class ImageFolder(Encoded):
 
     def identity(self) -> dict[str, Any]:
         """With the whites of images with 16 bits per channel, where these are not as 16 full bits."""
-        only_places = {"root", "cache", "train", "test"}
-        told = {key: value for key, value in super().identity().items() if key not in only_places}
-        same = {**told, "size": list(self.shape[1:]), "content": self.content}
+        same = super().identity()
         if self.content or not self.there:
             return same
         splits = self.files()
@@ -110,13 +107,9 @@ class ImageFolder(Encoded):
     def preflight(self) -> None:
         self.checked_files()
 
-    def load(self, split: Split) -> ImageSet:
-        images, labels, *_ = self.decoded(split)
-        return ImageSet(images, labels, self.classes) if self.classes else ImageSet(images)
-
     def remarks(self) -> list[str]:
         listings = self.listings()
-        found = [text for split in SPLITS for text in self.decoded(split).remarks(split)]
+        found = super().remarks()
         for folder, listing in listings.items():
             if listing.strange:
                 found.append(f"left out in {folder.name}, no regular files: {in_short(listing.strange)}")
@@ -173,11 +166,9 @@ class ImageFolder(Encoded):
                 )
         splits = self.files()
         self.check_splits(splits)
-        if self.content and self.content != (found := self.content_of(splits)):
-            raise MissingFile(
-                f"dataset image_folder: {self.root} holds other images than the recipe asks for: their fingerprint is "
-                f"{found}, and `content` is {self.content}"
-            )
+        if self.content:
+            whose = f"dataset image_folder: {self.root}"
+            check_content(whose, self.content, self.content_of(splits))
         if self.content and self.range is None and (needed := self.whites(splits)):
             # The key is that of `content` alone, also where nobody can look at the values.
             raise MissingFile(f"dataset image_folder: {too_dark(max(needed.values()))}; `content` does not say it")
@@ -252,8 +243,8 @@ class ImageFolder(Encoded):
 
     def content_of(self, splits: dict[Split, list[File]]) -> str:
         """16 hex digits for the images of both splits."""
-        parts = [fingerprint(files, cache_folder(self.cache)) for files in splits.values()]
-        return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+        cache = cache_folder(self.cache)
+        return content_digest(fingerprint(files, cache) for files in splits.values())
 
 
 def one_within_the_other(train: Path, test: Path) -> bool:

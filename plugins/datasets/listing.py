@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from fw.core.errors import FwError, MissingFile
 from fw.core.files import sealed
+from fw.core.machine.cores import cores
 from fw.plugins.datasets.depth import START, Deep, deep, may_be_deep
 from fw.plugins.datasets.picture import strict_pillow
 from fw.plugins.datasets.progress import progress
@@ -211,11 +212,6 @@ def looked_into(file: File) -> tuple[bytes, Deep | None]:
             return checksum, deep(stream.read())
     except OSError as error:
         raise unreadable(file.path, error) from None
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_held_out(name: str, share: float) -> bool:

@@ -18,7 +18,8 @@ from torch.nn.functional import cross_entropy
 from fw.core.diffusion.generate import batch_size
 from fw.core.diffusion.taps import blocks_of
 from fw.core.errors import StageFailed
-from fw.core.features.cells import accuracy, linear_probe, split
+from fw.core.features.cells import split
+from fw.core.features.logistic import accuracy_of, linear_probe
 from fw.core.job import Job, Stateful
 from fw.core.types import ImageSet
 from fw.plugins.encoders.diffusion import DenoiserEncoder, Reader
@@ -114,7 +115,7 @@ class Grid(Choice):
     def judge(self, cells: list[Tensor], labels: Tensor, fitted: Tensor, held: Tensor, job: Job) -> None:
         for place, cell in enumerate(job.track(cells, "probe")):
             probe = linear_probe(cell[fitted], labels[fitted])
-            self.values[place] = accuracy(probe, cell[held], labels[held])
+            self.values[place] = accuracy_of(probe, cell[held], labels[held])
 
     def facts(self) -> dict[str, float]:
         sigma, block = self.cells[self.best]

@@ -5,7 +5,6 @@ Heusel et al., GANs Trained by a Two Time-Scale Update Rule, arXiv 1706.08500. N
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import pickle
@@ -17,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fw.core.errors import MissingFile
-from fw.core.files.brought import genuine
+from fw.core.files.brought import genuine, sha256
 from fw.core.files.weights import check_finite
 from fw.core.kinds import Encoder
 
@@ -60,8 +59,7 @@ class Inception(Encoder):
                 "or measure in the space 'classifier' or 'pca' (metric fd) instead of fid"
             )
         genuine(found, "encoder inception: ")
-        with found.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256(found)
         if not digest.startswith(self.sha256):
             raise MissingFile(
                 f"{found} is not the expected Inception: its sha256 begins with {digest[:8]}, expected {self.sha256} "

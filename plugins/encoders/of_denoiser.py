@@ -16,7 +16,7 @@ from fw.core.kinds import Backbone, Encoder, Process
 from fw.core.learning.train import train
 from fw.core.settings import Train
 from fw.core.types import ImageSet
-from fw.plugins.encoders.weights import existing, plainly, read, sha256
+from fw.plugins.encoders.weights import existing, plainly, sha256, state_dict
 from fw.registry import Neutral
 
 Blocks = tuple[Annotated[str, Field(pattern=r"^[\w.]+$")], ...] | None
@@ -89,7 +89,7 @@ class OfDenoiser(Encoder):
 
 def load(network: nn.Module, path: Path) -> None:
     """Load what a run stored of the same network."""
-    found = plainly(read(path), path, wanted=network.state_dict())
+    found = plainly(state_dict(path), path, wanted=network.state_dict())
     try:
         network.load_state_dict(found)
     except RuntimeError as error:

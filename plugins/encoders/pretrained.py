@@ -12,12 +12,12 @@ from torch import nn
 
 from fw.core.errors import MissingFile
 from fw.core.files.brought import genuine
-from fw.core.files.saved import saved
 from fw.core.kinds import Encoder
 from fw.plugins.encoders import timm_checkpoint, transformers_checkpoint
 from fw.plugins.encoders.checkpoint import Checkpoint
 from fw.plugins.encoders.timm_checkpoint import TimmCheckpoint, known, patch_in
 from fw.plugins.encoders.transformers_checkpoint import TransformersCheckpoint
+from fw.plugins.shared.saved import saved
 
 
 class Pretrained(Encoder):

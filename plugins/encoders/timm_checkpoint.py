@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from fw.core.errors import MissingFile
-from fw.core.files.saved import names
 from fw.core.files.weights import check_finite, tell_wrappers, unwrapped
 from fw.plugins.encoders.checkpoint import Checkpoint, Tower, reason
+from fw.plugins.shared.saved import names
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from fw.core.errors import FwError, MissingFile
-from fw.core.files.saved import Saved
 from fw.plugins.encoders.checkpoint import Checkpoint, Tower, reason
+from fw.plugins.shared.saved import Saved
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")

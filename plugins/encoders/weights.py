@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fw.core.errors import FwError, MissingFile
 from fw.core.files import brought as files
 from fw.core.files.weights import check_finite, tell_wrappers, unwrapped
 from fw.plugins.encoders.trunks import ImageEncoder
+from fw.plugins.shared.saved import tensors_in
 
 PREFIX = "backbone."
 
@@ -20,7 +19,7 @@ PREFIX = "backbone."
 def load_weights(network: ImageEncoder, path: Path) -> None:
     """Load the backbone's weights, from a state dict of it or from an `encoder.safetensors` that a run stored."""
     wanted = network.backbone.state_dict()
-    plain = plainly(read(path), path, wanted=[*wanted, *(PREFIX + name for name in wanted)])
+    plain = plainly(state_dict(path), path, wanted=[*wanted, *(PREFIX + name for name in wanted)])
     found = {name.removeprefix(PREFIX): tensor for name, tensor in plain.items()}
     faults = [
         *(f"'{name}' is missing" for name in wanted if name not in found),
@@ -38,15 +37,11 @@ def load_weights(network: ImageEncoder, path: Path) -> None:
     network.backbone.load_state_dict(found)
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors by name, or MissingFile."""
     existing(path)
     try:
-        found = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        found = tensors_in(path)
     except Exception as error:  # a damaged file makes torch.load raise nearly anything
         raise MissingFile(
             f"the weights file {path} cannot be read ({type(error).__name__}): it has to be a state dict, "

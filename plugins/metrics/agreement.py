@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fw.core.errors import StageFailed
-from fw.core.features.cells import accuracy, linear_probe
+from fw.core.features.logistic import accuracy_of, linear_probe
 from fw.core.kinds import Encoder, Metric
 from fw.core.types import Reference
 from fw.plugins.metrics.features import checked
@@ -42,4 +42,4 @@ class Agreement(Metric):
             raise StageFailed("agreement needs images of two classes or more, or there is nothing to judge")
         judge = linear_probe(checked(reference.train, 2, "real images")[known], reference.conditions[known])
         [key] = self.keys
-        return {key: accuracy(judge, checked(fake, 1, "samples"), reference.asked)}
+        return {key: accuracy_of(judge, checked(fake, 1, "samples"), reference.asked)}

@@ -1,7 +1,4 @@
-"""Frechet distance between Gaussians fitted to features, in any space but Inception's.
-
-Heusel et al., arXiv 1706.08500, eq. 6: |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). torch-fidelity computes it.
-"""
+"""The Frechet distance between features in any space but Inception's (arXiv 1706.08500, eq. 6)."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ from torch import Tensor
 from fw.core.kinds import Encoder, Metric
 from fw.core.types import Reference
 from fw.plugins.metrics.features import checked, standardised
+from fw.plugins.shared.frechet import frechet
 
 
 class FD(Metric):
@@ -41,11 +39,3 @@ class FD(Metric):
     def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
         train, samples = standardised(checked(reference.train, 2, "real images"), checked(fake, 2, "samples"))
         return {f"fd_{self.space.name}": frechet(train, samples)}
-
-
-def frechet(reference: Tensor, fake: Tensor) -> float:
-    """The distance between float64 features (N, D) and (n, D); what rounding leaves below zero is zero."""
-    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
-
-    statistics = [fid_features_to_statistics(features.cpu()) for features in (reference, fake)]
-    return max(0.0, fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID])

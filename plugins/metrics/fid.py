@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fw.core.kinds import Encoder, Metric
 from fw.core.types import Reference
-from fw.plugins.metrics.fd import frechet
 from fw.plugins.metrics.features import checked
+from fw.plugins.shared.frechet import frechet
 
 
 class FID(Metric):

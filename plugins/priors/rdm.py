@@ -17,6 +17,7 @@ from fw.core.learning.train import average
 from fw.core.randomness import generator, seed_from
 from fw.core.types import LARGEST, Annotation
 from fw.plugins.priors.residual_mlp import ResidualMLP
+from fw.plugins.shared.frechet import frechet
 
 TIMESTEPS = 1000
 AT_ONCE = 1000
@@ -131,11 +132,3 @@ class RDM(Prior):
             steps_offset=1,
             set_alpha_to_one=False,
         )
-
-
-def frechet(reference: Tensor, drawn: Tensor) -> float:
-    """The Frechet distance (arXiv 1706.08500, eq. 6) of vectors (N, D) and (n, D); rounding below zero is zero."""
-    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
-
-    statistics = [fid_features_to_statistics(vectors.double()) for vectors in (reference, drawn)]
-    return max(0.0, fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID])

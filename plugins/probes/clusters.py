@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 
 from fw.core.errors import StageFailed
@@ -17,6 +16,7 @@ from fw.core.randomness import seed_from
 from fw.core.types import Examples
 from fw.plugins.probes.labels import accuracy, labels_of
 from fw.plugins.probes.matching import named_by
+from fw.plugins.shared.kmeans import Centroids
 
 RESTARTS = 5
 ITERATIONS = 25
@@ -47,28 +47,15 @@ class Clusters(Probe):
         return f"kmeans{self.clusters}_{score}_{self.protocol}"
 
     def score(self, train: Examples, test: Examples, job: Job) -> dict[str, float]:
-        import faiss
-
         if self.clusters > len(train):
             told = f"{self.clusters} clusters need as many training images, and there are {len(train)}"
             raise StageFailed(f"probe clusters: {told}")
-        points, held_out = (directions(data.features).contiguous().numpy() for data in (train, test))
-        if (count := different(torch.from_numpy(points), self.clusters)) < self.clusters:
+        points, held_out = (directions(data.features) for data in (train, test))
+        if (count := different(points, self.clusters)) < self.clusters:
             job.warn(f"probe clusters: of {self.clusters} clusters some are empty, for only {count} features differ")
-        faiss.omp_set_num_threads(torch.get_num_threads())
-        clustering = faiss.Kmeans(
-            points.shape[1],
-            self.clusters,
-            niter=ITERATIONS,
-            nredo=RESTARTS,
-            seed=seed_from(job.seed, "clusters") % 2**31,
-            min_points_per_centroid=1,
-            max_points_per_centroid=len(points),
-        )
-        clustering.train(points)
-        _, nearest = clustering.assign(held_out)
-        found = torch.from_numpy(nearest)
-        _, taught = clustering.assign(points)
-        names, _ = named_by(torch.from_numpy(taught), self.clusters, train)
+        seed = seed_from(job.seed, "clusters")
+        centroids = Centroids(points, self.clusters, seed, ITERATIONS, RESTARTS)
+        found = centroids.nearest(held_out)
+        names, _ = named_by(centroids.nearest(points), self.clusters, train)
         quality = cluster_quality(found, labels_of(test)) | {"accuracy": accuracy(names[found], test)}
         return {self._key(score): quality[score] for score in SCORES}

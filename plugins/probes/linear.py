@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
@@ -11,16 +10,19 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from fw.core.errors import StageFailed
+from fw.core.features.logistic import accuracy_of, linear_probe
 from fw.core.job import Job
 from fw.core.kinds import Probe
 from fw.core.types import Examples
-from fw.plugins.probes.labels import accuracy, labels_of, stratified
+from fw.plugins.probes.labels import labels_of, stratified
 
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 """Inverse strengths of the penalty, C, from which the best on a validation split is taken."""
 
 VALIDATION = 0.2
 """The share of the labelled training images that choose C."""
+
+ITERATIONS = 1000
 
 
 class LinearProbe(Probe):
@@ -70,7 +72,7 @@ class LinearProbe(Probe):
         for share in job.track(self.shares, "fit"):
             chosen = stratified(labels_of(train), share, job.generator("share"))
             classifier = fitted(train.features[chosen], labels_of(train)[chosen], job)
-            found[self._key(share)] = accuracy(torch.from_numpy(classifier.predict(test.features.double())), test)
+            found[self._key(share)] = accuracy_of(classifier, test.features, labels_of(test))
         return found
 
 
@@ -89,13 +91,14 @@ def fitted(features: Tensor, labels: Tensor, job: Job) -> Any:
     held = validation(labels, job)
     inside = torch.ones(len(labels), dtype=torch.bool).index_fill(0, held, False)
     if not len(held):
-        return regression(1.0, features, labels)
+        return linear_probe(features, labels, 1.0, ITERATIONS)
 
     def validated(strength: float) -> float:
-        said = regression(strength, features[inside], labels[inside]).predict(features[held].double())
-        return float((torch.from_numpy(said) == labels[held]).double().mean())
+        classifier = linear_probe(features[inside], labels[inside], strength, ITERATIONS)
+        return accuracy_of(classifier, features[held], labels[held])
 
-    return regression(max(STRENGTHS, key=validated), features, labels)  # the first, of equals: the strongest penalty
+    best = max(STRENGTHS, key=validated)  # the first, of equals: the strongest penalty
+    return linear_probe(features, labels, best, ITERATIONS)
 
 
 def validation(labels: Tensor, job: Job) -> Tensor:
@@ -105,16 +108,3 @@ def validation(labels: Tensor, job: Job) -> Tensor:
         return torch.empty(0, dtype=torch.int64)
     places = often.nonzero().flatten()
     return places[stratified(labels[places], VALIDATION, job.generator("validation"))]
-
-
-def regression(strength: float, features: Tensor, labels: Tensor) -> Any:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000)).fit(
-            features.double().numpy(), labels.numpy()
-        )

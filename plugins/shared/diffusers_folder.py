@@ -1,8 +1,10 @@
-"""Folders as diffusers' save_pretrained writes them."""
+"""Folders as diffusers' save_pretrained writes them: checked, known by their content, loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,8 @@ from typing import Any
 import torch
 
 from fw.core.errors import MissingFile
-from fw.core.files import saved
 from fw.core.files.brought import genuine, read_json, sha256
-from fw.core.files.saved import Saved
+from fw.plugins.shared.saved import Saved, saved
 from fw.registry import Component
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
@@ -20,7 +21,7 @@ CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
 def weights_in(folder: Path) -> Saved | None:
     """The weights that are read of a folder; None if there are none. MissingFile if that is not clear."""
-    return saved.saved(folder, (WEIGHTS,))
+    return saved(folder, (WEIGHTS,))
 
 
 def checked_settings(component: Component, folder: Path, remedy: str) -> dict[str, Any]:
@@ -44,13 +45,25 @@ def checked_settings(component: Component, folder: Path, remedy: str) -> dict[st
     return settings
 
 
-def content(folder: Path) -> list[str] | None:
-    """The sha256 of each file of the folder's weights; None if they are not all there."""
+def content(folder: Path, noted: Collection[str] = ()) -> list[str] | None:
+    """What of a folder enters the keys: the sha256 of its settings and of each file of its weights.
+
+    None if they are not all there. What diffusers itself notes among the settings, such as
+    `_diffusers_version`, does not count, save for those that are `noted`.
+    """
+    config = read_json(folder / CONFIG)
     try:
         weights = weights_in(folder)
-        return [sha256(file) for file in weights.files] if weights else None
+        if config is None or weights is None:
+            return None
+        return [settings_digest(config, noted), *(sha256(file) for file in weights.files)]
     except (MissingFile, OSError):
         return None
+
+
+def settings_digest(config: Mapping[str, Any], noted: Collection[str]) -> str:
+    counts = {key: config[key] for key in config if key in noted or not key.startswith("_")}
+    return hashlib.sha256(json.dumps(counts, sort_keys=True).encode()).hexdigest()
 
 
 def from_folder(component: Component, architecture: str, folder: Path) -> tuple[Any, dict[str, Any]]:

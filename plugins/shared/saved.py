@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from fw.core.errors import MissingFile
 from fw.core.files.brought import genuine
@@ -98,7 +98,11 @@ class Saved:
             renamed = unwrapped(self.tensors())
             if any(old != new for old, new in renamed.items()):
                 tell_wrappers(renamed, self.first)
-                found = {renamed[name]: tensor for file in self.tensor_files() for name, tensor in read(file).items()}
+                found = {
+                    renamed[name]: tensor.clone()  # what shares memory cannot be saved
+                    for file in self.tensor_files()
+                    for name, tensor in tensors_in(file).items()
+                }
                 save_file(found, there / f"{Path(self.name).stem}.safetensors", {"format": "pt"})
             else:
                 usual = f"{self.name}{INDEX}" if self.first.suffix == ".json" else self.name
@@ -171,9 +175,11 @@ def names(path: Path) -> list[str]:
         return []
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file, each with memory of its own."""
-    found: dict[str, Any] = (
-        load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    )
-    return {name: tensor.clone() for name, tensor in found.items()}
+def tensors_in(path: Path) -> Any:
+    """What a file of weights holds, on the CPU: tensors by name, if torch.save was given such.
+
+    No code from the file is run. A damaged file makes torch.load raise nearly anything.
+    """
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)

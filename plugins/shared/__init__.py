@@ -1,0 +1,1 @@
+"""What built-in components of several kinds need; it imports none of them."""
