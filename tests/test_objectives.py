@@ -35,8 +35,8 @@ from fw.core.recipe import Recipe, Train
 from fw.core.source import parse
 from fw.core.store import Store
 from fw.core.testing import check, tiny, violations
+from fw.core.testing.compare import same
 from fw.core.testing.digest import digest
-from fw.core.testing.global_state import same
 from fw.core.train import initial_network, train
 from fw.core.types import Annotation, ConditionSpec
 from fw.core.work import Settings

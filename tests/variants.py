@@ -1,0 +1,34 @@
+"""Faulty components as variants of honest ones: the same but for one member. And whether the kit names the fault."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import Any, ClassVar
+
+from fw.core.testing import Clause, violations
+from fw.core.testing.contract import sentence
+from fw.registry import Component
+
+
+def variants(base: type, member: str, **faults: Any) -> None:
+    """For each fault a class of its name in the module of `base`, where another process finds it too."""
+    for name, value in faults.items():
+        setattr(sys.modules[base.__module__], name, variant(base, name, member, value))
+
+
+def variant(base: type, name: str, member: str, value: Any) -> type:
+    """`base` with another method, property or class variable."""
+    body = {"__module__": base.__module__, "__qualname__": name, "__doc__": f"Another {member}."}
+    if not inspect.isfunction(value):
+        body |= {"__annotations__": {member: ClassVar[Any]}}
+    elif isinstance(inspect.getattr_static(base, member, None), property):
+        value = property(value)
+    return type(base)(name, (base,), {**body, member: value})
+
+
+def assert_named(component: Component, clause: Clause, reason: str) -> None:
+    """AssertionError unless the kit says that the component breaks the clause, for this reason, in one line."""
+    found = list(violations(component))
+    assert any(line.startswith(f"{sentence(clause)}: ") and reason in line for line in found), found
+    assert all("\n" not in line for line in found)
