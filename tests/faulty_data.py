@@ -21,7 +21,7 @@ from variants import variant, variants
 from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Annotator, Dataset, Encoder, Metric, RunDescription, TrackedRun, Tracker
-from fw.core.testing import Clause, annotator, dataset, encoder, metric, tracker
+from fw.core.testing import Clause, annotator, dataset, encoder, keys, metric, tracker
 from fw.core.types import Annotation, ConditionSpec, ImageSet, Observations, Reference, Split
 from fw.registry import Component
 
@@ -512,7 +512,7 @@ def only_once(self: Any, arm: str | None, values: Mapping[str, float]) -> None:
 
 
 def arms_only(self: Any, arm: str | None, records: Sequence[Mapping[str, float]]) -> None:
-    Lines.series(self, {each.name: each.name for each in self.run.arms}[arm], records)  # type: ignore[index]
+    Lines.series(self, {each.name: each.name for each in self.run.arms}[arm], records)
 
 
 def translating(self: Any, arm: str, status: str) -> None:
@@ -524,9 +524,10 @@ def opened(self: Any, run: RunDescription) -> TrackedRun:
     return HonestLines.open(self, run)
 
 
-def upload() -> None:
+def uploading(self: Any, run: RunDescription) -> TrackedRun:
     """Starts a thread that nothing ends."""
     threading.Thread(target=OVER.wait, name="uploader", args=(120,)).start()
+    return opened(self, run)
 
 
 variants(
@@ -552,7 +553,7 @@ variants(
     HonestLines,
     "open",
     CannotReopen=lambda self, run: (run.folder / "events").mkdir() or opened(self, run),
-    LeavesAThread=lambda self, run: upload() or opened(self, run),
+    LeavesAThread=uploading,
 )
 variants(HonestLines, "close", ClosesTheUntold=lambda self, handle, root, status: Path(handle["file"]).unlink())
 
@@ -605,8 +606,8 @@ FAULTS: dict[str, tuple[Clause, str]] = {
     "NormalisesInPlace": (annotator.inputs_untouched, "it writes into features"),
     "HashOrderedGroups": (annotator.same_elsewhere, "conditions or bank"),
     "CannotDoOne": (annotator.odd_inputs, "one image: it raised"),
-    "Sideways": (metric.keys_are_words, "gap is better 'smaller'"),
-    "HashOrderedKeys": (metric.keys_are_words, "elsewhere"),
+    "Sideways": (keys.keys_are_words, "gap is better 'smaller'"),
+    "HashOrderedKeys": (keys.keys_are_words, "elsewhere"),
     "UnpromisedKeys": (metric.scores_as_promised, "metric honest: it scored gap, spread and promised gap"),
     "TensorScore": (metric.scores_as_promised, "gap is tensor("),
     "UndefinedScore": (metric.scores_as_promised, "gap is nan"),

@@ -39,6 +39,10 @@ def forked(draw: Any) -> Any:
         return draw()
 
 
+def after(done: object, result: Tensor) -> Tensor:
+    return result
+
+
 variants(
     Honest,
     "changed",
@@ -50,10 +54,10 @@ variants(
     GlobalNumpyNoise=lambda self, model, x, sigma, c, good: good * float(np.random.rand()),  # noqa: NPY002
     GlobalPythonNoise=lambda self, model, x, sigma, c, good: good * random.random(),
     ForkedNoise=lambda self, model, x, sigma, c, good: good + forked(lambda: torch.randn_like(good)),
-    Counting=lambda self, model, x, sigma, c, good: CALLS.append(sigma) or good,
+    Counting=lambda self, model, x, sigma, c, good: after(CALLS.append(sigma), good),
     WritesIntoGood=lambda self, model, x, sigma, c, good: good.mul_(0.5),
     MixesTheBatch=lambda self, model, x, sigma, c, good: good.mean(dim=0, keepdim=True).expand_as(good),
-    DefaultDtype=lambda self, model, x, sigma, c, good: torch.set_default_dtype(torch.float64) or good,
+    DefaultDtype=lambda self, model, x, sigma, c, good: after(torch.set_default_dtype(torch.float64), good),
 )
 variants(Honest, "worse", Idle=lambda self, model, x, sigma, c, good: good)
 variants(Honest, "idle", SaysItIsIdle=lambda self: "it is off")

@@ -19,7 +19,7 @@ def variants(base: type, member: str, **faults: Any) -> None:
 
 def variant(base: type, name: str, member: str, value: Any) -> type:
     """`base` with another method, property or class variable."""
-    body = {"__module__": base.__module__, "__qualname__": name, "__doc__": f"Another {member}."}
+    body: dict[str, Any] = {"__module__": base.__module__, "__qualname__": name, "__doc__": f"Another {member}."}
     if not inspect.isfunction(value):
         body |= {"__annotations__": {member: ClassVar[Any]}}
     elif isinstance(inspect.getattr_static(base, member, None), property):
