@@ -343,9 +343,8 @@ def moved(asked: Question, device: str) -> Question:
 
 
 def as_on(device: str, network: nn.Module) -> nn.Module:
-    """The network on a device, and on a GPU with its weights laid out as fw does it there, channels last."""
-    layout = torch.preserve_format if device == "cpu" else torch.channels_last
-    return network.to(device, memory_format=layout)  # type: ignore[call-overload]
+    """The network on a device, with its weights laid out as fw does it on a GPU, channels last."""
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @torch.inference_mode()
