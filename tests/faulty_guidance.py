@@ -39,8 +39,14 @@ def forked(draw: Any) -> Any:
         return draw()
 
 
-def after(done: object, result: Tensor) -> Tensor:
-    return result
+def counted(sigma: float, good: Tensor) -> Tensor:
+    CALLS.append(sigma)
+    return good
+
+
+def in_doubles(good: Tensor) -> Tensor:
+    torch.set_default_dtype(torch.float64)
+    return good
 
 
 variants(
@@ -54,10 +60,10 @@ variants(
     GlobalNumpyNoise=lambda self, model, x, sigma, c, good: good * float(np.random.rand()),  # noqa: NPY002
     GlobalPythonNoise=lambda self, model, x, sigma, c, good: good * random.random(),
     ForkedNoise=lambda self, model, x, sigma, c, good: good + forked(lambda: torch.randn_like(good)),
-    Counting=lambda self, model, x, sigma, c, good: after(CALLS.append(sigma), good),
+    Counting=lambda self, model, x, sigma, c, good: counted(sigma, good),
     WritesIntoGood=lambda self, model, x, sigma, c, good: good.mul_(0.5),
     MixesTheBatch=lambda self, model, x, sigma, c, good: good.mean(dim=0, keepdim=True).expand_as(good),
-    DefaultDtype=lambda self, model, x, sigma, c, good: after(torch.set_default_dtype(torch.float64), good),
+    DefaultDtype=lambda self, model, x, sigma, c, good: in_doubles(good),
 )
 variants(Honest, "worse", Idle=lambda self, model, x, sigma, c, good: good)
 variants(Honest, "idle", SaysItIsIdle=lambda self: "it is off")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fw.core.boundaries import checked_annotation
 from fw.core.errors import FwError
+from fw.core.job import Job
 from fw.core.kinds import Annotator
 from fw.core.randomness import generator
 from fw.core.testing import tiny, usual
@@ -47,16 +48,11 @@ def valid(annotator: Annotator) -> None:
     forall(body, more=st.integers(0, 50), size=st.sampled_from([2, 6, 32, 3]), examples=6)
 
 
-@usual.repeatable
-def function_of_the_seed(annotator: Annotator) -> Iterator[Callable[[], Made]]:
+@usual.function_of_the_seed
+def function_of_the_seed(annotator: Annotator) -> Iterator[Callable[[Job], Made]]:
     """annotate() gives the same for the same seed, whatever was done before and whatever global generators hold"""
     data = observed(annotator, enough(annotator))
-
-    def call() -> Made:
-        with tiny.job(SEED) as job:
-            return made(annotator.annotate(data, job))
-
-    yield call
+    yield lambda job: made(annotator.annotate(data, job))
 
 
 @usual.same_elsewhere
@@ -131,11 +127,7 @@ CLAUSES: tuple[Clause, ...] = (
 @once
 def enough(annotator: Annotator) -> int:
     """The smallest number of images that it takes."""
-    return usual.least(
-        COUNTS,
-        lambda count: annotated(annotator, observed(annotator, count)),
-        "images with 6 features",
-    )
+    return usual.first_taken(COUNTS, lambda count: annotated(annotator, observed(annotator, count)), "images")
 
 
 def observed(annotator: Annotator, count: int, size: int = 6) -> Observations:

@@ -163,15 +163,7 @@ PREREQUISITE: Callable[[Any], None] = latent_shape_speaks
 
 def smallest(autoencoder: Autoencoder) -> Shape:
     """The first common shape of images that it takes."""
-    reasons = []
-    for shape in SHAPES:
-        try:
-            autoencoder.latent_shape(shape)
-        except ValueError as error:
-            reasons.append(str(error))
-        else:
-            return shape
-    raise AssertionError(f"it takes none of {', '.join(map(str, SHAPES))}: {reasons[-1]}")
+    return usual.first_taken(SHAPES, autoencoder.latent_shape, "as images", ValueError)
 
 
 @once

@@ -225,14 +225,7 @@ def assert_same_state(found: dict[str, Tensor], wanted: dict[str, Tensor], what:
 
 
 def shape_for(encoder: Encoder) -> Shape:
-    refused = ""
-    for shape in SHAPES:
-        try:
-            encoder.check(shape)
-            return shape
-        except ValueError as error:
-            refused = str(error)
-    raise AssertionError(f"check() refuses images of every shape in {SHAPES}: {refused}")
+    return usual.first_taken(SHAPES, encoder.check, "as images", ValueError)
 
 
 def visible(encoder: Encoder) -> ImageSet:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fw.core.boundaries import checked_conditions
 from fw.core.errors import FwError
+from fw.core.job import Job
 from fw.core.kinds import Prior
 from fw.core.testing import tiny, usual
 from fw.core.testing.contract import Clause
@@ -56,16 +57,11 @@ def valid(prior: Prior) -> None:
     forall(body, more=st.integers(0, 50), size=st.sampled_from([SIZE, 2, 32, 3]), banked=st.booleans(), examples=4)
 
 
-@usual.repeatable
-def function_of_the_seed(prior: Prior) -> Iterator[Callable[[], Tensor]]:
+@usual.function_of_the_seed
+def function_of_the_seed(prior: Prior) -> Iterator[Callable[[Job], Tensor]]:
     """bank() gives the same for the same seed, whatever was done before and whatever global generators hold"""
     for given in shown(prior):
-
-        def call(given: Annotation = given) -> Tensor:
-            with tiny.job(SEED) as job:
-                return prior.bank(given, job)
-
-        yield call
+        yield partial(prior.bank, given)
 
 
 @usual.same_elsewhere
@@ -129,7 +125,7 @@ def enough(prior: Prior) -> int:
         for form in sorted(prior.forms):
             drawn(prior, annotation(form, count))
 
-    return usual.least(COUNTS, attempt, "conditions")
+    return usual.first_taken(COUNTS, attempt, "conditions")
 
 
 def shown(prior: Prior) -> list[Annotation]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fw.core.boundaries import checked_found
 from fw.core.errors import FwError
+from fw.core.job import Job
 from fw.core.kinds import Probe
 from fw.core.randomness import generator
 from fw.core.testing import tiny, usual
@@ -80,15 +81,10 @@ def labels_are_read(probe: Probe) -> None:
     assert better, f"{key} is {found[key]:.4g} for features in a cluster per label, and {shuffled[key]:.4g} shuffled"
 
 
-@usual.repeatable
-def function_of_the_seed(probe: Probe) -> Iterator[Callable[[], dict[str, str]]]:
+@usual.function_of_the_seed
+def function_of_the_seed(probe: Probe) -> Iterator[Callable[[Job], dict[str, float]]]:
     """score() gives the same for the same seed, whatever was done before and whatever global generators hold"""
-
-    def call() -> dict[str, str]:
-        with tiny.job(SEED) as job:
-            return {key: repr(value) for key, value in probe.score(*few(probe), job).items()}
-
-    yield call
+    yield lambda job: probe.score(*few(probe), job)
 
 
 @usual.same_elsewhere
@@ -100,7 +96,7 @@ def same_elsewhere(probe: Probe) -> Iterator[Elsewhere]:
 @usual.resumes
 def resumes(probe: Probe) -> Iterator[Stopped]:
     """A probe that is stopped half-way and continued in the same folder scores the same"""
-    yield Stopped("scores", partial(probe.score, *few(probe)))
+    yield Stopped("scores", lambda job: probe.score(*few(probe), job))
 
 
 @usual.inputs_untouched
@@ -154,7 +150,7 @@ CLAUSES: tuple[Clause, ...] = (
 @once
 def fewest(probe: Probe) -> int:
     """The smallest number of training images that it scores."""
-    return usual.least(COUNTS, lambda count: scored(probe, *examples(probe, count)), "training images")
+    return usual.first_taken(COUNTS, lambda count: scored(probe, *examples(probe, count)), "training images")
 
 
 def few(probe: Probe) -> tuple[Examples, Examples]:

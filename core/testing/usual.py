@@ -93,6 +93,21 @@ def repeatable(call: Callable[[], Any]) -> None:
     repeated(call)
 
 
+SEED = 5
+"""That of the jobs in which things are made."""
+
+
+@usual
+def function_of_the_seed(call: Callable[[Job], Any]) -> None:
+    """It gives the same again in a job of the same seed, and neither moves nor reads global generators."""
+
+    def in_a_job() -> Any:
+        with tiny.job(SEED) as job:
+            return call(job)
+
+    repeated(in_a_job)
+
+
 class Batch(NamedTuple):
     """What is made of some of so many images, given by their numbers: a tensor with a row for each, or several."""
 
@@ -166,10 +181,6 @@ def in_threads(threads: int, function: Callable[..., Any], *arguments: Any) -> A
     """With as many threads as here, because the sums of floats depend on it."""
     torch.set_num_threads(threads)
     return function(*arguments)
-
-
-SEED = 5
-"""That of the jobs that are stopped."""
 
 
 class Stopped(NamedTuple):
@@ -253,13 +264,18 @@ def assert_numbers(values: Mapping[str, Any], place: str = "") -> None:
         assert math.isfinite(value), f"{place}{name!r} is {value}"
 
 
-def least(counts: Sequence[int], attempt: Callable[[int], object], what: str) -> int:
-    """The smallest number that is not refused with an FwError."""
+def first_taken(
+    candidates: Sequence[Case],
+    attempt: Callable[[Case], object],
+    what: str,
+    refusal: type[Exception] = FwError,
+) -> Case:
+    """The first that is not refused."""
     refused = ""
-    for count in counts:
+    for candidate in candidates:
         try:
-            attempt(count)
-            return count
-        except FwError as error:
+            attempt(candidate)
+            return candidate
+        except refusal as error:
             refused = str(error)
-    raise AssertionError(f"it refuses {counts[0]} to {counts[-1]} {what}: {refused}")
+    raise AssertionError(f"it refuses all of {', '.join(map(str, candidates))} {what}: {refused}")
