@@ -555,15 +555,30 @@ variants(
     CannotReopen=lambda self, run: (run.folder / "events").mkdir() or opened(self, run),
     LeavesAThread=uploading,
 )
-variants(HonestLines, "close", ClosesTheUntold=lambda self, handle, root, status: Path(handle["file"]).unlink())
+variants(
+    HonestLines,
+    "close",
+    ClosesTheUntold=lambda self, handle, root, status: Path(handle["file"]).unlink(),
+)
 
 
 HONEST: list[Component] = [
-    *(HonestImages(), Unlabelled(), HonestCodec(), HonestGroups(), HonestVectors(), HonestGap(), HonestLines())
+    *(
+        HonestImages(),
+        Unlabelled(),
+        HonestCodec(),
+        HonestGroups(),
+        HonestVectors(),
+        HonestGap(),
+        HonestLines(),
+    )
 ]
 
 FAULTS: dict[str, tuple[Clause, str]] = {
-    "FloatImages": (dataset.splits_as_promised, "dataset honest: its train images are torch.float32"),
+    "FloatImages": (
+        dataset.splits_as_promised,
+        "dataset honest: its train images are torch.float32",
+    ),
     "LabelsFromOne": (dataset.splits_as_promised, "train labels are 1 to 2"),
     "CountsBothSplits": (dataset.counted_as_loaded, "48 train images"),
     "NamesOneClass": (dataset.classes_named, "1 names for 2 classes"),
@@ -577,14 +592,20 @@ FAULTS: dict[str, tuple[Clause, str]] = {
     "HashOrderedImages": (dataset.always_the_same, "the train split"),
     "TestIsTrain": (dataset.held_out_is_new, "24 distinct test images"),
     "CachedImages": (dataset.nothing_shared, "train images"),
-    "MatrixFeatures": (encoder.right_shape, "encoder honest: its features of 1 images are torch.float32 (1, 2, 2)"),
+    "MatrixFeatures": (
+        encoder.right_shape,
+        "encoder honest: its features of 1 images are torch.float32 (1, 2, 2)",
+    ),
     "HalfFeatures": (encoder.right_shape, "torch.float16"),
     "BatchStatistics": (encoder.batch_does_not_matter, "images [0] of 12"),
     "CountingForward": (encoder.forward_leaves_no_trace, "forward writes into the state dict"),
     "DarkensImages": (encoder.forward_leaves_no_trace, "fit writes into the images"),
     "OutsideTheStateDict": (encoder.all_is_stored, "of 12 images"),
     "HashOrderedBuild": (encoder.build_is_a_function_of_the_seed, "another process"),
-    "DrawsOutsideTheLoop": (encoder.fit_is_a_function_of_the_seed, "torch's global random generator"),
+    "DrawsOutsideTheLoop": (
+        encoder.fit_is_a_function_of_the_seed,
+        "torch's global random generator",
+    ),
     "ReadsOutsideTheLoop": (encoder.fit_is_a_function_of_the_seed, "decode.bias"),
     "ForgetsTheOptimizer": (encoder.fit_resumes, "decode.bias"),
     "CannotBeStopped": (encoder.fit_resumes, "let Interrupted out"),
@@ -608,7 +629,10 @@ FAULTS: dict[str, tuple[Clause, str]] = {
     "CannotDoOne": (annotator.odd_inputs, "one image: it raised"),
     "Sideways": (keys.keys_are_words, "gap is better 'smaller'"),
     "HashOrderedKeys": (keys.keys_are_words, "elsewhere"),
-    "UnpromisedKeys": (metric.scores_as_promised, "metric honest: it scored gap, spread and promised gap"),
+    "UnpromisedKeys": (
+        metric.scores_as_promised,
+        "metric honest: it scored gap, spread and promised gap",
+    ),
     "TensorScore": (metric.scores_as_promised, "gap is tensor("),
     "UndefinedScore": (metric.scores_as_promised, "gap is nan"),
     "NoFloor": (metric.floor_is_scored, "ZeroDivisionError"),

@@ -74,7 +74,10 @@ variants(
     Honest,
     "identity",
     TimeOfDay=lambda self: {**Guidance.identity(self), "at": time.time_ns()},
-    HashOrder=lambda self: {**Guidance.identity(self), "words": list({f"word{n}" for n in range(20)})},
+    HashOrder=lambda self: {
+        **Guidance.identity(self),
+        "words": list({f"word{n}" for n in range(20)}),
+    },
 )
 
 

@@ -241,7 +241,8 @@ variants(
     UnseededInitialisation=set_bias(lambda: torch.randn(8, generator=unseeded())),
     UnusedLayer=built_with(lambda made: setattr(made, "spare", nn.Linear(3, 3))),
     TiedWeights=built_with(
-        lambda made: setattr(made.mixers["second"], "weight", made.mixers["first"].weight), Attentive
+        lambda made: setattr(made.mixers["second"], "weight", made.mixers["first"].weight),
+        Attentive,
     ),
 )
 
@@ -498,7 +499,10 @@ class HonestSampler(Sampler):
 
     def levels(self, denoise: Denoise) -> list[float]:
         ratio = denoise.sigma_min / denoise.sigma_max
-        return [*(denoise.sigma_max * ratio ** (step / self.steps) for step in range(self.steps)), 0.0]
+        return [
+            *(denoise.sigma_max * ratio ** (step / self.steps) for step in range(self.steps)),
+            0.0,
+        ]
 
     def denoised(self, denoise: Denoise, x: Tensor, sigma: float) -> Tensor:
         return denoise(x, sigma)
@@ -556,7 +560,10 @@ variants(
 variants(
     HonestSampler,
     "levels",
-    StartsTooHigh=lambda self, denoise: [1.4 * denoise.sigma_max, *HonestSampler.levels(self, denoise)[1:]],
+    StartsTooHigh=lambda self, denoise: [
+        1.4 * denoise.sigma_max,
+        *HonestSampler.levels(self, denoise)[1:],
+    ],
     EndsTooLow=lambda self, denoise: [*HonestSampler.levels(self, denoise)[:-2], 1e-4, 0.0],
     StopsEarly=lambda self, denoise: [
         denoise.sigma_max * (0.3 / denoise.sigma_max) ** (step / self.steps) for step in range(self.steps + 1)
@@ -591,7 +598,13 @@ LAST: deque[Tensor] = deque(maxlen=1)
 
 
 HONEST: list[Component] = [
-    *(HonestProcess(), HonestBackbone(), HonestWithAttention(), HonestWithoutConditions(), HonestAndPicky()),
+    *(
+        HonestProcess(),
+        HonestBackbone(),
+        HonestWithAttention(),
+        HonestWithoutConditions(),
+        HonestAndPicky(),
+    ),
     *(HonestJoint(), HonestAndSteerable(), HonestSampler(), HonestSampler(eta=0, steps=1)),
 ]
 
@@ -618,8 +631,14 @@ FAULTS: dict[str, tuple[Clause, str]] = {
     "LosesAnOddRow": (backbone.right_shape, "(1, 1, 6, 8)"),
     "DoublePrecision": (backbone.right_shape, "torch.float64"),
     "NanBelowZero": (backbone.right_shape, "64 of 64 values"),
-    "NumpyInitialisation": (backbone.same_seed_same_weights, "it draws from numpy's global random generator"),
-    "UnseededInitialisation": (backbone.same_seed_same_weights, "networks that are built after the same seed"),
+    "NumpyInitialisation": (
+        backbone.same_seed_same_weights,
+        "it draws from numpy's global random generator",
+    ),
+    "UnseededInitialisation": (
+        backbone.same_seed_same_weights,
+        "networks that are built after the same seed",
+    ),
     "IgnoresTheCondition": (backbone.condition_matters, "class condition 0 and class condition 1"),
     "IgnoresTheNoiseLevel": (backbone.noise_level_matters, "-1.0, 0.5, 10.0, 300.0, 2.0"),
     "IgnoresDropped": (backbone.dropped_is_no_condition, "image 0"),
@@ -631,7 +650,10 @@ FAULTS: dict[str, tuple[Clause, str]] = {
     "KeepsState": (backbone.pure, "a second call gives another result"),
     "WritesIntoX": (backbone.pure, "it writes into x"),
     "UnusedLayer": (backbone.gradients_reach_the_weights, "spare.weight, spare.bias"),
-    "InfiniteGradient": (backbone.gradients_reach_the_weights, "the gradient of read.weight is not finite"),
+    "InfiniteGradient": (
+        backbone.gradients_reach_the_weights,
+        "the gradient of read.weight is not finite",
+    ),
     "CachesInInferenceMode": (
         backbone.gradients_reach_the_weights,
         "RuntimeError: Inference tensors",
@@ -651,7 +673,10 @@ FAULTS: dict[str, tuple[Clause, str]] = {
     "SaysItAttends": (backbone.attend_sees_every_layer, "it is never called"),
     "OtherAttention": (backbone.attend_may_be_the_usual, "they differ by"),
     "IgnoresAttend": (backbone.attend_acts, "layer second"),
-    "KeepsAttendAfterAnException": (backbone.attend_is_forgotten, "called again after it raised in layer first"),
+    "KeepsAttendAfterAnException": (
+        backbone.attend_is_forgotten,
+        "called again after it raised in layer first",
+    ),
     "SwallowsExceptions": (backbone.attend_is_forgotten, "in layer first is swallowed"),
     "LeavesAHook": (backbone.attend_is_forgotten, "there is a hook on write"),
     "Modest": (joint.says_so, "it provides nothing"),

@@ -127,7 +127,10 @@ FAULTS: dict[str, tuple[Clause, str]] = {
     "DividesByTheDeviation": (rule.nothing_comes_of_nothing, "predictions of zero: "),
     "Brightens": (rule.nothing_comes_of_nothing, "becomes up to 0.01"),
     "Shrinks": (rule.nothing_comes_of_nothing, "usual predictions: result(good, good)"),
-    "SaysItIsIdle": (rule.idle_changes_nothing, "direction() changes it, and idle() says 'it keeps nothing'"),
+    "SaysItIsIdle": (
+        rule.idle_changes_nothing,
+        "direction() changes it, and idle() says 'it keeps nothing'",
+    ),
     "Remembering": (rule.pure, "changes the result"),
     "RememberingInTheModule": (rule.pure, "changes the result"),
     "Noisy": (rule.pure, "torch's global random generator"),

@@ -1,4 +1,4 @@
-"""What a message has to say, without its sentence: the place that it begins with, then names and remedies in order."""
+"""What a message has to say, without its sentence: the place first, then names and remedies."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import re
 
 
 def says(message: str, parts: str) -> bool:
-    """Whether the message begins with the first part and holds the others after it: `place ... name ... remedy`.
+    """Whether the message begins with the first part and holds the others after it, in order.
 
+    `parts` are written `place ... name ... remedy`.
     A part ends where a word does, so that `train` is not said by `trainer`.
     """
     return bool(re.match(".*?".join(bounded(part) for part in parts.split(" ... ")), message, re.DOTALL))

@@ -103,7 +103,7 @@ def key(component: Component) -> str:
 
 
 def changed(component: AnyComponent, fields: dict[str, Any]) -> AnyComponent:
-    """The component with other fields, as a recipe would get it; ValidationError if they are refused."""
+    """The component with other fields, as a recipe gets it; ValidationError if they are refused."""
     context = {"registry": registry_of(component)}
     return type(component).model_validate({**component.model_dump(), **fields}, context=context)
 

@@ -70,7 +70,7 @@ def idle_changes_nothing(mode: Guidance) -> None:
         with contextlib.suppress(ValidationError):
             other = changed(mode, fields)
             assert_idle(other.model_copy(update={"scale": 1.0}))
-            with contextlib.suppress(FwError, ValueError):  # the tiny network may lack what it acts in
+            with contextlib.suppress(FwError, ValueError):  # the tiny network may lack layers
                 assert_idle(other.model_copy(update={"scale": 2.0, "interval": None}))
 
     body({})

@@ -1,4 +1,4 @@
-"""What metrics and probes promise to score: keys that are words, and which of two values is better."""
+"""What metrics and probes promise to score: keys that are words, and which value is better."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def nothing_comes_of_nothing(rule: Rule) -> None:
 
 
 def idle_changes_nothing(rule: Rule) -> None:
-    """Where it says why it is idle, differences and guided predictions stay as they are, to the last bit"""
+    """Where it says why it is idle, no bit of a difference or of a guided prediction changes"""
 
     def body(fields: dict[str, Any]) -> None:
         with contextlib.suppress(ValidationError):

@@ -72,7 +72,7 @@ def price_is_stated(sampler: Sampler) -> None:
 
 
 def says_when_it_asks(sampler: Sampler) -> None:
-    """asks() gives the noise levels at which it asks the denoiser, call by call, and leaves global generators alone"""
+    """asks() gives the noise levels of its calls in order, and leaves global generators alone"""
     for trained in ranges(sampler):
         denoise = Exact(picture(), 0.0, *trained)
         run(sampler, denoise, *start(range(2)))

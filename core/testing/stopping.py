@@ -30,7 +30,7 @@ class Stop:
 
 
 def resumed(call: Callable[[Job], Result], seed: int, times: int) -> Result:
-    """What the call returns after it was stopped at half of the `times` that it asks its job whether to stop."""
+    """What the call returns after it was stopped at half of the `times` that it asks whether to."""
     with ambient(0), tempfile.TemporaryDirectory() as folder:
         with contextlib.suppress(Interrupted):
             call(Job(Path(folder), seed=seed, stopping=Stop(at=times // 2 + 1)))

@@ -1,5 +1,6 @@
-"""Clauses that many contracts have, made from what differs. The docstring of the decorated function is the sentence;
-what it yields are the uses of the component that are held to it.
+"""Clauses that many contracts have, made from what differs.
+
+The docstring of the decorated function is the sentence; what it yields is held to it.
 
     @usual.pure
     def pure(process: Process) -> Iterator[Use]:
@@ -35,7 +36,7 @@ Case = TypeVar("Case")
 
 
 def usual(held: Callable[[Case], None]) -> Callable[[Callable[[Any], Iterable[Case]]], Clause]:
-    """A decorator that makes a clause of a function which yields cases: `held` raises AssertionError for a bad one."""
+    """A decorator that makes a clause of a function which yields cases; `held` checks each."""
 
     def decorate(cases: Callable[[Any], Iterable[Case]]) -> Clause:
         @functools.wraps(cases)
@@ -68,7 +69,7 @@ def inputs_untouched(use: Use) -> None:
 
 @usual
 def pure(use: Use) -> None:
-    """It leaves what it is given alone, and gives the same whatever was done before and global generators hold."""
+    """It leaves what it is given alone, and depends neither on earlier uses nor on global state."""
     first = left_alone(use)
     again = repeated(lambda: (use.before(), use.call())[1])
     assert same(again, first), "an earlier call changes the result"
@@ -99,7 +100,7 @@ SEED = 5
 
 @usual
 def function_of_the_seed(call: Callable[[Job], Any]) -> None:
-    """It gives the same again in a job of the same seed, and neither moves nor reads global generators."""
+    """In a job of the same seed it gives the same, and neither moves nor reads global generators."""
 
     def in_a_job() -> Any:
         with tiny.job(SEED) as job:
@@ -109,7 +110,7 @@ def function_of_the_seed(call: Callable[[Job], Any]) -> None:
 
 
 class Batch(NamedTuple):
-    """What is made of some of so many images, given by their numbers: a tensor with a row for each, or several."""
+    """What is made of some of the images, given by their numbers: tensors with a row for each."""
 
     images: int
     ask: Callable[[list[int]], Tensor | dict[str, Tensor]]

@@ -1,4 +1,4 @@
-"""A component as a machine without its files has it: no path leads anywhere, and nothing can be loaded."""
+"""A component as a machine without its files has it: no path leads anywhere, nothing can be loaded."""
 
 from __future__ import annotations
 
