@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
@@ -15,10 +16,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
+from variants import variant, variants
 
 from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Annotator, Dataset, Encoder, Metric, RunDescription, TrackedRun, Tracker
+from fw.core.testing import Clause, annotator, dataset, encoder, keys, metric, tracker
 from fw.core.types import Annotation, ConditionSpec, ImageSet, Observations, Reference, Split
 from fw.registry import Component
 
@@ -60,68 +63,6 @@ class Unlabelled(HonestImages):
         return super().load(split).without_labels()
 
 
-class FloatImages(HonestImages):
-    """Images in 0..1."""
-
-    def load(self, split: Split) -> ImageSet:
-        data = super().load(split)
-        return ImageSet(data.images / 255, data.labels, 2)
-
-
-class LabelsFromOne(HonestImages):
-    """Counts its classes from 1."""
-
-    def load(self, split: Split) -> ImageSet:
-        data = super().load(split)
-        assert data.labels is not None
-        return ImageSet(data.images, data.labels + 1, 2)
-
-
-class UntoldLabels(Unlabelled):
-    """Hands out labels and says that there are no classes."""
-
-    def load(self, split: Split) -> ImageSet:
-        return HonestImages.load(self, split)
-
-
-class ForgottenLabels(HonestImages):
-    """Promises classes and hands out no labels."""
-
-    def load(self, split: Split) -> ImageSet:
-        return super().load(split).without_labels()
-
-
-class BoastsOfLabels(Unlabelled):
-    """Provides labels and has no classes."""
-
-    @property
-    def provides(self) -> frozenset[str]:
-        return frozenset({"labels"})
-
-
-class CountsBothSplits(HonestImages):
-    """Tells of the images of both splits."""
-
-    def how_many(self, split: Split) -> int:
-        return sum(len(self.load(each)) for each in ("train", "test"))
-
-
-class NamesOneClass(HonestImages):
-    """Names the first of its two classes."""
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        return ["dark"]
-
-
-class LoadsToKnowItsShape(HonestImages):
-    """Looks at its images to tell their shape."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.load("train").shape
-
-
 class ReadsItsShape(HonestImages):
     """Reads its number of classes from a file."""
 
@@ -132,50 +73,46 @@ class ReadsItsShape(HonestImages):
         return 2 * len(list(self.folder.glob("faulty_data.py")))
 
 
-class OtherImagesNextTime(HonestImages):
-    """Draws its images anew on every call, from a generator of its own."""
-
-    def load(self, split: Split) -> ImageSet:
-        draw = torch.Generator()
-        draw.seed()
-        return self.drawn(draw)
-
-
-class DrawsGlobally(HonestImages):
-    """Seeds torch's global generator to be the same each time."""
-
-    def load(self, split: Split) -> ImageSet:
-        torch.manual_seed(len(split))
-        return self.drawn(torch.default_generator)
-
-
-class HashOrderedImages(HonestImages):
-    """Orders its images by a set of strings."""
-
-    def load(self, split: Split) -> ImageSet:
-        data = super().load(split)
-        order = torch.tensor([int(word[4:]) % self.count for word in set(WORDS)])
-        assert data.labels is not None
-        return ImageSet(data.images[order], data.labels[order], 2)
-
-
-class TestIsTrain(HonestImages):
-    """Has no split at all."""
-
-    def load(self, split: Split) -> ImageSet:
-        return super().load("train")
-
-
-class CachedImages(HonestImages):
-    """Hands out the tensors that it keeps."""
-
-    def load(self, split: Split) -> ImageSet:
-        return kept(self.count, split)
-
-
 @functools.cache
 def kept(count: int, split: Split) -> ImageSet:
     return HonestImages(count=count).load(split)
+
+
+def loaded(self: Any, split: Split) -> Any:
+    return HonestImages.load(self, split)
+
+
+def chosen(data: Any, order: list[int]) -> ImageSet:
+    return ImageSet(data.images[order], data.labels[order], 2)
+
+
+def unseeded() -> torch.Generator:
+    draw = torch.Generator()
+    draw.seed()
+    return draw
+
+
+def hash_ordered(count: int) -> list[int]:
+    return [int(word[4:]) % count for word in set(WORDS)]
+
+
+variants(
+    HonestImages,
+    "load",
+    FloatImages=lambda self, split: ImageSet(loaded(self, split).images / 255, loaded(self, split).labels, 2),
+    LabelsFromOne=lambda self, split: ImageSet(loaded(self, split).images, loaded(self, split).labels + 1, 2),
+    ForgottenLabels=lambda self, split: loaded(self, split).without_labels(),
+    OtherImagesNextTime=lambda self, split: self.drawn(unseeded()),
+    DrawsGlobally=lambda self, split: self.drawn(torch.manual_seed(len(split))),
+    HashOrderedImages=lambda self, split: chosen(loaded(self, split), hash_ordered(self.count)),
+    TestIsTrain=lambda self, split: loaded(self, "train"),
+    CachedImages=lambda self, split: kept(self.count, split),
+)
+variants(Unlabelled, "load", UntoldLabels=loaded)
+variants(Unlabelled, "provides", BoastsOfLabels=lambda self: frozenset({"labels"}))
+variants(HonestImages, "how_many", CountsBothSplits=lambda self, split: 2 * self.count)
+variants(HonestImages, "class_names", NamesOneClass=lambda self: ["dark"])
+variants(HonestImages, "shape", LoadsToKnowItsShape=lambda self: self.load("train").shape)
 
 
 class Codec(nn.Module):
@@ -217,160 +154,123 @@ class HonestCodec(Encoder):
         optimizer.step()
 
 
-class MatrixFeatures(HonestCodec):
-    """A matrix of features per image."""
+class Matrix(Codec):
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).unflatten(1, (2, 2))
 
-    class Matrix(Codec):
-        def forward(self, images: Tensor) -> Tensor:
-            return super().forward(images).unflatten(1, (2, 2))
-
-        def error(self, images: Tensor) -> Tensor:
-            return mse_loss(self.decode(self(images).flatten(1)), images.flatten(1) / 255)
-
-    module: ClassVar[type[Codec]] = Matrix
+    def error(self, images: Tensor) -> Tensor:
+        return mse_loss(self.decode(self(images).flatten(1)), images.flatten(1) / 255)
 
 
-class HalfFeatures(HonestCodec):
-    """Features in half precision."""
+class Counting(Codec):
+    seen: Tensor
 
-    class Half(Codec):
-        def forward(self, images: Tensor) -> Tensor:
-            return super().forward(images).to(torch.float32 if self.training else torch.float16)
+    def __init__(self, pixels: int, dims: int):
+        super().__init__(pixels, dims)
+        self.register_buffer("seen", torch.zeros(()))
 
-    module: ClassVar[type[Codec]] = Half
-
-
-class BatchStatistics(HonestCodec):
-    """Centres the features of each batch."""
-
-    class Centred(Codec):
-        def forward(self, images: Tensor) -> Tensor:
-            features = super().forward(images)
-            return features - features.mean(dim=0)
-
-    module: ClassVar[type[Codec]] = Centred
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen += len(images)
+        return super().forward(images)
 
 
-class CountingForward(HonestCodec):
-    """Counts the images that it has seen, in a buffer."""
-
-    class Counting(Codec):
-        seen: Tensor
-
-        def __init__(self, pixels: int, dims: int):
-            super().__init__(pixels, dims)
-            self.register_buffer("seen", torch.zeros(()))
-
-        def forward(self, images: Tensor) -> Tensor:
-            self.seen += len(images)
-            return super().forward(images)
-
-    module: ClassVar[type[Codec]] = Counting
+def halved(self: Any, images: Tensor) -> Tensor:
+    return Codec.forward(self, images).to(torch.float32 if self.training else torch.float16)
 
 
-class OutsideTheStateDict(HonestCodec):
-    """Keeps the mean image in a plain attribute."""
-
-    class Shifted(Codec):
-        mean: Tensor | float = 0.0
-
-        def forward(self, images: Tensor) -> Tensor:
-            return super().forward(images - self.mean)
-
-    module: ClassVar[type[Codec]] = Shifted
-
-    def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
-        network.mean = data.images.float().mean(dim=0)
-        super().fit(network, data, job)
+def centred(self: Any, images: Tensor) -> Tensor:
+    features = Codec.forward(self, images)
+    return features - features.mean(dim=0)
 
 
-class HashOrderedBuild(HonestCodec):
+def shifted(self: Any, images: Tensor) -> Tensor:
+    return Codec.forward(self, images - getattr(self, "mean", 0.0))
+
+
+variants(
+    HonestCodec,
+    "module",
+    MatrixFeatures=Matrix,
+    CountingForward=Counting,
+    HalfFeatures=variant(Codec, "Half", "forward", halved),
+    BatchStatistics=variant(Codec, "Centred", "forward", centred),
+)
+
+
+def hash_ordered_build(self: Any, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """Draws its weights in the order of a set."""
-
-    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        network = Codec(math.prod(shape), 4)
-        for word in set(WORDS):
-            nn.init.normal_(network.encode.weight[:, int(word[4:])])
-        return network
+    network = Codec(math.prod(shape), 4)
+    for word in set(WORDS):
+        nn.init.normal_(network.encode.weight[:, int(word[4:])])
+    return network
 
 
-class DrawsOutsideTheLoop(HonestCodec):
-    """Chooses its images before the loop, from torch's global generator."""
-
-    def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
-        super().fit(network, ImageSet(data.images[torch.randperm(len(data))[:50]]), job)
-
-
-class ReadsOutsideTheLoop(HonestCodec):
-    """The same, but puts the global generator back."""
-
-    def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
-        with torch.random.fork_rng(devices=[]):
-            chosen = torch.randperm(len(data))[:50]
-        super().fit(network, ImageSet(data.images[chosen]), job)
+variants(
+    HonestCodec,
+    "build",
+    HashOrderedBuild=hash_ordered_build,
+    UncheckedShapes=lambda self, shape, classes: Codec(64, 4),
+)
 
 
-class ForgetsTheOptimizer(HonestCodec):
+def fit(self: Any, network: nn.Module, images: Tensor, job: Job) -> None:
+    HonestCodec.fit(self, network, ImageSet(images), job)
+
+
+def fifty(images: Tensor) -> Tensor:
+    return images[torch.randperm(len(images))[:50]]
+
+
+def forked_fifty(images: Tensor) -> Tensor:
+    with torch.random.fork_rng(devices=[]):
+        return fifty(images)
+
+
+def forgetful_fit(self: Any, network: nn.Module, data: ImageSet, job: Job) -> None:
     """Does not give its optimizer to job.steps."""
-
-    def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
-        optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-        for _ in job.steps(self.steps, {"network": network}):
-            self.step(network, data, optimizer)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    for _ in job.steps(self.steps, {"network": network}):
+        self.step(network, data, optimizer)
 
 
-class CannotBeStopped(HonestCodec):
+def endless_fit(self: Any, network: nn.Module, data: ImageSet, job: Job) -> None:
     """Takes a request to stop for the end of the training."""
-
-    def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
-        try:
-            super().fit(network, data, job)
-        except Interrupted:
-            return
+    with contextlib.suppress(Interrupted):
+        fit(self, network, data.images, job)
 
 
-class PeekingCodec(HonestCodec):
-    """Trains on the first class where it is told which one that is."""
-
-    def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
-        chosen = data.images if data.labels is None else data.images[data.labels == 0]
-        super().fit(network, ImageSet(chosen), job)
+def mean_kept_fit(self: Any, network: Any, data: ImageSet, job: Job) -> None:
+    """Keeps the mean image in a plain attribute."""
+    network.mean = data.images.float().mean(dim=0)
+    fit(self, network, data.images, job)
 
 
-class DarkensImages(HonestCodec):
-    """Preprocesses the training images in place."""
-
-    def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
-        data.images.floor_divide_(2)
-        super().fit(network, data, job)
-
-
-class UndefinedQuality(HonestCodec):
-    """A quality that is the mean of nothing."""
-
-    def quality(self, network: nn.Module, held_out: ImageSet) -> dict[str, float]:
-        return {"error": float(held_out.images[:0].float().mean())}
-
-
-class QualityOfLabels(HonestCodec):
-    """Takes it for granted that there are labels."""
-
-    def quality(self, network: nn.Module, held_out: ImageSet) -> dict[str, float]:
-        return {"classes": float(held_out.labels.max())}  # type: ignore[union-attr]
+variants(
+    HonestCodec,
+    "fit",
+    DrawsOutsideTheLoop=lambda self, network, data, job: fit(self, network, fifty(data.images), job),
+    ReadsOutsideTheLoop=lambda self, network, data, job: fit(self, network, forked_fifty(data.images), job),
+    ForgetsTheOptimizer=forgetful_fit,
+    CannotBeStopped=endless_fit,
+    PeekingCodec=lambda self, network, data, job: fit(
+        self, network, data.images if data.labels is None else data.images[data.labels == 0], job
+    ),
+    DarkensImages=lambda self, network, data, job: fit(self, network, data.images.floor_divide_(2), job),
+)
 
 
-class RawCheck(HonestCodec):
-    """Lets a KeyError out of check()."""
-
-    def check(self, shape: tuple[int, int, int]) -> None:
-        {1: "grey", 3: "colour"}[shape[0]]
+class Shifted(HonestCodec):
+    module: ClassVar[type[Codec]] = variant(Codec, "Shifting", "forward", shifted)
 
 
-class UncheckedShapes(HonestCodec):
-    """Takes images of 64 pixels and does not say so."""
-
-    def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        return Codec(64, 4)
+variants(Shifted, "fit", OutsideTheStateDict=mean_kept_fit)
+variants(
+    HonestCodec,
+    "quality",
+    UndefinedQuality=lambda self, network, held_out: {"error": float(held_out.images[:0].float().mean())},
+    QualityOfLabels=lambda self, network, held_out: {"classes": float(held_out.labels.max())},
+)
+variants(HonestCodec, "check", RawCheck=lambda self, shape: {1: "grey", 3: "colour"}[shape[0]])
 
 
 class HonestGroups(Annotator):
@@ -404,61 +304,6 @@ class HonestVectors(HonestGroups):
         return Annotation(ConditionSpec("vector", data.features.shape[1]), data.features, data.features / 2)
 
 
-class GlobalGroups(HonestGroups):
-    """Draws from torch's global generator."""
-
-    def nearest(self, features: Tensor, draw: torch.Generator) -> Tensor:
-        return super().nearest(features, torch.default_generator)
-
-
-class OutOfRange(HonestGroups):
-    """Counts its groups from 1."""
-
-    def annotation(self, conditions: Tensor, bank: Tensor | None = None) -> Annotation:
-        return super().annotation(conditions + 1)
-
-
-class ShortConditions(HonestGroups):
-    """Conditions in 32 bits."""
-
-    def annotation(self, conditions: Tensor, bank: Tensor | None = None) -> Annotation:
-        return super().annotation(conditions.int())
-
-
-class OneTooFew(HonestGroups):
-    """Loses the last image."""
-
-    def annotation(self, conditions: Tensor, bank: Tensor | None = None) -> Annotation:
-        return super().annotation(conditions[:-1])
-
-
-class BadBank(HonestGroups):
-    """A bank with a group that is none."""
-
-    def annotation(self, conditions: Tensor, bank: Tensor | None = None) -> Annotation:
-        return super().annotation(conditions, torch.tensor([self.groups]))
-
-
-class SharedBank(HonestGroups):
-    """A bank in the memory of the conditions, which safetensors does not store."""
-
-    def annotation(self, conditions: Tensor, bank: Tensor | None = None) -> Annotation:
-        return super().annotation(conditions, conditions)
-
-
-class PromisesVectors(HonestGroups):
-    """Says that it makes vectors."""
-
-    form: ClassVar[str] = "vector"
-
-
-class PeekingGroups(HonestGroups):
-    """Takes the labels where they are at hand."""
-
-    def annotate(self, data: Observations, job: Job) -> Annotation:
-        return super().annotate(data, job) if data.labels is None else self.annotation(data.labels)
-
-
 class PeekingAtFeatures(HonestGroups):
     """Says that it needs no features, and uses them where they are at hand."""
 
@@ -468,14 +313,6 @@ class PeekingAtFeatures(HonestGroups):
         if data.features is None:
             return self.annotation(torch.zeros(data.count, dtype=torch.int64))
         return super().annotate(data, job)
-
-
-class NormalisesInPlace(HonestGroups):
-    """Scales the features that it is given."""
-
-    def nearest(self, features: Tensor, draw: torch.Generator) -> Tensor:
-        features /= features.norm(dim=1, keepdim=True)
-        return super().nearest(features, draw)
 
 
 class StartsWhereItStopped(HonestGroups):
@@ -488,21 +325,47 @@ class StartsWhereItStopped(HonestGroups):
         return super().annotation((conditions + self.calls) % self.groups)
 
 
-class HashOrderedGroups(HonestGroups):
+def grouped(self: Any, conditions: Tensor, bank: Tensor | None = None) -> Annotation:
+    return HonestGroups.annotation(self, conditions, bank)
+
+
+def nearest(self: Any, features: Tensor, draw: torch.Generator) -> Tensor:
+    return HonestGroups.nearest(self, features, draw)
+
+
+def hash_ordered_groups(self: Any, conditions: Tensor, bank: Tensor | None = None) -> Annotation:
     """Numbers its groups in the order of a set."""
-
-    groups: int = Field(20, ge=2, le=40, description="number of groups")
-
-    def annotation(self, conditions: Tensor, bank: Tensor | None = None) -> Annotation:
-        names = list(set(WORDS[: self.groups]))
-        return super().annotation(torch.tensor([names.index(WORDS[group]) for group in conditions.tolist()]))
+    names = list(set(WORDS[: self.groups]))
+    return grouped(self, torch.tensor([names.index(WORDS[group]) for group in conditions.tolist()]))
 
 
-class CannotDoOne(HonestGroups):
-    """Stumbles over a single image."""
-
-    def annotate(self, data: Observations, job: Job) -> Annotation:
-        return self.annotation(torch.tensor([0, 1])[torch.arange(data.count) % (data.count - 1) % 2])
+variants(
+    HonestGroups,
+    "annotation",
+    OutOfRange=lambda self, conditions: grouped(self, conditions + 1),
+    ShortConditions=lambda self, conditions: grouped(self, conditions.int()),
+    OneTooFew=lambda self, conditions: grouped(self, conditions[:-1]),
+    BadBank=lambda self, conditions: grouped(self, conditions, torch.tensor([self.groups])),
+    SharedBank=lambda self, conditions: grouped(self, conditions, conditions),
+    HashOrderedGroups=hash_ordered_groups,
+)
+variants(
+    HonestGroups,
+    "nearest",
+    GlobalGroups=lambda self, features, draw: nearest(self, features, torch.default_generator),
+    NormalisesInPlace=lambda self, features, draw: nearest(
+        self, features.div_(features.norm(dim=1, keepdim=True)), draw
+    ),
+)
+variants(
+    HonestGroups,
+    "annotate",
+    PeekingGroups=lambda self, data, job: (
+        self.annotation(data.labels) if data.labels is not None else HonestGroups.annotate(self, data, job)
+    ),
+    CannotDoOne=lambda self, data, job: self.annotation(torch.arange(data.count) % (data.count - 1) % 2),
+)
+variants(HonestGroups, "form", PromisesVectors="vector")
 
 
 class HonestGap(Metric):
@@ -523,84 +386,6 @@ class HonestGap(Metric):
         return fake.mean(dim=0)
 
 
-class Sideways(HonestGap):
-    """Says that smaller is better in its own words."""
-
-    @property
-    def keys(self) -> Mapping[str, str]:
-        return {"gap": "smaller"}
-
-
-class HashOrderedKeys(HonestGap):
-    """Lists its keys in the order of a set."""
-
-    @property
-    def keys(self) -> Mapping[str, str]:
-        return dict.fromkeys(set(WORDS), "lower")
-
-    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
-        return dict.fromkeys(WORDS, super().compare(reference, fake)["gap"])
-
-
-class UnpromisedKeys(HonestGap):
-    """Scores more than it promised."""
-
-    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
-        return {**super().compare(reference, fake), "spread": float(fake.std())}
-
-
-class TensorScore(HonestGap):
-    """A score that is a tensor."""
-
-    def compare(self, reference: Reference, fake: Tensor) -> Any:
-        return {"gap": (reference.train.mean(dim=0) - fake.mean(dim=0)).norm()}
-
-
-class UndefinedScore(HonestGap):
-    """The mean of a part that is empty when there are few samples."""
-
-    def centre(self, fake: Tensor) -> Tensor:
-        return fake[30:].mean(dim=0)
-
-
-class NoFloor(HonestGap):
-    """Divides by the distance to the held-out images."""
-
-    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
-        real = (reference.held_out.mean(dim=0) - fake.mean(dim=0)).norm()
-        return {"gap": super().compare(reference, fake)["gap"] / float(real)}
-
-
-class FirstHalf(HonestGap):
-    """Looks at the first half of the samples."""
-
-    def centre(self, fake: Tensor) -> Tensor:
-        return fake[: (len(fake) + 1) // 2].mean(dim=0)
-
-
-class CentresInPlace(HonestGap):
-    """Subtracts the mean of the real images from the samples that it is given."""
-
-    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
-        fake -= reference.train.mean(dim=0)
-        return {"gap": float(fake.mean(dim=0).norm())}
-
-
-class Bootstrap(HonestGap):
-    """Resamples with torch's global generator."""
-
-    def centre(self, fake: Tensor) -> Tensor:
-        return fake[torch.randint(len(fake), (len(fake),))].mean(dim=0)
-
-
-class ForkedBootstrap(HonestGap):
-    """The same, but puts the generator back."""
-
-    def centre(self, fake: Tensor) -> Tensor:
-        with torch.random.fork_rng(devices=[]):
-            return fake[torch.randint(len(fake), (len(fake),))].mean(dim=0)
-
-
 class ComparesWithTheLast(HonestGap):
     """Keeps the smallest gap so far."""
 
@@ -611,30 +396,49 @@ class ComparesWithTheLast(HonestGap):
         return {"gap": min(self.best)}
 
 
-class BlindToNaN(HonestGap):
-    """Skips what is not a number."""
-
-    def centre(self, fake: Tensor) -> Tensor:
-        return fake.nanmean(dim=0)
-
-
-class NeedsTwo(HonestGap):
-    """Compares the first sample with the second."""
+class ManyKeys(HonestGap):
+    """Lists its keys in an order."""
 
     def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
-        first, second = fake.sort(dim=0).values[:2]
-        return {"gap": float((first - second).norm())}
+        return dict.fromkeys(WORDS, super().compare(reference, fake)["gap"])
 
 
-class HonestLines(Tracker):
-    """A line of JSON for everything that it is told, in the run's folder."""
+def resampled(fake: Tensor) -> Tensor:
+    return fake[torch.randint(len(fake), (len(fake),))].mean(dim=0)
 
-    name: ClassVar[str] = "honest"
 
-    file: str = Field("events.jsonl", pattern=r"^[a-z]{1,20}\.jsonl$", description="name of the file")
+def forked_resampled(fake: Tensor) -> Tensor:
+    with torch.random.fork_rng(devices=[]):
+        return resampled(fake)
 
-    def open(self, run: RunDescription) -> TrackedRun:
-        return Lines(run, run.folder / self.file)
+
+def distance(one: Tensor, other: Tensor) -> float:
+    return float((one.mean(dim=0) - other.mean(dim=0)).norm())
+
+
+variants(HonestGap, "keys", Sideways=lambda self: {"gap": "smaller"})
+variants(ManyKeys, "keys", HashOrderedKeys=lambda self: dict.fromkeys(set(WORDS), "lower"))
+variants(
+    HonestGap,
+    "compare",
+    UnpromisedKeys=lambda self, reference, fake: {
+        "gap": distance(reference.train, fake),
+        "spread": float(fake.std()),
+    },
+    TensorScore=lambda self, reference, fake: {"gap": torch.tensor(distance(reference.train, fake))},
+    NoFloor=lambda self, reference, fake: {"gap": 1 / distance(reference.held_out, fake)},
+    CentresInPlace=lambda self, reference, fake: {"gap": float(fake.sub_(reference.train.mean(dim=0)).mean())},
+    NeedsTwo=lambda self, reference, fake: {"gap": distance(*[each[None] for each in fake.sort(dim=0).values[:2]])},
+)
+variants(
+    HonestGap,
+    "centre",
+    UndefinedScore=lambda self, fake: fake[30:].mean(dim=0),
+    FirstHalf=lambda self, fake: fake[: (len(fake) + 1) // 2].mean(dim=0),
+    Bootstrap=lambda self, fake: resampled(fake),
+    ForkedBootstrap=lambda self, fake: forked_resampled(fake),
+    BlindToNaN=lambda self, fake: fake.nanmean(dim=0),
+)
 
 
 class Lines:
@@ -681,221 +485,175 @@ class Lines:
         self.known.add(line)
 
 
-class OnlyOnce(HonestLines):
-    """Refuses what it was told before."""
+class HonestLines(Tracker):
+    """A line of JSON for everything that it is told, in the run's folder."""
 
-    class Once(Lines):
-        def scores(self, arm: str | None, values: Mapping[str, float]) -> None:
-            if arm is not None and json.dumps([arm, dict(values)]) in self.known:
-                raise FwError(f"{arm} has its scores already")
-            super().scores(arm, values)
+    name: ClassVar[str] = "honest"
 
-    def open(self, run: RunDescription) -> TrackedRun:
-        return self.Once(run, run.folder / self.file)
-
-
-class CannotReopen(HonestLines):
-    """Makes its folder anew."""
+    file: str = Field("events.jsonl", pattern=r"^[a-z]{1,20}\.jsonl$", description="name of the file")
+    lines: ClassVar[type[Lines]] = Lines
 
     def open(self, run: RunDescription) -> TrackedRun:
-        (run.folder / "events").mkdir()
-        return super().open(run)
+        return self.lines(run, self.path(run))
 
-
-class NoRunAsAWhole(HonestLines):
-    """Knows arms only."""
-
-    class Arms(Lines):
-        def series(self, arm: str | None, records: Sequence[Mapping[str, float]]) -> None:
-            super().series({each.name: each.name for each in self.run.arms}[arm], records)  # type: ignore[index]
-
-    def open(self, run: RunDescription) -> TrackedRun:
-        return self.Arms(run, run.folder / self.file)
-
-
-class NeverKilled(HonestLines):
-    """Does not know that runs can be killed."""
-
-    class Translating(Lines):
-        def end_arm(self, arm: str, status: str) -> None:
-            super().end_arm(arm, {"finished": "FINISHED", "failed": "FAILED"}[status])
-
-    def open(self, run: RunDescription) -> TrackedRun:
-        return self.Translating(run, run.folder / self.file)
-
-
-class PathInTheHandle(HonestLines):
-    """A handle that is no JSON."""
-
-    class Paths(Lines):
-        @property
-        def handle(self) -> Mapping[str, Any]:
-            return {"file": self.path}
-
-    def open(self, run: RunDescription) -> TrackedRun:
-        return self.Paths(run, run.folder / self.file)
-
-
-class TupleInTheHandle(HonestLines):
-    """A handle that JSON changes."""
-
-    class Tuples(Lines):
-        @property
-        def handle(self) -> Mapping[str, Any]:
-            return {"arms": tuple(each.name for each in self.run.arms)}
-
-    def open(self, run: RunDescription) -> TrackedRun:
-        return self.Tuples(run, run.folder / self.file)
-
-
-class AlwaysNew(HonestLines):
-    """Opens another run each time."""
-
-    def open(self, run: RunDescription) -> TrackedRun:
-        return Lines(run, run.folder / f"{uuid.uuid4()}.jsonl")
-
-
-class LongHint(HonestLines):
-    """Explains at length where to look."""
-
-    class Talkative(Lines):
-        @property
-        def hint(self) -> str:
-            return f"look at\n{self.path}"
-
-    def open(self, run: RunDescription) -> TrackedRun:
-        return self.Talkative(run, run.folder / self.file)
-
-
-class WritesWhereItStands(HonestLines):
-    """Writes into the working directory."""
-
-    def open(self, run: RunDescription) -> TrackedRun:
-        return Lines(run, Path(self.file))
-
-
-class ClosesTheUntold(HonestLines):
-    """Takes for granted that a run was told something before its process died."""
-
-    def close(self, handle: Mapping[str, Any], root: Path, status: str) -> None:
-        Path(handle["file"]).unlink()
-
-
-class WritesBeside(HonestLines):
-    """Writes beside the runs folder."""
-
-    def open(self, run: RunDescription) -> TrackedRun:
-        return Lines(run, run.root.parent / self.file)
+    def path(self, run: RunDescription) -> Path:
+        return run.folder / self.file
 
 
 OVER = threading.Event()
 """Ends the threads of the tracker below, at the end of the tests."""
 
 
-class LeavesAThread(HonestLines):
-    """Starts a thread that nothing ends."""
+def only_once(self: Any, arm: str | None, values: Mapping[str, float]) -> None:
+    """Refuses what it was told before."""
+    if arm is not None and json.dumps([arm, dict(values)]) in self.known:
+        raise FwError(f"{arm} has its scores already")
+    Lines.scores(self, arm, values)
 
-    def open(self, run: RunDescription) -> TrackedRun:
-        threading.Thread(target=OVER.wait, name="uploader", args=(120,)).start()
-        return super().open(run)
+
+def arms_only(self: Any, arm: str | None, records: Sequence[Mapping[str, float]]) -> None:
+    Lines.series(self, {each.name: each.name for each in self.run.arms}[arm], records)
+
+
+def translating(self: Any, arm: str, status: str) -> None:
+    """Does not know that runs can be killed."""
+    Lines.end_arm(self, arm, {"finished": "FINISHED", "failed": "FAILED"}[status])
+
+
+def opened(self: Any, run: RunDescription) -> TrackedRun:
+    return HonestLines.open(self, run)
+
+
+def uploading(self: Any, run: RunDescription) -> TrackedRun:
+    """Starts a thread that nothing ends."""
+    threading.Thread(target=OVER.wait, name="uploader", args=(120,)).start()
+    return opened(self, run)
+
+
+variants(
+    HonestLines,
+    "lines",
+    OnlyOnce=variant(Lines, "Once", "scores", only_once),
+    NoRunAsAWhole=variant(Lines, "Arms", "series", arms_only),
+    NeverKilled=variant(Lines, "Translating", "end_arm", translating),
+    PathInTheHandle=variant(Lines, "Paths", "handle", lambda self: {"file": self.path}),
+    TupleInTheHandle=variant(
+        Lines, "Tuples", "handle", lambda self: {"arms": tuple(each.name for each in self.run.arms)}
+    ),
+    LongHint=variant(Lines, "Talkative", "hint", lambda self: f"look at\n{self.path}"),
+)
+variants(
+    HonestLines,
+    "path",
+    AlwaysNew=lambda self, run: run.folder / f"{uuid.uuid4()}.jsonl",
+    WritesWhereItStands=lambda self, run: Path(self.file),
+    WritesBeside=lambda self, run: run.root.parent / self.file,
+)
+variants(
+    HonestLines,
+    "open",
+    CannotReopen=lambda self, run: (run.folder / "events").mkdir() or opened(self, run),
+    LeavesAThread=uploading,
+)
+variants(
+    HonestLines,
+    "close",
+    ClosesTheUntold=lambda self, handle, root, status: Path(handle["file"]).unlink(),
+)
 
 
 HONEST: list[Component] = [
-    *(HonestImages(), Unlabelled(), HonestCodec(), HonestGroups(), HonestVectors(), HonestGap(), HonestLines())
+    *(
+        HonestImages(),
+        Unlabelled(),
+        HonestCodec(),
+        HonestGroups(),
+        HonestVectors(),
+        HonestGap(),
+        HonestLines(),
+    )
 ]
 
-IMAGES = "Both splits are uint8 images of its shape, with labels exactly where it promises classes"
-KNOWN = "Shape and classes are known without loading, and where its files are not there"
-SAME_IMAGES = "load() gives the same images and labels again, whatever was loaded before, and in another process"
-FEATURES = "forward() maps any number of uint8 images to as many finite features, float32 (B, D)"
-TRACELESS = "forward() leaves the state dict and the images alone, and fit() the images and labels"
-FIT = "fit() gives the same for the same job, and neither moves nor reads global generators outside job.steps"
-RESUMED = "A fit that is stopped half-way and continued in the same folder gives the same bits"
-QUALITY = "quality() gives finite numbers by name, and no labels are needed without uses_labels"
-SHAPES = "check() raises nothing but ValueError, and what it lets pass can be built and encoded"
-CONDITIONS = "annotate() gives one valid condition per image, on the CPU"
-SAME_CONDITIONS = (
-    "annotate() gives the same for the same seed, whatever was done before and whatever global generators hold"
-)
-UNDECLARED = "Labels without uses_labels and features without uses_features change nothing"
-ODD = "One image, two images and equal images give valid conditions or an FwError"
-KEYS = "Its keys are words, the same on every call, each with `lower` or `higher`"
-SCORES = "compare() gives a number for each of its keys, for features of any number and size"
-SAME_SCORES = (
-    "compare() gives the same for the same features, whatever was done before and whatever global generators hold"
-)
-REPEATED = "Every call may be made twice, for the run and for an arm, and all of them again when it is opened again"
-INSIDE = "It writes nothing outside the run's root, and leaves no thread that keeps the process from ending"
-
-FAULTS: dict[type[Component], str] = {
-    FloatImages: f"{IMAGES}: dataset honest: its train images are torch.float32",
-    LabelsFromOne: f"{IMAGES}: dataset honest: its train labels are 1 to 2 of 2 classes",
-    CountsBothSplits: "A number of images that it tells beforehand is that of the images it loads: it tells of",
-    NamesOneClass: "Its classes have one name each, or none has: 1 names for 2 classes",
-    UntoldLabels: f"{IMAGES}: dataset honest: its train labels are 0 to 1 of 2 classes; it promised 0",
-    ForgottenLabels: f"{IMAGES}: dataset honest: its train split has no labels",
-    BoastsOfLabels: "It provides `labels` exactly if it has classes: it provides {'labels'} with 0 classes",
-    LoadsToKnowItsShape: f"{KNOWN}: load() is called for them",
-    ReadsItsShape: f"{KNOWN}: (1, 8, 8) and 0 are not what they are with them",
-    OtherImagesNextTime: f"{SAME_IMAGES}: a second call gives another result",
-    DrawsGlobally: f"{SAME_IMAGES}: it draws from torch's global random generator",
-    HashOrderedImages: f"{SAME_IMAGES}: the train split is another one there",
-    TestIsTrain: "The test split holds images that the train split does not: all 24 distinct test images",
-    CachedImages: "they share no memory: the train images of two calls are the same memory",
-    MatrixFeatures: f"{FEATURES}: encoder honest: its features of 1 images are torch.float32 (1, 2, 2)",
-    HalfFeatures: f"{FEATURES}: encoder honest: its features of 1 images are torch.float16",
-    BatchStatistics: "An image's features do not depend on what else is in the batch, nor on the order: in batches of",
-    CountingForward: f"{TRACELESS}: forward changed seen in eval mode",
-    DarkensImages: f"{TRACELESS}: fit writes into the images",
-    OutsideTheStateDict: "All that fitting found is in the state dict: loaded into a fresh network",
-    HashOrderedBuild: "another process builds another network",
-    DrawsOutsideTheLoop: f"{FIT}: it draws from torch's global random generator",
-    ReadsOutsideTheLoop: f"{FIT}: a second fit with the same seed ends with other values of decode.bias",
-    ForgetsTheOptimizer: f"{RESUMED}: the continued fit ends with other values of decode.bias",
-    CannotBeStopped: f"{RESUMED}: it goes on when job.steps or job.track stops it",
-    PeekingCodec: "Without uses_labels, labels change nothing: fitted with labels at hand it ends with other values",
-    UndefinedQuality: f"{QUALITY}: 'error' is nan",
-    QualityOfLabels: f"{QUALITY}: it raised AttributeError",
-    RawCheck: f"{SHAPES}: it raised KeyError: 2",
-    UncheckedShapes: f"{SHAPES}: check() takes images (1, ",
-    GlobalGroups: f"{SAME_CONDITIONS}: it draws from torch's global random generator",
-    StartsWhereItStopped: f"{SAME_CONDITIONS}: a second call gives another result",
-    OutOfRange: f"{CONDITIONS}: annotator honest: its conditions are 1 to 4, not in 0..3",
-    ShortConditions: f"{CONDITIONS}: annotator honest: its conditions are torch.int32",
-    OneTooFew: f"{CONDITIONS}: annotator honest: it made 29 conditions for 30 images",
-    BadBank: f"{CONDITIONS}: annotator honest: its bank are 4 to 4, not in 0..3",
-    PromisesVectors: f"{CONDITIONS}: annotator honest: it made class conditions and promised vector ones",
-    SharedBank: "What it makes can be stored, read back and drawn from: it raised RuntimeError",
-    PeekingGroups: f"{UNDECLARED}: labels that it does not declare change the conditions",
-    PeekingAtFeatures: f"{UNDECLARED}: features that it does not declare change the conditions",
-    NormalisesInPlace: "it writes into features",
-    HashOrderedGroups: "annotate() gives the same in another process: conditions or bank are other ones",
-    CannotDoOne: f"{ODD}: one image: it raised",
-    Sideways: f"{KEYS}: gap is better 'smaller'",
-    HashOrderedKeys: f"{KEYS}: they are other ones, or in another order, elsewhere",
-    UnpromisedKeys: f"{SCORES}: metric honest: it scored gap, spread and promised gap",
-    TensorScore: f"{SCORES}: metric honest: its gap is tensor(",
-    UndefinedScore: f"{SCORES}: metric honest: its gap is nan, not a number",
-    NoFloor: "compare() scores the held-out images themselves, for the floor: it raised ZeroDivisionError",
-    FirstHalf: "The order of the samples does not change the scores: gap is",
-    CentresInPlace: "compare() does not write into the features: it writes into the features of the samples",
-    Bootstrap: f"{SAME_SCORES}: it draws from torch's global random generator",
-    ForkedBootstrap: f"{SAME_SCORES}: a second call gives another result",
-    ComparesWithTheLast: "it changed ComparesWithTheLast.best",
-    BlindToNaN: "Features that are not a number are not scored as if they were: gap = ",
-    NeedsTwo: "A single sample is scored, or refused with an FwError: it raised ValueError",
-    OnlyOnce: f"{REPEATED}: scores('unconditional') the second time: FwError: unconditional has its scores already",
-    CannotReopen: f"{REPEATED}: it raised FileExistsError",
-    NoRunAsAWhole: f"{REPEATED}: series(None): KeyError: None",
-    NeverKilled: "Runs and arms end as finished, failed or killed: it raised KeyError: 'killed'",
-    PathInTheHandle: "Its handle is JSON, as run.json keeps it: {'file': PosixPath(",
-    TupleInTheHandle: "Its handle is JSON, as run.json keeps it: {'arms': ('unconditional', 'self_1.5')} is read",
-    AlwaysNew: "A run that is opened again with its handle has the same handle: it is the same run: {",
-    ClosesTheUntold: "A run whose process died can be closed, also twice, and is the same run when it is "
-    "opened again: it raised FileNotFoundError",
-    LongHint: "Its hint is one line that says where to look: it is 'look at\\n",
-    WritesWhereItStands: f"{INSIDE}: it wrote events.jsonl",
-    WritesBeside: f"{INSIDE}: it wrote events.jsonl",
-    LeavesAThread: f"{INSIDE}: these threads are still there after end(): uploader",
+FAULTS: dict[str, tuple[Clause, str]] = {
+    "FloatImages": (
+        dataset.splits_as_promised,
+        "dataset honest: its train images are torch.float32",
+    ),
+    "LabelsFromOne": (dataset.splits_as_promised, "train labels are 1 to 2"),
+    "CountsBothSplits": (dataset.counted_as_loaded, "48 train images"),
+    "NamesOneClass": (dataset.classes_named, "1 names for 2 classes"),
+    "UntoldLabels": (dataset.splits_as_promised, "train labels"),
+    "ForgottenLabels": (dataset.splits_as_promised, "train split has no labels"),
+    "BoastsOfLabels": (dataset.labels_where_provided, "{'labels'} with 0 classes"),
+    "LoadsToKnowItsShape": (dataset.known_without_loading, "load() is called"),
+    "ReadsItsShape": (dataset.known_without_loading, "(1, 8, 8) and 0"),
+    "OtherImagesNextTime": (dataset.always_the_same, "a second call"),
+    "DrawsGlobally": (dataset.always_the_same, "torch's global random generator"),
+    "HashOrderedImages": (dataset.always_the_same, "the train split"),
+    "TestIsTrain": (dataset.held_out_is_new, "24 distinct test images"),
+    "CachedImages": (dataset.nothing_shared, "train images"),
+    "MatrixFeatures": (
+        encoder.right_shape,
+        "encoder honest: its features of 1 images are torch.float32 (1, 2, 2)",
+    ),
+    "HalfFeatures": (encoder.right_shape, "torch.float16"),
+    "BatchStatistics": (encoder.batch_does_not_matter, "images [0] of 12"),
+    "CountingForward": (encoder.forward_leaves_no_trace, "forward writes into the state dict"),
+    "DarkensImages": (encoder.forward_leaves_no_trace, "fit writes into the images"),
+    "OutsideTheStateDict": (encoder.all_is_stored, "of 12 images"),
+    "HashOrderedBuild": (encoder.build_is_a_function_of_the_seed, "another process"),
+    "DrawsOutsideTheLoop": (
+        encoder.fit_is_a_function_of_the_seed,
+        "torch's global random generator",
+    ),
+    "ReadsOutsideTheLoop": (encoder.fit_is_a_function_of_the_seed, "decode.bias"),
+    "ForgetsTheOptimizer": (encoder.fit_resumes, "decode.bias"),
+    "CannotBeStopped": (encoder.fit_resumes, "let Interrupted out"),
+    "PeekingCodec": (encoder.labels_are_declared, "other values"),
+    "UndefinedQuality": (encoder.quality_is_numbers, "'error' is nan"),
+    "QualityOfLabels": (encoder.quality_is_numbers, "AttributeError"),
+    "RawCheck": (encoder.checks_shapes, "KeyError: 2"),
+    "UncheckedShapes": (encoder.checks_shapes, "(1, "),
+    "GlobalGroups": (annotator.function_of_the_seed, "torch's global random generator"),
+    "StartsWhereItStopped": (annotator.function_of_the_seed, "a second call"),
+    "OutOfRange": (annotator.valid, "annotator honest: its conditions are 1 to 4, not in 0..3"),
+    "ShortConditions": (annotator.valid, "conditions are torch.int32"),
+    "OneTooFew": (annotator.valid, "29 conditions for 30 images"),
+    "BadBank": (annotator.valid, "bank are 4 to 4, not in 0..3"),
+    "PromisesVectors": (annotator.valid, "class conditions and promised vector ones"),
+    "SharedBank": (annotator.stored_and_drawn, "RuntimeError"),
+    "PeekingGroups": (annotator.sees_what_it_declares, "labels"),
+    "PeekingAtFeatures": (annotator.sees_what_it_declares, "features"),
+    "NormalisesInPlace": (annotator.inputs_untouched, "it writes into features"),
+    "HashOrderedGroups": (annotator.same_elsewhere, "conditions or bank"),
+    "CannotDoOne": (annotator.odd_inputs, "one image: it raised"),
+    "Sideways": (keys.keys_are_words, "gap is better 'smaller'"),
+    "HashOrderedKeys": (keys.keys_are_words, "elsewhere"),
+    "UnpromisedKeys": (
+        metric.scores_as_promised,
+        "metric honest: it scored gap, spread and promised gap",
+    ),
+    "TensorScore": (metric.scores_as_promised, "gap is tensor("),
+    "UndefinedScore": (metric.scores_as_promised, "gap is nan"),
+    "NoFloor": (metric.floor_is_scored, "ZeroDivisionError"),
+    "FirstHalf": (metric.order_does_not_matter, "gap is"),
+    "CentresInPlace": (metric.inputs_untouched, "the features of the samples"),
+    "Bootstrap": (metric.function_of_the_features, "torch's global random generator"),
+    "ForkedBootstrap": (metric.function_of_the_features, "a second call"),
+    "ComparesWithTheLast": (metric.scores_as_promised, "it changed ComparesWithTheLast.best"),
+    "BlindToNaN": (metric.nan_is_seen, "gap = "),
+    "NeedsTwo": (metric.one_sample, "it raised"),
+    "OnlyOnce": (tracker.calls_may_be_repeated, "scores('unconditional') the second time: FwError"),
+    "CannotReopen": (tracker.calls_may_be_repeated, "FileExistsError"),
+    "NoRunAsAWhole": (tracker.calls_may_be_repeated, "series(None): KeyError"),
+    "NeverKilled": (tracker.any_ending, "KeyError: 'killed'"),
+    "PathInTheHandle": (tracker.handle_is_json, "PosixPath("),
+    "TupleInTheHandle": (tracker.handle_is_json, "('unconditional', 'self_1.5')"),
+    "AlwaysNew": (tracker.found_again, ".jsonl"),
+    "ClosesTheUntold": (tracker.closed_for_the_dead, "FileNotFoundError"),
+    "LongHint": (tracker.hint_is_one_line, "'look at\\n"),
+    "WritesWhereItStands": (tracker.stays_in_its_folder, "events.jsonl"),
+    "WritesBeside": (tracker.stays_in_its_folder, "events.jsonl"),
+    "LeavesAThread": (tracker.stays_in_its_folder, "uploader"),
 }
-"""What the kit has to say about each."""
+"""The clause that a fault breaks, and what is said of it."""

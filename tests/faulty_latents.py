@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fw.core.diffusion.pixels import to_unit
 from fw.core.kinds import Autoencoder, Code
+from fw.core.testing import Clause, autoencoder
 
 
 class Same(Autoencoder):
@@ -73,16 +74,17 @@ class Wrong(Same):
         return latents.clone()
 
 
-FAULTS = {
-    "shape": "the mean of 1 codes is torch.float32 (1, 1, 8, 8), not torch.float32 (1, 1, 9, 8)",
-    "double": "is torch.float64",
-    "batch": "Each image's latents are its own",
-    "random": "it draws from torch's global random generator",
-    "negative": "its std is negative",
-    "collapsed": "latents of two images are the same",
-    "remembers": "of the network",
-    "untrained": "two networks differ",
-    "infinite": "some of 4 images that it decodes are not finite",
-    "small": "it decodes 4 latents to torch.float32 (4, 1, 7, 8)",
-    "in place": "decode() writes into the latents",
+FAULTS: dict[str, tuple[Clause, str]] = {
+    "shape": (autoencoder.codes_as_promised, "(1, 1, 8, 8), not torch.float32 (1, 1, 9, 8)"),
+    "double": (autoencoder.codes_as_promised, "torch.float64"),
+    "batch": (autoencoder.batch_does_not_matter, "latents of images [0] of 4"),
+    "random": (autoencoder.pure, "torch's global random generator"),
+    "negative": (autoencoder.codes_as_promised, "std is negative"),
+    "collapsed": (autoencoder.images_differ, "latents of two images"),
+    "remembers": (autoencoder.pure, "encode() writes into the network"),
+    "untrained": (autoencoder.always_the_same_network, "two networks"),
+    "infinite": (autoencoder.images_as_promised, "not finite"),
+    "small": (autoencoder.images_as_promised, "(4, 1, 7, 8)"),
+    "in place": (autoencoder.pure, "decode() writes into the latents"),
 }
+"""The clause that a fault breaks, and what is said of it."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from variants import variants
 
-from fw.core.kinds import Objective, Seen
+from fw.core.kinds import Seen
+from fw.core.testing import Clause, objective
 from fw.plugins.objectives.dispersive import Dispersive
 
 
@@ -17,62 +19,11 @@ class Honest(Dispersive):
     name: ClassVar[str] = "honest"
 
 
-class Blind(Honest):
-    """Does not say that it reads blocks."""
-
-    @property
-    def requires(self) -> frozenset[str]:
-        return frozenset()
-
-
 class PerImage(Honest):
     """A term for every image."""
 
     def term(self, head: nn.Module, seen: Seen) -> Tensor:
         return seen.tokens.square().mean(dim=(1, 2))
-
-
-class Undefined(Honest):
-    """Divides by the number of images that are taken."""
-
-    def term(self, head: nn.Module, seen: Seen) -> Tensor:
-        return (seen.tokens.square().mean(dim=(1, 2)) * seen.taken).sum() / seen.taken.sum()
-
-
-class Detached(Honest):
-    """Teaches nobody."""
-
-    def term(self, head: nn.Module, seen: Seen) -> Tensor:
-        return super().term(head, seen).detach()
-
-
-class Idle(Honest):
-    """A head that nothing teaches."""
-
-    def build(self, width: int, features: int) -> nn.Module:
-        return nn.Linear(width, width)
-
-
-class Takes(Honest):
-    """Takes all images, whatever the interval."""
-
-    def term(self, head: nn.Module, seen: Seen) -> Tensor:
-        return seen.tokens.square().mean()
-
-
-class Global(Honest):
-    """Draws from torch's global generator."""
-
-    def term(self, head: nn.Module, seen: Seen) -> Tensor:
-        return super().term(head, seen) * torch.rand(())
-
-
-class Centres(Honest):
-    """Writes into the noise."""
-
-    def term(self, head: nn.Module, seen: Seen) -> Tensor:
-        seen.noise.sub_(seen.noise.mean())
-        return super().term(head, seen)
 
 
 class Head(nn.Module):
@@ -89,39 +40,60 @@ class Head(nn.Module):
         return self.weight * self.asked
 
 
-class Forgets(Honest):
-    """Counts beside the state dict."""
+def term(self: Any, head: nn.Module, seen: Seen) -> Any:
+    return Honest.term(self, head, seen)
+
+
+def of_the_taken(seen: Seen) -> Tensor:
+    return (seen.tokens.square().mean(dim=(1, 2)) * seen.taken).sum() / seen.taken.sum()
+
+
+def centred(self: Any, head: nn.Module, seen: Seen) -> Tensor:
+    seen.noise.sub_(seen.noise.mean())
+    return term(self, head, seen)
+
+
+class Counting(Honest):
+    """Its head counts beside the state dict."""
 
     def build(self, width: int, features: int) -> nn.Module:
         return Head()
 
-    def term(self, head: nn.Module, seen: Seen) -> Tensor:
-        return super().term(head, seen) * head()
 
-
-class Unseeded(Honest):
+class Numbered(Honest):
     """Another head each time."""
 
     def build(self, width: int, features: int) -> nn.Module:
         return Head(next(SEEDS))
 
-    def term(self, head: nn.Module, seen: Seen) -> Tensor:
-        return super().term(head, seen) * head.weight.exp()  # type: ignore[operator]
+
+variants(Honest, "requires", Blind=lambda self: frozenset())
+variants(Honest, "build", Idle=lambda self, width, features: nn.Linear(width, width))
+variants(
+    Honest,
+    "term",
+    Undefined=lambda self, head, seen: of_the_taken(seen),
+    Detached=lambda self, head, seen: term(self, head, seen).detach(),
+    Takes=lambda self, head, seen: seen.tokens.square().mean(),
+    Global=lambda self, head, seen: term(self, head, seen) * torch.rand(()),
+    Centres=centred,
+)
+variants(Counting, "term", Forgets=lambda self, head, seen: term(self, head, seen) * head())
+variants(Numbered, "term", Unseeded=lambda self, head, seen: term(self, head, seen) * head.weight.exp())
 
 
 SEEDS = iter(range(1000))
 
-FAULTS: dict[type[Objective], str] = {
-    Blind: "It requires `taps`, and `labels` if the encoder that it names uses them; its depth is in 0..1: it does not",
-    PerImage: "term() is one finite number, for any block and batch, also where no image is taken or all are alike: "
-    "objective honest: its term is torch.float32 (8,), not one number ()",
-    Undefined: "all are alike: it is nan where none is taken",
-    Detached: "The activations of an image that is taken get a gradient, so that the network learns from it: they get",
-    Idle: "Every weight of the head gets a gradient: weight gets none",
-    Takes: "if none is taken, the term is 0: one that is not taken gets a gradient",
-    Global: "no other randomness comes in: it draws from torch's global random generator",
-    Centres: "term() does not write into what it sees: it writes into `noise`",
-    Forgets: "A head that was stored and restored goes on with the same bits: ",
-    Unseeded: "build() depends on nothing but torch's global generator: two heads",
+FAULTS: dict[str, tuple[Clause, str]] = {
+    "Blind": (objective.says_what_it_needs, "taps"),
+    "PerImage": (objective.one_finite_number, "objective honest: its term is torch.float32 (8,)"),
+    "Undefined": (objective.one_finite_number, "nan where none is taken"),
+    "Detached": (objective.teaches_the_network, "they get none"),
+    "Idle": (objective.teaches_the_head, "weight gets none"),
+    "Takes": (objective.only_what_is_taken, "one that is not taken"),
+    "Global": (objective.function_of_what_it_sees, "torch's global random generator"),
+    "Centres": (objective.nothing_is_written_into, "`noise`"),
+    "Forgets": (objective.goes_on, ""),
+    "Unseeded": (objective.head_of_the_seed, "two heads"),
 }
-"""What the kit has to say about each."""
+"""The clause that a fault breaks, and what is said of it."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from variants import variants
 
 from fw.core.errors import FwError, Interrupted
 from fw.core.job import Job
 from fw.core.kinds import Prior
+from fw.core.testing import Clause, prior
 from fw.core.types import Annotation
 
 WORDS = [f"word{number}" for number in range(40)]
@@ -60,72 +62,12 @@ class Learned(Honest):
         return {"mean": mean, "optimizer": optimizer}
 
 
-class NoForms(Honest):
-    """Draws nothing."""
-
-    forms: ClassVar[frozenset[str]] = frozenset()
+class Vectors(Honest):
+    forms: ClassVar[frozenset[str]] = frozenset({"vector"})
 
 
-class UnknownForm(Honest):
-    """Draws what fw does not know."""
-
-    forms: ClassVar[frozenset[str]] = frozenset({"class", "sentence"})
-
-
-class OutOfRange(Honest):
-    """Counts classes from 1, and so draws one too many."""
-
+class Classes(Honest):
     forms: ClassVar[frozenset[str]] = frozenset({"class"})
-
-    def chosen(self, conditions: Tensor, draw: torch.Generator) -> Tensor:
-        return super().chosen(conditions + 2, draw)
-
-
-class InDoubles(Honest):
-    """Vectors in double precision."""
-
-    forms: ClassVar[frozenset[str]] = frozenset({"vector"})
-
-    def chosen(self, conditions: Tensor, draw: torch.Generator) -> Tensor:
-        return super().chosen(conditions.double(), draw)
-
-
-class Flattens(Honest):
-    """Makes one vector of an image's tokens."""
-
-    def chosen(self, conditions: Tensor, draw: torch.Generator) -> Tensor:
-        chosen = super().chosen(conditions, draw)
-        return chosen.flatten(1) if chosen.dim() > 1 else chosen
-
-
-class Empty(Honest):
-    """Has nothing to draw from."""
-
-    def chosen(self, conditions: Tensor, draw: torch.Generator) -> Tensor:
-        return conditions[:0]
-
-
-class NotANumber(Honest):
-    """Divides by the number of empty classes."""
-
-    forms: ClassVar[frozenset[str]] = frozenset({"vector"})
-
-    def chosen(self, conditions: Tensor, draw: torch.Generator) -> Tensor:
-        return super().chosen(conditions, draw) / 0
-
-
-class ClassesOnly(Honest):
-    """Says that it draws vectors, and counts them."""
-
-    def chosen(self, conditions: Tensor, draw: torch.Generator) -> Tensor:
-        return super().chosen(conditions.bincount().argsort(), draw)
-
-
-class DrawsGlobally(Honest):
-    """Draws from torch's global generator."""
-
-    def chosen(self, conditions: Tensor, draw: torch.Generator) -> Tensor:
-        return super().chosen(conditions, torch.default_generator)
 
 
 class GoesOn(Honest):
@@ -138,95 +80,72 @@ class GoesOn(Honest):
         return conditions.roll(GoesOn.calls, 0)
 
 
-class HashOrdered(Honest):
-    """Orders its bank by a set of strings."""
-
-    def chosen(self, conditions: Tensor, draw: torch.Generator) -> Tensor:
-        return conditions[torch.tensor([int(word[4:]) % len(conditions) for word in set(WORDS)])]
+def chosen(self: Any, conditions: Tensor, draw: torch.Generator) -> Tensor:
+    return Honest.chosen(self, conditions, draw)
 
 
-class ForgetsTheOptimizer(Learned):
-    """Keeps the mean and not the momentum."""
-
-    def state(self, mean: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        return {"mean": mean}
-
-
-class CannotBeStopped(Learned):
+def stopped(self: Any, annotation: Annotation, job: Job) -> Tensor:
     """Takes a request to stop for the end."""
-
-    def bank(self, annotation: Annotation, job: Job) -> Tensor:
-        try:
-            return super().bank(annotation, job)
-        except Interrupted:
-            return annotation.conditions
+    try:
+        return Learned.bank(self, annotation, job)
+    except Interrupted:
+        return annotation.conditions
 
 
-class SortsInPlace(Honest):
-    """Sorts the conditions that it is given."""
-
-    def chosen(self, conditions: Tensor, draw: torch.Generator) -> Tensor:
-        conditions.copy_(conditions.sort(dim=0).values)
-        return super().chosen(conditions, draw)
+def spread(conditions: Tensor) -> Tensor:
+    return conditions.double().std()
 
 
-class CentresTheBank(Honest):
-    """Takes the mean away from the bank to score it."""
-
-    def quality(self, bank: Tensor, annotation: Annotation) -> dict[str, float]:
-        bank -= bank[0].clone()
-        return {}
-
-
-class CannotDoOne(Honest):
-    """Needs a second condition."""
-
-    def chosen(self, conditions: Tensor, draw: torch.Generator) -> Tensor:
-        return super().chosen(conditions[1:], draw)
-
-
-class UndefinedQuality(Honest):
-    """Divides by a spread that may be 0."""
-
-    def quality(self, bank: Tensor, annotation: Annotation) -> dict[str, float]:
-        spread = annotation.conditions.double().std()
-        return {"spread": float(bank.double().std() / spread)}
-
-
-class TensorQuality(Honest):
-    """Scores in tensors."""
-
-    def quality(self, bank: Tensor, annotation: Annotation) -> dict[str, float]:
-        return {"mean": bank.double().mean()}  # type: ignore[dict-item]
+variants(Honest, "forms", NoForms=frozenset(), UnknownForm=frozenset({"class", "sentence"}))
+variants(Classes, "chosen", OutOfRange=lambda self, given, draw: chosen(self, given + 2, draw))
+variants(
+    Vectors,
+    "chosen",
+    InDoubles=lambda self, given, draw: chosen(self, given.double(), draw),
+    NotANumber=lambda self, given, draw: chosen(self, given, draw) / 0,
+)
+variants(
+    Honest,
+    "chosen",
+    Flattens=lambda self, given, draw: chosen(self, given, draw).flatten(min(1, given.dim() - 1)),
+    Empty=lambda self, given, draw: given[:0],
+    ClassesOnly=lambda self, given, draw: chosen(self, given.bincount().argsort(), draw),
+    DrawsGlobally=lambda self, given, draw: chosen(self, given, torch.default_generator),
+    HashOrdered=lambda self, given, draw: given[[int(word[4:]) % len(given) for word in set(WORDS)]],
+    SortsInPlace=lambda self, given, draw: chosen(self, given.copy_(given.sort(dim=0).values), draw),
+    CannotDoOne=lambda self, given, draw: chosen(self, given[1:], draw),
+)
+variants(Learned, "state", ForgetsTheOptimizer=lambda self, mean, optimizer: {"mean": mean})
+variants(Learned, "bank", CannotBeStopped=stopped)
+variants(
+    Honest,
+    "quality",
+    CentresTheBank=lambda self, bank, given: {"zero": float(bank.sub_(bank[0].clone()).sum() * 0)},
+    UndefinedQuality=lambda self, bank, given: {"spread": float(spread(bank) / spread(given.conditions))},
+    TensorQuality=lambda self, bank, given: {"mean": bank.double().mean()},
+)
 
 
 HONEST: list[Prior] = [Honest(), Choosy(), Learned()]
 
-FORMS = "It names in `forms` which forms of condition it draws, at least one"
-VALID = "bank() gives valid conditions, at least one, on the CPU, for every form that it draws"
-SAME = "bank() gives the same for the same seed, whatever was done before and whatever global generators hold"
-RESUMED = "A bank that is stopped half-way and continued in the same folder is the same"
-QUALITY = "quality() gives finite numbers by name, for one condition, two conditions and equal conditions too"
-UNTOUCHED = "bank() and quality() do not write into the annotation, nor quality() into the bank"
-
-FAULTS: dict[type[Prior], str] = {
-    NoForms: f"{FORMS}: it is empty",
-    UnknownForm: f"{FORMS}: sentence is none",
-    OutOfRange: f"{VALID}: prior honest: its bank are 3 to 5, not in 0..4",
-    InDoubles: f"{VALID}: prior honest: its bank are torch.float64 (20, 6), not torch.float32 (N, 6)",
-    Flattens: f"{VALID}: prior honest: its bank are torch.float32 (20, 18), not torch.float32 (N, 3, 6)",
-    Empty: f"{VALID}: prior honest: its bank are empty",
-    NotANumber: f"{VALID}: prior honest: its bank are not all finite",
-    ClassesOnly: f"{VALID}: it raised NotImplementedError",
-    DrawsGlobally: f"{SAME}: it draws from torch's global random generator",
-    GoesOn: f"{SAME}: a second call gives another result",
-    HashOrdered: "bank() gives the same in another process: class conditions are other ones",
-    ForgetsTheOptimizer: f"{RESUMED}: vector conditions are other ones",
-    CannotBeStopped: f"{RESUMED}: it goes on when job.steps or job.track stops it: let Interrupted out",
-    SortsInPlace: f"{UNTOUCHED}: bank writes into the conditions",
-    CentresTheBank: f"{UNTOUCHED}: quality writes into the bank",
-    CannotDoOne: "One condition, two conditions and equal conditions give a valid bank or an FwError: one class",
-    UndefinedQuality: f"{QUALITY}: one class condition: 'spread' is nan",
-    TensorQuality: f"{QUALITY}: class conditions: 'mean' is a Tensor",
+FAULTS: dict[str, tuple[Clause, str]] = {
+    "NoForms": (prior.known_forms, "it is empty"),
+    "UnknownForm": (prior.known_forms, "sentence"),
+    "OutOfRange": (prior.valid, "prior honest: its bank are 3 to 5, not in 0..4"),
+    "InDoubles": (prior.valid, "bank are torch.float64 (20, 6)"),
+    "Flattens": (prior.valid, "bank are torch.float32 (20, 18)"),
+    "Empty": (prior.valid, "bank are empty"),
+    "NotANumber": (prior.valid, "not all finite"),
+    "ClassesOnly": (prior.valid, "NotImplementedError"),
+    "DrawsGlobally": (prior.function_of_the_seed, "torch's global random generator"),
+    "GoesOn": (prior.function_of_the_seed, "a second call"),
+    "HashOrdered": (prior.same_elsewhere, "class conditions"),
+    "ForgetsTheOptimizer": (prior.resumes, "vector conditions"),
+    "CannotBeStopped": (prior.resumes, "let Interrupted out"),
+    "SortsInPlace": (prior.inputs_untouched, "bank writes into the conditions"),
+    "CentresTheBank": (prior.inputs_untouched, "quality writes into the bank"),
+    "CannotDoOne": (prior.odd_inputs, "one class"),
+    "UndefinedQuality": (prior.quality_is_numbers, "one class condition: 'spread' is nan"),
+    "TensorQuality": (prior.quality_is_numbers, "class conditions: 'mean' is a Tensor"),
 }
-"""What the kit has to say about each."""
+"""The clause that a fault breaks, and what is said of it."""

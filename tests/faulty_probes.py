@@ -4,89 +4,77 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from typing import Any
 
 import torch
+from variants import variants
 
 from fw.core.errors import Interrupted
 from fw.core.job import Job
-from fw.core.kinds import Probe
 from fw.core.templates.probe import Example
+from fw.core.testing import Clause, probe
 from fw.core.types import Examples
 
 
-class Nameless(Example):
-    """Calls all its numbers the same, whatever it reads."""
-
-    @property
-    def keys(self) -> dict[str, str]:
-        return {"accuracy": "higher"}
+class Honest(Example):
+    """The template."""
 
 
-class Deaf(Example):
-    """Does not look at the labels."""
-
-    def score(self, train: Examples, test: Examples, job: Job) -> dict[str, float]:
-        return dict.fromkeys(self.keys, 0.5)
+def score(self: Any, train: Examples, test: Examples, job: Job) -> dict[str, float]:
+    return Honest.score(self, train, test, job)
 
 
-class Greedy(Example):
-    """Reports more than it promised."""
-
-    def score(self, train: Examples, test: Examples, job: Job) -> dict[str, float]:
-        return {**super().score(train, test, job), "more": 1.0}
-
-
-class Moody(Example):
-    """Draws from torch's global generator."""
-
-    def score(self, train: Examples, test: Examples, job: Job) -> dict[str, float]:
-        return {key: value * float(torch.rand(())) for key, value in super().score(train, test, job).items()}
-
-
-class Vandal(Example):
-    """Standardises in place."""
-
-    def score(self, train: Examples, test: Examples, job: Job) -> dict[str, float]:
-        train.features.sub_(train.features.mean(dim=0))
-        return super().score(train, test, job)
-
-
-class Stubborn(Example):
+def stubborn(self: Any, train: Examples, test: Examples, job: Job) -> dict[str, float]:
     """Goes on when it is asked to stop."""
-
-    def score(self, train: Examples, test: Examples, job: Job) -> dict[str, float]:
-        with contextlib.suppress(Interrupted):
-            for _ in job.steps(4, {}, label="example"):
-                pass
-        return super().score(train, test, job)
+    with contextlib.suppress(Interrupted):
+        for _ in job.steps(4, {}, label="example"):
+            pass
+    return score(self, train, test, job)
 
 
-class Ordered(Example):
+def ordered(self: Any, train: Examples, test: Examples, job: Job) -> dict[str, float]:
     """Scores the first half of the held-out images alone."""
-
-    def score(self, train: Examples, test: Examples, job: Job) -> dict[str, float]:
-        half = (len(test) + 1) // 2
-        noisy = test.features + 3 * torch.randn(test.features.shape, generator=job.generator("example"))
-        labels = None if test.labels is None else test.labels[:half]
-        return super().score(train, replace(test, features=noisy[:half], labels=labels), job)
+    half = (len(test) + 1) // 2
+    noisy = test.features + 3 * torch.randn(test.features.shape, generator=job.generator("example"))
+    labels = None if test.labels is None else test.labels[:half]
+    return score(self, train, replace(test, features=noisy[:half], labels=labels), job)
 
 
-class Proud(Example):
-    """Divides by the chance level of the images it was shown, which may be all of one class."""
-
-    def score(self, train: Examples, test: Examples, job: Job) -> dict[str, float]:
-        assert train.labels is not None
-        chance = 1 - (train.labels == train.labels[0]).double().mean()
-        return {key: value / chance.item() for key, value in super().score(train, test, job).items()}
+def in_place(self: Any, train: Examples, test: Examples, job: Job) -> dict[str, float]:
+    train.features.sub_(train.features.mean(dim=0))
+    return score(self, train, test, job)
 
 
-FAULTS: dict[type[Probe], str] = {
-    Nameless: "have other keys: accuracy is also that of",
-    Deaf: "better by the first key than the same labels shuffled",
-    Greedy: "probe example: it scored example_p2.0_encoder, more and promised example_p2.0_encoder",
-    Moody: "it draws from torch's global random generator",
-    Vandal: "it writes into the features of the training images",
-    Stubborn: "it goes on when job.steps or job.track stops it",
-    Ordered: "in one order and",
-    Proud: "one training image: it raised ZeroDivisionError",
+def times(scores: dict[str, float], factor: float) -> dict[str, float]:
+    return {key: value * factor for key, value in scores.items()}
+
+
+def over_chance(scores: dict[str, float], labels: Any) -> dict[str, float]:
+    """Of images which may be all of one class."""
+    return times(scores, 1 / (1 - (labels == labels[0]).double().mean()).item())
+
+
+variants(Honest, "keys", Nameless=lambda self: {"accuracy": "higher"})
+variants(
+    Honest,
+    "score",
+    Deaf=lambda self, train, test, job: dict.fromkeys(self.keys, 0.5),
+    Greedy=lambda self, train, test, job: {**score(self, train, test, job), "more": 1.0},
+    Moody=lambda self, train, test, job: times(score(self, train, test, job), float(torch.rand(()))),
+    Vandal=in_place,
+    Stubborn=stubborn,
+    Ordered=ordered,
+    Proud=lambda self, train, test, job: over_chance(score(self, train, test, job), train.labels),
+)
+
+FAULTS: dict[str, tuple[Clause, str]] = {
+    "Nameless": (probe.keys_name_what_is_read, "accuracy"),
+    "Deaf": (probe.labels_are_read, "shuffled"),
+    "Greedy": (probe.scores_as_promised, "probe example: it scored example_p2.0_encoder, more"),
+    "Moody": (probe.function_of_the_seed, "torch's global random generator"),
+    "Vandal": (probe.inputs_untouched, "the features of the training images"),
+    "Stubborn": (probe.resumes, "let Interrupted out"),
+    "Ordered": (probe.order_does_not_matter, "in another"),
+    "Proud": (probe.odd_inputs, "one training image: it raised ZeroDivisionError"),
 }
+"""The clause that a fault breaks, and what is said of it."""

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field, PrivateAttr
 from torch import Tensor
+from variants import variants
 
 from fw.core.kinds import Rule
 from fw.core.testing import Clause, rule
@@ -42,53 +43,29 @@ class Silent(Rule):
     name: ClassVar[str] = "silent"
 
 
-class OneNumber(Honest):
-    """Returns one number per image, which would broadcast."""
+EACH = {"dim": (1, 2, 3), "keepdim": True}
+"""Over the pixels of each image."""
 
-    def direction(self, good: Tensor, difference: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        return difference.mean(dim=(1, 2, 3), keepdim=True)
-
-
-class DoublePrecision(Honest):
-    """Changes the dtype."""
-
-    def result(self, good: Tensor, guided: Tensor) -> Tensor:
-        return guided.double()
-
-
-class Overflows(Honest):
-    """Takes the exponential of what may be large."""
-
-    def direction(self, good: Tensor, difference: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        return difference * difference.abs().exp()
-
-
-class DividesByZero(Honest):
-    """Divides by the length of the difference, which may be zero."""
-
-    def direction(self, good: Tensor, difference: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        return difference / difference.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
-
-
-class DividesByTheDeviation(HonestClamp):
-    """Divides by the standard deviation of the guided prediction, which may be zero."""
-
-    def result(self, good: Tensor, guided: Tensor) -> Tensor:
-        return guided * (good.std(dim=(1, 2, 3), keepdim=True) / guided.std(dim=(1, 2, 3), keepdim=True))
-
-
-class Brightens(Honest):
-    """Makes something of equal predictions."""
-
-    def direction(self, good: Tensor, difference: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        return difference + 0.01
-
-
-class Shrinks(HonestClamp):
-    """Takes contrast from the good prediction itself."""
-
-    def result(self, good: Tensor, guided: Tensor) -> Tensor:
-        return 0.9 * guided
+variants(
+    Honest,
+    "direction",
+    OneNumber=lambda self, good, difference, memory: difference.mean(**EACH),
+    Overflows=lambda self, good, difference, memory: difference * difference.abs().exp(),
+    DividesByZero=lambda self, good, difference, memory: difference / difference.square().sum(**EACH).sqrt(),
+    Brightens=lambda self, good, difference, memory: difference + 0.01,
+    Noisy=lambda self, good, difference, memory: difference * torch.rand(()),
+    WritesIntoTheDifference=lambda self, good, difference, memory: difference.mul_(0.5),
+    MixesTheBatch=lambda self, good, difference, memory: difference * (2 / difference.norm()).clamp(max=1),
+)
+variants(Honest, "result", DoublePrecision=lambda self, good, guided: guided.double())
+variants(
+    HonestClamp,
+    "result",
+    DividesByTheDeviation=lambda self, good, guided: guided * (good.std(**EACH) / guided.std(**EACH)),
+    Shrinks=lambda self, good, guided: 0.9 * guided,
+    MixesTheResults=lambda self, good, guided: guided.clamp(good.min(), good.max()),
+)
+variants(Honest, "idle", SaysItIsIdle=lambda self: "it keeps nothing")
 
 
 class Remembering(Honest):
@@ -109,20 +86,6 @@ class RememberingInTheModule(Honest):
         before = [last for last in SEEN if last.shape == good.shape]
         SEEN[:] = [good]
         return guided + 0.1 * (good - before[-1]) if before else guided
-
-
-class Noisy(Honest):
-    """Draws from torch's global generator."""
-
-    def direction(self, good: Tensor, difference: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        return difference * torch.rand(())
-
-
-class WritesIntoTheDifference(Honest):
-    """Works in place."""
-
-    def direction(self, good: Tensor, difference: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        return difference.mul_(0.5)
 
 
 class WritesIntoWhatItReturned(Honest):
@@ -155,36 +118,27 @@ class KnowsTheMemoryItself(Honest):
         return difference / 2 if again else difference
 
 
-class MixesTheBatch(Honest):
-    """Bounds the length of the whole batch."""
-
-    def direction(self, good: Tensor, difference: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        return difference * (2.0 / difference.norm()).clamp(max=1)
-
-
-class MixesTheResults(HonestClamp):
-    """Clamps to the range of the whole batch."""
-
-    def result(self, good: Tensor, guided: Tensor) -> Tensor:
-        return guided.clamp(good.min(), good.max())
-
-
-FAULTS: dict[type[Rule], tuple[Clause, str]] = {
-    Silent: (rule.says_something, "it has neither"),
-    OneNumber: (rule.right_shape, "guidance honest: it returned torch.float32"),
-    DoublePrecision: (rule.right_shape, "result() gives torch.float64"),
-    Overflows: (rule.right_shape, "values that are not finite"),
-    DividesByZero: (rule.nothing_comes_of_nothing, "a difference of zero becomes up to nan"),
-    DividesByTheDeviation: (rule.nothing_comes_of_nothing, "predictions of zero: result(good, good) is nan off"),
-    Brightens: (rule.nothing_comes_of_nothing, "a difference of zero becomes up to 0.01"),
-    Shrinks: (rule.nothing_comes_of_nothing, "usual predictions: result(good, good) is"),
-    Remembering: (rule.pure, "what was asked before changes the result"),
-    RememberingInTheModule: (rule.pure, "what was asked before changes the result"),
-    Noisy: (rule.pure, "it draws from torch's global random generator"),
-    WritesIntoTheDifference: (rule.pure, "it writes into what it is given"),
-    WritesIntoWhatItReturned: (rule.pure, "it writes into what it returned before"),
-    CountsLevels: (rule.memory_holds_tensors, "level is a int"),
-    KnowsTheMemoryItself: (rule.memory_holds_tensors, "at level 2 the same memory gives something else"),
-    MixesTheBatch: (rule.batch_does_not_matter, "direction(): alone and in a batch differ by"),
-    MixesTheResults: (rule.batch_does_not_matter, "result(): alone and in a batch differ by"),
+FAULTS: dict[str, tuple[Clause, str]] = {
+    "Silent": (rule.says_something, "it has neither"),
+    "OneNumber": (rule.right_shape, "guidance honest: "),
+    "DoublePrecision": (rule.right_shape, "result() is torch.float64"),
+    "Overflows": (rule.right_shape, "not finite"),
+    "DividesByZero": (rule.nothing_comes_of_nothing, "becomes up to nan"),
+    "DividesByTheDeviation": (rule.nothing_comes_of_nothing, "predictions of zero: "),
+    "Brightens": (rule.nothing_comes_of_nothing, "becomes up to 0.01"),
+    "Shrinks": (rule.nothing_comes_of_nothing, "usual predictions: result(good, good)"),
+    "SaysItIsIdle": (
+        rule.idle_changes_nothing,
+        "direction() changes it, and idle() says 'it keeps nothing'",
+    ),
+    "Remembering": (rule.pure, "changes the result"),
+    "RememberingInTheModule": (rule.pure, "changes the result"),
+    "Noisy": (rule.pure, "torch's global random generator"),
+    "WritesIntoTheDifference": (rule.pure, "it writes into what it is given"),
+    "WritesIntoWhatItReturned": (rule.pure, "it writes into what it returned before"),
+    "CountsLevels": (rule.memory_holds_tensors, "level is a int"),
+    "KnowsTheMemoryItself": (rule.memory_holds_tensors, "at level 2"),
+    "MixesTheBatch": (rule.batch_does_not_matter, "direction() at level 1"),
+    "MixesTheResults": (rule.batch_does_not_matter, "result() at level 1"),
 }
+"""The clause that a fault breaks, and what is said of it."""

@@ -14,6 +14,7 @@ from fw.core.plan.graph import plan
 from fw.core.recipe.loading import load, validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import dump, parse
+from tests.saying import all_say, says
 from tests.toys import RECIPE, Dropped, Free, Mean, registry
 
 TOYS = registry()
@@ -61,61 +62,51 @@ arms:
 
 def test_all_faults_are_told_at_once_with_line_path_reason_and_suggestion() -> None:
     sections = "encoder, annotator, prior, model, process, train, objectives, guidance, sampler"
-    keys = f"fw, name, seed, dataset, latents, {sections}, samples, metrics, probes, tracker, baseline, arms"
-    train = "steps, batch, lr, warmup, weight_decay, clip, ema, cond_drop, flip, precision"
-    assert sorted(problems(FAULTY)) == sorted(
-        [
-            "r.yaml:2: name: string should match pattern '^[a-z0-9][a-z0-9_\\-]*$' (it is 'Toy Story')",
-            f"r.yaml:4: encodr: unknown key; did you mean 'encoder'? (known: {keys})",
-            "r.yaml:5: encoder: no encoder named 'maen'; did you mean 'mean'? (known: flat, mean, taught)",
-            "r.yaml:7: process: expected the name of a process or a mapping with a 'name'",
-            "r.yaml:8: train.steps: input should be greater than or equal to 1 (it is 0)",
-            "r.yaml:8: train.lr: input should be a valid number, unable to parse string as a number (it is 'fast')",
-            f"r.yaml:8: train.stepz: unknown key; did you mean 'steps'? (known: {train})",
-            "r.yaml:8: train.flip: input should be a valid boolean, unable to interpret input (it is 3)",
-            "r.yaml:9: sampler.stpes: unknown key; did you mean 'steps'? (known: name, steps)",
-            "r.yaml:12: metrics.0.space: this key is required",
-            "r.yaml:12: metrics.0.spaec: unknown key; did you mean 'space'? (known: name, space, weights)",
-            "r.yaml:13: metrics.1.space.cels: unknown key; did you mean 'cells'? (known: name, cells)",
-            "r.yaml:14: metrics.2.space: this key is required",
-            f"r.yaml:17: arms.plain.annotatr: unknown key; did you mean 'annotator'? (known: {sections})",
-            "r.yaml:18: arms.bad name: string should match pattern '^[A-Za-z0-9][A-Za-z0-9_.\\-]*$' (it is 'bad name')",
-            "r.yaml:19: arms.deep.guidance.1.lens.cell: unknown key; did you mean 'cells'? (known: name, cells)",
-            "r.yaml:20: arms.none.sampler: no arm can do without; leave the key out to keep the recipe's",
-        ]
+    assert all_say(
+        problems(FAULTY),
+        "r.yaml:2: name: ... pattern ... 'Toy Story'",
+        f"r.yaml:4: encodr: ... 'encoder' ... fw, name, seed, dataset, latents, {sections}, samples",
+        "r.yaml:5: encoder: ... 'maen' ... 'mean' ... flat, mean, taught",
+        "r.yaml:7: process: ... name of a process ... 'name'",
+        "r.yaml:8: train.steps: ... 1 ... 0",
+        "r.yaml:8: train.lr: ... number ... 'fast'",
+        "r.yaml:8: train.stepz: ... 'steps' ... steps, batch, lr",
+        "r.yaml:8: train.flip: ... boolean ... 3",
+        "r.yaml:9: sampler.stpes: ... 'steps' ... name, steps",
+        "r.yaml:12: metrics.0.space: ... required",
+        "r.yaml:12: metrics.0.spaec: ... 'space' ... name, space, weights",
+        "r.yaml:13: metrics.1.space.cels: ... 'cells' ... name, cells",
+        "r.yaml:14: metrics.2.space: ... required",
+        f"r.yaml:17: arms.plain.annotatr: ... 'annotator' ... {sections}",
+        "r.yaml:18: arms.bad name: ... pattern ... 'bad name'",
+        "r.yaml:19: arms.deep.guidance.1.lens.cell: ... 'cells' ... name, cells",
+        "r.yaml:20: arms.none.sampler: ... leave the key out",
     )
 
 
 @pytest.mark.parametrize(
     ("arm", "problem"),
     [
-        (
-            "x: {guidance: {name: free, scal: 2}}",
-            "guidance.scal: unknown key; did you mean 'scale'? (known: name, scale,",
-        ),
-        ("x: {guidance: [{name: free, scal: 2}]}", "guidance.0.scal: unknown key; did you mean 'scale'?"),
-        (
-            "x: {guidance: {name: through, lens: {name: mean, x: 1}}}",
-            "guidance.lens.x: unknown key (known: name, cells)",
-        ),
-        ("x: {guidance: pga}", "guidance: no guidance named 'pga' (known: blurred, dropped, free, selfish, through)"),
-        ("x: {guidance: 3}", "guidance: input should be a valid tuple (it is 3)"),
-        ("x: {train: {step: 2}}", "train.step: unknown key; did you mean 'steps'? (known: steps, batch,"),
-        ("x: {train: 3}", "train: expected a mapping of keys (it is 3)"),
-        ("x: {samples: {count: 3}}", "samples: unknown key; did you mean 'sampler'? (known: encoder,"),
-        ("x: 3", "expected a mapping of keys (it is 3)"),
+        ("x: {guidance: {name: free, scal: 2}}", ".guidance.scal: ... 'scale' ... name, scale"),
+        ("x: {guidance: [{name: free, scal: 2}]}", ".guidance.0.scal: ... 'scale'"),
+        ("x: {guidance: {name: through, lens: {name: mean, x: 1}}}", ".guidance.lens.x: ... name, cells"),
+        ("x: {guidance: pga}", ".guidance: ... 'pga' ... blurred, dropped, free, selfish, through"),
+        ("x: {guidance: 3}", ".guidance: ... 3"),
+        ("x: {train: {step: 2}}", ".train.step: ... 'steps' ... steps, batch"),
+        ("x: {train: 3}", ".train: ... mapping ... 3"),
+        ("x: {samples: {count: 3}}", ".samples: ... 'sampler' ... encoder"),
+        ("x: 3", ": ... mapping ... 3"),
     ],
 )
 def test_a_fault_in_an_arm_names_the_arm(arm: str, problem: str) -> None:
     (told,) = problems(with_arms(arm))
-    place = f"r.yaml:{RECIPE.count(chr(10)) + 1}: arms.x"
-    assert told.startswith((f"{place}.{problem}", f"{place}: {problem}"))
+    assert says(told, f"r.yaml:{RECIPE.count(chr(10)) + 1}: arms.x{problem}")
 
 
 @pytest.mark.parametrize("name", ["train", "model", "encoder", "guidance", "name"])
 def test_an_arm_may_be_named_like_a_section(name: str) -> None:
     (told,) = problems(with_arms(f"{name}: {{trian: 3}}"))
-    assert "unknown key; did you mean 'train'? (known: encoder, annotator, prior, model" in told
+    assert says(told, f"r.yaml:{RECIPE.count(chr(10)) + 1}: arms.{name}.trian: ... 'train' ... encoder, annotator")
 
 
 @pytest.mark.parametrize("section", ["model", "process", "train", "sampler"])
@@ -127,25 +118,25 @@ def test_no_arm_can_do_without_its_model_process_train_or_sampler(section: str) 
 @pytest.mark.parametrize(
     ("sets", "problem"),
     [
-        (["arms={}"], "--set #1: arms: dictionary should have at least 1 item after validation, not 0"),
-        (["metrics=[]"], "--set #1: metrics: value should have at least 1 item after validation, not 0"),
-        (["fw=2"], "--set #1: fw: input should be 1 (it is 2)"),
-        (["seed=-1"], "--set #1: seed: input should be greater than or equal to 0 (it is -1)"),
-        (["train.lr=.inf"], "--set #1: train.lr: input should be a finite number (it is inf)"),
-        (["train.lr=1", "train.stepz=5"], "--set #2: train.stepz: unknown key; did you mean 'steps'?"),
-        (["encoder.cells=0"], "--set #1: encoder.cells: input should be greater than or equal to 1 (it is 0)"),
-        (["metrics.0.spice=mean"], "--set #1: metrics.0.spice: unknown key; did you mean 'space'?"),
-        (["arms.self_1.5.guidance.scale=-1"], "--set #1: arms.self_1.5.guidance.scale: input should be greater"),
-        (["arms.new.baseline=x"], "--set #1: arms.new.baseline: unknown key"),
-        (["encoder=broken"], "--set #1: encoder: no encoder named 'broken' (known: flat, mean, taught)"),
-        (["baseline=nobody"], "--set #1: baseline: no arm named 'nobody' (known: plain, self_1.0, self_1.5)"),
-        (["baseline=../x"], "--set #1: baseline: string should match pattern"),
-        (["name=../x"], "--set #1: name: string should match pattern"),
+        (["arms={}"], "--set #1: arms: ... at least 1"),
+        (["metrics=[]"], "--set #1: metrics: ... at least 1"),
+        (["fw=2"], "--set #1: fw: ... 1 ... 2"),
+        (["seed=-1"], "--set #1: seed: ... 0 ... -1"),
+        (["train.lr=.inf"], "--set #1: train.lr: ... finite ... inf"),
+        (["train.lr=1", "train.stepz=5"], "--set #2: train.stepz: ... 'steps'"),
+        (["encoder.cells=0"], "--set #1: encoder.cells: ... 1 ... 0"),
+        (["metrics.0.spice=mean"], "--set #1: metrics.0.spice: ... 'space'"),
+        (["arms.self_1.5.guidance.scale=-1"], "--set #1: arms.self_1.5.guidance.scale: ... -1"),
+        (["arms.new.baseline=x"], "--set #1: arms.new.baseline: ... unknown"),
+        (["encoder=broken"], "--set #1: encoder: ... 'broken' ... flat, mean, taught"),
+        (["baseline=nobody"], "--set #1: baseline: ... 'nobody' ... plain, self_1.0, self_1.5"),
+        (["baseline=../x"], "--set #1: baseline: ... pattern"),
+        (["name=../x"], "--set #1: name: ... pattern"),
     ],
 )
 def test_a_fault_from_the_command_line_names_its_set(sets: list[str], problem: str) -> None:
     (told,) = problems(RECIPE, *sets)
-    assert told.startswith(problem)
+    assert says(told, problem)
 
 
 @pytest.mark.parametrize("name", ["../x", ".x", "a b", "a/b", "a\\b", "-x", "x\n", "", "é"])
@@ -158,7 +149,7 @@ def test_names_that_would_be_awkward_as_files_are_refused(name: str) -> None:
 
 def test_missing_sections_are_all_named() -> None:
     required = ["dataset", "model", "process", "sampler", "metrics", "baseline", "arms"]
-    assert problems("fw: 1\nname: x\n") == [f"r.yaml: {key}: this key is required" for key in required]
+    assert all_say(problems("fw: 1\nname: x\n"), *[f"r.yaml: {key}: ... required" for key in required])
 
 
 def test_absent_is_the_recipes_and_null_is_none() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,19 +14,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fw.core.errors import FwError
+from fw.core.job import Job
 from fw.core.kinds import Annotator
 from fw.core.kinds.boundaries import checked_annotation
 from fw.core.randomness import generator
-from fw.core.testing import tiny
+from fw.core.testing import tiny, usual
+from fw.core.testing.compare import same
 from fw.core.testing.contract import Clause
 from fw.core.testing.digest import digest
-from fw.core.testing.elsewhere import elsewhere
 from fw.core.testing.forall import forall
-from fw.core.testing.global_state import ambient, repeated, same
+from fw.core.testing.global_state import ambient
 from fw.core.testing.once import once
 from fw.core.testing.tiny import as_in_a_run
+from fw.core.testing.usual import Elsewhere, Odd, Use
 from fw.core.types import Annotation, ConditionSpec, Observations
-from fw.registry.errors import in_one_line
 
 COUNTS = (30, 60, 120, 240, 480, 960, 1920)
 """Numbers of images to try it on: it may refuse to make more conditions than there are images."""
@@ -45,22 +48,17 @@ def valid(annotator: Annotator) -> None:
     forall(body, more=st.integers(0, 50), size=st.sampled_from([2, 6, 32, 3]), examples=6)
 
 
-def function_of_the_seed(annotator: Annotator) -> None:
+@usual.function_of_the_seed
+def function_of_the_seed(annotator: Annotator) -> Iterator[Callable[[Job], Made]]:
     """annotate() gives the same for the same seed, whatever was done before and whatever global generators hold"""
     data = observed(annotator, enough(annotator))
-
-    def call() -> Made:
-        with tiny.job(SEED) as job:
-            return made(annotator.annotate(data, job))
-
-    repeated(call)
+    yield lambda job: made(annotator.annotate(data, job))
 
 
-def same_elsewhere(annotator: Annotator) -> None:
+@usual.same_elsewhere
+def same_elsewhere(annotator: Annotator) -> Iterator[Elsewhere]:
     """annotate() gives the same in another process"""
-    count = enough(annotator)
-    there = elsewhere(annotation_digest, annotator, count, torch.get_num_threads())
-    assert there == annotation_digest(annotator, count, torch.get_num_threads()), "conditions or bank are other ones"
+    yield Elsewhere("conditions or bank", annotation_digest, (annotator, enough(annotator)))
 
 
 def sees_what_it_declares(annotator: Annotator) -> None:
@@ -78,33 +76,23 @@ def sees_what_it_declares(annotator: Annotator) -> None:
         assert same(made(annotated(annotator, more)), without), f"{what} that it does not declare change the conditions"
 
 
-def inputs_untouched(annotator: Annotator) -> None:
+@usual.inputs_untouched
+def inputs_untouched(annotator: Annotator) -> Iterator[Use]:
     """annotate() does not write into features and labels"""
-    count = enough(annotator)
-    data, given = observed(annotator, count), observed(annotator, count)
-    annotated(annotator, data)
-    for what in ("features", "labels"):
-        assert same(getattr(data, what), getattr(given, what)), f"it writes into {what}"
+    data = observed(annotator, enough(annotator))
+    yield Use(lambda: annotated(annotator, data), {"features": data.features, "labels": data.labels})
 
 
-def odd_inputs(annotator: Annotator) -> None:
+@usual.odd_inputs
+def odd_inputs(annotator: Annotator) -> Iterator[Odd]:
     """One image, two images and equal images give valid conditions or an FwError"""
-    count = enough(annotator)
     for what, data in {
         "one image": observed(annotator, 1),
         "two images": observed(annotator, 2),
-        "equal features": spoilt(observed(annotator, count), slice(None), 1.0),
+        "equal features": equal(observed(annotator, enough(annotator))),
     }.items():
-        try:
-            annotation = annotated(annotator, data)
-        except FwError:
-            continue
-        except Exception as error:
-            raise AssertionError(f"{what}: it raised {in_one_line(error)}") from error
-        try:
-            assert_valid(annotator, annotation, data.count)
-        except AssertionError as error:
-            raise AssertionError(f"{what}: {error}") from error
+        valid = partial(assert_valid, annotator, count=data.count)
+        yield Odd(what, partial(annotated, annotator, data), valid)
 
 
 def stored_and_drawn(annotator: Annotator) -> None:
@@ -139,14 +127,7 @@ CLAUSES: tuple[Clause, ...] = (
 @once
 def enough(annotator: Annotator) -> int:
     """The smallest number of images that it takes."""
-    refused = ""
-    for count in COUNTS:
-        try:
-            annotated(annotator, observed(annotator, count))
-            return count
-        except FwError as error:
-            refused = str(error)
-    raise AssertionError(f"it refuses {COUNTS[0]} to {COUNTS[-1]} images with 6 features: {refused}")
+    return usual.first_taken(COUNTS, lambda count: annotated(annotator, observed(annotator, count)), "images")
 
 
 def observed(annotator: Annotator, count: int, size: int = 6) -> Observations:
@@ -159,10 +140,8 @@ def observed(annotator: Annotator, count: int, size: int = 6) -> Observations:
     )
 
 
-def spoilt(data: Observations, row: int | slice, value: float) -> Observations:
-    if data.features is not None:
-        data.features[row] = value
-    return data
+def equal(data: Observations) -> Observations:
+    return replace(data, features=None if data.features is None else torch.ones_like(data.features))
 
 
 def annotated(annotator: Annotator, data: Observations) -> Annotation:
@@ -182,7 +161,6 @@ def made(annotation: Annotation) -> Made:
     return annotation.spec, annotation.conditions, annotation.bank
 
 
-def annotation_digest(annotator: Annotator, count: int, threads: int) -> str:
-    torch.set_num_threads(threads)
+def annotation_digest(annotator: Annotator, count: int) -> str:
     annotation = annotated(annotator, observed(annotator, count))
     return f"{annotation.spec} {digest([annotation.conditions, annotation.bank])}"

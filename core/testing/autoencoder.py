@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import types
-from collections.abc import Callable
-from pathlib import PurePath
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -17,12 +15,15 @@ from fw.core.kinds import Autoencoder, Code
 from fw.core.kinds.boundaries import checked_code, checked_decoded
 from fw.core.randomness import generator
 from fw.core.stages.everything import state_of
-from fw.core.testing import tiny
+from fw.core.testing import tiny, usual
+from fw.core.testing.compare import same
 from fw.core.testing.contract import Clause
 from fw.core.testing.forall import forall
-from fw.core.testing.global_state import ambient, repeated, same
+from fw.core.testing.global_state import ambient
 from fw.core.testing.once import once
 from fw.core.testing.tiny import as_in_a_run
+from fw.core.testing.usual import Batch, OnDevice, Use
+from fw.core.testing.without_files import without_files
 
 Shape = tuple[int, int, int]
 
@@ -38,7 +39,6 @@ SHAPES: tuple[Shape, ...] = (
 """Images are of the first of these that latent_shape() does not refuse."""
 ODD: tuple[Shape, ...] = ((1, 7, 9), (3, 20, 12), (2, 16, 16))
 PROBE = 4
-TOLERANCE = 1e-4
 
 
 def latent_shape_speaks(autoencoder: Autoencoder) -> None:
@@ -59,7 +59,8 @@ def latent_shape_speaks(autoencoder: Autoencoder) -> None:
 def known_without_files(autoencoder: Autoencoder) -> None:
     """latent_shape() is the same where its files are not there"""
     shape = smallest(autoencoder)
-    found, expected = without_files(autoencoder).latent_shape(shape), autoencoder.latent_shape(shape)
+    found = without_files(autoencoder, "build").latent_shape(shape)
+    expected = autoencoder.latent_shape(shape)
     assert found == expected, f"it is {found} without them, and {expected} with them"
 
 
@@ -93,41 +94,28 @@ def images_differ(autoencoder: Autoencoder) -> None:
         assert not torch.equal(found[0], found[1]), f"{what} are the same"
 
 
-def batch_does_not_matter(autoencoder: Autoencoder) -> None:
+@usual.same_in_any_batch
+def batch_does_not_matter(autoencoder: Autoencoder) -> Iterator[Batch]:
     """Each image's latents are its own, whatever else is in the batch, and so is what is decoded"""
     images = probe(autoencoder)
-    together = encoded(autoencoder, images)
-    back = decoded(autoencoder, together.mean)
+    latents = encoded(autoencoder, images).mean
 
-    def body(rows: list[int]) -> None:
-        alone = encoded(autoencoder, images[rows])
-        found = {"latents": (alone.mean, together.mean[rows])}
-        if alone.std is not None and together.std is not None:
-            found["stds"] = (alone.std, together.std[rows])
-        found["decoded images"] = (decoded(autoencoder, together.mean[rows]), back[rows])
-        for what, (one, other) in found.items():
-            share = gap(one, other)
-            assert share <= TOLERANCE, (
-                f"{what} {rows} of {PROBE} differ by {share:.2g} of the largest without the others"
-            )
+    def made(rows: list[int]) -> dict[str, Tensor]:
+        code = encoded(autoencoder, images[rows])
+        std = {} if code.std is None else {"stds": code.std}
+        return {"latents": code.mean, **std, "decoded": decoded(autoencoder, latents[rows])}
 
-    body([1])
-    forall(body, rows=st.lists(st.integers(0, PROBE - 1), unique=True, min_size=1), examples=4)
+    yield Batch(PROBE, made)
 
 
-def pure(autoencoder: Autoencoder) -> None:
+@usual.pure
+def pure(autoencoder: Autoencoder) -> Iterator[Use]:
     """encode() and decode() draw nothing at random, and leave the network and what they are given alone"""
-    network, images = built(autoencoder), probe(autoencoder)
-    before = {name: tensor.clone() for name, tensor in state_of(network).items()}
-    given = images.clone()
-    latents = repeated(lambda: encoded(autoencoder, images)).mean
-    kept = latents.clone()
-    repeated(lambda: decoded(autoencoder, latents))
-    assert torch.equal(images, given), "encode() writes into the images"
-    assert torch.equal(latents, kept), "decode() writes into the latents"
-    after = state_of(network)
-    changed = [name for name, tensor in before.items() if not same(after.get(name), tensor)]
-    assert not changed, f"they change {', '.join(changed[:3])} of the network ({len(changed)} tensors in all)"
+    images = probe(autoencoder)
+    latents = encoded(autoencoder, images.clone()).mean
+    network = {"the network": lambda: state_of(built(autoencoder))}
+    yield Use(lambda: encoded(autoencoder, images), {"the images": images, **network}, user="encode()")
+    yield Use(lambda: decoded(autoencoder, latents), {"the latents": latents, **network}, user="decode()")
 
 
 def always_the_same_network(autoencoder: Autoencoder) -> None:
@@ -143,19 +131,19 @@ def always_the_same_network(autoencoder: Autoencoder) -> None:
     assert same(*results), "two networks differ: it is trained already, so nothing of it may be random"
 
 
-def same_on_a_gpu(autoencoder: Autoencoder) -> None:
+@usual.same_on_a_gpu
+def same_on_a_gpu(autoencoder: Autoencoder) -> Iterator[OnDevice]:
     """On a GPU, where there is one, it makes of images what it makes of them on the CPU"""
     images = probe(autoencoder)
     latents = encoded(autoencoder, images).mean
-    expected = decoded(autoencoder, latents)
-    for device in tiny.devices()[1:]:
+
+    @torch.inference_mode()
+    def made(device: str) -> dict[str, Tensor]:
         network = new_network(autoencoder, smallest(autoencoder)).to(device)
-        with torch.inference_mode():
-            found = autoencoder.encode(network, images.to(device)).mean
-            back = autoencoder.decode(network, latents.to(device))
-        assert {found.device.type, back.device.type} == {device}, f"what it makes of tensors on {device} is elsewhere"
-        share = max(gap(found.cpu(), latents), gap(back.cpu(), expected))
-        assert share <= 0.02, f"they differ by {share:.2g} of the largest value"
+        found = autoencoder.encode(network, images.to(device)).mean
+        return {"latents": found, "decoded": autoencoder.decode(network, latents.to(device))}
+
+    yield OnDevice(made)
 
 
 CLAUSES: tuple[Clause, ...] = (
@@ -175,29 +163,7 @@ PREREQUISITE: Callable[[Any], None] = latent_shape_speaks
 
 def smallest(autoencoder: Autoencoder) -> Shape:
     """The first common shape of images that it takes."""
-    reasons = []
-    for shape in SHAPES:
-        try:
-            autoencoder.latent_shape(shape)
-        except ValueError as error:
-            reasons.append(str(error))
-        else:
-            return shape
-    raise AssertionError(f"it takes none of {', '.join(map(str, SHAPES))}: {reasons[-1]}")
-
-
-def without_files(autoencoder: Autoencoder) -> Autoencoder:
-    """The autoencoder as a machine without its files has it: no path leads anywhere, and nothing can be built."""
-
-    def build(self: Autoencoder, shape: Shape) -> nn.Module:
-        raise AssertionError("build() is called for it")
-
-    kind = type(autoencoder)
-    bare: type[Autoencoder] = types.new_class(kind.__name__, (kind,), exec_body=lambda body: body.update(build=build))
-    fields: dict[str, Any] = {
-        name: value / "absent" if isinstance(value, PurePath) else value for name, value in autoencoder
-    }
-    return bare.model_construct(**fields)
+    return usual.first_taken(SHAPES, autoencoder.latent_shape, "as images", ValueError)
 
 
 @once
@@ -219,8 +185,3 @@ def decoded(autoencoder: Autoencoder, latents: Tensor) -> Tensor:
 def probe(autoencoder: Autoencoder) -> Tensor:
     """A few uint8 images of a shape that it takes."""
     return tiny.images(PROBE, smallest(autoencoder)).images
-
-
-def gap(one: Tensor, other: Tensor) -> float:
-    """The largest difference as a share of the largest value."""
-    return float((one - other).abs().max()) / (float(other.abs().max()) or 1.0)

@@ -18,12 +18,13 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from fw.core.kinds import Attend, Backbone, Joint, scaled_dot_product
-from fw.core.kinds.boundaries import shown
 from fw.core.randomness import generator
 from fw.core.stages.everything import state_of
-from fw.core.testing import tiny
+from fw.core.testing import tiny, usual
+from fw.core.testing.compare import assert_like, gap, same
 from fw.core.testing.forall import forall
-from fw.core.testing.global_state import ambient, random_state, repeated, same
+from fw.core.testing.global_state import ambient, random_state
+from fw.core.testing.usual import Batch, OnDevice, Use
 from fw.core.types import ConditionSpec
 
 Shape = tuple[int, int, int]
@@ -74,7 +75,8 @@ def right_shape(backbone: Backbone) -> None:
             asked = question(range(len(noise)), shape, form)._replace(noise=torch.tensor(noise))
             for each in (asked, asked._replace(condition=None)):
                 said = "no condition" if each.condition is None else f"{form} conditions"
-                assert_fit(predict(network, each), asked.x, f"with {said} and noise levels {noise}")
+                when = f" with {said} and noise levels {noise}"
+                assert_like(predict(network, each), asked.x, "it", when)
 
     body([-1.5])
     body([0.0, 999.0])
@@ -138,32 +140,20 @@ def dropped_is_no_condition(backbone: Backbone) -> None:
     forall(body, dropped=st.lists(st.booleans(), min_size=4, max_size=4), examples=4)
 
 
-def batch_does_not_matter(backbone: Backbone) -> None:
+@usual.same_in_any_batch
+def batch_does_not_matter(backbone: Backbone) -> Iterator[Batch]:
     """Each image's prediction is its own, whatever else is in the batch"""
     network, asked = in_use(backbone, count=5)
-    together = predict(network, asked)
-
-    def body(rows: list[int]) -> None:
-        share = gap(predict(network, chosen(asked, rows)), together[rows])
-        assert share <= 1e-4, f"images {rows} of 5 differ by {share:.2g} of the largest value without the others"
-
-    forall(body, rows=st.lists(st.integers(0, 4), unique=True, min_size=1), examples=8)
+    yield Batch(5, lambda rows: predict(network, chosen(asked, rows)))
 
 
-def pure(backbone: Backbone) -> None:
+@usual.pure
+def pure(backbone: Backbone) -> Iterator[Use]:
     """A prediction is the same whatever was predicted before, draws nothing at random, and leaves its inputs alone"""
     network, asked = in_use(backbone)
     asked = asked._replace(dropped=torch.tensor([False, True, False]))
-    given = {name: tensor.clone() for name, tensor in asked._asdict().items() if tensor is not None}
-    first = predict(network, asked)
-    for name, tensor in given.items():
-        assert torch.equal(tensor, getattr(asked, name)), f"it writes into {name}"
-
-    def call() -> Tensor:
-        predict(network, question(range(1, 4), smallest(backbone), forms(backbone)[-1]))
-        return predict(network, asked)
-
-    assert same(repeated(call), first), "an earlier call changes the result"
+    other = question(range(1, 4), smallest(backbone), forms(backbone)[-1])
+    yield Use(lambda: predict(network, asked), asked._asdict(), lambda: predict(network, other))
 
 
 def gradients_reach_the_weights(backbone: Backbone) -> None:
@@ -213,25 +203,19 @@ def bf16_works(backbone: Backbone) -> None:
     for device in tiny.devices():
         with torch.autocast(device, dtype=torch.bfloat16):
             found = predict(network.to(device), moved(asked, device))
-        assert_fit(found.float(), asked.x, f"in bf16 on {device}")
+        assert_like(found.float().cpu(), asked.x, "it", f" in bf16 on {device}")
 
 
-def same_on_a_gpu(backbone: Backbone) -> None:
+@usual.same_on_a_gpu
+def same_on_a_gpu(backbone: Backbone) -> Iterator[OnDevice]:
     """On a GPU, where there is one, it predicts what it predicts on the CPU"""
     network, asked = in_use(backbone)
-    expected = predict(network, asked)
-    for device in tiny.devices():
-        network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        found = predict(network, moved(asked, device))
-        assert found.device.type == device, f"the prediction for images on {device} is on {found.device}"
-        share = gap(found.cpu(), expected)
-        assert share <= 0.02, f"they differ by {share:.2g} of the largest value"
+    yield OnDevice(lambda device: predict(as_on(device, network), moved(asked, device)))
 
 
+@usual.if_provided("attention")
 def attend_sees_every_layer(backbone: Backbone) -> None:
     """If it provides `attention`, `attend` gets (B, heads, N, d) three times per layer, under a name of its own"""
-    if not attends(backbone):
-        return
     found = {layers_of(backbone, count, seed) for count, seed in ((1, 0), (3, 0), (3, 1))}
     assert len(found) == 1, f"the layers are not always the same: {', '.join(map(str, sorted(found)))}"
     [layers] = found
@@ -240,19 +224,17 @@ def attend_sees_every_layer(backbone: Backbone) -> None:
     assert not twice, f"{', '.join(twice)} is the name of several layers"
 
 
+@usual.if_provided("attention")
 def attend_may_be_the_usual(backbone: Backbone) -> None:
     """If it provides `attention`, scaled dot products as `attend` give the prediction without `attend`"""
-    if not attends(backbone):
-        return
     network, asked = in_use(backbone)
     share = gap(predict(network, asked, scaled_dot_product), predict(network, asked))
     assert share <= 1e-4, f"they differ by {share:.2g} of the largest value"
 
 
+@usual.if_provided("attention")
 def attend_acts(backbone: Backbone) -> None:
     """If it provides `attention`, what `attend` returns is used in every layer"""
-    if not attends(backbone):
-        return
     network, asked = in_use(backbone)
     plain = predict(network, asked)
     for layer in layers_of(backbone):
@@ -260,10 +242,9 @@ def attend_acts(backbone: Backbone) -> None:
         assert share > DIFFERENT, f"zeros from `attend` in layer {layer} change nothing"
 
 
+@usual.if_provided("attention")
 def attend_is_forgotten(backbone: Backbone) -> None:
     """If it provides `attention`, nothing of `attend` stays behind, also when it raises"""
-    if not attends(backbone):
-        return
     network, asked = in_use(backbone)
     plain = predict(network, asked)
     predict(network, asked, nothing)
@@ -361,6 +342,11 @@ def moved(asked: Question, device: str) -> Question:
     return Question(*(None if each is None else each.to(device) for each in asked))  # type: ignore[arg-type]
 
 
+def as_on(device: str, network: nn.Module) -> nn.Module:
+    """The network on a device, with its weights laid out as fw does it on a GPU, channels last."""
+    return network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 @torch.inference_mode()
 def predict(network: nn.Module, asked: Question, attend: Attend | None = None) -> Tensor:
     return network(*asked, attend)
@@ -371,22 +357,10 @@ def learn(network: nn.Module, asked: Question) -> None:
     dropped = None if asked.condition is None else torch.arange(len(asked.x)) == 0
     with torch.inference_mode(False), torch.enable_grad():
         found = network(*asked._replace(dropped=dropped), None)
-        assert_fit(found.detach(), asked.x, "while training")
+        assert_like(found.detach(), asked.x, "it", " while training")
         found.square().mean().backward()
     for name, weight in network.named_parameters():
         assert weight.grad is None or weight.grad.isfinite().all(), f"the gradient of {name} is not finite"
-
-
-def assert_fit(found: Tensor, x: Tensor, when: str) -> None:
-    """AssertionError unless it is a prediction for images x."""
-    assert (found.shape, found.dtype) == (x.shape, x.dtype), f"{shown(found)} for images {shown(x)} {when}"
-    wrong = int((~found.isfinite()).sum())
-    assert not wrong, f"{wrong} of {found.numel()} values are not finite for images {shown(x)} {when}"
-
-
-def gap(one: Tensor, other: Tensor) -> float:
-    """The largest difference, as a share of the largest value."""
-    return float((one - other).abs().max() / other.abs().max().clamp(min=1e-12))
 
 
 def accepted(backbone: Backbone, shapes: Sequence[Shape]) -> Iterator[Shape]:
@@ -409,10 +383,6 @@ def smallest(backbone: Backbone) -> Shape:
 def forms(backbone: Backbone) -> list[str | None]:
     """No condition, and the forms that it takes."""
     return [None, *sorted(backbone.conditions & {form for form in SPECS if form})]
-
-
-def attends(backbone: Backbone) -> bool:
-    return "attention" in backbone.provides
 
 
 def layers_of(backbone: Backbone, count: int = 3, seed: int = 0) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import PurePath
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException
@@ -19,6 +19,8 @@ from fw.core.testing.elsewhere import elsewhere
 from fw.core.testing.forall import forall
 from fw.registry import Component, Registry, installed
 from fw.registry.fitness import check_component, kind_of
+
+AnyComponent = TypeVar("AnyComponent", bound=Component)
 
 
 def fit_for_recipes(component: Component) -> None:
@@ -41,9 +43,8 @@ def fields_are_checked(component: Component) -> None:
     """Fields drawn from their types and bounds give a component that can be stored, or are refused in words"""
 
     def body(changes: dict[str, Any]) -> None:
-        fields = {**component.model_dump(), **changes}
         with contextlib.suppress(ValidationError):
-            made = type(component).model_validate(fields, context={"registry": registry_of(component)})
+            made = changed(component, changes)
             assert rebuilt(made, json.loads(json.dumps(made.spec()))) == made, f"{made!r} does not read back"
 
     forall(body, changes=changes(type(component)), examples=25)
@@ -99,6 +100,12 @@ CLAUSES = (
 
 def key(component: Component) -> str:
     return digest(component.identity())
+
+
+def changed(component: AnyComponent, fields: dict[str, Any]) -> AnyComponent:
+    """The component with other fields, as a recipe gets it; ValidationError if they are refused."""
+    context = {"registry": registry_of(component)}
+    return type(component).model_validate({**component.model_dump(), **fields}, context=context)
 
 
 def rebuilt(component: Component, spec: Any) -> Component:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import types
-from pathlib import PurePath
-from typing import Any
-
 from torch import Tensor
 
 from fw.core.kinds import Dataset
@@ -15,6 +11,7 @@ from fw.core.testing.digest import digest
 from fw.core.testing.elsewhere import elsewhere
 from fw.core.testing.global_state import ambient, repeated
 from fw.core.testing.tiny import as_in_a_run
+from fw.core.testing.without_files import without_files
 from fw.core.types import ImageSet, Split
 
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -22,7 +19,7 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 
 def known_without_loading(dataset: Dataset) -> None:
     """Shape and classes are known without loading, and where its files are not there"""
-    bare = without_files(dataset)
+    bare = without_files(dataset, "load")
     shape, classes = bare.shape, bare.classes
     sizes = isinstance(shape, tuple) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)
     assert sizes, f"shape is {shape!r}, not (C, H, W)"
@@ -59,7 +56,7 @@ def counted_as_loaded(dataset: Dataset) -> None:
 
 def classes_named(dataset: Dataset) -> None:
     """Its classes have one name each, or none has"""
-    for which in (dataset, without_files(dataset)):
+    for which in (dataset, without_files(dataset, "load")):
         names = list(which.class_names)
         assert all(isinstance(name, str) for name in names), f"class_names is {names!r}, not texts"
         assert len(names) in (0, which.classes), f"{len(names)} names for {which.classes} classes"
@@ -101,20 +98,6 @@ CLAUSES: tuple[Clause, ...] = (
     held_out_is_new,
     nothing_shared,
 )
-
-
-def without_files(dataset: Dataset) -> Dataset:
-    """The dataset as a machine without its files has it: no path leads anywhere, and nothing can be loaded."""
-
-    def load(self: Dataset, split: Split) -> ImageSet:
-        raise AssertionError("load() is called for them")
-
-    kind = type(dataset)
-    bare: type[Dataset] = types.new_class(kind.__name__, (kind,), exec_body=lambda body: body.update(load=load))
-    fields: dict[str, Any] = {
-        name: value / "absent" if isinstance(value, PurePath) else value for name, value in dataset
-    }
-    return bare.model_construct(**fields)
 
 
 def loaded(dataset: Dataset, split: Split) -> ImageSet:

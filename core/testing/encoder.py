@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,20 +12,21 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fw.core.errors import Interrupted
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.kinds.boundaries import checked_features
 from fw.core.stages.everything import state_of
-from fw.core.testing import tiny
+from fw.core.testing import tiny, usual
+from fw.core.testing.compare import largest, largest_difference, same
 from fw.core.testing.contract import Clause
 from fw.core.testing.digest import digest
 from fw.core.testing.elsewhere import elsewhere
 from fw.core.testing.forall import forall
-from fw.core.testing.global_state import ambient, random_state, repeated, same
+from fw.core.testing.global_state import ambient, random_state, repeated
 from fw.core.testing.once import once
-from fw.core.testing.stopping import Stop
+from fw.core.testing.stopping import Stop, resumed
 from fw.core.testing.tiny import as_in_a_run
+from fw.core.testing.usual import Batch, Use
 from fw.core.types import ImageSet
 from fw.registry.errors import in_one_line
 
@@ -36,7 +36,6 @@ SHAPES: tuple[Shape, ...] = (tiny.SHAPE, (3, 32, 32), (3, 64, 64), (1, 28, 28), 
 """Images are of the first of these that the encoder's check() does not refuse."""
 TRAINING, PROBE = 200, 12
 """Images that it is fitted to, and others that it is asked for features of."""
-TOLERANCE = 1e-4
 SEED = 7
 
 
@@ -55,28 +54,20 @@ def right_shape(encoder: Encoder) -> None:
     forall(body, count=st.integers(1, PROBE), examples=5)
 
 
-def batch_does_not_matter(encoder: Encoder) -> None:
+@usual.same_in_any_batch
+def batch_does_not_matter(encoder: Encoder) -> Iterator[Batch]:
     """An image's features do not depend on what else is in the batch, nor on the order"""
     network, images = refitted(encoder), probe(encoder).images
-    together = encoded(network, images)
-    scale = float(together.abs().max()) or 1.0
-
-    def body(order: list[int], size: int) -> None:
-        parts = torch.cat([encoded(network, batch) for batch in images[order].split(size)])
-        gap = float((parts - together[order]).abs().max()) / scale
-        assert gap <= TOLERANCE, f"in batches of {size} they differ by {gap:.2g} of the largest feature"
-
-    forall(body, order=st.permutations(range(PROBE)), size=st.integers(1, PROBE - 1), examples=4)
+    scale = largest(encoded(network, images)) or 1.0
+    yield Batch(PROBE, lambda rows: encoded(network, images[rows]) / scale, differ=largest_difference)
 
 
-def forward_leaves_no_trace(encoder: Encoder) -> None:
+@usual.inputs_untouched
+def forward_leaves_no_trace(encoder: Encoder) -> Iterator[Use]:
     """forward() leaves the state dict and the images alone, and fit() the images and labels"""
     network, images = refitted(encoder), probe(encoder).images
-    before, given = state(network), images.clone()
-    encoded(network, images)
-    changed = [name for name, tensor in state(network).items() if not same(tensor, before.get(name))]
-    assert not changed, f"forward changed {', '.join(changed[:3])} in eval mode ({len(changed)} tensors in all)"
-    assert torch.equal(images, given), "forward writes into the images"
+    given = {"the state dict": lambda: state(network), "the images": images}
+    yield Use(lambda: encoded(network, images), given, user="forward")
     assert fitted(encoder).data_kept, "fit writes into the images or labels"
 
 
@@ -113,16 +104,10 @@ def fit_is_a_function_of_the_seed(encoder: Encoder) -> None:
 
 def fit_resumes(encoder: Encoder) -> None:
     """A fit that is stopped half-way and continued in the same folder gives the same bits"""
-    asked = fitted(encoder).asked
-    if not asked:
-        return
-    with ambient(0), tempfile.TemporaryDirectory() as folder:
-        with contextlib.suppress(Interrupted):
-            stop = Stop(at=asked // 2 + 1)
-            trained(encoder, Job(Path(folder), seed=SEED, stopping=stop), visible(encoder))
-            raise AssertionError("it goes on when job.steps or job.track stops it: let Interrupted out")
-        continued = state(trained(encoder, Job(Path(folder), seed=SEED), visible(encoder)))
-    assert_same_state(continued, fitted(encoder).state, "the continued fit")
+    first = fitted(encoder)
+    if first.asked:
+        continued = resumed(lambda job: state(trained(encoder, job, visible(encoder))), SEED, first.asked)
+        assert_same_state(continued, first.state, "the continued fit")
 
 
 def labels_are_declared(encoder: Encoder) -> None:
@@ -141,10 +126,7 @@ def quality_is_numbers(encoder: Encoder) -> None:
     held_out = probe(encoder)
     network = refitted(encoder)
     for data in (held_out,) if encoder.uses_labels else (held_out, held_out.without_labels()):
-        for name, value in encoder.quality(network, data).items():
-            assert isinstance(name, str), f"{name!r} is not a name"
-            assert isinstance(value, float | int), f"{name!r} is a {type(value).__name__}"
-            assert math.isfinite(value), f"{name!r} is {value}"
+        usual.assert_numbers(encoder.quality(network, data))
 
 
 def checks_shapes(encoder: Encoder) -> None:
@@ -243,14 +225,7 @@ def assert_same_state(found: dict[str, Tensor], wanted: dict[str, Tensor], what:
 
 
 def shape_for(encoder: Encoder) -> Shape:
-    refused = ""
-    for shape in SHAPES:
-        try:
-            encoder.check(shape)
-            return shape
-        except ValueError as error:
-            refused = str(error)
-    raise AssertionError(f"check() refuses images of every shape in {SHAPES}: {refused}")
+    return usual.first_taken(SHAPES, encoder.check, "as images", ValueError)
 
 
 def visible(encoder: Encoder) -> ImageSet:

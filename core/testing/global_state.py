@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from fw.core.testing.compare import same
 from fw.core.testing.digest import digest
 from fw.registry import Component
 
@@ -139,19 +140,3 @@ def ambient(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(arrays)  # noqa: NPY002
-
-
-def same(one: Any, other: Any) -> bool:
-    """Equality to the last bit, through tuples, lists and mappings of tensors; NaN equals NaN."""
-    if isinstance(one, torch.Tensor):
-        return (
-            isinstance(other, torch.Tensor)
-            and one.dtype == other.dtype
-            and one.shape == other.shape
-            and torch.equal(one.nan_to_num(nan=1e30), other.nan_to_num(nan=1e30))
-        )
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(same(*pair) for pair in zip(one, other, strict=True))
-    return bool(one == other)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from hypothesis import strategies as st
@@ -11,12 +13,15 @@ from torch import Tensor
 
 from fw.core.diffusion.denoiser import Denoiser
 from fw.core.diffusion.guided import Guided
+from fw.core.errors import FwError
 from fw.core.kinds import Guidance
 from fw.core.kinds.boundaries import checked_worse
 from fw.core.settings import Train
-from fw.core.testing import tiny
+from fw.core.testing import tiny, usual
+from fw.core.testing.common import changed, changes
+from fw.core.testing.compare import assert_like, gap, largest_difference
 from fw.core.testing.forall import forall
-from fw.core.testing.global_state import repeated
+from fw.core.testing.usual import Batch, Use
 
 SIGMAS = st.floats(0.02, 10.0)
 SHAPES = st.sampled_from([(1, 8, 8), (3, 16, 16)])
@@ -27,11 +32,13 @@ def right_shape(mode: Guidance) -> None:
     """worse() returns a finite prediction of the shape, dtype and device of the good one"""
 
     def body(shape: tuple[int, int, int], count: int, sigma: float) -> None:
-        good, worse = predictions(mode, shape, count, sigma)
+        model, x, condition = tiny.denoiser(shape), tiny.noisy(count, sigma, shape), conditions(count)
+        with torch.inference_mode():
+            good = model(x, sigma, condition)
+            worse = mode.worse(asked(mode, model, shape), x, sigma, condition, good)
         with tiny.as_in_a_run():
             checked_worse(mode, worse, good)
-        assert (worse.dtype, worse.device) == (good.dtype, good.device), f"{worse.dtype} on {worse.device}"
-        assert worse.isfinite().all(), f"{int((~worse.isfinite()).sum())} of {worse.numel()} values are not finite"
+        assert_like(worse, good)
 
     forall(body, shape=SHAPES, count=COUNTS, sigma=SIGMAS)
 
@@ -53,10 +60,22 @@ def scale_one_is_off(mode: Guidance) -> None:
 def guidance_acts(mode: Guidance) -> None:
     """At another scale it changes the prediction, inside its interval"""
     on = mode.model_copy(update={"scale": 2.0, "interval": None})
-    model, x, condition = tiny.denoiser(), tiny.noisy(3, 0.5), conditions(3)
-    with torch.inference_mode():
-        guided = Guided(model, (on,), condition, *tiny.TinyProcess().sigma_range, (asked(mode, model),))(x, 0.5)
-        assert not torch.equal(guided, model(x, 0.5, condition)), "worse() is as good as the prediction"
+    plain, guided = with_and_without(on)
+    assert not torch.equal(guided, plain), "worse() is as good as the prediction"
+
+
+def idle_changes_nothing(mode: Guidance) -> None:
+    """Where it says why it is idle, the guided prediction is the plain one"""
+
+    def body(fields: dict[str, Any]) -> None:
+        with contextlib.suppress(ValidationError):
+            other = changed(mode, fields)
+            assert_idle(other.model_copy(update={"scale": 1.0}))
+            with contextlib.suppress(FwError, ValueError):  # the tiny network may lack layers
+                assert_idle(other.model_copy(update={"scale": 2.0, "interval": None}))
+
+    body({})
+    forall(body, fields=changes(type(mode)), examples=25)
 
 
 def price_is_stated(mode: Guidance) -> None:
@@ -75,21 +94,18 @@ def price_is_stated(mode: Guidance) -> None:
     forall(body, sigma=SIGMAS, examples=5)
 
 
-def pure(mode: Guidance) -> None:
+@usual.pure
+def pure(mode: Guidance) -> Iterator[Use]:
     """worse() gives the same for the same, whatever it was asked before, and leaves its inputs alone"""
     model, x, condition = tiny.denoiser(), tiny.noisy(3, 0.5), conditions(3)
+    worse = torch.inference_mode()(mode.worse)
     with torch.inference_mode():
         good = model(x, 0.5, condition)
-        given = [x.clone(), condition.clone(), good.clone()]
-
-        def call() -> Tensor:
-            mode.worse(model, tiny.noisy(2, 3.0, seed=1), 3.0, conditions(2), tiny.noisy(2, 0.1, seed=2))
-            return mode.worse(model, x, 0.5, condition, good)
-
-        first = mode.worse(model, x, 0.5, condition, good)
-        assert torch.equal(repeated(call), first), "an earlier call changes the result"
-        for name, before, after in zip(("x", "condition", "good"), given, (x, condition, good), strict=True):
-            assert torch.equal(before, after), f"it writes into {name}"
+    yield Use(
+        lambda: worse(model, x, 0.5, condition, good),
+        {"x": x, "condition": condition, "good": good},
+        lambda: worse(model, tiny.noisy(2, 3.0, seed=1), 3.0, conditions(2), tiny.noisy(2, 0.1, seed=2)),
+    )
 
 
 def nothing_left_behind(mode: Guidance) -> None:
@@ -108,15 +124,17 @@ def nothing_left_behind(mode: Guidance) -> None:
     assert not hooks, f"it left a hook on {hooks}"
 
 
-def batch_does_not_matter(mode: Guidance) -> None:
+@usual.same_in_any_batch
+def batch_does_not_matter(mode: Guidance) -> Iterator[Batch]:
     """Each image's result is its own, whatever else is in the batch"""
     model, x, condition = tiny.denoiser(), tiny.noisy(4, 0.5), conditions(4)
-    with torch.inference_mode():
+
+    @torch.inference_mode()
+    def worse(rows: list[int]) -> Tensor:
         good = model(x, 0.5, condition)
-        together = mode.worse(model, x, 0.5, condition, good)
-        alone = [mode.worse(model, x[i : i + 1], 0.5, condition[i : i + 1], good[i : i + 1]) for i in range(4)]
-    gap = float((together - torch.cat(alone)).abs().max())
-    assert gap < 1e-4, f"alone and in a batch differ by {gap:.2g}"
+        return mode.worse(model, x[rows], 0.5, condition[rows], good[rows])
+
+    yield Batch(4, worse, differ=largest_difference)
 
 
 def bad_scales_are_refused(mode: Guidance) -> None:
@@ -133,12 +151,30 @@ CLAUSES = (
     right_shape,
     scale_one_is_off,
     guidance_acts,
+    idle_changes_nothing,
     price_is_stated,
     pure,
     nothing_left_behind,
     batch_does_not_matter,
     bad_scales_are_refused,
 )
+
+
+def assert_idle(mode: Guidance) -> None:
+    """To the last bit where it is off, and else but for rounding."""
+    if reason := mode.idle():
+        plain, guided = with_and_without(mode)
+        tolerance = 1e-5 if mode.scale != 1 else 0
+        assert gap(guided, plain) <= tolerance, f"it changes the prediction, and says {reason!r}"
+
+
+@torch.inference_mode()
+def with_and_without(mode: Guidance) -> tuple[Tensor, Tensor]:
+    """The plain and the guided prediction of the tiny denoiser."""
+    model, x, condition = tiny.denoiser(), tiny.noisy(3, 0.5), conditions(3)
+    siblings = (asked(mode, model),)
+    guided = Guided(model, (mode,), condition, *tiny.TinyProcess().sigma_range, siblings)
+    return model(x, 0.5, condition), guided(x, 0.5)
 
 
 def asked(mode: Guidance, model: Denoiser, shape: tuple[int, int, int] = tiny.SHAPE) -> Denoiser:
@@ -148,11 +184,3 @@ def asked(mode: Guidance, model: Denoiser, shape: tuple[int, int, int] = tiny.SH
 
 def conditions(count: int) -> Tensor:
     return torch.arange(count) % tiny.CLASSES
-
-
-def predictions(mode: Guidance, shape: tuple[int, int, int], count: int, sigma: float) -> tuple[Tensor, Tensor]:
-    """The good and the worse prediction of a tiny denoiser, as sampling asks for them."""
-    model, x, condition = tiny.denoiser(shape), tiny.noisy(count, sigma, shape), conditions(count)
-    with torch.inference_mode():
-        good = model(x, sigma, condition)
-        return good, mode.worse(asked(mode, model, shape), x, sigma, condition, good)

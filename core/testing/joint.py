@@ -5,7 +5,7 @@ Its predictions do not know the condition; its logits are each image's own, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from hypothesis import strategies as st
@@ -14,10 +14,23 @@ from torch.nn.functional import cross_entropy
 
 from fw.core.kinds import Joint, Move, Read
 from fw.core.kinds.boundaries import shown
-from fw.core.testing import tiny
-from fw.core.testing.backbone import DIFFERENT, SPECS, Question, built, gap, moved, predict, question, smallest
+from fw.core.testing import tiny, usual
+from fw.core.testing.backbone import (
+    DIFFERENT,
+    SPECS,
+    Question,
+    as_on,
+    built,
+    chosen,
+    moved,
+    predict,
+    question,
+    smallest,
+)
+from fw.core.testing.compare import gap, same
 from fw.core.testing.forall import forall
-from fw.core.testing.global_state import repeated, same
+from fw.core.testing.global_state import repeated
+from fw.core.testing.usual import Batch, OnDevice
 
 
 def says_so(joint: Joint) -> None:
@@ -72,20 +85,14 @@ def condition_is_not_told(joint: Joint) -> None:
         assert gap(predict(network, each), plain) <= 1e-6, f"{name} changes the prediction"
 
 
-def logits_are_each_images_own(joint: Joint) -> None:
+@usual.same_in_any_batch
+def logits_are_each_images_own(joint: Joint) -> Iterator[Batch]:
     """The logits of an image depend on the image, and not on the batch that it is in or on earlier calls"""
     network, asked = with_head(joint, 5)
-    together = answer(network, asked)
+    together = repeated(lambda: answer(network, asked))
     assert gap(together[:1].expand(5, -1), together) > 1e-6, "all images get the same logits"
-
-    def body(rows: list[int]) -> None:
-        with torch.inference_mode():
-            found = logits_of(network, asked.x[rows], asked.noise[rows])
-        share = gap(found, together[rows])
-        assert share <= 1e-4, f"those of images {rows} of 5 differ by {share:.2g} of the largest without the others"
-
-    forall(body, rows=st.lists(st.integers(0, 4), unique=True, min_size=1), examples=8)
-    assert same(repeated(lambda: answer(network, asked)), together), "an earlier call changes them"
+    yield Batch(5, lambda rows: answer(network, chosen(asked, rows)))
+    assert same(answer(network, asked), together), "an earlier call changes them"
 
 
 def one_trunk(joint: Joint) -> None:
@@ -118,10 +125,9 @@ def logits_can_guide(joint: Joint) -> None:
     assert gradient.flatten(1).any(dim=1).all(), "it is zero"
 
 
+@usual.if_provided("steerable")
 def features_can_be_moved(joint: Joint) -> None:
     """If it provides `steerable`, moved features are decoded, and the logits are read off them, with a gradient"""
-    if "steerable" not in joint.provides:
-        return
     network, asked = with_head(joint)
     read_off: list[Tensor] = []
 
@@ -157,14 +163,11 @@ def denoises_alone(joint: Joint) -> None:
     raise AssertionError(f"logits() gives {shown(found)}")
 
 
-def same_logits_on_a_gpu(joint: Joint) -> None:
+@usual.same_on_a_gpu
+def same_logits_on_a_gpu(joint: Joint) -> Iterator[OnDevice]:
     """On a GPU, where there is one, its logits are those that it has on the CPU"""
     network, asked = with_head(joint)
-    expected = answer(network, asked)
-    for device in tiny.devices():
-        network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        share = gap(answer(network, moved(asked, device)).cpu(), expected)
-        assert share <= 0.02, f"they differ by {share:.2g} of the largest value"
+    yield OnDevice(lambda device: answer(as_on(device, network), moved(asked, device)))
 
 
 CLAUSES = (

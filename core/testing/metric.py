@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -15,29 +15,18 @@ from fw.core.errors import FwError
 from fw.core.kinds import Metric
 from fw.core.kinds.boundaries import checked_scores
 from fw.core.randomness import generator
-from fw.core.testing import tiny
+from fw.core.testing import tiny, usual
 from fw.core.testing.contract import Clause
-from fw.core.testing.elsewhere import elsewhere
 from fw.core.testing.forall import forall
-from fw.core.testing.global_state import ambient, repeated, same
+from fw.core.testing.global_state import ambient
+from fw.core.testing.keys import keys_are_words
 from fw.core.testing.once import once
 from fw.core.testing.tiny import as_in_a_run
+from fw.core.testing.usual import Scores, Use
 from fw.core.types import Reference
 
 COUNTS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 """Numbers of images to try it on: it may refuse too few."""
-ROUNDING = {"rel_tol": 1e-3, "abs_tol": 1e-6}
-
-
-def keys_are_words(metric: Metric) -> None:
-    """Its keys are words, the same on every call, each with `lower` or `higher`"""
-    keys = dict(metric.keys)
-    assert keys, "there are none"
-    for key, better in keys.items():
-        assert re.fullmatch(r"[\w.-]+", str(key)), f"{key!r} is not a word"
-        assert better in ("lower", "higher"), f"{key} is better {better!r}"
-    assert dict(metric.keys) == keys, f"{', '.join(metric.keys)} the next time"
-    assert elsewhere(named, metric) == list(keys.items()), "they are other ones, or in another order, elsewhere"
 
 
 def scores_as_promised(metric: Metric) -> None:
@@ -65,7 +54,8 @@ def floor_is_scored(metric: Metric) -> None:
         checked_scores(metric, scored(metric, reference, reference.held_out))
 
 
-def function_of_the_features(metric: Metric) -> None:
+@usual.repeatable
+def function_of_the_features(metric: Metric) -> Iterator[Callable[[], dict[str, str]]]:
     """compare() gives the same for the same features, whatever was done before and whatever global generators hold"""
     other = few(metric, seed=1)
 
@@ -74,36 +64,33 @@ def function_of_the_features(metric: Metric) -> None:
         metric.compare(*other)
         return {key: repr(value) for key, value in scores.items()}
 
-    repeated(call)
+    yield call
 
 
-def inputs_untouched(metric: Metric) -> None:
+@usual.inputs_untouched
+def inputs_untouched(metric: Metric) -> Iterator[Use]:
     """compare() does not write into the features"""
-    (reference, fake), (given, fake_given) = (few(metric) for _ in range(2))
-    scored(metric, reference, fake)
-    for what, after, before in (
-        ("samples", fake, fake_given),
-        ("training images", reference.train, given.train),
-        ("held-out images", reference.held_out, given.held_out),
-    ):
-        assert same(after, before), f"it writes into the features of the {what}"
-    if reference.conditions is not None:
-        assert same(reference.conditions, given.conditions), "it writes into the classes of the training images"
-        assert same(reference.asked, given.asked), "it writes into the classes of the samples"
+    reference, fake = few(metric)
+    given = {
+        "the features of the samples": fake,
+        "the features of the training images": reference.train,
+        "the features of the held-out images": reference.held_out,
+        "the classes of the training images": reference.conditions,
+        "the classes of the samples": reference.asked,
+    }
+    yield Use(lambda: scored(metric, reference, fake), given)
 
 
-def order_does_not_matter(metric: Metric) -> None:
+@usual.order_does_not_matter
+def order_does_not_matter(metric: Metric) -> Iterator[Scores]:
     """The order of the samples does not change the scores"""
     reference, fake = few(metric)
-    scores = scored(metric, reference, fake.clone())
 
-    def body(order: list[int]) -> None:
-        asked = reference.asked[order] if reference.asked is not None else None
-        for key, value in scored(metric, replace(reference, asked=asked), fake[order]).items():
-            close = math.isclose(value, scores[key], **ROUNDING) or math.isnan(value)
-            assert close, f"{key} is {scores[key]:.6g} in one order and {value:.6g} in another"
+    def ask(order: list[int]) -> dict[str, float]:
+        asked = None if reference.asked is None else reference.asked[order]
+        return scored(metric, replace(reference, asked=asked), fake[order])
 
-    forall(body, order=st.permutations(range(len(fake))), examples=4)
+    yield Scores(len(fake), ask)
 
 
 def one_sample(metric: Metric) -> None:
@@ -145,14 +132,11 @@ CLAUSES: tuple[Clause, ...] = (
 @once
 def fewest(metric: Metric) -> int:
     """The smallest number of training images, held-out images and samples that it scores."""
-    refused = ""
-    for count in COUNTS:
-        try:
-            scored(metric, *features(metric, count, count, count))
-            return count
-        except FwError as error:
-            refused = str(error)
-    raise AssertionError(f"it refuses {COUNTS[0]} to {COUNTS[-1]} images with 6 features: {refused}")
+
+    def attempt(count: int) -> None:
+        scored(metric, *features(metric, count, count, count))
+
+    return usual.first_taken(COUNTS, attempt, "images with 6 features")
 
 
 def few(metric: Metric, seed: int = 0) -> tuple[Reference, Tensor]:
@@ -182,7 +166,3 @@ def scored(metric: Metric, reference: Reference, fake: Tensor) -> dict[str, floa
     """Its scores, from the same state of the global generators each time; that they do not matter is one clause."""
     with ambient(0):
         return metric.compare(reference, fake)
-
-
-def named(metric: Metric) -> list[tuple[str, str]]:
-    return list(metric.keys.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from typing import Any
 
@@ -13,10 +14,12 @@ from torch import Tensor, nn
 from fw.core.kinds import Objective, Seen
 from fw.core.kinds.boundaries import checked_term
 from fw.core.randomness import generator
-from fw.core.testing import tiny
+from fw.core.testing import tiny, usual
+from fw.core.testing.compare import copied, same
 from fw.core.testing.contract import Clause
 from fw.core.testing.forall import forall
-from fw.core.testing.global_state import ambient, repeated, same
+from fw.core.testing.global_state import ambient
+from fw.core.testing.usual import Use
 
 WIDTH, FEATURES = 12, 5
 COUNT = 8
@@ -92,31 +95,32 @@ def only_what_is_taken(objective: Objective) -> None:
     assert gap <= 1e-4 * found.abs().clamp(min=1e-2), f"other activations of those not taken change it by {gap:.2g}"
 
 
-def function_of_what_it_sees(objective: Objective) -> None:
+@usual.repeatable
+def function_of_what_it_sees(objective: Objective) -> Iterator[Callable[[], Tensor]]:
     """term() gives the same for the same head, images and generator; no other randomness comes in"""
     head = built(objective)
-    stored = copied(head)
+    stored = copied(head.state_dict())
 
     def call() -> Tensor:
         head.load_state_dict(stored)
         return asked(objective, head, shown(objective)).detach()
 
-    repeated(call)
+    yield call
 
 
-def nothing_is_written_into(objective: Objective) -> None:
+@usual.inputs_untouched
+def nothing_is_written_into(objective: Objective) -> Iterator[Use]:
     """term() does not write into what it sees"""
     seen = shown(objective)
-    before = tensors(seen)
-    asked(objective, built(objective), seen)
-    for name, value in tensors(seen).items():
-        assert same(value, before[name]), f"it writes into `{name}`"
+    values = {field.name: getattr(seen, field.name) for field in fields(seen)}
+    given = {f"`{name}`": value for name, value in values.items() if isinstance(value, Tensor)}
+    yield Use(lambda: asked(objective, built(objective), seen), given)
 
 
 def head_of_the_seed(objective: Objective) -> None:
     """build() depends on nothing but torch's global generator"""
-    first, second = (copied(built(objective)) for _ in range(2))
-    assert same(first, second), "two heads from the same seed differ"
+    first, second = (built(objective).state_dict() for _ in range(2))
+    assert same(dict(first), dict(second)), "two heads from the same seed differ"
 
 
 def goes_on(objective: Objective) -> None:
@@ -130,7 +134,7 @@ def goes_on(objective: Objective) -> None:
     again.load_state_dict(torch.load(stored, weights_only=True))
     for each in (head, again):
         learn(objective, each)
-    assert same(copied(head), copied(again)), "it learns something else afterwards"
+    assert same(dict(head.state_dict()), dict(again.state_dict())), "it learns something else afterwards"
     first, second = (asked(objective, each, shown(objective)).detach() for each in (head, again))
     assert torch.equal(first, second), "its term is another one afterwards"
 
@@ -218,12 +222,3 @@ def learn(objective: Objective, head: nn.Module, steps: int = 3) -> None:
         optimizer.zero_grad(set_to_none=True)
         asked(objective, head, shown(objective)).backward()
         optimizer.step()
-
-
-def tensors(seen: Seen) -> dict[str, Tensor]:
-    values = {field.name: getattr(seen, field.name) for field in fields(seen)}
-    return {name: value.detach().clone() for name, value in values.items() if isinstance(value, Tensor)}
-
-
-def copied(head: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in head.state_dict().items()}

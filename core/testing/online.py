@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 from fw.core.errors import FwError
 from fw.core.kinds import Online
 from fw.core.kinds.boundaries import is_tensor, shown
-from fw.core.testing import tiny
+from fw.core.testing import tiny, usual
+from fw.core.testing.compare import copied, largest_difference, same
 from fw.core.testing.contract import Clause
 from fw.core.testing.forall import forall
-from fw.core.testing.global_state import ambient, repeated, same
+from fw.core.testing.global_state import ambient, repeated
+from fw.core.testing.usual import Batch
 from fw.core.types import Observations
 
 WIDTH = 6
@@ -73,15 +76,15 @@ def function_of_the_seed(online: Online) -> None:
     assert same(first, second), "two modules from the same seed differ"
 
 
-def each_image_its_own(online: Online) -> None:
+@usual.same_in_any_batch
+def each_image_its_own(online: Online) -> Iterator[Batch]:
     """assign() depends on the image alone, changes nothing and draws nothing"""
     grouping = learnt(online)
     features = tiny.features(12)
-    before = copied(grouping)
-    together = repeated(lambda: assigned(grouping, features))
-    alone = torch.cat([assigned(grouping, row[None]) for row in features])
-    assert torch.equal(together, alone), "an image's prototype depends on the batch that it is in"
-    assert same(before, copied(grouping)), "it changes the module"
+    before = copied(dict(grouping.state_dict()))
+    repeated(lambda: assigned(grouping, features))
+    yield Batch(12, lambda rows: assigned(grouping, features[rows]), 0, largest_difference)
+    assert same(before, dict(grouping.state_dict())), "it changes the module"
 
 
 def loss_teaches(online: Online) -> None:
@@ -164,7 +167,3 @@ def learn(grouping: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -
 @torch.no_grad()
 def assigned(grouping: nn.Module, features: Tensor) -> Tensor:
     return grouping.eval().assign(features)  # type: ignore[operator]
-
-
-def copied(grouping: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in grouping.state_dict().items()}

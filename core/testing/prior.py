@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import get_args, get_type_hints
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fw.core.errors import FwError, Interrupted
+from fw.core.errors import FwError
 from fw.core.job import Job
 from fw.core.kinds import Prior
 from fw.core.kinds.boundaries import checked_conditions
-from fw.core.testing import tiny
+from fw.core.testing import tiny, usual
 from fw.core.testing.contract import Clause
 from fw.core.testing.digest import digest
-from fw.core.testing.elsewhere import elsewhere
 from fw.core.testing.forall import forall
-from fw.core.testing.global_state import ambient, repeated, same
+from fw.core.testing.global_state import ambient
 from fw.core.testing.once import once
-from fw.core.testing.stopping import Stop
 from fw.core.testing.tiny import as_in_a_run
+from fw.core.testing.usual import Elsewhere, Odd, Stopped, Use
 from fw.core.types import Annotation, ConditionSpec
-from fw.registry.errors import in_one_line
 
 FORMS = frozenset(get_args(get_type_hints(ConditionSpec)["form"]))
 COUNTS = (30, 120, 480, 1920)
@@ -61,76 +57,50 @@ def valid(prior: Prior) -> None:
     forall(body, more=st.integers(0, 50), size=st.sampled_from([SIZE, 2, 32, 3]), banked=st.booleans(), examples=4)
 
 
-def function_of_the_seed(prior: Prior) -> None:
+@usual.function_of_the_seed
+def function_of_the_seed(prior: Prior) -> Iterator[Callable[[Job], Tensor]]:
     """bank() gives the same for the same seed, whatever was done before and whatever global generators hold"""
     for given in shown(prior):
-
-        def call(given: Annotation = given) -> Tensor:
-            with tiny.job(SEED) as job:
-                return prior.bank(given, job)
-
-        repeated(call)
+        yield partial(prior.bank, given)
 
 
-def same_elsewhere(prior: Prior) -> None:
+@usual.same_elsewhere
+def same_elsewhere(prior: Prior) -> Iterator[Elsewhere]:
     """bank() gives the same in another process"""
-    count = enough(prior)
     for form in sorted(prior.forms):
-        there = elsewhere(bank_digest, prior, form, count, torch.get_num_threads())
-        assert there == bank_digest(prior, form, count, torch.get_num_threads()), f"{form} conditions are other ones"
+        yield Elsewhere(f"{form} conditions", bank_digest, (prior, form, enough(prior)))
 
 
-def resumes(prior: Prior) -> None:
+@usual.resumes
+def resumes(prior: Prior) -> Iterator[Stopped]:
     """A bank that is stopped half-way and continued in the same folder is the same"""
     for given in shown(prior):
-        with ambient(0), tempfile.TemporaryDirectory() as folder:
-            asked = Stop()
-            whole = prior.bank(given, Job(Path(folder), seed=SEED, stopping=asked))
-        if not asked.times:
-            continue
-        with ambient(0), tempfile.TemporaryDirectory() as folder:
-            with contextlib.suppress(Interrupted):
-                prior.bank(given, Job(Path(folder), seed=SEED, stopping=Stop(at=asked.times // 2 + 1)))
-                raise AssertionError("it goes on when job.steps or job.track stops it: let Interrupted out")
-            continued = prior.bank(given, Job(Path(folder), seed=SEED))
-        assert same(continued, whole), f"{given.spec.form} conditions are other ones"
+        yield Stopped(f"{given.spec.form} conditions", partial(prior.bank, given))
 
 
-def inputs_untouched(prior: Prior) -> None:
+@usual.inputs_untouched
+def inputs_untouched(prior: Prior) -> Iterator[Use]:
     """bank() and quality() do not write into the annotation, nor quality() into the bank"""
-    for given, kept in zip(shown(prior), shown(prior), strict=True):
-        bank = drawn(prior, given)
-        assert same(given.conditions, kept.conditions), "bank writes into the conditions"
-        before = bank.clone()
-        prior.quality(bank, given)
-        assert same(given.conditions, kept.conditions), "quality writes into the conditions"
-        assert same(bank, before), "quality writes into the bank"
+    for given, fresh in zip(shown(prior), shown(prior), strict=True):
+        inputs = {"the conditions": given.conditions}
+        yield Use(partial(drawn, prior, given), inputs, user="bank")
+        bank = drawn(prior, fresh)
+        yield Use(partial(prior.quality, bank, given), {**inputs, "the bank": bank}, user="quality")
 
 
-def odd_inputs(prior: Prior) -> None:
+@usual.odd_inputs
+def odd_inputs(prior: Prior) -> Iterator[Odd]:
     """One condition, two conditions and equal conditions give a valid bank or an FwError"""
     for what, given in odd(prior):
-        try:
-            bank = drawn(prior, given)
-        except FwError:
-            continue
-        except Exception as error:
-            raise AssertionError(f"{what}: it raised {in_one_line(error)}") from error
-        try:
-            assert_valid(prior, given, bank)
-        except AssertionError as error:
-            raise AssertionError(f"{what}: {error}") from error
+        yield Odd(what, partial(drawn, prior, given), partial(assert_valid, prior, given))
 
 
 def quality_is_numbers(prior: Prior) -> None:
     """quality() gives finite numbers by name, for one condition, two conditions and equal conditions too"""
-    usual = [(f"{given.spec.form} conditions", given) for given in shown(prior)]
-    for what, given in [*usual, *odd(prior)]:
+    usual_ones = [(f"{given.spec.form} conditions", given) for given in shown(prior)]
+    for what, given in [*usual_ones, *odd(prior)]:
         with contextlib.suppress(FwError):
-            for name, value in prior.quality(drawn(prior, given), given).items():
-                assert isinstance(name, str), f"{what}: {name!r} is not a name"
-                assert isinstance(value, float | int), f"{what}: {name!r} is a {type(value).__name__}"
-                assert math.isfinite(value), f"{what}: {name!r} is {value}"
+            usual.assert_numbers(prior.quality(drawn(prior, given), given), f"{what}: ")
 
 
 PREREQUISITE = valid
@@ -150,15 +120,12 @@ CLAUSES: tuple[Clause, ...] = (
 @once
 def enough(prior: Prior) -> int:
     """The smallest number of conditions that it takes, of all its forms."""
-    refused = ""
-    for count in COUNTS:
-        try:
-            for form in sorted(prior.forms):
-                drawn(prior, annotation(form, count))
-            return count
-        except FwError as error:
-            refused = str(error)
-    raise AssertionError(f"it refuses {COUNTS[0]} to {COUNTS[-1]} conditions: {refused}")
+
+    def attempt(count: int) -> None:
+        for form in sorted(prior.forms):
+            drawn(prior, annotation(form, count))
+
+    return usual.first_taken(COUNTS, attempt, "conditions")
 
 
 def shown(prior: Prior) -> list[Annotation]:
@@ -196,6 +163,5 @@ def assert_valid(prior: Prior, given: Annotation, bank: Tensor) -> None:
     assert bank.device.type == "cpu", f"its bank is on {bank.device}"
 
 
-def bank_digest(prior: Prior, form: str, count: int, threads: int) -> str:
-    torch.set_num_threads(threads)
+def bank_digest(prior: Prior, form: str, count: int) -> str:
     return digest([drawn(prior, annotation(form, count))])

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import re
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,28 +13,26 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from fw.core.errors import FwError, Interrupted
+from fw.core.errors import FwError
 from fw.core.job import Job
 from fw.core.kinds import Probe
 from fw.core.kinds.boundaries import checked_found
 from fw.core.randomness import generator
-from fw.core.testing import tiny
+from fw.core.testing import tiny, usual
 from fw.core.testing.contract import Clause
-from fw.core.testing.elsewhere import elsewhere
 from fw.core.testing.forall import forall
-from fw.core.testing.global_state import ambient, repeated, same
+from fw.core.testing.global_state import ambient
+from fw.core.testing.keys import keys_are_words
 from fw.core.testing.once import once
-from fw.core.testing.stopping import Stop
 from fw.core.testing.tiny import as_in_a_run
+from fw.core.testing.usual import Elsewhere, Odd, Scores, Stopped, Use
 from fw.core.types import Examples, Told
-from fw.registry.errors import in_one_line
 
 COUNTS = (30, 120, 480, 1920)
 """Numbers of training images to try it on: it may refuse too few."""
 HELD_OUT = 30
 SIZE, TOKENS = 6, 4
 SEED = 5
-ROUNDING = {"rel_tol": 1e-3, "abs_tol": 1e-6}
 OTHERS: tuple[dict[str, Any], ...] = (
     {"of": "encoder", "blocks": None},
     {"of": "model", "blocks": None},
@@ -46,17 +41,6 @@ OTHERS: tuple[dict[str, Any], ...] = (
     {"of": "model", "draws": 17},
 )
 """Other things to read, as far as the probe can: each gives numbers that cannot be compared."""
-
-
-def keys_are_words(probe: Probe) -> None:
-    """Its keys are words, the same on every call, each with `lower` or `higher`"""
-    keys = dict(probe.keys)
-    assert keys, "there are none"
-    for key, better in keys.items():
-        assert re.fullmatch(r"[\w.-]+", str(key)), f"{key!r} is not a word"
-        assert better in ("lower", "higher"), f"{key} is better {better!r}"
-    assert dict(probe.keys) == keys, f"{', '.join(probe.keys)} the next time"
-    assert elsewhere(named, probe) == list(keys.items()), "they are other ones, or in another order, elsewhere"
 
 
 def keys_name_what_is_read(probe: Probe) -> None:
@@ -76,12 +60,9 @@ def scores_as_promised(probe: Probe) -> None:
 
     def body(more: int, held_out: int, size: int) -> None:
         with contextlib.suppress(FwError):
-            found = scored(probe, *examples(probe, least + more, held_out, size))
-            with as_in_a_run():
-                checked_found(probe, found)
+            assert_promised(probe, scored(probe, *examples(probe, least + more, held_out, size)))
 
-    with as_in_a_run():
-        checked_found(probe, scored(probe, *few(probe)))
+    assert_promised(probe, scored(probe, *few(probe)))
     sizes = st.sampled_from([SIZE, 2, 24])
     forall(body, more=st.integers(0, 40), held_out=st.integers(2, 40), size=sizes, examples=4)
 
@@ -100,75 +81,54 @@ def labels_are_read(probe: Probe) -> None:
     assert better, f"{key} is {found[key]:.4g} for features in a cluster per label, and {shuffled[key]:.4g} shuffled"
 
 
-def function_of_the_seed(probe: Probe) -> None:
+@usual.function_of_the_seed
+def function_of_the_seed(probe: Probe) -> Iterator[Callable[[Job], dict[str, float]]]:
     """score() gives the same for the same seed, whatever was done before and whatever global generators hold"""
-
-    def call() -> dict[str, str]:
-        with tiny.job(SEED) as job:
-            return {key: repr(value) for key, value in probe.score(*few(probe), job).items()}
-
-    repeated(call)
+    yield lambda job: probe.score(*few(probe), job)
 
 
-def same_elsewhere(probe: Probe) -> None:
+@usual.same_elsewhere
+def same_elsewhere(probe: Probe) -> Iterator[Elsewhere]:
     """score() gives the same in another process"""
-    threads = torch.get_num_threads()
-    count = fewest(probe)
-    assert elsewhere(scores_of, probe, count, threads) == scores_of(probe, count, threads), "it scores otherwise there"
+    yield Elsewhere("scores", scores_of, (probe, fewest(probe)))
 
 
-def resumes(probe: Probe) -> None:
+@usual.resumes
+def resumes(probe: Probe) -> Iterator[Stopped]:
     """A probe that is stopped half-way and continued in the same folder scores the same"""
-    with ambient(0), tempfile.TemporaryDirectory() as folder:
-        asked = Stop()
-        whole = probe.score(*few(probe), Job(Path(folder), seed=SEED, stopping=asked))
-    if not asked.times:
-        return
-    with ambient(0), tempfile.TemporaryDirectory() as folder:
-        with contextlib.suppress(Interrupted):
-            probe.score(*few(probe), Job(Path(folder), seed=SEED, stopping=Stop(at=asked.times // 2 + 1)))
-            raise AssertionError("it goes on when job.steps or job.track stops it: let Interrupted out")
-        continued = probe.score(*few(probe), Job(Path(folder), seed=SEED))
-    assert continued == whole, f"{continued} after a stop, and {whole} without"
+    yield Stopped("scores", lambda job: probe.score(*few(probe), job))
 
 
-def inputs_untouched(probe: Probe) -> None:
+@usual.inputs_untouched
+def inputs_untouched(probe: Probe) -> Iterator[Use]:
     """score() does not write into the features nor into the labels"""
-    given, kept = few(probe), few(probe)
-    scored(probe, *given)
-    for split, after, before in zip(("training", "held-out"), given, kept, strict=True):
-        assert same(after.features, before.features), f"it writes into the features of the {split} images"
-        assert same(after.labels, before.labels), f"it writes into the labels of the {split} images"
+    train, test = few(probe)
+    given = {
+        "the features of the training images": train.features,
+        "the labels of the training images": train.labels,
+        "the features of the held-out images": test.features,
+        "the labels of the held-out images": test.labels,
+    }
+    yield Use(lambda: scored(probe, train, test), given)
 
 
-def order_does_not_matter(probe: Probe) -> None:
+@usual.order_does_not_matter
+def order_does_not_matter(probe: Probe) -> Iterator[Scores]:
     """The order of the held-out images does not change the scores"""
     train, test = few(probe)
-    found = scored(probe, train, test)
 
-    def body(order: list[int]) -> None:
+    def ask(order: list[int]) -> dict[str, float]:
         labels = None if test.labels is None else test.labels[order]
-        for key, value in scored(probe, train, replace(test, features=test.features[order], labels=labels)).items():
-            close = math.isclose(value, found[key], **ROUNDING)
-            assert close, f"{key} is {found[key]:.6g} in one order and {value:.6g} in another"
+        return scored(probe, train, replace(test, features=test.features[order], labels=labels))
 
-    forall(body, order=st.permutations(range(len(test))), examples=3)
+    yield Scores(len(test), ask)
 
 
-def odd_inputs(probe: Probe) -> None:
+@usual.odd_inputs
+def odd_inputs(probe: Probe) -> Iterator[Odd]:
     """One held-out image, one training image, one class alone and equal features are scored or refused in words"""
     for what, train, test in odd(probe):
-        try:
-            found = scored(probe, train, test)
-        except FwError:
-            continue
-        except Exception as error:
-            raise AssertionError(f"{what}: it raised {in_one_line(error)}") from error
-        try:
-            with as_in_a_run():
-                checked_found(probe, found)
-        except AssertionError as error:
-            raise AssertionError(f"{what}: {error}") from error
+        yield Odd(what, partial(scored, probe, train, test), partial(assert_promised, probe))
 
 
 PREREQUISITE = scores_as_promised
@@ -190,14 +150,7 @@ CLAUSES: tuple[Clause, ...] = (
 @once
 def fewest(probe: Probe) -> int:
     """The smallest number of training images that it scores."""
-    refused = ""
-    for count in COUNTS:
-        try:
-            scored(probe, *examples(probe, count))
-            return count
-        except FwError as error:
-            refused = str(error)
-    raise AssertionError(f"it refuses {COUNTS[0]} to {COUNTS[-1]} training images: {refused}")
+    return usual.first_taken(COUNTS, lambda count: scored(probe, *examples(probe, count)), "training images")
 
 
 def few(probe: Probe) -> tuple[Examples, Examples]:
@@ -260,10 +213,10 @@ def scored(probe: Probe, train: Examples, test: Examples) -> dict[str, float]:
         return probe.score(train, test, job)
 
 
-def scores_of(probe: Probe, count: int, threads: int) -> dict[str, float]:
-    torch.set_num_threads(threads)
+def scores_of(probe: Probe, count: int) -> dict[str, float]:
     return scored(probe, *examples(probe, count))
 
 
-def named(probe: Probe) -> list[tuple[str, str]]:
-    return list(probe.keys.items())
+def assert_promised(probe: Probe, found: dict[str, float]) -> None:
+    with as_in_a_run():
+        checked_found(probe, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from hypothesis import strategies as st
@@ -10,9 +11,9 @@ from torch import Tensor
 
 from fw.core.kinds import Coefficients, Process
 from fw.core.kinds.boundaries import shown
-from fw.core.testing import tiny
+from fw.core.testing import tiny, usual
 from fw.core.testing.forall import forall
-from fw.core.testing.global_state import repeated, same
+from fw.core.testing.usual import Use
 
 LAST_BELOW_ONE = 1 - 2.0**-24
 UNIFORMS = st.lists(st.floats(0, 1, exclude_max=True, width=32), max_size=6)
@@ -133,22 +134,17 @@ def weight_is_usable(process: Process) -> None:
     assert process.weight(levels(process, [place / 100 for place in range(100)])).any(), "it is 0 everywhere"
 
 
-def pure(process: Process) -> None:
+@usual.pure
+def pure(process: Process) -> Iterator[Use]:
     """It gives the same for the same, whatever it was asked before, and leaves its inputs alone"""
-    sigma, uniform = levels(process, [0.3, 0.6]), torch.tensor([0.0, 0.2, 0.9])
-    given = [sigma.clone(), uniform.clone()]
 
     def answers(sigma: Tensor, uniform: Tensor) -> list[Tensor]:
         return [*process.coefficients(sigma), process.weight(sigma), process.sigmas(uniform)]
 
-    def after_others() -> list[Tensor]:
-        answers(levels(process, [0.1, 0.2]), torch.tensor([0.1, 0.5, 0.7]))
-        return answers(sigma, uniform)
-
-    first = answers(sigma, uniform)
-    for name, before, after in zip(("noise levels", "uniform numbers"), given, (sigma, uniform), strict=True):
-        assert torch.equal(before, after), f"it writes into the {name}"
-    assert same(repeated(after_others), first), "an earlier call changes the result"
+    sigma, uniform = levels(process, [0.3, 0.6]), torch.tensor([0.0, 0.2, 0.9])
+    others = levels(process, [0.1, 0.2]), torch.tensor([0.1, 0.5, 0.7])
+    given = {"the noise levels": sigma, "the uniform numbers": uniform}
+    yield Use(lambda: answers(sigma, uniform), given, lambda: answers(*others))
 
 
 CLAUSES = (

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import Tensor
 
 from fw.core.kinds import Rule
 from fw.core.kinds.boundaries import checked_rule
 from fw.core.randomness import generator
-from fw.core.testing import tiny
+from fw.core.testing import tiny, usual
+from fw.core.testing.common import changed, changes
+from fw.core.testing.compare import assert_like, copied, largest, largest_difference, same
 from fw.core.testing.forall import forall
-from fw.core.testing.global_state import repeated, same
+from fw.core.testing.usual import Batch, Use
 
 LEVELS = 3
 """Noise levels that a rule is asked at, one after the other."""
@@ -49,10 +54,7 @@ def right_shape(rule: Rule) -> None:
                 for name, found in heard._asdict().items():
                     with tiny.as_in_a_run():
                         checked_rule(rule, found, level.good)
-                    kept = (found.dtype, found.device) == (level.good.dtype, level.good.device)
-                    assert kept, f"{name}() gives {found.dtype} on {found.device}"
-                    wrong = int((~found.isfinite()).sum())
-                    assert not wrong, f"{name}() gives {wrong} of {found.numel()} values that are not finite"
+                    assert_like(found, level.good, f"{name}()")
 
     shapes = st.sampled_from([tiny.SHAPE, (3, 16, 16), (4, 2, 5)])
     forall(body, shape=shapes, count=st.integers(1, 4), power=st.floats(-4, 3))
@@ -69,21 +71,37 @@ def nothing_comes_of_nothing(rule: Rule) -> None:
         assert gap <= 1e-5, f"{what}: result(good, good) is {gap:.2g} off"
 
 
-def pure(rule: Rule) -> None:
+def idle_changes_nothing(rule: Rule) -> None:
+    """Where it says why it is idle, no bit of a difference or of a guided prediction changes"""
+
+    def body(fields: dict[str, Any]) -> None:
+        with contextlib.suppress(ValidationError):
+            other, levels = changed(rule, fields), given(3)
+            if reason := other.idle():
+                for level, heard in zip(levels, asked(other, levels), strict=True):
+                    kept = Heard(level.difference, level.good + level.difference)
+                    for name, found, expected in zip(Heard._fields, heard, kept, strict=True):
+                        assert torch.equal(found, expected), f"{name}() changes it, and idle() says {reason!r}"
+
+    body({})
+    forall(body, fields=changes(type(rule)), examples=25)
+
+
+@usual.pure
+def pure(rule: Rule) -> Iterator[Use]:
     """The same predictions and the same memory give the same, whatever was asked before; inputs are left alone"""
-    levels, memory = given(3), dict[str, Tensor]()
-    said, copies = [], []
-    for level in levels:
-        said.append(ask(rule, level, memory))
-        copies.append(copied(said[-1]))
-    assert same(levels, given(3)), "it writes into what it is given"
-    assert same(said, copies), "it writes into what it returned before"
+    levels = given(3)
 
     def call() -> list[Heard]:
-        asked(rule, given(2, (3, 16, 16), seed=1))
-        return asked(rule, levels)
+        memory: dict[str, Tensor] = {}
+        said, copies = [], []
+        for level in levels:
+            said.append(ask(rule, level, memory))
+            copies.append(copied(said[-1]))
+        assert same(said, copies), "it writes into what it returned before"
+        return said
 
-    assert same(repeated(call), copies), "what was asked before changes the result"
+    yield Use(call, {"what it is given": levels}, lambda: asked(rule, given(2, (3, 16, 16), seed=1)))
 
 
 def memory_holds_tensors(rule: Rule) -> None:
@@ -104,16 +122,20 @@ def memory_holds_tensors(rule: Rule) -> None:
         assert same(again, known[number + 1]), f"at level {number + 1} the same memory becomes something else"
 
 
-def batch_does_not_matter(rule: Rule) -> None:
+@usual.same_in_any_batch
+def batch_does_not_matter(rule: Rule) -> Iterator[Batch]:
     """Each image's result is its own, whatever else is in the batch"""
     levels = given(4)
-    together = asked(rule, levels)
-    for row in range(4):
-        alone = asked(rule, [Level(*(each[row : row + 1] for each in level)) for level in levels])
-        for here, there in zip(together, alone, strict=True):
-            for name, all_of_them, one in zip(Heard._fields, here, there, strict=True):
-                gap = largest(all_of_them[row : row + 1] - one)
-                assert gap <= 1e-4, f"{name}(): alone and in a batch differ by {gap:.2g}"
+
+    def heard(rows: list[int]) -> dict[str, Tensor]:
+        said = asked(rule, [Level(*(each[rows] for each in level)) for level in levels])
+        return {
+            f"{name}() at level {number + 1}": values
+            for number, answer in enumerate(said)
+            for name, values in answer._asdict().items()
+        }
+
+    yield Batch(4, heard, differ=largest_difference)
 
 
 PREREQUISITE = right_shape
@@ -122,6 +144,7 @@ CLAUSES = (
     says_something,
     right_shape,
     nothing_comes_of_nothing,
+    idle_changes_nothing,
     pure,
     memory_holds_tensors,
     batch_does_not_matter,
@@ -149,11 +172,3 @@ def ask(rule: Rule, level: Level, memory: dict[str, Tensor]) -> Heard:
     with torch.inference_mode():
         direction = rule.direction(level.good, level.difference, memory)
         return Heard(direction, rule.result(level.good, level.good + level.difference))
-
-
-def copied(heard: Heard) -> Heard:
-    return Heard(*(tensor.clone() for tensor in heard))
-
-
-def largest(values: Tensor) -> float:
-    return float(values.abs().max())

@@ -6,20 +6,23 @@ The denoisers are exact: that of a single image, and that of pixels with a norma
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fw.core.errors import StageFailed
 from fw.core.kinds import Sampler
 from fw.core.kinds.boundaries import checked_samples
 from fw.core.randomness import generator
-from fw.core.testing import tiny
+from fw.core.testing import tiny, usual
+from fw.core.testing.compare import assert_like, largest_difference
 from fw.core.testing.forall import forall
-from fw.core.testing.global_state import repeated, same
+from fw.core.testing.global_state import repeated
+from fw.core.testing.usual import Batch, OnDevice, Use
 
 Range = tuple[float, float]
 
@@ -51,13 +54,9 @@ def right_shape(sampler: Sampler) -> None:
         for device in tiny.devices():
             noise, draws = start(range(count), shape, device)
             samples = run(sampler, gaussian(sampler, shape, device), noise, draws)
-            try:
+            with tiny.as_in_a_run():
                 checked_samples(sampler, samples, noise, {})
-            except StageFailed as error:
-                raise AssertionError(str(error)) from None
-            assert (samples.dtype, samples.device) == (noise.dtype, noise.device), (
-                f"{samples.dtype} on {samples.device} from noise {noise.dtype} on {noise.device}"
-            )
+            assert_like(samples, noise)
 
     forall(body, shape=SHAPES, count=st.integers(1, 5), examples=6)
 
@@ -70,6 +69,18 @@ def price_is_stated(sampler: Sampler) -> None:
             run(sampler, denoise, *start(range(count)))
             asked = len(denoise.asked)
             assert asked == sampler.nfe, f"{asked} times for {count} images at {told(trained)}, not {sampler.nfe}"
+
+
+def says_when_it_asks(sampler: Sampler) -> None:
+    """asks() gives the noise levels of its calls in order, and leaves global generators alone"""
+    for trained in ranges(sampler):
+        denoise = Exact(picture(), 0.0, *trained)
+        run(sampler, denoise, *start(range(2)))
+        levels = [float(asked.sigma) for asked in denoise.asked]
+        said = repeated(partial(sampler.asks, trained))
+        off = [pair for pair in zip(said, levels, strict=False) if not math.isclose(*pair, rel_tol=1e-6)]
+        assert len(said) == len(levels), f"it says {len(said)} and asks {len(levels)} times at {told(trained)}"
+        assert not off, f"it says {off[0][0]:.6g} and asks at {off[0][1]:.6g}, at {told(trained)}"
 
 
 def asks_inside_the_range(sampler: Sampler) -> None:
@@ -132,45 +143,39 @@ def noise_matters(sampler: Sampler) -> None:
     assert not torch.equal(one, other), "the samples are the same: it starts from something else than the given noise"
 
 
-def batch_does_not_matter(sampler: Sampler) -> None:
+@usual.same_in_any_batch
+def batch_does_not_matter(sampler: Sampler) -> Iterator[Batch]:
     """An image depends on its own noise and generator, not on the batch that it is in"""
-    together = run(sampler, gaussian(sampler), *start(range(5)))
-
-    def body(rows: list[int]) -> None:
-        found = run(sampler, gaussian(sampler), *start(rows))
-        gap = float((found - together[rows]).abs().max())
-        assert gap <= 1e-5, f"images {rows} of 5 differ by {gap:.2g} when they are made without the others"
-
-    forall(body, rows=st.lists(st.integers(0, 4), unique=True, min_size=1), examples=6)
+    yield Batch(5, lambda rows: run(sampler, gaussian(sampler), *start(rows)), 1e-5, largest_difference)
 
 
-def pure(sampler: Sampler) -> None:
+@usual.pure
+def pure(sampler: Sampler) -> Iterator[Use]:
     """Samples depend only on the denoiser, the noise and the generators: not on earlier calls or global state"""
-    noise, draws = start(range(3))
-    given = noise.clone()
-    first = run(sampler, gaussian(sampler), noise, draws)
-    assert torch.equal(noise, given), "it writes into the noise"
-
-    def call() -> Tensor:
-        run(sampler, Exact(picture(), 0.0, *ranges(sampler)[0]), *start(range(5, 8)))
-        return run(sampler, gaussian(sampler), *start(range(3)))
-
-    assert same(repeated(call), first), "an earlier call changes the result"
+    noise, _ = start(range(3))
+    other = Exact(picture(), 0.0, *ranges(sampler)[0])
+    yield Use(
+        lambda: run(sampler, gaussian(sampler), noise, start(range(3))[1]),
+        {"the noise": noise},
+        lambda: run(sampler, other, *start(range(5, 8))),
+    )
 
 
-def same_on_a_gpu(sampler: Sampler) -> None:
+@usual.same_on_a_gpu
+def same_on_a_gpu(sampler: Sampler) -> Iterator[OnDevice]:
     """On a GPU, where there is one, it makes the images that it makes on the CPU"""
-    expected = run(sampler, gaussian(sampler), *start(range(3)))
-    for device in tiny.devices():
-        found = run(sampler, gaussian(sampler, device=device), *start(range(3), device=device))
-        gap = float((found.cpu() - expected).abs().max())
-        assert gap <= 0.01, f"they differ by up to {gap:.2g}"
+
+    def ask(device: str) -> Tensor:
+        return run(sampler, gaussian(sampler, device=device), *start(range(3), device=device))
+
+    yield OnDevice(ask, 0.01, largest_difference)
 
 
 CLAUSES = (
     check_speaks,
     right_shape,
     price_is_stated,
+    says_when_it_asks,
     asks_inside_the_range,
     asks_about_noisy_images,
     finds_the_image,
