@@ -29,6 +29,7 @@ from fw.core.executor import Outcome, run_here
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Joint, scaled_dot_product
 from fw.core.loading import validate
+from fw.core.objectives import Objectives
 from fw.core.plan import Plan, plan
 from fw.core.recipe import Train
 from fw.core.source import parse
@@ -368,7 +369,8 @@ def test_labelled_images_beside_the_batch_do_not_reach_the_objectives(tmp_path: 
         folder = tmp_path / str(labelled)
         folder.mkdir()
         data, annotation = images_of(8), Annotation(ConditionSpec("class", 3), conditions)
-        train(model, toys.Unit(), data, annotation, settings, Job(folder), objectives=[Dispersive()], targets=[None])
+        dispersive = Objectives([Dispersive()], [None])
+        train(model, toys.Unit(), data, annotation, settings, Job(folder), [dispersive])
         terms.append(json.loads((folder / "log.jsonl").read_text())["train/dispersive"])
     assert terms[0] == terms[1]
 

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from test_executor import Heard
 from torch import Tensor, nn
 
-from fw.core import train as training
+from fw.core import train as train_module
+from fw.core.batches import Draw, training_examples
 from fw.core.checks import warnings
 from fw.core.diffusion import Denoiser
 from fw.core.errors import FwError, Interrupted, RecipeError, StageFailed
@@ -27,7 +28,7 @@ from fw.core.executor import Outcome, run_here
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Objective, Seen
 from fw.core.loading import validate
-from fw.core.objectives import Terms, gradient_ratios, usual_block
+from fw.core.objectives import Objectives, gradient_ratios, usual_block
 from fw.core.online import Finder
 from fw.core.plan import Plan, plan
 from fw.core.randomness import generator
@@ -38,6 +39,7 @@ from fw.core.testing import check, tiny, violations
 from fw.core.testing.digest import digest
 from fw.core.testing.global_state import same
 from fw.core.train import initial_network, train
+from fw.core.training import Training
 from fw.core.types import Annotation, ConditionSpec
 from fw.core.work import Settings
 from fw.plugins.annotators.online import OnlineClusters
@@ -210,6 +212,10 @@ def targets(objectives: Sequence[Objective]) -> list[Tensor | None]:
     return [each.target.build(tiny.SHAPE, 0)(images) if each.target else None for each in objectives]
 
 
+def terms_of(objectives: Sequence[Objective]) -> Objectives:
+    return Objectives(objectives, targets(objectives))
+
+
 def trained(
     folder: Path,
     objectives: Sequence[Objective] = ALL,
@@ -222,7 +228,7 @@ def trained(
     folder.mkdir(exist_ok=True)
     job = Job(folder, seed=3, **how)
     data = tiny.images(COUNT).without_labels()
-    network = train(backbone, Flow(), data, annotation, settings, job, None, objectives, targets(objectives))
+    network = train(backbone, Flow(), data, annotation, settings, job, [terms_of(objectives)])
     return network, [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
@@ -291,7 +297,7 @@ def test_logging_costs_no_bit_and_a_training_that_is_killed_goes_on_with_the_sam
     resumed, again = trained(tmp_path / "cut")
     assert bits(resumed) == bits(whole)
     assert again == log
-    monkeypatch.setattr(training, "LOG_EVERY", 1)
+    monkeypatch.setattr(train_module, "LOG_EVERY", 1)
     often, every = trained(tmp_path / "often")
     assert bits(often) == bits(whole)
     assert len(every) == SETTINGS.steps > len(log)
@@ -313,10 +319,12 @@ def test_without_objectives_gradients_are_asked_for_once_and_blocks_are_not_watc
 def test_the_head_and_the_network_start_from_the_same_bits_with_and_without_other_objectives(tmp_path: Path) -> None:
     job = Job(tmp_path, seed=3)
     model = Denoiser(initial_network(DIT, tiny.SHAPE, None, job), Flow())
-    alone = Terms([ALIGN], targets([ALIGN]), model, tiny.SHAPE, job)
-    beside = Terms([CONTRAST, ALIGN], targets([CONTRAST, ALIGN]), model, tiny.SHAPE, job)
+    draw = Draw(training_examples(tiny.images(COUNT)), Flow(), SETTINGS, job)
+    training = Training(model, model, draw, tiny.SHAPE, SETTINGS, job)
+    alone, beside, twice = (terms_of(each) for each in ([ALIGN], [CONTRAST, ALIGN], [ALIGN, ALIGN]))
+    for each in (alone, beside, twice):
+        each.join(training)
     assert same(dict(alone.terms[0].head.state_dict()), dict(beside.terms[1].head.state_dict()))
-    twice = Terms([ALIGN, ALIGN], targets([ALIGN, ALIGN]), model, tiny.SHAPE, job)
     assert [term.label for term in twice.terms] == ["repa", "repa_2"]
     assert twice.state.keys() == {"objective repa", "objective repa_2"}
 
@@ -400,9 +408,8 @@ def test_a_block_that_is_not_there_and_a_term_that_is_no_number_are_told(tmp_pat
 def test_online_clusters_are_found_beside_objectives(tmp_path: Path) -> None:
     data, job = tiny.images(COUNT).without_labels(), Job(tmp_path, seed=3)
     online = OnlineClusters(clusters=4, hidden=16, dims=6, queue=32, freeze=2)
-    fresh = Denoiser(initial_network(UNET, data.shape, online.condition, job), Flow())
-    finder = Finder(online, fresh, data.shape, SETTINGS.steps, job)
-    train(UNET, Flow(), data, None, SETTINGS.model_copy(update={"cond_drop": 0.2}), job, finder, ALL, targets(ALL))
+    settings = SETTINGS.model_copy(update={"cond_drop": 0.2})
+    train(UNET, Flow(), data, None, settings, job, [Finder(online), terms_of(ALL)])
     last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
     assert {"train/online_loss", "train/repa", "train/contrastive_gradient_ratio"} < last.keys()
 

@@ -15,6 +15,7 @@ from test_executor import Heard
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fw.core.batches import Batch
 from fw.core.checks import faults
 from fw.core.diffusion import Denoiser
 from fw.core.errors import FwError, RecipeError
@@ -30,7 +31,8 @@ from fw.core.source import parse
 from fw.core.store import Store
 from fw.core.testing import check, tiny
 from fw.core.testing.digest import digest
-from fw.core.train import initial_network, train, training_examples
+from fw.core.train import train
+from fw.core.training import Step
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 from fw.core.work import Settings
 from fw.plugins.annotators.online import OnlineClusters, Prototypes
@@ -57,13 +59,9 @@ def trained(
     folder.mkdir(exist_ok=True)
     data = data or tiny.images(48).without_labels()
     job = Job(folder, seed=seed, **more)
-    finder = Finder(online, new_model(backbone, online, data, job), data.shape, settings.steps, job)
-    averaged = train(backbone, Flow(), data, None, settings, job, finder)
-    return averaged, finder, *finder.annotation(Denoiser(averaged, Flow()), training_examples(data).take, len(data))
-
-
-def new_model(backbone: UNet | DiT, online: Online, data: ImageSet, job: Job) -> Denoiser:
-    return Denoiser(initial_network(backbone, data.shape, online.condition, job), Flow())
+    finder = Finder(online)
+    averaged = train(backbone, Flow(), data, None, settings, job, [finder])
+    return averaged, finder, *finder.annotation(len(data))
 
 
 def bits(network: nn.Module) -> str:
@@ -275,14 +273,13 @@ def test_a_killed_training_goes_on_with_the_same_bits(tmp_path: Path, monkeypatc
     """Killed at the 8th of 12 steps, after the grouping learnt in it and the denoiser did not yet."""
     straight = trained(tmp_path / "straight")
 
-    def kill(self: Finder, model: Denoiser, x0: Tensor, step: int) -> tuple[Tensor | None, Tensor]:
-        made = original(self, model, x0, step)
-        if step == 8:
+    def kill(self: Finder, batch: Batch, step: Step) -> None:
+        original(self, batch, step)
+        if step.number == 8:
             raise Killed
-        return made
 
-    original = Finder.step
-    monkeypatch.setattr(Finder, "step", kill)
+    original = Finder.begin
+    monkeypatch.setattr(Finder, "begin", kill)
     with pytest.raises(Killed):
         trained(tmp_path / "killed", checkpoint_seconds=0.0)
     monkeypatch.undo()

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
+from fw.core.averages import average
+from fw.core.batches import Batch, batch_indices
 from fw.core.diffusion import Denoiser
-from fw.core.job import Job
+from fw.core.job import Job, Stateful
 from fw.core.recipe import Train
-from fw.core.train import average, batch_indices, learning_rate, train
+from fw.core.testing.digest import digest
+from fw.core.train import learning_rate, train
+from fw.core.training import Part, Step, Training
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 from fw.plugins.backbones.unet import UNet
 from fw.plugins.processes.ddpm import DDPM
@@ -80,6 +86,85 @@ def test_without_condition_dropout_the_null_condition_is_never_trained(tmp_path:
         (folder / "train.checkpoint").unlink()
         last = train(TINY, DDPM(), data, annotation, settings, Job(folder))
         assert torch.equal(first.state_dict()["embed.null"], last.state_dict()["embed.null"]) is not trained
+
+
+class Watcher(Part):
+    """Draws images of class 1 alone, learns a number and its average, and writes down the rest."""
+
+    def __init__(self) -> None:
+        self.number = nn.Parameter(torch.ones(()))
+        self.averaged = 1.0
+        self.calls: list[str] = []
+        self.batches: list[Batch] = []
+
+    def join(self, training: Training) -> None:
+        self.calls.append("join")
+
+    @property
+    def state(self) -> Mapping[str, Stateful]:
+        return {"watcher": nn.ParameterList([self.number])}
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [self.number]
+
+    @property
+    def blocks(self) -> list[str]:
+        return ["mid"]
+
+    def rows(self, rows: Tensor) -> Tensor:
+        return rows[rows % 2 == 1]
+
+    def begin(self, batch: Batch, step: Step) -> None:
+        assert not batch.activations
+        self.calls.append("begin")
+
+    def add(self, loss: Tensor, batch: Batch, step: Step) -> Tensor:
+        self.calls.append("add")
+        self.batches.append(batch)
+        step.log({"train/number": self.number.clone(), "train/loss_before": loss})
+        return loss + self.number.square()
+
+    def follow(self, decay: float, step: Step) -> None:
+        self.calls.append("follow")
+        self.averaged = decay * self.averaged + (1 - decay) * self.number.item()
+
+
+def test_a_part_has_its_say_at_every_step_and_is_checkpointed_learned_and_logged(
+    tmp_path: Path,
+) -> None:
+    data, annotation = two_classes()
+    watcher, settings = Watcher(), Train(steps=3, batch=8, warmup=0, lr=0.1)
+    train(TINY, DDPM(), data, annotation, settings, Job(tmp_path), [watcher])
+    assert watcher.calls == ["join", *3 * ["begin", "add", "follow"]]
+    assert all((batch.chosen % 2 == 1).all() for batch in watcher.batches)
+    assert all(batch.activations.keys() == {"mid"} for batch in watcher.batches)
+    assert watcher.number.item() < watcher.averaged < 1
+    kept = torch.load(tmp_path / "train.checkpoint", weights_only=True)["state"]
+    assert kept["watcher"]["0"] == watcher.number
+    first, last = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert first["train/number"] == 1 > last["train/number"]
+    for record in (first, last):
+        added = record["train/loss"] - record["train/loss_before"]
+        assert added == pytest.approx(record["train/number"] ** 2, abs=1e-6)
+
+
+def test_a_part_that_does_nothing_changes_no_bit(tmp_path: Path) -> None:
+    data, annotation = two_classes()
+    settings, found = Train(steps=3, batch=8, warmup=0), []
+    for parts in ((), (Part(),)):
+        folder = tmp_path / str(len(parts))
+        folder.mkdir()
+        network = train(TINY, DDPM(), data, annotation, settings, Job(folder), parts)
+        found.append((folder / "log.jsonl").read_text())
+        found.append(digest(list(network.state_dict().values())))
+    assert found[:2] == found[2:]
+
+
+def test_of_two_parts_that_log_the_same_name_the_first_stands() -> None:
+    step = Step(0, logged=True)
+    step.log({"one": torch.tensor(1.0)})
+    step.log({"two": torch.tensor(2.0), "one": torch.tensor(3.0)})
+    assert step.values == {"two": 2, "one": 1}
 
 
 def test_mirroring_is_left_to_right_and_only_if_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,11 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from fw.core.averages import average, ramped
 from fw.core.job import Job, Stateful
 from fw.core.kinds import Prior
 from fw.core.randomness import generator, seed_from
 from fw.core.size import check_weights
-from fw.core.train import average
 from fw.core.types import LARGEST, Annotation
 from fw.plugins.priors.residual_mlp import ResidualMLP
 
@@ -95,7 +95,7 @@ class RDM(Prior):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            average(averaged, network, min(self.ema, (1 + step) / (10 + step)))
+            average(averaged, network, ramped(self.ema, step))
             if step % LOG_EVERY == 0 or step == self.steps - 1:
                 job.log(step, {"loss": loss})
         return averaged.eval()
