@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,7 +12,7 @@ from fw.core.diffusion import per_image, to_unit
 from fw.core.job import Job
 from fw.core.kinds import Process
 from fw.core.latents import Latents
-from fw.core.randomness import generator
+from fw.core.loop import batch_indices
 from fw.core.recipe import Train
 from fw.core.types import ImageSet
 
@@ -82,16 +81,3 @@ class Pixels:
         """Chosen images (B, C, H, W) in -1..1; mirrored where `mirrored`, bool (B,), says so."""
         x0 = to_unit(self.images[chosen])
         return x0 if mirrored is None else torch.where(per_image(mirrored), x0.flip(-1), x0)
-
-
-def batch_indices(count: int, batch: int, step: int, seed: int) -> Tensor:
-    """The images of one step (batch,): epochs are permutations of (seed, epoch), laid end to end."""
-    positions = torch.arange(step * batch, (step + 1) * batch)
-    epochs = positions // count
-    orders = {epoch: permutation(count, seed, epoch) for epoch in epochs.unique().tolist()}
-    return torch.cat([orders[e][positions[epochs == e] % count] for e in orders])
-
-
-@functools.lru_cache(maxsize=4)
-def permutation(count: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(count, generator=generator(seed, "epoch", epoch))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fw.core.batches import Batch
-from fw.core.training import Part, Step, Training
+from fw.core.loop import Step
+from fw.core.training import Part, Training
 from fw.core.types import Annotation, ConditionSpec
 
 

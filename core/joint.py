@@ -11,8 +11,9 @@ from torch import Tensor
 from fw.core.batches import Batch
 from fw.core.denoising import Denoising
 from fw.core.kinds import Joint
+from fw.core.loop import Step
 from fw.core.objectives import gradient_ratios
-from fw.core.training import Step, Training
+from fw.core.training import Training
 from fw.core.types import Annotation
 
 

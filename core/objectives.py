@@ -16,9 +16,10 @@ from fw.core.boundaries import checked_term
 from fw.core.errors import FwError
 from fw.core.job import Job, Stateful
 from fw.core.kinds import Look, Objective, Seen
+from fw.core.loop import Step
 from fw.core.randomness import seed_from
 from fw.core.taps import as_tokens, blocks_of
-from fw.core.training import Part, Step, Training
+from fw.core.training import Part, Training
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from fw.core.batches import Batch
 from fw.core.generate import batch_size
 from fw.core.job import Job, Stateful
 from fw.core.kinds import Online
+from fw.core.loop import Step, down
 from fw.core.randomness import seed_from
 from fw.core.taps import blocks_of, pooled
-from fw.core.training import Part, Step, Training
+from fw.core.training import Part, Training
 from fw.core.types import Annotation, ConditionSpec
 
 
@@ -61,9 +62,7 @@ class Finder(Part):
         if step.number >= self.start:
             batch.condition = self.prototypes[self.assign(features)]  # (B, D)
         loss = self.grouping.loss(features, step.number)  # type: ignore[operator]
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        down(self.optimizer, loss)
         step.log({"train/online_loss": loss})
 
     def follow(self, decay: float, step: Step) -> None:

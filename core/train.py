@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fw.core.averages import average, ramped
 from fw.core.batches import Draw, training_examples
@@ -18,10 +18,11 @@ from fw.core.job import Job, Stateful
 from fw.core.joint import Recognition
 from fw.core.kinds import Backbone, Joint, Process
 from fw.core.latents import Latents
+from fw.core.loop import Step, descend
 from fw.core.randomness import seed_from
 from fw.core.recipe import Train
 from fw.core.taps import tapped
-from fw.core.training import Part, Step, Training
+from fw.core.training import Part, Training
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 
 LOG_EVERY = 10
@@ -49,9 +50,9 @@ def train(
     `more` are the parts of this training beside denoising and recognising; whoever made them can
     ask them afterwards for what they have learned.
     """
-    joint = isinstance(backbone, Joint)
     task = Recognition(backbone, annotation) if isinstance(backbone, Joint) else Denoising()
-    given = [Given(annotation, null=not joint)] if annotation is not None else []
+    null = not isinstance(task, Recognition)
+    given = [] if annotation is None else [Given(annotation, null)]
     parts: list[Part] = [*given, task, *more]
 
     spec = next((part.spec for part in parts if part.spec is not None), None)
@@ -74,36 +75,40 @@ def train(
         weight_decay=settings.weight_decay,  # 0 is off
         fused=job.device.type == "cuda",  # one kernel for all weights
     )
-    state: dict[str, Stateful] = {"network": network, "averaged": averaged, "optimizer": optimizer}
+    state: dict[str, Stateful] = {"network": network, "averaged": averaged}
     for part in parts:
+        assert not state.keys() & part.state.keys(), "two parts by the same name in a checkpoint"
         state |= part.state
 
-    for number in job.steps(settings.steps, state):
-        step = Step(number, logged=number % LOG_EVERY == 0 or number == settings.steps - 1)
-
-        batch = draw(rows, settings.batch, number)
+    def loss(step: Step) -> Tensor:
+        """Noisy images and their conditions, one pass of the network, and what the parts add."""
+        batch = draw(rows, settings.batch, step.number)
         for part in parts:
             part.begin(batch, step)
         with tapped(network, blocks) as batch.activations:
-            loss = task.loss(batch)
+            value = task.loss(batch)
         for part in parts:
-            loss = part.add(loss, batch, step)
+            value = part.add(value, batch, step)
+        return value
 
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(number, settings)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        # The norm of the whole gradient, heads included, is cut to `clip`; 1e9 never cuts.
-        norm = nn.utils.clip_grad_norm_(learned, settings.clip)
-        optimizer.step()
-
-        decay = ramped(settings.ema, number)  # with `ema` 0 the average is the network itself
+    def follow(step: Step) -> None:
+        decay = ramped(settings.ema, step.number)  # at 0 the average is the network itself
         average(averaged, network, decay)
         for part in parts:
             part.follow(decay, step)
 
-        if step.logged:
-            job.log(number, {"train/loss": loss, "train/grad_norm": norm, **step.values})
+    descend(
+        job,
+        settings.steps,
+        loss,
+        optimizer,
+        state,
+        rate=lambda step: learning_rate(step, settings),
+        clip=settings.clip,  # of the whole gradient, heads included; 1e9 never cuts
+        follow=follow,
+        prefix="train/",
+        log_every=LOG_EVERY,
+    )
     return averaged
 
 

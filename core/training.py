@@ -7,33 +7,16 @@ A new part is a class with those methods that it needs, in a file of its own, an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from fw.core.batches import Batch, Draw
 from fw.core.diffusion import Denoiser
 from fw.core.job import Job, Stateful
+from fw.core.loop import Step
 from fw.core.recipe import Train
 from fw.core.types import ConditionSpec
-
-
-@dataclass
-class Step:
-    """One step of a training."""
-
-    number: int
-    logged: bool
-    """Whether the log says anything of it; values that cost something are for such steps alone."""
-    values: dict[str, Tensor] = field(default_factory=dict)
-
-    def log(self, values: Mapping[str, Tensor]) -> None:
-        """Have the log say this, unless an earlier part has said otherwise.
-
-        So the denoising loss of a joint model stands against the rest of the loss, by the same
-        name, that objectives speak of.
-        """
-        self.values = {**values, **self.values}
 
 
 @dataclass(frozen=True)
@@ -90,7 +73,11 @@ class Part:
         """Change what the network is given: conditions, which of them are dropped, the images."""
 
     def add(self, loss: Tensor, batch: Batch, step: Step) -> Tensor:
-        """The loss () with what this part adds to it, once the network has seen the batch."""
+        """The loss () with what this part adds to it, once the network has seen the batch.
+
+        Of two parts that log the same name the first stands: a joint model's own denoising loss,
+        and not the rest of the loss that objectives call so.
+        """
         return loss
 
     def follow(self, decay: float, step: Step) -> None:

@@ -23,6 +23,7 @@ from fw.core.executor import Outcome, run_here
 from fw.core.job import Job
 from fw.core.kinds import Online
 from fw.core.loading import validate
+from fw.core.loop import Step
 from fw.core.online import Finder
 from fw.core.plan import Plan, plan
 from fw.core.randomness import generator
@@ -32,7 +33,6 @@ from fw.core.store import Store
 from fw.core.testing import check, tiny
 from fw.core.testing.digest import digest
 from fw.core.train import train
-from fw.core.training import Step
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 from fw.core.work import Settings
 from fw.plugins.annotators.online import OnlineClusters, Prototypes

@@ -8,31 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fw.core.averages import average
-from fw.core.batches import Batch, batch_indices
+from fw.core.batches import Batch
 from fw.core.diffusion import Denoiser
 from fw.core.job import Job, Stateful
+from fw.core.loop import Step
 from fw.core.recipe import Train
 from fw.core.testing.digest import digest
 from fw.core.train import learning_rate, train
-from fw.core.training import Part, Step, Training
+from fw.core.training import Part, Training
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 from fw.plugins.backbones.unet import UNet
 from fw.plugins.processes.ddpm import DDPM
 
 TINY = UNet(channels=(8, 16), groups=4)
-
-
-@given(count=st.integers(1, 40), batch=st.integers(1, 50), seed=st.integers(0, 5))
-def test_batches_laid_end_to_end_show_every_image_once_per_epoch(count: int, batch: int, seed: int) -> None:
-    steps = -(-2 * count // batch)
-    order = torch.cat([batch_indices(count, batch, step, seed) for step in range(steps)])
-    for epoch in range(2):
-        assert sorted(order[epoch * count : (epoch + 1) * count].tolist()) == list(range(count))
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_twentieth_of_it() -> None:
@@ -158,13 +149,6 @@ def test_a_part_that_does_nothing_changes_no_bit(tmp_path: Path) -> None:
         found.append((folder / "log.jsonl").read_text())
         found.append(digest(list(network.state_dict().values())))
     assert found[:2] == found[2:]
-
-
-def test_of_two_parts_that_log_the_same_name_the_first_stands() -> None:
-    step = Step(0, logged=True)
-    step.log({"one": torch.tensor(1.0)})
-    step.log({"two": torch.tensor(2.0), "one": torch.tensor(3.0)})
-    assert step.values == {"two": 2, "one": 1}
 
 
 def test_mirroring_is_left_to_right_and_only_if_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
