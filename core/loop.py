@@ -62,7 +62,7 @@ def descend(
     state      all that steps change beside the optimizer, by the names that a checkpoint has for
                it; unfinished trainings are continued from it, so names stay
     label      the checkpoint's name; two loops of one job need two labels
-    rate       the learning rate of a step; None leaves the optimizer's
+    rate       the learning rate of a step, by its number; None leaves the optimizer's
     clip       the norm to which the gradient of all that is learned is cut; None leaves it
     follow     called after the optimizer's step, for averages and momentum networks
     prefix     the log says `loss`, and `grad_norm` where it is cut, after this; None leaves both

@@ -25,9 +25,6 @@ from fw.core.taps import tapped
 from fw.core.training import Part, Training
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 
-LOG_EVERY = 10
-"""Steps from one line of the log to the next; the last step has one, too."""
-
 BETAS = (0.9, 0.99)
 """AdamW's. Squared gradients of noisy images spike, and 0.99 forgets a spike ten times sooner than
 the usual 0.999; EDM2's training (arXiv 2312.02696) has the same."""
@@ -103,11 +100,10 @@ def train(
         loss,
         optimizer,
         state,
-        rate=lambda step: learning_rate(step, settings),
+        rate=lambda number: learning_rate(number, settings),
         clip=settings.clip,  # of the whole gradient, heads included; 1e9 never cuts
         follow=follow,
         prefix="train/",
-        log_every=LOG_EVERY,
     )
     return averaged
 

@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 from test_executor import Heard
 from torch import Tensor, nn
 
-from fw.core import train as train_module
 from fw.core.batches import Draw, training_examples
 from fw.core.checks import warnings
 from fw.core.diffusion import Denoiser
@@ -28,6 +27,7 @@ from fw.core.executor import Outcome, run_here
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Objective, Seen
 from fw.core.loading import validate
+from fw.core.loop import descend
 from fw.core.objectives import Objectives, gradient_ratios, usual_block
 from fw.core.online import Finder
 from fw.core.plan import Plan, plan
@@ -297,7 +297,7 @@ def test_logging_costs_no_bit_and_a_training_that_is_killed_goes_on_with_the_sam
     resumed, again = trained(tmp_path / "cut")
     assert bits(resumed) == bits(whole)
     assert again == log
-    monkeypatch.setattr(train_module, "LOG_EVERY", 1)
+    monkeypatch.setitem(descend.__kwdefaults__, "log_every", 1)
     often, every = trained(tmp_path / "often")
     assert bits(often) == bits(whole)
     assert len(every) == SETTINGS.steps > len(log)

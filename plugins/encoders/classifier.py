@@ -57,7 +57,7 @@ class Classifier(Encoder):
             torch.optim.AdamW(network.parameters(), lr=self.lr, weight_decay=0.01),
             {"network": network},
             label="classifier",
-            rate=lambda step: self.lr * warm_up_then_cosine((step + 1) / self.steps),
+            rate=lambda number: self.lr * warm_up_then_cosine((number + 1) / self.steps),
             log_every=1,
         )
         network.eval()

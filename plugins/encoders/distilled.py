@@ -102,8 +102,8 @@ class Distilled(OfDenoiser):
         def loss(step: Step) -> Tensor:
             draw = job.generator("distil", step.number, device=job.device)
             chosen = torch.randint(len(images), (self.batch,), generator=draw, device=job.device)
-            shown = None if labels is None else labels[chosen]
-            terms = lesson(images[chosen], shown, step.number / self.steps, draw)
+            classes = None if labels is None else labels[chosen]
+            terms = lesson(images[chosen], classes, step.number / self.steps, draw)
             step.log({f"distil/{name}": term for name, term in terms.items()})
             return sum(terms.values(), torch.zeros((), device=job.device))
 
@@ -114,7 +114,7 @@ class Distilled(OfDenoiser):
             optimizer,
             dict(lesson.named_children()),
             label="distil",
-            rate=lambda step: self.lr * (1 + math.cos(math.pi * (step / self.steps))) / 2,
+            rate=lambda number: self.lr * (1 + math.cos(math.pi * (number / self.steps))) / 2,
             prefix=None,  # the log has the terms alone
         )
         network.eval()

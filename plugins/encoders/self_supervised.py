@@ -93,7 +93,7 @@ class SelfSupervised(Encoder):
             loss,
             optimizer,
             dict(learner.named_children()),
-            rate=lambda step: cosine_schedule(step, self.steps, self.lr, 0.0),
+            rate=lambda number: cosine_schedule(number, self.steps, self.lr, 0.0),
             follow=lambda step: learner.follow(step.number),
             log_last=False,
         )

@@ -70,7 +70,7 @@ class AttentionProbe(Probe):
             optimizer,
             {"head": head},
             label="attention",
-            rate=lambda step: LEARNING_RATE * pace(step / self.steps),
+            rate=lambda number: LEARNING_RATE * pace(number / self.steps),
             prefix=None,  # a probe logs nothing
         )
         with torch.no_grad():
