@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from safetensors.torch import load_file
 from test_executor import Heard
 from torch import Tensor, nn
 
+from fw.core import train as training
 from fw.core.batches import Draw, training_examples
 from fw.core.checks import warnings
 from fw.core.diffusion import Denoiser
@@ -297,7 +299,7 @@ def test_logging_costs_no_bit_and_a_training_that_is_killed_goes_on_with_the_sam
     resumed, again = trained(tmp_path / "cut")
     assert bits(resumed) == bits(whole)
     assert again == log
-    monkeypatch.setitem(descend.__kwdefaults__, "log_every", 1)
+    monkeypatch.setattr(training, "descend", partial(descend, log_every=1))
     often, every = trained(tmp_path / "often")
     assert bits(often) == bits(whole)
     assert len(every) == SETTINGS.steps > len(log)
@@ -320,10 +322,10 @@ def test_the_head_and_the_network_start_from_the_same_bits_with_and_without_othe
     job = Job(tmp_path, seed=3)
     model = Denoiser(initial_network(DIT, tiny.SHAPE, None, job), Flow())
     draw = Draw(training_examples(tiny.images(COUNT)), Flow(), SETTINGS, job)
-    training = Training(model, model, draw, tiny.SHAPE, SETTINGS, job)
+    joined = Training(model, model, draw, tiny.SHAPE, SETTINGS, job)
     alone, beside, twice = (terms_of(each) for each in ([ALIGN], [CONTRAST, ALIGN], [ALIGN, ALIGN]))
     for each in (alone, beside, twice):
-        each.join(training)
+        each.join(joined)
     assert same(dict(alone.terms[0].head.state_dict()), dict(beside.terms[1].head.state_dict()))
     assert [term.label for term in twice.terms] == ["repa", "repa_2"]
     assert twice.state.keys() == {"objective repa", "objective repa_2"}
