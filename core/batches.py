@@ -47,7 +47,7 @@ class Draw:
     job: Job
 
     def __call__(self, rows: Tensor, count: int, step: int, *stream: str) -> Batch:
-        """`count` of the images `rows` (N,) at this step; a second batch needs a stream of its own."""
+        """`count` of the images `rows` (N,) at this step; a second batch needs its own stream."""
         device = self.job.device
         chosen = rows[batch_indices(len(rows), count, step, self.job.seed)]
         chosen = chosen.to(device, non_blocking=True)

@@ -70,11 +70,14 @@ class Recognition(Denoising):
         losses = self._beside(self.losses, step)
         if step.logged:
             step.log(self._values(losses))
-        return losses.recognition if self.alone else loss + self.backbone.weight * losses.recognition
+        if self.alone:
+            return losses.recognition
+        return loss + self.backbone.weight * losses.recognition
 
     def _losses(self, batch: Batch, classes: Tensor) -> Losses:
         """The losses of a batch with these classes (B,), of which -1 is none."""
-        denoising, recognising, recognised = self.model.joint_loss(batch.x0, batch.sigma, batch.noise, classes)
+        found = self.model.joint_loss(batch.x0, batch.sigma, batch.noise, classes)
+        denoising, recognising, recognised = found
         known = classes >= 0 if self.partial else None
         return Losses(denoising.mean(), mean(recognising, known), mean(recognised.float(), known))
 

@@ -105,7 +105,10 @@ def down(optimizer: Optimizer, loss: Tensor, clip: float | None = None) -> Tenso
 
 
 def batch_indices(count: int, batch: int, step: int, seed: int) -> Tensor:
-    """The images of one step (batch,): epochs are permutations of (seed, epoch), laid end to end."""
+    """The images of one step (batch,), of epochs laid end to end.
+
+    An epoch is a permutation of the `count` images, a function of (seed, epoch).
+    """
     positions = torch.arange(step * batch, (step + 1) * batch)
     epochs = positions // count
     orders = {epoch: permutation(count, seed, epoch) for epoch in epochs.unique().tolist()}

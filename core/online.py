@@ -87,7 +87,7 @@ class Finder(Part):
         self.model.network.eval()
         sigma = x0.new_full((len(x0),), self.annotator.sigma)
         x = x0 + self.annotator.sigma * torch.randn(x0.shape, generator=noise, device=x0.device)
-        activation = self.model.features(x, sigma, [self.block])[self.block]  # (B, C, h, w) or (B, N, D)
+        activation = self.model.features(x, sigma, [self.block])[self.block]
         return pooled(activation) if self.annotator.pool else activation.flatten(1)
 
     def _stream(self, *words: int | str) -> torch.Generator:

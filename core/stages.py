@@ -133,7 +133,8 @@ def train_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
         data = load_split(needs["dataset"], "train")
         annotation, groups = online.annotation(len(data))
         checked_annotation(online.annotator, annotation, len(data)).save(job.folder / ANNOTATION)
-        write_json(job.folder / "quality.json", group_quality(groups, len(online.prototypes), data.labels))
+        quality = group_quality(groups, len(online.prototypes), data.labels)
+        write_json(job.folder / "quality.json", quality)
 
 
 def sample_stage(needs: Needs, inputs: Inputs, job: Job) -> None:

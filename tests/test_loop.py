@@ -41,7 +41,8 @@ def trained(folder: Path, **how: Any) -> tuple[str, list[dict[str, float]]]:
 
     def loss(step: Step) -> Tensor:
         rows = batch_indices(len(data), 4, step.number, job.seed)
-        x = data[rows] + torch.rand(1) + torch.randn(4, 3, generator=job.generator("x", step.number))
+        noise = torch.randn(4, 3, generator=job.generator("x", step.number))
+        x = data[rows] + torch.rand(1) + noise
         value = network(x).square().mean()
         step.log({"half": value / 2})
         return value
@@ -137,7 +138,7 @@ def test_the_gradient_is_cut_as_a_whole_over_all_groups_of_the_optimizer() -> No
     [
         ({}, [0, 10, 11], ["loss"]),
         ({"log_last": False}, [0, 10], ["loss"]),
-        ({"log_every": 5, "prefix": "train/", "clip": 1.0}, [0, 5, 10, 11], ["train/loss", "train/grad_norm"]),
+        ({"log_every": 5, "prefix": "a/", "clip": 1.0}, [0, 5, 10, 11], ["a/loss", "a/grad_norm"]),
         ({"log_every": 1, "say": True}, list(range(12)), ["loss", "said"]),
         ({"prefix": None, "say": True}, [0, 10, 11], ["said"]),
         ({"prefix": None}, [], []),
@@ -173,7 +174,11 @@ def test_two_loops_of_one_job_go_on_each_from_its_own_checkpoint(tmp_path: Path)
 
 
 @given(count=st.integers(1, 40), batch=st.integers(1, 50), seed=st.integers(0, 5))
-def test_batches_laid_end_to_end_show_every_image_once_per_epoch(count: int, batch: int, seed: int) -> None:
+def test_batches_laid_end_to_end_show_every_image_once_per_epoch(
+    count: int,
+    batch: int,
+    seed: int,
+) -> None:
     steps = -(-2 * count // batch)
     order = torch.cat([batch_indices(count, batch, step, seed) for step in range(steps)])
     for epoch in range(2):
