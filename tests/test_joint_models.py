@@ -29,6 +29,7 @@ from fw.core.errors import RecipeError, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Joint, scaled_dot_product
 from fw.core.kinds.boundaries import checked_annotation
+from fw.core.learning.objectives import Objectives
 from fw.core.learning.train import initial_network, train
 from fw.core.plan.graph import Plan, plan
 from fw.core.recipe.loading import validate
@@ -370,7 +371,8 @@ def test_labelled_images_beside_the_batch_do_not_reach_the_objectives(tmp_path: 
         folder = tmp_path / str(labelled)
         folder.mkdir()
         data, annotation = images_of(8), Annotation(ConditionSpec("class", 3), conditions)
-        train(model, toys.Unit(), data, annotation, settings, Job(folder), objectives=[Dispersive()], targets=[None])
+        dispersive = Objectives([Dispersive()], [None])
+        train(model, toys.Unit(), data, annotation, settings, Job(folder), [dispersive])
         terms.append(json.loads((folder / "log.jsonl").read_text())["train/dispersive"])
     assert terms[0] == terms[1]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,9 +27,12 @@ from fw.core.errors import FwError, Interrupted, RecipeError, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Objective, Seen
 from fw.core.learning import train as training
-from fw.core.learning.objectives import Terms, gradient_ratios, usual_block
+from fw.core.learning.batches import Draw, training_examples
+from fw.core.learning.loop import descend
+from fw.core.learning.objectives import Objectives, gradient_ratios, usual_block
 from fw.core.learning.online import Finder
 from fw.core.learning.train import initial_network, train
+from fw.core.learning.training import Training
 from fw.core.plan.graph import Plan, plan
 from fw.core.randomness import generator
 from fw.core.recipe.checks import warnings
@@ -212,6 +216,10 @@ def targets(objectives: Sequence[Objective]) -> list[Tensor | None]:
     return [each.target.build(tiny.SHAPE, 0)(images) if each.target else None for each in objectives]
 
 
+def terms_of(objectives: Sequence[Objective]) -> Objectives:
+    return Objectives(objectives, targets(objectives))
+
+
 def trained(
     folder: Path,
     objectives: Sequence[Objective] = ALL,
@@ -224,7 +232,7 @@ def trained(
     folder.mkdir(exist_ok=True)
     job = Job(folder, seed=3, **how)
     data = tiny.images(COUNT).without_labels()
-    network = train(backbone, Flow(), data, annotation, settings, job, None, objectives, targets(objectives))
+    network = train(backbone, Flow(), data, annotation, settings, job, [terms_of(objectives)])
     return network, [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
@@ -293,7 +301,7 @@ def test_logging_costs_no_bit_and_a_training_that_is_killed_goes_on_with_the_sam
     resumed, again = trained(tmp_path / "cut")
     assert bits(resumed) == bits(whole)
     assert again == log
-    monkeypatch.setattr(training, "LOG_EVERY", 1)
+    monkeypatch.setattr(training, "descend", partial(descend, log_every=1))
     often, every = trained(tmp_path / "often")
     assert bits(often) == bits(whole)
     assert len(every) == SETTINGS.steps > len(log)
@@ -315,10 +323,12 @@ def test_without_objectives_gradients_are_asked_for_once_and_blocks_are_not_watc
 def test_the_head_and_the_network_start_from_the_same_bits_with_and_without_other_objectives(tmp_path: Path) -> None:
     job = Job(tmp_path, seed=3)
     model = Denoiser(initial_network(DIT, tiny.SHAPE, None, job), Flow())
-    alone = Terms([ALIGN], targets([ALIGN]), model, tiny.SHAPE, job)
-    beside = Terms([CONTRAST, ALIGN], targets([CONTRAST, ALIGN]), model, tiny.SHAPE, job)
+    draw = Draw(training_examples(tiny.images(COUNT)), Flow(), SETTINGS, job)
+    joined = Training(model, model, draw, tiny.SHAPE, SETTINGS, job)
+    alone, beside, twice = (terms_of(each) for each in ([ALIGN], [CONTRAST, ALIGN], [ALIGN, ALIGN]))
+    for each in (alone, beside, twice):
+        each.join(joined)
     assert same(dict(alone.terms[0].head.state_dict()), dict(beside.terms[1].head.state_dict()))
-    twice = Terms([ALIGN, ALIGN], targets([ALIGN, ALIGN]), model, tiny.SHAPE, job)
     assert [term.label for term in twice.terms] == ["repa", "repa_2"]
     assert twice.state.keys() == {"objective repa", "objective repa_2"}
 
@@ -402,9 +412,8 @@ def test_a_block_that_is_not_there_and_a_term_that_is_no_number_are_told(tmp_pat
 def test_online_clusters_are_found_beside_objectives(tmp_path: Path) -> None:
     data, job = tiny.images(COUNT).without_labels(), Job(tmp_path, seed=3)
     online = OnlineClusters(clusters=4, hidden=16, dims=6, queue=32, freeze=2)
-    fresh = Denoiser(initial_network(UNET, data.shape, online.condition, job), Flow())
-    finder = Finder(online, fresh, data.shape, SETTINGS.steps, job)
-    train(UNET, Flow(), data, None, SETTINGS.model_copy(update={"cond_drop": 0.2}), job, finder, ALL, targets(ALL))
+    settings = SETTINGS.model_copy(update={"cond_drop": 0.2})
+    train(UNET, Flow(), data, None, settings, job, [Finder(online), terms_of(ALL)])
     last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
     assert {"train/online_loss", "train/repa", "train/contrastive_gradient_ratio"} < last.keys()
 

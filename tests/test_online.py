@@ -19,8 +19,10 @@ from fw.core.diffusion.denoiser import Denoiser
 from fw.core.errors import FwError, RecipeError
 from fw.core.job import Job
 from fw.core.kinds import Online
+from fw.core.learning.batches import Batch
+from fw.core.learning.loop import Step
 from fw.core.learning.online import Finder
-from fw.core.learning.train import initial_network, train, training_examples
+from fw.core.learning.train import train
 from fw.core.plan.graph import Plan, plan
 from fw.core.randomness import generator
 from fw.core.recipe.checks import faults
@@ -58,13 +60,9 @@ def trained(
     folder.mkdir(exist_ok=True)
     data = data or tiny.images(48).without_labels()
     job = Job(folder, seed=seed, **more)
-    finder = Finder(online, new_model(backbone, online, data, job), data.shape, settings.steps, job)
-    averaged = train(backbone, Flow(), data, None, settings, job, finder)
-    return averaged, finder, *finder.annotation(Denoiser(averaged, Flow()), training_examples(data).take, len(data))
-
-
-def new_model(backbone: UNet | DiT, online: Online, data: ImageSet, job: Job) -> Denoiser:
-    return Denoiser(initial_network(backbone, data.shape, online.condition, job), Flow())
+    finder = Finder(online)
+    averaged = train(backbone, Flow(), data, None, settings, job, [finder])
+    return averaged, finder, *finder.annotation(len(data))
 
 
 def bits(network: nn.Module) -> str:
@@ -276,14 +274,13 @@ def test_a_killed_training_goes_on_with_the_same_bits(tmp_path: Path, monkeypatc
     """Killed at the 8th of 12 steps, after the grouping learnt in it and the denoiser did not yet."""
     straight = trained(tmp_path / "straight")
 
-    def kill(self: Finder, model: Denoiser, x0: Tensor, step: int) -> tuple[Tensor | None, Tensor]:
-        made = original(self, model, x0, step)
-        if step == 8:
+    def kill(self: Finder, batch: Batch, step: Step) -> None:
+        original(self, batch, step)
+        if step.number == 8:
             raise Killed
-        return made
 
-    original = Finder.step
-    monkeypatch.setattr(Finder, "step", kill)
+    original = Finder.begin
+    monkeypatch.setattr(Finder, "begin", kill)
     with pytest.raises(Killed):
         trained(tmp_path / "killed", checkpoint_seconds=0.0)
     monkeypatch.undo()

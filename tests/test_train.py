@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from fw.core.diffusion.denoiser import Denoiser
-from fw.core.job import Job
-from fw.core.learning.train import average, batch_indices, learning_rate, train
+from fw.core.job import Job, Stateful
+from fw.core.learning.averages import average
+from fw.core.learning.batches import Batch
+from fw.core.learning.loop import Step
+from fw.core.learning.train import learning_rate, train
+from fw.core.learning.training import Part, Training
 from fw.core.settings import Train
+from fw.core.testing.digest import digest
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 from fw.plugins.backbones.unet import UNet
 from fw.plugins.processes.ddpm import DDPM
 
 TINY = UNet(channels=(8, 16), groups=4)
-
-
-@given(count=st.integers(1, 40), batch=st.integers(1, 50), seed=st.integers(0, 5))
-def test_batches_laid_end_to_end_show_every_image_once_per_epoch(count: int, batch: int, seed: int) -> None:
-    steps = -(-2 * count // batch)
-    order = torch.cat([batch_indices(count, batch, step, seed) for step in range(steps)])
-    for epoch in range(2):
-        assert sorted(order[epoch * count : (epoch + 1) * count].tolist()) == list(range(count))
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_twentieth_of_it() -> None:
@@ -80,6 +77,78 @@ def test_without_condition_dropout_the_null_condition_is_never_trained(tmp_path:
         (folder / "train.checkpoint").unlink()
         last = train(TINY, DDPM(), data, annotation, settings, Job(folder))
         assert torch.equal(first.state_dict()["embed.null"], last.state_dict()["embed.null"]) is not trained
+
+
+class Watcher(Part):
+    """Draws images of class 1 alone, learns a number and its average, and writes down the rest."""
+
+    def __init__(self) -> None:
+        self.number = nn.Parameter(torch.ones(()))
+        self.averaged = 1.0
+        self.calls: list[str] = []
+        self.batches: list[Batch] = []
+
+    def join(self, training: Training) -> None:
+        self.calls.append("join")
+
+    @property
+    def state(self) -> Mapping[str, Stateful]:
+        return {"watcher": nn.ParameterList([self.number])}
+
+    def parameters(self) -> list[nn.Parameter]:
+        return [self.number]
+
+    @property
+    def blocks(self) -> list[str]:
+        return ["mid"]
+
+    def rows(self, rows: Tensor) -> Tensor:
+        return rows[rows % 2 == 1]
+
+    def begin(self, batch: Batch, step: Step) -> None:
+        assert not batch.activations
+        self.calls.append("begin")
+
+    def add(self, loss: Tensor, batch: Batch, step: Step) -> Tensor:
+        self.calls.append("add")
+        self.batches.append(batch)
+        step.log({"train/number": self.number.clone(), "train/loss_before": loss})
+        return loss + self.number.square()
+
+    def follow(self, decay: float, step: Step) -> None:
+        self.calls.append("follow")
+        self.averaged = decay * self.averaged + (1 - decay) * self.number.item()
+
+
+def test_a_part_has_its_say_at_every_step_and_is_checkpointed_learned_and_logged(
+    tmp_path: Path,
+) -> None:
+    data, annotation = two_classes()
+    watcher, settings = Watcher(), Train(steps=3, batch=8, warmup=0, lr=0.1)
+    train(TINY, DDPM(), data, annotation, settings, Job(tmp_path), [watcher])
+    assert watcher.calls == ["join", *3 * ["begin", "add", "follow"]]
+    assert all((batch.chosen % 2 == 1).all() for batch in watcher.batches)
+    assert all(batch.activations.keys() == {"mid"} for batch in watcher.batches)
+    assert watcher.number.item() < watcher.averaged < 1
+    kept = torch.load(tmp_path / "train.checkpoint", weights_only=True)["state"]
+    assert kept["watcher"]["0"] == watcher.number
+    first, last = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert first["train/number"] == 1 > last["train/number"]
+    for record in (first, last):
+        added = record["train/loss"] - record["train/loss_before"]
+        assert added == pytest.approx(record["train/number"] ** 2, abs=1e-6)
+
+
+def test_a_part_that_does_nothing_changes_no_bit(tmp_path: Path) -> None:
+    data, annotation = two_classes()
+    settings, found = Train(steps=3, batch=8, warmup=0), []
+    for parts in ((), (Part(),)):
+        folder = tmp_path / str(len(parts))
+        folder.mkdir()
+        network = train(TINY, DDPM(), data, annotation, settings, Job(folder), parts)
+        found.append((folder / "log.jsonl").read_text())
+        found.append(digest(list(network.state_dict().values())))
+    assert found[:2] == found[2:]
 
 
 def test_mirroring_is_left_to_right_and_only_if_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

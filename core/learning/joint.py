@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fw.core.diffusion.denoiser import Denoiser
 from fw.core.kinds import Joint
+from fw.core.learning.batches import Batch
+from fw.core.learning.denoising import Denoising
+from fw.core.learning.loop import Step
 from fw.core.learning.objectives import gradient_ratios
+from fw.core.learning.training import Training
 from fw.core.types import Annotation
-
-
-class Noisy(NamedTuple):
-    """Training images of one step: their places (B,), x0 (B, C, H, W), noise levels (B,), noise like x0, and which of
-    their conditions are dropped, bool (B,)."""
-
-    chosen: Tensor
-    x0: Tensor
-    sigma: Tensor
-    noise: Tensor
-    dropped: Tensor
 
 
 class Losses(NamedTuple):
@@ -33,19 +25,15 @@ class Losses(NamedTuple):
     accuracy: Tensor
 
 
-class Take(Protocol):
-    """`count` of the images `rows` (N,) in noise, as a function of the step and the stream."""
+class Recognition(Denoising):
+    """What a joint backbone learns: denoising alone, as long as the batch has no conditions."""
 
-    def __call__(self, rows: Tensor, count: int, step: int, *stream: str) -> Noisy: ...
+    losses: Losses | None = None
+    """Those of the last batch, if it had conditions."""
 
-
-class JointLoss:
-    """What a joint backbone learns at one step, of an arm with conditions."""
-
-    def __init__(self, backbone: Joint, annotation: Annotation | None, take: Take):
+    def __init__(self, backbone: Joint, annotation: Annotation | None):
         """Without an annotation, as where conditions are found online, all classes are known."""
         self.backbone = backbone
-        self.take = take
         known = None if annotation is None else annotation.known
         self.partial = known is not None and not bool(known.all())
         self.known = None if known is None else known.nonzero().flatten()
@@ -56,35 +44,60 @@ class JointLoss:
         """Whether recognition is all that is learned."""
         return math.isinf(self.backbone.weight)
 
-    def __call__(self, model: Denoiser, batch: Noisy, classes: Tensor) -> Losses:
+    def join(self, training: Training) -> None:
+        super().join(training)
+        self.draw = training.draw
+        if self.conditions is not None:
+            self.conditions = self.conditions.to(training.job.device)
+
+    def rows(self, rows: Tensor) -> Tensor:
+        """All, or for recognition alone those of a class."""
+        if not self.alone or self.known is None:
+            return rows
+        return rows[torch.isin(rows, self.known)]
+
+    def loss(self, batch: Batch) -> Tensor:
+        self.losses = None
+        if batch.condition is None:
+            return super().loss(batch)
+        self.losses = self._losses(batch, batch.condition)
+        return self.losses.denoising
+
+    def add(self, loss: Tensor, batch: Batch, step: Step) -> Tensor:
+        """L_denoise + weight * cross entropy; at weight .inf the latter alone."""
+        if self.losses is None:
+            return loss
+        losses = self._beside(self.losses, step)
+        if step.logged:
+            step.log(self._values(losses))
+        if self.alone:
+            return losses.recognition
+        return loss + self.backbone.weight * losses.recognition
+
+    def _losses(self, batch: Batch, classes: Tensor) -> Losses:
         """The losses of a batch with these classes (B,), of which -1 is none."""
-        denoising, recognising, recognised = model.joint_loss(batch.x0, batch.sigma, batch.noise, classes)
+        found = self.model.joint_loss(batch.x0, batch.sigma, batch.noise, classes)
+        denoising, recognising, recognised = found
         known = classes >= 0 if self.partial else None
         return Losses(denoising.mean(), mean(recognising, known), mean(recognised.float(), known))
 
-    def beside(self, model: Denoiser, losses: Losses, step: int) -> Losses:
+    def _beside(self, losses: Losses, step: Step) -> Losses:
         """The same with the recognition of images beside the batch, if the backbone asks for any."""
         if not self.backbone.labelled or self.known is None or not len(self.known):
             return losses
         assert self.conditions is not None
-        batch = self.take(self.known, self.backbone.labelled, step, "labelled")
-        found = self(model, batch, self.conditions.to(batch.chosen.device)[batch.chosen])
-        return Losses(losses.denoising, found.recognition, found.accuracy)
+        batch = self.draw(self.known, self.backbone.labelled, step.number, "labelled")
+        beside = self._losses(batch, self.conditions[batch.chosen])
+        return Losses(losses.denoising, beside.recognition, beside.accuracy)
 
-    def shown(self, count: int) -> Tensor:
-        """Of `count` training images those that batches are made of: all, or for recognition alone those of a class."""
-        return self.known if self.alone and self.known is not None else torch.arange(count)
-
-    def log(self, losses: Losses, network: nn.Module) -> dict[str, Tensor]:
+    def _values(self, losses: Losses) -> dict[str, Tensor]:
         """The losses, and how long the gradient of recognition is beside that of denoising, in what they share."""
         values = {"train/denoising_loss": losses.denoising, "train/accuracy": losses.accuracy}
         if self.alone:
             return values
-        ratio = gradient_ratios({"": self.backbone.weight * losses.recognition}, losses.denoising, network)[""]
+        weighted = {"": self.backbone.weight * losses.recognition}
+        ratio = gradient_ratios(weighted, losses.denoising, self.model.network)[""]
         return {**values, "train/recognition_gradient_ratio": ratio}
-
-    def total(self, losses: Losses) -> Tensor:
-        return losses.recognition if self.alone else losses.denoising + self.backbone.weight * losses.recognition
 
 
 def mean(values: Tensor, known: Tensor | None) -> Tensor:

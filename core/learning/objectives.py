@@ -11,12 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fw.core.diffusion.denoiser import Denoiser
 from fw.core.diffusion.taps import as_tokens, blocks_of
 from fw.core.errors import FwError
 from fw.core.job import Job, Stateful
 from fw.core.kinds import Look, Objective, Seen
 from fw.core.kinds.boundaries import checked_term
+from fw.core.learning.batches import Batch
+from fw.core.learning.loop import Step
+from fw.core.learning.training import Part, Training
 from fw.core.randomness import seed_from
 
 
@@ -32,79 +34,73 @@ class Term:
     """Its encoder's features (N, F) of all training images."""
 
 
-class Terms:
-    """What an arm's objectives add to the loss, and what they learn beside the denoiser. Empty, it does nothing."""
+class Objectives(Part):
+    """What an arm's objectives add to the loss, and what they learn beside the denoiser."""
 
-    def __init__(
-        self,
-        objectives: Sequence[Objective],
-        targets: Sequence[Tensor | None],
-        averaged: Denoiser,
-        shape: tuple[int, int, int],
-        job: Job,
-    ):
-        """`targets` are the features (N, F) that each objective asked for; `averaged` is the teacher."""
-        self.averaged = averaged
-        self.job = job
+    def __init__(self, objectives: Sequence[Objective], targets: Sequence[Tensor | None]):
+        """`targets` are the features (N, F) of all images that each objective asked for."""
+        self.objectives = objectives
+        self.targets = targets
+
+    def join(self, training: Training) -> None:
+        self.averaged = training.averaged
+        self.network = training.model.network
+        self.job = training.job
+        device = training.job.device
         numbers = Counter[str]()
         self.terms: list[Term] = []
-        for objective, features in zip(objectives, targets, strict=True):
+        for objective, features in zip(self.objectives, self.targets, strict=True):
             numbers[objective.name] += 1
             number = numbers[objective.name]
             label = objective.name if number == 1 else f"{objective.name}_{number}"
-            block = objective.block or usual_block(objective, averaged.network)
-            width = self._look(block)(torch.zeros(1, *shape, device=job.device), torch.ones(1, device=job.device))
-            head = initial_head(objective, label, width.shape[2], 0 if features is None else features.shape[1], job)
-            on_device = None if features is None else features.to(job.device)
+            block = objective.block or usual_block(objective, self.averaged.network)
+            image = torch.zeros(1, *training.shape, device=device)
+            width = self._look(block)(image, torch.ones(1, device=device)).shape[2]
+            size = 0 if features is None else features.shape[1]
+            head = initial_head(objective, label, width, size, self.job)
+            on_device = None if features is None else features.to(device)
             self.terms.append(Term(objective, label, block, head, on_device))
 
     @property
-    def blocks(self) -> list[str]:
-        return list(dict.fromkeys(term.block for term in self.terms))
-
-    @property
     def state(self) -> Mapping[str, Stateful]:
-        """What a checkpoint of the training holds of it."""
         return {f"objective {term.label}": term.head for term in self.terms}
 
     def parameters(self) -> Iterator[nn.Parameter]:
         for term in self.terms:
             yield from term.head.parameters()
 
-    def __call__(
-        self,
-        activations: Mapping[str, Tensor],
-        x0: Tensor,
-        sigma: Tensor,
-        noise: Tensor,
-        chosen: Tensor,
-        step: int,
-    ) -> dict[str, Tensor]:
-        """Each term (), times its weight, by its label. `activations` are those of `blocks` for the noisy images
-        x0 + sigma * noise (B, C, H, W), and `chosen` (B,) says which training images they are."""
-        found = {}
-        for term in self.terms:
-            objective = term.objective
-            seen = Seen(
-                as_tokens(activations[term.block]).float(),
-                taken(objective, sigma),
-                x0,
-                sigma,
-                noise,
-                self.job.generator("objective", term.label, step, device=self.job.device),
-                None if term.features is None else term.features[chosen],
-                self._look(term.block) if objective.uses_teacher else None,
-            )
-            found[term.label] = objective.weight * checked_term(objective, objective.term(term.head, seen))
-        return found
+    @property
+    def blocks(self) -> list[str]:
+        return [term.block for term in self.terms]
 
-    def log(self, weighted: Mapping[str, Tensor], loss: Tensor, network: nn.Module) -> dict[str, Tensor]:
-        """The rest of the loss, and of each term, as this class returned it, its value and the ratio of gradients."""
-        if not self.terms:
-            return {}
-        values = {f"train/{term.label}": weighted[term.label] / term.objective.weight for term in self.terms}
+    def add(self, loss: Tensor, batch: Batch, step: Step) -> Tensor:
+        """loss + sum_i weight_i * term_i"""
+        weighted = {term.label: self._weighted(term, batch, step) for term in self.terms}
+        if step.logged and self.terms:
+            step.log(self._values(weighted, loss))
+        return sum(weighted.values(), loss)
+
+    def _weighted(self, term: Term, batch: Batch, step: Step) -> Tensor:
+        """One term (), times its weight."""
+        objective = term.objective
+        seen = Seen(
+            as_tokens(batch.activations[term.block]).float(),
+            taken(objective, batch.sigma),
+            batch.x0,
+            batch.sigma,
+            batch.noise,
+            self.job.generator("objective", term.label, step.number, device=self.job.device),
+            None if term.features is None else term.features[batch.chosen],
+            self._look(term.block) if objective.uses_teacher else None,
+        )
+        return objective.weight * checked_term(objective, objective.term(term.head, seen))
+
+    def _values(self, weighted: Mapping[str, Tensor], loss: Tensor) -> dict[str, Tensor]:
+        """The rest of the loss, and of each term its value and the ratio of gradients."""
+        weights = {term.label: term.objective.weight for term in self.terms}
+        values = {f"train/{label}": term / weights[label] for label, term in weighted.items()}
         values["train/denoising_loss"] = loss
-        for label, ratio in gradient_ratios(weighted, loss, network).items():
+        for label, ratio in gradient_ratios(weighted, loss, self.network).items():
             values[f"train/{label}_gradient_ratio"] = ratio
         return values
 

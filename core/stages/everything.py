@@ -41,9 +41,10 @@ from fw.core.kinds.boundaries import (
     checked_network,
     checked_scores,
 )
+from fw.core.learning.objectives import Objectives
 from fw.core.learning.online import Finder
-from fw.core.learning.train import initial_network, train, training_examples
-from fw.core.settings import Samples, Train
+from fw.core.learning.train import train
+from fw.core.settings import Samples
 from fw.core.stages.roles import sibling_role, target_role
 from fw.core.types import Annotation, Examples, ImageSet, Observations, Reference, Split
 
@@ -115,27 +116,26 @@ def latents_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
 
 
 def train_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
-    data = load_training(needs, inputs)
-    online = new_finder(needs, data.shape, job)
+    annotator: Online | None = needs.get("annotator")
+    online = None if annotator is None else Finder(annotator)
     objectives: Sequence[Objective] = needs.get("objectives", ())
+    terms = Objectives(objectives, load_targets(objectives, inputs))
     averaged = train(
         needs["model"],
         needs["process"],
-        data,
+        load_training(needs, inputs),
         load_annotation(inputs),
         needs["train"],
         job,
-        online,
-        objectives,
-        load_targets(objectives, inputs),
+        [terms] if online is None else [online, terms],
     )
     save_file(state_of(averaged), job.folder / "model.safetensors")
     if online is not None:
-        model = Denoiser(averaged, needs["process"], bf16=needs["train"].precision == "bf16")
-        annotation, groups = online.annotation(model, training_examples(data).to(job.device).take, len(data))
+        data = load_split(needs["dataset"], "train")
+        annotation, groups = online.annotation(len(data))
         checked_annotation(online.annotator, annotation, len(data)).save(job.folder / ANNOTATION)
-        labels = load_split(needs["dataset"], "train").labels
-        write_json(job.folder / "quality.json", group_quality(groups, len(online.prototypes), labels))
+        quality = group_quality(groups, len(online.prototypes), data.labels)
+        write_json(job.folder / "quality.json", quality)
 
 
 def sample_stage(needs: Needs, inputs: Inputs, job: Job) -> None:
@@ -246,16 +246,6 @@ def load_targets(objectives: Sequence[Objective], inputs: Inputs) -> list[Tensor
     """The features (N, F) of the training images that each objective asked for."""
     folders = [inputs.get(target_role(number)) for number in range(len(objectives))]
     return [load_file(folder / "features.safetensors")["train"] if folder else None for folder in folders]
-
-
-def new_finder(needs: Needs, shape: tuple[int, int, int], job: Job) -> Finder | None:
-    """What learns the conditions of an arm with an online annotator."""
-    annotator: Online | None = needs.get("annotator")
-    if annotator is None:
-        return None
-    settings: Train = needs["train"]
-    network = initial_network(needs["model"], shape, annotator.condition, job)
-    return Finder(annotator, Denoiser(network, needs["process"]), shape, settings.steps, job)
 
 
 def group_quality(groups: Tensor, count: int, labels: Tensor | None) -> dict[str, float]:

@@ -10,6 +10,7 @@ from torch.nn.functional import mse_loss
 
 from fw.core.job import Job
 from fw.core.kinds import Encoder
+from fw.core.learning.loop import Step, descend
 from fw.core.types import ImageSet
 from fw.registry import hookimpl
 
@@ -30,14 +31,13 @@ class Example(Encoder):
 
     def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
         assert isinstance(network, Codec)
+
+        def loss(step: Step) -> Tensor:
+            rows = torch.randint(len(data), (self.batch,))  # fw seeds the generator at each step
+            return network.error(data.images[rows].to(job.device))
+
         optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
-        for step in job.steps(self.steps, {"network": network, "optimizer": optimizer}):
-            rows = torch.randint(len(data), (self.batch,))
-            loss = network.error(data.images[rows].to(job.device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            job.log(step, {"loss": loss})
+        descend(job, self.steps, loss, optimizer, {"network": network}, log_every=1)
 
     @torch.no_grad()
     def quality(self, network: nn.Module, held_out: ImageSet) -> dict[str, float]:

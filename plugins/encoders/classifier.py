@@ -19,6 +19,7 @@ from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Encoder
+from fw.core.learning.loop import Step, descend
 from fw.core.types import LARGEST, ImageSet
 
 
@@ -42,17 +43,23 @@ class Classifier(Encoder):
             raise StageFailed("the encoder 'classifier' needs a dataset with labels: use the space 'pca' instead")
         assert isinstance(network, SmallCNN)
         network.to(job.device).train()
-        optimizer = torch.optim.AdamW(network.parameters(), lr=self.lr, weight_decay=0.01)
-        for step in job.steps(self.steps, {"network": network, "optimizer": optimizer}, label="classifier"):
-            for group in optimizer.param_groups:
-                group["lr"] = self.lr * warm_up_then_cosine((step + 1) / self.steps)
+        labels = data.labels
+
+        def loss(step: Step) -> Tensor:
             rows = torch.randint(len(data), (self.batch,))
-            images, labels = data.images[rows].to(job.device), data.labels[rows].to(job.device)
-            loss = functional.cross_entropy(network.logits(jitter(images)), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            job.log(step, {"loss": loss})
+            logits = network.logits(jitter(data.images[rows].to(job.device)))
+            return functional.cross_entropy(logits, labels[rows].to(job.device))
+
+        descend(
+            job,
+            self.steps,
+            loss,
+            torch.optim.AdamW(network.parameters(), lr=self.lr, weight_decay=0.01),
+            {"network": network},
+            label="classifier",
+            rate=lambda number: self.lr * warm_up_then_cosine((number + 1) / self.steps),
+            log_every=1,
+        )
         network.eval()
 
     def quality(self, network: nn.Module, held_out: ImageSet) -> dict[str, float]:

@@ -20,14 +20,14 @@ from fw.core.diffusion.taps import blocks_of
 from fw.core.errors import StageFailed
 from fw.core.features.cells import split
 from fw.core.features.logistic import accuracy_of, linear_probe
-from fw.core.job import Job, Stateful
+from fw.core.job import Job
+from fw.core.learning.loop import Step, descend
 from fw.core.types import ImageSet
 from fw.plugins.encoders.diffusion import DenoiserEncoder, Reader
 from fw.plugins.encoders.of_denoiser import Blocks, Sigmas
 
 BATCH = 128
 LEARNING_RATE = 1e-2
-LOG_EVERY = 10
 
 
 class DiffusionSelected(DenoiserEncoder):
@@ -145,15 +145,21 @@ class Mixture(Choice):
         self.mix.mean.copy_(features.mean(dim=0))
         self.mix.scale.copy_(1 / features.std(dim=0).clamp(min=1e-6))
         optimizer = torch.optim.AdamW([*self.mix.parameters(), *self.head.parameters()], lr=LEARNING_RATE)
-        state: dict[str, Stateful] = {"mix": self.mix, "head": self.head, "optimizer": optimizer}
-        for step in job.steps(self.steps, state, label="select"):
+
+        def loss(step: Step) -> Tensor:
             rows = torch.randint(len(features), (BATCH,)).to(job.device)
-            loss = cross_entropy(self.head(self.mix(features[rows])), labels[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if step % LOG_EVERY == 0:
-                job.log(step, {"select/loss": loss})
+            return cross_entropy(self.head(self.mix(features[rows])), labels[rows])
+
+        descend(
+            job,
+            self.steps,
+            loss,
+            optimizer,
+            {"mix": self.mix, "head": self.head},
+            label="select",
+            prefix="select/",
+            log_last=False,
+        )
 
     @torch.no_grad()
     def judge(self, cells: list[Tensor], labels: Tensor, fitted: Tensor, held: Tensor, job: Job) -> None:

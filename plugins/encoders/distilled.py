@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from fw.core.diffusion.denoiser import Denoiser
 from fw.core.diffusion.pixels import per_image, to_unit
-from fw.core.job import Job, Stateful
+from fw.core.job import Job
 from fw.core.kinds import Process
+from fw.core.learning.loop import Step, descend
 from fw.core.learning.train import initial_network
 from fw.core.randomness import seed_from
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.of_denoiser import OfDenoiser, Sigmas
-
-LOG_EVERY = 10
 
 
 class Teacher:
@@ -100,20 +99,25 @@ class Distilled(OfDenoiser):
         optimizer = torch.optim.AdamW(lesson.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         images = data.images.to(job.device)
         labels = None if data.labels is None or not self.uses_labels else data.labels.to(job.device)
-        state: dict[str, Stateful] = {**dict(lesson.named_children()), "optimizer": optimizer}
-        for step in job.steps(self.steps, state, label="distil"):
-            generator = job.generator("distil", step, device=job.device)
-            chosen = torch.randint(len(images), (self.batch,), generator=generator, device=job.device)
-            progress = step / self.steps
-            terms = lesson(images[chosen], None if labels is None else labels[chosen], progress, generator)
-            for group in optimizer.param_groups:
-                group["lr"] = self.lr * (1 + math.cos(math.pi * progress)) / 2
-            optimizer.zero_grad(set_to_none=True)
-            loss = sum(terms.values(), torch.zeros((), device=job.device))
-            loss.backward()
-            optimizer.step()
-            if step % LOG_EVERY == 0 or step == self.steps - 1:
-                job.log(step, {f"distil/{name}": term for name, term in terms.items()})
+
+        def loss(step: Step) -> Tensor:
+            draw = job.generator("distil", step.number, device=job.device)
+            chosen = torch.randint(len(images), (self.batch,), generator=draw, device=job.device)
+            classes = None if labels is None else labels[chosen]
+            terms = lesson(images[chosen], classes, step.number / self.steps, draw)
+            step.log({f"distil/{name}": term for name, term in terms.items()})
+            return sum(terms.values(), torch.zeros((), device=job.device))
+
+        descend(
+            job,
+            self.steps,
+            loss,
+            optimizer,
+            dict(lesson.named_children()),
+            label="distil",
+            rate=lambda number: self.lr * (1 + math.cos(math.pi * (number / self.steps))) / 2,
+            prefix=None,  # the log has the terms alone
+        )
         network.eval()
 
     def teacher(self, data: ImageSet, job: Job) -> Teacher:

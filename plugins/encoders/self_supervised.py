@@ -14,13 +14,13 @@ from torch.nn.functional import normalize
 from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Encoder
+from fw.core.learning.loop import Step, descend
 from fw.core.randomness import seed_from
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.trunks import ImageEncoder
 from fw.plugins.encoders.weights import existing, load_weights, sha256
 from fw.registry import Neutral
 
-LOG_EVERY = 10
 COLLAPSED = 1e-3
 
 
@@ -81,18 +81,25 @@ class SelfSupervised(Encoder):
         learned = [parameter for parameter in learner.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learned, lr=self.lr, weight_decay=self.weight_decay)
         images = data.images.to(job.device)
-        for step in job.steps(self.steps, {**dict(learner.named_children()), "optimizer": optimizer}):
-            generator = job.generator("views", step, device=job.device)
-            chosen = torch.randint(len(images), (self.batch,), generator=generator, device=job.device)
-            loss, seen = learner(images[chosen].float() / 255, step, generator)
-            for group in optimizer.param_groups:
-                group["lr"] = cosine_schedule(step, self.steps, self.lr, 0.0)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            learner.follow(step)
-            if step % LOG_EVERY == 0:
-                job.log(step, {"loss": loss, "spread": spread(seen)})
+
+        def loss(step: Step) -> Tensor:
+            draw = job.generator("views", step.number, device=job.device)
+            chosen = torch.randint(len(images), (self.batch,), generator=draw, device=job.device)
+            value, vectors = learner(images[chosen].float() / 255, step.number, draw)
+            if step.logged:
+                step.log({"spread": spread(vectors)})
+            return value
+
+        descend(
+            job,
+            self.steps,
+            loss,
+            optimizer,
+            dict(learner.named_children()),
+            rate=lambda number: cosine_schedule(number, self.steps, self.lr, 0.0),
+            follow=lambda step: learner.follow(step.number),
+            log_last=False,
+        )
         with torch.no_grad():
             if spread(network.eval()(images[:1000])) < COLLAPSED:
                 raise StageFailed(

@@ -10,10 +10,11 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from fw.core.job import Job, Stateful
+from fw.core.job import Job
 from fw.core.kinds import Prior
 from fw.core.kinds.size import check_weights
-from fw.core.learning.train import average
+from fw.core.learning.averages import average, ramped
+from fw.core.learning.loop import Step, descend
 from fw.core.randomness import generator, seed_from
 from fw.core.types import LARGEST, Annotation
 from fw.plugins.priors.residual_mlp import ResidualMLP
@@ -22,7 +23,6 @@ from fw.plugins.shared.frechet import frechet
 TIMESTEPS = 1000
 AT_ONCE = 1000
 """Vectors in one batch of sampling."""
-LOG_EVERY = 10
 
 
 class RDM(Prior):
@@ -84,21 +84,21 @@ class RDM(Prior):
         averaged = copy.deepcopy(network)
         optimizer = torch.optim.AdamW(network.parameters(), lr=self.lr, weight_decay=self.weight_decay)
         kept = self._scheduler().alphas_cumprod.to(job.device)  # (TIMESTEPS,)
-        state: dict[str, Stateful] = {"network": network, "averaged": averaged, "optimizer": optimizer}
-        for step in job.steps(self.steps, state, label="rdm"):
-            draw = job.generator("rdm", step, device=job.device)
+
+        def loss(step: Step) -> Tensor:
+            draw = job.generator("rdm", step.number, device=job.device)
             chosen = torch.randint(len(vectors), (self.batch,), generator=draw, device=job.device)
             times = torch.randint(TIMESTEPS, (self.batch,), generator=draw, device=job.device)
             x0 = vectors[chosen]  # (B, D)
             noise = torch.randn(x0.shape, generator=draw, device=job.device)
             share = kept[times][:, None]  # (B, 1)
-            loss = mse_loss(network(share.sqrt() * x0 + (1 - share).sqrt() * noise, times), x0)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            average(averaged, network, min(self.ema, (1 + step) / (10 + step)))
-            if step % LOG_EVERY == 0 or step == self.steps - 1:
-                job.log(step, {"loss": loss})
+            return mse_loss(network(share.sqrt() * x0 + (1 - share).sqrt() * noise, times), x0)
+
+        def follow(step: Step) -> None:
+            average(averaged, network, ramped(self.ema, step.number))
+
+        state = {"network": network, "averaged": averaged}
+        descend(job, self.steps, loss, optimizer, state, label="rdm", follow=follow)
         return averaged.eval()
 
     @torch.no_grad()

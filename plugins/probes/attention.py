@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from fw.core.job import Job
 from fw.core.kinds import Probe
+from fw.core.learning.loop import Step, descend
 from fw.core.randomness import seed_from
 from fw.core.types import Examples
 from fw.plugins.probes.labels import accuracy, labels_of
@@ -55,14 +56,23 @@ class AttentionProbe(Probe):
             head = Head(train.features, train.classes, self.layers).to(job.device)
         labels = labels_of(train)
         optimizer = torch.optim.AdamW(head.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-        for step in job.steps(self.steps, {"head": head, "optimizer": optimizer}, label="attention"):
-            chosen = torch.randint(len(train), (BATCH,), generator=job.generator("batch", step))
-            loss = cross_entropy(head(train.features[chosen].to(job.device)), labels[chosen].to(job.device))
-            for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * pace(step / self.steps)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+
+        def loss(step: Step) -> Tensor:
+            draw = job.generator("batch", step.number)
+            chosen = torch.randint(len(train), (BATCH,), generator=draw)
+            logits = head(train.features[chosen].to(job.device))
+            return cross_entropy(logits, labels[chosen].to(job.device))
+
+        descend(
+            job,
+            self.steps,
+            loss,
+            optimizer,
+            {"head": head},
+            label="attention",
+            rate=lambda number: LEARNING_RATE * pace(number / self.steps),
+            prefix=None,  # a probe logs nothing
+        )
         with torch.no_grad():
             batches = test.features.split(BATCH)
             found = [head(batch.to(job.device)).argmax(dim=1).cpu() for batch in job.track(batches, "recognise")]

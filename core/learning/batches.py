@@ -1,0 +1,83 @@
+"""Training images in noise: what a step draws, all of it a function of (seed, step, stream)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fw.core.diffusion.latents import Latents
+from fw.core.diffusion.pixels import per_image, to_unit
+from fw.core.job import Job
+from fw.core.kinds import Process
+from fw.core.learning.loop import batch_indices
+from fw.core.settings import Train
+from fw.core.types import ImageSet
+
+
+@dataclass
+class Batch:
+    """Training images of one step in noise, and what the parts of the training make of them."""
+
+    chosen: Tensor
+    """Which of the training images they are, int64 (B,)."""
+    x0: Tensor
+    """The images (B, C, H, W) in -1..1, or their latents."""
+    sigma: Tensor
+    """Noise levels (B,)."""
+    noise: Tensor
+    """Unit noise like x0; the noisy images are x0 + sigma * noise."""
+    dropped: Tensor
+    """Whose condition is replaced by the null condition, bool (B,)."""
+    condition: Tensor | None = None
+    """The conditions (B, ...); None if there are none, or none yet."""
+    activations: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the blocks that parts read made of the noisy images: (B, C, h, w) or (B, N, D)."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Draws batches of the training images or latents."""
+
+    examples: Pixels | Latents
+    process: Process
+    settings: Train
+    job: Job
+
+    def __call__(self, rows: Tensor, count: int, step: int, *stream: str) -> Batch:
+        """`count` of the images `rows` (N,) at this step; a second batch needs its own stream."""
+        device = self.job.device
+        chosen = rows[batch_indices(len(rows), count, step, self.job.seed)]
+        chosen = chosen.to(device, non_blocking=True)
+        # The order of these draws is part of every stored training: append, never reorder.
+        draw = self.job.generator(*stream, "noise", step, device=device)
+        mirrored = None
+        if self.settings.flip:
+            mirrored = torch.rand(len(chosen), generator=draw, device=device) < 0.5
+        posterior = self.job.generator(*stream, "posterior", step, device=device)
+        x0 = self.examples.take(chosen, mirrored, posterior)
+        sigma = self.process.sigmas(torch.rand(len(x0), generator=draw, device=device))
+        noise = torch.randn(x0.shape, generator=draw, device=device)
+        dropped = torch.rand(len(x0), generator=draw, device=device) < self.settings.cond_drop
+        return Batch(chosen, x0, sigma, noise, dropped)
+
+
+def training_examples(data: ImageSet | Latents) -> Pixels | Latents:
+    return Pixels(data.images) if isinstance(data, ImageSet) else data
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Images to train on, taken like `fw.core.latents.Latents`."""
+
+    images: Tensor
+
+    def to(self, device: torch.device) -> Pixels:
+        return Pixels(self.images.to(device))
+
+    def take(self, chosen: Tensor, mirrored: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Chosen images (B, C, H, W) in -1..1; mirrored where `mirrored`, bool (B,), says so."""
+        x0 = to_unit(self.images[chosen])
+        return x0 if mirrored is None else torch.where(per_image(mirrored), x0.flip(-1), x0)

@@ -1,0 +1,32 @@
+"""The conditions of a training that were made before it: an annotation of its images."""
+
+from __future__ import annotations
+
+from fw.core.learning.batches import Batch
+from fw.core.learning.loop import Step
+from fw.core.learning.training import Part, Training
+from fw.core.types import Annotation, ConditionSpec
+
+
+class Given(Part):
+    """Gives each image its condition. Class -1, of partial labels, is none."""
+
+    def __init__(self, annotation: Annotation, null: bool):
+        """`null`: an image of class -1 gets the null condition. A joint model, which reads classes
+        off the image, gets the -1 itself: it does not recognise such an image."""
+        self.annotation = annotation
+        self.null = null and not bool(annotation.known.all())
+
+    @property
+    def spec(self) -> ConditionSpec:
+        return self.annotation.spec
+
+    def join(self, training: Training) -> None:
+        self.conditions = self.annotation.conditions.to(training.job.device)
+
+    def begin(self, batch: Batch, step: Step) -> None:
+        condition = self.conditions[batch.chosen]
+        if self.null:
+            batch.dropped = batch.dropped | (condition < 0)
+            condition = condition.clamp(min=0)
+        batch.condition = condition

@@ -1,0 +1,120 @@
+"""The loop of every training: it draws, takes a step down the gradient, logs, and resumes exactly.
+
+A training is its loss and a few settings:
+
+    def loss(step: Step) -> Tensor:
+        rows = batch_indices(len(images), self.batch, step.number, job.seed)
+        return network.error(images[rows].to(job.device))
+
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    descend(job, self.steps, loss, optimizer, {"network": network}, clip=1.0)
+
+Stopped at any step, it goes on with the same bits if the loss depends on nothing but its step and
+what `state` holds. For randomness there are `job.generator("words", step.number)` and torch's
+global generator, which is seeded before each step.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fw.core.job import Job, Stateful
+from fw.core.randomness import generator
+
+
+@dataclass
+class Step:
+    """One step of a training."""
+
+    number: int
+    logged: bool
+    """Whether the log says anything of it; values that cost something are for such steps alone."""
+    values: dict[str, Tensor] = field(default_factory=dict)
+
+    def log(self, values: Mapping[str, Tensor]) -> None:
+        """Have the log say this of the step; what was said of the same name before, stands."""
+        self.values = {**values, **self.values}
+
+
+def descend(
+    job: Job,
+    steps: int,
+    loss: Callable[[Step], Tensor],
+    optimizer: Optimizer,
+    state: Mapping[str, Stateful],
+    *,
+    label: str = "train",
+    rate: Callable[[int], float] | None = None,
+    clip: float | None = None,
+    follow: Callable[[Step], None] | None = None,
+    prefix: str | None = "",
+    log_every: int = 10,
+    log_last: bool = True,
+) -> None:
+    """Take `steps` steps down the gradient of `loss`, which is asked for the loss () of each.
+
+    state      all that steps change beside the optimizer, by the names that a checkpoint has for
+               it; unfinished trainings are continued from it, so names stay
+    label      the checkpoint's name; two loops of one job need two labels
+    rate       the learning rate of a step, by its number; None leaves the optimizer's
+    clip       the norm to which the gradient of all that is learned is cut; None leaves it
+    follow     called after the optimizer's step, for averages and momentum networks
+    prefix     the log says `loss`, and `grad_norm` where it is cut, after this; None leaves both
+               out, and what `Step.log` was given is all that is said
+    log_every  steps from one line of the log to the next, the first step included
+    log_last   whether the last step is logged whatever its number
+    """
+    for number in job.steps(steps, {**state, "optimizer": optimizer}, label):
+        last = log_last and number == steps - 1
+        step = Step(number, logged=number % log_every == 0 or last)
+        value = loss(step)
+        if rate is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = rate(number)
+        norm = down(optimizer, value, clip)
+        if follow is not None:
+            follow(step)
+        said: dict[str, Tensor] = {}
+        if prefix is not None:
+            said = {f"{prefix}loss": value}
+            if norm is not None:
+                said[f"{prefix}grad_norm"] = norm
+        if step.logged and (said or step.values):
+            job.log(number, said | step.values)
+
+
+def down(optimizer: Optimizer, loss: Tensor, clip: float | None = None) -> Tensor | None:
+    """One step of the optimizer down the gradient of the loss (), cut to the norm `clip`.
+
+    Returns the norm () that it had before; None if it is not cut.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = None
+    if clip is not None:
+        learned = [each for group in optimizer.param_groups for each in group["params"]]
+        norm = nn.utils.clip_grad_norm_(learned, clip)
+    optimizer.step()
+    return norm
+
+
+def batch_indices(count: int, batch: int, step: int, seed: int) -> Tensor:
+    """The images of one step (batch,), of epochs laid end to end.
+
+    An epoch is a permutation of the `count` images, a function of (seed, epoch).
+    """
+    positions = torch.arange(step * batch, (step + 1) * batch)
+    epochs = positions // count
+    orders = {epoch: permutation(count, seed, epoch) for epoch in epochs.unique().tolist()}
+    return torch.cat([orders[e][positions[epochs == e] % count] for e in orders])
+
+
+@functools.lru_cache(maxsize=4)
+def permutation(count: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=generator(seed, "epoch", epoch))
