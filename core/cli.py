@@ -242,12 +242,13 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="run folders, such as runs/self_guidance/latest")],
 ) -> None:
     """Print the tables of finished runs, from disk."""
-    from fw.core.report.runfile import read_results
+    from fw.core.run.finished import FinishedRun
     from fw.core.run.run import show
 
-    for path in runs:
-        settle(runs_folder(path))
-    for result in [read_results(path) for path in runs]:
+    finished = [FinishedRun(path) for path in runs]
+    for each in finished:
+        settle(each.root)
+    for result in [each.results() for each in finished]:
         show(result, wide_console())
 
 
@@ -298,9 +299,11 @@ def plot(
 ) -> None:
     """Draw scores of a finished run against a key in which its arms differ."""
     from fw.core.commands.plot import plot as plot_sweep
+    from fw.core.run.finished import FinishedRun
 
-    settle(runs_folder(run_))
-    plot_sweep(run_, x, y.split(",") if y else [], output)
+    finished = FinishedRun(run_)
+    settle(finished.root)
+    plot_sweep(finished, x, y.split(",") if y else [], output)
     answer(output)
 
 
@@ -323,17 +326,19 @@ def heatmap(
     from rich.console import Console
 
     from fw.core.commands import heatmap
+    from fw.core.run.finished import FinishedRun
 
     use(plugin)
-    settle(runs_folder(run_))
+    finished = FinishedRun(run_)
+    settle(finished.root)
     asked = heatmap.Asked(arm, heatmap.levels(sigmas) if sigmas is not None else (), count, draws, device)
     console = Console(stderr=True)
-    output = heatmap.target(run_, arm, output)
-    found = heatmap.survey(run_, asked, console)
+    output = heatmap.target(finished, arm, output)
+    found = heatmap.survey(finished, asked, console)
     for path in heatmap.write(found, output):
         answer(path)
     answer(heatmap.verdict(found))
-    heatmap.log(run_, found, output, console)
+    heatmap.log(finished, found, output, console)
 
 
 @app.command()
@@ -350,10 +355,12 @@ def sample(
     from rich.console import Console
 
     from fw.core.commands.sample import draw
+    from fw.core.run.finished import FinishedRun
 
     use(plugin)
-    settle(runs_folder(run_))
-    draw(run_, arm, count, output, seed, device, Console(stderr=True))
+    finished = FinishedRun(run_)
+    settle(finished.root)
+    draw(finished, arm, count, output, seed, device, Console(stderr=True))
     answer(output)
 
 
@@ -382,11 +389,6 @@ def settle(out: Path) -> None:
 
     with contextlib.suppress(Exception):  # what is wrong with those runs is no matter of this command
         end_abandoned(out.absolute(), lambda text: print(visible(text), file=sys.stderr))
-
-
-def runs_folder(run: Path) -> Path:
-    """The runs folder that a run's folder lies in."""
-    return run.resolve().parent.parent
 
 
 def use(files: list[Path] | None) -> None:

@@ -23,6 +23,7 @@ from fw.core.recipe.source import parse
 from fw.core.report.report import rows
 from fw.core.report.runfile import read_run
 from fw.core.run.board import arm_scores
+from fw.core.run.finished import FinishedRun
 from fw.core.run.run import Options, run
 from fw.core.testing import check, violations
 from fw.core.types import ConditionSpec, Reference
@@ -178,7 +179,8 @@ def test_figures_leave_out_what_is_not_scored(result: tuple[Path, dict[str, Any]
     folder, _ = result
     assert (folder / "arms.png").stat().st_size > 0
     assert read_run(folder)["arms"]["plain"]["status"] == "finished"
-    plot(folder, "guidance.0.scale", ["gap_flat", "agreement_pixels"], tmp_path / "sweep.png")  # its baseline has none
+    scores = ["gap_flat", "agreement_pixels"]  # its baseline has none
+    plot(FinishedRun(folder), "guidance.0.scale", scores, tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").stat().st_size > 0
 
 

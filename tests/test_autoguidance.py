@@ -60,7 +60,7 @@ def test_the_worse_network_is_trained_less_and_shared_by_arms_of_other_scales() 
     assert one.siblings == []
     assert two.siblings == three.siblings == twice.siblings[:1]
     assert len(set(twice.siblings)) == 2
-    assert [found.stages[stage].needs["train"].steps for stage in twice.siblings] == [1, 2]
+    assert [found.stages[stage].payload["train"]["steps"] for stage in twice.siblings] == [1, 2]
     assert two.train == one.train == found.arms["plain"].train
     assert set(found.stages[two.sample].inputs.values()) == {two.train, *two.siblings}
     assert (one.nfe, two.nfe, twice.nfe) == (2, 4, 6)

@@ -178,7 +178,7 @@ def test_the_arms_own_joint_model_recognises_and_another_is_trained_once_for_all
     [recogniser] = two.siblings
     assert recogniser == own.train, "the same network on the same conditions is trained once"
     assert found.stages[recogniser].inputs == {"annotate": two.annotate}
-    assert found.stages[recogniser].needs["train"] == found.stages[two.train].needs["train"]
+    assert found.stages[recogniser].payload["train"] == found.stages[two.train].payload["train"]
     assert (own.nfe, off.nfe, two.nfe) == (4, 2, 4)
 
 

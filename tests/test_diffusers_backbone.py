@@ -21,9 +21,9 @@ from fw.core.features.cells import noise_of
 from fw.core.job import Job
 from fw.core.kinds import scaled_dot_product
 from fw.core.learning.train import train
-from fw.core.plan.graph import digest
 from fw.core.recipe.loading import load
 from fw.core.settings import Train
+from fw.core.stages.base import digest
 from fw.core.testing import check, tiny
 from fw.core.types import ConditionSpec, ImageSet
 from fw.plugins.backbones.diffusers_folder import DiffusersFolder

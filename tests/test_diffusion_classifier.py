@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from made import trained
 from pydantic import ValidationError
 from test_probes import ran
 from torch import Tensor
@@ -20,7 +21,7 @@ from fw.core.plan.graph import plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
-from fw.core.stages.everything import load_annotation, load_denoiser
+from fw.core.stages.probe import ApplyProbe
 from fw.core.testing import check, tiny
 from fw.core.types import Examples, Told
 from fw.plugins.annotators.labels import Labels
@@ -269,13 +270,13 @@ def test_arms_that_are_told_classes_are_asked_and_others_are_not(tmp_path: Path)
         "joint": [],
     }
     stage = plan(made).stages[plan(made).arms["labels"].probes[0]]
-    inputs = {role: tmp_path / "store" / source for role, source in stage.inputs.items()}
-    model = load_denoiser(stage.needs, inputs, load_annotation(inputs), torch.device("cpu"))
+    assert isinstance(stage, ApplyProbe)
+    model = trained(stage, tmp_path / "store")
     test = made.dataset.load("test")
     x0 = held_out(test.images, None, Job(tmp_path))
     told = Told(lambda *given: model(*given).detach(), model.process.sigmas, 2)
     examples = Examples(x0, test.labels, 2, named=True, told=told)
-    again = stage.needs["probe"].score(examples, examples, Job(tmp_path))
+    again = stage.probe.score(examples, examples, Job(tmp_path))
     assert again == result["arms"]["labels"]["probes"]
 
 

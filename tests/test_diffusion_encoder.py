@@ -23,12 +23,13 @@ from fw.core.features.cells import as_map, flat, noise_of, read, split
 from fw.core.features.logistic import accuracy_of, linear_probe
 from fw.core.job import Job
 from fw.core.kinds import Encoder
-from fw.core.plan.graph import digest, plan
+from fw.core.learning.state import state_of
+from fw.core.plan.graph import plan
 from fw.core.recipe.loading import load
 from fw.core.run.run import Options
 from fw.core.run.run import run as run_plan
 from fw.core.settings import Train
-from fw.core.stages.everything import state_of
+from fw.core.stages.base import digest
 from fw.core.testing import check, tiny
 from fw.core.types import ImageSet
 from fw.plugins.backbones.dit import DiT

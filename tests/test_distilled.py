@@ -19,9 +19,10 @@ from fw.core.diffusion.denoiser import Denoiser
 from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import FwError, Interrupted, MissingFile
 from fw.core.job import Job
-from fw.core.plan.graph import digest
+from fw.core.learning.state import state_of
 from fw.core.settings import Train
-from fw.core.stages.everything import new_encoder, state_of
+from fw.core.stages.base import digest
+from fw.core.stages.encode import Encode
 from fw.core.testing import check, tiny
 from fw.core.testing.stopping import Stop
 from fw.core.types import ImageSet
@@ -197,7 +198,7 @@ def test_a_student_predicts_held_out_features_of_its_teacher_better_than_a_rando
 
     monkeypatch.setattr(type(encoder), "lesson", seen)
     job = Job(tmp_path)
-    network = new_encoder(encoder, DIGITS, job)
+    network = Encode(DIGITS, encoder).new_network(job)
     encoder.fit(network, train, job)
     [(lesson, before)] = lessons
     assert held_out_loss(lesson, test.images) < 0.6 * before
@@ -210,7 +211,7 @@ def test_a_student_predicts_held_out_features_of_its_teacher_better_than_a_rando
             for data in (train, test)
         ]
         found = {}
-        for which, student in {"distilled": network, "random": new_encoder(encoder, DIGITS, job)}.items():
+        for which, student in {"distilled": network, "random": Encode(DIGITS, encoder).new_network(job)}.items():
             student.train()(train.images)  # the statistics of the batch norm, which are no part of what is learned
             features = [student.eval()(data.images) for data in (train, test)]
             found[which] = explained((features[0], features[1]), (targets[0], targets[1]))
@@ -226,7 +227,7 @@ def test_labels_are_not_looked_at(name: str) -> None:
     found = []
     for each in (data, replace(data, labels=data.labels.flip(0)), data.without_labels()):
         with tiny.job() as job:
-            network = new_encoder(encoder, tiny.TinyDataset(), job)
+            network = Encode(tiny.TinyDataset(), encoder).new_network(job)
             encoder.fit(network, each, job)
             found.append(state_of(network))
     assert all(torch.equal(found[0][key], other[key]) for other in found[1:] for key in found[0])

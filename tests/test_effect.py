@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from made import Made, products
 from torch import Tensor
 
 from fw.core.diffusion.guided import Guided
@@ -18,7 +19,7 @@ from fw.core.recipe.effect import acting
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse, read
-from fw.core.stages.everything import prior_stage
+from fw.core.stages.prior import FitPrior
 from fw.core.testing import tiny
 from fw.core.types import Annotation, ConditionSpec
 from fw.plugins.guidance.apg import APG
@@ -247,5 +248,5 @@ def test_a_prior_that_draws_what_is_drawn_without_it_is_warned_about(
     conditions = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
     Annotation(ConditionSpec("class", len(sizes)), conditions).save(tmp_path / "annotation.safetensors")
     job = Job(tmp_path)
-    prior_stage({"prior": Uniform()}, {"annotate": tmp_path}, job)
+    FitPrior(Uniform(), Made(tmp_path)).run(job, products)
     assert [text.startswith("prior uniform draws conditions as often") for text in job.warnings] == [True] * warns

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import multiprocessing
 import os
 import signal
@@ -180,7 +179,7 @@ class Elsewhere:
 
 
 def with_need(found: Plan, stage: str, need: object) -> None:
-    found.stages[stage] = dataclasses.replace(found.stages[stage], needs={**found.stages[stage].needs, "more": need})
+    object.__setattr__(found.stages[stage], "more", need)
 
 
 def test_dead_workers_are_reported_and_replaced_so_that_the_rest_goes_on(tmp_path: Path) -> None:

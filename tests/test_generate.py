@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 import pytest
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fw.core.diffusion import generate as module
 from fw.core.diffusion.denoiser import Denoiser
-from fw.core.diffusion.generate import batch_size, conditions, generate
-from fw.core.kinds import Denoise, Sampler
+from fw.core.diffusion.generate import Drawing, batch_size, conditions, generate
+from fw.core.kinds import Denoise, Sampler, Steering
 from fw.core.types import Annotation, ConditionSpec
 from fw.plugins.backbones.unet import UNet
 from fw.plugins.datasets.digits import Digits
@@ -42,32 +42,32 @@ def model(spec: ConditionSpec | None) -> Denoiser:
     return Denoiser(UNet(channels=(8, 16), groups=4).build((1, 8, 8), spec).eval(), DDPM())
 
 
-def needs(sampler: Sampler, **others: Any) -> Mapping[str, Any]:
-    return {"dataset": Digits(), "guidance": (), "sampler": sampler, "seed": 7, **others}
+def drawing(sampler: Sampler, guidance: Sequence[Steering] = (), seed: int = 7) -> Drawing:
+    return Drawing(Digits().shape, sampler, guidance, seed)
 
 
-def images(denoiser: Denoiser, needs: Mapping[str, Any], annotation: Annotation | None, wanted: range) -> Tensor:
-    return torch.cat(list(generate(denoiser, (), needs, annotation, 1, wanted)))
+def images(denoiser: Denoiser, how: Drawing, annotation: Annotation | None, wanted: range) -> Tensor:
+    return torch.cat(list(generate(denoiser, (), how, annotation, 1, wanted)))
 
 
 def test_every_arm_starts_from_the_same_noise() -> None:
-    plain = images(model(None), needs(Echo()), None, range(20))
-    guided = images(model(SPEC), needs(Echo(), guidance=(CFG(scale=2),)), ANNOTATION, range(20))
+    plain = images(model(None), drawing(Echo()), None, range(20))
+    guided = images(model(SPEC), drawing(Echo(), guidance=(CFG(scale=2),)), ANNOTATION, range(20))
     assert torch.equal(plain, guided)
     assert not torch.equal(plain[0], plain[1])
 
 
 def test_runs_and_sampling_seeds_have_noise_of_their_own() -> None:
-    first = images(model(None), needs(Echo()), None, range(4))
-    other_run = images(model(None), needs(Echo(), seed=8), None, range(4))
-    other_seed = torch.cat(list(generate(model(None), (), needs(Echo()), None, 2, range(4))))
+    first = images(model(None), drawing(Echo()), None, range(4))
+    other_run = images(model(None), drawing(Echo(), seed=8), None, range(4))
+    other_seed = torch.cat(list(generate(model(None), (), drawing(Echo()), None, 2, range(4))))
     assert not torch.equal(first, other_run)
     assert not torch.equal(first, other_seed)
 
 
 @pytest.mark.parametrize("count", [1, 3, 16, 250, 251, 300])
 def test_an_image_does_not_depend_on_how_many_are_wanted(count: int) -> None:
-    how = needs(DPMSolverPP(steps=2), guidance=(CFG(scale=1.5),))
+    how = drawing(DPMSolverPP(steps=2), guidance=(CFG(scale=1.5),))
     many = images(model(SPEC), how, ANNOTATION, range(300))
     assert torch.equal(images(model(SPEC), how, ANNOTATION, range(count)), many[:count])
 

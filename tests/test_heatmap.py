@@ -28,10 +28,10 @@ from fw.core.plan.graph import Plan, plan
 from fw.core.randomness import generator
 from fw.core.recipe.loading import load
 from fw.core.report import figures
+from fw.core.run.finished import FinishedRun
 from fw.core.run.run import Options
 from fw.core.run.run import run as run_plan
 from fw.core.run.untracked import Untracked
-from fw.core.stages.everything import load_split
 from fw.core.types import Split
 from fw.plugins.backbones.unet import UNet
 from fw.plugins.datasets.digits import Digits
@@ -69,7 +69,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def answer(run: Path) -> dict[str, Any]:
-    return survey(run, Asked("unconditional", (0.05, 2.0), images=300, draws=1, device="cpu"), QUIET)
+    return survey(FinishedRun(run), Asked("unconditional", (0.05, 2.0), images=300, draws=1, device="cpu"), QUIET)
 
 
 def test_every_block_is_scored_at_every_noise_level_with_both_controls(answer: dict[str, Any]) -> None:
@@ -101,7 +101,7 @@ def test_the_trained_network_is_the_one_in_the_store(run: Path, monkeypatch: pyt
         return {"validation": [[0.0]] * 5, "held_out": [[0.0]] * 5}
 
     monkeypatch.setattr(heatmap, "probed", probed)
-    survey(run, Asked("unconditional", (0.05,), images=40, device="cpu"), QUIET)
+    survey(FinishedRun(run), Asked("unconditional", (0.05,), images=40, device="cpu"), QUIET)
     trained, untrained = (model.network.state_dict() for model in seen)
     weights = stored(run)
     assert all(torch.equal(trained[name], weight) for name, weight in weights.items())
@@ -117,7 +117,7 @@ def test_a_cell_is_a_probe_of_that_block_at_that_level(run: Path, answer: dict[s
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    data = {name: heatmap.subset(load_split(Digits(), name), name, 300) for name in SPLITS}
+    data = {name: heatmap.subset(Digits().load(name), name, 300) for name in SPLITS}
     network = UNet(channels=(8, 16), groups=4).build((1, 8, 8), None).eval()
     network.load_state_dict(stored(run))
     model, sigma = Denoiser(network, DDPM()), 2.0
@@ -137,7 +137,7 @@ def test_a_cell_is_a_probe_of_that_block_at_that_level(run: Path, answer: dict[s
 
 
 def test_a_conditional_arm_is_read_without_a_condition(run: Path) -> None:
-    found = survey(run, Asked("self_1.5", (0.05,), images=60, draws=1, device="cpu"), QUIET)
+    found = survey(FinishedRun(run), Asked("self_1.5", (0.05,), images=60, draws=1, device="cpu"), QUIET)
     assert found["arm"] == "self_1.5"
     assert [len(row) for row in found["trained"]["held_out"]] == [1] * 5
 
@@ -228,11 +228,11 @@ def test_what_cannot_be_asked_is_told_in_a_sentence(
 
 def test_what_is_not_finished_or_no_run_is_told(run: Path, tmp_path: Path) -> None:
     with pytest.raises(FwError, match="not a run folder"):
-        target(tmp_path, "unconditional", None)
+        target(FinishedRun(tmp_path), "unconditional", None)
     alone = tmp_path / "mapped" / "seed0"
     shutil.copytree(run.resolve(), alone)
     with pytest.raises(FwError, match="is not finished; run the recipe first"):
-        survey(alone, Asked("unconditional"), QUIET)
+        survey(FinishedRun(alone), Asked("unconditional"), QUIET)
 
 
 def test_levels_are_numbers_above_zero() -> None:
@@ -282,7 +282,7 @@ def test_the_figure_is_shown_to_the_tracker_and_arms_end_as_they_had(
         return recorder
 
     monkeypatch.setattr(heatmap, "open_tracker", open_again)
-    heatmap.log(folder, {"arm": "self_1.5"}, folder / "map.png", QUIET)
+    heatmap.log(FinishedRun(folder), {"arm": "self_1.5"}, folder / "map.png", QUIET)
     others = [] if before == "pending" else ["unconditional"]
     assert opened == [[*others, "self_1.5"]]
     assert recorder.told == [
@@ -300,13 +300,13 @@ def test_a_tracker_that_fails_is_a_warning(
         raise OSError("no route")
 
     monkeypatch.setattr(heatmap, "open_tracker", fails)
-    heatmap.log(tracked_run(run, tmp_path), {"arm": "self_1.5"}, tmp_path / "map.png", Console())
+    heatmap.log(FinishedRun(tracked_run(run, tmp_path)), {"arm": "self_1.5"}, tmp_path / "map.png", Console())
     assert "warning: the tracker did not take the heat map: it raised OSError: no route" in capsys.readouterr().out
 
 
 def test_without_a_tracker_nothing_is_logged(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heatmap, "open_tracker", lambda *_: pytest.fail("opened"))
-    heatmap.log(run, {"arm": "self_1.5"}, run / "map.png", QUIET)
+    heatmap.log(FinishedRun(run), {"arm": "self_1.5"}, run / "map.png", QUIET)
 
 
 # What it finds
@@ -332,7 +332,7 @@ def test_denoising_learns_what_images_show_and_little_noise_shows_it_best(tmp_pa
     recipe = load(tmp_path / "recipe.yaml")
     run_plan(recipe, plan(recipe), Options(tmp_path / "runs", device="cpu", jobs=1, threads=1), [], QUIET)
     asked = Asked("denoiser", (0.05, 2.0), images=1500, draws=1, device="cpu")
-    found = survey(tmp_path / "runs" / "learned" / "latest", asked, QUIET)
+    found = survey(FinishedRun(tmp_path / "runs" / "learned" / "latest"), asked, QUIET)
     assert found["sigmas"] == [2.0, 0.05]
     rows = {
         block: (trained, untrained)
@@ -356,7 +356,7 @@ def test_a_recipe_with_scores_for_other_arms_alone_is_mapped_and_sampled(tmp_pat
     recipe = load(tmp_path / "recipe.yaml")
     run_plan(recipe, plan(recipe), Options(tmp_path / "runs", device="cpu", jobs=1, threads=1), [], QUIET)
     folder = tmp_path / "runs" / "mapped" / "latest"
-    found = survey(folder, Asked("unconditional", (0.05,), images=100, draws=1, device="cpu"), QUIET)
+    found = survey(FinishedRun(folder), Asked("unconditional", (0.05,), images=100, draws=1, device="cpu"), QUIET)
     assert found["blocks"] == ["down.0", "down.1", "mid", "up.0", "up.1"]
-    draw(folder, "unconditional", 4, tmp_path / "grid.png", 0, "cpu", QUIET)
+    draw(FinishedRun(folder), "unconditional", 4, tmp_path / "grid.png", 0, "cpu", QUIET)
     assert (tmp_path / "grid.png").stat().st_size > 0

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from faulty_latents import FAULTS, Same, Wrong
+from made import products
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from variants import assert_named
@@ -29,8 +30,8 @@ from fw.core.learning.train import train
 from fw.core.plan.graph import plan
 from fw.core.recipe.loading import load
 from fw.core.settings import Train
-from fw.core.stages.everything import latents_stage
 from fw.core.stages.grid import save_grid
+from fw.core.stages.latents import EncodeLatents
 from fw.core.templates.autoencoder import Example
 from fw.core.testing import check
 from fw.core.testing.tiny import TinyBackbone, TinyProcess
@@ -231,7 +232,7 @@ def test_images_that_do_not_fit_are_refused_with_and_without_the_files(tmp_path:
 
 def stored(autoencoder: Autoencoder, folder: Path, flip: bool, **job: Any) -> Latents:
     folder.mkdir(exist_ok=True)
-    latents_stage({"dataset": Digits(), "latents": autoencoder, "flip": flip}, {}, Job(folder, **job))
+    EncodeLatents(Digits(), autoencoder, flip).run(Job(folder, **job), products)
     return Latents.load(folder)
 
 

@@ -12,7 +12,7 @@ from fw.core.catalogue.matrix import NONE, Cell, cells, page, recipe_of
 from fw.core.catalogue.reference import builtins
 from fw.core.plan.graph import plan
 from fw.core.run.work import Settings, execute
-from fw.core.stages.everything import load_samples
+from fw.core.stages.sample import load_samples
 from fw.core.store.store import Store
 from fw.registry import Registry
 

@@ -25,9 +25,10 @@ from safetensors.torch import load_file, save_file
 
 from fw.core.errors import FwError
 from fw.core.kinds import ArmDescription, RunDescription, TrackedRun
-from fw.core.plan.graph import Stage, plan
+from fw.core.plan.graph import plan
 from fw.core.recipe.loading import load
 from fw.core.run.board import named
+from fw.core.stages.base import Stage
 from fw.plugins.trackers.mlflow import MLflow, MLflowRun
 from fw.plugins.trackers.mlflow_server import serve
 from fw.plugins.trackers.mlflow_uris import sqlite_uri

@@ -361,7 +361,7 @@ def test_a_worse_network_is_trained_on_the_conditions_that_were_found() -> None:
     own = found.arms["auto"]
     [sibling] = own.siblings
     assert found.stages[sibling].inputs == {"annotate": own.train}
-    assert "annotator" not in found.stages[sibling].needs
+    assert "annotator" not in found.stages[sibling].payload
     order = list(found.stages)
     assert order.index(own.train) < order.index(sibling) < order.index(own.sample)
 

@@ -13,10 +13,11 @@ from test_executor import Heard, planned, products, settings
 
 from fw.core.errors import Interrupted
 from fw.core.files import parts
-from fw.core.plan.graph import Plan, Stage
+from fw.core.plan.graph import Plan
 from fw.core.run.executor import run_here
 from fw.core.run.work import execute
-from fw.core.stages import everything as core_stages
+from fw.core.stages import sample as sampling
+from fw.core.stages.base import Stage
 from fw.core.store.store import Store
 
 
@@ -49,7 +50,7 @@ def test_a_part_is_sound_as_it_was_kept_and_with_no_bit_changed(tmp_path: Path) 
 @pytest.fixture
 def cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Plan, Stage]:
     """A plan of which all is done but a sampling of nine files, which was stopped behind the fourth."""
-    monkeypatch.setattr(core_stages, "SHARD", 2)
+    monkeypatch.setattr(sampling, "SHARD", 2)
     found = planned("arms={plain: {annotator: null}}")
     assert not run_here(found, (), settings(tmp_path / "whole"), Heard(), lambda: False).failed
     stage = found.stages[found.arms["plain"].sample]
@@ -86,7 +87,7 @@ def test_a_damaged_file_of_stopped_work_is_made_again_aloud(cut_off: tuple[Plan,
 def test_a_file_that_is_damaged_while_its_stage_is_at_work_is_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(core_stages, "SHARD", 2)
+    monkeypatch.setattr(sampling, "SHARD", 2)
     found, sample, drawn = planned("arms={plain: {annotator: null}}"), toys.Euler.sample, []
 
     def damaging(*args: object) -> object:

@@ -15,11 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fw.core.errors import FwError
-from fw.core.plan import graph as planning
-from fw.core.plan.graph import Plan, components, digest, plan
+from fw.core.plan.graph import Plan, plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
+from fw.core.stages.annotate import Annotate
+from fw.core.stages.base import Stage, digest
+from fw.core.stages.encode import Encode
+from fw.core.stages.evaluate import Evaluate
+from fw.core.stages.sample import Sample
+from fw.core.stages.train import TrainDenoiser
 from tests.toys import RECIPE, Flat, Gap, Mean, Through, registry
 
 TOYS = registry()
@@ -153,7 +158,9 @@ def test_the_version_of_a_component_within_a_component_is_in_the_key(monkeypatch
 @pytest.mark.parametrize("kind", KINDS)
 def test_raising_a_stages_version_replaces_it_and_all_that_follows(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = keys(planned())
-    monkeypatch.setitem(planning.VERSIONS, kind, 99)
+    stages: list[type[Stage]] = [Encode, Annotate, TrainDenoiser, Sample, Evaluate]
+    [changed] = [stage for stage in stages if stage.kind == kind]
+    monkeypatch.setattr(changed, "version", 99)
     after = keys(planned())
     follows = ALL if kind == "encode" else set(KINDS[KINDS.index(kind) :])
     assert {each for each in before if before[each] != after[each]} == follows
@@ -223,17 +230,17 @@ def test_what_more_work_waits_for_is_more_urgent(table: dict[str, str]) -> None:
 @given(tables)
 def test_a_stage_carries_the_components_that_it_runs_with_and_its_payload_is_json(table: dict[str, str]) -> None:
     for stage in plan(with_arms(table)).stages.values():
-        named = {getattr(component, "name", None) for component in components(stage)}
+        named = {getattr(component, "name", None) for component in stage.components}
         assert "dots" in named
         assert stage.key == digest(json.loads(json.dumps(stage.payload)))
 
 
 def test_a_seed_is_told_apart_where_it_decides_and_evaluators_keep_their_own() -> None:
     found = planned("seed=7")
-    seeds = {stage.kind: stage.needs.get("seed") for stage in found.stages.values() if "space" not in stage.inputs}
+    seeds = {stage.kind: stage.seed for stage in found.stages.values() if "space" not in stage.inputs}
     assert {kind: seeds[kind] for kind in ("annotate", "train", "sample")} == dict.fromkeys(KINDS[1:4], 7)
-    assert found.stages[keys(found)["encode"]].needs["seed"] == 7
-    assert found.stages[keys(found)["space"][0]].needs["seed"] == 0
+    assert found.stages[keys(found)["encode"]].seed == 7
+    assert found.stages[keys(found)["space"][0]].seed == 0
 
 
 def test_a_run_with_seed_zero_may_share_the_evaluators_encoder() -> None:

@@ -12,6 +12,7 @@ import torch
 from faulty_priors import FAULTS, HONEST
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import Made, products
 from safetensors.torch import load_file
 from torch import Tensor
 from variants import assert_named
@@ -23,7 +24,9 @@ from fw.core.plan.graph import Plan, plan
 from fw.core.randomness import generator
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
-from fw.core.stages.everything import load_annotation, prior_stage
+from fw.core.stages.base import Stage
+from fw.core.stages.conditions import load_annotation
+from fw.core.stages.prior import FitPrior
 from fw.core.testing import check
 from fw.core.types import Annotation, ConditionSpec, Observations
 from fw.plugins.priors.rdm import RDM
@@ -142,11 +145,17 @@ def test_the_prior_stage_stores_the_bank_that_sampling_draws_from(tmp_path: Path
     annotated.mkdir()
     folder.mkdir()
     annotation.save(annotated / "annotation.safetensors")
-    prior_stage({"prior": Every(), "seed": 0}, {"annotate": annotated}, Job(folder))
+    annotate = Made(annotated)
+    prior = FitPrior(Every(), annotate, seed=0)
+    prior.run(Job(folder), products)
     assert load_file(folder / "bank.safetensors")["bank"].tolist() == [3, 2, 0, 0]
     assert json.loads((folder / "quality.json").read_text()) == {"size": 4}
-    trained_on = load_annotation({"annotate": annotated})
-    drawn_from = load_annotation({"annotate": annotated, "prior": folder})
+
+    def lies(stage: Stage) -> Path:
+        return folder if stage is prior else annotated
+
+    trained_on = load_annotation(annotate, None, lies)
+    drawn_from = load_annotation(annotate, prior, lies)
     assert trained_on is not None
     assert trained_on.bank is None
     assert drawn_from is not None
@@ -162,4 +171,4 @@ def test_a_bank_that_is_not_like_the_conditions_ends_the_stage(tmp_path: Path) -
 
     Annotation(ConditionSpec("class", 4), torch.tensor([0, 3])).save(tmp_path / "annotation.safetensors")
     with pytest.raises(StageFailed, match=r"prior every: its bank are 1 to 4, not in 0\.\.3"):
-        prior_stage({"prior": Overdrawn(), "seed": 0}, {"annotate": tmp_path}, Job(tmp_path))
+        FitPrior(Overdrawn(), Made(tmp_path), seed=0).run(Job(tmp_path), products)

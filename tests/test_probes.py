@@ -14,6 +14,7 @@ import torch
 from faulty_probes import FAULTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import trained
 from rich.console import Console
 from torch import Tensor
 from variants import assert_named
@@ -33,7 +34,7 @@ from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
 from fw.core.run.run import Options, run
-from fw.core.stages.everything import are_labels, load_annotation, load_denoiser
+from fw.core.stages.conditions import are_labels
 from fw.core.templates.probe import Example
 from fw.core.testing import check, tiny
 from fw.core.testing.stopping import Stop
@@ -549,9 +550,7 @@ def test_what_the_stage_scores_is_what_the_trained_model_says(tmp_path: Path) ->
     found = plan(made)
     result = ran(made, tmp_path)
     [stage] = found.arms["joint"].probes
-    needs = found.stages[stage].needs
-    inputs = {role: tmp_path / "store" / source for role, source in found.stages[stage].inputs.items()}
-    model = load_denoiser(needs, inputs, load_annotation(inputs), torch.device("cpu"))
+    model = trained(found.stages[stage], tmp_path / "store")
     held_out = made.dataset.load("test")
     assert held_out.labels is not None
     noise = noises(len(held_out), 4, (1, 4, 4))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import Made, products
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -21,7 +22,7 @@ from fw.core.errors import FwError, Interrupted, RecipeError
 from fw.core.job import Job
 from fw.core.plan.graph import plan
 from fw.core.recipe.loading import load
-from fw.core.stages.everything import prior_stage
+from fw.core.stages.prior import FitPrior
 from fw.core.testing import check
 from fw.core.testing.stopping import Stop
 from fw.core.types import Annotation, ConditionSpec, Observations
@@ -242,7 +243,7 @@ def test_a_prior_stage_that_is_stopped_and_continued_ends_with_the_same_bytes(at
         folder.mkdir()
 
     def stage(folder: Path, **options) -> None:
-        prior_stage({"prior": TINY, "seed": 3}, {"annotate": tmp_path}, Job(folder, seed=3, **options))
+        FitPrior(TINY, Made(tmp_path), seed=3).run(Job(folder, seed=3, **options), products)
 
     stage(whole, checkpoint_seconds=0)
     with pytest.raises(Interrupted):
@@ -254,7 +255,7 @@ def test_a_prior_stage_that_is_stopped_and_continued_ends_with_the_same_bytes(at
         assert (broken / file).read_bytes() == (whole / file).read_bytes()
     shutil.rmtree(whole)
     whole.mkdir()
-    prior_stage({"prior": TINY, "seed": 4}, {"annotate": tmp_path}, Job(whole, seed=4))
+    FitPrior(TINY, Made(tmp_path), seed=4).run(Job(whole, seed=4), products)
     other = load_file(whole / "bank.safetensors")["bank"]
     assert not other.equal(load_file(broken / "bank.safetensors")["bank"])
 

@@ -26,12 +26,14 @@ from fw.core.kinds import Annotator
 from fw.core.machine.stopping import asked_to_stop
 from fw.core.messages.console import say
 from fw.core.messages.escaping import visible
-from fw.core.plan.graph import Plan, Stage, plan
+from fw.core.plan.graph import Plan, plan
 from fw.core.recipe.arm import Arm
 from fw.core.recipe.model import Override, Recipe
 from fw.core.report import provenance
 from fw.core.run.board import Board
 from fw.core.run.run import Options, failure, preflight, settings_for, start
+from fw.core.stages.annotate import Annotate
+from fw.core.stages.base import Stage
 from fw.core.store.soundness import sound_stages
 from fw.core.store.store import Store
 from fw.core.types import Annotation
@@ -146,8 +148,8 @@ def swept(recipe: Recipe, name: str, annotators: Sequence[Annotator]) -> Plan:
 
 def counted(stage: Stage) -> Stage:
     """The stage with K in its title, so that messages about several are told apart."""
-    clusters = getattr(stage.needs.get("annotator"), "clusters", None)
-    return replace(stage, title=f"{stage.title}, {clusters} clusters") if clusters else stage
+    clusters = getattr(stage.annotator, "clusters", None) if isinstance(stage, Annotate) else None
+    return replace(stage, note=f"{clusters} clusters") if clusters else stage
 
 
 def finish(recipe: Recipe, wanted: Plan, store: Store, options: Options, console: Console) -> None:

@@ -17,10 +17,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from fw.core.commands.sample import with_one_arm
 from fw.core.commands.target import check_target
 from fw.core.diffusion.denoiser import Denoiser
-from fw.core.diffusion.generate import batch_size, diffused_shape
+from fw.core.diffusion.generate import batch_size
 from fw.core.diffusion.latents import Codec
 from fw.core.diffusion.pixels import to_unit
 from fw.core.diffusion.taps import blocks_of
@@ -35,21 +34,18 @@ from fw.core.messages.plain import writing
 from fw.core.plan.graph import plan
 from fw.core.randomness import generator
 from fw.core.recipe.arm import Arm
-from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.report import provenance
 from fw.core.report.figures import save_heat_map
-from fw.core.report.runfile import read_resolved, read_run, resolved
 from fw.core.run.board import Rate
 from fw.core.run.executor import checked_device
+from fw.core.run.finished import FinishedRun
 from fw.core.run.owner import owner
 from fw.core.run.record import Turn
 from fw.core.run.run import Options, open_tracker
-from fw.core.stages.everything import load_annotation, load_denoiser, load_split
-from fw.core.store.soundness import check_inputs
-from fw.core.store.store import Store
-from fw.core.types import ImageSet
-from fw.registry import installed
+from fw.core.stages.conditions import load_annotation
+from fw.core.stages.data import load_split
+from fw.core.types import SPLITS, ImageSet
 
 
 class Asked(NamedTuple):
@@ -81,37 +77,36 @@ def levels(text: str) -> tuple[float, ...]:
     return found
 
 
-def target(run: Path, arm: str, output: Path | None) -> Path:
+def target(run: FinishedRun, arm: str, output: Path | None) -> Path:
     """The PNG to write, if it can be."""
-    folder = resolved(run).parent
+    run.check()
     if output is None:
-        return folder / f"heatmap-{arm}.png"
+        return run.path / f"heatmap-{arm}.png"
     check_target(output)
     return output
 
 
-def survey(run: Path, asked: Asked, console: Console) -> dict[str, Any]:
+def survey(run: FinishedRun, asked: Asked, console: Console) -> dict[str, Any]:
     """What `fw heatmap` answers, as JSON: rows are blocks, columns noise levels, from the most noise to the least."""
     where = torch.device(checked_device(asked.device))
-    recipe = with_one_arm(run, read_resolved(run), asked.arm)
-    sigmas = chosen_levels(recipe.arm(asked.arm), asked)
-    planned = plan(recipe)
-    stage = planned.stages[planned.arms[asked.arm].sample]
-    store = Store(run.resolve().parents[1] / "store")
-    wanted = {role: source for role, source in stage.inputs.items() if role in ("train", "annotate")}
-    check_inputs(run, planned, list(wanted.values()), store, console)
-    inputs = {role: store.path(source) for role, source in wanted.items()}
-    splits = {name: subset(load_split(recipe.dataset, name), name, asked.images) for name in ("train", "test")}
-    job = Job(run, seed=recipe.seed, device=where)
+    arm = run.arm(asked.arm)
+    recipe, stage = arm.recipe, arm.sample.train
+    sigmas = chosen_levels(arm.arm, asked)
+    made_conditions = stage.conditions
+    arm.check([stage] if made_conditions is None else [stage, made_conditions], console)
+    splits: dict[str, ImageSet] = {
+        name: subset(load_split(recipe.dataset, name, arm.products), name, asked.images) for name in SPLITS
+    }
+    job = Job(run.path, seed=recipe.seed, device=where)
     with stock_state(recipe.seed, where, torch.get_num_threads()):
-        annotation = load_annotation(inputs)
-        trained = load_denoiser(stage.needs, inputs, annotation, where)
-        shape, spec = diffused_shape(stage.needs), annotation.spec if annotation else None
-        fresh = initial_network(stage.needs["model"], shape, spec, job).eval()
+        annotation = load_annotation(made_conditions, None, arm.products)
+        trained = stage.denoiser(arm.products(stage), annotation, where)
+        spec = annotation.spec if annotation else None
+        fresh = initial_network(stage.model, stage.shape, spec, job).eval()
         networks = {"trained": trained, "untrained": Denoiser(fresh, trained.process, bf16=trained.bf16)}
         blocks = list(blocks_of(trained.network))
         if not blocks:
-            raise FwError(f"--arm {asked.arm}: backbone '{stage.needs['model'].name}' names no blocks to read")
+            raise FwError(f"--arm {asked.arm}: backbone '{stage.model.name}' names no blocks to read")
         diffused = {
             name: Split(data.images, encoded(recipe, data, where), labels_of(data)) for name, data in splits.items()
         }
@@ -267,13 +262,13 @@ def verdict(answer: Mapping[str, Any]) -> str:
     )
 
 
-def log(run: Path, answer: Mapping[str, Any], output: Path, console: Console) -> None:
+def log(run: FinishedRun, answer: Mapping[str, Any], output: Path, console: Console) -> None:
     """Show the figure in the arm's run of the recipe's tracker, if it has one; a failure is only told."""
     try:
-        recipe = validate(read_resolved(run), installed())
+        recipe = run.recipe()
         if recipe.tracker is None:
             return
-        folder, previous = run.resolve(), read_run(run)
+        folder, previous = run.path.resolve(), run.record()
         states = {name: entry["status"] for name, entry in previous["arms"].items() if entry["status"] != "pending"}
         known = plan(recipe, list(states))
         with Turn(folder) as turn:

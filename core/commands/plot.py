@@ -11,7 +11,7 @@ from fw.core.errors import FwError
 from fw.core.messages.plain import writing
 from fw.core.recipe.arm import Arm
 from fw.core.report.figures import save_sweep_figure
-from fw.core.report.runfile import RESOLVED, RUN_FILE, read_resolved, read_results
+from fw.core.run.finished import FinishedRun
 
 Series = dict[str, list[tuple[float, str]]]
 """By label: x and the arm's name, in the order of x."""
@@ -19,19 +19,15 @@ Series = dict[str, list[tuple[float, str]]]
 DEFAULT_SCORES = 4
 
 
-def plot(run: Path, key: str, wanted: Sequence[str], output: Path) -> None:
+def plot(run: FinishedRun, key: str, wanted: Sequence[str], output: Path) -> None:
     """Write the figure of the scores `wanted`, of the first ones in the report if none is named."""
     check_target(output)
-    result = read_results(run)
+    result = run.results()
     keys = list(dict.fromkeys(wanted)) or list(result["better"])[:DEFAULT_SCORES]
     for each in keys:
         if each not in result["better"]:
-            raise FwError(f"--y {each}: no such score in {run} (known: {', '.join(result['better'])})")
-    folder = run if run.is_dir() else run.parent
-    recipe = read_resolved(folder).data
-    if recipe["arms"].keys() != result["arms"].keys():
-        raise FwError(f"{folder}: {RUN_FILE} and {RESOLVED} are of other arms; run the recipe again")
-    series = sweep(result, recipe, key)
+            raise FwError(f"--y {each}: no such score in {run.path} (known: {', '.join(result['better'])})")
+    series = sweep(result, run.sections(result), key)
     with writing(output, "-o"):
         save_sweep_figure(series, result["arms"], keys, result["baseline"], key, output)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from fw.core.diffusion.denoiser import Denoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.diffusion.pixels import to_uint8
+from fw.core.kinds import Sampler, Steering
 from fw.core.kinds.boundaries import check_guidance, checked_samples
 from fw.core.randomness import generator
 from fw.core.types import Annotation
@@ -19,11 +20,23 @@ MOST_AT_ONCE = {"cpu": 250, "cuda": 1000}
 """Images in one batch: fewer where they are larger than 32x32."""
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """How images are drawn."""
+
+    shape: tuple[int, int, int]
+    """(C, H, W) of what is diffused."""
+    sampler: Sampler
+    guidance: Sequence[Steering]
+    seed: int
+    """The run's."""
+
+
 @torch.inference_mode()
 def generate(
     model: Denoiser,
     siblings: Sequence[Denoiser | None],
-    needs: Mapping[str, Any],
+    drawing: Drawing,
     annotation: Annotation | None,
     seed: int,
     wanted: range,
@@ -31,38 +44,31 @@ def generate(
 ) -> Iterator[Tensor]:
     """The images `wanted` of a sampling seed, uint8 (B, C, H, W), batch by batch.
 
-    `siblings` are the networks that guidance modes asked for, `needs` those of a sample stage, and `to_images` makes
-    uint8 images of what was diffused. All randomness of
-    image i, its condition included, is a function of (run seed, sampling seed, i). Convolutions may round differently
-    in batches of another size, so every batch is full: its last images are computed and dropped where fewer are wanted.
+    `siblings` are the networks that guidance modes asked for, and `to_images` makes uint8 images of what was diffused.
+    All randomness of image i, its condition included, is a function of (run seed, sampling seed, i). Convolutions may
+    round differently in batches of another size, so every batch is full: its last images are computed and dropped where
+    fewer are wanted.
     """
-    check_guidance(needs["guidance"], annotation.spec if annotation else None)
+    check_guidance(drawing.guidance, annotation.spec if annotation else None)
     device = next(model.network.parameters()).device
-    shape = diffused_shape(needs)
-    size = batch_size(shape, device)
-    model.sharing = any("attention" in each.requires for each in needs["guidance"])
+    size = batch_size(drawing.shape, device)
+    model.sharing = any("attention" in each.requires for each in drawing.guidance)
     for start in range(wanted.start, wanted.stop, size):
         indices = range(start, start + size)
-        draws = [generator(needs["seed"], "sample", seed, index) for index in indices]
-        noise = torch.stack([torch.randn(shape, generator=draw) for draw in draws]).to(device)
-        condition = conditions(annotation, needs["seed"], seed, indices)
+        draws = [generator(drawing.seed, "sample", seed, index) for index in indices]
+        noise = torch.stack([torch.randn(drawing.shape, generator=draw) for draw in draws]).to(device)
+        condition = conditions(annotation, drawing.seed, seed, indices)
         guided = Guided(
             model,
-            needs["guidance"],
+            drawing.guidance,
             condition if condition is None else condition.to(device),
             model.sigma_min,
             model.sigma_max,
             siblings,
         )
-        samples = needs["sampler"].sample(guided, noise, draws)
-        samples = checked_samples(needs["sampler"], samples, noise, guided.diverged)
+        samples = drawing.sampler.sample(guided, noise, draws)
+        samples = checked_samples(drawing.sampler, samples, noise, guided.diverged)
         yield to_images(samples[: wanted.stop - start]).cpu()
-
-
-def diffused_shape(needs: Mapping[str, Any]) -> tuple[int, int, int]:
-    """(C, H, W) of what the networks see: the images, or their latents where the recipe has any."""
-    shape = needs["dataset"].shape
-    return needs["latents"].latent_shape(shape) if "latents" in needs else shape
 
 
 def batch_size(shape: tuple[int, int, int], device: torch.device) -> int:

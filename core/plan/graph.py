@@ -5,77 +5,100 @@
 
 Where the recipe has `latents`, train reads those of a stage of this name in place of the images. Where it has `probes`,
 a stage `probe` reads encode or train. Where an objective learns an encoder's features, train reads encode.
-
-A stage's key is the sha256 of the canonical JSON of everything that decides its product: the components' identities,
-its inputs' keys, the seed and the stage's version. How it is run (device, jobs, folders) is not in it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from fw.core.errors import FwError
-from fw.core.kinds import Encoder, Objective, Probe
+from fw.core.kinds import Encoder, Probe
 from fw.core.recipe.arm import Arm
 from fw.core.recipe.model import Recipe
 from fw.core.settings import Train
-from fw.core.stages.roles import sibling_role, target_role
-from fw.registry import Component
-from fw.registry.neutral import lean
-
-VERSIONS = {"encode": 1, "annotate": 1, "prior": 1, "latents": 1, "train": 1, "sample": 1, "evaluate": 1, "probe": 1}
-"""Raise a stage's number when its code gives other results for the same components."""
+from fw.core.stages.annotate import Annotate
+from fw.core.stages.base import Stage
+from fw.core.stages.encode import Encode
+from fw.core.stages.evaluate import Evaluate
+from fw.core.stages.latents import EncodeLatents
+from fw.core.stages.prior import FitPrior
+from fw.core.stages.probe import ApplyProbe
+from fw.core.stages.sample import Sample
+from fw.core.stages.train import TrainDenoiser
 
 EVALUATOR_SEED = 0
 """Evaluators have their own seed, so that runs with other seeds are scored by the same ruler."""
 
-COSTS = {"encode": 4, "annotate": 1, "prior": 4, "latents": 4, "train": 10, "sample": 4, "evaluate": 1, "probe": 2}
-"""Rough relative costs, for choosing what to start first."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One unit of stored work. `needs` are the components and settings it runs with, `inputs` the stages it reads."""
-
-    kind: str
-    key: str
-    title: str
-    payload: Mapping[str, Any]
-    needs: Mapping[str, Any]
-    inputs: Mapping[str, str]
-
-    @property
-    def id(self) -> str:
-        return f"{self.kind}-{self.key}"
+AnyStage = TypeVar("AnyStage", bound=Stage)
 
 
 @dataclass
 class ArmPlan:
-    """The ids of one arm's stages; `encode`, `annotate` and `prior` are None where the arm has none.
-
-    With an online annotator `annotate` is the train stage, which makes the annotation.
-    """
+    """One arm's stages: those that lead to its images, and those that judge it. Properties give ids."""
 
     arm: Arm
-    encode: str | None
-    annotate: str | None
-    prior: str | None
-    train: str
-    sample: str
-    evaluate: list[str]
-    nfe: int
-    siblings: list[str] = field(default_factory=list)
-    latents: str | None = None
-    probes: list[str] = field(default_factory=list)
+    drawn: Sample
+    judged: list[Stage]
+    """What is found of the arm beside its images, in the order of the report."""
+    conditioned: Encode | None = None
+    """The encoder whose features its conditions are made of."""
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations per image, as far as the fields say."""
+        return self.arm.nfe
 
     def stages(self) -> list[str]:
         before = [self.encode, self.annotate, self.prior, self.latents]
-        chain = [*before, self.train, *self.siblings, self.sample, *self.evaluate, *self.probes]
+        chain = [*before, self.train, *self.siblings, self.sample, *ids(self.judged)]
         return list(dict.fromkeys(stage for stage in chain if stage is not None))
+
+    @property
+    def encode(self) -> str | None:
+        return id_of(self.conditioned)
+
+    @property
+    def annotate(self) -> str | None:
+        """With an online annotator this is the training, which makes the annotation."""
+        return id_of(self.drawn.annotate)
+
+    @property
+    def prior(self) -> str | None:
+        return id_of(self.drawn.prior)
+
+    @property
+    def latents(self) -> str | None:
+        return id_of(self.drawn.train.latents)
+
+    @property
+    def train(self) -> str:
+        return self.drawn.train.id
+
+    @property
+    def siblings(self) -> list[str]:
+        return ids(sibling for sibling in self.drawn.siblings if sibling is not None)
+
+    @property
+    def sample(self) -> str:
+        return self.drawn.id
+
+    @property
+    def evaluate(self) -> list[str]:
+        return ids(stage for stage in self.judged if isinstance(stage, Evaluate))
+
+    @property
+    def probes(self) -> list[str]:
+        return ids(stage for stage in self.judged if isinstance(stage, ApplyProbe))
+
+
+def id_of(stage: Stage | None) -> str | None:
+    return None if stage is None else stage.id
+
+
+def ids(stages: Iterable[Stage]) -> list[str]:
+    return [stage.id for stage in stages]
 
 
 @dataclass
@@ -84,6 +107,10 @@ class Plan:
 
     stages: dict[str, Stage] = field(default_factory=dict)
     arms: dict[str, ArmPlan] = field(default_factory=dict)
+
+    def add(self, stage: AnyStage) -> AnyStage:
+        """The stage, or the one of the same key that is there already."""
+        return self.stages.setdefault(stage.id, stage)  # type: ignore[return-value]  # an id names the type
 
     def users(self, stage: str) -> list[str]:
         """The arms that a stage works for."""
@@ -97,7 +124,7 @@ class Plan:
     def priority(self, stage: str) -> int:
         """The cost of the longest chain of work that waits for this stage, itself included."""
         after = [other.id for other in self.stages.values() if stage in other.inputs.values()]
-        return COSTS[self.stages[stage].kind] + max(map(self.priority, after), default=0)
+        return self.stages[stage].cost + max(map(self.priority, after), default=0)
 
 
 def plan(recipe: Recipe, arms: Sequence[str] = ()) -> Plan:
@@ -107,192 +134,139 @@ def plan(recipe: Recipe, arms: Sequence[str] = ()) -> Plan:
             raise FwError(f"--arm {name}: no such arm in recipe '{recipe.name}' (known: {', '.join(recipe.arms)})")
     result = Plan()
     for name in arms or recipe.arms:
-        result.arms[name] = plan_arm(result, recipe, name)
+        result.arms[name] = Assembly(result, recipe, name).whole()
     return result
 
 
-def plan_arm(result: Plan, recipe: Recipe, name: str) -> ArmPlan:
-    """Add the stages of one arm, sharing those that are there."""
-    arm = recipe.arm(name)
-    data = {"dataset": recipe.dataset}
-    seed = {"seed": recipe.seed}
-    encode = annotate = prior = None
-    if arm.conditioner is not None:
-        encode = add_encode(result, recipe, arm.conditioner, recipe.seed)
-    online = arm.online is not None
-    if arm.annotator is not None and not online:
-        annotate = add(
-            result,
-            "annotate",
-            arm.annotator.name,
-            needs={**data, "annotator": arm.annotator, **seed},
-            inputs={"encode": encode} if encode else {},
+class Assembly:
+    """Adds the stages of one arm to a plan, sharing those that are there."""
+
+    def __init__(self, plan: Plan, recipe: Recipe, name: str):
+        self.plan = plan
+        self.recipe = recipe
+        self.name = name
+        self.arm = recipe.arm(name)
+
+    def whole(self) -> ArmPlan:
+        arm, recipe = self.arm, self.recipe
+        conditioned = self.encode(arm.conditioner, recipe.seed)
+        annotate: Stage | None = None
+        if arm.annotator is not None and arm.online is None:
+            annotate = self.plan.add(Annotate(recipe.dataset, arm.annotator, conditioned, seed=recipe.seed))
+        train = self.train(annotate)
+        conditions = train.conditions
+        prior = None
+        if arm.drawn_from is not None and conditions is not None:
+            prior = self.plan.add(FitPrior(arm.drawn_from, conditions, seed=recipe.seed))
+        sample = self.sample(train, conditions, prior)
+        judged = [*self.scores(sample), *self.probes(conditioned, train, conditions)]
+        return ArmPlan(arm, sample, judged, conditioned)
+
+    def encode(self, encoder: Encoder | None, seed: int) -> Encode | None:
+        return None if encoder is None else self.plan.add(Encode(self.recipe.dataset, encoder, seed=seed))
+
+    def latents(self, train: Train) -> EncodeLatents | None:
+        """What a training reads in place of the images: their latents, for `flip` also of their mirror images."""
+        if self.recipe.latents is None:
+            return None
+        return self.plan.add(EncodeLatents(self.recipe.dataset, self.recipe.latents, train.flip))
+
+    def train(self, annotate: Stage | None) -> TrainDenoiser:
+        arm, recipe = self.arm, self.recipe
+        latents = self.latents(arm.train)
+        return self.plan.add(
+            TrainDenoiser(
+                recipe.dataset,
+                arm.model,
+                arm.process,
+                arm.train,
+                annotator=arm.online,
+                objectives=arm.objectives,
+                annotate=annotate,
+                latents=latents,
+                targets=tuple(self.encode(objective.target, recipe.seed) for objective in arm.objectives),
+                seed=recipe.seed,
+            )
         )
-    conditions = {"annotate": annotate} if annotate else {}
-    latents = add_latents(result, recipe, arm.train)
-    targets = {
-        target_role(number): add_encode(result, recipe, objective.target, recipe.seed)
-        for number, objective in enumerate(arm.objectives)
-        if objective.target is not None
-    }
-    train = add(
-        result,
-        "train",
-        ", ".join([conditions_title(arm), *map(objective_title, arm.objectives)]),
-        needs={
-            **data,
-            **({"annotator": arm.annotator} if online else {}),
-            "model": arm.model,
-            "process": arm.process,
-            "train": arm.train,
-            **({"objectives": arm.objectives} if arm.objectives else {}),
-            **seed,
-        },
-        inputs={**conditions, **latents, **targets},
-    )
-    if online:
-        annotate, conditions = train, {"annotate": train}
-    if arm.drawn_from is not None:
-        prior = add(result, "prior", arm.drawn_from.name, {"prior": arm.drawn_from, **seed}, conditions)
-    drawn = {**conditions, **({"prior": prior} if prior else {})}
-    asked = arm.siblings
-    worse = {
-        sibling_role(number): add(
-            result,
-            "train",
-            f"{conditions_title(arm)}, worse",
-            needs={**data, "model": sibling.model, "process": arm.process, "train": sibling.train, **seed},
-            inputs={**conditions, **add_latents(result, recipe, sibling.train)},
+
+    def sibling(self, model: TrainDenoiser, place: int, conditions: Stage | None) -> TrainDenoiser | None:
+        """The worse network that an entry of the guidance asks for, on the data and conditions of the arm's own."""
+        wanted = self.arm.siblings[place]
+        if wanted is None:
+            return None
+        worse = TrainDenoiser(
+            self.recipe.dataset,
+            wanted.model,
+            self.arm.process,
+            wanted.train,
+            annotate=conditions,
+            latents=self.latents(wanted.train),
+            worse_than=model.model,
+            seed=self.recipe.seed,
         )
-        for number, sibling in enumerate(asked)
-        if sibling is not None
-    }
-    sample = add(
-        result,
-        "sample",
-        name,
-        needs={
-            **data,
-            **({"latents": recipe.latents} if recipe.latents else {}),
-            "model": arm.model,
-            "process": arm.process,
-            "guidance": arm.guidance,
-            "sampler": arm.sampler,
-            "samples": recipe.samples,
-            "precision": arm.train.precision,
-            **({"siblings": tuple(sibling and sibling.model for sibling in asked)} if worse else {}),
-            **seed,
-        },
-        inputs={"train": train, **drawn, **worse},
-    )
-    evaluate = [
-        add(
-            result,
-            "evaluate",
-            f"{name}, {metric.name} in {metric.space.name} space",
-            needs={**data, "metric": metric, "samples": recipe.samples, **(seed if metric.reads_conditions else {})},
-            inputs={
-                "sample": sample,
-                "space": add_encode(result, recipe, metric.space, EVALUATOR_SEED),
-                **(drawn if metric.reads_conditions else {}),
-            },
+        return self.plan.add(worse)
+
+    def sample(self, train: TrainDenoiser, conditions: Stage | None, prior: FitPrior | None) -> Sample:
+        arm, recipe = self.arm, self.recipe
+        siblings = tuple(self.sibling(train, place, conditions) for place in range(len(arm.guidance)))
+        models = tuple(None if sibling is None else sibling.model for sibling in siblings)
+        return self.plan.add(
+            Sample(
+                recipe.dataset,
+                arm.model,
+                arm.process,
+                arm.sampler,
+                arm.guidance,
+                recipe.samples,
+                arm.train.precision,
+                train,
+                latents=recipe.latents,
+                annotate=conditions,
+                prior=prior,
+                siblings=siblings,
+                sibling_models=models if any(models) else (),
+                arm=self.name,
+                seed=recipe.seed,
+            )
         )
-        for metric in recipe.metrics
-        if arm.scored_by(metric)
-    ]
-    probes = [
-        add_probe(result, recipe, arm, probe, {"encode": encode} if encode else {}, {"train": train, **conditions})
-        for probe in recipe.probes
-        if arm.probed_by(probe)
-    ]
-    return ArmPlan(
-        arm,
-        encode,
-        annotate,
-        prior,
-        train,
-        sample,
-        evaluate,
-        arm.nfe,
-        siblings=list(worse.values()),
-        latents=latents.get("latents"),
-        probes=probes,
-    )
 
+    def scores(self, sample: Sample) -> list[Stage]:
+        """Every metric for which the arm has what it compares."""
+        found: list[Stage] = []
+        for metric in filter(self.arm.scored_by, self.recipe.metrics):
+            space = self.encode(metric.space, EVALUATOR_SEED)
+            assert space is not None
+            evaluate = Evaluate(self.recipe.dataset, metric, self.recipe.samples, sample, space)
+            if metric.reads_conditions:
+                evaluate = replace(evaluate, annotate=sample.annotate, prior=sample.prior, seed=self.recipe.seed)
+            found.append(self.plan.add(evaluate))
+        return found
 
-def add_probe(
-    result: Plan, recipe: Recipe, arm: Arm, probe: Probe, encoded: Mapping[str, str], trained: Mapping[str, str]
-) -> str:
-    """The stage of one probe. Like evaluators, probes have their own seed: they are the ruler."""
-    needs = {"dataset": recipe.dataset, "probe": probe, "seed": EVALUATOR_SEED}
-    if probe.of == "encoder":
-        assert arm.conditioner is not None
-        return add(result, "probe", f"{probe.name} of {arm.conditioner.name}", needs, encoded)
-    network = {
-        **({"latents": recipe.latents} if recipe.latents else {}),
-        "model": arm.model,
-        "process": arm.process,
-        "precision": arm.train.precision,
-        **({"taught": arm.annotator.uses_labels} if probe.reads in ("logits", "errors") and arm.annotator else {}),
-    }
-    return add(result, "probe", f"{probe.name} of {conditions_title(arm)}", {**needs, **network}, trained)
+    def probes(self, encode: Encode | None, train: TrainDenoiser, conditions: Stage | None) -> list[Stage]:
+        """Every probe for which the arm has what it reads. Like evaluators, probes have their own seed: they are the
+        ruler."""
+        found: list[Stage] = []
+        for probe in filter(self.arm.probed_by, self.recipe.probes):
+            if probe.of == "encoder":
+                stage = ApplyProbe(self.recipe.dataset, probe, encode, seed=EVALUATOR_SEED)
+            else:
+                stage = ApplyProbe(
+                    self.recipe.dataset,
+                    probe,
+                    train=train,
+                    annotate=conditions,
+                    latents=self.recipe.latents,
+                    model=self.arm.model,
+                    process=self.arm.process,
+                    precision=self.arm.train.precision,
+                    taught=self.taught(probe),
+                    seed=EVALUATOR_SEED,
+                )
+            found.append(self.plan.add(stage))
+        return found
 
-
-def conditions_title(arm: Arm) -> str:
-    if arm.annotator is None:
-        return f"{arm.model.name}, no conditions"
-    source = f" of {arm.conditioner.name}" if arm.conditioner else ""
-    return f"{arm.model.name}, {arm.annotator.name}{source}"
-
-
-def objective_title(objective: Objective) -> str:
-    return objective.name if objective.target is None else f"{objective.name} to {objective.target.name}"
-
-
-def add_latents(result: Plan, recipe: Recipe, settings: Train) -> dict[str, str]:
-    """The input `latents` of a training, if it reads any: of the images, and of their mirror images for `flip`."""
-    if recipe.latents is None:
-        return {}
-    needs = {"dataset": recipe.dataset, "latents": recipe.latents, "flip": settings.flip}
-    return {"latents": add(result, "latents", recipe.latents.name, needs, {})}
-
-
-def add_encode(result: Plan, recipe: Recipe, encoder: Encoder, seed: int) -> str:
-    return add(result, "encode", encoder.name, {"dataset": recipe.dataset, "encoder": encoder, "seed": seed}, {})
-
-
-def add(result: Plan, kind: str, title: str, needs: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """Add a stage unless it is there already; returns its id."""
-    payload = {
-        "stage": kind,
-        "version": VERSIONS[kind],
-        **{role: identity(value) for role, value in needs.items()},
-        "inputs": dict(inputs),
-    }
-    stage = Stage(kind, digest(payload), f"{kind} {title}", payload, needs, inputs)
-    return result.stages.setdefault(stage.id, stage).id
-
-
-def identity(value: Any) -> Any:
-    """What of a need enters the key, as JSON."""
-    if hasattr(value, "identity"):
-        return value.identity()
-    if hasattr(value, "model_dump"):
-        return lean(value, value.model_dump(mode="json"))
-    if isinstance(value, tuple):
-        return [identity(entry) for entry in value]
-    return value
-
-
-def digest(payload: Mapping[str, Any]) -> str:
-    """The first 16 hex digits of the sha256 of canonical JSON: sorted keys, no spaces; .inf is `Infinity`."""
-    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def components(stage: Stage) -> Iterator[Component]:
-    """The components that a stage runs with and those in their fields, without the plain settings."""
-    for value in stage.needs.values():
-        for entry in value if isinstance(value, tuple) else (value,):
-            if isinstance(entry, Component):
-                yield from entry.within()
+    def taught(self, probe: Probe) -> bool | None:
+        """Whether the classes that such a probe reads were made with labels; None of one that reads none."""
+        if probe.reads not in ("logits", "errors") or self.arm.annotator is None:
+            return None
+        return self.arm.annotator.uses_labels

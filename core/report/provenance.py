@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from fw.core.plan.graph import Plan, components
+from fw.core.plan.graph import Plan
 from fw.core.recipe.model import Recipe
 from fw.registry import LocalPlugin, Provider, installed
 from fw.registry.api import notice
@@ -18,7 +18,7 @@ Record = Mapping[str, Mapping[str, str | int]]
 def providers(plan: Plan) -> list[Provider]:
     """The plugins that a plan's components came from, nested components included, by name."""
     registry = installed()
-    found = {registry.provider(type(component)) for stage in plan.stages.values() for component in components(stage)}
+    found = {registry.provider(type(component)) for stage in plan.stages.values() for component in stage.components}
     return sorted((provider for provider in found if provider is not None), key=str)
 
 

@@ -17,14 +17,15 @@ from fw.core.plan.graph import ArmPlan, Plan
 from fw.core.recipe.effect import acting
 from fw.core.recipe.model import Recipe
 from fw.core.report import provenance
+from fw.core.stages.annotate import AGREEMENT
+from fw.core.stages.evaluate import Evaluate
+from fw.core.stages.latents import LATENTS
+from fw.core.stages.prior import PRIORS
 from fw.core.store.store import Store
 
-QUALITIES = {
-    "latents": "## Latents\n\nOf held-out images: mean and standard deviation of the latents, and by how many of the "
-    "256 levels the images are off that are decoded of them (root mean square).",
-    "annotation": "## Annotations\n\nHow the conditions agree with the true labels, which only score them.",
-    "prior": "## Priors\n\nHow well the conditions are drawn that samples are made for.",
-}
+SECTIONS = (LATENTS, AGREEMENT, PRIORS)
+"""The parts of the report that are of stages, in its order."""
+
 PROBES = (
     "Scores that end with `encoder` or `model`, or begin with `joint`, are of probes: how well that part of the arm "
     "recognises held-out images, one number each. A cell is empty where the arm has nothing of the kind to read."
@@ -96,13 +97,10 @@ def collect_arm(plan: Plan, arm: ArmPlan, store: Store, failed: Mapping[str, str
     }
     if arm.sample in finished:
         entry["nfe"] = json.loads((store.path(arm.sample) / "info.json").read_text(encoding="utf-8"))["nfe"]
-    if arm.annotate is not None and arm.annotate in finished:
-        entry["annotation"] = json.loads((store.path(arm.annotate) / "quality.json").read_text(encoding="utf-8"))
-    if arm.prior is not None and arm.prior in finished:
-        entry["prior"] = json.loads((store.path(arm.prior) / "quality.json").read_text(encoding="utf-8"))
-    if arm.latents is not None and arm.latents in finished:
-        entry["latents"] = json.loads((store.path(arm.latents) / "quality.json").read_text(encoding="utf-8"))
-    probed = [stage for stage in arm.probes if stage in finished]
+    for stage in finished:
+        if (section := plan.stages[stage].section) is not None:
+            entry[section.name] = json.loads((store.path(stage) / "quality.json").read_text(encoding="utf-8"))
+    probed = [stage for stage in finished if plan.stages[stage].columns]
     if probed:
         found = [json.loads((store.path(stage) / "scores.json").read_text(encoding="utf-8")) for stage in probed]
         entry["probes"] = {key: value for each in found for key, value in each["scores"].items()}
@@ -128,13 +126,13 @@ def summary(values: Sequence[float], floor: float | None) -> dict[str, Any]:
 
 def evaluators(plan: Plan, store: Store) -> dict[str, Any]:
     """How good the feature spaces are in which arms are scored, by encoder."""
-    spaces = {source for stage in plan.stages.values() for role, source in stage.inputs.items() if role == "space"}
+    spaces = {stage.space.id: stage.space for stage in plan.stages.values() if isinstance(stage, Evaluate)}
     found = {}
-    for stage in sorted(spaces):
+    for stage, space in sorted(spaces.items()):
         file = store.path(stage) / "quality.json"
         if store.present(stage):
-            encoder = plan.stages[stage].needs["encoder"].name
-            found[stage] = {"encoder": encoder, "quality": json.loads(file.read_text(encoding="utf-8"))}
+            quality = json.loads(file.read_text(encoding="utf-8"))
+            found[stage] = {"encoder": space.encoder.name, "quality": quality}
     return found
 
 
@@ -290,7 +288,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         said = (f"{e['encoder']}: " + ", ".join(f"{k} {v:.3f}" for k, v in e["quality"].items()) for e in judged)
         listed = shown("; ".join(said))
         parts.append(f"Evaluators, on held-out images: {listed}. They may use labels; label-free arms do not.")
-    for what, heading in QUALITIES.items():
+    for what, heading in SECTIONS:
         arms = {name: arm[what] for name, arm in result["arms"].items() if arm.get(what)}
         if arms:
             parts += [heading, quality_table(arms)]

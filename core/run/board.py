@@ -26,8 +26,9 @@ from fw.core.errors import FwError
 from fw.core.kinds import TrackedRun
 from fw.core.messages.console import say
 from fw.core.messages.escaping import visible
-from fw.core.plan.graph import ArmPlan, Plan, Stage
+from fw.core.plan.graph import ArmPlan, Plan
 from fw.core.run.untracked import Untracked
+from fw.core.stages.base import Stage
 from fw.core.store.store import Store
 
 

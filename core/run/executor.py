@@ -13,8 +13,9 @@ import torch
 
 from fw.core.errors import FwError, Interrupted
 from fw.core.machine.stopping import deaf
-from fw.core.plan.graph import Plan, Stage
+from fw.core.plan.graph import Plan
 from fw.core.run.work import Listener, Settings, execute, worker
+from fw.core.stages.base import Stage
 
 
 class StageListener(Listener, Protocol):

@@ -22,7 +22,7 @@ from fw.core.messages.console import say
 from fw.core.messages.escaping import visible
 from fw.core.messages.plain import writing
 from fw.core.messages.secrets import redact, redacted
-from fw.core.plan.graph import Plan, components
+from fw.core.plan.graph import Plan
 from fw.core.plan.graph import plan as plan_all
 from fw.core.recipe.model import Recipe
 from fw.core.report import provenance, report
@@ -126,7 +126,7 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
 def preflight(plan: Plan, finished: Sequence[str]) -> None:
     """Let every component that still has work look for its files, before anything is computed."""
     missing = [stage for stage in plan.stages.values() if stage.id not in finished]
-    distinct = {repr(component): component for stage in missing for component in components(stage)}
+    distinct = {repr(component): component for stage in missing for component in stage.components}
     problems = []
     for component in distinct.values():
         try:
@@ -250,7 +250,7 @@ def log_results(
                 tracked.model(name, store.path(plan.arms[name].train) / "model.safetensors", scores)
             unfinished = "killed" if outcome.stopped else "failed"
             tracked.end_arm(name, "finished" if arm["status"] == "finished" else unfinished)
-            for what in report.QUALITIES:
+            for what, _ in report.SECTIONS:
                 tracked.scores(None, {f"{what}/{name}/{key}": value for key, value in arm.get(what, {}).items()})
         documents = [folder / name for name in ("report.md", RUN_FILE, RESOLVED, "arms.png")]
         others = [*sorted(folder.glob("samples-*.png")), *sorted(folder.glob("plugins/*.py"))]

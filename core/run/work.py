@@ -21,8 +21,7 @@ from fw.core.machine.stopping import POLITE
 from fw.core.machine.streams import sturdy
 from fw.core.messages.plain import plain
 from fw.core.messages.secrets import redact, redacted
-from fw.core.plan.graph import Stage
-from fw.core.stages.everything import STAGES
+from fw.core.stages.base import Stage
 from fw.core.store.store import Store
 from fw.registry import LocalPlugin
 from fw.registry.errors import in_one_line
@@ -88,20 +87,19 @@ def execute(stage: Stage, settings: Settings, listener: Listener, stopping: Call
                 return
             if gone := [source for source in stage.inputs.values() if not store.present(source)]:
                 raise StageFailed(f"its input {gone[0]} is gone from the store; the same command makes it again")
-            inputs = {role: store.path(source) for role, source in stage.inputs.items()}
             made_of = store.digests(stage.inputs.values())
             if store.partial(stage.id).exists() and not store.begun(stage.id, made_of):
                 listener.told(stage.id, "what was left of an earlier try is not of these inputs; beginning again")
             job = Job(
                 folder=store.begin(stage.id, made_of),
-                seed=int(stage.needs.get("seed", 0)),
+                seed=stage.seed or 0,
                 device=torch.device(settings.device),
                 reporter=StageReporter(stage.id, listener),
                 checkpoint_seconds=settings.checkpoint_seconds,
                 stopping=stopping,
             )
             with stock_state(job.seed, job.device, settings.threads):
-                STAGES[stage.kind](stage.needs, inputs, job)
+                stage.run(job, lambda source: store.path(source.id))
             job.finish()
             trace.unlink(missing_ok=True)
             warned = {"warnings": redacted(job.warnings)} if job.warnings else {}

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from fw.core.errors import FwError
 from fw.core.messages.console import say
-from fw.core.plan.graph import Plan, Stage
+from fw.core.plan.graph import Plan
+from fw.core.stages.base import Stage
 from fw.core.store.store import Store
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from fw.core.diffusion.latents import new_network
 from fw.core.kinds import Autoencoder, Code
 from fw.core.kinds.boundaries import checked_code, checked_decoded
+from fw.core.learning.state import state_of
 from fw.core.randomness import generator
-from fw.core.stages.everything import state_of
 from fw.core.testing import tiny, usual
 from fw.core.testing.compare import same
 from fw.core.testing.contract import Clause

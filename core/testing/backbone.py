@@ -18,8 +18,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from fw.core.kinds import Attend, Backbone, Joint, scaled_dot_product
+from fw.core.learning.state import state_of
 from fw.core.randomness import generator
-from fw.core.stages.everything import state_of
 from fw.core.testing import tiny, usual
 from fw.core.testing.compare import assert_like, gap, same
 from fw.core.testing.forall import forall

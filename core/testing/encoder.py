@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.kinds.boundaries import checked_features
-from fw.core.stages.everything import state_of
+from fw.core.learning.state import state_of
 from fw.core.testing import tiny, usual
 from fw.core.testing.compare import largest, largest_difference, same
 from fw.core.testing.contract import Clause

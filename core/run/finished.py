@@ -1,0 +1,124 @@
+"""A run that has ended, read back from disk: what it found, its recipe, and its arms' trained models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fw.core.errors import FwError, RecipeError
+from fw.core.plan.graph import Plan, plan
+from fw.core.recipe.arm import Arm
+from fw.core.recipe.loading import validate
+from fw.core.recipe.model import Recipe
+from fw.core.recipe.source import Source
+from fw.core.report import provenance
+from fw.core.report.runfile import RESOLVED, RUN_FILE, read_resolved, read_results, read_run, resolved
+from fw.core.stages.base import Stage
+from fw.core.stages.sample import Sample
+from fw.core.store.soundness import check_inputs
+from fw.core.store.store import Store
+from fw.registry import LocalPlugin, UnfitPlugin, installed
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What lies at `path`, a run's folder or its run.json, as the user wrote it."""
+
+    path: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @property
+    def root(self) -> Path:
+        """The runs folder that it lies in."""
+        return self.path.resolve().parents[1]
+
+    @property
+    def store(self) -> Store:
+        return Store(self.root / "store")
+
+    def record(self) -> dict[str, Any]:
+        """Its run.json, which may be of a run that was stopped early; FwError if it is damaged."""
+        return read_run(self.path)
+
+    def results(self) -> dict[str, Any]:
+        """The same of a run that has results; FwError if it was stopped before."""
+        return read_results(self.path)
+
+    def source(self) -> Source:
+        """The resolved recipe as it was written; FwError if this is no run's folder."""
+        return read_resolved(self.folder)
+
+    def check(self) -> None:
+        """FwError if this is no run's folder."""
+        resolved(self.path)
+
+    def sections(self, results: dict[str, Any]) -> dict[str, Any]:
+        """The resolved recipe as plain data; FwError if it is of other arms than the results."""
+        recipe = self.source().data
+        if recipe["arms"].keys() != results["arms"].keys():
+            raise FwError(f"{self.folder}: {RUN_FILE} and {RESOLVED} are of other arms; run the recipe again")
+        return recipe
+
+    def recipe(self) -> Recipe:
+        """The recipe, with its tracker."""
+        return validate(self.source(), installed())
+
+    def arm(self, name: str) -> FinishedArm:
+        """One arm, without the tracker. FwError unless the local plugins of that arm are as they were."""
+        source = self.source()
+        if name not in source.data["arms"]:
+            raise FwError(f"--arm {name}: no such arm in {self.path} (known: {', '.join(source.data['arms'])})")
+        source.data |= {"arms": {name: source.data["arms"][name]}, "baseline": name, "tracker": None}
+        copies = {plugin.digest: plugin.path for plugin in self._plugins()}
+        there = {plugin.digest for plugin in installed().files}
+        missing = " ".join(f"--plugin {path}" for digest, path in copies.items() if digest not in there)
+        lacking = FwError(f"{self.path}: arm {name} needs local plugins as they were when it was run: add {missing}")
+        try:
+            recipe = validate(source, installed(), whole=False)
+        except RecipeError:
+            if missing:
+                raise lacking from None
+            raise
+        for plugin in provenance.files(recipe):
+            if plugin.digest not in copies:
+                raise lacking if missing else FwError(f"{self.path}: this run did not use {plugin.path}; leave it out")
+        return FinishedArm(self, name, recipe, plan(recipe))
+
+    def _plugins(self) -> list[LocalPlugin]:
+        """The run's copies of the local plugins that it used; FwError if one cannot be read any more."""
+        try:
+            return [LocalPlugin.read(path) for path in sorted((self.path / "plugins").glob("*.py"))]
+        except UnfitPlugin as error:
+            raise FwError(str(error)) from None
+
+
+@dataclass(frozen=True)
+class FinishedArm:
+    """One arm of a finished run, and where the products of its stages lie."""
+
+    run: FinishedRun
+    name: str
+    recipe: Recipe
+    plan: Plan
+
+    @property
+    def arm(self) -> Arm:
+        return self.plan.arms[self.name].arm
+
+    @property
+    def sample(self) -> Sample:
+        return self.plan.arms[self.name].drawn
+
+    def products(self, stage: Stage) -> Path:
+        return self.run.store.path(stage.id)
+
+    def check(self, stages: Iterable[Stage], console: Console) -> None:
+        """FwError unless these stages are finished; aloud where they do not belong together."""
+        check_inputs(self.run.path, self.plan, [stage.id for stage in stages], self.run.store, console)

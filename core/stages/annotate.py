@@ -1,0 +1,67 @@
+"""Give every training image a condition: the model's own labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from fw.core.features.quality import cluster_quality, utilisation
+from fw.core.files.durable import write_json
+from fw.core.job import Job
+from fw.core.kinds import Annotator
+from fw.core.kinds.boundaries import checked_annotation
+from fw.core.stages.base import Products, Section, Stage, read
+from fw.core.stages.data import Data, load_split
+from fw.core.stages.encode import Encode, load_features
+from fw.core.types import Observations
+
+ANNOTATION = "annotation.safetensors"
+
+AGREEMENT = Section(
+    "annotation",
+    "## Annotations\n\nHow the conditions agree with the true labels, which only score them.",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Annotate(Stage):
+    """Makes annotation.safetensors and quality.json."""
+
+    kind: ClassVar[str] = "annotate"
+
+    dataset: Data
+    annotator: Annotator
+    encode: Encode | None = read(None)
+
+    @property
+    def label(self) -> str:
+        return self.annotator.name
+
+    @property
+    def section(self) -> Section:
+        return AGREEMENT
+
+    def run(self, job: Job, products: Products) -> None:
+        data = load_split(self.dataset, "train", products)
+        labelled = self.annotator.uses_labels
+        observed = Observations(
+            count=len(data),
+            features=load_features(products(self.encode))["train"] if self.encode is not None else None,
+            labels=data.labels if labelled else None,
+            classes=data.classes if labelled else 0,
+        )
+        annotation = checked_annotation(self.annotator, self.annotator.annotate(observed, job), len(data))
+        annotation.save(job.folder / ANNOTATION)
+        known = annotation.known
+        labels = data.labels[known] if data.labels is not None else None
+        grouped = annotation.spec.form == "class"
+        quality = group_quality(annotation.conditions[known], annotation.spec.size, labels) if grouped else {}
+        write_json(job.folder / "quality.json", quality)
+
+
+def group_quality(groups: Tensor, count: int, labels: Tensor | None) -> dict[str, float]:
+    """Scores of groups (N,) of the training images, of which there are `count`; true labels (N,) only score."""
+    agreement = cluster_quality(groups, labels) if labels is not None else {}
+    return utilisation(groups, count) | agreement

@@ -1,0 +1,165 @@
+"""What a stage is: one unit of stored work, as a typed object that owns all that is to be said of it.
+
+Its key is the sha256 of the canonical JSON of everything that decides its product: its fields, its
+version, and the ids of the stages that it reads. How it is run (device, jobs, folders) is in no
+field, so it is in no key. Each field says how it enters:
+
+    encoder: Encoder                             as `encoder`, by the component's identity
+    latents: Autoencoder | None = part(None, absent=None)     not at all while it is None
+    encode: Encode | None = read(None)           as the input `encode`, by its id; None is no input
+    targets: tuple[Encode | None, ...] = read((), "target")   as inputs `target 0`, `target 1`, ...
+    arm: str = unkeyed("")                       never: it only helps to tell stages apart
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from pydantic import BaseModel
+
+from fw.core.job import Job
+from fw.registry import Component
+from fw.registry.neutral import lean
+
+Products = Callable[["Stage"], Path]
+"""The folder of a finished stage, for whoever reads it."""
+
+NEVER = object()
+"""What no field is equal to."""
+
+
+def part(default: Any = NEVER, *, name: str | None = None, absent: Any = NEVER) -> Any:
+    """A field that enters the key as `name`, the field's own if it is None, but not at `absent`."""
+    given = {} if default is NEVER else {"default": default}
+    return field(metadata={"name": name, "absent": absent}, **given)
+
+
+def read(default: Any = NEVER, role: str | None = None) -> Any:
+    """A field that holds a stage, or several by number; it enters the key among the inputs."""
+    given = {} if default is NEVER else {"default": default}
+    return field(metadata={"role": role, "input": True}, **given)
+
+
+def unkeyed(default: Any) -> Any:
+    """A field that decides nothing about the product."""
+    return field(default=default, metadata={"unkeyed": True})
+
+
+class Section(NamedTuple):
+    """Where the scores of a product that are no comparison stand: what run.json calls them, and
+    what the report says above their table."""
+
+    name: str
+    heading: str
+
+
+@dataclass(frozen=True, eq=False)
+class Stage(ABC):
+    """See the module's docstring. A subclass adds fields, says its facts and runs."""
+
+    kind: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Raised when the stage's code gives other results for the same components."""
+    cost: ClassVar[int] = 1
+    """A rough relative cost, for choosing what to start first."""
+    devices: ClassVar[int] = 1
+    """How many devices it runs on."""
+
+    seed: int | None = field(default=None, kw_only=True, metadata={"absent": None})
+    """What all randomness of its job begins with; None where there is none."""
+    note: str = field(default="", kw_only=True, metadata={"unkeyed": True})
+    """Ends the title where several stages would be called the same."""
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """What is done, for people, without the kind."""
+
+    @abstractmethod
+    def run(self, job: Job, products: Products) -> None:
+        """Write the product into the job's folder."""
+
+    @property
+    def section(self) -> Section | None:
+        """Where the report shows its `quality.json`; None if it has none to show."""
+        return None
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """The scores in its `scores.json` that are one number each, with `lower` or `higher`."""
+        return {}
+
+    @property
+    def title(self) -> str:
+        return ", ".join(filter(None, [f"{self.kind} {self.label}", self.note]))
+
+    @property
+    def id(self) -> str:
+        return f"{self.kind}-{self.key}"
+
+    @cached_property
+    def key(self) -> str:
+        return digest(self.payload)
+
+    @cached_property
+    def payload(self) -> dict[str, Any]:
+        """What the key is made of."""
+        return {"stage": self.kind, "version": self.version, **self._parts(), "inputs": self.inputs}
+
+    @cached_property
+    def inputs(self) -> dict[str, str]:
+        """The ids of the stages that it reads, by role."""
+        return {role: stage.id for role, stage in self.reads}
+
+    @property
+    def reads(self) -> Iterator[tuple[str, Stage]]:
+        """The stages that it reads, by role."""
+        for each in fields(self):
+            value, role = getattr(self, each.name), each.metadata.get("role") or each.name
+            if isinstance(value, Stage):
+                yield role, value
+            elif each.metadata.get("input") and isinstance(value, tuple):
+                yield from ((f"{role} {place}", stage) for place, stage in enumerate(value) if stage is not None)
+
+    @property
+    def components(self) -> Iterator[Component]:
+        """The components that it runs with, and those in their fields."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            for entry in value if isinstance(value, tuple) else (value,):
+                if isinstance(entry, Component):
+                    yield from entry.within()
+
+    def _parts(self) -> dict[str, Any]:
+        found = {}
+        for each in fields(self):
+            value, says = getattr(self, each.name), each.metadata
+            if says.get("unkeyed") or says.get("input") or isinstance(value, Stage):
+                continue
+            if "absent" not in says or value != says["absent"]:
+                found[says.get("name") or each.name] = identity(value)
+        return found
+
+
+def identity(value: Any) -> Any:
+    """What of a field enters the key, as JSON."""
+    if isinstance(value, Component):
+        return value.identity()
+    if isinstance(value, BaseModel):
+        return lean(value, value.model_dump(mode="json"))
+    if isinstance(value, tuple):
+        return [identity(entry) for entry in value]
+    return value
+
+
+def digest(payload: Mapping[str, Any]) -> str:
+    """The first 16 hex digits of the sha256 of canonical JSON: sorted keys, no spaces; .inf is `Infinity`."""
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,39 @@
+"""The images that a stage works on: those of a data set, or what another stage has made."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from fw.core.kinds import Dataset
+from fw.core.kinds.boundaries import checked_images
+from fw.core.stages.base import Products, Stage
+from fw.core.types import ImageSet, Split
+
+
+class ImageStage(Stage):
+    """A stage whose product is images, on which other stages can work."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> int:
+        """How many classes their labels have; 0 where there are none."""
+
+    @abstractmethod
+    def images(self, split: Split, products: Products) -> ImageSet:
+        """The product as a split of images; FwError if it has no such split."""
+
+
+Data = Dataset | ImageStage
+"""What has splits of images. In a key, a data set stands by its identity, a stage by its id."""
+
+
+def load_split(data: Data, split: Split, products: Products) -> ImageSet:
+    """The images of a split, with their labels where there are any."""
+    if isinstance(data, ImageStage):
+        return data.images(split, products)
+    return checked_images(data, data.load(split), split)

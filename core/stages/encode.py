@@ -1,0 +1,79 @@
+"""Fit an encoder and take its features: what annotators group and what metrics compare."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fw.core.diffusion.generate import batch_size
+from fw.core.files.durable import write_json
+from fw.core.job import Job
+from fw.core.kinds import Encoder
+from fw.core.kinds.boundaries import checked_features
+from fw.core.learning.state import state_of
+from fw.core.stages.base import Products, Stage
+from fw.core.stages.data import Data, load_split
+
+FEATURES = "features.safetensors"
+NETWORK = "encoder.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Encode(Stage):
+    """Makes features.safetensors (train, test), encoder.safetensors and quality.json."""
+
+    kind: ClassVar[str] = "encode"
+    cost: ClassVar[int] = 4
+
+    dataset: Data
+    encoder: Encoder
+
+    @property
+    def label(self) -> str:
+        return self.encoder.name
+
+    def run(self, job: Job, products: Products) -> None:
+        train, test = (load_split(self.dataset, split, products) for split in ("train", "test"))
+        network = self.new_network(job)
+        self.encoder.fit(network, train if self.encoder.uses_labels else train.without_labels(), job)
+        network.eval()
+        features = {
+            "train": self.features(network, train.images, job),
+            "test": self.features(network, test.images, job),
+        }
+        save_file(features, job.folder / FEATURES)
+        save_file(state_of(network), job.folder / NETWORK)
+        write_json(job.folder / "quality.json", self.encoder.quality(network, test))
+
+    def new_network(self, job: Job) -> nn.Module:
+        """An unfitted network whose initial weights depend only on the job's seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(job.seed)
+            network = self.encoder.build(self.dataset.shape, self.dataset.classes if self.encoder.uses_labels else 0)
+        return network.to(job.device)
+
+    def network(self, folder: Path, job: Job) -> nn.Module:
+        """The fitted network of a finished product."""
+        network = self.new_network(job)
+        network.load_state_dict(load_file(folder / NETWORK))
+        return network.eval()
+
+    @torch.inference_mode()
+    def features(self, network: nn.Module, images: Tensor, job: Job) -> Tensor:
+        """uint8 images (N, C, H, W) to float32 features (N, D) on the CPU."""
+        batches = images.split(batch_size((*images.shape[1:],), job.device))
+        found = [
+            checked_features(self.encoder, network(batch.to(job.device)), len(batch)).cpu()
+            for batch in job.track(batches, "encode")
+        ]
+        return torch.cat(found).contiguous()
+
+
+def load_features(folder: Path) -> dict[str, Tensor]:
+    """The features (N, D) of a finished product, by split."""
+    return load_file(folder / FEATURES)

@@ -1,0 +1,72 @@
+"""Compare the samples of one arm with real images, in the space of an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch import Tensor
+
+from fw.core.diffusion.generate import conditions
+from fw.core.files.durable import write_json
+from fw.core.job import Job
+from fw.core.kinds import Metric
+from fw.core.kinds.boundaries import checked_scores
+from fw.core.settings import Samples
+from fw.core.stages.base import Products, Stage, read
+from fw.core.stages.conditions import are_labels, load_annotation
+from fw.core.stages.data import Data, load_split
+from fw.core.stages.encode import Encode, load_features
+from fw.core.stages.prior import FitPrior
+from fw.core.stages.sample import Sample
+from fw.core.types import Annotation, Reference
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluate(Stage):
+    """Makes scores.json: of each sampling seed, of held-out images as the floor, and how many were real."""
+
+    kind: ClassVar[str] = "evaluate"
+
+    # `seed` is the run's for a metric that reads conditions: they are drawn as they were for the samples.
+    dataset: Data
+    metric: Metric
+    samples: Samples
+    sample: Sample = read()
+    space: Encode = read()
+    annotate: Stage | None = read(None)
+    prior: FitPrior | None = read(None)
+
+    @property
+    def label(self) -> str:
+        return f"{self.sample.arm}, {self.metric.name} in {self.metric.space.name} space"
+
+    def run(self, job: Job, products: Products) -> None:
+        features = load_features(products(self.space))
+        annotation = load_annotation(self.annotate, self.prior, products)
+        classes, of_held_out = self.classes(annotation, products) if annotation else (None, None)
+        reference = Reference(features["train"], features["test"], classes)
+        network = self.space.network(products(self.space), job)
+        scores: dict[str, list[float]] = {key: [] for key in self.metric.keys}
+        for seed, images in enumerate(self.sample.load(products(self.sample))):
+            wanted = conditions(annotation, self.seed or 0, seed, range(len(images)))
+            fake = self.space.features(network, images, job)
+            for key, value in self.compared(replace(reference, asked=wanted), fake).items():
+                scores[key].append(value)
+        floor: Mapping[str, float] = {}
+        if annotation is None or of_held_out is not None:
+            floor = self.compared(replace(reference, asked=of_held_out), reference.held_out)
+        counts = {"train": len(reference.train), "held_out": len(reference.held_out)}
+        write_json(job.folder / "scores.json", {"scores": scores, "floor": floor, "real": counts})
+
+    def compared(self, reference: Reference, fake: Tensor) -> Mapping[str, float]:
+        return checked_scores(self.metric, self.metric.compare(reference, fake))
+
+    def classes(self, annotation: Annotation, products: Products) -> tuple[Tensor, Tensor | None]:
+        """The classes of the training images (N,), of labels also those that the model was not
+        given, and of held-out ones. Held-out images are in no cluster."""
+        train = load_split(self.dataset, "train", products)
+        if train.labels is None or not are_labels(annotation, train):
+            return annotation.conditions, None
+        return train.labels, load_split(self.dataset, "test", products).labels

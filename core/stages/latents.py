@@ -1,0 +1,46 @@
+"""Encode the training images as the latents that a model is trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from fw.core.diffusion.latents import Codec
+from fw.core.files.durable import write_json
+from fw.core.job import Job
+from fw.core.kinds import Autoencoder
+from fw.core.stages.base import Products, Section, Stage
+from fw.core.stages.data import Data, load_split
+
+LATENTS = Section(
+    "latents",
+    "## Latents\n\nOf held-out images: mean and standard deviation of the latents, and by how many of the 256 levels "
+    "the images are off that are decoded of them (root mean square).",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodeLatents(Stage):
+    """Makes latents-START.safetensors, for `flip` those of the mirror images too, and quality.json."""
+
+    kind: ClassVar[str] = "latents"
+    cost: ClassVar[int] = 4
+
+    dataset: Data
+    latents: Autoencoder
+    flip: bool
+
+    @property
+    def label(self) -> str:
+        return self.latents.name
+
+    @property
+    def section(self) -> Section:
+        return LATENTS
+
+    def run(self, job: Job, products: Products) -> None:
+        images = load_split(self.dataset, "train", products).images
+        codec = Codec(self.latents, self.dataset.shape, job.device)
+        codec.encode_split(images, self.flip, job)
+        quality = codec.quality(load_split(self.dataset, "test", products).images)
+        write_json(job.folder / "quality.json", quality)

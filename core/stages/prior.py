@@ -1,0 +1,56 @@
+"""Fit p(c), and draw the bank of conditions that samples are made for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from safetensors.torch import save_file
+
+from fw.core.features.quality import difference
+from fw.core.files.durable import write_json
+from fw.core.job import Job
+from fw.core.kinds import Prior
+from fw.core.kinds.boundaries import checked_conditions
+from fw.core.stages.annotate import ANNOTATION
+from fw.core.stages.base import Products, Section, Stage, read
+from fw.core.types import Annotation
+
+BANK = "bank.safetensors"
+
+PRIORS = Section("prior", "## Priors\n\nHow well the conditions are drawn that samples are made for.")
+
+NOTICED = 0.01
+"""Priors that redistribute less than this share of the conditions do next to nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class FitPrior(Stage):
+    """Makes bank.safetensors and quality.json."""
+
+    kind: ClassVar[str] = "prior"
+    cost: ClassVar[int] = 4
+
+    prior: Prior
+    annotate: Stage = read()
+
+    @property
+    def label(self) -> str:
+        return self.prior.name
+
+    @property
+    def section(self) -> Section:
+        return PRIORS
+
+    def run(self, job: Job, products: Products) -> None:
+        annotation = Annotation.load(products(self.annotate) / ANNOTATION)
+        annotation = replace(annotation, conditions=annotation.conditions[annotation.known])
+        bank = checked_conditions(self.prior, annotation.spec, self.prior.bank(annotation, job), "bank")
+        drawn = annotation.conditions if annotation.bank is None else annotation.bank
+        if (apart := difference(bank, drawn)) is not None and apart < NOTICED:
+            job.warn(
+                f"prior {self.prior.name} draws conditions as often as they are drawn without it, but for "
+                f"{apart:.1%}: arms with and without it can hardly differ"
+            )
+        save_file({"bank": bank.contiguous()}, job.folder / BANK)
+        write_json(job.folder / "quality.json", self.prior.quality(bank, annotation))

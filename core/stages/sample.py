@@ -1,0 +1,150 @@
+"""Draw the images of one arm, the noise of image i being the same in every arm."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from operator import methodcaller
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.generate import Drawing, generate
+from fw.core.diffusion.latents import Codec
+from fw.core.diffusion.pixels import to_uint8
+from fw.core.errors import FwError
+from fw.core.job import Job
+from fw.core.kinds import Autoencoder, Backbone, Process, Sampler, Steering
+from fw.core.settings import Samples
+from fw.core.stages.base import Products, Stage, part, read, unkeyed
+from fw.core.stages.conditions import load_annotation
+from fw.core.stages.data import Data, ImageStage
+from fw.core.stages.grid import save_grid
+from fw.core.stages.prior import FitPrior
+from fw.core.stages.train import TrainDenoiser
+from fw.core.types import Annotation, ImageSet, Split
+
+INFO = "info.json"
+GRID = "grid.png"
+
+SHARD = 1000
+"""Images in one file of samples: what a cut-off sampling loses at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sample(ImageStage):
+    """Makes samples-SEED-START.safetensors (uint8), info.json (evaluations per image) and grid.png."""
+
+    kind: ClassVar[str] = "sample"
+    cost: ClassVar[int] = 4
+
+    dataset: Data
+    model: Backbone
+    process: Process
+    sampler: Sampler
+    guidance: tuple[Steering, ...]
+    samples: Samples
+    precision: str
+    train: TrainDenoiser = read()
+    latents: Autoencoder | None = part(None, absent=None)
+    annotate: Stage | None = read(None)
+    prior: FitPrior | None = read(None)
+    siblings: tuple[TrainDenoiser | None, ...] = read((), "sibling")
+    """For each entry of `guidance` the network that it asks for, or None."""
+    sibling_models: tuple[Backbone | None, ...] = part((), name="siblings", absent=())
+    """Those of the siblings; they were in the keys before stages had fields."""
+    arm: str = unkeyed("")
+
+    @property
+    def label(self) -> str:
+        return self.arm
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.dataset.shape
+
+    @property
+    def classes(self) -> int:
+        return 0
+
+    def run(self, job: Job, products: Products) -> None:
+        annotation = self.annotation(products)
+        networks = self.networks(annotation, products, job.device)
+        drawing, to_images = self.drawing, self.decoder(job.device)
+        for seed, wanted in job.track(list(shards(self.samples)), "sample"):
+            name = shard_name(seed, wanted)
+            if job.kept(name) is None or job.kept(INFO) is None:
+                before = networks.evaluations
+                batches = list(generate(networks.own, networks.siblings, drawing, annotation, seed, wanted, to_images))
+                nfe = {"nfe": (networks.evaluations - before) // len(batches)}
+                job.keep(INFO, methodcaller("write_text", json.dumps(nfe, indent=1), encoding="utf-8"))
+                job.keep(name, partial(save_file, {"images": torch.cat(batches)}))
+        save_grid(self.load(job.folder)[0][:64], job.folder / GRID)
+
+    @property
+    def drawing(self) -> Drawing:
+        return Drawing(self.train.shape, self.sampler, self.guidance, self.seed or 0)
+
+    def annotation(self, products: Products) -> Annotation | None:
+        """The conditions that images are drawn for."""
+        return load_annotation(self.annotate, self.prior, products)
+
+    def networks(self, annotation: Annotation | None, products: Products, device: torch.device) -> Networks:
+        """The trained denoisers."""
+
+        def loaded(stage: TrainDenoiser) -> Denoiser:
+            return stage.denoiser(products(stage), annotation, device, self.precision)
+
+        siblings = [None if stage is None else loaded(stage) for stage in self.siblings]
+        return Networks(loaded(self.train), siblings)
+
+    def decoder(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """What makes uint8 images of samples: the autoencoder, or rounding where there is none."""
+        return to_uint8 if self.latents is None else Codec(self.latents, self.shape, device).decode
+
+    def load(self, folder: Path) -> list[Tensor]:
+        """The samples of each sampling seed in a finished product, uint8 (count, C, H, W)."""
+        return load_samples(folder, self.samples)
+
+    def images(self, split: Split, products: Products) -> ImageSet:
+        """All samples, seed after seed, as training images without labels; there are no others."""
+        if split != "train":
+            raise FwError(f"{self.title}: samples have no {split} split")
+        return ImageSet(torch.cat(self.load(products(self))))
+
+
+@dataclass(frozen=True)
+class Networks:
+    """An arm's denoiser, and for each entry of its guidance the one that it asks for, or None."""
+
+    own: Denoiser
+    siblings: list[Denoiser | None]
+
+    @property
+    def evaluations(self) -> int:
+        return sum(network.evaluations for network in (self.own, *self.siblings) if network is not None)
+
+
+def shards(samples: Samples) -> Iterator[tuple[int, range]]:
+    """The sampling seeds and the images of one file each; the same on every device, so that any can continue."""
+    for seed in range(samples.seeds):
+        for start in range(0, samples.count, SHARD):
+            yield seed, range(start, min(start + SHARD, samples.count))
+
+
+def shard_name(seed: int, wanted: range) -> str:
+    return f"samples-{seed:03d}-{wanted.start:07d}.safetensors"
+
+
+def load_samples(folder: Path, samples: Samples) -> list[Tensor]:
+    """The samples of each sampling seed, uint8 (count, C, H, W)."""
+    by_seed: list[list[Tensor]] = [[] for _ in range(samples.seeds)]
+    for seed, wanted in shards(samples):
+        by_seed[seed].append(load_file(folder / shard_name(seed, wanted))["images"])
+    return [torch.cat(files) for files in by_seed]

@@ -1,0 +1,130 @@
+"""Train a denoiser, and with an online annotator find the conditions meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fw.core import settings
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.latents import Latents
+from fw.core.files.durable import write_json
+from fw.core.job import Job
+from fw.core.kinds import Backbone, Objective, Online, Process
+from fw.core.kinds.boundaries import checked_annotation, checked_network
+from fw.core.learning.objectives import Objectives
+from fw.core.learning.online import Finder
+from fw.core.learning.state import state_of
+from fw.core.learning.train import train
+from fw.core.stages.annotate import AGREEMENT, ANNOTATION, Annotate, group_quality
+from fw.core.stages.base import Products, Section, Stage, part, read, unkeyed
+from fw.core.stages.conditions import load_annotation
+from fw.core.stages.data import Data, load_split
+from fw.core.stages.encode import Encode, load_features
+from fw.core.stages.latents import EncodeLatents
+from fw.core.types import Annotation, ConditionSpec, ImageSet
+
+MODEL = "model.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class TrainDenoiser(Stage):
+    """Makes model.safetensors (averaged weights) and log.jsonl, with an online annotator also what
+    Annotate makes."""
+
+    kind: ClassVar[str] = "train"
+    cost: ClassVar[int] = 10
+
+    dataset: Data
+    model: Backbone
+    process: Process
+    train: settings.Train
+    annotator: Online | None = part(None, absent=None)
+    objectives: tuple[Objective, ...] = part((), absent=())
+    annotate: Stage | None = read(None)
+    latents: EncodeLatents | None = read(None)
+    targets: tuple[Encode | None, ...] = read((), "target")
+    """For each objective the features that its term sees, or None."""
+    worse_than: Backbone | None = unkeyed(None)
+    """The arm's own model, if this is the worse one that guidance asks for."""
+
+    @property
+    def label(self) -> str:
+        own = self.named(self.worse_than or self.model)
+        return ", ".join([own, *map(objective_label, self.objectives), *(["worse"] if self.worse_than else [])])
+
+    def named(self, model: Backbone) -> str:
+        """The model and what its conditions are."""
+        if self.conditions is None:
+            return f"{model.name}, no conditions"
+        if isinstance(self.conditions, TrainDenoiser):
+            assert self.conditions.annotator is not None
+            return f"{model.name}, {self.conditions.annotator.name}"
+        assert isinstance(self.conditions, Annotate)
+        encode = self.conditions.encode
+        source = f" of {encode.encoder.name}" if encode is not None else ""
+        return f"{model.name}, {self.conditions.annotator.name}{source}"
+
+    @property
+    def conditions(self) -> Stage | None:
+        """The stage that makes the conditions; with an online annotator, this one."""
+        return self if self.annotator is not None else self.annotate
+
+    @property
+    def section(self) -> Section | None:
+        return AGREEMENT if self.annotator is not None else None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what is diffused: the images, or their latents."""
+        shape = self.dataset.shape
+        return shape if self.latents is None else self.latents.latents.latent_shape(shape)
+
+    def run(self, job: Job, products: Products) -> None:
+        online = None if self.annotator is None else Finder(self.annotator)
+        objectives = Objectives(self.objectives, self.features(products))
+        averaged = train(
+            self.model,
+            self.process,
+            self.data(products),
+            load_annotation(self.annotate, None, products),
+            self.train,
+            job,
+            [objectives] if online is None else [online, objectives],
+        )
+        save_file(state_of(averaged), job.folder / MODEL)
+        if online is not None:
+            data = load_split(self.dataset, "train", products)
+            annotation, groups = online.annotation(len(data))
+            checked_annotation(online.annotator, annotation, len(data)).save(job.folder / ANNOTATION)
+            quality = group_quality(groups, len(online.prototypes), data.labels)
+            write_json(job.folder / "quality.json", quality)
+
+    def data(self, products: Products) -> ImageSet | Latents:
+        if self.latents is not None:
+            return Latents.load(products(self.latents))
+        return load_split(self.dataset, "train", products).without_labels()
+
+    def features(self, products: Products) -> list[Tensor | None]:
+        """The features (N, F) of the training images that each objective asked for."""
+        return [None if target is None else load_features(products(target))["train"] for target in self.targets]
+
+    def denoiser(
+        self, folder: Path, annotation: Annotation | None, device: torch.device, precision: str | None = None
+    ) -> Denoiser:
+        """The trained denoiser of a finished product, with its averaged weights; it runs in `precision`, by default as
+        it was trained."""
+        spec: ConditionSpec | None = annotation.spec if annotation is not None else None
+        network = checked_network(self.model, self.model.build(self.shape, spec))
+        network.load_state_dict(load_file(folder / MODEL))
+        bf16 = (precision or self.train.precision) == "bf16"
+        return Denoiser(network.to(device).eval(), self.process, bf16=bf16)
+
+
+def objective_label(objective: Objective) -> str:
+    return objective.name if objective.target is None else f"{objective.name} to {objective.target.name}"

@@ -1,0 +1,46 @@
+"""A stage that has made what lies in a folder, for stages that read it; and the model that a probe read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from fw.core.diffusion.denoiser import Denoiser
+from fw.core.job import Job
+from fw.core.stages.base import Products, Stage
+from fw.core.stages.conditions import load_annotation
+from fw.core.stages.probe import ApplyProbe
+
+
+@dataclass(frozen=True, eq=False)
+class Made(Stage):
+    kind: ClassVar[str] = "made"
+
+    folder: Path
+
+    @property
+    def label(self) -> str:
+        return self.folder.name
+
+    def run(self, job: Job, products: Products) -> None:
+        raise NotImplementedError
+
+
+def products(stage: Stage) -> Path:
+    assert isinstance(stage, Made)
+    return stage.folder
+
+
+def trained(stage: Stage, store: Path) -> Denoiser:
+    """The denoiser that a finished stage of a store has probed."""
+
+    def lies(source: Stage) -> Path:
+        return store / source.id
+
+    assert isinstance(stage, ApplyProbe)
+    assert stage.train is not None
+    annotation = load_annotation(stage.annotate, None, lies)
+    return stage.train.denoiser(lies(stage.train), annotation, torch.device("cpu"))
