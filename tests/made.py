@@ -10,7 +10,7 @@ import torch
 
 from fw.core.diffusion.denoiser import Denoiser
 from fw.core.job import Job
-from fw.core.stages.base import Products, Stage
+from fw.core.stages.base import Products, Stage, unkeyed
 from fw.core.stages.conditions import load_annotation
 from fw.core.stages.probe import ApplyProbe
 
@@ -18,12 +18,14 @@ from fw.core.stages.probe import ApplyProbe
 @dataclass(frozen=True, eq=False)
 class Made(Stage):
     kind: ClassVar[str] = "made"
+    files: ClassVar[tuple[str, ...]] = ()
 
-    folder: Path
+    folder: Path = unkeyed(Path())
+    name: str = ""
 
     @property
     def label(self) -> str:
-        return self.folder.name
+        return self.name
 
     def run(self, job: Job, products: Products) -> None:
         raise NotImplementedError

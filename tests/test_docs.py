@@ -6,6 +6,8 @@ One finished run of the smoke recipe, made as a user makes it, is what the comma
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import fnmatch
 import importlib
 import io
 import itertools
@@ -15,6 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,12 +39,25 @@ from fw.core.plan.graph import plan
 from fw.core.recipe.loading import field_model, load
 from fw.core.recipe.model import Override, Recipe
 from fw.core.settings import Samples, Section, Train
+from fw.core.stages.annotate import Annotate
+from fw.core.stages.base import Stage
+from fw.core.stages.encode import Encode
+from fw.core.stages.evaluate import Evaluate
+from fw.core.stages.latents import EncodeLatents
+from fw.core.stages.prior import FitPrior
+from fw.core.stages.probe import ApplyProbe
+from fw.core.stages.sample import Sample
+from fw.core.stages.train import TrainDenoiser
 from fw.registry import Component, Registry, installed
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("README.md"), *(ROOT / "docs").glob("*.md")])
 RECIPES, PLUGINS = ROOT / "docs/recipes.md", ROOT / "docs/plugins.md"
 SMOKE = "recipes/smoke.yaml"
+STAGES: tuple[type[Stage], ...] = (
+    *(Encode, Annotate, FitPrior, EncodeLatents),
+    *(TrainDenoiser, Sample, Evaluate, ApplyProbe),
+)
 COMMANDS: Mapping[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -410,21 +426,27 @@ def test_the_index_lists_every_command() -> None:
     assert sorted(row[0].strip("`").split()[1] for row in rows) == sorted(COMMANDS)
 
 
-def test_stages_have_the_keys_inputs_and_files_that_the_page_lists(smoke: tuple[Path, str]) -> None:
-    folder, _ = smoke
+def test_stages_have_the_keys_inputs_and_files_that_the_page_lists() -> None:
     [rows] = [rows for header, rows in tables(RECIPES).items() if header.startswith("stage |")]
-    listed = {row[0]: [set(re.findall(r"[\w.-]+", cell)) for cell in row[1:]] for row in rows}
-    stages = plan(load(ROOT / SMOKE)).stages.values()
-    assert list(listed) == ["encode", "annotate", "train", "sample", "evaluate"]
-    for kind, (made_of, reads, files) in listed.items():
-        own = [stage for stage in stages if stage.kind == kind]
-        assert {key for stage in own for key in stage.payload} - {"stage", "version", "inputs"} == made_of
-        assert {source.split("-")[0] for stage in own for source in stage.inputs.values()} == reads
-        for stage in own:
-            manifest = json.loads((folder / "runs/store" / stage.id / "manifest.json").read_text("utf-8"))
-            found = {name for name in manifest["files"] if not re.match(r"samples-00[012]-0", name)}
-            fitted = {"log.jsonl"} if kind == "encode" else set()
-            assert found - fitted == {name for name in files if not name.startswith("samples-")}
+    listed = {row[0]: [re.findall(r"[\w.*-]+", cell) for cell in row[1:]] for row in rows}
+    assert set(listed) == {stage.kind for stage in STAGES}
+    for stage in STAGES:
+        keyed = [each for each in dataclasses.fields(stage) if not each.metadata.get("unkeyed")]
+        reads = [each.metadata["role"] or each.name for each in keyed if each.metadata.get("input")]
+        made_of = [each.metadata.get("name") or each.name for each in keyed if not each.metadata.get("input")]
+        made_of = [name for name in made_of if name != "seed" or stage is not EncodeLatents]  # it has no randomness
+        files = list(stage.files)
+        assert [sorted(cell) for cell in listed[stage.kind]] == [sorted(made_of), sorted(reads), sorted(files)]
+
+
+def test_stages_make_the_files_that_they_say_and_no_others(smoke: tuple[Path, str]) -> None:
+    for stage in plan(load(ROOT / SMOKE)).stages.values():
+        manifest = json.loads((smoke[0] / "runs/store" / stage.id / "manifest.json").read_text("utf-8"))
+        for name in manifest["files"]:
+            assert any(fnmatch.fnmatch(name, pattern) for pattern in stage.files), f"{stage.id}: {name}"
+        sometimes = {"log.jsonl", "annotation.safetensors", "quality.json"}
+        for pattern in set(stage.files) - sometimes:
+            assert any(fnmatch.fnmatch(name, pattern) for name in manifest["files"]), f"{stage.id}: no {pattern}"
 
 
 def test_a_run_folder_holds_the_files_that_the_page_lists(smoke: tuple[Path, str]) -> None:
@@ -500,3 +522,28 @@ def test_the_smoke_run_is_one_mlflow_run_with_a_child_per_arm(smoke: tuple[Path,
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
         for key, score in result["arms"][name]["metrics"].items():
             assert child.data.metrics[f"eval/{key}"] == pytest.approx(score["mean"])
+
+
+# The plan of the house
+
+
+def rooms() -> list[str]:
+    """The rooms of core as the linter knows them, from the lowest up."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    [layers] = [contract["layers"] for contract in contracts if contract.get("containers") == ["fw.core"]]
+    return [room for layer in reversed(layers) for room in sorted(layer.split(" | "))]
+
+
+def test_the_design_lists_the_rooms_of_core_in_the_order_in_which_they_build_on_each_other() -> None:
+    [rows] = [rows for header, rows in tables(ROOT / "docs/design.md").items() if header.startswith("room |")]
+    assert [room for row in rows for room in row[0].split(", ")] == rooms()
+
+
+def test_every_room_is_a_folder_or_a_file_and_the_index_names_each_folder() -> None:
+    core = ROOT / "core"
+    folders = {path.name for path in core.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    files = {path.stem for path in core.glob("*.py")} - {"__init__", "__main__"}
+    assert folders | files == set(rooms())
+    text = (ROOT / "docs/index.md").read_text("utf-8")
+    assert [name for name in sorted(folders) if f"(../core/{name})" not in text] == []

@@ -31,8 +31,8 @@ from fw.core.learning.batches import Draw, training_examples
 from fw.core.learning.loop import descend
 from fw.core.learning.objectives import Objectives, gradient_ratios, usual_block
 from fw.core.learning.online import Finder
+from fw.core.learning.part import Training
 from fw.core.learning.train import initial_network, train
-from fw.core.learning.training import Training
 from fw.core.plan.graph import Plan, plan
 from fw.core.randomness import generator
 from fw.core.recipe.checks import warnings

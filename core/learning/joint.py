@@ -13,7 +13,7 @@ from fw.core.learning.batches import Batch
 from fw.core.learning.denoising import Denoising
 from fw.core.learning.loop import Step
 from fw.core.learning.objectives import gradient_ratios
-from fw.core.learning.training import Training
+from fw.core.learning.part import Training
 from fw.core.types import Annotation
 
 

@@ -20,7 +20,7 @@ from fw.core.learning.denoising import Denoising
 from fw.core.learning.given import Given
 from fw.core.learning.joint import Recognition
 from fw.core.learning.loop import Step, descend
-from fw.core.learning.training import Part, Training
+from fw.core.learning.part import Part, Training
 from fw.core.randomness import seed_from
 from fw.core.settings import Train
 from fw.core.types import Annotation, ConditionSpec, ImageSet

@@ -27,9 +27,10 @@ AGREEMENT = Section(
 
 @dataclass(frozen=True, eq=False)
 class Annotate(Stage):
-    """Makes annotation.safetensors and quality.json."""
+    """Makes one condition per image, and how they agree with the true labels."""
 
     kind: ClassVar[str] = "annotate"
+    files: ClassVar[tuple[str, ...]] = ("annotation.safetensors", "quality.json")
 
     dataset: Data
     annotator: Annotator

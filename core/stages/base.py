@@ -69,8 +69,8 @@ class Stage(ABC):
     """Raised when the stage's code gives other results for the same components."""
     cost: ClassVar[int] = 1
     """A rough relative cost, for choosing what to start first."""
-    devices: ClassVar[int] = 1
-    """How many devices it runs on."""
+    files: ClassVar[tuple[str, ...]]
+    """The files of its product, those too that only some have; `*` stands for numbers."""
 
     seed: int | None = field(default=None, kw_only=True, metadata={"absent": None})
     """What all randomness of its job begins with; None where there is none."""

@@ -25,9 +25,10 @@ NETWORK = "encoder.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Encode(Stage):
-    """Makes features.safetensors (train, test), encoder.safetensors and quality.json."""
+    """Makes the features (N, D) of both splits, the fitted network, its scores, and a log where it is trained."""
 
     kind: ClassVar[str] = "encode"
+    files: ClassVar[tuple[str, ...]] = ("features.safetensors", "encoder.safetensors", "quality.json", "log.jsonl")
     cost: ClassVar[int] = 4
 
     dataset: Data

@@ -21,9 +21,10 @@ LATENTS = Section(
 
 @dataclass(frozen=True, eq=False)
 class EncodeLatents(Stage):
-    """Makes latents-START.safetensors, for `flip` those of the mirror images too, and quality.json."""
+    """Makes the latents, for `flip` those of the mirror images too, and how well they decode."""
 
     kind: ClassVar[str] = "latents"
+    files: ClassVar[tuple[str, ...]] = ("latents-*.safetensors", "quality.json")
     cost: ClassVar[int] = 4
 
     dataset: Data

@@ -26,9 +26,10 @@ NOTICED = 0.01
 
 @dataclass(frozen=True, eq=False)
 class FitPrior(Stage):
-    """Makes bank.safetensors and quality.json."""
+    """Makes the bank, its scores, and a log where the prior is trained."""
 
     kind: ClassVar[str] = "prior"
+    files: ClassVar[tuple[str, ...]] = ("bank.safetensors", "quality.json", "log.jsonl")
     cost: ClassVar[int] = 4
 
     prior: Prior

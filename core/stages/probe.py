@@ -25,9 +25,10 @@ from fw.core.types import Examples, ImageSet, Told
 
 @dataclass(frozen=True, eq=False)
 class ApplyProbe(Stage):
-    """Makes scores.json: one number for each score, and how many images there were."""
+    """Makes one number for each score, and a log where the probe is trained."""
 
     kind: ClassVar[str] = "probe"
+    files: ClassVar[tuple[str, ...]] = ("scores.json", "log.jsonl")
     cost: ClassVar[int] = 2
 
     dataset: Data

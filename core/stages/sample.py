@@ -39,9 +39,10 @@ SHARD = 1000
 
 @dataclass(frozen=True, eq=False)
 class Sample(ImageStage):
-    """Makes samples-SEED-START.safetensors (uint8), info.json (evaluations per image) and grid.png."""
+    """Makes the samples (uint8), the network evaluations that each took, and a grid of some."""
 
     kind: ClassVar[str] = "sample"
+    files: ClassVar[tuple[str, ...]] = ("samples-*-*.safetensors", "info.json", "grid.png")
     cost: ClassVar[int] = 4
 
     dataset: Data

@@ -34,10 +34,10 @@ MODEL = "model.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class TrainDenoiser(Stage):
-    """Makes model.safetensors (averaged weights) and log.jsonl, with an online annotator also what
-    Annotate makes."""
+    """Makes the averaged weights and a log, with an online annotator also what Annotate makes."""
 
     kind: ClassVar[str] = "train"
+    files: ClassVar[tuple[str, ...]] = ("model.safetensors", "log.jsonl", "annotation.safetensors", "quality.json")
     cost: ClassVar[int] = 10
 
     dataset: Data
