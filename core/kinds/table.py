@@ -17,14 +17,14 @@ class Kind:
     type: type[Component]
     line: str
     """How a recipe names a component of it; `$component` stands for the name."""
-    contract: tuple[str, ...] = ()
-    """The files of `fw.core.testing` whose clauses hold; empty for the one of this name."""
+    contract: tuple[str, ...] | None = None
+    """The files of `fw.core.testing` whose clauses hold; None is the one of this name."""
     template: bool = True
     """Whether there is a template of it, and a page."""
 
     @property
     def contracts(self) -> tuple[str, ...]:
-        return self.contract or (self.name,)
+        return (self.name,) if self.contract is None else self.contract
 
     @property
     def section(self) -> str:
