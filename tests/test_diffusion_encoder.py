@@ -25,7 +25,7 @@ from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.plan.graph import digest, plan
 from fw.core.recipe.loading import load
-from fw.core.run.run import Options
+from fw.core.run.options import Options
 from fw.core.run.run import run as run_plan
 from fw.core.settings import Train
 from fw.core.stages.everything import state_of

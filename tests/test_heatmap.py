@@ -28,7 +28,7 @@ from fw.core.plan.graph import Plan, plan
 from fw.core.randomness import generator
 from fw.core.recipe.loading import load
 from fw.core.report import figures
-from fw.core.run.run import Options
+from fw.core.run.options import Options
 from fw.core.run.run import run as run_plan
 from fw.core.run.untracked import Untracked
 from fw.core.stages.everything import load_split

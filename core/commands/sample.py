@@ -18,7 +18,7 @@ from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import Source
 from fw.core.report import provenance
 from fw.core.report.runfile import read_resolved
-from fw.core.run.executor import checked_device
+from fw.core.run.devices import checked_device
 from fw.core.stages.everything import load_annotation, load_decoder, load_denoiser, load_siblings
 from fw.core.stages.grid import save_grid
 from fw.core.store.soundness import check_inputs
