@@ -64,7 +64,7 @@ app = typer.Typer(
 def runs_on(device: str) -> str:
     """Refuse a --device that fw does not run on, in every command and before anything is done."""
     if device not in ("auto", "cpu"):
-        from fw.core.run.executor import known_device
+        from fw.core.run.devices import known_device
 
         known_device(device)
     return device
@@ -110,7 +110,8 @@ def run(
     from fw.core.recipe import checks
     from fw.core.recipe.loading import load
     from fw.core.report import provenance
-    from fw.core.run.run import Options, show
+    from fw.core.report.terminal import show
+    from fw.core.run.options import Options
     from fw.core.run.run import run as run_plan
     from fw.core.store.store import Store
 
@@ -123,10 +124,10 @@ def run(
     warnings = [*map(str, checks.warnings(loaded)), *provenance.notices(planned)]
     for warning in warnings:
         say(console, f"warning: {warning}", style="yellow")
-    if dry_run:
-        show_plan(planned, Store(out.absolute() / "store"))
-        return
     options = Options(out, device, jobs, workers, checkpoint_seconds, keep_dependents)
+    if dry_run:
+        show_plan(planned, Store(options.store))
+        return
     result, failure = run_plan(loaded, planned, options, warnings, console)
     stdout = wide_console()
     show(result, stdout)
@@ -181,14 +182,15 @@ def plugins(
 
     from rich.console import Console
 
-    from fw.core.catalogue.view import Question
-    from fw.core.catalogue.view import answer as answer_question
+    from fw.core.catalogue.view import Request
+    from fw.core.catalogue.view import answer as answer_request
     from fw.registry import installed
 
     stdout = Console(file=sys.stdout)
     with redirect_stdout(sys.stderr):  # what plugins print is not the answer
         use(plugin)
-        sound = answer_question(Question(name, kind, plugin or (), check, as_json), installed(), stdout)
+        request = Request(name, kind, plugin or (), check, as_json)
+        sound = answer_request(request, installed(), stdout)
     if not sound:
         raise typer.Exit(1)
 
@@ -242,8 +244,8 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="run folders, such as runs/self_guidance/latest")],
 ) -> None:
     """Print the tables of finished runs, from disk."""
+    from fw.core.report.terminal import show
     from fw.core.run.finished import FinishedRun
-    from fw.core.run.run import show
 
     finished = [FinishedRun(path) for path in runs]
     for each in finished:
@@ -275,7 +277,7 @@ def clusters(
     from fw.core.commands import clusters
     from fw.core.machine.stopping import shelter_resource_tracker
     from fw.core.recipe.loading import load
-    from fw.core.run.run import Options
+    from fw.core.run.options import Options
 
     shelter_resource_tracker()
     use(plugin)

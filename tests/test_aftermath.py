@@ -88,7 +88,7 @@ def test_a_run_whose_folder_is_full_as_soon_as_its_tracker_is_open_has_ended(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "run.json")
 
-    monkeypatch.setattr("fw.core.run.run.write_run", full)
+    monkeypatch.setattr("fw.core.run.opening.write_run", full)
     words = ("run", runs.parent / "toy.yaml", "--out", runs, "--jobs", 1, "--device", "cpu", "--set", "tracker=mlflow")
     answer = fw(*words)
     assert answer.code == 1

@@ -20,11 +20,12 @@ from fw.core.plan.graph import plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
-from fw.core.report.report import rows
 from fw.core.report.runfile import read_run
-from fw.core.run.board import arm_scores
+from fw.core.report.tables import rows
 from fw.core.run.finished import FinishedRun
-from fw.core.run.run import Options, run
+from fw.core.run.options import Options
+from fw.core.run.run import run
+from fw.core.run.tracking import arm_scores
 from fw.core.testing import check, violations
 from fw.core.types import ConditionSpec, Reference
 from fw.plugins.annotators.labels import Labels

@@ -12,7 +12,7 @@ from rich.console import Console
 from fw.core.errors import FwError
 from fw.core.plan.graph import plan
 from fw.core.recipe.loading import load
-from fw.core.run.board import Board
+from fw.core.run.tracking import Tracking
 from fw.core.run.untracked import Untracked
 from fw.core.store.store import Store
 
@@ -36,12 +36,12 @@ def test_a_tracker_that_fails_is_told_once_and_not_asked_again(tmp_path: Path, e
     planned = plan(load(TINY))
     said = io.StringIO()
     tracked = Broken(error)
-    board = Board(planned, Store(tmp_path), Console(file=said), lambda: tracked)
-    board.begin_tracking()
+    tracking = Tracking(planned, Store(tmp_path), Console(file=said), lambda: tracked)
+    tracking.begin()
     trainings = [stage for stage in planned.stages.values() if stage.kind == "train"]
     assert len(trainings) == 2
     for stage in trainings:
-        board.metrics(stage.id, [{"step": 0, "train/loss": 1.0}])
+        tracking.metrics(stage.id, [{"step": 0, "train/loss": 1.0}])
     assert tracked.calls == 1
     assert said.getvalue().count("the run goes on") == 1
 
@@ -55,9 +55,9 @@ def test_the_curves_of_different_encoders_do_not_share_a_name(tmp_path: Path) ->
 
     encoders = ["encoder={name: dino, steps: 1}", "arms.other={encoder: {name: dino, steps: 2}}"]
     planned = plan(load(TINY, encoders))
-    board = Board(planned, Store(tmp_path), Console(file=io.StringIO()), Listening)
-    board.begin_tracking()
+    tracking = Tracking(planned, Store(tmp_path), Console(file=io.StringIO()), Listening)
+    tracking.begin()
     for stage in planned.stages.values():
         if stage.title == "encode dino":
-            board.metrics(stage.id, [{"step": 0, "loss": 1.0}])
+            tracking.metrics(stage.id, [{"step": 0, "loss": 1.0}])
     assert len(heard) == len(set(heard)) == 2

@@ -19,7 +19,7 @@ from fw.core.recipe.checks import warnings
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import read
-from fw.core.run.executor import checked_device
+from fw.core.run.devices import checked_device
 from fw.core.testing.common import changes
 from fw.plugins.joint.jdm import JDM
 from fw.registry import Component, installed

@@ -25,7 +25,7 @@ from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
 from fw.core.run.executor import run_here
 from fw.core.run.untracked import Untracked
-from fw.core.run.work import Settings
+from fw.core.run.work import Place
 from fw.core.settings import Train
 from fw.core.store.store import Store
 from fw.core.templates.joint import Example as Joint
@@ -216,7 +216,7 @@ def executed(found: Plan, folder: Path) -> Store:
         def __getattr__(self, name: str) -> object:
             return lambda *words: None
 
-    outcome = run_here(found, (), Settings(folder, "cpu", 1, 20), Listener(), lambda: False)  # type: ignore[arg-type]
+    outcome = run_here(found, (), Place(folder, "cpu", 1, 20), Listener(), lambda: False)  # type: ignore[arg-type]
     assert outcome.failed == {}
     return store
 

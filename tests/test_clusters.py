@@ -22,7 +22,7 @@ from fw.core.kinds import Annotator
 from fw.core.plan.graph import plan
 from fw.core.recipe.loading import load
 from fw.core.recipe.model import Recipe
-from fw.core.run.run import Options
+from fw.core.run.options import Options
 from fw.core.types import Annotation, ConditionSpec, Observations
 from fw.plugins.annotators.random import Random
 from fw.plugins.datasets.digits import Digits

@@ -26,7 +26,7 @@ from fw.core.kinds import Encoder
 from fw.core.learning.state import state_of
 from fw.core.plan.graph import plan
 from fw.core.recipe.loading import load
-from fw.core.run.run import Options
+from fw.core.run.options import Options
 from fw.core.run.run import run as run_plan
 from fw.core.settings import Train
 from fw.core.stages.base import digest

@@ -24,7 +24,7 @@ from fw.core.plan.graph import Plan, plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.core.run.executor import Outcome, run_here
-from fw.core.run.work import Settings
+from fw.core.run.work import Place
 from fw.core.settings import Train
 from fw.core.store.store import Store
 from fw.core.testing import check
@@ -325,7 +325,7 @@ def test_a_recipe_runs_with_it_and_its_attention_can_be_guided(tmp_path: Path):
         "arms.perturbed={guidance: {name: perturbed, scale: 2}}",
     )
     Store(tmp_path).create()
-    settings = Settings(tmp_path, "cpu", threads=1, checkpoint_seconds=20)
+    settings = Place(tmp_path, "cpu", threads=1, checkpoint_seconds=20)
     assert run_here(found, (), settings, Heard(), lambda: False) == Outcome()
     folders = [tmp_path / arm.sample for arm in found.arms.values()]
     samples = {next(folder.glob("samples-000-*")).read_bytes() for folder in folders}

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from fw.core.messages.console import say
 from fw.core.messages.escaping import UNSEEN, in_utf8, markdown, visible, visible_lines
-from fw.core.report import figures, report
+from fw.core.report import figures, page
 from fw.core.report.runfile import RunFacts
-from fw.core.run.run import show
+from fw.core.report.terminal import show
 
 READER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 
@@ -77,7 +77,7 @@ def test_only_lines_break_where_lines_are_wanted() -> None:
 
 @given(hostile)
 def test_markdown_shows_the_text_as_it_is_in_an_item_and_starts_nothing(text: str) -> None:
-    kinds, seen = read(report.bullets([text]))
+    kinds, seen = read(page.bullets([text]))
     assert kinds <= {
         *["bullet_list_open", "list_item_open", "paragraph_open", "inline", "text", "text_special"],
         *["paragraph_close", "list_item_close", "bullet_list_close"],
@@ -136,7 +136,7 @@ FORBIDDEN = {"html_block", "html_inline", "link_open", "code_inline", "fence", "
 
 @pytest.mark.parametrize("word", HOSTILE)
 def test_a_report_and_a_trackers_note_hold_nothing_that_others_put_in(word: str) -> None:
-    for text in (report.markdown(result(word)), report.note(result(word))):
+    for text in (page.markdown(result(word)), page.note(result(word))):
         ours = {"code_inline"}  # `real held-out` in the legend
         tokens = READER.parse(text)
         inline = [child for token in tokens for child in token.children or ()]

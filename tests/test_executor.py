@@ -17,8 +17,9 @@ from fw.core.machine.stopping import POLITE
 from fw.core.plan.graph import Plan, plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
-from fw.core.run.executor import Outcome, Queue, devices, new_seat, run_here, run_in_workers
-from fw.core.run.work import Settings, execute
+from fw.core.run.devices import devices
+from fw.core.run.executor import Outcome, Queue, new_seat, run_here, run_in_workers
+from fw.core.run.work import Place, execute
 from fw.core.store.store import MANIFEST, Store
 
 TOYS = toys.registry()
@@ -64,9 +65,9 @@ def planned(*sets: str) -> Plan:
     return plan(validate(source, TOYS))
 
 
-def settings(root: Path, device: str = "cpu") -> Settings:
+def settings(root: Path, device: str = "cpu") -> Place:
     Store(root).create()
-    return Settings(root, device, threads=1, checkpoint_seconds=20)
+    return Place(root, device, threads=1, checkpoint_seconds=20)
 
 
 def here(found: Plan, root: Path, finished: Sequence[str] = (), heard: Heard | None = None) -> Outcome:

@@ -29,7 +29,7 @@ from fw.core.randomness import generator
 from fw.core.recipe.loading import load
 from fw.core.report import figures
 from fw.core.run.finished import FinishedRun
-from fw.core.run.run import Options
+from fw.core.run.options import Options
 from fw.core.run.run import run as run_plan
 from fw.core.run.untracked import Untracked
 from fw.core.types import Split

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fw.core.report.report import indistinct
+from fw.core.report.warnings import indistinct
 from tests.sites import Answer, fw, install, site, toy_recipe
 
 DEAF = '''

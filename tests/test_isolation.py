@@ -25,7 +25,7 @@ from fw.core.plan.graph import Plan, plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.core.run.executor import Outcome, run_here, run_in_workers
-from fw.core.run.work import Settings, execute
+from fw.core.run.work import Place, execute
 from fw.core.store.store import Store
 from fw.registry import LocalPlugin, add_files
 
@@ -143,9 +143,9 @@ def planned(*sets: str) -> Plan:
     return plan(validate(source, registry))
 
 
-def settings(out: Path) -> Settings:
+def settings(out: Path) -> Place:
     Store(out / "store").create()
-    return Settings(out / "store", "cpu", threads=1, checkpoint_seconds=20, plugins=(PLUGIN,))
+    return Place(out / "store", "cpu", threads=1, checkpoint_seconds=20, plugins=(PLUGIN,))
 
 
 def here(found: Plan, out: Path) -> Outcome:

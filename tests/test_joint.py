@@ -22,7 +22,7 @@ from fw.core.plan.graph import Plan, plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.core.run.executor import Outcome, run_here
-from fw.core.run.work import Settings
+from fw.core.run.work import Place
 from fw.core.settings import Train
 from fw.core.store.store import Store
 from fw.core.types import Annotation, ConditionSpec, ImageSet
@@ -216,7 +216,7 @@ def refused(*sets: str) -> list[str]:
 
 def executed(found: Plan, root: Path) -> Outcome:
     Store(root).create()
-    return run_here(found, (), Settings(root, "cpu", threads=1, checkpoint_seconds=20), Heard(), lambda: False)
+    return run_here(found, (), Place(root, "cpu", threads=1, checkpoint_seconds=20), Heard(), lambda: False)
 
 
 def joint(rest: str) -> str:

@@ -35,7 +35,7 @@ from fw.core.plan.graph import Plan, plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.core.run.executor import Outcome, run_here
-from fw.core.run.work import Settings
+from fw.core.run.work import Place
 from fw.core.settings import Train
 from fw.core.store.store import Store
 from fw.core.testing import check, tiny
@@ -437,7 +437,7 @@ def planned(*sets: str) -> Plan:
 def test_a_recipe_with_some_labels_trains_samples_and_scores_every_kind_of_model(tmp_path: Path) -> None:
     found = planned()
     Store(tmp_path).create()
-    settings = Settings(tmp_path, "cpu", threads=1, checkpoint_seconds=20)
+    settings = Place(tmp_path, "cpu", threads=1, checkpoint_seconds=20)
     assert run_here(found, (), settings, Heard(), lambda: False) == Outcome()
     arms = found.arms
     assert arms["jdm"].train == arms["guided"].train == arms["drawn"].train

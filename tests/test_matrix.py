@@ -11,7 +11,7 @@ import torch
 from fw.core.catalogue.matrix import NONE, Cell, cells, page, recipe_of
 from fw.core.catalogue.reference import builtins
 from fw.core.plan.graph import plan
-from fw.core.run.work import Settings, execute
+from fw.core.run.work import Place, execute
 from fw.core.stages.sample import load_samples
 from fw.core.store.store import Store
 from fw.registry import Registry
@@ -73,7 +73,7 @@ def test_every_pair_that_is_not_refused_trains_and_samples(
     store = Store(tmp_path)
     for stage in found.stages.values():
         if stage.kind != "evaluate":
-            execute(stage, Settings(tmp_path, "cpu", 1, 60.0), Quiet(), lambda: False)
+            execute(stage, Place(tmp_path, "cpu", 1, 60.0), Quiet(), lambda: False)
     plain = load_samples(store.path(found.arms["none"].sample), recipe.samples)[0]
     for arm in arms:
         [samples] = load_samples(store.path(found.arms[arm].sample), recipe.samples)

@@ -27,7 +27,7 @@ from fw.core.errors import FwError
 from fw.core.kinds import ArmDescription, RunDescription, TrackedRun
 from fw.core.plan.graph import plan
 from fw.core.recipe.loading import load
-from fw.core.run.board import named
+from fw.core.run.tracking import named
 from fw.core.stages.base import Stage
 from fw.plugins.trackers.mlflow import MLflow, MLflowRun
 from fw.plugins.trackers.mlflow_server import serve

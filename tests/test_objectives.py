@@ -40,7 +40,7 @@ from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
 from fw.core.run.executor import Outcome, run_here
-from fw.core.run.work import Settings
+from fw.core.run.work import Place
 from fw.core.settings import Train
 from fw.core.store.store import Store
 from fw.core.testing import check, tiny
@@ -457,7 +457,7 @@ def planned(*sets: str) -> Plan:
 def test_a_recipe_with_objectives_trains_samples_and_scores(tmp_path: Path) -> None:
     found = planned("arms.joint={model: {name: hybvit, depth: 3, width: 8, heads: 2}, objectives: dispersive}")
     Store(tmp_path).create()
-    assert run_here(found, (), Settings(tmp_path, "cpu", 1, checkpoint_seconds=20), Heard(), lambda: False) == Outcome()
+    assert run_here(found, (), Place(tmp_path, "cpu", 1, checkpoint_seconds=20), Heard(), lambda: False) == Outcome()
     weights = {name: load_file(tmp_path / arm.train / "model.safetensors") for name, arm in found.arms.items()}
     assert weights["plain"].keys() == weights["repa"].keys() == weights["both"].keys()
     assert not same(weights["plain"], weights["repa"])

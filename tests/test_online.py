@@ -30,7 +30,7 @@ from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
 from fw.core.run.executor import Outcome, run_here
-from fw.core.run.work import Settings
+from fw.core.run.work import Place
 from fw.core.settings import Train
 from fw.core.store.store import Store
 from fw.core.testing import check, tiny
@@ -388,7 +388,7 @@ def test_a_run_makes_it_reports_it_and_never_lets_labels_in(tmp_path: Path, monk
         found = planned("arms.auto={guidance: {name: autoguidance, scale: 1.5}}", "train.steps=30", "annotator.lr=0.01")
         store = Store(tmp_path / str(wrong))
         store.create()
-        assert run_here(found, (), Settings(store.root, "cpu", 1, 20.0), Heard(), lambda: False) == Outcome()
+        assert run_here(found, (), Place(store.root, "cpu", 1, 20.0), Heard(), lambda: False) == Outcome()
         folder = store.path(found.arms["online"].train)
         conditions.append(load_file(folder / "annotation.safetensors")["conditions"])
         qualities.append(json.loads((folder / "quality.json").read_text()))

@@ -33,7 +33,8 @@ from fw.core.randomness import generator
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
-from fw.core.run.run import Options, run
+from fw.core.run.options import Options
+from fw.core.run.run import run
 from fw.core.stages.conditions import are_labels
 from fw.core.templates.probe import Example
 from fw.core.testing import check, tiny

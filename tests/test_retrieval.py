@@ -21,7 +21,7 @@ from fw.core.plan.graph import Plan, plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.core.run.executor import Outcome, run_here
-from fw.core.run.work import Settings
+from fw.core.run.work import Place
 from fw.core.store.store import Store
 from fw.core.testing import check
 from fw.core.types import Annotation, ConditionSpec, Observations
@@ -269,7 +269,7 @@ def root(found: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
     Store(folder).create()
     heard = Heard()
-    outcome = run_here(found, (), Settings(folder, "cpu", threads=1, checkpoint_seconds=20), heard, lambda: False)
+    outcome = run_here(found, (), Place(folder, "cpu", threads=1, checkpoint_seconds=20), heard, lambda: False)
     assert outcome == Outcome(), heard.reasons
     return folder
 

@@ -22,8 +22,8 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from fw.core.files import parts
-from fw.core.run.run import BETWEEN, show
-from fw.core.run.run import parts as parts_of_a_table
+from fw.core.report.terminal import BETWEEN, show
+from fw.core.report.terminal import parts as parts_of_a_table
 from fw.core.store.store import MANIFEST, Store
 
 TINY = Path(__file__).parent / "tiny.yaml"

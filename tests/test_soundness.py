@@ -200,7 +200,7 @@ def test_a_full_disk_at_the_end_is_one_sentence_and_the_same_command_finishes(
         raise OSError(28, "No space left on device", "arms.png")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fw.core.run.run.save_arms_figure", full)
+        patch.setattr("fw.core.run.conclude.save_arms_figure", full)
         answer = run()
     assert answer.code == 1
     assert "arms.png: the disk is full: free some space" in answer.err

@@ -25,8 +25,8 @@ UNFOLDED = 100_000
 
 
 @dataclass(frozen=True)
-class Question:
-    """What the user asked of `fw plugins`."""
+class Request:
+    """What the user wants of `fw plugins`."""
 
     name: str | None = None
     kind: str | None = None
@@ -35,43 +35,43 @@ class Question:
     as_json: bool = False
 
 
-def answer(question: Question, registry: Registry, stdout: Console) -> bool:
+def answer(request: Request, registry: Registry, stdout: Console) -> bool:
     """Print the answer. False if a component or a plugin that was to be checked is not sound."""
-    found = find(registry, question.name, question.kind)
-    if question.check:
+    found = find(registry, request.name, request.kind)
+    if request.check:
         return show_verdicts(
-            verdicts(chosen(found, question, registry), registry, Console(stderr=True)), question, stdout
+            verdicts(chosen(found, request, registry), registry, Console(stderr=True)), request, stdout
         )
-    if question.as_json:
+    if request.as_json:
         print(json.dumps(document(found, registry), indent=1), file=stdout.file)
     else:
-        show(document(found, registry), stdout, found.single, question.name is not None)
+        show(document(found, registry), stdout, found.single, request.name is not None)
     return True
 
 
-def chosen(found: Found, question: Question, registry: Registry) -> Found:
+def chosen(found: Found, request: Request, registry: Registry) -> Found:
     """What is to be checked: of files that were given only they, and broken plugins only where nothing narrows it."""
-    if question.name is not None or not (question.files or question.kind):
+    if request.name is not None or not (request.files or request.kind):
         return found
-    if not question.files:
+    if not request.files:
         return found._replace(broken=[])
-    files = [file.absolute() for file in question.files]
+    files = [file.absolute() for file in request.files]
     theirs = [each for each in found.components if registry.providers[each.kind, each.name].root in files]
     return found._replace(components=theirs, broken=[])
 
 
-def show_verdicts(found: Iterable[dict[str, Any]], question: Question, stdout: Console) -> bool:
+def show_verdicts(found: Iterable[dict[str, Any]], request: Request, stdout: Console) -> bool:
     """A line per component as soon as it is checked, and under it a line per violated clause; or one JSON document."""
     told = []
     for verdict in found:
         told.append(verdict)
-        if not question.as_json:
+        if not request.as_json:
             what = f"{verdict['kind']} {verdict['name']}" if verdict["kind"] else f"plugin {verdict['plugin']}"
             skipped = f": {verdict['reasons'][0]}" if verdict["status"] == "skipped" else ""
             say(stdout, f"{verdict['status']:8} {what}{skipped}")
             for reason in verdict["reasons"] if verdict["status"] == "failed" else ():
                 say(stdout, f"         {what}: {reason}")
-    if question.as_json:
+    if request.as_json:
         print(json.dumps({"api": API, "checks": told}, indent=1), file=stdout.file)
     return all(verdict["status"] != "failed" for verdict in told)
 

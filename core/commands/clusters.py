@@ -6,10 +6,8 @@ of arXiv 2403.00570: the largest K of which at least 96 % of the clusters are us
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,21 +18,18 @@ from rich.text import Text
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fw.core.errors import FwError, Interrupted, StageFailed
+from fw.core.errors import FwError
 from fw.core.features.points import different
 from fw.core.kinds import Annotator
-from fw.core.machine.stopping import asked_to_stop
 from fw.core.messages.console import say
 from fw.core.messages.escaping import visible
 from fw.core.plan.graph import Plan, plan
 from fw.core.recipe.arm import Arm
 from fw.core.recipe.model import Override, Recipe
-from fw.core.report import provenance
-from fw.core.run.board import Board
-from fw.core.run.run import Options, failure, preflight, settings_for, start
+from fw.core.run.missing import finish
+from fw.core.run.options import Options
 from fw.core.stages.annotate import Annotate
 from fw.core.stages.base import Stage
-from fw.core.store.soundness import sound_stages
 from fw.core.store.store import Store
 from fw.core.types import Annotation
 
@@ -59,11 +54,10 @@ def survey(
     """What `fw clusters` answers, as JSON: for each K what the annotator makes of the arm's features."""
     arm = arm or sweepable(recipe)
     annotator = annotator_of(recipe, arm)
-    store = Store(options.out.absolute() / "store")
-    store.create()
+    store = Store(options.store)
     as_written = swept(recipe, arm, [annotator])
     encode = next(iter(as_written.stages))
-    finish(recipe, Plan({encode: as_written.stages[encode]}), store, options, console)
+    finish(recipe, Plan({encode: as_written.stages[encode]}), options, console)
     features = load_file(store.path(encode) / "features.safetensors")["train"]  # (N, D)
     most = min(len(features) // 2, different(features, max(LADDER)))
     chosen = sorted(set(counts)) or [count for count in LADDER if count <= most]
@@ -72,8 +66,8 @@ def survey(
     if not chosen:
         raise FwError(f"-k: name numbers of clusters that fit; there are only {len(features)} images")
     wanted = swept(recipe, arm, [with_clusters(annotator, count) for count in chosen])
-    finish(recipe, wanted, store, options, console)
-    rows = [measured(store.path(stage), features) for stage in wanted.stages if stage != encode]
+    finish(recipe, wanted, options, console)
+    rows = [measured(store, stage, features) for stage in wanted.stages if stage != encode]
     enough = [row["clusters"] for row in rows if row["used"] >= USED]
     return {
         "recipe": recipe.name,
@@ -152,23 +146,11 @@ def counted(stage: Stage) -> Stage:
     return replace(stage, note=f"{clusters} clusters") if clusters else stage
 
 
-def finish(recipe: Recipe, wanted: Plan, store: Store, options: Options, console: Console) -> None:
-    """Do the stages that are missing, as `fw run` would."""
-    finished = sound_stages(wanted, store, console)
-    preflight(wanted, finished)
-    settings = settings_for(wanted, finished, options, store, provenance.files(recipe))
-    with asked_to_stop() as stopping, Board(wanted, store, console) as board:
-        outcome = start(wanted, finished, settings, board, stopping)
-    if outcome.stopped:
-        raise Interrupted("stopped; everything finished is kept, and the same command continues from here")
-    if outcome.failed:
-        raise StageFailed(failure(wanted, outcome))
-
-
-def measured(folder: Path, features: Tensor) -> dict[str, Any]:
-    """One K: what the annotate stage found out, and how far images are from the means of their clusters."""
-    annotation = Annotation.load(folder / "annotation.safetensors")
-    quality = json.loads((folder / "quality.json").read_text(encoding="utf-8"))
+def measured(store: Store, stage: str, features: Tensor) -> dict[str, Any]:
+    """One K: what its annotate stage found out, and how far images are from the means of their
+    clusters."""
+    annotation = Annotation.load(store.path(stage) / "annotation.safetensors")
+    quality = store.read(stage, "quality.json")
     ids, clusters = annotation.conditions, annotation.spec.size
     return {
         "clusters": clusters,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from torch import Tensor
 
 from fw.core.commands.target import check_target
@@ -37,12 +37,12 @@ from fw.core.recipe.arm import Arm
 from fw.core.recipe.model import Recipe
 from fw.core.report import provenance
 from fw.core.report.figures import save_heat_map
-from fw.core.run.board import Rate
-from fw.core.run.executor import checked_device
+from fw.core.run.board import bars
+from fw.core.run.devices import checked_device
 from fw.core.run.finished import FinishedRun
+from fw.core.run.opening import open_tracker
 from fw.core.run.owner import owner
 from fw.core.run.record import Turn
-from fw.core.run.run import Options, open_tracker
 from fw.core.stages.conditions import load_annotation
 from fw.core.stages.data import load_split
 from fw.core.types import SPLITS, ImageSet
@@ -165,17 +165,6 @@ def encoded(recipe: Recipe, data: ImageSet, device: torch.device) -> Tensor:
     return torch.cat([codec.encode(batch).mean for batch in data.images.split(codec.size)])
 
 
-def bars(console: Console) -> Progress:
-    columns = BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn()
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        *columns,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-
-
 def probed(
     name: str,
     model: Denoiser,
@@ -275,9 +264,8 @@ def log(run: FinishedRun, answer: Mapping[str, Any], output: Path, console: Cons
             if not turn.take():
                 say(console, f"warning: {owner(folder)} writes this run's record; the heat map is not in it", "yellow")
                 return
-            tracked = open_tracker(
-                recipe, known, provenance.record(plan(recipe)), Options(folder.parents[1]), folder, previous
-            )
+            made_by = provenance.record(plan(recipe))
+            tracked = open_tracker(recipe, known, made_by, folder, previous)
             try:
                 tracked.files(answer["arm"], [output, output.with_suffix(".json")])
             finally:

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from multiprocessing import connection as connections
 from typing import Any, Protocol
 
-import torch
-
-from fw.core.errors import FwError, Interrupted
+from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.machine.stopping import deaf
 from fw.core.plan.graph import Plan
-from fw.core.run.work import Listener, Settings, execute, worker
+from fw.core.run.work import Listener, Place, execute, worker
 from fw.core.stages.base import Stage
+
+STOPPED = "stopped; everything finished is kept, and the same command continues from here"
+SKIPPED = "stages that needed it were not tried; the others are finished and kept"
 
 
 class StageListener(Listener, Protocol):
@@ -36,33 +37,21 @@ class Outcome:
     skipped: list[str] = field(default_factory=list)
     stopped: bool = False
 
+    @property
+    def status(self) -> str:
+        """What a tracker calls it."""
+        return "killed" if self.stopped else "failed" if self.failed else "finished"
 
-def known_device(name: str) -> torch.device:
-    """What `--device` names, if fw runs on it; whether it is here is another question."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise FwError(f"--device {name}: no such device; use auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise FwError(f"--device {name}: fw runs on cpu and cuda; use auto, cpu, cuda or cuda:N")
-    return device
-
-
-def checked_device(name: str) -> str:
-    """The device that `--device` asks for, if it is here."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    device = known_device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise FwError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices here; use --device cpu")
-    return name
-
-
-def devices(device: str, jobs: int) -> list[str]:
-    """One device per job: CUDA devices in turn, or the one that was asked for."""
-    if device == "cuda":
-        return [f"cuda:{number % torch.cuda.device_count()}" for number in range(jobs)]
-    return [device] * jobs
+    def failure(self, plan: Plan) -> StageFailed | None:
+        """Why stages failed, if any did. Raises Interrupted if the work was stopped."""
+        if self.stopped:
+            raise Interrupted(STOPPED)
+        if not self.failed:
+            return None
+        lines = [f"{plan.stages[stage].title}: {reason}" for stage, reason in self.failed.items()]
+        if self.skipped:
+            lines.append(f"{len(self.skipped)} {SKIPPED}")
+        return StageFailed("\n".join(lines))
 
 
 class Queue:
@@ -93,10 +82,24 @@ class Queue:
         return dropped
 
 
+def run_stages(
+    plan: Plan,
+    finished: Iterable[str],
+    places: Sequence[Place],
+    listener: StageListener,
+    stopping: Callable[[], bool],
+) -> Outcome:
+    """Do the stages that are not finished: in this process, or with a worker for each of several
+    places."""
+    if len(places) == 1:
+        return run_here(plan, finished, places[0], listener, stopping)
+    return run_in_workers(plan, finished, places, listener, stopping)
+
+
 def run_here(
     plan: Plan,
     finished: Iterable[str],
-    settings: Settings,
+    place: Place,
     listener: StageListener,
     stopping: Callable[[], bool],
 ) -> Outcome:
@@ -108,7 +111,7 @@ def run_here(
             break
         listener.started(stage.id)
         try:
-            execute(stage, settings, listener, stopping)
+            execute(stage, place, listener, stopping)
         except Interrupted:
             outcome.stopped = True
             break
@@ -132,25 +135,25 @@ class Seat:
 def run_in_workers(
     plan: Plan,
     finished: Iterable[str],
-    settings: Sequence[Settings],
+    places: Sequence[Place],
     listener: StageListener,
     stopping: Callable[[], bool],
 ) -> Outcome:
-    """Independent stages side by side, one worker process per entry of `settings`; one that dies is replaced."""
+    """Independent stages side by side, one worker process per place; one that dies is replaced."""
     queue, outcome = Queue(plan, finished), Outcome()
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
-    seats = [new_seat(context, each, stop) for each in settings]
+    seats = [new_seat(context, place, stop) for place in places]
     try:
         while True:
             if stopping() and not stop.is_set():
                 stop.set()
                 outcome.stopped = bool(queue.pending)
                 queue.pending.clear()
-            for place, seat in enumerate(seats):
+            for number, seat in enumerate(seats):
                 if seat.stage is None and (stage := queue.take()) is not None:
                     if not seat.process.is_alive():
-                        seats[place] = seat = new_seat(context, settings[place], stop)
+                        seats[number] = seat = new_seat(context, places[number], stop)
                     hand_out(stage, seat, queue, outcome, listener)
             busy = [seat for seat in seats if seat.stage is not None]
             if not busy:
@@ -164,9 +167,9 @@ def run_in_workers(
             seat.process.join()
 
 
-def new_seat(context: Any, settings: Settings, stop: Any) -> Seat:
+def new_seat(context: Any, place: Place, stop: Any) -> Seat:
     ours, theirs = context.Pipe()
-    process = context.Process(target=worker, args=(theirs, settings, stop))
+    process = context.Process(target=worker, args=(theirs, place, stop))
     with deaf():  # and so is the worker, before it can say so itself
         process.start()
     theirs.close()

@@ -31,8 +31,9 @@ REPORT_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to run a stage; nothing of this changes what it computes, up to the device's arithmetic."""
+class Place:
+    """Where and how a stage is run; nothing of this changes what it computes, up to the device's
+    arithmetic."""
 
     store: Path
     device: str
@@ -77,13 +78,19 @@ class StageReporter:
         self.listener.told(self.stage, text)
 
 
-def execute(stage: Stage, settings: Settings, listener: Listener, stopping: Callable[[], bool]) -> None:
-    """Do a stage and publish its product; does nothing if it is there already, made of the present inputs."""
-    store = Store(settings.store)
+def execute(
+    stage: Stage,
+    place: Place,
+    listener: Listener,
+    stopping: Callable[[], bool],
+) -> None:
+    """Do a stage and publish its product; does nothing if it is there already, made of the present
+    inputs."""
+    store = Store(place.store)
     trace = store.partial(stage.id) / "traceback.txt"
     try:
         with store.lock(stage.id, lambda: listener.waiting(stage.id), stopping):
-            if settled(stage, store, settings.keep_dependents, listener):
+            if settled(stage, store, place.keep_dependents, listener):
                 return
             if gone := [source for source in stage.inputs.values() if not store.present(source)]:
                 raise StageFailed(f"its input {gone[0]} is gone from the store; the same command makes it again")
@@ -93,17 +100,17 @@ def execute(stage: Stage, settings: Settings, listener: Listener, stopping: Call
             job = Job(
                 folder=store.begin(stage.id, made_of),
                 seed=stage.seed or 0,
-                device=torch.device(settings.device),
+                device=torch.device(place.device),
                 reporter=StageReporter(stage.id, listener),
-                checkpoint_seconds=settings.checkpoint_seconds,
+                checkpoint_seconds=place.checkpoint_seconds,
                 stopping=stopping,
             )
-            with stock_state(job.seed, job.device, settings.threads):
+            with stock_state(job.seed, job.device, place.threads):
                 stage.run(job, lambda source: store.path(source.id))
             job.finish()
             trace.unlink(missing_ok=True)
             warned = {"warnings": redacted(job.warnings)} if job.warnings else {}
-            facts = {"seconds": round(job.seconds, 3), "device": settings.device, **warned}
+            facts = {"seconds": round(job.seconds, 3), "device": place.device, **warned}
             store.publish(stage.id, stage.payload, facts, made_of)
     except FwError:
         raise
@@ -146,26 +153,31 @@ class Pipe:
         self.connection.send(("waiting", stage))
 
 
-def worker(connection: Connection, settings: Settings, stop: Any) -> None:
+def worker(connection: Connection, place: Place, stop: Any) -> None:
     """The life of a worker process: stages in, reports out; ends when the parent does."""
     sturdy()
     for asked in POLITE:  # they reach the whole process group; the parent decides
         signal.signal(asked, signal.SIG_IGN)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            connection.send(attempt(connection, settings, stop.is_set))
+            connection.send(attempt(connection, place, stop.is_set))
 
 
-def attempt(connection: Connection, settings: Settings, stopping: Callable[[], bool]) -> tuple[str, str, str]:
-    """Receive a stage, do it, and say what became of it: `done`, `stopped` or `failed`, the stage and the reason."""
+def attempt(
+    connection: Connection,
+    place: Place,
+    stopping: Callable[[], bool],
+) -> tuple[str, str, str]:
+    """Receive a stage, do it, and say what became of it: `done`, `stopped` or `failed`, the stage
+    and the reason."""
     name = ""
     try:
         with undisturbed():
-            for plugin in settings.plugins:
+            for plugin in place.plugins:
                 plugin.load()
         stage: Stage = connection.recv()
         name = stage.id
-        execute(stage, settings, Pipe(connection), stopping)
+        execute(stage, place, Pipe(connection), stopping)
     except EOFError:
         raise
     except Interrupted as error:

@@ -21,7 +21,8 @@ ANNOTATION = "annotation.safetensors"
 
 AGREEMENT = Section(
     "annotation",
-    "## Annotations\n\nHow the conditions agree with the true labels, which only score them.",
+    "Annotations",
+    "How the conditions agree with the true labels, which only score them.",
 )
 
 

@@ -53,11 +53,12 @@ def unkeyed(default: Any) -> Any:
 
 
 class Section(NamedTuple):
-    """Where the scores of a product that are no comparison stand: what run.json calls them, and
-    what the report says above their table."""
+    """Where scores of a product stand that are no comparison: what run.json calls them, and what
+    the report says above their table."""
 
     name: str
-    heading: str
+    title: str
+    about: str
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,8 @@ from fw.core.stages.data import Data, load_split
 
 LATENTS = Section(
     "latents",
-    "## Latents\n\nOf held-out images: mean and standard deviation of the latents, and by how many of the 256 levels "
+    "Latents",
+    "Of held-out images: mean and standard deviation of the latents, and by how many of the 256 levels "
     "the images are off that are decoded of them (root mean square).",
 )
 

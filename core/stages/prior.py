@@ -18,7 +18,7 @@ from fw.core.types import Annotation
 
 BANK = "bank.safetensors"
 
-PRIORS = Section("prior", "## Priors\n\nHow well the conditions are drawn that samples are made for.")
+PRIORS = Section("prior", "Priors", "How well the conditions are drawn that samples are made for.")
 
 NOTICED = 0.01
 """Priors that redistribute less than this share of the conditions do next to nothing."""

@@ -64,7 +64,11 @@ class Store:
         return self.root / f"{stage}.partial"
 
     def manifest(self, stage: str) -> dict[str, Any]:
-        return json.loads((self.path(stage) / MANIFEST).read_text(encoding="utf-8"))
+        return self.read(stage, MANIFEST)
+
+    def read(self, stage: str, name: str) -> Any:
+        """The JSON in a file of a finished stage."""
+        return json.loads((self.path(stage) / name).read_text(encoding="utf-8"))
 
     def status(self, stage: str) -> Status:
         """Whether the stage is finished; reads every byte of it to compare checksums."""
@@ -103,6 +107,10 @@ class Store:
             return all((self.path(stage) / name).stat().st_size == size for name, size in sizes.items())
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return False
+
+    def finished(self, stages: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The manifests of those of the stages that are present."""
+        return {stage: self.manifest(stage) for stage in stages if self.present(stage)}
 
     def digest(self, stage: str) -> str:
         """What a finished stage has made, in 64 hex digits: of the names and checksums of its files."""

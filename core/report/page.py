@@ -1,0 +1,96 @@
+"""report.md, and the note on a tracker's page: what run.json says, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from fw.core.messages.escaping import markdown as escaped
+from fw.core.report.tables import markdown_table, quality_table, verdict
+from fw.core.stages.annotate import AGREEMENT
+from fw.core.stages.latents import LATENTS
+from fw.core.stages.prior import PRIORS
+
+SECTIONS = (LATENTS, AGREEMENT, PRIORS)
+"""The sections that are of stages, in the order of the report."""
+
+PROBES = (
+    "Scores that end with `encoder` or `model`, or begin with `joint`, are of probes: how well "
+    "that part of the arm recognises held-out images, one number each. A cell is empty where the "
+    "arm has nothing of the kind to read."
+)
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """report.md"""
+    samples, arms = result["samples"], result["arms"]
+    parts = [
+        f"# {escaped(result['recipe'])}, seed {result['seed']}",
+        escaped(verdict(result)),
+        markdown_table(result),
+        f"Mean ± standard deviation over {samples['seeds']} sampling seeds of {samples['count']} "
+        "images each, one training seed. `real held-out` scores real images that no model was "
+        "trained on in the place of samples: the floor. Frechet distances grow as images get "
+        "fewer, so that floor is high where n is small. NFE: network evaluations per image. "
+        "seconds: the arm's own stages, also those that it shares with other arms.",
+        *([PROBES] if result.get("probes") else []),
+        "![arms](arms.png)",
+    ]
+    judged = [entry for entry in result["evaluators"].values() if entry["quality"]]
+    if judged:
+        listed = escaped("; ".join(map(evaluator, judged)))
+        remark = "They may use labels; label-free arms do not."
+        parts.append(f"Evaluators, on held-out images: {listed}. {remark}")
+    for section in SECTIONS:
+        qualities = {name: arm[section.name] for name, arm in arms.items() if arm.get(section.name)}
+        if qualities:
+            parts += [f"## {section.title}\n\n{section.about}", quality_table(qualities)]
+    if classes := result.get("classes"):
+        named = ", ".join(f"{number} = {escaped(name)}" for number, name in enumerate(classes))
+        parts.append(f"## Classes\n\n{named}")
+    if warnings := result.get("warnings"):
+        parts.append(f"## Warnings\n\n{bullets(warnings)}")
+    partly = [f"{name}: {remark}" for name, arm in arms.items() for remark in acts(arm)]
+    if partly:
+        remark = "Where it does not act in all calls of the model."
+        parts.append(f"## Guidance\n\n{remark}\n\n{bullets(partly)}")
+    errors = [f"{name}: {arm['error']}" for name, arm in arms.items() if "error" in arm]
+    if errors:
+        parts.append(f"## Failed\n\n{bullets(errors)}")
+    sampled = [name for name, arm in arms.items() if arm["status"] == "finished"]
+    parts.append("## Samples\n\n" + "\n\n".join(map(picture, sampled)))
+    return "\n\n".join(parts) + "\n"
+
+
+def note(result: Mapping[str, Any]) -> str:
+    """The report in short, in Markdown, for a tracker's page."""
+    parts = [escaped(verdict(result)), markdown_table(result)]
+    if result["warnings"]:
+        parts += ["Warnings:", bullets(result["warnings"])]
+    return "\n\n".join(parts)
+
+
+def evaluator(entry: Mapping[str, Any]) -> str:
+    """How good one feature space is."""
+    scores = ", ".join(f"{key} {value:.3f}" for key, value in entry["quality"].items())
+    return f"{entry['encoder']}: {scores}"
+
+
+def acts(arm: Mapping[str, Any]) -> list[str]:
+    """`cfg acts in 12 of 18 calls`, of each guidance mode of an arm that does not act in all of
+    them."""
+    return [
+        f"{mode['name']} acts in {mode['acts']} of {mode['calls']} calls"
+        for mode in arm.get("guidance", ())
+        if mode["acts"] < mode["calls"]
+    ]
+
+
+def picture(arm: str) -> str:
+    """An arm's name and its grid of samples."""
+    return f"{escaped(arm)}\n\n![{escaped(arm)}](samples-{quote(arm, errors='replace')}.png)"
+
+
+def bullets(texts: Iterable[str]) -> str:
+    return "\n".join(f"* {escaped(text)}" for text in texts)

@@ -1,0 +1,74 @@
+"""What is written when the stages are done: run.json, the report and the pictures."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from fw.core.files.durable import write_text
+from fw.core.kinds import TrackedRun
+from fw.core.messages.plain import writing
+from fw.core.messages.secrets import redact, redacted
+from fw.core.report import page
+from fw.core.report.collect import collect
+from fw.core.report.figures import save_arms_figure
+from fw.core.report.warnings import indistinct, stage_warnings
+from fw.core.run.executor import Outcome
+from fw.core.run.record import describe, link_latest, write_run
+from fw.core.run.scope import Scope
+from fw.core.run.tracking import Tracking
+from fw.core.store.soundness import lost, mixtures
+
+FIGURE_KEYS = 4
+
+
+def conclude(scope: Scope, outcome: Outcome, tracking: Tracking) -> dict[str, Any]:
+    """Write the run's record, and show the tracker what it says; returns what run.json says."""
+    describe(scope.recipe, scope.plugins, scope.folder)
+    if not outcome.stopped:
+        outcome.failed |= lost(scope.plan, scope.store, [*outcome.failed, *outcome.skipped])
+    with writing(scope.folder):
+        result = collected(scope, outcome.failed, tracking.tracked)
+        write(result, scope)
+    tracking.results(result, scope.folder, outcome.stopped)
+    if tracking.catch_up():  # it failed only now
+        tracking.results(result, scope.folder, outcome.stopped)
+    return result
+
+
+def collected(scope: Scope, failed: Mapping[str, str], tracked: TrackedRun) -> dict[str, Any]:
+    """What run.json says; of all arms, also those that `--arm` left for another time."""
+    recipe, everything, store = scope.recipe, scope.everything, scope.store
+    result = collect(recipe, everything, scope.made_by, store, failed)
+    result["classes"] = scope.class_names
+    result["warnings"] = redacted(
+        [
+            *scope.warnings,
+            *stage_warnings(everything, store),
+            *mixtures(everything, store),
+            *indistinct(result),
+        ]
+    )
+    if recipe.tracker is not None:
+        result[recipe.tracker.name] = dict(tracked.handle)
+        result["look"] = redact(tracked.hint)
+    for arm in result["arms"].values():
+        if "error" in arm:
+            arm["error"] = redact(arm["error"])
+    return result
+
+
+def write(result: Mapping[str, Any], scope: Scope) -> None:
+    """Write run.json first, and then what is made of it."""
+    folder = scope.folder
+    write_run(result, folder)
+    link_latest(folder)
+    finished = {name: arm for name, arm in result["arms"].items() if arm["status"] == "finished"}
+    for name in finished:
+        grid = scope.store.path(scope.everything.arms[name].sample) / "grid.png"
+        shutil.copyfile(grid, folder / f"samples-{name}.png")
+    if finished:
+        keys = list(result["better"])[:FIGURE_KEYS]
+        save_arms_figure(finished, keys, scope.recipe.baseline, folder / "arms.png")
+    write_text(folder / "report.md", page.markdown(result))

@@ -1,0 +1,59 @@
+"""How the user wants a run to be done, and what follows for its jobs: a device and threads each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fw.core.machine.cores import cores
+from fw.core.run.devices import checked_device, devices
+from fw.core.run.work import Place
+from fw.registry import LocalPlugin
+
+MOST_JOBS = 8
+"""Jobs side by side on a CPU, unless the user asks for more."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to run. None of it changes a stage's key."""
+
+    out: Path
+    device: str = "auto"
+    jobs: int | None = None
+    threads: int | None = None
+    checkpoint_seconds: float = 20.0
+    keep_dependents: bool = False
+    """Whether products stay that were made of other inputs than those in the store."""
+
+    @property
+    def root(self) -> Path:
+        """The folder of the store, the runs and what a tracker keeps."""
+        return self.out.absolute()
+
+    @property
+    def store(self) -> Path:
+        return self.root / "store"
+
+
+def places(options: Options, stages: int, plugins: Sequence[LocalPlugin]) -> list[Place]:
+    """A place for each job, of so many stages that are missing. On CPU: a job per core with one
+    thread each; on CUDA: a job per device."""
+    device = checked_device(options.device)
+    available = cores()
+    side_by_side = {"cpu": min(available, MOST_JOBS), "cuda": torch.cuda.device_count()}
+    jobs = max(1, min(options.jobs or side_by_side.get(device, 1), stages))
+    return [
+        Place(
+            store=options.store,
+            device=each,
+            threads=options.threads or (1 if device == "cpu" else max(1, available // jobs)),
+            checkpoint_seconds=options.checkpoint_seconds,
+            keep_dependents=options.keep_dependents,
+            plugins=tuple(plugins),
+        )
+        for each in devices(device, jobs)
+    ]
