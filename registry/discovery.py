@@ -18,12 +18,12 @@ from importlib import metadata
 
 from fw.registry import api, lookup
 from fw.registry.errors import UnfitPlugin, in_one_line, shortened
+from fw.registry.global_state import undisturbed
 from fw.registry.hookspec import PROJECT
 from fw.registry.host import Host
 from fw.registry.local import LocalPlugin
 from fw.registry.provider import Provider, root_of
 from fw.registry.registry import Broken, Registry
-from fw.registry.undisturbed import undisturbed
 
 ALLOW_LIST = "FW_PLUGINS"
 

@@ -21,8 +21,8 @@ from fw.core.kinds import boundaries
 from fw.core.plan.graph import Plan, plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
-from fw.core.run.executor import Outcome, run_here
-from fw.core.run.work import Place
+from fw.core.run.execute_plan import Outcome, run_here
+from fw.core.run.execute_stage import Place
 from fw.core.store.store import Store
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 from fw.registry import Provider

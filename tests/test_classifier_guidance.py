@@ -23,9 +23,9 @@ from fw.core.plan.graph import Plan, plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
-from fw.core.run.executor import run_here
+from fw.core.run.execute_plan import run_here
+from fw.core.run.execute_stage import Place
 from fw.core.run.untracked import Untracked
-from fw.core.run.work import Place
 from fw.core.settings import Train
 from fw.core.store.store import Store
 from fw.core.templates.joint import Example as Joint

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from fw.core.messages.console import say
 from fw.core.messages.escaping import UNSEEN, in_utf8, markdown, visible, visible_lines
-from fw.core.report import figures, page
+from fw.core.report import figures
+from fw.core.report import markdown as page
 from fw.core.report.runfile import RunFacts
 from fw.core.report.terminal import show
 

@@ -18,8 +18,8 @@ from fw.core.plan.graph import Plan, plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.core.run.devices import devices
-from fw.core.run.executor import Outcome, Queue, new_seat, run_here, run_in_workers
-from fw.core.run.work import Place, execute
+from fw.core.run.execute_plan import Outcome, Queue, new_seat, run_here, run_in_workers
+from fw.core.run.execute_stage import Place, execute
 from fw.core.store.store import MANIFEST, Store
 
 TOYS = toys.registry()

@@ -24,8 +24,8 @@ from fw.core.machine.isolation import stock_state
 from fw.core.plan.graph import Plan, plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
-from fw.core.run.executor import Outcome, run_here, run_in_workers
-from fw.core.run.work import Place, execute
+from fw.core.run.execute_plan import Outcome, run_here, run_in_workers
+from fw.core.run.execute_stage import Place, execute
 from fw.core.store.store import Store
 from fw.registry import LocalPlugin, add_files
 

@@ -92,7 +92,7 @@ class Clock:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, down: tuple[int, int]) -> tuple[sites.Answer, list[list]]:
     clock = Clock()
     monkeypatch.setattr("fw.core.job.time", clock)
-    monkeypatch.setattr("fw.core.run.work.Job", lambda **given: Job(_started=clock.now, **given))
+    monkeypatch.setattr("fw.core.run.execute_stage.Job", lambda **given: Job(_started=clock.now, **given))
     flaky, calls = sites.write(tmp_path / "flaky.py", FLAKY), tmp_path / "calls"
     calls.unlink(missing_ok=True)
     tracker = f"tracker={{name: flaky, calls: '{calls}', down: [{down[0]}, {down[1]}]}}"

@@ -14,8 +14,8 @@ from test_executor import Heard, planned, products, settings
 from fw.core.errors import Interrupted
 from fw.core.files import parts
 from fw.core.plan.graph import Plan
-from fw.core.run.executor import run_here
-from fw.core.run.work import execute
+from fw.core.run.execute_plan import run_here
+from fw.core.run.execute_stage import execute
 from fw.core.stages import sample as sampling
 from fw.core.stages.base import Stage
 from fw.core.store.store import Store

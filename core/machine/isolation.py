@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from fw.registry.undisturbed import SDP_KERNELS, flags, undisturbed
+from fw.registry.global_state import SDP_KERNELS, flags, undisturbed
 
 
 @contextmanager

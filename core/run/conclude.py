@@ -10,11 +10,11 @@ from fw.core.files.durable import write_text
 from fw.core.kinds import TrackedRun
 from fw.core.messages.plain import writing
 from fw.core.messages.secrets import redact, redacted
-from fw.core.report import page
+from fw.core.report import markdown as page
 from fw.core.report.collect import collect
 from fw.core.report.figures import save_arms_figure
 from fw.core.report.warnings import indistinct, stage_warnings
-from fw.core.run.executor import Outcome
+from fw.core.run.execute_plan import Outcome
 from fw.core.run.record import describe, link_latest, write_run
 from fw.core.run.scope import Scope
 from fw.core.run.tracking import Tracking

@@ -9,7 +9,7 @@ from fw.core.plan.graph import Plan
 from fw.core.recipe.model import Recipe
 from fw.core.report import provenance
 from fw.core.run.board import Board
-from fw.core.run.executor import run_stages
+from fw.core.run.execute_plan import run_stages
 from fw.core.run.options import Options, places
 from fw.core.run.preflight import preflight
 from fw.core.store.soundness import sound_stages

@@ -10,7 +10,7 @@ import torch
 
 from fw.core.machine.cores import cores
 from fw.core.run.devices import checked_device, devices
-from fw.core.run.work import Place
+from fw.core.run.execute_stage import Place
 from fw.registry import LocalPlugin
 
 MOST_JOBS = 8

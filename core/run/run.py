@@ -18,7 +18,8 @@ from fw.core.report import provenance
 from fw.core.run import splits
 from fw.core.run.board import Board
 from fw.core.run.conclude import conclude
-from fw.core.run.executor import Outcome, run_stages
+from fw.core.run.execute_plan import Outcome, run_stages
+from fw.core.run.execute_stage import Place
 from fw.core.run.opening import open_tracker
 from fw.core.run.options import Options, places
 from fw.core.run.owner import owner
@@ -26,7 +27,6 @@ from fw.core.run.preflight import preflight
 from fw.core.run.record import Turn, describe, previous_run, run_folder
 from fw.core.run.scope import Scope
 from fw.core.run.tracking import Tracking
-from fw.core.run.work import Place
 from fw.core.store.soundness import sound_stages
 from fw.core.store.store import Store
 

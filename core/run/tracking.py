@@ -16,7 +16,7 @@ from fw.core.errors import FwError
 from fw.core.kinds import TrackedRun
 from fw.core.messages.console import say
 from fw.core.plan.graph import Plan
-from fw.core.report.page import SECTIONS, note
+from fw.core.report.markdown import SECTIONS, note
 from fw.core.report.runfile import RESOLVED, RUN_FILE
 from fw.core.run.untracked import Untracked
 from fw.core.stages.base import Stage

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.machine.stopping import deaf
 from fw.core.plan.graph import Plan
-from fw.core.run.work import Listener, Place, execute, worker
+from fw.core.run.execute_stage import Listener, Place, execute, worker
 from fw.core.stages.base import Stage
 
 STOPPED = "stopped; everything finished is kept, and the same command continues from here"

@@ -25,7 +25,7 @@ from fw.core.stages.base import Stage
 from fw.core.store.store import Store
 from fw.registry import LocalPlugin
 from fw.registry.errors import in_one_line
-from fw.registry.undisturbed import undisturbed
+from fw.registry.global_state import undisturbed
 
 REPORT_SECONDS = 0.2
 
