@@ -1,5 +1,5 @@
-"""RepFusion with its policy: labels say at which noise level a diffusion model's features of an image are worth most
-(arXiv 2308.10916)."""
+"""RepFusion with its policy: labels teach which noise level gives an image's best features (arXiv
+2308.10916)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ MEMORY = 0.9
 
 
 class RepFusionPolicy(RepFusion):
-    """RepFusion with its policy, which looks at an image and chooses the noise level of which the student learns.
+    """RepFusion with its policy, which chooses for each image the noise level whose features the
+    student learns.
 
-    The reward of REINFORCE is minus the cross entropy of a head on the teacher's features with the label, less its
-    running mean, which the released code does without. So it uses labels, and self-guidance is refused with it.
+    The reward of REINFORCE is minus the cross entropy of a head on the teacher's features with the
+    label, less its running mean, which the released code does not subtract. So it uses labels, and
+    self-guidance is refused with it.
     """
 
     name: ClassVar[str] = "repfusion_policy"
@@ -45,7 +47,8 @@ class RepFusionPolicy(RepFusion):
 
 
 class Chosen(Imitation):
-    """The imitation of what the policy chose, and what the policy and its judge learn."""
+    """The imitation at the levels that the policy chose, and the losses of the policy and of its
+    judge."""
 
     def __init__(
         self, student: ImageEncoder, teacher: Teacher, shape: tuple[int, int, int], sigmas: Sigmas, classes: int
@@ -95,7 +98,7 @@ class Policy(nn.Module):
         return self.choose(x)
 
     def gain(self, reward: Tensor) -> Tensor:
-        """How much more the rewards (B,) are than those so far."""
+        """The rewards (B,) less the running mean of those before, which is then updated."""
         gain = reward - self.usual
         self.usual.lerp_(reward.mean(), 1 - MEMORY)
         return gain
