@@ -1,4 +1,4 @@
-"""Names that MLflow and file systems take, and what becomes of others."""
+"""Names that MLflow and file systems take, and substitutes for others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def fits(name: str) -> bool:
 
 
 def fitting(name: str) -> str:
-    """The name, or one that MLflow takes: other characters become `_`, and six digits say which it was."""
+    """The name, or one that MLflow takes: other characters become `_`, and six digits keep it
+    unique."""
     if fits(name):
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:6]
@@ -33,11 +34,11 @@ def fitting(name: str) -> str:
 
 
 def check(names: Collection[str]) -> None:
-    """ValueError that says which names MLflow does not take, and what it takes."""
+    """ValueError with the names that MLflow does not take, and what it takes."""
     if unfit := [name for name in names if not fits(name)]:
-        told = ", ".join(f"'{name}'" for name in unfit)
+        rejected = ", ".join(f"'{name}'" for name in unfit)
         takes = "letters, digits, spaces and / _ - . :, and at most 250 of them"
-        raise ValueError(f"MLflow does not take {told} as the name of a metric; it takes {takes}")
+        raise ValueError(f"MLflow does not take {rejected} as the name of a metric; it takes {takes}")
 
 
 def folder_name(experiment: str) -> str:
