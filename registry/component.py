@@ -46,7 +46,7 @@ class Component(BaseModel):
     @field_validator("*")
     @classmethod
     def _fits(cls, value: Any) -> Any:
-        """Whole numbers of more than 64 bits are no number of anything, and libraries in C do not take them."""
+        """No count or size has more than 64 bits, and libraries in C do not take such numbers."""
         for number in (value, *value) if isinstance(value, tuple | list) else (value,):
             if isinstance(number, int) and not -(2**63) <= number < 2**64:
                 raise ValueError("a whole number has at most 64 bits here")
@@ -165,7 +165,7 @@ def components_in(value: Any) -> Iterator[Component]:
 
 
 def entries(value: Any) -> Iterable[Any]:
-    """What a model, a mapping or a list holds."""
+    """The values in a model, a mapping or a list; none in anything else."""
     if isinstance(value, BaseModel):
         return [entry for _, entry in value]
     if isinstance(value, Mapping):

@@ -19,7 +19,7 @@ SDP_KERNELS = ("flash", "mem_efficient", "math")
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Afterwards the global state of Python's, numpy's and torch's arithmetic is what it was."""
+    """Restore the global state of Python's, numpy's and torch's arithmetic afterwards."""
     modules: dict[str, Any] = {name: sys.modules[name] for name in ("numpy", "torch") if name in sys.modules}
     restore = [put_back(random.setstate, random.getstate())]
     if numpy := modules.get("numpy"):

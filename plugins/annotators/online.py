@@ -60,7 +60,9 @@ class Prototypes(nn.Module):
     """A head and the directions that it is compared with by cosine; a `fw.core.kinds.Grouping`."""
 
     earlier: Tensor
+    """The queue of directions (queue, D), the latest first."""
     seen: Tensor
+    """How many images were trained on (); its name is in checkpoints."""
 
     def __init__(self, method: OnlineClusters, width: int):
         from lightly.loss import SwaVLoss

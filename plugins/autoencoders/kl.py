@@ -19,7 +19,7 @@ class KL(Pretrained):
     scaling_factor, or (z - latents_mean) / latents_std * scaling_factor where it has these. Stable
     Diffusion's latents have 4 channels, and 16 in version 3.
 
-    Grey images are repeated to three channels, and what is decoded is averaged back.
+    Grey images are repeated to three channels, and averaged back when they are decoded.
     """
 
     name: ClassVar[str] = "kl"

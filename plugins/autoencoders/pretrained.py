@@ -1,4 +1,5 @@
-"""What autoencoders of diffusers share: their folder, its part in the keys, and images of one or three colours."""
+"""The base of diffusers' autoencoders: their folder, its part in the keys, images of one or three
+colours."""
 
 from __future__ import annotations
 
@@ -54,7 +55,7 @@ class Pretrained(Autoencoder):
 
     @abstractmethod
     def facts(self, config: dict[str, Any]) -> Facts:
-        """What the settings in config.json say."""
+        """The facts that the settings in config.json state."""
 
     @abstractmethod
     def code(self, network: Any, x: Tensor) -> Code:

@@ -21,7 +21,7 @@ class RAE(Pretrained):
     The paper finds that a model needs a width of at least `channels`, noise levels shifted towards
     more noise, and autoguidance rather than cfg. Images must have the one size that it decodes to.
 
-    Grey images are repeated to three channels, and what is decoded is averaged back.
+    Grey images are repeated to three channels, and averaged back when they are decoded.
     """
 
     name: ClassVar[str] = "rae"

@@ -17,7 +17,7 @@ class Tiny(Pretrained):
     faster. Its latents have about unit variance as they are; the folder's shift_factor and
     scaling_factor are applied all the same.
 
-    Grey images are repeated to three channels, and what is decoded is averaged back.
+    Grey images are repeated to three channels, and averaged back when they are decoded.
     """
 
     name: ClassVar[str] = "tiny"

@@ -156,7 +156,7 @@ class DiffusersFolder(Backbone):
         return reason and f"backbone {self.name}: {self.weights} {reason}"
 
     def folder(self) -> Path:
-        """Where the network is: in a pipeline's folder, its part."""
+        """The network's folder: a part of the pipeline's, or `weights` itself."""
         folder = self.weights.expanduser()
         parts = [folder / part for part in PARTS if (folder / PIPELINE).is_file() and (folder / part).is_dir()]
         return parts[0] if parts else folder
@@ -181,15 +181,18 @@ def unfit_network(config: Config) -> str | None:
     if architecture not in WRAPPERS:
         return f"holds an {architecture or 'unknown model'}, and fw takes {', '.join(WRAPPERS)}"
     if config.get("time_embedding_type", "positional") != "positional":
-        return f"has time_embedding_type {config['time_embedding_type']}, and fw tells it timesteps (positional)"
+        return f"has time_embedding_type {config['time_embedding_type']}, and fw gives it timesteps (positional)"
     for key in UNFED:
         if config.get(key):
-            return f"has {key} {config[key]}, and fw has nothing to tell it by that"
+            return f"has {key} {config[key]}, and fw has no input for that"
     if architecture == "UNet2DConditionModel" and not isinstance(config.get("cross_attention_dim", 1280), int):
         return "has a cross_attention_dim of its own for each level, which fw does not know"
     inputs, outputs = config.get("in_channels"), config.get("out_channels")
     if outputs is not None and inputs is not None and outputs not in (inputs, 2 * inputs):
-        return f"makes {outputs} channels of {inputs}, and a denoiser makes as many, or twice with a learned variance"
+        return (
+            f"makes {outputs} channels of {inputs}, and a denoiser makes as many, "
+            "or twice as many with a learned variance"
+        )
     return None
 
 

@@ -117,9 +117,9 @@ WRAPPERS: dict[str, type[PretrainedNetwork]] = {
 
 
 def wrapped(network: Any, classes: int | None, kept: bool) -> nn.Module:
-    """diffusers' network, told `classes` classes or, for None, none.
+    """diffusers' network with `classes` classes, or without any for None.
 
-    If they are `kept`, they are its own. Else they are new ones, which start close to its null.
+    `kept` classes are the network's own. New ones start close to its null.
     """
     count = classes or 0
     for holder, name, own, null in tables(network):
@@ -131,9 +131,10 @@ def wrapped(network: Any, classes: int | None, kept: bool) -> nn.Module:
 
 
 def tables(network: Any) -> Iterator[tuple[nn.Module, str, Tensor | None, Tensor]]:
-    """Where the network looks classes up: a module, its attribute, its own classes (N, width), and its null (width,).
+    """Where the network looks classes up: a module, its attribute, its own classes (N, width), and
+    its null (width,).
 
-    A DiT knows its null. That of a U-Net with classes, which has none, is their mean; of one without classes, zero.
+    A DiT has a null. For a U-Net with classes it is their mean, and for one without classes zero.
     """
     if type(network).__name__ == "DiTTransformer2DModel":
         for block in network.transformer_blocks:

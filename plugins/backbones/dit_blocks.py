@@ -94,7 +94,7 @@ class Block(nn.Module):
     def forward(
         self, tokens: Tensor, conditioning: Tensor, attend: Attend, layer: str, context: Tensor | None = None
     ) -> Tensor:
-        """tokens (B, N, width), told (B, width), context (B, n, width) -> (B, N, width)"""
+        """tokens (B, N, width), conditioning (B, width), context (B, n, width) -> (B, N, width)"""
         modulation = self.modulation(conditioning)[:, None]  # (B, 1, 6 * width)
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation.chunk(6, dim=2)
         tokens = tokens + gate * self.attention(self.norm(tokens) * (1 + scale) + shift, attend, layer)

@@ -51,7 +51,7 @@ AT_ONCE = 64
 """Images in flight per thread."""
 
 EXAMPLES = 3
-"""How many of the files that could not be decoded are named."""
+"""How many files that could not be decoded are named in a message."""
 
 
 class Source(NamedTuple):
@@ -70,7 +70,7 @@ class Check(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be decoded and how.
+    """Which images to decode, and how.
 
     `settings` is JSON that decides, with the shape, what the sources are. `count` is their number,
     if known. Without a `scale` the values of images with 16 bits per channel are not known yet, and
@@ -112,7 +112,7 @@ class Decoded(NamedTuple):
     repeats: int
 
     def remarks(self, split: str) -> Iterator[str]:
-        """What a user should know of them."""
+        """Remarks for the user on the images that are left out."""
         if self.failed:
             count = len(self.failed) + self.repeats + len(self.labels)
             examples = "; ".join(f"{name}: {reason}" for name, reason in islice(self.failed.items(), EXAMPLES))
@@ -161,7 +161,7 @@ VOUCHED_FOR: set[tuple[Path, int, str]] = set()
 
 
 def sound(folder: Path, shape: tuple[int, int, int]) -> dict[str, Any] | None:
-    """The facts, if the images are there and are what was decoded, to the last bit.
+    """The facts, if the decoded images are there and unchanged to the last bit.
 
     The sizes are compared each time, because a map of a file that is cut off kills the process.
     """

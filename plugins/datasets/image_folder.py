@@ -133,7 +133,7 @@ class ImageFolder(Encoded):
             return []
         return [
             f"its images of 16 bits per channel have no values above {white:,} and state no depth: they are taken to "
-            f"have {white.bit_length()} bits; say `range: [0, {white}]` if that is right, or what is"
+            f"have {white.bit_length()} bits; say `range: [0, {white}]` if that is right, else the right range"
         ]
 
     def decoded(self, split: Split) -> Decoded:
@@ -156,7 +156,7 @@ class ImageFolder(Encoded):
                 memory_of(files, cache).unlink(missing_ok=True)
                 raise MissingFile(
                     f"{self.root}: its files are others than when their fingerprint was taken, and their times of "
-                    "change are the same; run it again, and look after the disk"
+                    "change are the same; run it again, and check the disk"
                 )
 
         scale = Scale(self.range, {} if self.range else self.whites(splits))

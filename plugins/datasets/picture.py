@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""What is read, whatever a file's ending says. Pillow knows more, and runs Ghostscript for one of them."""
+"""Formats that are read, whatever a file's ending. Pillow has more, and runs Ghostscript for one of
+them."""
 
 ENDINGS = (
     *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),

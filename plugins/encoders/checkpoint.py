@@ -71,7 +71,7 @@ class Checkpoint(ABC):
         not fit it."""
 
     def content(self) -> dict[str, Any]:
-        """What enters the keys: the same wherever the files lie."""
+        """The checkpoint's part in the keys, which is the same wherever the files lie."""
         return {"files": [sha256(file) for file in self.files], **self.facts}
 
 

@@ -82,7 +82,7 @@ class Choice(Reader):
     """A reader with a value for each cell."""
 
     measure: ClassVar[str]
-    """What the values are."""
+    """What the values measure, as in the names of scores."""
     values: Tensor
 
     def __init__(self, settings: DiffusionSelected, network: nn.Module, shape: tuple[int, int, int], classes: int):

@@ -40,7 +40,7 @@ class Teacher:
         return list(self.model.features(x, sigma, self.blocks).values())
 
     def in_fresh_noise(self, images: Tensor, sigma: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """The same in fresh noise."""
+        """The same activations, in noise that is drawn here."""
         return self(images, sigma, torch.randn(images.shape, generator=generator, device=images.device))
 
     def sample(self, shape: tuple[int, int, int]) -> list[Tensor]:

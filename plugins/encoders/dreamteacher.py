@@ -30,10 +30,11 @@ class DreamTeacher(Distilled):
     """DreamTeacher: from the student's maps, a pyramid predicts those of several blocks of a diffusion model, without
     labels (arXiv 2307.07487).
 
-    The loss is the mean over blocks of the squared error, with the teacher's maps normalised over channels and
-    positions, plus `attention` times that of attention transfer: the distance of maps of |f|^2, summed over channels,
-    as vectors of length 1. (Over channels alone, normalised maps would have the same |f|^2 everywhere.) The features
-    are the means over positions of the student's coarsest map.
+    The loss is the mean over blocks of the squared error, with the teacher's maps normalised over
+    channels and positions, plus `attention` times the loss of attention transfer: the distance
+    between maps of |f|^2, summed over channels, as vectors of length 1. (Over channels alone,
+    normalised maps would have the same |f|^2 everywhere.) The features are the means over positions
+    of the student's coarsest map.
     """
 
     name: ClassVar[str] = "dreamteacher"

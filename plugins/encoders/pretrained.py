@@ -93,7 +93,7 @@ class Pretrained(Encoder):
         return checkpoint
 
     def checkpoint(self) -> Checkpoint:
-        """Where `weights` points to, or what is in the hub's cache; MissingFile if there is nothing of that kind."""
+        """The checkpoint at `weights`, or in the hub's cache; MissingFile if there is none."""
         if self.weights is None:
             return self.in_the_cache(self.model or self.default)
         place = self.weights.expanduser()
@@ -193,5 +193,5 @@ class Pretrained(Encoder):
 
 
 def fine_tuned(model: str) -> bool:
-    """Whether timm's tag says that the weights were trained on with ImageNet's labels."""
+    """Whether timm's tag says that the weights were fine-tuned with ImageNet's labels."""
     return "_ft_in" in model.partition(".")[2]

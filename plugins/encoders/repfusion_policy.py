@@ -84,6 +84,7 @@ class Policy(nn.Module):
     """Images (B, C, H, W) in -1..1 to logits (B, levels), by a few convolutions as in LeNet; remembers rewards."""
 
     usual: Tensor
+    """The running mean of rewards (); its name is in checkpoints."""
 
     def __init__(self, shape: tuple[int, int, int], levels: int, classes: int):
         super().__init__()

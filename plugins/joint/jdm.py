@@ -99,7 +99,7 @@ class JointUNet(nn.Module):
         return self._decoded(move(hidden, self._recognised), level)
 
     def taps(self) -> dict[str, nn.Module]:
-        """Those of `unet`."""
+        """The blocks of `unet`."""
         return self.denoise.taps()
 
     def _encoded(self, x: Tensor, noise: Tensor) -> tuple[list[Tensor], Tensor]:

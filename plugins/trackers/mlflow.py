@@ -68,7 +68,8 @@ class MLflow(Tracker):
                 return open_run(client, uri, experiment, run)
 
     def close(self, handle: Mapping[str, Any], root: Path, status: str) -> None:
-        """End what is still RUNNING of the run that a handle names. FwError when MLflow cannot be reached."""
+        """End those of a handle's runs that are still RUNNING. FwError when MLflow cannot be
+        reached."""
         uri = uri_of_handle(handle, root) if "parent_run_id" in handle else chosen(self.uri, root)
         database = database_of(uri)
         if not handle or (database is not None and not database.exists()):

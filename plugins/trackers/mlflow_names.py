@@ -17,7 +17,7 @@ TAKES = r"\w/. -" if os.name == "nt" else r"\w/. :-"
 
 
 def fits(name: str) -> bool:
-    """Whether MLflow takes it as the name of a metric, param or tag."""
+    """Whether MLflow takes this name for a metric, param or tag."""
     plain = re.fullmatch(rf"[{TAKES}]+", name) is not None and len(name) <= LENGTH
     return plain and posixpath.normpath(name) == name != "." and not name.startswith(("/", ".."))
 

@@ -107,5 +107,5 @@ def check_quoted(uri: str) -> None:
 
 
 def is_folder(uri: str) -> bool:
-    """Whether it names a folder, as MLflow's file store did."""
+    """Whether the URI names a folder, as for MLflow's former file store."""
     return uri.startswith("file:") or ("://" not in uri and not uri.startswith(("databricks", "uc")))
