@@ -16,8 +16,7 @@ from fw.core.randomness import seed_from
 from fw.core.types import Observations
 
 SAME = 1e-6
-"""Directions that differ by less than this in every coordinate are equal: only rounding ranks
-them."""
+"""Directions that differ by less in every coordinate are equal: only rounding ranks them."""
 
 
 class Neighbours(Annotator):

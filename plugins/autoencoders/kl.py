@@ -45,8 +45,7 @@ class KL(Pretrained):
 
 
 def normalisation(config: Any, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Shift and scale, (1, C, 1, 1) or (1, 1, 1, 1): the diffused latents are (z - shift) *
-    scale."""
+    """Shift and scale, (1, C or 1, 1, 1): the diffused latents are (z - shift) * scale."""
     mean, std = config.latents_mean, config.latents_std
     if mean is None or std is None:
         mean, std = [config.shift_factor or 0.0], [1.0]

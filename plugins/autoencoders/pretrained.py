@@ -1,5 +1,4 @@
-"""The base of diffusers' autoencoders: their folder, its part in the keys, images of one or three
-colours."""
+"""diffusers' autoencoders: their folder, its part in the keys, one or three colours."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A pretrained denoiser of diffusers in a local folder: to train further, or for an encoder to
-read."""
+"""A pretrained denoiser of diffusers in a local folder, to train further or to read."""
 
 from __future__ import annotations
 

@@ -50,8 +50,7 @@ class PretrainedNetwork(nn.Module):
         return self.network(x, noise, class_labels=labels, return_dict=False)[0]
 
     def attention_layers(self) -> dict[str, str]:
-        """The layers of self-attention by the names that `attend` gets: their paths in the
-        network."""
+        """The paths of the layers of self-attention, by the names that `attend` gets."""
         return self_attention(self.network)
 
     def taps(self) -> dict[str, nn.Module]:

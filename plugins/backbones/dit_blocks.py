@@ -26,8 +26,7 @@ def check_sizes(width: int, heads: int) -> None:
 
 
 def check_patches(name: str, patch: int, shape: tuple[int, int, int]) -> None:
-    """Raise ValueError, with the network's `name`, if images (C, H, W) cannot be cut into
-    patches."""
+    """Raise ValueError, in the network's name, if patches do not divide images (C, H, W)."""
     _, height, width = shape
     if height % patch or width % patch:
         raise ValueError(

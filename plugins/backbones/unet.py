@@ -98,8 +98,7 @@ class UNet(Backbone):
         return ConditionedUNet(unet, None if condition is None else ConditionEmbedding(condition, width))
 
     def _blocks(self, colours: int, attending: str) -> dict[str, Any]:
-        """Settings that both U-Nets share; the type of a block with attention begins with
-        `attending`."""
+        """Settings of both U-Nets; the type of a block with attention begins with `attending`."""
         prefixes = [attending if level in self.attention else "" for level in range(len(self.channels))]
         return {
             "in_channels": colours,

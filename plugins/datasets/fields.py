@@ -47,8 +47,7 @@ class Encoded(Dataset):
         return self
 
     def spec(self) -> dict[str, Any]:
-        """Without fields at neutral values, so that keys are those from before there were such
-        fields."""
+        """Without fields at neutral values: keys stay as they were before these fields."""
         spec = super().spec()
         return {key: value for key, value in spec.items() if key not in self.NEUTRAL or value != self.NEUTRAL[key]}
 

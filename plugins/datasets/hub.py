@@ -1,5 +1,4 @@
-"""A local Hugging Face dataset (Lhoest et al., arXiv 2109.02846); downloads only if allowed
-explicitly."""
+"""A local Hugging Face dataset (Lhoest et al., arXiv 2109.02846); it downloads only if allowed."""
 
 from __future__ import annotations
 
@@ -130,8 +129,7 @@ class Hub(Encoded):
         return self.test if split == "test" and not self.held_out else self.train
 
     def checked_folder(self) -> Path:
-        """The folder with the files. MissingFile if there is none, or it is not what the recipe
-        names."""
+        """The folder with the files; MissingFile if there is none, or another than in the recipe."""
         folder = self.folder(download=os.environ.get("HF_HUB_OFFLINE") == "0")
         if folder is None:
             raise MissingFile(self.how_to_fetch())

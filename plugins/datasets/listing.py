@@ -1,5 +1,4 @@
-"""The files of a folder and the fingerprint of their content, which is the same wherever the folder
-lies."""
+"""The files of a folder and the fingerprint of their content, wherever the folder lies."""
 
 from __future__ import annotations
 
@@ -26,8 +25,7 @@ RULE = 1
 
 
 class File(NamedTuple):
-    """A file: its name relative to the folder, with `/`; what changes when it is written to; its
-    inode."""
+    """A file: its name relative to the folder, with `/`; what writing to it changes; its inode."""
 
     name: str
     path: str
@@ -215,6 +213,5 @@ def read_file(file: File) -> tuple[bytes, Deep | None]:
 
 
 def is_held_out(name: str, share: float) -> bool:
-    """Whether a name is in the share that is kept for the test split, whatever the other names
-    are."""
+    """Whether a name is in the share for the test split, whatever the other names are."""
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) < share * 2**64

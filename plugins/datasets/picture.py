@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""Formats that are read, whatever a file's ending. Pillow has more, and runs Ghostscript for one of
-them."""
+"""Formats that are read, whatever a file's ending. For others Pillow even runs Ghostscript."""
 
 ENDINGS = (
     *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
@@ -102,8 +101,7 @@ def middle(size: tuple[int, int], height: int, width: int) -> tuple[float, float
 
 @contextlib.contextmanager
 def strict_pillow() -> Iterator[None]:
-    """Damaged files raise and harmless oddities give no warning, whatever another library set in
-    Pillow."""
+    """Damaged files raise and oddities give no warning, whatever other libraries set in Pillow."""
     from PIL import ImageFile
 
     before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False

@@ -1,5 +1,4 @@
-"""The progress of reading a dataset, on stderr: a dataset's load has no job that could report
-it."""
+"""The progress of reading a dataset, on stderr, because `load` has no job to report it."""
 
 from __future__ import annotations
 
@@ -49,8 +48,7 @@ def bar(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 class Lines:
-    """One line on stderr every half minute: how many are done, how fast, and how long the rest
-    takes."""
+    """One line on stderr every half minute: how many are done, the rate, the time left."""
 
     def __init__(self, label: str, total: int | None):
         self.label = label

@@ -135,8 +135,7 @@ class Standardised(Reader):
         return (self.side_by_side(images) - self.mean) * self.scale
 
     def standardise(self, features: Tensor) -> None:
-        """Take mean and variance from features (N, D); those that are equal for all images become
-        0."""
+        """Take mean and variance from features (N, D); constant features become 0."""
         spread = features.std(dim=0, correction=0)
         self.mean.copy_(features.mean(dim=0))
         self.scale.copy_(torch.where(spread > 1e-6, 1 / spread, 0.0))

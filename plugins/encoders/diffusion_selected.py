@@ -110,8 +110,7 @@ class Grid(Choice):
 
     @property
     def best(self) -> int:
-        """The number of the best cell; of equal ones, the first, whose noise level is listed
-        first."""
+        """The number of the best cell, the first of equal ones: noise levels count as listed."""
         return int(self.values.argmax())
 
     def judge(self, cells: list[Tensor], labels: Tensor, fitted: Tensor, held: Tensor, job: Job) -> None:
@@ -181,8 +180,7 @@ class Hyperfeatures(nn.Module):
     scale: Tensor
 
     def __init__(self, widths: Sequence[int], blocks: int, dims: int):
-        """`widths` are the cells' feature dimensions: those of all `blocks`, again for each noise
-        level."""
+        """`widths` are the cells' feature dimensions: all `blocks` for each noise level in turn."""
         super().__init__()
         self.widths = list(widths)
         self.bottlenecks = nn.ModuleList(nn.Linear(width, dims) for width in widths[:blocks])

@@ -15,8 +15,7 @@ class DINOv2(Pretrained):
     It was trained on 142 million images, chosen because they are close to ImageNet and other
     labelled sets. That is far more than the dataset at hand, which its training may even contain.
     Say so where a result counts as label-free. timm's models take 518x518 pixels, and transformers'
-    folders 224x224; papers mostly report `resolution: 224`, which is 5 times
-    cheaper.
+    folders 224x224; papers mostly report `resolution: 224`, which is 5 times cheaper.
     """
 
     name: ClassVar[str] = "dinov2"

@@ -71,7 +71,7 @@ class Dream(Lesson):
         self.attention = attention
         self.ratio = shape[1] / shape[2]
         self.student = student
-        self.regressor = Regressor(student.widths, [map_.shape[1] for map_ in self.maps(teacher.sample(shape))])
+        self.regressor = Regressor(student.widths, [each.shape[1] for each in self.maps(teacher.sample(shape))])
 
     def forward(
         self, images: Tensor, labels: Tensor | None, progress: float, generator: torch.Generator

@@ -1,5 +1,4 @@
-"""The denoiser of encoders that are made of one: it is trained without labels, or loaded from a
-run."""
+"""Encoders that are made of a denoiser: it is trained without labels, or loaded."""
 
 from __future__ import annotations
 
@@ -66,8 +65,7 @@ class OfDenoiser(Encoder):
             existing(self.weights)
 
     def identity(self) -> dict[str, Any]:
-        """With `weights` their content counts, not where they lie, and not `train`, which has no
-        effect."""
+        """With `weights`, their content counts, and `train` does not."""
         identity = super().identity()
         return identity if self.weights is None else {**identity, "train": None, "weights": sha256(self.weights)}
 

@@ -1,5 +1,4 @@
-"""Encoders with published weights: their files are searched on this machine only, and keyed by
-content."""
+"""Encoders with published weights: local files, which enter the keys by their content."""
 
 from __future__ import annotations
 
@@ -120,8 +119,7 @@ class Pretrained(Encoder):
         return TimmCheckpoint(model, self.cached(config.hf_hub_id, names))
 
     def cached(self, repository: str, names: list[str]) -> Path:
-        """The first of these files of the repository in the hub's cache; the network is not
-        used."""
+        """The first of these files of the repository in the hub's cache, without the network."""
         from huggingface_hub import constants, try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError
 

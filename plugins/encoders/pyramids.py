@@ -22,7 +22,7 @@ class Pyramid(nn.Module):
         self.between = MAPS[name]
         self.eval()
         with torch.no_grad():
-            self.widths = [map_.shape[1] for map_ in self.maps(torch.zeros(1, *shape, dtype=torch.uint8))]
+            self.widths = [each.shape[1] for each in self.maps(torch.zeros(1, *shape, dtype=torch.uint8))]
         self.train()
 
     def forward(self, images: Tensor) -> Tensor:

@@ -53,8 +53,7 @@ class RepFusion(Distilled):
 
 
 class Imitation(Lesson):
-    """The squared error of the student's projected features: 1 if they say nothing about the
-    teacher's."""
+    """The squared error of the student's projected features: 1 if they predict nothing."""
 
     def __init__(self, student: ImageEncoder, teacher: Teacher, shape: tuple[int, int, int], sigmas: Sigmas):
         super().__init__()

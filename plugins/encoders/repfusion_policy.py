@@ -1,5 +1,4 @@
-"""RepFusion with its policy: labels teach which noise level gives an image's best features (arXiv
-2308.10916)."""
+"""RepFusion with its policy (arXiv 2308.10916): labels teach which noise level suits an image."""
 
 from __future__ import annotations
 
@@ -47,8 +46,7 @@ class RepFusionPolicy(RepFusion):
 
 
 class Chosen(Imitation):
-    """The imitation at the levels that the policy chose, and the losses of the policy and of its
-    judge."""
+    """The imitation at the levels that the policy chose, and the losses of policy and judge."""
 
     def __init__(
         self, student: ImageEncoder, teacher: Teacher, shape: tuple[int, int, int], sigmas: Sigmas, classes: int

@@ -1,5 +1,4 @@
-"""The training of encoders without labels, whatever the method: one resumable loop over random
-images."""
+"""How encoders are trained without labels: one resumable loop over random images."""
 
 from __future__ import annotations
 
@@ -33,8 +32,7 @@ class Learner(nn.Module):
     """
 
     def forward(self, images: Tensor, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The loss on images (B, C, H, W) in 0..1, and vectors (N, D) whose logged spread shows
-        collapse."""
+        """The loss on images (B, C, H, W) in 0..1; vectors (N, D) whose spread shows collapse."""
         raise NotImplementedError
 
     def follow(self, step: int) -> None:
@@ -54,8 +52,7 @@ class SelfSupervised(Encoder):
 
     @abstractmethod
     def learner(self, network: ImageEncoder) -> Learner:
-        """The learner that trains `network.backbone`. Torch's global generator is seeded by the
-        job."""
+        """The learner for `network.backbone`. Torch's global generator is seeded by the job."""
 
     def preflight(self) -> None:
         if self.weights is not None:

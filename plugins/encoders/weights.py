@@ -1,5 +1,4 @@
-"""Weights of a backbone from a file of safetensors or of torch.save, read without running code from
-it."""
+"""Weights of a backbone from a file of safetensors or torch.save, whose code is not run."""
 
 from __future__ import annotations
 

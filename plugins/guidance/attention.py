@@ -1,5 +1,4 @@
-"""Guidance through attention: choosing layers, and evaluating the network with these layers
-changed."""
+"""Guidance through attention: choosing layers, and evaluating the network with them changed."""
 
 from __future__ import annotations
 
@@ -73,8 +72,7 @@ class AttentionGuidance(Guidance):
         return any(holds(layer, part) for part in parts if isinstance(part, str))
 
     def _chosen(self, called: Sequence[str]) -> list[str]:
-        """The layers to change, from all in the order of their calls; StageFailed if there is
-        none."""
+        """The layers to change, out of all in the order of calls; StageFailed without any."""
         chosen = [layer for layer in called if self._chosen_by_name(layer)]
         if chosen:
             return chosen

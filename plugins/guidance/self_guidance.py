@@ -1,5 +1,4 @@
-"""Self-guided diffusion (arXiv 2210.06462): classifier-free guidance by self-annotated
-conditions."""
+"""Self-guided diffusion (arXiv 2210.06462): `cfg` with self-annotated conditions."""
 
 from __future__ import annotations
 

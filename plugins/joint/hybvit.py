@@ -119,8 +119,7 @@ class JointTransformer(nn.Module):
         dropped: Tensor | None = None,
         attend: Attend | None = None,
     ) -> Tensor:
-        """x (B, C, H, W), noise (B,) -> (B, C, H, W). It recognises the condition, and does not
-        read it."""
+        """x (B, C, H, W), noise (B,) -> (B, C, H, W). The condition is not used: see `logits`."""
         conditioning = self._conditioning(noise)
         return self._denoised(self._after(self._middle(x, conditioning, attend), conditioning, attend), conditioning)
 

@@ -83,8 +83,7 @@ class JointUNet(nn.Module):
         dropped: Tensor | None = None,
         attend: Attend | None = None,
     ) -> Tensor:
-        """x (B, C, H, W), noise (B,) -> (B, C, H, W). It recognises the condition, and does not
-        read it."""
+        """x (B, C, H, W), noise (B,) -> (B, C, H, W). The condition is not used: see `logits`."""
         return self.denoise(x, noise, attend=attend)
 
     def both(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

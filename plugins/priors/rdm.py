@@ -78,8 +78,7 @@ class RDM(Prior):
         return {"rep_fd": frechet(reference, bank[:count]), "rep_fd_floor": frechet(reference, real)}
 
     def _trained(self, vectors: Tensor, job: Job) -> nn.Module:
-        """The network with the averaged weights. It predicts x0: the target is the vector without
-        noise."""
+        """The network with the averaged weights. It predicts x0, the vectors without noise."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_from(job.seed, "rdm"))
             network = ResidualMLP(vectors.shape[1], self.width, self.depth).to(job.device)

@@ -55,7 +55,6 @@ class Heun(NoiseLevels):
         return x
 
     def _gamma(self, sigma: float) -> float:
-        """The share by which sigma is raised before a step, at most so that the variance
-        doubles."""
+        """The share by which sigma is raised before a step; at most, the variance doubles."""
         inside = self.churn_min <= sigma and (self.churn_max is None or sigma <= self.churn_max)
         return min(self.churn / self.steps, math.sqrt(2) - 1) if inside else 0.0

@@ -20,8 +20,7 @@ CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
 
 def weights_in(folder: Path) -> Saved | None:
-    """The weights of a folder that are read; None if it has none. MissingFile if there are
-    several."""
+    """The weights of a folder that are read; None if it has none. See `saved`."""
     return saved(folder, (WEIGHTS,))
 
 

@@ -68,8 +68,7 @@ class MLflow(Tracker):
                 return open_run(client, uri, experiment, run)
 
     def close(self, handle: Mapping[str, Any], root: Path, status: str) -> None:
-        """End those of a handle's runs that are still RUNNING. FwError when MLflow cannot be
-        reached."""
+        """End a handle's runs that are still RUNNING. FwError when MLflow cannot be reached."""
         uri = uri_of_handle(handle, root) if "parent_run_id" in handle else chosen(self.uri, root)
         database = database_of(uri)
         if not handle or (database is not None and not database.exists()):
@@ -117,8 +116,7 @@ def open_run(client: MlflowClient, uri: str, experiment: Experiment, run: RunDes
 
 
 def runs_of(client: MlflowClient, handle: Mapping[str, Any], experiment: str | None) -> list[str]:
-    """The ids of a run and its arms; if it died before it had a handle, of all runs with its
-    key."""
+    """The ids of a run and its arms; of all runs with its key if it died without a handle."""
     if "parent_run_id" in handle:
         return [handle["parent_run_id"], *handle["children"].values()]
     stored = client.get_experiment_by_name(experiment or handle["recipe"])
@@ -164,8 +162,7 @@ def models_of(client: MlflowClient, experiment: str, run: RunDescription) -> lis
 
 
 def sweep_models(client: MlflowClient, uri: str, experiment: str, run: RunDescription, runs: Collection[str]) -> None:
-    """Remove the rest of killed uploads. One process at a time writes a run, so no upload is going
-    on."""
+    """Remove what killed uploads left. None is going on: one process at a time writes a run."""
     for model in models_of(client, experiment, run):
         if model.status.name == "PENDING" and model.source_run_id in runs:
             client.delete_logged_model(model.model_id)
@@ -282,8 +279,7 @@ class MLflowRun:
 
     @safely
     def files(self, arm: str | None, paths: Sequence[Path]) -> None:
-        """Put them into the run's root folder: the compare page shows only files from there side by
-        side."""
+        """Log to the run's root folder: the compare page shows only its files side by side."""
         for path in paths:
             self.client.log_artifact(self.runs[arm].id, str(path))
             if arm is not None and path.suffix == ".png":

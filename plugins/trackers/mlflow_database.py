@@ -43,8 +43,7 @@ def connect(uri: str) -> MlflowClient:
 
 
 def forget_places() -> None:
-    """Empty MLflow's cache of where each run's artifacts lie, because that may have changed
-    meanwhile."""
+    """Empty MLflow's cache of the runs' artifact locations, which may have changed."""
     from mlflow.tracking._tracking_service import utils
 
     getattr(utils, "_artifact_repos_cache", {}).clear()

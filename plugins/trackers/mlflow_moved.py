@@ -1,5 +1,4 @@
-"""A runs folder that was moved or copied: its database holds absolute paths of artifacts, which are
-updated."""
+"""A runs folder that was moved or copied: the absolute paths in its database are updated."""
 
 from __future__ import annotations
 

@@ -23,8 +23,7 @@ def fits(name: str) -> bool:
 
 
 def fitting(name: str) -> str:
-    """The name, or one that MLflow takes: other characters become `_`, and six digits keep it
-    unique."""
+    """The name, or one that MLflow takes: other characters become `_`, six digits tell it apart."""
     if fits(name):
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:6]

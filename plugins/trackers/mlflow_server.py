@@ -1,5 +1,4 @@
-"""`fw ui` for MLflow: MLflow's own server on a runs folder, and the addresses of the saved views in
-it."""
+"""`fw ui` for MLflow: MLflow's own server on a runs folder, and the URLs of its saved views."""
 
 from __future__ import annotations
 

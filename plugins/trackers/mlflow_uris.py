@@ -1,5 +1,4 @@
-"""MLflow's URIs: that of a database file with any path, and that of the store that a tracker
-uses."""
+"""MLflow's URIs: of a database file with any path, and of the store that a tracker uses."""
 
 from __future__ import annotations
 
@@ -15,8 +14,7 @@ from fw.core.messages.secrets import HIDDEN, hide, learn
 
 DATABASE = "mlflow.db"
 HERE = f"sqlite:///{DATABASE}"
-"""The URI in a handle of the runs folder's own database; it stays right when the folder is
-moved."""
+"""A handle's URI of the runs folder's own database, which may be moved with the folder."""
 
 WEB = ("http://", "https://")
 REMEDY = (
@@ -56,8 +54,7 @@ def completed(uri: str, environment: str | None) -> str:
 
 
 def uri_of_handle(handle: Mapping[str, Any], root: Path) -> str:
-    """The URI of the run that a handle names. Older handles hold the full path of the runs folder's
-    database."""
+    """The URI of the run that a handle names. Older handles hold the database's full path."""
     known = str(handle.get("tracking_uri") or HERE)
     database = database_of(known)
     here = root.absolute() / DATABASE
@@ -95,8 +92,7 @@ def database_of(uri: str) -> Path | None:
 
 
 def check_quoted(uri: str) -> None:
-    """FwError for a password with a character that separates the parts of a URI and would cut
-    it."""
+    """FwError for a password that holds a separator of a URI's parts, where it would be cut."""
     user, at, _ = uri.partition("://")[2].rpartition("@")
     password = user.partition(":")[2]
     if at and hide(uri) != uri and re.search(r"[@/?#\[\]\s]" if uri.lower().startswith(WEB) else "@", password):

@@ -20,8 +20,7 @@ GREY = "#9e9e9e"
 def save_view(
     client: MlflowClient, experiment: str, view: str, run: RunDescription, pictures: Sequence[str] = ()
 ) -> None:
-    """Save the view of this run's arms. MLflow does not document its tag for that, so it may
-    fail."""
+    """Save the view of this run's arms. MLflow's tag for it is undocumented, so it may fail."""
     now = int(1000 * time.time())
     value = {"name": f"arms of {run.recipe}@{run.key}", "createdAt": now, "updatedAt": now}
     try:
