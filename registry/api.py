@@ -1,9 +1,9 @@
 """The version of the plugin API, and which plugins this fw takes.
 
 The API is `kinds`, `types`, `job`, `errors`, `randomness`, `conditioning` and `testing` of `fw.core`, and this package.
-API is raised when a plugin would have to be changed. A plugin says what it was made for in its module, `FW_API = 1`;
-one that says nothing was made for 1. What is deprecated goes on working for one release, aloud: OLDEST is then behind
-API.
+API is raised when plugins would have to be changed. A plugin states the version that it was made
+for in its module, `FW_API = 1`; without a statement it is 1. What is deprecated goes on working for
+one release, with a warning: OLDEST is then behind API.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def made_for(module: ModuleType) -> int:
 
 
 def notice(version: int) -> str | None:
-    """What to tell the user of a plugin that works for the last time."""
+    """The warning about a plugin that works for the last time; None for any other."""
     if version == API:
         return None
     return f"it was made for plugin API {version}; this fw has plugin API {API}, and the next will refuse the plugin"

@@ -46,7 +46,7 @@ class Component(BaseModel):
     @field_validator("*")
     @classmethod
     def _fits(cls, value: Any) -> Any:
-        """Whole numbers of more than 64 bits are no number of anything, and libraries in C do not take them."""
+        """No count or size has more than 64 bits, and libraries in C do not take such numbers."""
         for number in (value, *value) if isinstance(value, tuple | list) else (value,):
             if isinstance(number, int) and not -(2**63) <= number < 2**64:
                 raise ValueError("a whole number has at most 64 bits here")
@@ -78,8 +78,11 @@ class Component(BaseModel):
         return {"name": self.name, **self.model_dump(mode="json")}
 
     def identity(self) -> dict[str, Any]:
-        """What decides the component's results: its spec and version, less what only says where files lie, and less
-        fields at their neutral values (registry/neutral.py)."""
+        """What decides the component's results: its spec and version.
+
+        Left out are fields that only say where files lie, and fields at their neutral values
+        (registry/neutral.py).
+        """
         spec = self.spec()
         code = {"--plugin": self.file_hash} if self.file_hash else {}  # no field can be called that
         return {**identified_fields(self, spec), "version": self.version, **code}
@@ -94,7 +97,7 @@ class Component(BaseModel):
 
     @classmethod
     def chosen_by_name(cls) -> bool:
-        """Whether a field of this type takes a component by name: a kind, or what some components of a kind share."""
+        """Whether a field of this type takes a component by name: a kind, or a base of several."""
         return isinstance(getattr(cls, "kind", None), str) and not isinstance(getattr(cls, "name", None), str)
 
     @classmethod
@@ -162,7 +165,7 @@ def components_in(value: Any) -> Iterator[Component]:
 
 
 def entries(value: Any) -> Iterable[Any]:
-    """What a model, a mapping or a list holds."""
+    """The values in a model, a mapping or a list; none in anything else."""
     if isinstance(value, BaseModel):
         return [entry for _, entry in value]
     if isinstance(value, Mapping):
@@ -171,7 +174,7 @@ def entries(value: Any) -> Iterable[Any]:
 
 
 def identified(value: Any, spec: Any) -> Any:
-    """The spec of a field's value, with the identities of the components in it and without what is neutral."""
+    """The spec of a field's value, with components as identities and without neutral fields."""
     if isinstance(value, Component):
         return value.identity()
     if isinstance(value, BaseModel) and isinstance(spec, Mapping):
@@ -191,7 +194,7 @@ def identified_fields(model: BaseModel, spec: Mapping[str, Any]) -> dict[str, An
 
 
 described: ContextVar[frozenset[str]] = ContextVar("described", default=frozenset())
-"""Kinds that the JSON Schema in the making already spells out: a component may hold another of its own kind."""
+"""Kinds that the JSON Schema already spells out: a component may hold one of its own kind."""
 
 
 def named_schema(component: type[Component], handler: GetJsonSchemaHandler) -> dict[str, Any]:

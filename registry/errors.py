@@ -1,10 +1,10 @@
-"""What can go wrong with plugins, and how an exception is said on one line."""
+"""What can go wrong with plugins, and how an exception is written on one line."""
 
 import textwrap
 
 
 class UnknownComponent(LookupError):
-    """No healthy plugin provides the component that was asked for."""
+    """No healthy plugin provides the component that a recipe names."""
 
 
 class UnfitPlugin(Exception):

@@ -1,6 +1,6 @@
-"""What can be told of a component class without making one: whether it is one, and whether recipes can hold it.
+"""Checks a component class without an instance: that it is one, and that recipes can hold it.
 
-What it does when it is used is for `fw.core.testing` to find out.
+Whether its methods keep to the contract is for `fw.core.testing` to find out.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ SETS = (set, frozenset, collections.abc.Set, collections.abc.MutableSet)
 
 
 def check_component(component: object) -> None:
-    """Raise UnfitPlugin unless this is a concrete, named component class of a kind, with fields that can be stored."""
+    """Raise UnfitPlugin unless this is a concrete component class with a name and a kind, whose
+    fields can be stored."""
     if not (isinstance(component, type) and issubclass(component, Component)):
-        shown = textwrap.shorten(repr(component), width=100, placeholder=" ...")
-        raise UnfitPlugin(f"fw_components() returned {shown}, which is not a Component class")
+        text = textwrap.shorten(repr(component), width=100, placeholder=" ...")
+        raise UnfitPlugin(f"fw_components() returned {text}, which is not a Component class")
     name = component.__qualname__
     if not isinstance(getattr(component, "kind", None), str):
         raise UnfitPlugin(f"{name} does not subclass one of the kinds in fw.core.kinds")

@@ -1,7 +1,7 @@
 """What plugins do to the process while they are imported does not last.
 
-A plugin that sets torch's default dtype, or seeds a global generator, would change what others compute. This package
-does not need torch or numpy; it puts back what it finds of them.
+A plugin that sets torch's default dtype, or seeds a global generator, would change what others
+compute. This package does not need torch or numpy; where they are loaded, it restores their state.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SDP_KERNELS = ("flash", "mem_efficient", "math")
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Afterwards the global state of Python's, numpy's and torch's arithmetic is what it was."""
+    """Restore the global state of Python's, numpy's and torch's arithmetic afterwards."""
     modules: dict[str, Any] = {name: sys.modules[name] for name in ("numpy", "torch") if name in sys.modules}
     restore = [put_back(random.setstate, random.getstate())]
     if numpy := modules.get("numpy"):
@@ -29,12 +29,12 @@ def undisturbed() -> Iterator[None]:
     try:
         yield
     finally:
-        for each in restore:
-            each()
+        for undo in restore:
+            undo()
 
 
 def torch_state(torch: Any) -> Iterator[Callable[[], None]]:
-    default = torch.empty(0).device  # torch 2.6 cannot tell once it was set to None
+    default = torch.empty(0).device  # torch 2.6 cannot report it once it was set to None
     yield put_back(torch.set_default_dtype, torch.get_default_dtype())
     yield put_back(torch.set_default_device, None if default.type == "cpu" else default)
     yield put_back(torch.set_grad_enabled, torch.is_grad_enabled())

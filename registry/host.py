@@ -1,8 +1,8 @@
 """The plugin host: one pluggy manager, which holds every healthy plugin under a name of its own.
 
-Its listing, its tracing and its hook calls are pluggy's own: `list_name_plugin` names the healthy
-plugins, and those that are blocked with None; `add_hookcall_monitoring` sees each plugin being
-called when it is loaded.
+Its listing, its tracing and its hook calls are pluggy's own: `list_name_plugin` lists the healthy
+plugins, and the blocked ones as None; `add_hookcall_monitoring` sees each plugin's call when it is
+loaded.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from fw.registry.errors import UnfitPlugin
 from fw.registry.provider import Provider
 
 HOOK = hookspec.fw_components.__name__
-WANTED = f"function {HOOK}() marked with fw.registry.hookimpl"
+EXPECTED = f"function {HOOK}() marked with fw.registry.hookimpl"
 
 
 class Host(pluggy.PluginManager):
-    """A pluggy manager that knows fw's hook and calls it of one plugin at a time."""
+    """A pluggy manager that knows fw's hook and calls it for one plugin at a time."""
 
     def __init__(self) -> None:
         super().__init__(hookspec.PROJECT)
@@ -40,21 +40,21 @@ class Host(pluggy.PluginManager):
         return next(name for name in names if name and name not in taken)
 
     def enter(self, plugin: object, name: str) -> None:
-        """Register a plugin under a free name, or raise; `forget` takes back what that has left."""
-        if plugin is None or not tells_itself_apart(plugin):
-            raise UnfitPlugin(f"it is a {type(plugin).__name__}, not a module with a {WANTED}")
+        """Register a plugin under a free name, or raise: then `forget` undoes what was done."""
+        if plugin is None or not compared_by_identity(plugin):
+            raise UnfitPlugin(f"it is a {type(plugin).__name__}, not a module with a {EXPECTED}")
         if (other := self.get_name(plugin)) is not None:
             raise UnfitPlugin(f"it is plugin {other}, which is there already, under another name")
         self.register(plugin, name)
         self.check_pending()
 
     def components_of(self, plugin: object) -> list[type[Component]]:
-        """What the hook calls of one registered plugin return, each being a list."""
+        """The component classes that the hooks of one registered plugin return."""
         others = self.get_plugins() - {plugin}
         caller = self.subset_hook_caller(HOOK, remove_plugins=others)
         implementations = caller.get_hookimpls()
         if not implementations:
-            raise UnfitPlugin(f"it has no {WANTED}")
+            raise UnfitPlugin(f"it has no {EXPECTED}")
         if any(each.wrapper or each.hookwrapper for each in implementations):
             raise UnfitPlugin(f"its {HOOK}() wraps those of other plugins, which fw does not take")
         results = caller()
@@ -66,17 +66,17 @@ class Host(pluggy.PluginManager):
         return [component for result in results for component in result]
 
     def forget(self, name: str) -> None:
-        """Unregister what has this name, if anything, and the hooks that no one else knows."""
+        """Unregister the plugin of this name, if any, and the hooks that no other plugin has."""
         self.unregister(name=name)
         for hook, caller in list(vars(self.hook).items()):
             if not caller.has_spec() and not caller.get_hookimpls():
                 delattr(self.hook, hook)
 
 
-def tells_itself_apart(plugin: object) -> bool:
-    """Whether it is equal to itself alone, as modules are.
+def compared_by_identity(plugin: object) -> bool:
+    """Whether the plugin is equal to itself alone, as modules are.
 
-    pluggy compares plugins and hashes them; one that answers in its own way would harm others.
+    pluggy compares and hashes plugins; one with an equality of its own would harm others.
     """
     own = type(plugin)
     return own.__eq__ is object.__eq__ and own.__hash__ is object.__hash__

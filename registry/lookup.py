@@ -1,7 +1,7 @@
-"""Where a component looks up a name that comes without a registry: in what is installed.
+"""Where a component looks up a name that comes without a registry: among installed components.
 
-Registries are made of components, so a component cannot import them. It knows what it needs of
-one, and `fw.registry.discovery` puts its function `installed` here.
+Registries are made of components, so a component cannot import them. This file states what a
+component needs of a registry, and `fw.registry.discovery` puts its function `installed` here.
 """
 
 from __future__ import annotations

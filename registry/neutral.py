@@ -21,8 +21,8 @@ class Neutral:
 
     value: Any
     names_folders: bool = False
-    """Whether the field is in the names of run folders all the same: it was, before there were
-    neutral values. No new field sets it."""
+    """Whether the field is in the hash of run folders all the same: it was before there were
+    neutral values. No new field sets this."""
 
 
 def neutral(model: BaseModel, field: str) -> Neutral | None:
@@ -33,8 +33,8 @@ def neutral(model: BaseModel, field: str) -> Neutral | None:
 
 
 def lean(value: Any, written: Any) -> Any:
-    """`written`, which is `value` as JSON, without the fields that name no run folder, however
-    deep."""
+    """`written`, which is `value` as JSON, without the fields that are not in the hash of a run
+    folder, at any depth."""
     if isinstance(value, BaseModel) and isinstance(written, Mapping):
         held = dict(iter(value))  # not dict(value), which would ask a property called `keys`
         unnamed = {name for name in held if (marker := neutral(value, name)) and not marker.names_folders}

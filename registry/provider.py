@@ -22,7 +22,7 @@ class Provider:
     root: Path | None = field(default=None, compare=False)
     """The plugin's package folder or its single file."""
     text: str | None = field(default=None, compare=False, repr=False)
-    """What was executed, where that is not read from `root`."""
+    """The source that was executed, where it is not read from `root`."""
 
     @staticmethod
     def of(entry: metadata.EntryPoint) -> Provider:

@@ -21,7 +21,7 @@ class Broken:
     provider: Provider
     reason: str
     traceback: str = ""
-    """Where an exception of the plugin's own came from; empty where fw refused the plugin."""
+    """The traceback of the plugin's own exception; empty where fw refused the plugin."""
 
 
 @dataclass

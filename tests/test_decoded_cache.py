@@ -135,7 +135,8 @@ def test_what_is_sealed_is_read_by_another_process(tmp_path):
     values = {"count": 3, "names": {"ü\udc80.png": "x\n"}, "range": [0.1, 1e300]}
     sealed.write(tmp_path / "a.json", values)
     assert sealed.read(tmp_path / "a.json") == values
-    code = "import sys; from pathlib import Path; from fw.core import sealed; print(sealed.read(Path(sys.argv[1])))"
+    imports = "import sys; from pathlib import Path; from fw.core.files import sealed"
+    code = f"{imports}; print(sealed.read(Path(sys.argv[1])))"
     there = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "a.json")], capture_output=True, text=True, check=True
     )

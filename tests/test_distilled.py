@@ -91,7 +91,7 @@ def test_a_teacher_is_shown_images_in_noise_of_the_level_that_it_is_told() -> No
         for ours, theirs in zip(found, by_hand.values(), strict=True):
             torch.testing.assert_close(ours[place : place + 1], theirs, rtol=1e-4, atol=1e-5)
     generator = torch.Generator().manual_seed(1)
-    noises = [vectors(made.shown(images, sigma, generator)) for _ in range(2)]
+    noises = [vectors(made.in_fresh_noise(images, sigma, generator)) for _ in range(2)]
     assert not torch.equal(*noises)
     assert not torch.allclose(noises[0], vectors(made(images, sigma, torch.zeros(3, 1, 8, 8))))
 
@@ -121,7 +121,7 @@ def test_usual_blocks_are_the_decoders_or_spread_over_a_transformer() -> None:
         (DiT(depth=12, width=16, heads=2), ("blocks.2", "blocks.5", "blocks.8", "blocks.11")),
         (DiT(depth=2, width=16, heads=2), ("blocks.0", "blocks.1")),
     ):
-        assert encoder.usual(model.build((1, 8, 8), None)) == blocks
+        assert encoder.default_blocks(model.build((1, 8, 8), None)) == blocks
 
 
 def test_stored_weights_are_the_teacher_and_enter_the_key_by_their_content(tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_the_teachers_features_have_mean_0_and_variance_1_over_the_batch() -> No
     lesson = Imitation(RepFusion(width=8).build((1, 8, 8), 0), made, (1, 8, 8), (0.05,))
     found = lesson.target(images, *levels_and_generator(60))
     torch.testing.assert_close(found.mean(dim=0), torch.zeros(12), atol=1e-4, rtol=0)
-    raw = vectors(made.shown(images, *levels_and_generator(60)))
+    raw = vectors(made.in_fresh_noise(images, *levels_and_generator(60)))
     wanted = (raw - raw.mean(dim=0)) / (raw.var(dim=0, correction=0) + 1e-5).sqrt()
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-3)
 
@@ -375,7 +375,7 @@ def test_the_loss_is_made_of_both_terms(monkeypatch: pytest.MonkeyPatch) -> None
     with torch.no_grad():
         nothing = lesson(images, None, 0.0, torch.Generator().manual_seed(0))
         assert {name: float(term) for name, term in nothing.items()} == {"imitation": 0, "attention": 0}
-        made = lesson.maps(lesson.teacher.shown(images, *levels_and_generator(4)))
+        made = lesson.maps(lesson.teacher.in_fresh_noise(images, *levels_and_generator(4)))
         perfect += [torch.ones_like(each) for each in made]
         terms = lesson(images, None, 0.0, torch.Generator().manual_seed(0))
     by_hand = torch.stack([(1 - each).square().mean() for each in made]).mean()

@@ -179,7 +179,7 @@ def test_other_files_than_the_recipe_asks_for_are_refused(tmp_path):
 def test_the_second_load_reads_only_what_was_decoded(tmp_path, monkeypatch):
     dataset = hub(parquet(tmp_path / "data", both()), tmp_path)
     first = dataset.load("train")
-    monkeypatch.setattr("fw.plugins.datasets.rows.Rows.of", lambda *_: pytest.fail("it reads the rows again"))
+    monkeypatch.setattr("fw.plugins.datasets.rows.Rows.read", lambda *_: pytest.fail("it reads the rows again"))
     monkeypatch.setattr(listing, "read_through", lambda *_: pytest.fail("it reads the files again"))
     assert same(dataset.load("train"), first.images, first.labels)
 

@@ -1,4 +1,4 @@
-"""An encoder's features as conditions: what a generator is told of an image in RCG (arXiv 2312.03701, section 3)."""
+"""An encoder's features as conditions, as in RCG (arXiv 2312.03701, section 3)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fw.core.kinds import Annotator
 from fw.core.types import Annotation, ConditionSpec, Observations
 
 CONSTANT = 1e-6
-"""Features that vary by less than this times the largest of them say nothing but rounding errors."""
+"""Features that vary by less than this times the largest of them are constant up to rounding."""
 
 
 class Representation(Annotator):

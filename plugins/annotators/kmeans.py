@@ -51,7 +51,7 @@ class KMeans(Annotator):
             self.nredo,
             self.spherical,
         )
-        found = centroids.nearest(features)
-        if empty := self.clusters - len(found.unique()):
+        assigned = centroids.nearest(features)
+        if empty := self.clusters - len(assigned.unique()):
             job.warn(f"annotator kmeans: {empty} of {self.clusters} clusters have no image")
-        return Annotation(ConditionSpec("class", self.clusters), found)
+        return Annotation(ConditionSpec("class", self.clusters), assigned)

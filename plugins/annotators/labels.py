@@ -1,4 +1,4 @@
-"""True labels as conditions, all or some: the oracle that label-free annotations are measured against."""
+"""True labels as conditions, all or some of them: the oracle for label-free annotations."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Labels(Annotator):
         return Annotation(spec, torch.full_like(labels, -1).index_copy(0, known, labels[known]), bank=labels[known])
 
     def _drawn(self, labels: Tensor, label: int, job: Job) -> Tensor:
-        """Which images of a class keep their label."""
+        """The numbers of the images of a class that keep their label."""
         places = (labels == label).nonzero().flatten()
         count = max(1, round(self.known * len(places)))
         return places[torch.randperm(len(places), generator=job.generator("known", label))[:count]]

@@ -1,4 +1,4 @@
-"""Which training images are nearest to each: the part that `knn` and `retrieval` share, with faiss."""
+"""The nearest training images of each one, by faiss: the part that `knn` and `retrieval` share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fw.core.randomness import seed_from
 from fw.core.types import Observations
 
 SAME = 1e-6
-"""Directions that differ by less in every coordinate are one and the same: rounding alone ranks them."""
+"""Directions that differ by less in every coordinate are equal: only rounding ranks them."""
 
 
 class Neighbours(Annotator):
@@ -38,8 +38,8 @@ class Neighbours(Annotator):
         """Features of length 1, float32 (N, D), and the numbers of each one's neighbours (N, k), nearest first."""
         points = self._directions(data)
         index = self._filled(points, job)
-        _, found = index.search(points.numpy(), self.k + 1)
-        others = without_itself(torch.from_numpy(found))  # (N, k)
+        _, numbers = index.search(points.numpy(), self.k + 1)
+        others = without_itself(torch.from_numpy(numbers))  # (N, k)
         if (others < 0).any():
             raise FwError(
                 f"annotator {self.name}: ivf found fewer than {self.k} neighbours of an image in {self.nprobe} cells: "
@@ -91,9 +91,11 @@ class Neighbours(Annotator):
         return index
 
 
-def without_itself(found: Tensor) -> Tensor:
-    """Numbers of images (N, k + 1) found for each one, without its own: (N, k). It need not be the first, and need not
-    be there at all, where others are equal to it."""
-    itself = found == torch.arange(len(found))[:, None]
+def without_itself(numbers: Tensor) -> Tensor:
+    """The numbers (N, k + 1) of each image's nearest, without its own: (N, k).
+
+    Where others are equal to it, its own need not be the first, and may be missing.
+    """
+    itself = numbers == torch.arange(len(numbers))[:, None]
     last = itself.int().argsort(dim=1, stable=True)
-    return found.gather(1, last)[:, :-1]
+    return numbers.gather(1, last)[:, :-1]

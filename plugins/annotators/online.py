@@ -17,11 +17,12 @@ from fw.core.types import ConditionSpec
 class OnlineClusters(Online):
     """Prototypes that Sinkhorn balances over the images, in the denoiser's own features (SGFM, arXiv 2312.08825).
 
-    The paper takes K = 300 for 100 classes of ImageNet and 5000 for all, dims 1024 and hidden 512, the middle block,
-    and in sampling scale 1.4 (its 0.4 is scale - 1). Its code has no queue, which K prototypes need that are more than
-    the images of a batch; reads assignments through a null condition that is no longer trained; and starts from
-    class-conditional weights. Here K <= batch + queue, the null is trained all along, and weights start at random.
-    On digits, `pool: false`, epsilon 0.03 and a queue of 1024 do better than the paper's choices.
+    The paper takes K = 300 for 100 classes of ImageNet and 5000 for all, dims 1024 and hidden 512,
+    the middle block, and in sampling scale 1.4 (its 0.4 is scale - 1). Its code has no queue,
+    although more prototypes than images in a batch need one; it reads assignments through a null
+    condition that is no longer trained, and starts from class-conditional weights. Here K <= batch
+    + queue, the null is trained all along, and weights start at random. On digits, `pool: false`,
+    epsilon 0.03 and a queue of 1024 do better than the paper's choices.
     """
 
     name: ClassVar[str] = "online"
@@ -59,7 +60,9 @@ class Prototypes(nn.Module):
     """A head and the directions that it is compared with by cosine; a `fw.core.kinds.Grouping`."""
 
     earlier: Tensor
+    """The queue of directions (queue, D), the latest first."""
     seen: Tensor
+    """How many images were trained on (); its name is in checkpoints."""
 
     def __init__(self, method: OnlineClusters, width: int):
         from lightly.loss import SwaVLoss
@@ -88,8 +91,8 @@ class Prototypes(nn.Module):
     def loss(self, features: Tensor, step: int) -> Tensor:
         """The cross entropy of an image's softmax over prototypes with what Sinkhorn assigns to it (SwAV, eq. 2).
 
-        The assignment is made of all its features and predicted from some, which stand for SwAV's second view: what is
-        predicted from the same features need not mean anything.
+        The assignment comes from all features, its prediction from some of them, which stand for
+        SwAV's second view: a prediction from the same features need not mean anything.
         """
         count = len(features) + self.method.queue
         if count < self.method.clusters:

@@ -16,10 +16,11 @@ from fw.plugins.annotators.neighbours import Neighbours
 class Retrieval(Neighbours):
     """The features of an image's k nearest others as a set (RDM, arXiv 2204.11824).
 
-    The database is the training set, so an image is left out of its own neighbours. To sample, a pseudo-query is drawn
-    from p_D, in proportion to how many images it is a neighbour of, and its neighbours are the condition.
-    `top_m` truncates p_D to the images that are retrieved most often: precision rises, recall falls. The model reads
-    features of real images when it samples: look at `memorisation`, too.
+    The database is the training set, so an image is left out of its own neighbours. To sample, a
+    pseudo-query is drawn from p_D: an image's weight is the number of images whose neighbour it is.
+    Its own neighbours are the condition. `top_m` truncates p_D to the images that are retrieved
+    most often: precision rises, recall falls. The model reads features of real images when it
+    samples: look at `memorisation`, too.
     """
 
     name: ClassVar[str] = "retrieval"
@@ -35,7 +36,8 @@ class Retrieval(Neighbours):
         return Annotation(ConditionSpec("tokens", points.shape[1], self.k), conditions, bank=conditions[queries])
 
     def _pseudo_queries(self, others: Tensor, generator: torch.Generator) -> Tensor:
-        """As many draws from p_D as there are images; equally frequent ones at the limit of `top_m`: the earlier."""
+        """As many draws from p_D as there are images. Where several are equally frequent at the
+        limit of `top_m`, the earlier ones are in."""
         count = len(others)
         retrieved = others.flatten().bincount(minlength=count)  # (N,): p_D * k * N
         kept = retrieved.argsort(descending=True, stable=True)[: max(1, round(self.top_m * count))]

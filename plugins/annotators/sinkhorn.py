@@ -22,10 +22,11 @@ from fw.core.types import Annotation, ConditionSpec, Observations
 from fw.plugins.shared.kmeans import Centroids
 
 START = 0.1
-"""The first round's epsilon: so soft that clusters which lie far apart exchange images."""
+"""The first round's epsilon: so soft that even distant clusters exchange images."""
 
 RANGE = 60.0
-"""Scores further than this times epsilon below an image's best one count as equal: exp(-60) is safe in fp32."""
+"""Scores that are lower than an image's best by more than this times epsilon count as equal:
+exp(-60) is safe in fp32."""
 
 
 class Sinkhorn(Annotator):
@@ -85,7 +86,8 @@ def balanced_codes(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
 def means(points: Tensor, assigned: Tensor, prototypes: Tensor) -> Tensor:
     """Each cluster's mean direction (K, D). A cluster without images keeps its prototype.
 
-    Hard codes: with soft ones the prototypes of many clusters fall together, and most are never the best of any image.
+    The codes are hard: with soft ones many prototypes collapse to one, and most are never the best
+    of any image.
     """
     codes = points.new_zeros(len(points), len(prototypes)).scatter_(1, assigned[:, None], 1.0)  # (N, K)
     empty = codes.sum(dim=0) == 0  # (K,)

@@ -15,11 +15,11 @@ from fw.plugins.autoencoders.pretrained import Facts, Pretrained
 class KL(Pretrained):
     """The KL-regularised autoencoder of latent diffusion (arXiv 2112.10752), from a local folder of diffusers; frozen.
 
-    Latents are brought to about unit variance with the folder's own numbers: (z - shift_factor) * scaling_factor, or
-    (z - latents_mean) / latents_std * scaling_factor where it has these. Those of Stable Diffusion have 4 channels,
-    those of its third version 16.
+    Latents are brought to about unit variance with the folder's own numbers: (z - shift_factor) *
+    scaling_factor, or (z - latents_mean) / latents_std * scaling_factor where it has these. Stable
+    Diffusion's latents have 4 channels, and 16 in version 3.
 
-    Grey images are repeated to three channels, and what is decoded is averaged back.
+    Grey images are repeated to three channels, and averaged back when they are decoded.
     """
 
     name: ClassVar[str] = "kl"
@@ -45,7 +45,7 @@ class KL(Pretrained):
 
 
 def normalisation(config: Any, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Shift and scale, (1, C, 1, 1) or (1, 1, 1, 1), of latents: those that are diffused are (z - shift) * scale."""
+    """Shift and scale, (1, C or 1, 1, 1): the diffused latents are (z - shift) * scale."""
     mean, std = config.latents_mean, config.latents_std
     if mean is None or std is None:
         mean, std = [config.shift_factor or 0.0], [1.0]

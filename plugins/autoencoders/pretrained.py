@@ -1,4 +1,4 @@
-"""What autoencoders of diffusers share: their folder, its part in the keys, and images of one or three colours."""
+"""diffusers' autoencoders: their folder, its part in the keys, one or three colours."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Shape = tuple[int, int, int]
 
 
 class Facts(NamedTuple):
-    """What a folder's settings say: colours of the images, channels of the latents, by how much sides shrink, and the
-    side that images must have, if it is one."""
+    """What a folder's settings say: colours of the images, channels of the latents, the factor by
+    which sides shrink, and the side that images must have, if only one fits."""
 
     colours: int
     channels: int
@@ -37,8 +37,8 @@ class Facts(NamedTuple):
 class Pretrained(Autoencoder):
     """A frozen autoencoder whose weights are in a folder.
 
-    The folder enters the keys by its content, not by where it lies. Where it is not there, nothing can be run, and the
-    keys that --dry-run shows are those of no weights.
+    The folder enters the keys by its content, not by where it lies. Without it nothing can be run,
+    and --dry-run shows keys without weights.
     """
 
     architecture: ClassVar[str]
@@ -54,7 +54,7 @@ class Pretrained(Autoencoder):
 
     @abstractmethod
     def facts(self, config: dict[str, Any]) -> Facts:
-        """What the settings in config.json say."""
+        """The facts that the settings in config.json state."""
 
     @abstractmethod
     def code(self, network: Any, x: Tensor) -> Code:
@@ -62,7 +62,7 @@ class Pretrained(Autoencoder):
 
     @abstractmethod
     def images(self, network: Any, latents: Tensor) -> Tensor:
-        """The way back."""
+        """Latents to images (B, C, H, W) in -1..1."""
 
     def encode(self, network: nn.Module, images: Tensor) -> Code:
         assert isinstance(network, Colours)
@@ -111,22 +111,22 @@ class Pretrained(Autoencoder):
             )
 
     def identity(self) -> dict[str, Any]:
-        told = {key: value for key, value in super().identity().items() if key != "weights"}
-        return {**told, "content": content(self.folder())}
+        fields = {key: value for key, value in super().identity().items() if key != "weights"}
+        return {**fields, "content": content(self.folder())}
 
     def build(self, shape: Shape) -> nn.Module:
         self.preflight()
         self.latent_shape(shape)
-        network, found = from_folder(self, self.architecture, self.folder())
-        if found["missing_keys"]:
+        network, loading_info = from_folder(self, self.architecture, self.folder())
+        if missing := loading_info["missing_keys"]:
             raise MissingFile(
-                f"autoencoder {self.name}: the weights in {self.folder()} lack {len(found['missing_keys'])} of the "
-                f"network, such as {found['missing_keys'][0]}: they are not of this {CONFIG}"
+                f"autoencoder {self.name}: the weights in {self.folder()} lack {len(missing)} of the network, such as "
+                f"{missing[0]}: they are not of this {CONFIG}"
             )
         return Colours(network, repeated=shape[0] != self.known_facts().colours)
 
     def known_facts(self) -> Facts:
-        """Those of the folder if it is there, else what the fields promise, for RGB."""
+        """The folder's facts if it is there, else what the fields promise, for RGB."""
         config = self.config()
         return Facts(3, self.channels, self.shrink) if config is None else self.facts(config)
 
@@ -142,7 +142,7 @@ class Pretrained(Autoencoder):
         return self.weights.expanduser()
 
     def config(self) -> dict[str, Any] | None:
-        """The settings without what diffusers notes beside them; None if there are none."""
+        """The settings in the folder; None if there are none."""
         return read_json(self.folder() / CONFIG)
 
 

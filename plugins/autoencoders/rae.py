@@ -17,11 +17,11 @@ class RAE(Pretrained):
     """The patch tokens of a frozen encoder (DINOv2, SigLIP 2 or MAE) as latents, with a trained decoder (arXiv
     2510.11690), from a local folder of diffusers; frozen.
 
-    The latents are wide: 16x16x768 of a 256x256 image, 0.8 MB, four times the size of its pixels. The paper finds that
-    a model needs a width of at least `channels`, noise levels shifted towards more noise, and autoguidance rather than
-    cfg. Images have the one size that it decodes to.
+    The latents are wide: 16x16x768 for a 256x256 image, 0.8 MB, four times the size of its pixels.
+    The paper finds that a model needs a width of at least `channels`, noise levels shifted towards
+    more noise, and autoguidance rather than cfg. Images must have the one size that it decodes to.
 
-    Grey images are repeated to three channels, and what is decoded is averaged back.
+    Grey images are repeated to three channels, and averaged back when they are decoded.
     """
 
     name: ClassVar[str] = "rae"

@@ -13,10 +13,11 @@ from fw.plugins.autoencoders.pretrained import Facts, Pretrained
 class Tiny(Pretrained):
     """TAESD and its kin, some 2M weights distilled from larger autoencoders, from a local folder of diffusers; frozen.
 
-    It reconstructs worse than what it was distilled from, and a hundred times faster. Its latents have about unit
-    variance as they are; the folder's shift_factor and scaling_factor are applied all the same.
+    It reconstructs worse than the autoencoder that it was distilled from, but a hundred times
+    faster. Its latents have about unit variance as they are; the folder's shift_factor and
+    scaling_factor are applied all the same.
 
-    Grey images are repeated to three channels, and what is decoded is averaged back.
+    Grey images are repeated to three channels, and averaged back when they are decoded.
     """
 
     name: ClassVar[str] = "tiny"

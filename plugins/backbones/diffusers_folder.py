@@ -1,4 +1,4 @@
-"""A pretrained denoiser of diffusers, from a folder on this machine: to be trained further, or read by an encoder."""
+"""A pretrained denoiser of diffusers in a local folder, to train further or to read."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ UNFED = (
     "time_cond_proj_dim",
     "class_embeddings_concat",
 )
-"""Settings by which a network wants more than fw tells it."""
+"""Settings of networks that need inputs which fw does not give."""
 
 Shape = tuple[int, int, int]
 Config = Mapping[str, Any]
@@ -45,9 +45,9 @@ Config = Mapping[str, Any]
 class DiffusersFolder(Backbone):
     """A pretrained UNet2DModel, UNet2DConditionModel or DiTTransformer2DModel of diffusers, from a local folder.
 
-    Training goes on from its weights. Its timesteps and its prediction are those of process `ddpm`, which has to say
-    what the pipeline's scheduler says; of the network's folder alone, that is not known. The folder enters the keys by
-    its content, not by where it lies.
+    Training goes on from its weights. Its timesteps and its prediction are those of process `ddpm`,
+    whose fields must agree with the pipeline's scheduler. The network's folder alone does not say
+    them. The folder enters the keys by its content, not by where it lies.
     """
 
     name: ClassVar[str] = "diffusers"
@@ -73,7 +73,7 @@ class DiffusersFolder(Backbone):
 
     @property
     def provides(self) -> frozenset[str]:
-        """Everything while the folder is not there."""
+        """All that such networks can provide, as long as the folder is not there."""
         config = self.config()
         return frozenset({"taps"}) if config is not None and not attends(config) else frozenset({"attention", "taps"})
 
@@ -118,8 +118,8 @@ class DiffusersFolder(Backbone):
             raise FwError(reason)
 
     def identity(self) -> dict[str, Any]:
-        told = {key: value for key, value in super().identity().items() if key != "weights"}
-        return {**told, "content": content(self.folder(), noted=("_class_name",))}
+        fields = {key: value for key, value in super().identity().items() if key != "weights"}
+        return {**fields, "content": content(self.folder(), noted=("_class_name",))}
 
     def build(self, shape: Shape, condition: ConditionSpec | None) -> nn.Module:
         self.preflight()
@@ -137,11 +137,11 @@ class DiffusersFolder(Backbone):
 
     def loaded(self, architecture: str) -> Any:
         """diffusers' network, or MissingFile if the files are damaged or do not belong together."""
-        network, found = from_folder(self, architecture, self.folder())
-        for which, told in (("missing", "lacks"), ("unexpected", "has too many")):
-            if keys := sorted(found[f"{which}_keys"]):
+        network, loading_info = from_folder(self, architecture, self.folder())
+        for which, fault in (("missing", "lacks"), ("unexpected", "has too many")):
+            if keys := sorted(loading_info[f"{which}_keys"]):
                 raise MissingFile(
-                    f"backbone {self.name}: {self.folder()} {told} weights, {len(keys)} such as {keys[0]}: "
+                    f"backbone {self.name}: {self.folder()} {fault} weights, {len(keys)} such as {keys[0]}: "
                     f"they are not of this {CONFIG}"
                 )
         return network
@@ -155,7 +155,7 @@ class DiffusersFolder(Backbone):
         return reason and f"backbone {self.name}: {self.weights} {reason}"
 
     def folder(self) -> Path:
-        """Where the network is: in a pipeline's folder, its part."""
+        """The network's folder: a part of the pipeline's, or `weights` itself."""
         folder = self.weights.expanduser()
         parts = [folder / part for part in PARTS if (folder / PIPELINE).is_file() and (folder / part).is_dir()]
         return parts[0] if parts else folder
@@ -165,7 +165,7 @@ class DiffusersFolder(Backbone):
         return read_json(self.folder() / CONFIG)
 
     def scheduler(self) -> Config | None:
-        """The settings of the pipeline's scheduler; None if there are none, or only the network is there."""
+        """The settings of the pipeline's scheduler; None without any, or without the pipeline."""
         return read_json(self.scheduler_file())
 
     def scheduler_file(self) -> Path:
@@ -180,20 +180,23 @@ def unfit_network(config: Config) -> str | None:
     if architecture not in WRAPPERS:
         return f"holds an {architecture or 'unknown model'}, and fw takes {', '.join(WRAPPERS)}"
     if config.get("time_embedding_type", "positional") != "positional":
-        return f"has time_embedding_type {config['time_embedding_type']}, and fw tells it timesteps (positional)"
+        return f"has time_embedding_type {config['time_embedding_type']}, and fw gives it timesteps (positional)"
     for key in UNFED:
         if config.get(key):
-            return f"has {key} {config[key]}, and fw has nothing to tell it by that"
+            return f"has {key} {config[key]}, and fw has no input for that"
     if architecture == "UNet2DConditionModel" and not isinstance(config.get("cross_attention_dim", 1280), int):
         return "has a cross_attention_dim of its own for each level, which fw does not know"
     inputs, outputs = config.get("in_channels"), config.get("out_channels")
     if outputs is not None and inputs is not None and outputs not in (inputs, 2 * inputs):
-        return f"makes {outputs} channels of {inputs}, and a denoiser makes as many, or twice with a learned variance"
+        return (
+            f"makes {outputs} channels of {inputs}, and a denoiser makes as many, "
+            "or twice as many with a learned variance"
+        )
     return None
 
 
 def unfit_scheduler(scheduler: Config) -> str | None:
-    """Why no `ddpm` of fw is as the scheduler says."""
+    """Why process `ddpm` cannot follow the scheduler's settings, or None."""
     if scheduler.get("prediction_type", "epsilon") not in PREDICTIONS:
         return f"has a scheduler with prediction_type {scheduler['prediction_type']}, which process ddpm does not know"
     betas = scheduler.get("beta_schedule", "linear")
@@ -206,7 +209,7 @@ def unfit_scheduler(scheduler: Config) -> str | None:
 
 
 def described(scheduler: Config) -> str:
-    """The process as a recipe writes it; `ddpm` provides the same words."""
+    """The process as a recipe writes it, in the same words as `ddpm.provides`."""
     prediction = PREDICTIONS[scheduler.get("prediction_type", "epsilon")]
     schedule = "linear" if scheduler.get("beta_schedule", "linear") == "linear" else "cosine"
     steps = scheduler.get("num_train_timesteps", 1000)

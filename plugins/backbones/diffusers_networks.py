@@ -1,7 +1,8 @@
-"""diffusers' networks as `fw.core.kinds.Network`: their classes, which fw drops by itself, their blocks and layers.
+"""diffusers' networks as `fw.core.kinds.Network`: their classes, blocks and layers of attention.
 
-U-Nets add a class to the time embedding. In DiTTransformer2DModel every block has a table of classes of its own and
-drops labels by itself while it is trained, so that all blocks together hardly ever see none; here that is off.
+U-Nets add a class to the time embedding. In DiTTransformer2DModel every block has its own table of
+classes and drops labels by itself in training, so that it hardly ever happens that all blocks are
+without a class. That is off here, because fw drops conditions itself.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from fw.plugins.backbones.unet import attending, self_attention
 
 
 class PretrainedNetwork(nn.Module):
-    """What all of diffusers' networks share. `classes` is how many they are told; the next number is the null.
+    """What all of diffusers' networks share. `classes` is the number of classes, which is also the
+    number of the null; None for a network without conditions.
 
-    A network without classes has None; it is told nothing. Only as many channels as the images have are its
-    prediction: those that a learned variance adds are left out.
+    The prediction has as many channels as the images. Those that a learned variance adds are left
+    out.
     """
 
     def __init__(self, network: Any, classes: int | None):
@@ -48,7 +50,7 @@ class PretrainedNetwork(nn.Module):
         return self.network(x, noise, class_labels=labels, return_dict=False)[0]
 
     def attention_layers(self) -> dict[str, str]:
-        """The layers of self-attention, as `attend` is told of them, and their paths in the network."""
+        """The paths of the layers of self-attention, by the names that `attend` gets."""
         return self_attention(self.network)
 
     def taps(self) -> dict[str, nn.Module]:
@@ -56,7 +58,7 @@ class PretrainedNetwork(nn.Module):
         raise NotImplementedError
 
     def labels(self, condition: Tensor | None, dropped: Tensor | None, x: Tensor) -> Tensor | None:
-        """What the network is told of each image: its class, or the null, int64 (B,)."""
+        """The class of each image, or the null, int64 (B,)."""
         if self.classes is None:
             if condition is not None:
                 raise ValueError("this network was built without conditions, so it cannot take one")
@@ -79,9 +81,10 @@ class PretrainedUNet(PretrainedNetwork):
 
 
 class PretrainedCrossUNet(PretrainedUNet):
-    """UNet2DConditionModel without its text encoder: in place of a prompt it is told one trained token, zero at first.
+    """UNet2DConditionModel without its text encoder: the prompt is one trained token, zero at
+    first.
 
-    Classes do not go that way; they are added to the time embedding, as in UNet2DModel.
+    Classes are added to the time embedding, as in UNet2DModel.
     """
 
     def __init__(self, network: Any, classes: int | None):
@@ -113,9 +116,9 @@ WRAPPERS: dict[str, type[PretrainedNetwork]] = {
 
 
 def wrapped(network: Any, classes: int | None, kept: bool) -> nn.Module:
-    """diffusers' network, told `classes` classes or, for None, none.
+    """diffusers' network with `classes` classes, or without any for None.
 
-    If they are `kept`, they are its own. Else they are new ones, which start close to its null.
+    `kept` classes are the network's own. New ones start close to its null.
     """
     count = classes or 0
     for holder, name, own, null in tables(network):
@@ -127,9 +130,10 @@ def wrapped(network: Any, classes: int | None, kept: bool) -> nn.Module:
 
 
 def tables(network: Any) -> Iterator[tuple[nn.Module, str, Tensor | None, Tensor]]:
-    """Where the network looks classes up: a module, its attribute, its own classes (N, width), and its null (width,).
+    """Where the network looks classes up: a module, its attribute, its own classes (N, width), and
+    its null (width,).
 
-    A DiT knows its null. That of a U-Net with classes, which has none, is their mean; of one without classes, zero.
+    A DiT has a null. For a U-Net with classes it is their mean, and for one without classes zero.
     """
     if type(network).__name__ == "DiTTransformer2DModel":
         for block in network.transformer_blocks:

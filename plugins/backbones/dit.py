@@ -37,8 +37,8 @@ SIZES = {
 class DiT(Backbone):
     """The diffusion transformer with adaLN-zero (arXiv 2212.09748); attention layers are `blocks.0`, `blocks.1`, ...
 
-    Classes and vectors are added to the time embedding; sets of tokens are looked at by cross-attention in every block,
-    which is not among the attention layers.
+    Classes and vectors are added to the time embedding. Sets of tokens enter by cross-attention in
+    every block, which does not count as an attention layer.
     """
 
     name: ClassVar[str] = "dit"
@@ -125,19 +125,21 @@ class DiffusionTransformer(nn.Module):
         attend: Attend | None = None,
     ) -> Tensor:
         """x (B, C, H, W), noise (B,) -> (B, C, H, W)"""
-        told, context = self.told(noise, condition, dropped)  # (B, width), (B, n, width)
+        conditioning, context = self.conditioning(noise, condition, dropped)  # (B, width), (B, n, width)
         tokens = self.first(patchify(x, self.patch)) + self.positions  # (B, N, width)
         for index, block in enumerate(self.blocks):
-            tokens = block(tokens, told, attend or scaled_dot_product, f"blocks.{index}", context)
-        return unpatchify(self.last(tokens, told), self.patch, self.rows)
+            tokens = block(tokens, conditioning, attend or scaled_dot_product, f"blocks.{index}", context)
+        return unpatchify(self.last(tokens, conditioning), self.patch, self.rows)
 
     def taps(self) -> dict[str, nn.Module]:
         """`blocks.0`, `blocks.1`, ...: tokens (B, N, width) after each block."""
         return {f"blocks.{index}": block for index, block in enumerate(self.blocks)}
 
-    def told(self, noise: Tensor, condition: Tensor | None, dropped: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """What the noise level and the condition tell all layers, noise (B,) -> (B, width), and the condition's tokens
-        (B, n, width) if it has any."""
+    def conditioning(
+        self, noise: Tensor, condition: Tensor | None, dropped: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """noise (B,) -> the vectors (B, width) that condition all layers, and the condition's
+        tokens (B, n, width) if it has any."""
         level, context = self.level(noise), None
         if self.embed is not None:
             embedded = self.embed(condition, dropped, len(noise))

@@ -18,7 +18,7 @@ INITIAL_STD = 0.02
 
 
 def check_sizes(width: int, heads: int) -> None:
-    """Raise ValueError if tokens of this width cannot be divided among the heads, or told their positions."""
+    """Raise ValueError if tokens of this width cannot be divided among heads or given positions."""
     if width % heads:
         raise ValueError(f"width {width} is not a multiple of heads {heads}")
     if width % 4:
@@ -26,7 +26,7 @@ def check_sizes(width: int, heads: int) -> None:
 
 
 def check_patches(name: str, patch: int, shape: tuple[int, int, int]) -> None:
-    """Raise ValueError if images (C, H, W) cannot be cut into patches, in the name of the network."""
+    """Raise ValueError, in the network's name, if patches do not divide images (C, H, W)."""
     _, height, width = shape
     if height % patch or width % patch:
         raise ValueError(
@@ -48,7 +48,8 @@ def unpatchify(tokens: Tensor, patch: int, rows: int) -> Tensor:
 
 
 def positions(rows: int, columns: int, width: int) -> Tensor:
-    """Where the tokens are, (rows * columns, width): half of the channels tell the column, half the row."""
+    """The positions of the tokens, (rows * columns, width): half the channels are for the column,
+    half for the row."""
     column, row = torch.arange(columns).repeat(rows), torch.arange(rows).repeat_interleave(columns)
     return torch.cat([waves(column, width // 4), waves(row, width // 4)], dim=1)
 
@@ -75,9 +76,10 @@ class LevelEmbedding(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then an MLP; both are shifted, scaled and gated by what the block is told.
+    """Attention, then an MLP, both shifted, scaled and gated by the conditioning.
 
-    A `crossed` block looks at the tokens of a condition in between (as PixArt's, arXiv 2310.00426, section 2.3).
+    A `crossed` block attends to the tokens of a condition in between (as PixArt's, arXiv
+    2310.00426, section 2.3).
     """
 
     def __init__(self, width: int, heads: int, crossed: bool = False):
@@ -89,10 +91,10 @@ class Block(nn.Module):
         self.cross = CrossAttention(width, heads) if crossed else None
 
     def forward(
-        self, tokens: Tensor, told: Tensor, attend: Attend, layer: str, context: Tensor | None = None
+        self, tokens: Tensor, conditioning: Tensor, attend: Attend, layer: str, context: Tensor | None = None
     ) -> Tensor:
-        """tokens (B, N, width), told (B, width), context (B, n, width) -> (B, N, width)"""
-        modulation = self.modulation(told)[:, None]  # (B, 1, 6 * width)
+        """tokens (B, N, width), conditioning (B, width), context (B, n, width) -> (B, N, width)"""
+        modulation = self.modulation(conditioning)[:, None]  # (B, 1, 6 * width)
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation.chunk(6, dim=2)
         tokens = tokens + gate * self.attention(self.norm(tokens) * (1 + scale) + shift, attend, layer)
         if self.cross is not None:
@@ -120,7 +122,7 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Multi-head attention of an image's tokens to those of its condition; zero at first.
 
-    It does not go through `attend`: guidance that perturbs attention means self-attention alone.
+    It does not go through `attend`: guidance perturbs self-attention alone.
     """
 
     def __init__(self, width: int, heads: int):
@@ -148,8 +150,8 @@ class FinalLayer(nn.Module):
         self.modulation = zero_linear(width, 2 * width)
         self.out = zero_linear(width, pixels)
 
-    def forward(self, tokens: Tensor, told: Tensor) -> Tensor:
-        shift, scale = self.modulation(told)[:, None].chunk(2, dim=2)  # (B, 1, width)
+    def forward(self, tokens: Tensor, conditioning: Tensor) -> Tensor:
+        shift, scale = self.modulation(conditioning)[:, None].chunk(2, dim=2)  # (B, 1, width)
         return self.out(self.norm(tokens) * (1 + scale) + shift)
 
 

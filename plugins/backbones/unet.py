@@ -1,6 +1,6 @@
-"""diffusers' U-Nets as a backbone: that of DDPM (arXiv 2006.11239), and for tokens that of latent diffusion.
+"""diffusers' U-Nets as a backbone: DDPM's (arXiv 2006.11239), and for tokens latent diffusion's.
 
-Token conditions are looked at by cross-attention (arXiv 2112.10752, section 3.3), in UNet2DConditionModel.
+Token conditions enter by cross-attention (arXiv 2112.10752, section 3.3), in UNet2DConditionModel.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from fw.core.kinds.size import check_weights
 from fw.core.types import ConditionSpec
 
 IN_TRANSFORMER = ".transformer_blocks.0.attn1"
-"""Where in an attention layer's place self-attention is found if tokens are looked at there, too."""
+"""The path from an attention layer's place to its self-attention, if it has cross-attention too."""
 
 
 class UNet(Backbone):
     """The U-Net of DDPM (arXiv 2006.11239) by diffusers; conditions are added to the time embedding.
 
-    Sets of tokens are looked at by cross-attention instead, at the levels with attention and in the middle: these have
-    transformer blocks then (arXiv 2112.10752), whose self-attention is among the attention layers.
+    Sets of tokens enter by cross-attention instead, at the levels with attention and in the middle.
+    These have transformer blocks then (arXiv 2112.10752), whose self-attention counts as an
+    attention layer.
     """
 
     name: ClassVar[str] = "unet"
@@ -97,7 +98,7 @@ class UNet(Backbone):
         return ConditionedUNet(unet, None if condition is None else ConditionEmbedding(condition, width))
 
     def _blocks(self, colours: int, attending: str) -> dict[str, Any]:
-        """What the two U-Nets share; the type of a block with attention begins with `attending`."""
+        """Settings of both U-Nets; the type of a block with attention begins with `attending`."""
         prefixes = [attending if level in self.attention else "" for level in range(len(self.channels))]
         return {
             "in_channels": colours,
@@ -111,7 +112,10 @@ class UNet(Backbone):
         }
 
     def _heads(self, channels: int) -> int:
-        """Heads of `head_dim` channels; of more where only tokens give the middle attention and these do not fit."""
+        """How many heads: of `head_dim` channels, or of more where these do not fit.
+
+        They may not fit in the middle, if it has attention only because conditions are tokens.
+        """
         most = max(1, channels // self.head_dim)
         return next(heads for heads in range(most, 0, -1) if channels % heads == 0)
 
@@ -137,11 +141,11 @@ class ConditionedUNet(nn.Module):
         """x (B, C, H, W), noise (B,) -> (B, C, H, W)"""
         if self.embed is None and condition is not None:
             raise ValueError("this unet was built without conditions, so it cannot take one")
-        told = None if self.embed is None else self.embed(condition, dropped, len(x))  # (B, width) or (B, n, width)
-        given = {"encoder_hidden_states" if self.crossed else "class_labels": told}
+        embedded = None if self.embed is None else self.embed(condition, dropped, len(x))  # (B, width) or (B, n, width)
+        inputs = {"encoder_hidden_states" if self.crossed else "class_labels": embedded}
         layers = {name: self.unet.get_submodule(path) for name, path in self.attention_layers.items()}
         with attending(layers, attend or scaled_dot_product):
-            return self.unet(x, noise, **given, return_dict=False)[0]
+            return self.unet(x, noise, **inputs, return_dict=False)[0]
 
     def taps(self) -> dict[str, nn.Module]:
         """`down.0`, ..., `mid`, `up.0`, ...: maps (B, C, h, w) after each level; `up.0` is the coarsest."""
@@ -151,10 +155,10 @@ class ConditionedUNet(nn.Module):
 
 
 def self_attention(unet: nn.Module) -> dict[str, str]:
-    """The layers of self-attention, as `attend` is told of them, and their paths in the network.
+    """The layers of self-attention by the names that `attend` gets: their paths in the network.
 
-    The names are the same with and without tokens. Cross-attention is none of them: guidance that perturbs attention
-    means self-attention alone.
+    The names are the same with and without tokens. Cross-attention is not among them: guidance
+    perturbs self-attention alone.
     """
     paths = [path for path, layer in unet.named_modules() if hasattr(layer, "set_processor")]
     return {path.removesuffix(IN_TRANSFORMER): path for path in paths if not path.endswith(".attn2")}
@@ -188,9 +192,10 @@ class Attending:
         attention_mask: None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
-        """Of pixels (B, C, H, W), normed and added here, or of (B, N, C) in a transformer block, which does so itself.
+        """Pixels (B, C, H, W), which are normed and added here, or tokens (B, N, C) of a
+        transformer block, which norms and adds by itself -> the same shape.
 
-        diffusers passes the rest by name; here it does nothing.
+        diffusers passes the other arguments by name; they are not used.
         """
         if hidden_states.dim() == 3:
             return self.mixed(attn, hidden_states)

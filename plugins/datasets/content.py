@@ -1,4 +1,4 @@
-"""Which files a dataset is made of, wherever they lie: 16 hex digits of all that is in them."""
+"""The content of a dataset's files, wherever they lie, as 16 hex digits."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Content = Annotated[
 
 
 def content_digest(fingerprints: Iterable[str]) -> str:
-    """The 16 digits of several lists of files, in order."""
+    """The 16 digits for several lists of files, in order."""
     return hashlib.sha256("".join(fingerprints).encode()).hexdigest()[:16]
 
 
-def check_content(whose: str, wanted: str, found: str) -> None:
-    """MissingFile, beginning with `whose`, if the files are others than the recipe wants."""
-    if found != wanted:
+def check_content(whose: str, expected: str, actual: str) -> None:
+    """MissingFile, beginning with `whose`, if the files are others than the recipe expects."""
+    if actual != expected:
         raise MissingFile(
-            f"{whose} holds other files than the recipe asks for: their fingerprint is {found}, "
-            f"and `content` is {wanted}"
+            f"{whose} holds other files than the recipe asks for: their fingerprint is {actual}, "
+            f"and `content` is {expected}"
         )

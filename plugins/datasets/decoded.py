@@ -1,11 +1,11 @@
-"""Images that are decoded once and then mapped into memory: loading them again costs nothing,
-whoever does it.
+"""Images that are decoded once and then mapped into memory: loading them again costs nothing, in
+any process.
 
 A folder `<cache>/decoded/<key>` holds images.u8 (N, C, H, W), labels.i64 (N,) and facts.json with
-their checksums. It is written under another name and renamed when it is whole, under a lock, so a
-killed process leaves nothing that is taken for finished and two processes do not get in each
+their checksums. It is written under another name and renamed when it is whole, under a lock. So a
+killed process leaves nothing that is taken for finished, and two processes do not get in each
 other's way. Each process compares the checksums once before it maps the images; what is damaged is
-decoded again. It may be deleted at any time.
+decoded again. The folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from fw.core.files.durable import put, sync
 from fw.core.files.parts import checksum
 from fw.core.machine.cores import cores
 from fw.core.messages.escaping import visible
-from fw.plugins.datasets.depth import Deep, Scale, deep, together, whites
-from fw.plugins.datasets.listing import signed, unreadable, unwritable
+from fw.plugins.datasets.depth import Deep, Scale, deep, merged, whites
+from fw.plugins.datasets.listing import fingerprint_entry, unreadable, unwritable
 from fw.plugins.datasets.picture import FORMATS, picture, strict_pillow
 from fw.plugins.datasets.progress import progress
 
@@ -50,8 +50,8 @@ FACTS, IMAGES, LABELS = "facts.json", "images.u8", "labels.i64"
 AT_ONCE = 64
 """Images in flight per thread."""
 
-NAMED = 3
-"""How many of the files that could not be decoded are named."""
+EXAMPLES = 3
+"""How many files that could not be decoded are named in a message."""
 
 
 class Source(NamedTuple):
@@ -63,20 +63,20 @@ class Source(NamedTuple):
 
 
 class Check(Protocol):
-    """Raises MissingFile if the fingerprint is not that of the files that were asked for."""
+    """Raises MissingFile if the fingerprint is not that of the requested files."""
 
     def __call__(self, fingerprint: str, /) -> None: ...
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be decoded and how.
+    """Which images to decode, and how.
 
-    `settings` is JSON that decides, with the shape, what the sources are. `count` is how many there
-    are, if known. Without a `scale` nobody has looked at the values of images with 16 bits per
-    channel: those that need one are refused. `check` is called with the fingerprint of what was
-    decoded. Images whose digests are in `unwanted` are left out, of which `unwanted_key` is what
-    decides them.
+    `settings` is JSON that decides, with the shape, what the sources are. `count` is their number,
+    if known. Without a `scale` the values of images with 16 bits per channel are not known yet, and
+    images that need a scale are refused. `check` is called with the fingerprint of what was
+    decoded. Images whose digests are in `unwanted` are left out; `unwanted_key` stands for these
+    digests in the key.
     """
 
     sources: Callable[[], Iterable[Source]]
@@ -98,8 +98,8 @@ class Request:
             more["scale"] = [scale.range, sorted(scale.whites.items())]
         if self.unwanted_key is not None:
             more["without"] = self.unwanted_key
-        told = [VERSION, PIL.__version__, self.shape, self.settings, *([more] if more else [])]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+        parts = [VERSION, PIL.__version__, self.shape, self.settings, *([more] if more else [])]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 class Decoded(NamedTuple):
@@ -112,23 +112,23 @@ class Decoded(NamedTuple):
     repeats: int
 
     def remarks(self, split: str) -> Iterator[str]:
-        """What a user should know of them."""
+        """Remarks for the user on the images that are left out."""
         if self.failed:
             count = len(self.failed) + self.repeats + len(self.labels)
-            named = "; ".join(f"{name}: {reason}" for name, reason in islice(self.failed.items(), NAMED))
-            more = ", and others" if len(self.failed) > NAMED else ""
+            examples = "; ".join(f"{name}: {reason}" for name, reason in islice(self.failed.items(), EXAMPLES))
+            more = ", and others" if len(self.failed) > EXAMPLES else ""
             yield (
                 f"{len(self.failed):,} of {count:,} images of the {split} split could not be decoded and are left out "
-                f"({named}{more})"
+                f"({examples}{more})"
             )
         if self.repeats:
             yield f"{self.repeats:,} images of the {split} split are left out because they are also held out"
 
 
 def decoded(request: Request, cache: Path) -> Decoded:
-    """The images and their labels; decoded now, if nobody has done it yet.
+    """The images and their labels, decoded now unless that is done already.
 
-    Who writes into the images writes into a copy of his own.
+    Writing into the images is safe: it changes a private copy of the pages in memory.
     """
     folder = cache / "decoded" / request.key
     facts = sound(folder, request.shape)
@@ -137,7 +137,7 @@ def decoded(request: Request, cache: Path) -> Decoded:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
                 facts = sound(folder, request.shape)
-                if facts is None:  # nobody has done it meanwhile
+                if facts is None:  # no other process has done it meanwhile
                     discard(folder)
                     check_room(folder.parent, request.count, request.shape)
                     facts = decode_into(folder, request)
@@ -147,8 +147,8 @@ def decoded(request: Request, cache: Path) -> Decoded:
 
 
 def without(request: Request, held_out: Request, cache: Path) -> Request:
-    """The request less the images that are equal to a held-out one. The held-out ones are decoded
-    only if it is."""
+    """The request without the images that are equal to a held-out one. The held-out images are
+    decoded only if this request is."""
 
     def unwanted() -> set[bytes]:
         return set(fingerprints(decoded(held_out, cache).images))
@@ -157,12 +157,11 @@ def without(request: Request, held_out: Request, cache: Path) -> Request:
 
 
 VOUCHED_FOR: set[tuple[Path, int, str]] = set()
-"""Images whose bytes this process has compared with their checksum: folder, number of the file,
-checksum."""
+"""Images whose bytes this process has compared with their checksum: folder, inode, checksum."""
 
 
 def sound(folder: Path, shape: tuple[int, int, int]) -> dict[str, Any] | None:
-    """The facts, if the images are there and are what was decoded, to the last bit.
+    """The facts, if the decoded images are there and unchanged to the last bit.
 
     The sizes are compared each time, because a map of a file that is cut off kills the process.
     """
@@ -170,10 +169,10 @@ def sound(folder: Path, shape: tuple[int, int, int]) -> dict[str, Any] | None:
     try:
         if facts is None or facts["sha256"][LABELS] != checksum(folder / LABELS):
             return None
-        found = (folder / IMAGES).stat()
-        if found.st_size != facts["count"] * int(np.prod(shape)):
+        file_status = (folder / IMAGES).stat()
+        if file_status.st_size != facts["count"] * int(np.prod(shape)):
             return None
-        vouched = folder, found.st_ino, facts["sha256"][IMAGES]
+        vouched = folder, file_status.st_ino, facts["sha256"][IMAGES]
         if vouched not in VOUCHED_FOR and checksum(folder / IMAGES) != vouched[-1]:
             return None
     except (OSError, LookupError):
@@ -183,8 +182,8 @@ def sound(folder: Path, shape: tuple[int, int, int]) -> dict[str, Any] | None:
 
 
 def discard(folder: Path) -> None:
-    """Take away what is not sound. What was decoded before there were checksums is not adopted: it
-    may be damaged."""
+    """Remove a folder that is not sound. One from before there were checksums is not kept: it may
+    be damaged."""
     if folder.exists():
         text = f"{folder}: the decoded images are damaged or without checksums; decoding again"
         print(visible(text), file=sys.stderr)
@@ -198,45 +197,45 @@ def mapped(folder: Path, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
 
 
 def check_room(folder: Path, count: int | None, shape: tuple[int, int, int]) -> None:
-    wanted, free = (count or 0) * int(np.prod(shape)), shutil.disk_usage(folder).free
-    if wanted > free:
+    needed, free = (count or 0) * int(np.prod(shape)), shutil.disk_usage(folder).free
+    if needed > free:
         raise FwError(
-            f"{count:,} decoded images take {wanted / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB left; give "
+            f"{count:,} decoded images take {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB left; give "
             "another folder as the dataset's `cache` or in $FW_CACHE_DIR"
         )
 
 
 def decode_into(folder: Path, request: Request) -> dict[str, Any]:
-    """Make the folder in one rename; what a killed process left under its other name is thrown away."""
+    """Make the folder in one rename; the unfinished folder of a killed process is thrown away."""
     writing = folder.with_name(f"{folder.name}.writing")
     shutil.rmtree(writing, ignore_errors=True)
     writing.mkdir()
     with (writing / IMAGES).open("wb") as images:
-        made = decode(request, images)
-    if not made.labels and made.repeats:
+        outcome = decode(request, images)
+    if not outcome.labels and outcome.repeats:
         raise MissingFile("every image is also held out, and none is left to train on")
-    if not made.labels:
-        name, reason = next(iter(made.failed.items()), ("", "there are none"))
-        raise MissingFile(f"none of {len(made.failed):,} images could be decoded; {name}: {reason}")
-    labels = np.asarray(made.labels, dtype="<i8").tobytes()
+    if not outcome.labels:
+        name, reason = next(iter(outcome.failed.items()), ("", "there are none"))
+        raise MissingFile(f"none of {len(outcome.failed):,} images could be decoded; {name}: {reason}")
+    labels = np.asarray(outcome.labels, dtype="<i8").tobytes()
     (writing / LABELS).write_bytes(labels)
     for name in (IMAGES, LABELS):
         sync(writing / name)
     facts = {
-        "count": len(made.labels),
-        "failed": made.failed,
-        "repeats": made.repeats,
-        "sha256": {IMAGES: made.checksum, LABELS: hashlib.sha256(labels).hexdigest()},
+        "count": len(outcome.labels),
+        "failed": outcome.failed,
+        "repeats": outcome.repeats,
+        "sha256": {IMAGES: outcome.checksum, LABELS: hashlib.sha256(labels).hexdigest()},
     }
     sealed.write(writing / FACTS, facts)
     put(writing, folder)
-    if made.failed:
-        tell(made.failed, len(made.labels) + made.repeats + len(made.failed), folder)
+    if outcome.failed:
+        report_failures(outcome.failed, len(outcome.labels) + outcome.repeats + len(outcome.failed), folder)
     return facts
 
 
-class Made(NamedTuple):
-    """The labels of the images that were written and the sha256 of these; what was left out."""
+class Outcome(NamedTuple):
+    """The labels and the sha256 of the images that were written, and what was left out."""
 
     labels: list[int]
     checksum: str
@@ -244,7 +243,7 @@ class Made(NamedTuple):
     repeats: int
 
 
-def decode(request: Request, images: BinaryIO) -> Made:
+def decode(request: Request, images: BinaryIO) -> Outcome:
     """Append the pixels of each source to the file, in order."""
     labels: list[int] = []
     failed: dict[str, str] = {}
@@ -254,26 +253,26 @@ def decode(request: Request, images: BinaryIO) -> Made:
     with strict_pillow(), progress("decoding images", request.count) as advance, ThreadPoolExecutor(cores()) as pool:
         one = partial(attempt, shape=request.shape, scale=request.scale)
         for few in chunks(request.sources(), AT_ONCE * cores()):
-            for source, made in zip(few, pool.map(one, few), strict=True):
-                files.update(signed(source.name, made.checksum))
-                if made.deep is not None:
-                    largest.append({made.deep.group: made.deep.largest})
-                if isinstance(made.pixels, str):
-                    failed[source.name] = made.pixels
-                elif unwanted and fingerprint_of(made.pixels) in unwanted:
+            for source, result in zip(few, pool.map(one, few), strict=True):
+                files.update(fingerprint_entry(source.name, result.checksum))
+                if result.deep is not None:
+                    largest.append({result.deep.group: result.deep.largest})
+                if isinstance(result.pixels, str):
+                    failed[source.name] = result.pixels
+                elif unwanted and fingerprint_of(result.pixels) in unwanted:
                     repeats += 1
                 else:
-                    written = made.pixels.tobytes()
+                    written = result.pixels.tobytes()
                     pixels.update(written)
                     images.write(written)
                     labels.append(source.label)
-            largest = [together(largest)]
+            largest = [merged(largest)]
             advance(len(few))
     if request.check is not None:
         request.check(files.hexdigest())
-    if needed := whites(together(largest)):
+    if needed := whites(merged(largest)):
         raise FwError(too_dark(max(needed.values())))
-    return Made(labels, pixels.hexdigest(), failed, repeats)
+    return Outcome(labels, pixels.hexdigest(), failed, repeats)
 
 
 def too_dark(white: int) -> str:
@@ -284,8 +283,8 @@ def too_dark(white: int) -> str:
 
 
 class Attempt(NamedTuple):
-    """The pixels of a source, or why there are none; the sha256 of its bytes; what else is to be
-    known of it."""
+    """The pixels of a source, or the reason why there are none; the sha256 of its bytes; its depth,
+    if that is still to be decided."""
 
     pixels: NDArray[np.uint8] | str
     checksum: bytes
@@ -293,7 +292,7 @@ class Attempt(NamedTuple):
 
 
 def attempt(source: Source, shape: tuple[int, int, int], scale: Scale | None) -> Attempt:
-    """Decode a source. A file that cannot be read at all is no matter of decoding, and raises."""
+    """Decode a source. MissingFile for a file that cannot be read at all."""
     try:
         data = source.data if isinstance(source.data, bytes) else source.data.read_bytes()
     except OSError as error:
@@ -328,9 +327,9 @@ def chunks(sources: Iterable[Source], size: int) -> Iterator[Sequence[Source]]:
         yield few
 
 
-def tell(failed: dict[str, str], count: int, folder: Path) -> None:
-    """Said when they are decoded; a run says it again in its warnings."""
-    more = f", ... (all in {folder / FACTS})" if len(failed) > NAMED else ""
-    names = ", ".join(islice(failed, NAMED))
+def report_failures(failed: dict[str, str], count: int, folder: Path) -> None:
+    """Print which files could not be decoded; a run repeats it in its warnings."""
+    more = f", ... (all in {folder / FACTS})" if len(failed) > EXAMPLES else ""
+    names = ", ".join(islice(failed, EXAMPLES))
     text = f"{len(failed):,} of {count:,} files could not be decoded: {names}{more}"
     print(visible(text), file=sys.stderr, flush=True)

@@ -1,13 +1,12 @@
-"""Images of more than 8 bits per channel: which value of a file is white, said once for a whole
-data set.
+"""Images of more than 8 bits per channel: which value is white, decided once for a whole data set.
 
-Files of 16 bits often hold fewer: cameras and scanners write 10, 12 or 14 into the lower ones. Read
-as 16 bits they are black. What a file states is believed: PNM's maxval, TIFF's BitsPerSample below
-16, a TIFF's MaxSampleValue or a PNG's sBIT that says a number of bits. sBIT is also written beside
-values that were scaled up to 16 bits, as the PNG specification wants it, so it counts
-only while no file that states it has larger values. Files that state nothing are white where the
-largest value of all of them ends, rounded up to 8, 10, 12, 14 or 16 bits. An image by itself
-decides nothing, because a dark image is to stay darker than a bright one.
+Files of 16 bits often use fewer: cameras and scanners write 10, 12 or 14 into the lower ones. Read
+as 16 bits such images are black. What a file states is believed: PNM's maxval, TIFF's BitsPerSample
+below 16, a TIFF's MaxSampleValue or a PNG's sBIT that gives a number of bits. sBIT is also written
+beside values that were scaled up to 16 bits, as the PNG specification demands, so it counts only
+while no file that states it has larger values. For files that state nothing, white is the largest
+value in all of them, rounded up to 8, 10, 12, 14 or 16 bits. A single image decides nothing,
+because a dark image is to stay darker than a bright one.
 """
 
 from __future__ import annotations
@@ -40,11 +39,11 @@ BITS_PER_SAMPLE, MAX_SAMPLE = 258, 281
 PNG = b"\x89PNG"
 
 STARTS = (PNG, b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"P5")
-"""How files begin whose values may need scaling: PNG, TIFF and grey PNM. Pillow scales JPEG 2000
-and P6 itself."""
+"""Beginnings of files whose values may need scaling: PNG, TIFF and grey PNM. Pillow scales JPEG
+2000 and P6 itself."""
 
 START = 25
-"""Bytes of a file that tell whether they may."""
+"""How many bytes of a file `may_be_deep` needs."""
 
 
 class Deep(NamedTuple):
@@ -56,8 +55,8 @@ class Deep(NamedTuple):
 
 @dataclass(frozen=True)
 class Scale:
-    """How values of more than 8 bits become 8: `range` (black, white) if a user says so, else a
-    white for each group.
+    """How values of more than 8 bits become 8: by `range` (black, white) if the recipe has one,
+    else by a white for each group.
 
     A group that is not in `whites` is white at 65535. 32 bits per pixel need a range.
     """
@@ -79,14 +78,13 @@ def opened(data: bytes) -> ImageFile:
 
 
 def may_be_deep(start: bytes) -> bool:
-    """Whether a file that begins like this may have 16 bits per channel. Byte 24 of a PNG says how
-    many it has, so that the others need not be read twice."""
+    """Whether a file that begins like this may have 16 bits per channel. Byte 24 of a PNG gives the
+    number of bits, so PNGs of 8 bits need not be read twice."""
     return start.startswith(STARTS) and (not start.startswith(PNG) or start[24:25] == b"\x10")
 
 
 def deep(data: bytes) -> Deep | None:
-    """What is to be known of a file with 16 bits per channel; None of any other, and of damaged
-    ones."""
+    """The depth of a file with 16 bits per channel; None for any other, and for damaged ones."""
     if not may_be_deep(data[:START]):
         return None
     try:
@@ -98,7 +96,7 @@ def deep(data: bytes) -> Deep | None:
             return Deep(group, int(values(file, data, exact=False).max(initial=0)))
     except MemoryError:
         raise
-    except Exception:  # whatever Pillow makes of damaged bytes; they are told of when they are decoded
+    except Exception:  # Pillow raises anything on damaged bytes; decoding reports them
         return None
 
 
@@ -110,13 +108,13 @@ def group_of(file: ImageFile, data: bytes) -> str | None:
     layout = raw_mode(file.tile[0].args) if file.tile else ""
     if ";16" not in layout and ";12" not in layout:
         return None
-    if file.mode == "I" and file.format != "PNG":  # of signed numbers
+    if file.mode == "I" and file.format != "PNG":  # signed numbers
         return None
     stated = 0
     if file.format == "TIFF":
         tags: Any = file.tag_v2  # type: ignore[attr-defined]
-        bits, told = (int(np.max(tags.get(tag, least))) for tag, least in ((BITS_PER_SAMPLE, 16), (MAX_SAMPLE, 0)))
-        stated = 2**bits - 1 if bits < 16 else told if told in WHITES else 0
+        bits, largest = (int(np.max(tags.get(tag, least))) for tag, least in ((BITS_PER_SAMPLE, 16), (MAX_SAMPLE, 0)))
+        stated = 2**bits - 1 if bits < 16 else largest if largest in WHITES else 0
     elif file.format == "PNG":
         stated = 2 ** significant_bits(data) - 1
     return str(stated) if stated else UNSTATED
@@ -138,9 +136,9 @@ def significant_bits(data: bytes) -> int:
 def values(file: ImageFile, data: bytes, exact: bool = True) -> NDArray[np.uint32]:
     """The values (H, W) or (H, W, channels) of a loaded file with 16 bits per channel.
 
-    Of a coloured file Pillow keeps the upper 8 bits; the lower ones are read as if the bytes had
-    the other order. Where it cannot do that, ValueError, or if they need not be `exact`, the lower
-    bits are taken to be ones.
+    Pillow keeps only the upper 8 bits of a coloured file; the lower ones are read as if the bytes
+    had the other order. Where Pillow cannot do that, it is a ValueError; if the values need not be
+    `exact`, the lower bits are set to ones.
     """
     upper = np.asarray(file).astype(np.uint32)
     if file.mode.startswith("I"):
@@ -162,37 +160,37 @@ def lower(data: bytes) -> ImageFile:
 
 
 def raw_mode(args: Any) -> str:
-    """How Pillow's decoder is told the layout of the bytes."""
-    told = args[0] if isinstance(args, tuple) and args else args
-    return told if isinstance(told, str) else ""
+    """Pillow's name for the layout of the bytes, from its decoder's arguments."""
+    mode = args[0] if isinstance(args, tuple) and args else args
+    return mode if isinstance(mode, str) else ""
 
 
 def swapped(args: Any) -> Any:
-    told = raw_mode(args)
+    mode = raw_mode(args)
     native = "L" if sys.byteorder == "little" else "B"
-    order = native if told[-1] == "N" else told[-1]
-    other = told[:-1] + ("B" if order == "L" else "L")
+    order = native if mode[-1] == "N" else mode[-1]
+    other = mode[:-1] + ("B" if order == "L" else "L")
     return (other, *args[1:]) if isinstance(args, tuple) else other
 
 
-def together(found: Iterable[Mapping[str, int]]) -> dict[str, int]:
+def merged(maxima: Iterable[Mapping[str, int]]) -> dict[str, int]:
     """The largest value in each group of several sets of files."""
     largest: dict[str, int] = {}
-    for each in found:
-        for group, value in each.items():
+    for by_group in maxima:
+        for group, value in by_group.items():
             largest[group] = max(value, largest.get(group, 0))
     return largest
 
 
 def whites(largest: Mapping[str, int]) -> dict[str, int]:
-    """What is white in each group, by the largest values that occur: of those groups that are not
-    as 16 full bits.
+    """What is white in each group, by the largest values that occur. Groups that use 16 full bits
+    are left out.
 
-    Up to this rule fw took all for 16 full bits and left grey PNM out, and the keys of such images
-    stay.
+    Before this rule fw read everything as 16 full bits and left grey PNM out; so the keys of images
+    with 16 full bits stay.
     """
-    found = {group: white(group, value) for group, value in sorted(largest.items())}
-    return {group: value for group, value in found.items() if value != FULL or group == PNM}
+    by_group = {group: white(group, value) for group, value in sorted(largest.items())}
+    return {group: value for group, value in by_group.items() if value != FULL or group == PNM}
 
 
 def white(group: str, largest: int) -> int:
@@ -204,7 +202,7 @@ def white(group: str, largest: int) -> int:
 
 
 def scaled(deep: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.uint8]:
-    """Values as 0..255, rounded; what lies outside the limits is black or white."""
+    """Values as 0..255, rounded; those outside the limits become black or white."""
     black, bright = limits
     if deep.dtype.kind != "f" and black == 0 and bright == FULL:
         return ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 / 255 = 257

@@ -1,5 +1,5 @@
-"""What datasets of encoded images share: size, colours, how more than 8 bits become 8, and where
-they are decoded."""
+"""The fields of all datasets of encoded images: size, colours, how more than 8 bits become 8, and
+the folder for decoded images."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def image_shape(channels: int, size: int | tuple[int, int]) -> tuple[int, int, i
 
 
 class Encoded(Dataset):
-    """A dataset of image files; what it says of itself leaves out the newer fields where they
-    change nothing, and its identity the fields that only say where files lie."""
+    """A dataset of image files. Its spec leaves out the newer fields where they change nothing, and
+    its identity the fields that only say where files lie."""
 
     PLACES: ClassVar[frozenset[str]]
     NEUTRAL: ClassVar[dict[str, Any]] = {"range": None, "drop_repeats": False}
@@ -47,15 +47,15 @@ class Encoded(Dataset):
         return self
 
     def spec(self) -> dict[str, Any]:
-        """The keys are those from before there were such fields, where they change nothing."""
+        """Without fields at neutral values: keys stay as they were before these fields."""
         spec = super().spec()
         return {key: value for key, value in spec.items() if key not in self.NEUTRAL or value != self.NEUTRAL[key]}
 
     def identity(self) -> dict[str, Any]:
-        """Without the places, and with the size as two numbers."""
+        """Without `PLACES`, and with the size as two numbers."""
         identity = super().identity()
-        told = {key: value for key, value in identity.items() if key not in self.PLACES}
-        return {**told, "size": list(self.shape[1:])}
+        fields = {key: value for key, value in identity.items() if key not in self.PLACES}
+        return {**fields, "size": list(self.shape[1:])}
 
     @abstractmethod
     def decoded(self, split: Split) -> Decoded:

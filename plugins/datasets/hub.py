@@ -1,4 +1,4 @@
-"""A Hugging Face dataset (Lhoest et al., arXiv 2109.02846) that is on this machine; nothing is downloaded unasked."""
+"""A local Hugging Face dataset (Lhoest et al., arXiv 2109.02846); it downloads only if allowed."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Hub(Encoded):
     decoded are left out, and every run warns of it. Images with more than 8 bits per channel that
     use fewer bits than they have are refused without a `range` (docs/data.md).
 
-    The images enter the keys by their content, not by where they lie: a fingerprint of all files,
-    for which planning reads every file once and remembers the answer. Where they are not there and
-    `content` is not given, nothing can be run, and the keys that --dry-run shows are those of no
-    images. With `content` the keys are known everywhere, and other files are refused.
+    The images enter the keys by their content, not by where they lie: by a fingerprint of all
+    files. Planning reads every file once for it and remembers the answer. Without the files and
+    without `content`, nothing can be run, and --dry-run shows keys without images. With `content`
+    the keys are known everywhere, and other files are refused.
     """
 
     name: ClassVar[str] = "hub"
@@ -84,7 +84,7 @@ class Hub(Encoded):
         folder = self.folder(download=False) if self.label else None
         try:
             return self.rows(folder).label_names(self.train) if folder else []
-        except FwError:  # told by preflight
+        except FwError:  # preflight reports it
             return []
 
     @property
@@ -104,18 +104,18 @@ class Hub(Encoded):
         return decoded(self.request(split, self.checked_folder()), cache_folder(self.cache))
 
     def request(self, split: Split, folder: Path) -> Request:
-        """What is to be decoded for a split."""
+        """The request to decode a split."""
         rows, source = self.rows(folder), self.split(split)
 
         def sources() -> Iterator[Source]:
-            for number, row in enumerate(rows.of(source)):
+            for number, row in enumerate(rows.read(source)):
                 if self.held_out == 0 or is_held_out(str(number), self.held_out) == (split == "test"):
                     yield row
 
         settings = [self.content_of(folder), self.config, source, self.held_out and [split, self.held_out]]
         settings += [self.image, self.label, self.label_count]
         count = None if self.held_out else rows.count(source)
-        # Planning does not look into rows, so the key cannot say what a guess of the depth would be.
+        # Planning does not read rows, so a guessed depth could not enter the key.
         request = Request(sources, count, self.shape, settings, Scale(self.range) if self.range else None)
         if split == "train" and self.drop_repeats:
             return without(request, self.request("test", folder), cache_folder(self.cache))
@@ -125,11 +125,11 @@ class Hub(Encoded):
         return Rows(folder, self.config, self.image, self.label, self.label_count)
 
     def split(self, split: Split) -> str:
-        """Where the rows of a split are."""
+        """The dataset's own split that holds the rows of a split."""
         return self.test if split == "test" and not self.held_out else self.train
 
     def checked_folder(self) -> Path:
-        """The folder with the files, or MissingFile: there is none, or it is not what the recipe asks for."""
+        """The folder with the files; MissingFile if there is none, or another than in the recipe."""
         folder = self.folder(download=os.environ.get("HF_HUB_OFFLINE") == "0")
         if folder is None:
             raise MissingFile(self.how_to_fetch())
@@ -148,14 +148,14 @@ class Hub(Encoded):
         from huggingface_hub import snapshot_download
 
         try:
-            found = snapshot_download(
+            snapshot = snapshot_download(
                 self.path, repo_type="dataset", revision=self.revision, local_files_only=not download
             )
         except Exception as error:  # no such name, no network, no such revision: a dozen classes
             if download:
                 raise MissingFile(f"dataset hub: {self.path} could not be downloaded: {first_line(error)}") from error
             return None
-        return Path(found)
+        return Path(snapshot)
 
     def how_to_fetch(self) -> str:
         if not NAME_ON_THE_HUB.fullmatch(self.path):
@@ -176,17 +176,15 @@ SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})")
 
 
 def check_files(listing: Listing, folder: Path) -> None:
-    """Raise MissingFile if a split is there in part: a fetching that was cut off would go
-    unnoticed. So does it for what is no file, because `datasets` would wait for somebody to write
-    into a pipe."""
+    """Raise MissingFile if a split is there in part, because an interrupted download would go
+    unnoticed; also if anything is no regular file, because `datasets` would wait for somebody to
+    write into a pipe."""
     if listing.strange:
         raise MissingFile(f"dataset hub: {folder} holds what is no regular file: {', '.join(listing.strange[:5])}")
-    found: dict[tuple[str, int], set[str]] = {}
+    shards: dict[tuple[str, int], set[str]] = {}
     for file in listing.files:
         if shard := SHARD.match(file.name):
-            found.setdefault((shard[1], int(shard[3])), set()).add(shard[2])
-    for (name, wanted), numbers in found.items():
-        if len(numbers) != wanted:
-            raise MissingFile(
-                f"dataset hub: {folder} has {len(numbers)} of the {wanted} files {name}-*; fetch the rest"
-            )
+            shards.setdefault((shard[1], int(shard[3])), set()).add(shard[2])
+    for (name, total), numbers in shards.items():
+        if len(numbers) != total:
+            raise MissingFile(f"dataset hub: {folder} has {len(numbers)} of the {total} files {name}-*; fetch the rest")

@@ -13,9 +13,18 @@ from fw.core.errors import MissingFile
 from fw.core.types import SPLITS, Split
 from fw.plugins.datasets.content import Content, check_content, content_digest
 from fw.plugins.datasets.decoded import Decoded, Request, Source, decoded, too_dark, without
-from fw.plugins.datasets.depth import UNSTATED, Scale, together, whites
+from fw.plugins.datasets.depth import UNSTATED, Scale, merged, whites
 from fw.plugins.datasets.fields import Cache, Channels, Encoded, Size, image_shape
-from fw.plugins.datasets.listing import File, Listing, cache_folder, fingerprint, is_held_out, known, listed, memory_of
+from fw.plugins.datasets.listing import (
+    File,
+    Listing,
+    cache_folder,
+    fingerprint,
+    is_held_out,
+    known_facts,
+    listed,
+    memory_of,
+)
 from fw.plugins.datasets.picture import ENDINGS
 
 
@@ -28,14 +37,14 @@ class ImageFolder(Encoded):
     order of their names. Shape and classes are fields, so that a recipe can be checked where the
     files are not.
 
-    The images enter the keys by their content, not by where they lie: a fingerprint of names and
-    bytes, for which planning reads every file once and remembers the answer. Where the files are
-    not there and `content` is not given, nothing can be run, and the keys that --dry-run shows are
-    those of no images. With `content` the keys are known everywhere, and other files are refused.
+    The images enter the keys by their content, not by where they lie: by a fingerprint of names and
+    bytes. Planning reads every file once for it and remembers the answer. Without the files and
+    without `content`, nothing can be run, and --dry-run shows keys without images. With `content`
+    the keys are known everywhere, and other files are refused.
 
-    Files that cannot be decoded, and what is no regular file, are left out, and every run warns of
-    it. A file with several names counts once; one that is in both splits is refused. Animations
-    give their first frame, transparency lies on white, EXIF's orientation is applied and colour
+    Files that cannot be decoded, and whatever is no regular file, are left out, and every run warns
+    of it. A file with several names counts once; one that is in both splits is refused. Animations
+    give their first frame, transparency is put on white, EXIF's orientation is applied and colour
     profiles are not. Images with more than 8 bits per channel are scaled by one rule for all
     (docs/data.md), or by `range`.
     """
@@ -78,7 +87,7 @@ class ImageFolder(Encoded):
 
     @property
     def there(self) -> bool:
-        """Whether the folders of both splits are."""
+        """Whether the folders of both splits are there."""
         return all(is_folder(folder) for folder in self.folders().values())
 
     @property
@@ -89,12 +98,12 @@ class ImageFolder(Encoded):
         return f"{absent} is no folder, so that `class_folders` could not be checked"
 
     def identity(self) -> dict[str, Any]:
-        """With the whites of images with 16 bits per channel, where these are not as 16 full bits."""
+        """With the whites of images with 16 bits per channel that use fewer bits."""
         same = super().identity()
         if self.content or not self.there:
             return same
         splits = self.files()
-        scaled = {"whites": found} if self.range is None and (found := self.whites(splits)) else {}
+        scaled = {"whites": white_points} if self.range is None and (white_points := self.whites(splits)) else {}
         return {**same, "content": self.content_of(splits), **scaled}
 
     def check(self) -> None:
@@ -109,29 +118,29 @@ class ImageFolder(Encoded):
 
     def remarks(self) -> list[str]:
         listings = self.listings()
-        found = super().remarks()
+        remarks = super().remarks()
         for folder, listing in listings.items():
             if listing.strange:
-                found.append(f"left out in {folder.name}, no regular files: {in_short(listing.strange)}")
+                remarks.append(f"left out in {folder.name}, no regular files: {in_short(listing.strange)}")
             if listing.again:
-                found.append(f"{listing.again:,} files in {folder.name} are links to others there and count once")
-        return found + self.guessed()
+                remarks.append(f"{listing.again:,} files in {folder.name} are links to others there and count once")
+        return remarks + self.guessed()
 
     def guessed(self) -> list[str]:
-        """That the depth of images is a guess."""
+        """A remark that the depth of the images is a guess, if it is."""
         white = self.whites(self.files()).get(UNSTATED) if self.range is None else None
         if white is None:
             return []
         return [
             f"its images of 16 bits per channel have no values above {white:,} and state no depth: they are taken to "
-            f"have {white.bit_length()} bits; say `range: [0, {white}]` if that is right, or what is"
+            f"have {white.bit_length()} bits; say `range: [0, {white}]` if that is right, else the right range"
         ]
 
     def decoded(self, split: Split) -> Decoded:
         return decoded(self.request(split, self.checked_files()), cache_folder(self.cache))
 
     def request(self, split: Split, splits: dict[Split, list[File]]) -> Request:
-        """What is to be decoded for a split."""
+        """The request to decode a split."""
         files, cache = splits[split], cache_folder(self.cache)
         number = {name: label for label, name in enumerate(class_names(splits["train"]))} if self.classes else {}
         content = fingerprint(files, cache)
@@ -142,12 +151,12 @@ class ImageFolder(Encoded):
             if self.files()[split] != files:
                 raise MissingFile(f"{self.root}: its files changed while they were decoded; run it again")
 
-        def check(found: str) -> None:
-            if found != content:
+        def check(actual: str) -> None:
+            if actual != content:
                 memory_of(files, cache).unlink(missing_ok=True)
                 raise MissingFile(
                     f"{self.root}: its files are others than when their fingerprint was taken, and their times of "
-                    "change are the same; run it again, and look after the disk"
+                    "change are the same; run it again, and check the disk"
                 )
 
         scale = Scale(self.range, {} if self.range else self.whites(splits))
@@ -157,7 +166,8 @@ class ImageFolder(Encoded):
         return request
 
     def checked_files(self) -> dict[Split, list[File]]:
-        """The files of both splits, or MissingFile: a folder is not there, is empty, or is not what the recipe says."""
+        """The files of both splits. MissingFile if a folder is not there, is empty, or is not what
+        the recipe says."""
         for folder in self.folders().values():
             if not is_folder(folder):
                 raise MissingFile(
@@ -170,13 +180,13 @@ class ImageFolder(Encoded):
             whose = f"dataset image_folder: {self.root}"
             check_content(whose, self.content, self.content_of(splits))
         if self.content and self.range is None and (needed := self.whites(splits)):
-            # The key is that of `content` alone, also where nobody can look at the values.
+            # The key holds `content` alone, because the values may not be there to look at.
             raise MissingFile(f"dataset image_folder: {too_dark(max(needed.values()))}; `content` does not say it")
         return splits
 
     def check_splits(self, splits: dict[Split, list[File]]) -> None:
-        """Raise MissingFile if a split is empty, if they share images, or if the classes are not as
-        asked for."""
+        """Raise MissingFile if a split is empty, if both share images, or if the classes are not
+        those of the recipe."""
         folders = self.folders()
         for split, files in splits.items():
             if not files:
@@ -237,9 +247,9 @@ class ImageFolder(Encoded):
         return splits
 
     def whites(self, splits: dict[Split, list[File]]) -> dict[str, int]:
-        """What is white in images of 16 bits per channel: one rule for both splits."""
+        """What is white in images of 16 bits per channel, by one rule for both splits."""
         cache = cache_folder(self.cache)
-        return whites(together(known(files, cache).largest for files in splits.values()))
+        return whites(merged(known_facts(files, cache).largest for files in splits.values()))
 
     def content_of(self, splits: dict[Split, list[File]]) -> str:
         """16 hex digits for the images of both splits."""
@@ -252,7 +262,8 @@ def one_within_the_other(train: Path, test: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether it is one that can be seen; `Path.is_dir` raises where a name is too long or nobody may look."""
+    """Whether this is a folder that can be read; `Path.is_dir` raises for a name that is too long
+    or not permitted."""
     return os.path.isdir(path)  # noqa: PTH112
 
 

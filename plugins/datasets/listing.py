@@ -1,4 +1,4 @@
-"""The files of a folder and the fingerprint of what is in them, which is the same wherever the folder lies."""
+"""The files of a folder and the fingerprint of their content, wherever the folder lies."""
 
 from __future__ import annotations
 
@@ -21,13 +21,11 @@ AT_ONCE = 256
 """Files handed to the threads at a time."""
 
 RULE = 1
-"""Raise it when other things are to be remembered of files: what is remembered is found out again.
-"""
+"""Raise it when other facts of files are to be remembered: then remembered facts are made again."""
 
 
 class File(NamedTuple):
-    """A file, its name relative to the folder with `/` in it, what changes when it is written to,
-    and which it is."""
+    """A file: its name relative to the folder, with `/`; what writing to it changes; its inode."""
 
     name: str
     path: str
@@ -38,8 +36,8 @@ class File(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """The files of a folder by name; what has a file's name and is none; how many more names the
-    files have."""
+    """The files of a folder by name; what has a file's name but is no regular file; how many more
+    names the files have."""
 
     files: list[File]
     strange: list[str]
@@ -55,28 +53,28 @@ class Facts(NamedTuple):
 
 
 def listed(folder: Path, endings: tuple[str, ...] = ("",), once: bool = True) -> Listing:
-    """The files in a folder and below, sorted by name: those with one of the endings (in any case).
-    Hidden ones not.
+    """The files in a folder and below, sorted by name: those with one of the endings (in any case),
+    without hidden ones.
 
     Links are followed, but not back to a folder that holds them, and no folder is walked twice.
     With `once`, a file that has several names has the first of those that are no links. What is
-    neither file nor folder is left out: to open a pipe waits for somebody to write into it.
+    neither file nor folder is left out: opening a pipe would wait for somebody to write into it.
     """
-    found: list[File] = []
+    files: list[File] = []
     strange: list[str] = []
     for here, names in walked(folder):
         for name in sorted(names):
             if name.lower().endswith(endings) and not name.startswith("."):
                 path = f"{here}/{name}"
-                facts = looked_at(path)
+                facts = file_status(path)
                 relative = path[len(str(folder)) + 1 :]
                 if stat.S_ISREG(facts.st_mode):
                     inode = facts.st_dev, facts.st_ino
-                    found.append(File(relative, path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, inode))
+                    files.append(File(relative, path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, inode))
                 else:
                     strange.append(f"{relative} ({STRANGE.get(stat.S_IFMT(facts.st_mode), 'no file')})")
-    kept = without_others_names(found) if once else found
-    return Listing(sorted(kept), sorted(strange), len(found) - len(kept))
+    kept = under_one_name(files) if once else files
+    return Listing(sorted(kept), sorted(strange), len(files) - len(kept))
 
 
 STRANGE = {
@@ -88,8 +86,8 @@ STRANGE = {
 
 
 def walked(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """The folder and those below with the names of what is in them; each once, by its own name
-    before those of links.
+    """The folder and those below, each once, with the names of what is in it. A folder's own name
+    comes before those of links to it.
 
     The order is that of the names, whatever the file system's is.
     """
@@ -97,7 +95,7 @@ def walked(folder: Path) -> Iterator[tuple[str, list[str]]]:
     waiting = [str(folder)]
     while waiting:
         for here, below, names in os.walk(waiting.pop(0), onerror=refuse):
-            facts = looked_at(here)
+            facts = file_status(here)
             if facts.st_ino and (facts.st_dev, facts.st_ino) in done:
                 below.clear()
                 continue
@@ -110,18 +108,18 @@ def walked(folder: Path) -> Iterator[tuple[str, list[str]]]:
             yield here, names
 
 
-def without_others_names(found: Sequence[File]) -> list[File]:
-    """Each file once, of files in the order in which they were found. Some file systems do not
-    number their files."""
+def under_one_name(files: Sequence[File]) -> list[File]:
+    """Each file once, from files in the order of the walk. Some file systems have no inode numbers;
+    their files all stay."""
     kept: dict[tuple[int, int], File] = {}
-    for file in found:
+    for file in files:
         first = kept.setdefault(file.inode, file)
         if first is not file and Path(first.path).is_symlink() and not Path(file.path).is_symlink():
             kept[file.inode] = file
-    return [file for file in found if not file.inode[1] or kept[file.inode] is file]
+    return [file for file in files if not file.inode[1] or kept[file.inode] is file]
 
 
-def looked_at(path: str) -> os.stat_result:
+def file_status(path: str) -> os.stat_result:
     try:
         return os.stat(path)  # noqa: PTH116 - a Path per file takes most of the time
     except OSError as error:
@@ -138,35 +136,35 @@ def unreadable(path: Path | str, error: OSError) -> MissingFile:
 
 def fingerprint(files: Sequence[File], cache: Path) -> str:
     """The sha256 of the files' names and bytes, as hexadecimal digits."""
-    return known(files, cache).fingerprint
+    return known_facts(files, cache).fingerprint
 
 
-def known(files: Sequence[File], cache: Path) -> Facts:
-    """What is to be known of the files. Every byte is read once.
+def known_facts(files: Sequence[File], cache: Path) -> Facts:
+    """The facts of the files. Every byte is read once.
 
-    The answer is remembered in `cache` for as long as no file's place, size or time of change is
-    another. What earlier versions remembered has no checksum, and is found out again: one wrong bit
-    of it would be another data set.
+    The answer is remembered in `cache` as long as place, size and times of change of all files stay
+    the same. Answers of earlier versions have no checksum and are made again: one wrong bit in them
+    would mean another data set.
     """
     memory = memory_of(files, cache)
     values = sealed.read(memory)
     if values is None or values.get("rule") != RULE:
-        found = read_through(files)
+        facts = read_through(files)
         try:
             memory.parent.mkdir(parents=True, exist_ok=True)
-            sealed.write(memory, {"rule": RULE, **found._asdict()})
+            sealed.write(memory, {"rule": RULE, **facts._asdict()})
         except OSError as error:
             raise unwritable(cache, error) from None
-        return found
+        return facts
     return Facts(values["fingerprint"], values["largest"])
 
 
 def memory_of(files: Sequence[File], cache: Path) -> Path:
-    """Where the answer is remembered."""
-    seen = hashlib.sha256()
+    """The file that remembers the facts."""
+    digest = hashlib.sha256()
     for file in files:
-        seen.update(os.fsencode("\0".join(map(str, file[:-1]))) + b"\n")
-    return cache / "fingerprints" / seen.hexdigest()
+        digest.update(os.fsencode("\0".join(map(str, file[:-1]))) + b"\n")
+    return cache / "fingerprints" / digest.hexdigest()
 
 
 def unwritable(cache: Path, error: OSError) -> FwError:
@@ -177,31 +175,31 @@ def unwritable(cache: Path, error: OSError) -> FwError:
 
 
 def cache_folder(given: Path | None) -> Path:
-    """Where what was found out about files is kept: `given`, $FW_CACHE_DIR or ~/.cache/fw."""
+    """The folder for facts and decoded images: `given`, $FW_CACHE_DIR or ~/.cache/fw."""
     return (given or Path(os.environ.get("FW_CACHE_DIR") or "~/.cache/fw")).expanduser().absolute()
 
 
 def read_through(files: Sequence[File]) -> Facts:
-    """Reads every file; the fingerprint is that of the names and the sha256 of each."""
-    together, largest = hashlib.sha256(), dict[str, int]()
+    """Reads every file; the fingerprint is the sha256 over each file's name and sha256."""
+    digest, largest = hashlib.sha256(), dict[str, int]()
     with strict_pillow(), progress("reading files", len(files)) as advance, ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(files), AT_ONCE):
             few = files[start : start + AT_ONCE]
-            for file, (found, deep) in zip(few, pool.map(looked_into, few), strict=True):
-                together.update(signed(file.name, found))
+            for file, (checksum, deep) in zip(few, pool.map(read_file, few), strict=True):
+                digest.update(fingerprint_entry(file.name, checksum))
                 if deep is not None:
                     largest[deep.group] = max(deep.largest, largest.get(deep.group, 0))
             advance(len(few))
-    return Facts(together.hexdigest(), largest)
+    return Facts(digest.hexdigest(), largest)
 
 
-def signed(name: str, checksum: bytes) -> bytes:
-    """What of a file enters the fingerprint."""
+def fingerprint_entry(name: str, checksum: bytes) -> bytes:
+    """What a file adds to the fingerprint."""
     return os.fsencode(name) + b"\0" + checksum
 
 
-def looked_into(file: File) -> tuple[bytes, Deep | None]:
-    """The file's sha256, and what is to be known of an image with 16 bits per channel."""
+def read_file(file: File) -> tuple[bytes, Deep | None]:
+    """The file's sha256, and its depth if it is an image with 16 bits per channel."""
     try:
         with Path(file.path).open("rb") as stream:
             checksum = hashlib.file_digest(stream, "sha256").digest()
@@ -215,5 +213,5 @@ def looked_into(file: File) -> tuple[bytes, Deep | None]:
 
 
 def is_held_out(name: str, share: float) -> bool:
-    """Whether a name is of the share that is kept for the test split; other names have no say in it."""
+    """Whether a name is in the share for the test split, whatever the other names are."""
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) < share * 2**64

@@ -1,9 +1,9 @@
 """One image file as pixels: upright, in 8 bits, cut to the middle and shrunk without aliasing.
 
-Shrinking decides scores. A filter that does not widen with the factor leaves aliasing behind, which moves FID by more
-than a better model does (Parmar et al., arXiv 2104.11222). Pillow's filters widen; LANCZOS is the one with which EDM
-(arXiv 2206.00364) prepares its data. JPEG's quick decoding at a fraction of the size (`draft`) and Pillow's
-`reducing_gap` are other filters, so neither is used.
+Shrinking affects scores. A filter that does not widen with the factor leaves aliasing behind, which
+changes FID by more than a better model does (Parmar et al., arXiv 2104.11222). Pillow's filters
+widen; EDM (arXiv 2206.00364) prepares its data with LANCZOS. JPEG's quick decoding at a fraction of
+the size (`draft`) and Pillow's `reducing_gap` are other filters, so neither is used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""What is read, whatever a file's ending says. Pillow knows more, and runs Ghostscript for one of them."""
+"""Formats that are read, whatever a file's ending. For others Pillow even runs Ghostscript."""
 
 ENDINGS = (
     *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
@@ -37,7 +37,7 @@ def picture(data: bytes, shape: tuple[int, int, int], scale: Scale) -> NDArray[n
     """The pixels (C, H, W) of an image file, C being 1 (grey, ITU-R 601) or 3 (RGB); raises if it
     is damaged.
 
-    Of an animation, the first frame. What is transparent lies on white. Colour profiles are not
+    Animations give their first frame, transparency is put on white, and colour profiles are not
     applied. `scale` says how more than 8 bits per channel become 8.
     """
     from PIL import Image, ImageOps
@@ -90,7 +90,8 @@ def opaque(image: Image) -> Image:
 
 
 def middle(size: tuple[int, int], height: int, width: int) -> tuple[float, float, float, float]:
-    """The largest box (left, top, right, bottom) about the middle of the wanted aspect, to fractions of a pixel."""
+    """The largest box (left, top, right, bottom) about the middle with the aspect of height and
+    width, to fractions of a pixel."""
     across, down = size
     scale = min(across / width, down / height)
     left = max(0.0, (across - width * scale) / 2)  # rounding may put it a hair outside, which Pillow refuses
@@ -100,7 +101,7 @@ def middle(size: tuple[int, int], height: int, width: int) -> tuple[float, float
 
 @contextlib.contextmanager
 def strict_pillow() -> Iterator[None]:
-    """Damaged files raise and harmless oddities are not spoken of, whatever another library told Pillow."""
+    """Damaged files raise and oddities give no warning, whatever other libraries set in Pillow."""
     from PIL import ImageFile
 
     before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False

@@ -1,4 +1,4 @@
-"""How far reading a dataset is, on stderr: a dataset's load is lent no job that could tell it."""
+"""The progress of reading a dataset, on stderr, because `load` has no job to report it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ EVERY = 30.0
 
 @contextlib.contextmanager
 def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Gives a function that is told how many more are done. A bar on a terminal, else a line every half minute.
+    """Gives a function to call with how many more are done. A bar on a terminal, else a line every
+    half minute.
 
     A terminal on which a run draws its own bars gets lines, too, and so does a worker process.
     """
@@ -35,31 +36,31 @@ def bar(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
     columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     started = time.monotonic()
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as shown:
-        task = shown.add_task(label, total=total, rate="")
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as display:
+        task = display.add_task(label, total=total, rate="")
 
         def advance(count: int) -> None:
-            shown.advance(task, count)
-            done = shown.tasks[0].completed
-            shown.update(task, rate=f"{done / max(time.monotonic() - started, 1e-9):,.0f}/s")
+            display.advance(task, count)
+            done = display.tasks[0].completed
+            display.update(task, rate=f"{done / max(time.monotonic() - started, 1e-9):,.0f}/s")
 
         yield advance
 
 
 class Lines:
-    """One line on stderr every half minute: how many, how fast, how long still."""
+    """One line on stderr every half minute: how many are done, the rate, the time left."""
 
     def __init__(self, label: str, total: int | None):
         self.label = label
         self.total = total
         self.done = 0
-        self.started = self.told = time.monotonic()
+        self.started = self.last_line = time.monotonic()
 
     def __call__(self, count: int) -> None:
         self.done += count
         now = time.monotonic()
-        if now - self.told >= EVERY:
-            self.told = now
+        if now - self.last_line >= EVERY:
+            self.last_line = now
             rate = self.done / (now - self.started)
             left = f" of {self.total:,}, {(self.total - self.done) / rate:.0f} s left" if self.total else ""
             print(f"{self.label}: {self.done:,}{left}, {rate:,.0f}/s", file=sys.stderr, flush=True)

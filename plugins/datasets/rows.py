@@ -17,7 +17,7 @@ from fw.core.files.parts import checksum
 from fw.plugins.datasets.decoded import Source
 
 SAVED = ("dataset_dict.json", "state.json")
-"""What `save_to_disk` writes beside several splits and beside one."""
+"""Files that `save_to_disk` writes beside several splits and beside one."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Rows:
     label: str | None
     label_count: int
 
-    def of(self, split: str) -> Iterator[Source]:
+    def read(self, split: str) -> Iterator[Source]:
         """The rows of a split, in order."""
         self.check(split)
         datasets = import_datasets()
@@ -85,10 +85,10 @@ class Rows:
             return []  # one split alone
         datasets = import_datasets()
         try:
-            named = datasets.load_dataset_builder(str(self.folder), name=self.config).config.data_files or {}
+            data_files = datasets.load_dataset_builder(str(self.folder), name=self.config).config.data_files or {}
         except Exception as error:  # whatever it makes of the files
             raise MissingFile(f"dataset hub cannot read {self.folder}: {first_line(error)}") from error
-        return [path for name in named.get(split, ()) if (path := Path(str(name))).is_file()]
+        return [path for name in data_files.get(split, ()) if (path := Path(str(name))).is_file()]
 
     def label_names(self, split: str) -> list[str]:
         """The names of the labels; empty where they have none."""
@@ -136,7 +136,7 @@ def check_labels(feature: Any, column: str, count: int) -> None:
 
 
 def encoded(value: Any) -> bytes | Path:
-    """What is in a cell: bytes, `{bytes, path}`, or nothing, which is no image."""
+    """The content of a cell: bytes, `{bytes, path}`, or nothing, which is then no image."""
     if isinstance(value, dict):
         value = value["bytes"] if value["bytes"] is not None else Path(value["path"])
     return b"" if value is None else value

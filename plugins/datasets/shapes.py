@@ -129,7 +129,7 @@ def ring(x: Tensor, y: Tensor) -> Tensor:
 
 
 def rectangle(x: Tensor, y: Tensor, width: float, height: float) -> Tensor:
-    """The larger of the distances to the sides, which is exact but outside the corners."""
+    """The larger of the distances to the sides; it is exact except outside the corners."""
     return torch.maximum(x.abs() - width, y.abs() - height)
 
 

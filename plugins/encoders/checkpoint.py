@@ -1,4 +1,4 @@
-"""What a pretrained encoder loads: a network behind its own preprocessing, and what the key knows of its files."""
+"""A pretrained network with its own preprocessing, and its files, whose content enters the keys."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class Checkpoint(ABC):
     @property
     @abstractmethod
     def files(self) -> list[Path]:
-        """All whose content decides the features."""
+        """All files whose content decides the features."""
 
     @property
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """What decides the features beside the files, as JSON."""
+        """What else decides the features, as JSON."""
 
     @property
     @abstractmethod
@@ -63,14 +63,15 @@ class Checkpoint(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raise FwError if something is missing beside the files that were looked for."""
+        """Raise FwError if something besides `files` is missing."""
 
     @abstractmethod
     def load(self, embedding: str, resolution: int | None) -> Tower:
-        """The network for images of `resolution`, by default of its own; MissingFile if the files are not of it."""
+        """The network for inputs of `resolution`, by default its own; MissingFile if the files do
+        not fit it."""
 
     def content(self) -> dict[str, Any]:
-        """What enters the keys: the same wherever the files lie."""
+        """The checkpoint's part in the keys, which is the same wherever the files lie."""
         return {"files": [sha256(file) for file in self.files], **self.facts}
 
 
@@ -84,5 +85,5 @@ def sha256(path: Path) -> str:
 
 def reason(error: Exception) -> str:
     """An exception of a library in a few words."""
-    said = " ".join(str(error).split()) or type(error).__name__
-    return said if len(said) <= 200 else f"{said[:200]}..."
+    message = " ".join(str(error).split()) or type(error).__name__
+    return message if len(message) <= 200 else f"{message[:200]}..."

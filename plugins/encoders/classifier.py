@@ -1,4 +1,5 @@
-"""A small classifier as a feature space for evaluation, where Inception's natural images say little.
+"""A small classifier as a feature space for evaluation, for images that Inception's features say
+little about.
 
 The Frechet distance in the features of a classifier trained on the data at hand ("Frechet Classifier Distance") is
 customary for MNIST-like images. It learns from true labels, so only the evaluation may use it.

@@ -1,4 +1,5 @@
-"""A denoiser as an encoder: choose a noise level and blocks, read what they make of an image, pool (arXiv 2407.00783).
+"""A denoiser as an encoder: choose a noise level and blocks, read their activations, pool (arXiv
+2407.00783).
 
 The default choice is the literature's: the decoder's second-lowest resolution and little noise (DDAE, arXiv 2303.09769;
 DIFT, arXiv 2306.03881).
@@ -44,7 +45,7 @@ class DenoiserEncoder(OfDenoiser):
 
     @abstractmethod
     def reader(self, network: nn.Module, shape: tuple[int, int, int], classes: int) -> Reader:
-        """What reads the denoiser."""
+        """The module that reads the denoiser's features."""
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         network = checked_network(self.model, self.model.build(shape, None))
@@ -58,7 +59,8 @@ class DenoiserEncoder(OfDenoiser):
 
 
 class Diffusion(DenoiserEncoder):
-    """What blocks of a denoiser make of images in a little noise; the denoiser is trained here, without labels.
+    """The activations of a denoiser's blocks on images in a little noise; the denoiser is trained
+    here, without labels.
 
     Every feature has mean 0 and variance 1 over the training images, so that no block or channel drowns the others.
     """
@@ -81,12 +83,12 @@ class Diffusion(DenoiserEncoder):
         rows = torch.randperm(len(data), generator=job.generator("standardise"))[:MOST_IMAGES]
         batches = data.images[rows].split(batch_size(data.shape, job.device))
         network.eval()
-        read = [network.side_by_side(batch.to(job.device)).cpu() for batch in job.track(batches, "read")]
-        network.standardise(torch.cat(read))
+        features = [network.side_by_side(batch.to(job.device)).cpu() for batch in job.track(batches, "read")]
+        network.standardise(torch.cat(features))
 
 
 class Reader(nn.Module):
-    """A denoiser, and what is read of it."""
+    """Reads the features of a denoiser's blocks."""
 
     def __init__(self, settings: DenoiserEncoder, network: nn.Module, blocks: Sequence[str]):
         super().__init__()
@@ -109,12 +111,12 @@ class Reader(nn.Module):
         x0, noise = to_unit(images), noise_of(images, self.settings.draws, images.shape[1:])
         for sigma in dict.fromkeys(sigma for sigma, _ in cells):
             blocks = [block for level, block in cells if level == sigma]
-            found = read(model, x0, noise, sigma, blocks, self.settings.pool)
-            yield from (found[block] for block in blocks)
+            features = read(model, x0, noise, sigma, blocks, self.settings.pool)
+            yield from (features[block] for block in blocks)
 
 
 class Standardised(Reader):
-    """A reader of all its cells, to mean 0 and variance 1."""
+    """Reads all cells, at mean 0 and variance 1."""
 
     mean: Tensor
     scale: Tensor
@@ -133,7 +135,7 @@ class Standardised(Reader):
         return (self.side_by_side(images) - self.mean) * self.scale
 
     def standardise(self, features: Tensor) -> None:
-        """Let features (N, D) be the measure; those that are the same for all images become 0."""
+        """Take mean and variance from features (N, D); constant features become 0."""
         spread = features.std(dim=0, correction=0)
         self.mean.copy_(features.mean(dim=0))
         self.scale.copy_(torch.where(spread > 1e-6, 1 / spread, 0.0))

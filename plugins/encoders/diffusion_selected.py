@@ -1,8 +1,8 @@
 """A denoiser as an encoder whose noise level and block are chosen with labels, by a grid or a learned mixture.
 
-The grid is step one of arXiv 2407.00783: argmin over cells of the error of a linear probe. The mixture is that of
-Diffusion Hyperfeatures (arXiv 2305.14334, section 3.2): each block has a bottleneck of its own, and weights that sum to
-one say how much each cell counts.
+The grid is step one of arXiv 2407.00783: argmin over cells of the error of a linear probe. The
+mixture is that of Diffusion Hyperfeatures (arXiv 2305.14334, section 3.2): each block has its own
+bottleneck, each cell a weight, and the weights sum to one.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ LEARNING_RATE = 1e-2
 class DiffusionSelected(DenoiserEncoder):
     """The noise level and block of a denoiser at which a linear probe does best, or a learned mixture of all.
 
-    The denoiser is trained without labels, but the choice looks at those of the training images: a fifth of them
-    judges. Self-guidance is refused with it, as with any encoder that uses labels.
+    The denoiser is trained without labels, but the choice uses those of the training images: it is
+    validated on a fifth of them. Self-guidance is refused with it, as with any encoder that uses
+    labels.
     """
 
     name: ClassVar[str] = "diffusion_selected"
@@ -69,19 +70,19 @@ class DiffusionSelected(DenoiserEncoder):
         network.judge(cells, data.labels, fitted, held, job)
 
     def quality(self, network: nn.Module, held_out: ImageSet) -> dict[str, float]:
-        """What the choice was, and what it was made by; nothing that held-out images had a part in."""
+        """The choice, and the values that it was made by; held-out images have no part in it."""
         assert isinstance(network, Choice)
         names = [f"{block}/{sigma:g}" for sigma, block in network.cells]
         return network.facts() | {
-            f"{network.said}/{name}": value for name, value in zip(names, network.values.tolist(), strict=True)
+            f"{network.measure}/{name}": value for name, value in zip(names, network.values.tolist(), strict=True)
         }
 
 
 class Choice(Reader):
     """A reader with a value for each cell."""
 
-    said: ClassVar[str]
-    """What the values are."""
+    measure: ClassVar[str]
+    """What the values measure, as in the names of scores."""
     values: Tensor
 
     def __init__(self, settings: DiffusionSelected, network: nn.Module, shape: tuple[int, int, int], classes: int):
@@ -92,7 +93,7 @@ class Choice(Reader):
         """Learn from features (N, D) of each cell and labels (N,)."""
 
     def judge(self, cells: list[Tensor], labels: Tensor, fitted: Tensor, held: Tensor, job: Job) -> None:
-        """Find out the values, and what else `facts` tells."""
+        """Compute the values, and whatever else `facts` returns."""
         raise NotImplementedError
 
     def facts(self) -> dict[str, float]:
@@ -102,14 +103,14 @@ class Choice(Reader):
 class Grid(Choice):
     """The cell at which a linear probe does best on the validation split."""
 
-    said: ClassVar[str] = "accuracy"
+    measure: ClassVar[str] = "accuracy"
 
     def forward(self, images: Tensor) -> Tensor:
         return next(self.read(images, [self.cells[self.best]]))
 
     @property
     def best(self) -> int:
-        """The first, of equals: the one at the noise level that is listed first."""
+        """The number of the best cell, the first of equal ones: noise levels count as listed."""
         return int(self.values.argmax())
 
     def judge(self, cells: list[Tensor], labels: Tensor, fitted: Tensor, held: Tensor, job: Job) -> None:
@@ -123,9 +124,9 @@ class Grid(Choice):
 
 
 class Mixture(Choice):
-    """What a learned mixture of all cells makes of an image."""
+    """A learned mixture of all cells."""
 
-    said: ClassVar[str] = "weight"
+    measure: ClassVar[str] = "weight"
     validated: Tensor
 
     def __init__(self, settings: DiffusionSelected, network: nn.Module, shape: tuple[int, int, int], classes: int):
@@ -179,7 +180,7 @@ class Hyperfeatures(nn.Module):
     scale: Tensor
 
     def __init__(self, widths: Sequence[int], blocks: int, dims: int):
-        """`widths` are those of the cells, whose `blocks` follow each other in the same order at every noise level."""
+        """`widths` are the cells' feature dimensions: all `blocks` for each noise level in turn."""
         super().__init__()
         self.widths = list(widths)
         self.bottlenecks = nn.ModuleList(nn.Linear(width, dims) for width in widths[:blocks])

@@ -28,7 +28,7 @@ class DINOv1(Pretrained):
         "cls", description="the class token, the mean of the patch tokens, or both side by side"
     )
 
-    def of_transformers(self, folder: Path, config: dict[str, Any]) -> Checkpoint:
+    def from_transformers(self, folder: Path, config: dict[str, Any]) -> Checkpoint:
         raise MissingFile(
             f"encoder dinov1: {folder} is a folder of transformers, which does not say whether its ViT saw labels: "
             "take timm's folder of the same weights"

@@ -12,10 +12,10 @@ from fw.plugins.encoders.pretrained import Pretrained
 class DINOv2(Pretrained):
     """DINOv2, pretrained without labels (arXiv 2304.07193), from local files; frozen, nothing is downloaded.
 
-    It saw 142 million images, chosen for being close to those of ImageNet and other labelled sets: far more than the
-    dataset at hand, which its training may even contain. Say so where a result counts as label-free. timm's models
-    take 518x518 pixels, and transformers' folders 224x224; the numbers in papers are mostly those of
-    `resolution: 224`, and 5 times cheaper.
+    It was trained on 142 million images, chosen because they are close to ImageNet and other
+    labelled sets. That is far more than the dataset at hand, which its training may even contain.
+    Say so where a result counts as label-free. timm's models take 518x518 pixels, and transformers'
+    folders 224x224; papers mostly report `resolution: 224`, which is 5 times cheaper.
     """
 
     name: ClassVar[str] = "dinov2"

@@ -12,9 +12,10 @@ from fw.plugins.encoders.pretrained import Pretrained
 class DINOv3(Pretrained):
     """DINOv3, pretrained without labels (arXiv 2508.10104), from local files; frozen, nothing is downloaded.
 
-    It saw 1.7 billion images from the web (or, with the tag sat493m, 493 million from satellites): far more than the
-    dataset at hand, which its training may even contain. Say so where a result counts as label-free. Its weights have
-    a licence of their own. timm's models take 256x256 pixels, and transformers' folders 224x224.
+    It was trained on 1.7 billion images from the web (or, with the tag sat493m, 493 million from
+    satellites). That is far more than the dataset at hand, which its training may even contain. Say
+    so where a result counts as label-free. Its weights have a licence of their own. timm's models
+    take 256x256 pixels, and transformers' folders 224x224.
     """
 
     name: ClassVar[str] = "dinov3"

@@ -1,6 +1,7 @@
-"""What encoders share that learn a diffusion model's features: a denoiser that is trained or loaded, and a student.
+"""Encoders that learn a diffusion model's features: a denoiser, trained or loaded, teaches a
+student.
 
-The teacher sees images in noise, the student clean ones. Only the student is kept.
+The teacher gets images in noise, the student clean ones. Only the student is kept.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from fw.plugins.encoders.of_denoiser import OfDenoiser, Sigmas
 
 
 class Teacher:
-    """A denoiser that does not learn any more, and what is read of it."""
+    """A frozen denoiser, whose blocks are read."""
 
     def __init__(self, network: nn.Module, process: Process, blocks: tuple[str, ...]):
         self.model = Denoiser(network.eval().requires_grad_(False), process)
@@ -33,16 +34,17 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, sigma: Tensor, noise: Tensor) -> list[Tensor]:
-        """What the blocks make of uint8 images (B, C, H, W) in noise of levels (B,): (B, c, h, w) or (B, N, D) each."""
+        """The blocks' activations, (B, c, h, w) or (B, N, D) each, on uint8 images (B, C, H, W) in
+        noise of levels (B,)."""
         x = to_unit(images) + per_image(sigma) * noise
         return list(self.model.features(x, sigma, self.blocks).values())
 
-    def shown(self, images: Tensor, sigma: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """The same in fresh noise."""
+    def in_fresh_noise(self, images: Tensor, sigma: Tensor, generator: torch.Generator) -> list[Tensor]:
+        """The same activations, in noise that is drawn here."""
         return self(images, sigma, torch.randn(images.shape, generator=generator, device=images.device))
 
     def sample(self, shape: tuple[int, int, int]) -> list[Tensor]:
-        """What the blocks make of one black image (C, H, W), for their shapes."""
+        """The blocks' activations on one black image (C, H, W), for their shapes."""
         where = next(self.model.network.parameters()).device
         images = torch.zeros(1, *shape, dtype=torch.uint8, device=where)
         return self(images, torch.ones(1, device=where), torch.zeros(images.shape, device=where))
@@ -52,7 +54,7 @@ class Lesson(nn.Module):
     """All that a distillation changes: the student and what only the training needs.
 
     Its children are checkpointed, so everything that has to survive a crash is in the state dict of one of them. The
-    teacher is none of them.
+    teacher is not among them.
     """
 
     def forward(
@@ -75,12 +77,13 @@ class Distilled(OfDenoiser):
     weight_decay: float = Field(0.01, ge=0, le=LARGEST, description="AdamW's weight decay")
 
     @abstractmethod
-    def usual(self, network: nn.Module) -> tuple[str, ...]:
+    def default_blocks(self, network: nn.Module) -> tuple[str, ...]:
         """The blocks of a denoiser that the student learns if none are named."""
 
     @abstractmethod
     def lesson(self, student: nn.Module, teacher: Teacher, shape: tuple[int, int, int], classes: int) -> Lesson:
-        """What trains `student`, of `build`. Torch's global generator is seeded by the job."""
+        """The lesson that trains `student`, which `build` made. Torch's global generator is seeded
+        by the job."""
 
     def check(self, shape: tuple[int, int, int]) -> None:
         super().check(shape)
@@ -124,7 +127,7 @@ class Distilled(OfDenoiser):
         """The denoiser, trained or loaded."""
         network = initial_network(self.model, data.shape, None, job)
         self.check_blocks(network)
-        return Teacher(self.learned(network, data, job), self.process, self.blocks or self.usual(network))
+        return Teacher(self.learned(network, data, job), self.process, self.blocks or self.default_blocks(network))
 
 
 def levels_of(sigmas: Sigmas, count: int, generator: torch.Generator) -> Tensor:

@@ -49,26 +49,26 @@ class Inception(Encoder):
         return Pool3(self)
 
     def weights_file(self) -> Path:
-        """The first weights file found, its hash checked, or MissingFile."""
+        """The first weights file that is there, its hash checked, or MissingFile."""
         places = self.places()
-        found = next((place for place in places if place.is_file()), None)
-        if found is None:
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
             raise MissingFile(
                 f"Inception's weights are missing; looked at {', '.join(map(str, places))}: copy {FILE_NAMES[0]} "
                 f"(sha256 {self.sha256}..., from {SOURCE}) to one of these or give its path as `weights`, "
                 "or measure in the space 'classifier' or 'pca' (metric fd) instead of fid"
             )
-        genuine(found, "encoder inception: ")
-        digest = sha256(found)
+        genuine(path, "encoder inception: ")
+        digest = sha256(path)
         if not digest.startswith(self.sha256):
             raise MissingFile(
-                f"{found} is not the expected Inception: its sha256 begins with {digest[:8]}, expected {self.sha256} "
+                f"{path} is not the expected Inception: its sha256 begins with {digest[:8]}, expected {self.sha256} "
                 f"({FILE_NAMES[0]}, from {SOURCE})"
             )
-        return found
+        return path
 
     def places(self) -> list[Path]:
-        """Where the weights may lie, in the order of looking."""
+        """Where the weights may lie, in the order of search."""
         folders = [Path(torch.hub.get_dir()) / "checkpoints"]
         if directory := os.environ.get("FW_WEIGHTS_DIR"):
             folders.insert(0, Path(directory))
@@ -79,7 +79,7 @@ class Inception(Encoder):
 class Pool3(nn.Module):
     """Loads the network when it is first used and keeps it out of the state dict: its file is already on disk.
 
-    Being no submodule, it also stays in eval mode whatever is done to this module.
+    Because it is no submodule, it also stays in eval mode whatever is done to this module.
     """
 
     def __init__(self, encoder: Inception):

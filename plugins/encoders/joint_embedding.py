@@ -1,4 +1,4 @@
-"""What methods share that bring random views of one image together: a backbone and the views."""
+"""The backbone and the views of methods that bring random views of one image together."""
 
 from __future__ import annotations
 

@@ -103,15 +103,15 @@ class MaskedAutoencoder(Learner):
             images = VIEWS[self.method.augment](images, False, generator)
         size = len(images), self.encoder.sequence_length  # the class token is the first, and never hidden
         kept, hidden = random_token_mask(size, self.method.mask_ratio, device=images.device)
-        seen = self.encoder.encode(2 * images - 1, idx_keep=kept)  # (B, 1 + kept, width)
-        guesses = self.reconstruct(seen, kept, hidden)
+        visible = self.encoder.encode(2 * images - 1, idx_keep=kept)  # (B, 1 + kept, width)
+        guesses = self.reconstruct(visible, kept, hidden)
         targets = normalize_mean_var(get_at_index(patchify(images, self.method.patch), hidden - 1))
-        return mse_loss(guesses, targets), seen.mean(dim=1)
+        return mse_loss(guesses, targets), visible.mean(dim=1)
 
-    def reconstruct(self, seen: Tensor, kept: Tensor, hidden: Tensor) -> Tensor:
-        """The hidden patches (B, hidden, pixels) from the tokens that were seen, (B, kept, width)."""
+    def reconstruct(self, visible: Tensor, kept: Tensor, hidden: Tensor) -> Tensor:
+        """The hidden patches (B, hidden, pixels) from the visible tokens (B, 1 + kept, width)."""
         from lightly.models.utils import get_at_index, repeat_token, set_at_index
 
-        masked = repeat_token(self.decoder.mask_token, (len(seen), self.encoder.sequence_length))
-        tokens = set_at_index(masked, kept, self.narrow(seen))  # (B, 1 + patches, decoder_width)
+        masked = repeat_token(self.decoder.mask_token, (len(visible), self.encoder.sequence_length))
+        tokens = set_at_index(masked, kept, self.narrow(visible))  # (B, 1 + patches, decoder_width)
         return self.pixels(get_at_index(self.decoder(tokens), hidden))

@@ -1,4 +1,4 @@
-"""What encoders share that are made of a denoiser: it is trained without labels, or a run's weights are loaded."""
+"""Encoders that are made of a denoiser: it is trained without labels, or loaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fw.core.kinds import Backbone, Encoder, Process
 from fw.core.learning.train import train
 from fw.core.settings import Train
 from fw.core.types import ImageSet
-from fw.plugins.encoders.weights import existing, plainly, sha256, state_dict
+from fw.plugins.encoders.weights import existing, sha256, state_dict, unwrapped_tensors
 from fw.registry import Neutral
 
 Blocks = tuple[Annotated[str, Field(pattern=r"^[\w.]+$")], ...] | None
@@ -29,8 +29,9 @@ SHORT = {"steps": 6, "batch": 16, "warmup": 1}
 class OfDenoiser(Encoder):
     """Trains a denoiser on the training images, without labels and conditions, or loads one.
 
-    `weights` is what a run of fw has stored of the same model. A pretrained model, such as `diffusers`, brings its own:
-    `train: null` reads it as it is. With any other model that is an untrained network, as a control.
+    `weights` is a file that a run of fw has stored for the same model. A pretrained model, such as
+    `diffusers`, brings its own: `train: null` reads it as it is. With any other model that reads an
+    untrained network, as a control.
     """
 
     model: Backbone = Field("unet", validate_default=True, description="the denoiser's network", examples=[SMALL])
@@ -51,8 +52,8 @@ class OfDenoiser(Encoder):
         if missing := sorted(self.model.requires - self.process.provides):
             raise ValueError(f"backbone '{self.model.name}' needs {missing[0]}, and this is {self.process.spec()}")
         if self.model.pretrained and self.weights is None and "train" not in self.model_fields_set:
-            told = "`train: null` reads it as it is, `train: {...}` trains it further"
-            raise ValueError(f"backbone '{self.model.name}' was trained before: say which is meant, {told}")
+            choices = "`train: null` reads it as it is, `train: {...}` trains it further"
+            raise ValueError(f"backbone '{self.model.name}' was trained before: say which is meant, {choices}")
         least, most = self.process.sigma_range
         for sigma in self.sigma:
             if not least <= sigma <= most:
@@ -64,19 +65,19 @@ class OfDenoiser(Encoder):
             existing(self.weights)
 
     def identity(self) -> dict[str, Any]:
-        """With `weights` their content counts, not where they lie, nor how others would be trained."""
+        """With `weights`, their content counts, and `train` does not."""
         identity = super().identity()
         return identity if self.weights is None else {**identity, "train": None, "weights": sha256(self.weights)}
 
     def check(self, shape: tuple[int, int, int]) -> None:
         self.model.check(shape)
-        if told := misnamed(self.model, shape, self.blocks or ()):
-            raise ValueError(f"encoder {self.name}: {told}")
+        if problem := misnamed(self.model, shape, self.blocks or ()):
+            raise ValueError(f"encoder {self.name}: {problem}")
 
     def check_blocks(self, network: nn.Module) -> None:
-        """Raise FwError if the denoiser has not the blocks that are named."""
-        if told := absent(blocks_of(network), self.blocks or ()):
-            raise FwError(f"encoder {self.name}: the model {told}")
+        """Raise FwError if the denoiser lacks a block that `blocks` names."""
+        if problem := absent(blocks_of(network), self.blocks or ()):
+            raise FwError(f"encoder {self.name}: the model {problem}")
 
     def learned(self, network: nn.Module, data: ImageSet, job: Job) -> nn.Module:
         """The denoiser of a fresh network: trained without labels, loaded, or the network as it is."""
@@ -88,13 +89,13 @@ class OfDenoiser(Encoder):
 
 
 def load(network: nn.Module, path: Path) -> None:
-    """Load what a run stored of the same network."""
-    found = plainly(state_dict(path), path, wanted=network.state_dict())
+    """Load weights that a run stored of the same network."""
+    weights = unwrapped_tensors(state_dict(path), path, expected=network.state_dict())
     try:
-        network.load_state_dict(found)
+        network.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).splitlines()[1].split()) if len(str(error).splitlines()) > 1 else str(error)
         raise FwError(
             f"{path} does not hold weights of this model without conditions: {reason[:150]}; are its settings the same?"
         ) from None
-    check_finite(network, found, path)
+    check_finite(network, weights, path)

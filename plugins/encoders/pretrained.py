@@ -1,4 +1,4 @@
-"""What encoders with published weights share: finding the files on this machine, never the network, and their key."""
+"""Encoders with published weights: local files, which enter the keys by their content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fw.core.files.brought import genuine
 from fw.core.kinds import Encoder
 from fw.plugins.encoders import timm_checkpoint, transformers_checkpoint
 from fw.plugins.encoders.checkpoint import Checkpoint
-from fw.plugins.encoders.timm_checkpoint import TimmCheckpoint, known, patch_in
+from fw.plugins.encoders.timm_checkpoint import TimmCheckpoint, patch_in, timm_config
 from fw.plugins.encoders.transformers_checkpoint import TransformersCheckpoint
 from fw.plugins.shared.saved import saved
 
@@ -23,16 +23,16 @@ from fw.plugins.shared.saved import saved
 class Pretrained(Encoder):
     """A frozen network whose weights are files. A subclass has a field `embedding`.
 
-    The files enter the keys by their content, not by where they lie. Where they are not there, nothing can be run, and
-    the keys that --dry-run shows are those of no files.
+    The files enter the keys by their content, not by where they lie. Without them nothing can be
+    run, and --dry-run shows keys without files.
     """
 
     default: ClassVar[str]
-    """timm's name of the model that is taken when none is given."""
+    """timm's name of the default model."""
     architectures: ClassVar[str]
-    """A pattern that timm's names of such models begin with."""
+    """A pattern that matches the beginning of timm's names of such models."""
     model_types: ClassVar[tuple[str, ...]]
-    """What transformers calls such models."""
+    """transformers' names of such models."""
 
     model: str | None = Field(
         None,
@@ -50,11 +50,11 @@ class Pretrained(Encoder):
         self.sound()
 
     def identity(self) -> dict[str, Any]:
-        told = {key: value for key, value in super().identity().items() if key not in ("weights", "model")}
+        fields = {key: value for key, value in super().identity().items() if key not in ("weights", "model")}
         try:
-            return {**told, "content": self.checkpoint().content()}
+            return {**fields, "content": self.checkpoint().content()}
         except MissingFile:
-            return {**told, "model": self.model, "content": None}
+            return {**fields, "model": self.model, "content": None}
 
     def check(self, shape: tuple[int, int, int]) -> None:
         if shape[0] not in (1, 3):
@@ -65,7 +65,7 @@ class Pretrained(Encoder):
     def check_model(self, model: str) -> None:
         if "/" in model:
             return
-        if not re.match(self.architectures, model) or not known(model):
+        if not re.match(self.architectures, model) or not timm_config(model):
             raise ValueError(f"encoder {self.name}: {model} is none of its models in timm, such as {self.default}")
         if fine_tuned(model):
             raise ValueError(f"encoder {self.name}: {model} was trained further with the labels of ImageNet")
@@ -81,18 +81,18 @@ class Pretrained(Encoder):
 
     def sound(self) -> Checkpoint:
         """The checkpoint, or FwError: it is not there, not of this encoder, or not for this resolution."""
-        found = self.checkpoint()
-        found.check()
-        for file in found.files:
+        checkpoint = self.checkpoint()
+        checkpoint.check()
+        for file in checkpoint.files:
             genuine(file, f"encoder {self.name}: ")
         try:
-            self.check_resolution(found.patch)
+            self.check_resolution(checkpoint.patch)
         except ValueError as error:
-            raise MissingFile(f"{error} (of {found.files[0]})") from None
-        return found
+            raise MissingFile(f"{error} (of {checkpoint.files[0]})") from None
+        return checkpoint
 
     def checkpoint(self) -> Checkpoint:
-        """Where `weights` points to, or what is in the hub's cache; MissingFile if there is nothing of that kind."""
+        """The checkpoint at `weights`, or in the hub's cache; MissingFile if there is none."""
         if self.weights is None:
             return self.in_the_cache(self.model or self.default)
         place = self.weights.expanduser()
@@ -112,22 +112,22 @@ class Pretrained(Encoder):
     def in_the_cache(self, model: str) -> Checkpoint:
         if "/" in model:
             return self.in_folder(self.cached(model, ["config.json"]).parent)
-        config = known(model)
+        config = timm_config(model)
         if not config or not config.hf_hub_id:
             raise MissingFile(f"encoder {self.name}: timm has no weights of {model}; give a file of them as `weights`")
         names = [config.hf_hub_filename] if config.hf_hub_filename else list(timm_checkpoint.WEIGHTS)
         return TimmCheckpoint(model, self.cached(config.hf_hub_id, names))
 
     def cached(self, repository: str, names: list[str]) -> Path:
-        """The first of these files that the hub's cache has of the repository; the network is not asked."""
+        """The first of these files of the repository in the hub's cache, without the network."""
         from huggingface_hub import constants, try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError
 
         try:
-            found = [try_to_load_from_cache(repository, name) for name in names]
+            cached = [try_to_load_from_cache(repository, name) for name in names]
         except HFValidationError:
-            found = []
-        for file in found:
+            cached = []
+        for file in cached:
             if isinstance(file, str):
                 return Path(file)
         raise MissingFile(
@@ -139,9 +139,9 @@ class Pretrained(Encoder):
     def in_folder(self, folder: Path) -> Checkpoint:
         config = self.settings(folder)
         if "model_type" in config:
-            return self.of_transformers(folder, config)
+            return self.from_transformers(folder, config)
         if "architecture" in config:
-            return self.of_timm(folder, config)
+            return self.from_timm(folder, config)
         raise MissingFile(
             f"encoder {self.name}: {folder / 'config.json'} has neither timm's `architecture` nor transformers' "
             "`model_type`, so it is of neither"
@@ -155,7 +155,7 @@ class Pretrained(Encoder):
             raise MissingFile(f"encoder {self.name}: {path} is not JSON ({error})") from None
         return config if isinstance(config, dict) else {}
 
-    def of_transformers(self, folder: Path, config: dict[str, Any]) -> Checkpoint:
+    def from_transformers(self, folder: Path, config: dict[str, Any]) -> Checkpoint:
         if config["model_type"] not in self.model_types:
             raise MissingFile(
                 f"encoder {self.name}: {folder} holds a model of the type '{config['model_type']}', and this encoder "
@@ -166,15 +166,15 @@ class Pretrained(Encoder):
             raise self.lacking(folder, transformers_checkpoint.WEIGHTS)
         return TransformersCheckpoint(folder, config, weights, self.present(folder, transformers_checkpoint.PROCESSOR))
 
-    def of_timm(self, folder: Path, config: dict[str, Any]) -> Checkpoint:
-        name, own = config["architecture"], config.get("pretrained_cfg", {})
-        full = f"{name}.{own['tag']}" if own.get("tag") else name
-        if not re.match(self.architectures, full) or not known(name) or fine_tuned(full):
+    def from_timm(self, folder: Path, config: dict[str, Any]) -> Checkpoint:
+        name, pretrained_cfg = config["architecture"], config.get("pretrained_cfg", {})
+        full = f"{name}.{pretrained_cfg['tag']}" if pretrained_cfg.get("tag") else name
+        if not re.match(self.architectures, full) or not timm_config(name) or fine_tuned(full):
             raise MissingFile(
                 f"encoder {self.name}: {folder} holds timm's {full}, which is none of its models like {self.default}"
             )
         weights = self.present(folder, timm_checkpoint.WEIGHTS)
-        return TimmCheckpoint(name, weights, own, config.get("model_args", {}))
+        return TimmCheckpoint(name, weights, pretrained_cfg, config.get("model_args", {}))
 
     def present(self, folder: Path, names: tuple[str, ...]) -> Path:
         """The first of these files that is in the folder, or MissingFile."""
@@ -191,5 +191,5 @@ class Pretrained(Encoder):
 
 
 def fine_tuned(model: str) -> bool:
-    """Whether timm's tag says that the weights were trained on with ImageNet's labels."""
+    """Whether timm's tag says that the weights were fine-tuned with ImageNet's labels."""
     return "_ft_in" in model.partition(".")[2]

@@ -22,7 +22,7 @@ class Pyramid(nn.Module):
         self.between = MAPS[name]
         self.eval()
         with torch.no_grad():
-            self.widths = [found.shape[1] for found in self.maps(torch.zeros(1, *shape, dtype=torch.uint8))]
+            self.widths = [each.shape[1] for each in self.maps(torch.zeros(1, *shape, dtype=torch.uint8))]
         self.train()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -39,25 +39,25 @@ def without_end(backbone: nn.Module) -> nn.Sequential:
     return nn.Sequential(*layers[: next(i for i, each in enumerate(layers) if isinstance(each, nn.AdaptiveAvgPool2d))])
 
 
-def of_convolutions(backbone: Any, x: Tensor) -> list[Tensor]:
-    found = []
+def convolution_maps(backbone: Any, x: Tensor) -> list[Tensor]:
+    maps = []
     for layer in backbone:
         x = layer(x)
         if isinstance(layer, nn.ReLU):
-            found.append(x)
-    return found
+            maps.append(x)
+    return maps
 
 
-def of_resnet(backbone: Any, x: Tensor) -> list[Tensor]:
+def resnet_maps(backbone: Any, x: Tensor) -> list[Tensor]:
     x = backbone.relu(backbone.bn1(backbone.conv1(x)))
-    found = []
+    maps = []
     for stage in (backbone.layer1, backbone.layer2, backbone.layer3, backbone.layer4):
         x = stage(x)
-        found.append(x)
-    return found
+        maps.append(x)
+    return maps
 
 
-def of_transformer(backbone: Any, x: Tensor) -> list[Tensor]:
+def transformer_maps(backbone: Any, x: Tensor) -> list[Tensor]:
     """The patches' tokens after each quarter of the blocks."""
     depth = len(backbone.blocks)
     quarters = [depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
@@ -65,7 +65,7 @@ def of_transformer(backbone: Any, x: Tensor) -> list[Tensor]:
 
 
 MAPS: Mapping[str, Callable[[Any, Tensor], list[Tensor]]] = {
-    "conv": of_convolutions,
-    "resnet18": of_resnet,
-    "vit_tiny": of_transformer,
+    "conv": convolution_maps,
+    "resnet18": resnet_maps,
+    "vit_tiny": transformer_maps,
 }

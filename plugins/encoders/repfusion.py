@@ -1,6 +1,7 @@
-"""RepFusion: a student learns what a block of a diffusion model makes of noisy images (Yang & Wang, arXiv 2308.10916).
+"""RepFusion: a student learns a diffusion model's features of noisy images (Yang & Wang, arXiv
+2308.10916).
 
-The paper's first stage; its second is to fine-tune the student on the task at hand.
+This is the paper's first stage; its second is to fine-tune the student on the task at hand.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ class RepFusion(Distilled):
     """RepFusion: the student's features, projected, become the means over positions of a diffusion model's block,
     without labels (arXiv 2308.10916).
 
-    Of several noise levels, one is drawn for each image at each step, all equally often. The paper's policy that
-    chooses among them needs labels: `repfusion_policy`. The teacher sees images in noise of that level; the released
-    code tells it a level, and adds no noise. Each of its features has mean 0 and variance 1 over the batch: those of
-    the paper are as they are, and differ little between images.
+    Of several noise levels, one is drawn for each image at each step, all equally often. The
+    paper's policy that chooses among them needs labels: `repfusion_policy`. The teacher gets images
+    in noise of that level; in the released code it gets the level alone, without noise. Its
+    features are standardised to mean 0 and variance 1 over the batch. The paper leaves them as they
+    are, so they differ little between images.
     """
 
     name: ClassVar[str] = "repfusion"
@@ -38,7 +40,7 @@ class RepFusion(Distilled):
     )
     sigma: Sigmas = Field((0.05,), min_length=1, description="noise levels of which one is drawn for each image")
 
-    def usual(self, network: nn.Module) -> tuple[str, ...]:
+    def default_blocks(self, network: nn.Module) -> tuple[str, ...]:
         return (usual_block(network),)
 
     def build(self, shape: tuple[int, int, int], classes: int) -> ImageEncoder:
@@ -51,7 +53,7 @@ class RepFusion(Distilled):
 
 
 class Imitation(Lesson):
-    """The squared error of the projected features of the student: 1 if they say nothing."""
+    """The squared error of the student's projected features: 1 if they predict nothing."""
 
     def __init__(self, student: ImageEncoder, teacher: Teacher, shape: tuple[int, int, int], sigmas: Sigmas):
         super().__init__()
@@ -70,7 +72,7 @@ class Imitation(Lesson):
 
     def target(self, images: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
         """The teacher's features (B, D) of the images in noise."""
-        return self.standardise(vectors(self.teacher.shown(images, sigma, generator)))
+        return self.standardise(vectors(self.teacher.in_fresh_noise(images, sigma, generator)))
 
     def imitation(self, images: Tensor, target: Tensor) -> Tensor:
         return mse_loss(self.project(self.backbone(to_unit(images))), target)

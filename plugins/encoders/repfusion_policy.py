@@ -1,5 +1,4 @@
-"""RepFusion with its policy: labels say at which noise level a diffusion model's features of an image are worth most
-(arXiv 2308.10916)."""
+"""RepFusion with its policy (arXiv 2308.10916): labels teach which noise level suits an image."""
 
 from __future__ import annotations
 
@@ -24,10 +23,12 @@ MEMORY = 0.9
 
 
 class RepFusionPolicy(RepFusion):
-    """RepFusion with its policy, which looks at an image and chooses the noise level of which the student learns.
+    """RepFusion with its policy, which chooses for each image the noise level whose features the
+    student learns.
 
-    The reward of REINFORCE is minus the cross entropy of a head on the teacher's features with the label, less its
-    running mean, which the released code does without. So it uses labels, and self-guidance is refused with it.
+    The reward of REINFORCE is minus the cross entropy of a head on the teacher's features with the
+    label, less its running mean, which the released code does not subtract. So it uses labels, and
+    self-guidance is refused with it.
     """
 
     name: ClassVar[str] = "repfusion_policy"
@@ -45,7 +46,7 @@ class RepFusionPolicy(RepFusion):
 
 
 class Chosen(Imitation):
-    """The imitation of what the policy chose, and what the policy and its judge learn."""
+    """The imitation at the levels that the policy chose, and the losses of policy and judge."""
 
     def __init__(
         self, student: ImageEncoder, teacher: Teacher, shape: tuple[int, int, int], sigmas: Sigmas, classes: int
@@ -81,6 +82,7 @@ class Policy(nn.Module):
     """Images (B, C, H, W) in -1..1 to logits (B, levels), by a few convolutions as in LeNet; remembers rewards."""
 
     usual: Tensor
+    """The running mean of rewards (); its name is in checkpoints."""
 
     def __init__(self, shape: tuple[int, int, int], levels: int, classes: int):
         super().__init__()
@@ -95,7 +97,7 @@ class Policy(nn.Module):
         return self.choose(x)
 
     def gain(self, reward: Tensor) -> Tensor:
-        """How much more the rewards (B,) are than those so far."""
+        """The rewards (B,) less the running mean of those before, which is then updated."""
         gain = reward - self.usual
         self.usual.lerp_(reward.mean(), 1 - MEMORY)
         return gain

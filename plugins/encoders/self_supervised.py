@@ -1,4 +1,4 @@
-"""What training an encoder without labels is, whatever the method: one resumable loop over random images."""
+"""How encoders are trained without labels: one resumable loop over random images."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ COLLAPSED = 1e-3
 class Learner(nn.Module):
     """All that a training changes: the backbone and what only the training needs.
 
-    Its children are checkpointed, so everything that has to survive a crash is in the state dict of one of them. What
-    does not require gradients is not given to the optimizer.
+    Its children are checkpointed, so everything that has to survive a crash is in the state dict of
+    one of them. The optimizer gets only what requires gradients.
     """
 
     def forward(self, images: Tensor, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The loss on images (B, C, H, W) in 0..1, and vectors (N, D) whose spread tells of collapse in the log."""
+        """The loss on images (B, C, H, W) in 0..1; vectors (N, D) whose spread shows collapse."""
         raise NotImplementedError
 
     def follow(self, step: int) -> None:
@@ -52,7 +52,7 @@ class SelfSupervised(Encoder):
 
     @abstractmethod
     def learner(self, network: ImageEncoder) -> Learner:
-        """What trains `network.backbone`. Torch's global generator is seeded by the job."""
+        """The learner for `network.backbone`. Torch's global generator is seeded by the job."""
 
     def preflight(self) -> None:
         if self.weights is not None:

@@ -52,15 +52,15 @@ class TimmCheckpoint(Checkpoint):
         """input_size, interpolation, mean, std, crop_pct and crop_mode."""
         from timm.data import resolve_data_config
 
-        own = known(self.name)
+        own = timm_config(self.name)
         config = self.config or (own.to_dict() if own else {})
         size = resolution or self.arguments.get("img_size")
         sides = [size, size] if isinstance(size, int) else size
         return resolve_data_config({"input_size": (3, *sides)} if sides else {}, pretrained_cfg=config)
 
     def source(self) -> dict[str, Any]:
-        """Where timm is told to take the weights from, so that it looks nowhere else: the file, or if a wrapper is left
-        in its names, which timm takes off at their beginning only, what is in it."""
+        """The source of weights for timm, so that it looks nowhere else: the file, or its tensors
+        if their names have a wrapper. timm takes wrappers off the beginning of names only."""
         from timm.models import load_state_dict
 
         if not (wrapped := {old: new for old, new in unwrapped(names(self.weights)).items() if old != new}):
@@ -92,8 +92,8 @@ class TimmCheckpoint(Checkpoint):
         return TimmTower(network, embedding, self.preprocessing(resolution))
 
 
-def known(name: str) -> Any:
-    """timm's settings of a model and its weights, or None if it knows no such model or tag."""
+def timm_config(name: str) -> Any:
+    """timm's settings of a model and its weights, or None if timm has no such model or tag."""
     from timm.models import get_pretrained_cfg
 
     try:
@@ -104,8 +104,8 @@ def known(name: str) -> Any:
 
 def patch_in(name: str) -> int:
     """The patch size that timm writes into a model's name."""
-    found = re.search(r"patch(\d+)", name)
-    return int(found[1]) if found else 1
+    match = re.search(r"patch(\d+)", name)
+    return int(match[1]) if match else 1
 
 
 class TimmTower(Tower):

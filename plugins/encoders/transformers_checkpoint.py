@@ -54,21 +54,21 @@ class TransformersCheckpoint(Checkpoint):
         self.check()
         from transformers import AutoImageProcessor, AutoModel, CLIPVisionModel, CLIPVisionModelWithProjection
 
-        kinds: dict[str, Any] = {"projected": CLIPVisionModelWithProjection, "pooled": CLIPVisionModel}
+        classes: dict[str, Any] = {"projected": CLIPVisionModelWithProjection, "pooled": CLIPVisionModel}
         offline: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        told: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # told, not raised
+        options: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # reported below
         if embedding == "projected" and "projection_dim" in self.config:
-            told["projection_dim"] = self.config["projection_dim"]  # the image tower's own part of it may differ
+            options["projection_dim"] = self.config["projection_dim"]  # the image tower's own part of it may differ
         try:
-            with quiet(), self.weights.as_usual(CONFIG) as usual:
+            with quiet(), self.weights.standard_folder(CONFIG) as standard:
                 processor = AutoImageProcessor.from_pretrained(self.folder, **offline)
-                network, found = kinds.get(embedding, AutoModel).from_pretrained(
-                    usual, dtype=torch.float32, **told, **offline
+                network, loading_info = classes.get(embedding, AutoModel).from_pretrained(
+                    standard, dtype=torch.float32, **options, **offline
                 )
         except Exception as error:  # a damaged folder makes it raise nearly anything
             raise MissingFile(f"{self.folder} cannot be loaded by transformers: {reason(error)}") from error
         self.weights.check_loaded(network)
-        if lacking := sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]):
+        if lacking := sorted([*loading_info["missing_keys"], *(name for name, *_ in loading_info["mismatched_keys"])]):
             raise MissingFile(
                 f"{self.weights.first} lacks weights that fit the network in config.json, such as {lacking[0]}"
                 + ("; if it has no projection, take `embedding: pooled`" if embedding == "projected" else "")

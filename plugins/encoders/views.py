@@ -1,6 +1,7 @@
 """Random views of images for self-supervised learning, as batched tensor operations on any device.
 
-Every image of a batch gets its own random parameters. A local view shows a part of the image, enlarged to full size.
+Every image of a batch has its own random parameters. A local view shows a part of the image,
+enlarged to full size.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Weights of a backbone from a file: safetensors, or what torch.save wrote, read without running code from it."""
+"""Weights of a backbone from a file of safetensors or torch.save, whose code is not run."""
 
 from __future__ import annotations
 
@@ -18,43 +18,44 @@ PREFIX = "backbone."
 
 def load_weights(network: ImageEncoder, path: Path) -> None:
     """Load the backbone's weights, from a state dict of it or from an `encoder.safetensors` that a run stored."""
-    wanted = network.backbone.state_dict()
-    plain = plainly(state_dict(path), path, wanted=[*wanted, *(PREFIX + name for name in wanted)])
-    found = {name.removeprefix(PREFIX): tensor for name, tensor in plain.items()}
+    expected = network.backbone.state_dict()
+    plain = unwrapped_tensors(state_dict(path), path, expected=[*expected, *(PREFIX + name for name in expected)])
+    weights = {name.removeprefix(PREFIX): tensor for name, tensor in plain.items()}
     faults = [
-        *(f"'{name}' is missing" for name in wanted if name not in found),
-        *(f"'{name}' is not part of it" for name in found if name not in wanted),
+        *(f"'{name}' is missing" for name in expected if name not in weights),
+        *(f"'{name}' is not part of it" for name in weights if name not in expected),
         *(
-            f"'{name}' is {list(found[name].shape)} and not {list(tensor.shape)}"
-            for name, tensor in wanted.items()
-            if name in found and found[name].shape != tensor.shape
+            f"'{name}' is {list(weights[name].shape)} and not {list(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in weights and weights[name].shape != tensor.shape
         ),
     ]
     if faults:
         more = f", and {len(faults) - 1} more like that" if len(faults) > 1 else ""
         raise FwError(f"{path} does not hold weights of this backbone: {faults[0]}{more}; are its settings the same?")
-    check_finite(network.backbone, found, path)
-    network.backbone.load_state_dict(found)
+    check_finite(network.backbone, weights, path)
+    network.backbone.load_state_dict(weights)
 
 
 def state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors by name, or MissingFile."""
     existing(path)
     try:
-        found = tensors_in(path)
+        tensors = tensors_in(path)
     except Exception as error:  # a damaged file makes torch.load raise nearly anything
         raise MissingFile(
             f"the weights file {path} cannot be read ({type(error).__name__}): it has to be a state dict, "
             "as safetensors or as torch.save wrote it"
         ) from error
-    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise FwError(f"{path} is not a state dict: save the backbone's state_dict(), not the module or a checkpoint")
-    return found
+    return tensors
 
 
-def plainly(tensors: dict[str, Tensor], path: Path, wanted: Collection[str]) -> dict[str, Tensor]:
-    """The tensors by the names that the network `wanted`, without those of wrappers, which is said."""
-    names = unwrapped(tensors, wanted)
+def unwrapped_tensors(tensors: dict[str, Tensor], path: Path, expected: Collection[str]) -> dict[str, Tensor]:
+    """The tensors by the `expected` names of a network. A remark is printed if names of wrappers
+    were taken off."""
+    names = unwrapped(tensors, expected)
     tell_wrappers(names, path)
     return {names[name]: tensor for name, tensor in tensors.items()}
 

@@ -17,14 +17,16 @@ PER_IMAGE = (1, 2, 3)
 class APG(Rule):
     """Adaptive projected guidance (arXiv 2410.02416): high scales that do not oversaturate.
 
-    Before a mode's difference is scaled, in this order: what it was at earlier noise levels is added, times `momentum`
-    (negative: it is pushed away from where it went); it is shortened to `norm`; and of its part along the good
-    prediction, which adds contrast, `eta` is kept. The paper's w, in D_c + (w - 1) difference, is the mode's scale, its
-    beta is momentum and its r is norm. It takes momentum -0.5 to -0.75, eta 0, and r 2.5 to 15 in latents.
+    Three things happen to a mode's difference before it is scaled, in this order. Its running sum
+    over earlier noise levels is added, times `momentum` (negative: it is pushed away from where it
+    went). It is shortened to `norm`. Of its part along the good prediction, which adds contrast,
+    the share `eta` is kept. The paper's w, in D_c + (w - 1) difference, is the mode's scale, its
+    beta is momentum and its r is norm. The paper takes momentum -0.5 to -0.75, eta 0, and r 2.5 to
+    15 in latents.
 
-    All of this is about x0, as in the paper; on predictions of noise it would be something else. The momentum advances
-    with every call, so in a second-order sampler twice a step, and only where the mode is active. momentum 0, norm null
-    and eta 1 change no bit.
+    All of this is done to x0, as in the paper; on predictions of noise it would mean something
+    else. The momentum advances with every call, so in a second-order sampler twice a step, and only
+    where the mode is active. momentum 0, norm null and eta 1 change no bit.
     """
 
     name: ClassVar[str] = "apg"

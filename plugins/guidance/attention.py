@@ -1,4 +1,4 @@
-"""What guidance through attention shares: choosing layers, and evaluating the network with these layers changed."""
+"""Guidance through attention: choosing layers, and evaluating the network with them changed."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class AttentionGuidance(Guidance):
         return False
 
     def check_layers(self, called: Callable[[], Mapping[str, int]], shape: tuple[int, int, int]) -> None:
-        named = any(isinstance(part, str) for part in self.layers or ())
-        if not (named or self.on_a_grid) or not (tokens := called()):
+        by_name = any(isinstance(part, str) for part in self.layers or ())
+        if not (by_name or self.on_a_grid) or not (tokens := called()):
             return  # fractions of the depth are there in any network with attention
         try:
             for layer in self._chosen(list(tokens)):
@@ -66,30 +66,31 @@ class AttentionGuidance(Guidance):
         """D(x; sigma, condition) of the network in which the chosen layers mix tokens by `mix`."""
         return model(x, sigma, condition, Changed(self._chosen(model.layers(x)), mix))
 
-    def _named(self, layer: str) -> bool:
+    def _chosen_by_name(self, layer: str) -> bool:
         """Whether its name alone chooses a layer."""
         parts = MIDDLE if self.layers is None else self.layers
         return any(holds(layer, part) for part in parts if isinstance(part, str))
 
     def _chosen(self, called: Sequence[str]) -> list[str]:
-        """The layers that are changed, of those that the network calls in this order; StageFailed if there is none."""
-        named = [layer for layer in called if self._named(layer)]
-        if named:
-            return named
+        """The layers to change, out of all in the order of calls; StageFailed without any."""
+        chosen = [layer for layer in called if self._chosen_by_name(layer)]
+        if chosen:
+            return chosen
         if not called:
             raise StageFailed(f"guidance {self.name}: the network has no layer that mixes tokens through `attend`")
         match fractions(HALFWAY if self.layers is None else self.layers):
             case [low, high]:
                 count = len(called)
                 return [layer for i, layer in enumerate(called) if i / count < high and (i + 1) / count > low]
-        wanted = " or ".join(f"'{part}'" for part in self.layers or ())
+        names = " or ".join(f"'{part}'" for part in self.layers or ())
         raise StageFailed(
-            f"guidance {self.name}: no attention layer has {wanted} in its name; the network has {', '.join(called)}"
+            f"guidance {self.name}: no attention layer has {names} in its name; the network has {', '.join(called)}"
         )
 
 
 def holds(layer: str, part: str) -> bool:
-    """Whether a word of the name begins with the part; a number at its end is whole: `blocks.2` not in `blocks.20`."""
+    """Whether a word of the name begins with the part. A number at its end is a whole one:
+    `blocks.2` is not in `blocks.20`."""
     end = r"(?!\d)" if part[-1:].isdigit() else ""
     return re.search(rf"(?<![^._]){re.escape(part)}{end}", layer) is not None
 
@@ -100,7 +101,8 @@ def fractions(layers: Layers | None) -> list[float]:
 
 
 def token_grid(tokens: int, x: Tensor, layer: str) -> tuple[int, int]:
-    """Rows and columns of a layer's tokens, which lie on the images x (B, C, H, W) like larger pixels, row by row."""
+    """Rows and columns of a layer's tokens, which cover images x (B, C, H, W) row by row, like
+    larger pixels."""
     height, width = x.shape[2:]
     stride = math.sqrt(height * width / tokens)
     rows, columns = round(height / stride), round(width / stride)

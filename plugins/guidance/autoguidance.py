@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 class AutoGuidance(Guidance):
     """Autoguidance (arXiv 2406.02507): worse is a smaller, less trained network, on the same data and conditions.
 
-    It is trained as a stage of its own, which arms share. The paper's w is scale. For its best results the worse
-    network has a third of the width or less and a sixteenth to a quarter of the training; less training alone does more
-    than less capacity alone. A degraded copy of the same network (dropout, noise) did not help in the paper, so that is
-    not offered. One more evaluation, of the smaller network, counted like any other.
+    It is trained as a stage of its own, which arms share. The paper's w is scale. In its best
+    results the worse network has a third of the width or less and a sixteenth to a quarter of the
+    training; less training alone does more than less capacity alone. A degraded copy of the same
+    network (dropout, noise) did not help in the paper, so it is not offered. One more evaluation,
+    of the smaller network, counted like any other.
     """
 
     name: ClassVar[str] = "autoguidance"

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 class ClassifierGuidance(Guidance):
     """Classifier guidance (arXiv 2105.05233): towards where a network recognises the condition in the noisy image.
 
-    worse = good - sigma^2 grad log p(c | x). The paper's gradient scale s is scale - 1. Where the network that denoises
-    is not told the condition, as a joint model is not, scale 2 is Bayes's rule: the prediction is E[x0 | x, c].
+    worse = good - sigma^2 grad log p(c | x). The paper's gradient scale s is scale - 1. Where the
+    denoiser does not read the condition, as in a joint model, scale 2 is Bayes's rule: the
+    prediction is E[x0 | x, c].
 
     The arm's own model recognises the condition if it is a joint one. Otherwise `model` names a joint model for this
     alone: it is trained on the same noisy images and conditions as the arm's, in a stage of its own, which arms share.
-    One more evaluation, of the logits; with the way back it takes about as long as two.
+    One more evaluation, of the logits; with the backward pass it takes about as long as two.
     """
 
     name: ClassVar[str] = "classifier"

@@ -14,11 +14,13 @@ from fw.core.types import ConditionSpec
 
 
 class Negative(Guidance):
-    """Negative guidance: worse is the same network told another class, a cluster that is not wanted.
+    """Negative guidance: worse is the same network conditioned on another class, such as a cluster
+    to avoid.
 
-    It is the rule of `cfg` (arXiv 2207.12598) with that class in the place of no condition, as negative prompts are
-    used: scale is w in D(c_negative) + w (D(c) - D(c_negative)). Images that are to be of this class themselves are not
-    steered. To steer away from several classes, list it several times; the pushes add up. One more evaluation.
+    It is the rule of `cfg` (arXiv 2207.12598) with that class in place of no condition, as negative
+    prompts are used: scale is w in D(c_negative) + w (D(c) - D(c_negative)). Images whose own
+    condition is this class are not steered. To steer away from several classes, list it several
+    times; the pushes add up. One more evaluation.
     """
 
     name: ClassVar[str] = "negative"

@@ -17,9 +17,9 @@ class Rescale(Rule):
     phi * guided * std(good) / std(guided) + (1 - phi) * guided, with standard deviations over an image. The paper takes
     0.7 at a scale of 7.5; 0 changes no bit.
 
-    The paper rescales what its network says, v, and others also eps. Here it is always x0, where overexposure is seen,
-    so that it means the same whatever the network predicts. Where there is nothing but noise, v is -x0 and both agree;
-    below they differ.
+    The paper rescales its network's prediction, v; others rescale eps. Here it is always x0, where
+    overexposure shows, so that it means the same whatever the network predicts. In pure noise v is
+    -x0 and both agree; at lower levels they differ.
     """
 
     name: ClassVar[str] = "rescale"
@@ -30,8 +30,8 @@ class Rescale(Rule):
         return "phi 0 leaves the guided prediction as it is" if self.phi == 0 else None
 
     def result(self, good: Tensor, guided: Tensor) -> Tensor:
-        wanted, found = deviation(good), deviation(guided)
-        ratio = torch.where(found > 0, wanted / found, 1)  # (B, 1, 1, 1)
+        target, actual = deviation(good), deviation(guided)
+        ratio = torch.where(actual > 0, target / actual, 1)  # (B, 1, 1, 1)
         return guided * torch.lerp(torch.ones_like(ratio), ratio, self.phi)
 
 

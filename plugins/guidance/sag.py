@@ -18,7 +18,8 @@ AVERAGE = 1 + 1e-6
 
 
 class SAG(AttentionGuidance):
-    """Self-attention guidance (arXiv 2210.00939): worse is the prediction where what is attended to was blurred away.
+    """Self-attention guidance (arXiv 2210.00939): worse is the prediction after blurring what is
+    attended to most.
 
     Tokens that get more than average attention are blurred in the predicted x0, and the same noise is added again:
     x_bar = degraded + (x - x0). In the paper's rule, eps + s (eps - eps_bar), eps_bar is that of x_bar and not of x:
@@ -31,10 +32,10 @@ class SAG(AttentionGuidance):
     pixels at 256x256, 3 at 128x128 and 1 in 64x64 latents. `branch: unconditional` looks, blurs and compares without
     the condition, as the paper does beside CFG.
 
-    Two more evaluations: the first repeats the prediction of the branch, for the attention in it; the paper's code
-    keeps that when it predicts. `layers` as in every mode through attention: parts of layer names or two fractions of
-    the depth; by default the layers with `mid` in their name, else those at 40 to 60 %. The paper looks at one layer;
-    of several, the mean counts.
+    Two more evaluations: the first repeats the branch's prediction to read its attention, which the
+    paper's code keeps from the prediction itself. `layers` as in every mode through attention:
+    parts of layer names or two fractions of the depth; by default the layers with `mid` in their
+    name, else those at 40 to 60 %. The paper reads one layer; here the mean over several counts.
     """
 
     name: ClassVar[str] = "sag"
@@ -76,9 +77,11 @@ class SAG(AttentionGuidance):
 
 
 def attention_received(query: Tensor, key: Tensor) -> Tensor:
-    """The column sums (B, N) of the attention maps of query and key (B, heads, N, d), in the mean over heads.
+    """The column sums (B, N) of the attention maps of query and key (B, heads, N, d), averaged over
+    heads.
 
-    Head by head and in float32: all maps at once would be large, and in bf16 the sums differ from 1 by rounding.
+    They are made head by head and in float32: all maps at once would be large, and in bf16 rounding
+    would move the sums away from 1.
     """
     with torch.autocast(query.device.type, enabled=False):
         maps = (

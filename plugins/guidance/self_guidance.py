@@ -1,4 +1,4 @@
-"""Self-guided diffusion (arXiv 2210.06462): classifier-free guidance by labels the model made itself."""
+"""Self-guided diffusion (arXiv 2210.06462): `cfg` with self-annotated conditions."""
 
 from __future__ import annotations
 

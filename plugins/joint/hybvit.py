@@ -31,16 +31,18 @@ INITIAL_STD = 0.02
 class HybViT(Joint):
     """A vision transformer whose patches denoise and whose class token recognises (arXiv 2208.07791).
 
-    The blocks are `dit`'s: noise levels act by adaLN-zero on each channel, where the released code scales and shifts
-    each token by one number. They do so for the class token too, which sees noise of every level in training: the
-    published head is trained on clean images without a level, and cannot guide. `skips` are U-ViT's (arXiv 2209.12152),
-    which the authors recommend: each block of the second half is also given what its counterpart in the first half
-    returned. The weight of the cross entropy is 0.01, and the authors' 1 beside 100; but theirs is 100 of the mean
-    absolute error of the noise, and this is the process's squared error. They also recognise other images than they
-    denoise, strongly augmented ones.
+    The blocks are `dit`'s: noise levels act by adaLN-zero on each channel, where the released code
+    scales and shifts each token by one number. They act on the class token too, which is trained in
+    noise of every level. The published head is trained on clean images without a level, and cannot
+    guide. `skips` are U-ViT's (arXiv 2209.12152), which the authors recommend: each block of the
+    second half also gets the output of its counterpart in the first half. The weight of the cross
+    entropy is 0.01. The authors weigh 1 to 100, but against the mean absolute error of the noise,
+    and this is against the process's squared error. They also train recognition on other images
+    than they denoise, strongly augmented ones.
 
-    Attention layers are `blocks.0`, `blocks.1`, ... With classes there is one token more than patches, so guidance that
-    needs the tokens to form a grid (`sag`, `seg` with a finite blur) cannot be used; `pag` can.
+    Attention layers are `blocks.0`, `blocks.1`, ... With classes there is one more token than
+    patches, so guidance that needs a grid of tokens (`sag`, `seg` with a finite blur) cannot be
+    used; `pag` can.
     """
 
     name: ClassVar[str] = "hybvit"
@@ -79,7 +81,8 @@ class HybViT(Joint):
 class JointTransformer(nn.Module):
     """See `fw.core.kinds.Steerable`. Untrained, it predicts zero. Without `classes` it has no class token and no head.
 
-    What both tasks share, the hidden tensors, are the tokens in the middle and those that long skips carry past it.
+    The hidden tensors, which both tasks share, are the tokens in the middle and those on long skips
+    past it.
     """
 
     positions: Tensor
@@ -116,65 +119,67 @@ class JointTransformer(nn.Module):
         dropped: Tensor | None = None,
         attend: Attend | None = None,
     ) -> Tensor:
-        """x (B, C, H, W), noise (B,) -> (B, C, H, W). The condition is what it recognises; it is not told."""
-        told = self._told(noise)
-        return self._denoised(self._after(self._middle(x, told, attend), told, attend), told)
+        """x (B, C, H, W), noise (B,) -> (B, C, H, W). The condition is not used: see `logits`."""
+        conditioning = self._conditioning(noise)
+        return self._denoised(self._after(self._middle(x, conditioning, attend), conditioning, attend), conditioning)
 
     def both(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        told = self._told(noise)
-        tokens = self._after(self._middle(x, told), told)
-        return self._denoised(tokens, told), self._recognised(tokens)
+        conditioning = self._conditioning(noise)
+        tokens = self._after(self._middle(x, conditioning), conditioning)
+        return self._denoised(tokens, conditioning), self._recognised(tokens)
 
     def logits(self, x: Tensor, noise: Tensor) -> Tensor:
-        told = self._told(noise)
-        return self._recognised(self._after(self._middle(x, told), told))
+        conditioning = self._conditioning(noise)
+        return self._recognised(self._after(self._middle(x, conditioning), conditioning))
 
     def steered(self, x: Tensor, noise: Tensor, move: Move) -> Tensor:
         """The blocks after the middle are computed twice: to read the hidden tensors, and to decode the moved ones.
 
-        Patches alone are moved: the gradient with respect to the class token is so much longer that they would stay.
+        Only patches are moved: the gradient of the class token is so much longer that they would
+        hardly move beside it.
         """
-        told = self._told(noise)
-        tokens = self._middle(x, told)
+        conditioning = self._conditioning(noise)
+        tokens = self._middle(x, conditioning)
 
         def read(patches: Sequence[Tensor]) -> Tensor:
-            return self._recognised(self._after(joined(patches, tokens), told.clone()))
+            return self._recognised(self._after(joined(patches, tokens), conditioning.clone()))
 
         moved = joined(move([each[:, :-1] for each in tokens], read), tokens)
-        return self._denoised(self._after(moved, told), told)
+        return self._denoised(self._after(moved, conditioning), conditioning)
 
     def taps(self) -> dict[str, nn.Module]:
         """`blocks.0`, `blocks.1`, ...: tokens (B, N + 1, width) after each block, the class token last."""
         return {f"blocks.{index}": block for index, block in enumerate(self.blocks)}
 
-    def _told(self, noise: Tensor) -> Tensor:
-        """What the noise level tells all layers, noise (B,) -> (B, width)."""
+    def _conditioning(self, noise: Tensor) -> Tensor:
+        """The vector that conditions all layers, noise (B,) -> (B, width)."""
         return silu(self.level(noise))
 
-    def _middle(self, x: Tensor, told: Tensor, attend: Attend | None = None) -> list[Tensor]:
-        """The hidden tensors (B, N + 1, width): those that skips carry, in the order of the blocks, and the middle."""
+    def _middle(self, x: Tensor, conditioning: Tensor, attend: Attend | None = None) -> list[Tensor]:
+        """The hidden tensors (B, N + 1, width): those on skips, in the order of the blocks, then
+        the middle."""
         tokens = self.first(patchify(x, self.patch)) + self.positions  # (B, N, width)
         if self.token is not None:
             tokens = torch.cat([tokens, self.token.expand(len(x), 1, -1)], dim=1)  # (B, N + 1, width)
-        found = []
+        outputs = []
         for index, block in enumerate(self.blocks[: len(self.blocks) - self.later]):
-            tokens = block(tokens, told, attend or scaled_dot_product, f"blocks.{index}")
-            found.append(tokens)
-        return [*found[: self.later], tokens] if self.merges is not None else [tokens]
+            tokens = block(tokens, conditioning, attend or scaled_dot_product, f"blocks.{index}")
+            outputs.append(tokens)
+        return [*outputs[: self.later], tokens] if self.merges is not None else [tokens]
 
-    def _after(self, hidden: Sequence[Tensor], told: Tensor, attend: Attend | None = None) -> Tensor:
+    def _after(self, hidden: Sequence[Tensor], conditioning: Tensor, attend: Attend | None = None) -> Tensor:
         """The tokens that the last block returns (B, N + 1, width)."""
         *carried, tokens = hidden
         for number in range(self.later):
             index = len(self.blocks) - self.later + number
             if self.merges is not None:
                 tokens = self.merges[number](torch.cat([tokens, carried.pop()], dim=2))
-            tokens = self.blocks[index](tokens, told, attend or scaled_dot_product, f"blocks.{index}")
+            tokens = self.blocks[index](tokens, conditioning, attend or scaled_dot_product, f"blocks.{index}")
         return tokens
 
-    def _denoised(self, tokens: Tensor, told: Tensor) -> Tensor:
+    def _denoised(self, tokens: Tensor, conditioning: Tensor) -> Tensor:
         patches = tokens if self.token is None else tokens[:, :-1]  # (B, N, width)
-        return unpatchify(self.last(patches, told), self.patch, self.rows)
+        return unpatchify(self.last(patches, conditioning), self.patch, self.rows)
 
     def _recognised(self, tokens: Tensor) -> Tensor:
         if self.head is None:

@@ -18,15 +18,19 @@ from fw.plugins.backbones.unet import ConditionedUNet, UNet
 class JDM(UNet, Joint):
     """The U-Net `unet` that also recognises, from the features of all levels (arXiv 2301.13622).
 
-    A small network of two layers reads the means over the pixels of every tensor that the U-Net's decoder is given: all
-    skips and the middle. The generator is never told the class. This is not as published: the head is trained in noise
-    of every level, on the images that the denoiser sees, so that it can guide, where the published one sees clean
-    images with augmentation and MixUp. It is not given the noise level, which is in the features: the paper's raw
-    timestep saturates the head at levels that it has not seen. Its norm is that of a layer, which is each image's own,
-    in place of a batch norm. And labelled images are not collected until they fill a batch: see `labelled`.
+    A small network of two layers reads the means over the pixels of every tensor that the U-Net's
+    decoder gets: all skips and the middle. The generator never gets the class.
 
-    The published weight, 0.001, is that of 500,000 steps. A run of minutes wants about 0.1: on the digits, 800 steps,
-    the gradients of its logits came closer to the exact ones than with 0.01, and denoising did not suffer.
+    This differs from the paper. The head is trained on the denoiser's images in noise of every
+    level, so that it can guide; the published one is trained on clean images with augmentation and
+    MixUp. It does not get the noise level, which is in the features: the paper's raw timestep
+    saturates the head at levels that it was not trained at. It has layer norms, which are each
+    image's own, in place of batch norms. And labelled images are not collected until they fill a
+    batch: see `labelled`.
+
+    The published weight, 0.001, is for 500,000 steps. A run of minutes wants about 0.1: on the
+    digits, 800 steps, the gradients of its logits came closer to the exact ones than with 0.01, and
+    denoising did not suffer.
     """
 
     name: ClassVar[str] = "jdm"
@@ -45,8 +49,8 @@ class JDM(UNet, Joint):
         return JointUNet(unet, None if condition is None else self._head(condition.size))
 
     def _head(self, classes: int) -> nn.Module:
-        levels = [width * (self.layers + 1) for width in self.channels]  # a level ends with a step down, but the last
-        width = self.channels[0] + sum(levels)  # and in its place there is the middle
+        levels = [width * (self.layers + 1) for width in self.channels]  # the last has no step down,
+        width = self.channels[0] + sum(levels)  # and the middle counts in its place
         return nn.Sequential(
             nn.LayerNorm(width),
             nn.Dropout(self.head_dropout),
@@ -59,7 +63,8 @@ class JDM(UNet, Joint):
 
 
 class JointUNet(nn.Module):
-    """See `fw.core.kinds.Steerable`. What both tasks share, the hidden tensors, are all skips and the middle.
+    """See `fw.core.kinds.Steerable`. The hidden tensors, which both tasks share, are all skips and
+    the middle.
 
     The head is made last: the rest starts from the same weights with and without it.
     """
@@ -78,7 +83,7 @@ class JointUNet(nn.Module):
         dropped: Tensor | None = None,
         attend: Attend | None = None,
     ) -> Tensor:
-        """x (B, C, H, W), noise (B,) -> (B, C, H, W). The condition is what it recognises; it is not told."""
+        """x (B, C, H, W), noise (B,) -> (B, C, H, W). The condition is not used: see `logits`."""
         return self.denoise(x, noise, attend=attend)
 
     def both(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,7 +98,7 @@ class JointUNet(nn.Module):
         return self._decoded(move(hidden, self._recognised), level)
 
     def taps(self) -> dict[str, nn.Module]:
-        """Those of `unet`."""
+        """The blocks of `unet`."""
         return self.denoise.taps()
 
     def _encoded(self, x: Tensor, noise: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -103,18 +108,18 @@ class JointUNet(nn.Module):
         hidden = unet.conv_in(x)  # (B, channels[0], H, W)
         skips = [hidden]
         for block in unet.down_blocks:
-            hidden, found = block(hidden, level)
-            skips += found
+            hidden, outputs = block(hidden, level)
+            skips += outputs
         return [*skips, unet.mid_block(hidden, level)], level
 
     def _decoded(self, hidden: Sequence[Tensor], level: Tensor) -> Tensor:
         unet: Any = self.denoise.unet
-        *skips, found = hidden
+        *skips, x = hidden
         for block in unet.up_blocks:
             first = len(skips) - len(block.resnets)
-            found = block(found, tuple(skips[first:]), level)
+            x = block(x, tuple(skips[first:]), level)
             skips = skips[:first]
-        return unet.conv_out(unet.conv_act(unet.conv_norm_out(found)))  # (B, C, H, W)
+        return unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))  # (B, C, H, W)
 
     def _recognised(self, hidden: Sequence[Tensor]) -> Tensor:
         if self.head is None:

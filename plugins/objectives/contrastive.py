@@ -15,13 +15,14 @@ from fw.core.kinds import Interval, Objective, Seen
 class Contrastive(Objective):
     """Two noisy views of an image attract each other in a block's features and repel all others (NT-Xent; DDAE++).
 
-    One view is the step's own noisy image, seen by the network that learns. The other is the image, shifted by up to
-    `shift` pixels, with other noise of the same level, seen by the averaged network: a teacher without gradient, which
-    costs one more pass but no more memory. Both go through the same projection, which learns from both. Few features
-    survive much noise, so only images at noise levels in `interval` take part; its default takes in a quarter of them
-    on DDPM's linear schedule, and half on the cosine one and with flow matching. The paper has released no code: the
-    loss is SimCLR's (arXiv 2002.05709, eq. 1). Its self-conditioning, which feeds the features back into the decoder,
-    is not here: that is another network, not another term.
+    One view is the step's own noisy image, read by the network that learns. The other is the image,
+    shifted by up to `shift` pixels, with other noise of the same level, read by the averaged
+    network. That is a teacher without gradient, which costs one more pass but no more memory. Both
+    go through the same projection, which learns from both. Few features survive much noise, so only
+    images at noise levels in `interval` take part. Its default covers a quarter of them on DDPM's
+    linear schedule, and half on the cosine one and with flow matching. The paper has released no
+    code: the loss is SimCLR's (arXiv 2002.05709, eq. 1). Its self-conditioning, which feeds the
+    features back into the decoder, is left out: it would be another network, not another term.
     """
 
     name: ClassVar[str] = "contrastive"
@@ -58,14 +59,15 @@ def shifted(images: Tensor, most: int, generator: torch.Generator) -> Tensor:
 
 
 def nt_xent(one: Tensor, other: Tensor, taken: Tensor, temperature: float) -> Tensor:
-    """The NT-Xent loss () of views (B, D) of the same images, of which only those in `taken`, bool (B,), are there.
+    """The NT-Xent loss () of views (B, D) of the same images; only those in `taken`, bool (B,),
+    count.
 
-    It is lightly's, which would have to be given fewer images: the GPU would have to wait for their number.
+    It equals lightly's, which would have to get fewer images: the GPU would wait for their number.
     """
     views = normalize(torch.cat([one, other]), dim=1)  # (2 B, D)
-    there = taken.repeat(2)
-    hidden = torch.eye(len(views), dtype=torch.bool, device=views.device) | (there[:, None] & ~there)
+    valid = taken.repeat(2)
+    hidden = torch.eye(len(views), dtype=torch.bool, device=views.device) | (valid[:, None] & ~valid)
     similarities = (views @ views.T / temperature).masked_fill(hidden, -torch.inf)  # (2 B, 2 B)
     same = torch.arange(len(views), device=views.device).roll(len(one))
     errors = cross_entropy(similarities, same, reduction="none")  # (2 B,)
-    return (errors * there).sum() / there.sum().clamp(min=1)
+    return (errors * valid).sum() / valid.sum().clamp(min=1)

@@ -14,10 +14,11 @@ from fw.core.kinds import Objective, Seen
 class Dispersive(Objective):
     """Spreads the images of a batch in a block's features: log mean exp(-|z_i - z_j|^2 / (D tau)), without positives.
 
-    The mean is over all pairs, an image with itself included, so it is 0 where all images are alike and falls as they
-    spread, at most to -log(batch): there they are so far apart that nothing is left to learn. z are all activations of
-    the block, of which there are D. There is no head, and no other image than the step's, so it depends on
-    `train.batch`. The first quarter of the blocks, weight and tau are the paper's (its release in JAX).
+    The mean is over all pairs, an image with itself included. So the term is 0 where all images are
+    alike, and falls as they spread, at most to -log(batch), where nothing is left to learn. z are
+    all D activations of the block. There is no head, and no other image than the step's, so the
+    term depends on `train.batch`. The first quarter of the blocks, weight and tau are the paper's
+    (its release in JAX).
     """
 
     name: ClassVar[str] = "dispersive"

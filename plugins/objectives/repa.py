@@ -1,4 +1,5 @@
-"""Representation alignment (REPA, arXiv 2410.06940, eq. 8): a block learns to say what an encoder says of the image."""
+"""Representation alignment (REPA, arXiv 2410.06940, eq. 8): a block learns an encoder's features of
+the image."""
 
 from __future__ import annotations
 
@@ -15,11 +16,11 @@ from fw.core.kinds import Encoder, Objective, Seen
 class REPA(Objective):
     """Aligns a block with the features of an encoder: minus the cosine between them, after a small MLP (REPA).
 
-    `weight` is the paper's lambda. The encoder sees the clean image, the block the noisy one; nothing teaches the
-    encoder. The paper aligns each token with the patch of its place; fw's encoders give one vector per image, so the
-    mean of the tokens is aligned with that (or each token, without `pool`). With `train.flip` a mirror image is aligned
-    with the features of the image itself. The paper reads block 8 of 28, and of 12 the fourth; so does this. On a GPU
-    take `hidden: 2048`.
+    `weight` is the paper's lambda. The encoder gets the clean image, the block the noisy one; the
+    encoder does not learn. The paper aligns each token with the patch in its place. fw's encoders
+    give one vector per image, so the mean of the tokens is aligned with that (or each token,
+    without `pool`). With `train.flip` a mirror image is aligned with the features of the image
+    itself. As in the paper, block 8 of 28 is read, or 4 of 12. On a GPU take `hidden: 2048`.
     """
 
     name: ClassVar[str] = "repa"

@@ -22,15 +22,16 @@ from fw.plugins.shared.frechet import frechet
 
 TIMESTEPS = 1000
 AT_ONCE = 1000
-"""Vectors in one batch of sampling."""
+"""Vectors that are sampled in one batch."""
 
 
 class RDM(Prior):
     """RCG's representation diffusion model (arXiv 2312.03701): an MLP that denoises vectors, sampled with DDIM.
 
-    The defaults suit a thousand small images on a CPU. The paper's are width 1536, depth 12, batch 512, 200 epochs,
-    lr 5.12e-4 and ema 0.9999. Its loss looks flat from the start; `rep_fd` against `rep_fd_floor` says whether it
-    has learned. It may learn its training vectors by heart, so look at a copy check, too.
+    The defaults suit a thousand small images on a CPU. The paper's are width 1536, depth 12, batch
+    512, 200 epochs, lr 5.12e-4 and ema 0.9999. The loss looks flat from the start; `rep_fd` against
+    `rep_fd_floor` says whether it has learned. It may memorise its training vectors, so look at a
+    copy check, too.
     """
 
     name: ClassVar[str] = "rdm"
@@ -77,13 +78,13 @@ class RDM(Prior):
         return {"rep_fd": frechet(reference, bank[:count]), "rep_fd_floor": frechet(reference, real)}
 
     def _trained(self, vectors: Tensor, job: Job) -> nn.Module:
-        """The network with the averaged weights. It predicts x0: what noise was added to is the target."""
+        """The network with the averaged weights. It predicts x0, the vectors without noise."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_from(job.seed, "rdm"))
             network = ResidualMLP(vectors.shape[1], self.width, self.depth).to(job.device)
         averaged = copy.deepcopy(network)
         optimizer = torch.optim.AdamW(network.parameters(), lr=self.lr, weight_decay=self.weight_decay)
-        kept = self._scheduler().alphas_cumprod.to(job.device)  # (TIMESTEPS,)
+        alphas_cumprod = self._scheduler().alphas_cumprod.to(job.device)  # (TIMESTEPS,)
 
         def loss(step: Step) -> Tensor:
             draw = job.generator("rdm", step.number, device=job.device)
@@ -91,7 +92,7 @@ class RDM(Prior):
             times = torch.randint(TIMESTEPS, (self.batch,), generator=draw, device=job.device)
             x0 = vectors[chosen]  # (B, D)
             noise = torch.randn(x0.shape, generator=draw, device=job.device)
-            share = kept[times][:, None]  # (B, 1)
+            share = alphas_cumprod[times][:, None]  # (B, 1)
             return mse_loss(network(share.sqrt() * x0 + (1 - share).sqrt() * noise, times), x0)
 
         def follow(step: Step) -> None:

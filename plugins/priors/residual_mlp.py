@@ -9,7 +9,7 @@ TIME = 256
 
 
 class ResidualMLP(nn.Module):
-    """Noisy vectors (B, D) and their timesteps (B,) to clean vectors (B, D). It begins as the answer 0."""
+    """Noisy vectors (B, D) and timesteps (B,) to clean vectors (B, D). Untrained, it predicts 0."""
 
     def __init__(self, size: int, width: int, depth: int):
         from diffusers.models.embeddings import TimestepEmbedding, Timesteps
@@ -30,7 +30,7 @@ class ResidualMLP(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised linear layers with the time between them, added to what came in; it begins as the identity."""
+    """Two normalised linear layers with the time between them, and a skip; at first the identity."""
 
     def __init__(self, width: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Every condition equally often: the control that shows what the empirical frequencies are worth."""
+"""Every condition equally often: the control for the empirical frequencies."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from fw.core.types import Annotation
 class Uniform(Prior):
     """Every class of conditions that occurs, equally often, however many images it has.
 
-    With unbalanced clusters it makes samples of another distribution than that of the images: the Frechet distance
-    doubled in our trials with 100 clusters. It is a control; without a prior, the frequencies are those of the images.
+    With unbalanced clusters the samples have another distribution than the images: the Frechet
+    distance doubled in our trials with 100 clusters. It is a control; without a prior, the
+    frequencies are those of the images.
     """
 
     name: ClassVar[str] = "uniform"

@@ -36,7 +36,7 @@ class DDPM(Process):
 
     @property
     def provides(self) -> frozenset[str]:
-        """Also its fields as a recipe writes them, which a network that was trained with others refuses."""
+        """Also its fields as a recipe writes them: a pretrained network may require other ones."""
         fields = f"prediction: {self.prediction}, schedule: {self.schedule}, timesteps: {self.timesteps}"
         return frozenset({"timesteps", f"process: {{name: ddpm, {fields}}}"})
 

@@ -25,7 +25,7 @@ class DiffusersScheduler(NoiseLevels):
         """A fresh scheduler, since schedulers keep state, with `options` and its own."""
 
     def step_options(self, generators: Sequence[torch.Generator]) -> dict[str, Any]:
-        """What `scheduler.step` gets besides x0 and x; diffusers draws image i's noise from generator i."""
+        """More arguments of `scheduler.step`; diffusers draws image i's noise by generator i."""
         return {}
 
     def asks(self, sigma_range: tuple[float, float]) -> list[float]:

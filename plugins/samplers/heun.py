@@ -55,6 +55,6 @@ class Heun(NoiseLevels):
         return x
 
     def _gamma(self, sigma: float) -> float:
-        """By how much the noise is raised before a step, at most to add as much variance as is there."""
+        """The share by which sigma is raised before a step; at most, the variance doubles."""
         inside = self.churn_min <= sigma and (self.churn_max is None or sigma <= self.churn_max)
         return min(self.churn / self.steps, math.sqrt(2) - 1) if inside else 0.0

@@ -1,4 +1,4 @@
-"""What all samplers share: how many noise levels there are and how they are spaced."""
+"""The noise levels of all samplers: how many there are and how they are spaced."""
 
 from __future__ import annotations
 
@@ -56,10 +56,11 @@ class NoiseLevels(Sampler):
     def levels(self, denoise: Denoise) -> list[float]:
         """`steps` decreasing noise levels, without the final zero.
 
-        `cosine` spaces the angle of cosine schedules evenly, `linear` the time of rectified flow, in `steps`
-        intervals, the last of which is taken to zero instead of sigma_min. A level at sigma_min itself would make
-        the step before it so long in log sigma that multistep solvers extrapolate wildly. `karras` is arXiv
-        2206.00364 eq. 5, whose last steps are short: it does include sigma_min.
+        `cosine` spaces the angle of cosine schedules evenly, `linear` the time of rectified flow.
+        Both make `steps` intervals, and the last one goes to zero instead of sigma_min: a level at
+        sigma_min itself would make the step before it so long in log sigma that multistep solvers
+        extrapolate wildly. `karras` is arXiv 2206.00364 eq. 5, whose last steps are short, so it
+        does include sigma_min.
         """
         trained = denoise.sigma_min, denoise.sigma_max
         self.check(trained)

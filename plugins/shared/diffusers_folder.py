@@ -20,13 +20,13 @@ CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
 
 def weights_in(folder: Path) -> Saved | None:
-    """The weights that are read of a folder; None if there are none. MissingFile if that is not clear."""
+    """The weights of a folder that are read; None if it has none. See `saved`."""
     return saved(folder, (WEIGHTS,))
 
 
 def checked_settings(component: Component, folder: Path, remedy: str) -> dict[str, Any]:
-    """The folder's settings, or MissingFile, in the component's name, if they or the weights are not what they should
-    be."""
+    """The folder's settings. MissingFile, in the name of the component, if they or the weights are
+    not there or not sound."""
     whose = f"{component.kind} {component.name}: "
     config = folder / CONFIG
     if config.is_file():
@@ -46,10 +46,10 @@ def checked_settings(component: Component, folder: Path, remedy: str) -> dict[st
 
 
 def content(folder: Path, noted: Collection[str] = ()) -> list[str] | None:
-    """What of a folder enters the keys: the sha256 of its settings and of each file of its weights.
+    """What a folder adds to the keys: the sha256 of its settings and of each file of its weights.
 
-    None if they are not all there. What diffusers itself notes among the settings, such as
-    `_diffusers_version`, does not count, save for those that are `noted`.
+    None if they are not all there. Notes of diffusers among the settings, such as
+    `_diffusers_version`, do not count, except those in `noted`.
     """
     config = read_json(folder / CONFIG)
     try:
@@ -67,7 +67,7 @@ def settings_digest(config: Mapping[str, Any], noted: Collection[str]) -> str:
 
 
 def from_folder(component: Component, architecture: str, folder: Path) -> tuple[Any, dict[str, Any]]:
-    """diffusers' network of this class, in float32, and what it says of missing and unexpected keys.
+    """diffusers' network of this class, in float32, and its report on missing and unexpected keys.
 
     Nothing is downloaded. MissingFile, in the name of the component, if the folder cannot be loaded
     or has weights that are not finite.
@@ -76,22 +76,22 @@ def from_folder(component: Component, architecture: str, folder: Path) -> tuple[
 
     weights = weights_in(folder)
     assert weights is not None  # see `checked_settings`
-    with weights.as_usual(CONFIG) as usual:
+    with weights.standard_folder(CONFIG) as standard:
         try:
             with quiet():
-                network, found = getattr(diffusers, architecture).from_pretrained(
-                    usual,
+                network, loading_info = getattr(diffusers, architecture).from_pretrained(
+                    standard,
                     local_files_only=True,
                     use_safetensors=True,
                     torch_dtype=torch.float32,
                     output_loading_info=True,
                 )
         except Exception as error:  # a damaged file or other shapes: a dozen classes
-            told = str(error).replace(str(usual), str(folder)).strip()
-            reason = told.partition("\n")[0][:200] or type(error).__name__
+            message = str(error).replace(str(standard), str(folder)).strip()
+            reason = message.partition("\n")[0][:200] or type(error).__name__
             raise MissingFile(f"{component.kind} {component.name}: {folder} cannot be loaded: {reason}") from error
     weights.check_loaded(network, f"{component.kind} {component.name}: ")
-    return network, found
+    return network, loading_info
 
 
 @contextmanager

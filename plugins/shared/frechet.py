@@ -11,7 +11,7 @@ from torch import Tensor
 def frechet(reference: Tensor, other: Tensor) -> float:
     """The distance between vectors (N, D) and (n, D), in double precision on the CPU.
 
-    What rounding leaves below zero is zero.
+    Rounding can make it negative; it is zero then.
     """
     from torch_fidelity.metric_fid import (
         KEY_METRIC_FID,

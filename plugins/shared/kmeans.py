@@ -20,32 +20,31 @@ class Centroids:
         restarts: int = 1,
         spherical: bool = False,
     ):
-        """Of several restarts the one with the smallest distortion counts.
+        """The restart with the smallest distortion is kept.
 
-        Where they are `spherical`, centroids stay on the unit sphere and points are compared by
-        cosine.
+        `spherical` centroids stay on the unit sphere, and points are compared by cosine.
         """
         import faiss
 
         faiss.omp_set_num_threads(torch.get_num_threads())
-        self.found: Any = faiss.Kmeans(
+        self.kmeans: Any = faiss.Kmeans(
             points.shape[1],
             count,
             niter=iterations,
             nredo=restarts,
             spherical=spherical,
             seed=seed % 2**31,
-            min_points_per_centroid=1,  # without a remark that they are few
-            max_points_per_centroid=len(points),  # all of them, not a sample
+            min_points_per_centroid=1,  # faiss would warn that they are few
+            max_points_per_centroid=len(points),  # faiss would take a sample
         )
-        self.found.train(points.contiguous().numpy())
+        self.kmeans.train(points.contiguous().numpy())
 
     @property
     def vectors(self) -> Tensor:
         """The centroids (K, D)."""
-        return torch.from_numpy(self.found.centroids)
+        return torch.from_numpy(self.kmeans.centroids)
 
     def nearest(self, points: Tensor) -> Tensor:
         """The number of the centroid that is nearest to each point: int64 (N,)."""
-        _, nearest = self.found.assign(points.contiguous().numpy())
+        _, nearest = self.kmeans.assign(points.contiguous().numpy())
         return torch.from_numpy(nearest)

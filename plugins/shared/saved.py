@@ -1,7 +1,7 @@
-"""Weights in a folder as save_pretrained of diffusers or transformers writes it: what is read.
+"""Weights in a folder that save_pretrained of diffusers or transformers wrote: which are read.
 
 A folder may hold the same weights several times. One rule says which are read: those without a
-variant such as `fp16` before those with one, the name that is asked for first before the others,
+variant such as `fp16` before those with one, the first of the standard names before the others,
 and one file before shards with an index.
 """
 
@@ -40,7 +40,7 @@ class Saved:
 
     @property
     def files(self) -> list[Path]:
-        """All that is read, the index first; MissingFile if it is none."""
+        """All files that are read, the index first; MissingFile if that is not an index."""
         return [self.first, *self.shards()]
 
     def shards(self) -> list[Path]:
@@ -48,7 +48,7 @@ class Saved:
         return [self.first.parent / name for name in sorted(set(self.places().values()))]
 
     def places(self) -> dict[str, str]:
-        """The file of each tensor, by an index; MissingFile if it is none."""
+        """The file of each tensor, from an index; MissingFile if it is not one."""
         if self.first.suffix != ".json":
             return {}
         try:
@@ -79,37 +79,38 @@ class Saved:
         """MissingFile if a weight that was loaded from these files is not finite."""
         places, folder = self.places(), self.first.parent
         for name, tensor in network.state_dict().items():
-            if tensor.is_meta:  # diffusers' way to say that the files lack it, which its caller tells
+            if tensor.is_meta:  # diffusers' mark for what the files lack; the caller reports that
                 continue
-            file = folder / places[name] if name in places else self.first  # the index, if it has another name for it
+            file = folder / places[name] if name in places else self.first  # the index, for a renamed tensor
             check_finite(network, {name: tensor}, file, whose)
 
     @contextmanager
-    def as_usual(self, *beside: str) -> Iterator[Path]:
-        """A folder in which these weights are alone and have the usual names, with files beside them.
+    def standard_folder(self, *beside: str) -> Iterator[Path]:
+        """A temporary folder that holds these weights alone, under their standard names, and the
+        files `beside` them.
 
-        They are links, unless names of tensors have to be changed.
+        All are links, unless tensors have to be renamed.
         """
         folder = self.first.parent
         with tempfile.TemporaryDirectory(prefix="fw-weights-") as place:
-            there = Path(place)
+            temporary = Path(place)
             for name in beside:
-                (there / name).symlink_to((folder / name).absolute())
+                (temporary / name).symlink_to((folder / name).absolute())
             renamed = unwrapped(self.tensors())
             if any(old != new for old, new in renamed.items()):
                 tell_wrappers(renamed, self.first)
-                found = {
+                tensors = {
                     renamed[name]: tensor.clone()  # what shares memory cannot be saved
                     for file in self.tensor_files()
                     for name, tensor in tensors_in(file).items()
                 }
-                save_file(found, there / f"{Path(self.name).stem}.safetensors", {"format": "pt"})
+                save_file(tensors, temporary / f"{Path(self.name).stem}.safetensors", {"format": "pt"})
             else:
-                usual = f"{self.name}{INDEX}" if self.first.suffix == ".json" else self.name
-                (there / usual).symlink_to(self.first.absolute())
+                standard_name = f"{self.name}{INDEX}" if self.first.suffix == ".json" else self.name
+                (temporary / standard_name).symlink_to(self.first.absolute())
                 for file in self.shards():
-                    (there / file.name).symlink_to(file.absolute())
-            yield there
+                    (temporary / file.name).symlink_to(file.absolute())
+            yield temporary
 
     def tensor_files(self) -> list[Path]:
         return self.shards() or [self.first]
@@ -119,30 +120,32 @@ class Saved:
         return list(self.places()) or names(self.first)
 
 
-def saved(folder: Path, usual: Sequence[str]) -> Saved | None:
-    """The weights that are read of a folder, with one of these usual names; None if there are none.
+def saved(folder: Path, standard_names: Sequence[str]) -> Saved | None:
+    """The weights of a folder that are read, by one of their standard names; None if it has none.
 
     MissingFile if there are several variants and nothing else.
     """
-    for name in usual:
+    for name in standard_names:
         for first in (folder / name, folder / f"{name}{INDEX}"):
             if first.is_file():
                 return Saved(first, name)
-    for name in usual:
-        found = variants(folder, name)
-        if len(found) > 1:
+    for name in standard_names:
+        first_files = variants(folder, name)
+        if len(first_files) > 1:
             raise MissingFile(
-                f"{folder} holds several variants of {name} ({', '.join(found)}) and none without a variant: leave one"
+                f"{folder} holds several variants of {name} ({', '.join(first_files)}) and none without "
+                "a variant: leave one"
             )
-        for first in found.values():
+        for first in first_files.values():
             return Saved(first, name)
     return None
 
 
 def variants(folder: Path, name: str) -> dict[str, Path]:
-    """The variants of a file, and where each begins: its one file, or else its index.
+    """The variants of a file and the first file of each: its one file, or else its index.
 
-    Of `a.b` they are called `a.fp16.b`, and `a.b.index.fp16.json`, once `a.fp16.b.index.json`.
+    The variant fp16 of `a.b` is `a.fp16.b` or `a.b.index.fp16.json`, formerly
+    `a.fp16.b.index.json`.
     """
     stem, kind = (re.escape(part) for part in (Path(name).stem, Path(name).suffix))
     forms = (
@@ -150,33 +153,33 @@ def variants(folder: Path, name: str) -> dict[str, Path]:
         rf"{stem}{kind}\.index\.([\w-]+)\.json",
         rf"{stem}\.([\w-]+){kind}\.index\.json",
     )
-    found: dict[str, Path] = {}
+    first_files: dict[str, Path] = {}
     for form in forms:
         for file in sorted(folder.glob("*")) if folder.is_dir() else ():
             match = re.fullmatch(form, file.name)
             if match and file.is_file() and not re.search(r"-\d+-of-\d+$", match[1]):
-                found.setdefault(match[1], file)
-    return dict(sorted(found.items()))
+                first_files.setdefault(match[1], file)
+    return dict(sorted(first_files.items()))
 
 
 def names(path: Path) -> list[str]:
-    """The names of the tensors in a file; none if it cannot be read, which its loader says better.
+    """The names of the tensors in a file; none if it cannot be read: its loader gives the reason.
 
-    Of a checkpoint with a state dict in it, such as `{"model": {...}}`, they are those of the inner one.
+    In a checkpoint that holds a state dict, such as `{"model": {...}}`, they are the inner names.
     """
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 return list(file.keys())
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        inner = [each for each in found.values() if isinstance(each, dict)]
-        return [name for each in inner or [found] for name in each if isinstance(name, str)]
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        inner = [entry for entry in content.values() if isinstance(entry, dict)]
+        return [name for entry in inner or [content] for name in entry if isinstance(name, str)]
     except Exception:  # a damaged file makes them raise nearly anything
         return []
 
 
 def tensors_in(path: Path) -> Any:
-    """What a file of weights holds, on the CPU: tensors by name, if torch.save was given such.
+    """The content of a file of weights, on the CPU: tensors by name, if torch.save was given those.
 
     No code from the file is run. A damaged file makes torch.load raise nearly anything.
     """

@@ -18,11 +18,11 @@ from pydantic import Field, field_validator
 
 from fw.core.kinds import RunDescription, TrackedRun, Tracker
 from fw.core.messages.secrets import hide, learn, redact
-from fw.plugins.trackers.mlflow_database import alone, connect, find_experiment
-from fw.plugins.trackers.mlflow_library import told
+from fw.plugins.trackers.mlflow_database import connect, find_experiment, write_lock
+from fw.plugins.trackers.mlflow_library import clear_errors
 from fw.plugins.trackers.mlflow_names import check, fitting
 from fw.plugins.trackers.mlflow_server import HOST, PORT, serve, view_url
-from fw.plugins.trackers.mlflow_uris import DATABASE, HERE, WEB, chosen, database_of, of_handle, sqlite_uri
+from fw.plugins.trackers.mlflow_uris import DATABASE, HERE, WEB, chosen, database_of, sqlite_uri, uri_of_handle
 from fw.plugins.trackers.mlflow_view import colours, save_view
 
 if TYPE_CHECKING:
@@ -61,23 +61,23 @@ class MLflow(Tracker):
     def open(self, run: RunDescription) -> TrackedRun:
         """Open the run, or open it again. FwError when MLflow cannot be reached or refuses the URI."""
         uri = chosen(self.uri, run.root)
-        with told(uri):
+        with clear_errors(uri):
             client = connect(uri)
-            with alone(uri):
+            with write_lock(uri):
                 experiment = find_experiment(client, uri, self.experiment or run.recipe, run.root)
                 return open_run(client, uri, experiment, run)
 
     def close(self, handle: Mapping[str, Any], root: Path, status: str) -> None:
-        """End what is still RUNNING of the run that a handle names. FwError when MLflow cannot be reached."""
-        uri = of_handle(handle, root) if "parent_run_id" in handle else chosen(self.uri, root)
+        """End a handle's runs that are still RUNNING. FwError when MLflow cannot be reached."""
+        uri = uri_of_handle(handle, root) if "parent_run_id" in handle else chosen(self.uri, root)
         database = database_of(uri)
         if not handle or (database is not None and not database.exists()):
             return
-        with told(uri):
+        with clear_errors(uri):
             client = connect(uri)
-            with alone(uri):
+            with write_lock(uri):
                 for id_ in runs_of(client, handle, self.experiment):
-                    run = found_run(client, id_)
+                    run = active_run(client, id_)
                     if run is not None and run.info.status == "RUNNING":
                         client.set_terminated(id_, STATUS[status])
 
@@ -107,7 +107,7 @@ def open_run(client: MlflowClient, uri: str, experiment: Experiment, run: RunDes
         log_params(client, runs[arm.name].run, arm.params)
     for logged in runs.values():
         client.update_run(logged.id, status="RUNNING")
-        if logged.run.data.tags.get("fw.folder") != folder:  # it was moved; the key says which run it is
+        if logged.run.data.tags.get("fw.folder") != folder:  # the folder was moved; the key still identifies the run
             client.set_tag(logged.id, "fw.folder", folder)
     sweep_models(client, uri, id_, run, [logged.id for logged in runs.values()])
     view = f"fw-{run.key}"
@@ -116,52 +116,53 @@ def open_run(client: MlflowClient, uri: str, experiment: Experiment, run: RunDes
 
 
 def runs_of(client: MlflowClient, handle: Mapping[str, Any], experiment: str | None) -> list[str]:
-    """The ids of a run and its arms; of one that died before it had a handle those with its key."""
+    """The ids of a run and its arms; of all runs with its key if it died without a handle."""
     if "parent_run_id" in handle:
         return [handle["parent_run_id"], *handle["children"].values()]
-    found = client.get_experiment_by_name(experiment or handle["recipe"])
-    if found is None:
+    stored = client.get_experiment_by_name(experiment or handle["recipe"])
+    if stored is None:
         return []
-    words = f"tags.`fw.recipe` = '{handle['recipe']}' and tags.`fw.key` = '{handle['key']}'"
-    return [run.info.run_id for run in client.search_runs([found.experiment_id], words, max_results=1000)]
+    query = f"tags.`fw.recipe` = '{handle['recipe']}' and tags.`fw.key` = '{handle['key']}'"
+    return [run.info.run_id for run in client.search_runs([stored.experiment_id], query, max_results=1000)]
 
 
 def previous_parent(client: MlflowClient, experiment: str, run: RunDescription) -> Logged | None:
-    """The parent that the handle names, if it is this run's; else one with its key, first that of this folder."""
-    found = found_run(client, str((run.previous or {}).get("parent_run_id", "")))
-    words = {"fw.role": "recipe", "fw.recipe": run.recipe, "fw.key": run.key}
-    if found is not None and found.info.experiment_id == experiment and words.items() <= found.data.tags.items():
-        return Logged(found)
-    same = client.search_runs([experiment], " and ".join(f"tags.`{tag}` = '{word}'" for tag, word in words.items()))
+    """The parent that the handle names, if it is this run's; else one with its key, preferably of
+    this folder."""
+    known = active_run(client, str((run.previous or {}).get("parent_run_id", "")))
+    tags = {"fw.role": "recipe", "fw.recipe": run.recipe, "fw.key": run.key}
+    if known is not None and known.info.experiment_id == experiment and tags.items() <= known.data.tags.items():
+        return Logged(known)
+    same = client.search_runs([experiment], " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items()))
     folder = str(run.folder.absolute())
     return next(map(Logged, sorted(same, key=lambda each: each.data.tags.get("fw.folder") != folder)), None)
 
 
-def found_run(client: MlflowClient, id_: str) -> Run | None:
+def active_run(client: MlflowClient, id_: str) -> Run | None:
     """The run with this id; None if there is none, or if it was deleted."""
     from mlflow.exceptions import MlflowException
 
     try:
-        found = client.get_run(id_) if id_ else None
+        run = client.get_run(id_) if id_ else None
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
-    return found if found is not None and found.info.lifecycle_stage == "active" else None
+    return run if run is not None and run.info.lifecycle_stage == "active" else None
 
 
 def children_of(client: MlflowClient, experiment: str, parent: str) -> list[Logged]:
-    found = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'", max_results=1000)
-    return [Logged(child) for child in found]
+    children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'", max_results=1000)
+    return [Logged(child) for child in children]
 
 
 def models_of(client: MlflowClient, experiment: str, run: RunDescription) -> list[LoggedModel]:
-    """The models of a run's arms in MLflow, whatever became of them."""
+    """The models of a run's arms in MLflow, in any state."""
     return list(client.search_logged_models([experiment], f"tags.`fw.key` = '{run.key}'", max_results=1000))
 
 
 def sweep_models(client: MlflowClient, uri: str, experiment: str, run: RunDescription, runs: Collection[str]) -> None:
-    """Remove what is left of uploads that were killed. One process at a time writes a run, so none is going on."""
+    """Remove what killed uploads left. None is going on: one process at a time writes a run."""
     for model in models_of(client, experiment, run):
         if model.status.name == "PENDING" and model.source_run_id in runs:
             client.delete_logged_model(model.model_id)
@@ -194,16 +195,17 @@ def shortened(text: str, length: int) -> str:
 
 
 def safely(call: Callable[..., None]) -> Callable[..., None]:
-    """A call of an open run: told in a sentence, in turn with other processes, and cut off without a trace.
+    """A call of an open run, with errors in one sentence, and in turn with other processes.
 
-    Where another client of the same server wrote the same at once, it is made again: every call may be.
+    Where another client of the same server wrote the same thing at once, it is repeated: every call
+    may be.
     """
 
     @functools.wraps(call)
     def called(run: MLflowRun, *args: Any) -> None:
         from mlflow.exceptions import MlflowException
 
-        with told(run.uri), alone(run.uri):
+        with clear_errors(run.uri), write_lock(run.uri):
             try:
                 call(run, *args)
             except MlflowException as error:
@@ -238,7 +240,7 @@ class MLflowRun:
     runs: dict[str | None, Logged]
     pictures: list[str] = field(default_factory=list)
     renamed: dict[str, str] = field(default_factory=dict)
-    """Names that MLflow does not take, and those that it was given instead."""
+    """Names that MLflow does not take, and their substitutes."""
     not_finite: dict[tuple[str | None, str], float] = field(default_factory=dict)
     """Values that MLflow's pages cannot draw, by arm and name."""
 
@@ -277,7 +279,7 @@ class MLflowRun:
 
     @safely
     def files(self, arm: str | None, paths: Sequence[Path]) -> None:
-        """Put them into the run's root folder: the compare page shows only what lies there side by side."""
+        """Log to the run's root folder: the compare page shows only its files side by side."""
         for path in paths:
             self.client.log_artifact(self.runs[arm].id, str(path))
             if arm is not None and path.suffix == ".png":
@@ -350,7 +352,8 @@ class MLflowRun:
         return self.client.get_run(logged.id).data._metric_objs
 
     def _drawn(self, arm: str | None, values: Mapping[str, float]) -> dict[str, float]:
-        """What MLflow can name and draw of the values; of the rest is remarked what became of it."""
+        """The values that MLflow can draw, by names that it takes; other values and names are noted
+        for the remarks."""
         drawn = {}
         for key, value in values.items():
             name = fitting(key)
@@ -372,7 +375,7 @@ class MLflowRun:
             tags["fw.not_finite"] = text
 
     def _remarks(self) -> Iterator[str]:
-        """What a reader of the page has to know of values that are not where they are looked for."""
+        """For readers of the page: values that are not drawn, and names that were changed."""
         values = ", ".join(f"{arm or 'run'}: {key} = {value}" for (arm, key), value in self.not_finite.items())
         names = ", ".join(f"`{key}` is `{name}`" for key, name in self.renamed.items())
         if values:
@@ -408,7 +411,8 @@ class MLflowRun:
         return model
 
     def _score(self, arm: str, model: str, scores: Mapping[str, float]) -> None:
-        """Score the model. MLflow writes that to the run too: with the time it has there, it stays one point."""
+        """Score the model. MLflow adds the scores to the run too; with the run's own times they
+        stay one point."""
         from mlflow.entities import Metric
 
         self._log_scores(arm, scores)

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 PATIENCE = 60
-"""Seconds that a process waits for its turn; what another one writes takes as long as a model's upload."""
+"""Seconds that a process waits for its turn; another one may take as long as a model's upload."""
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client of a store that answers; a database file is made if need be, and put right."""
+    """A client of a store that answers; a database file is made if there is none, and settled."""
     database = database_of(uri)
     if database is not None:
         database.parent.mkdir(parents=True, exist_ok=True)
-        with alone(uri):
+        with write_lock(uri):
             sweep(database)
             prepare(database)
             settle(database)
@@ -43,13 +43,13 @@ def connect(uri: str) -> MlflowClient:
 
 
 def forget_places() -> None:
-    """MLflow remembers for a process where each run's artifacts lie, also when that was changed meanwhile."""
+    """Empty MLflow's cache of the runs' artifact locations, which may have changed."""
     from mlflow.tracking._tracking_service import utils
 
     getattr(utils, "_artifact_repos_cache", {}).clear()
 
 
-def alone(uri: str) -> AbstractContextManager[Any]:
+def write_lock(uri: str) -> AbstractContextManager[Any]:
     """A lock that processes take in turns to write a database file; servers look after themselves."""
     from filelock import FileLock
 
@@ -76,7 +76,7 @@ def check_database(uri: str) -> None:
 
 
 def sweep(database: Path) -> None:
-    """Under the caller's lock: remove what a process left that was killed while it made the tables."""
+    """Remove the unfinished tables of killed processes, under the caller's lock."""
     for file in database.parent.glob(f".{database.name}.*"):
         file.unlink(missing_ok=True)
 
@@ -84,8 +84,9 @@ def sweep(database: Path) -> None:
 def prepare(database: Path) -> None:
     """Make the tables, under the caller's lock, or check that the file is a database.
 
-    MLflow's tables are broken for good when two processes make them at once or one is killed on the way: hence
-    the lock, and the other name until they are complete. MLflow retries a file that is no database for minutes.
+    MLflow's tables are broken for good when two processes make them at once or one is killed on the
+    way. Hence the lock, and the other name until they are complete. MLflow would retry a file that
+    is no database for minutes.
     """
     if database.exists() and database.stat().st_size > 0:
         with closing(sqlite3.connect(database)) as connection:
@@ -125,8 +126,9 @@ def artifact_location(uri: str, name: str, root: Path) -> str | None:
 
 
 def let_go(client: MlflowClient) -> None:
-    """Roll back what Ctrl-C cuts off. SQLAlchemy only closes the connection then, and SQLite keeps the file locked
-    for as long as a statement is held, such as by the frames of the traceback."""
+    """Roll back what Ctrl-C interrupts. SQLAlchemy alone would only close the connection, and
+    SQLite keeps the file locked as long as anything holds a statement, such as the frames of the
+    traceback."""
     from sqlalchemy import event
 
     engine = getattr(getattr(client._tracking_client, "store", None), "engine", None)

@@ -1,4 +1,5 @@
-"""MLflow itself: imported quietly, patient for seconds and not for minutes, and what it raises told in a sentence."""
+"""MLflow itself: imported quietly, with timeouts of seconds instead of minutes, and with errors in
+one sentence."""
 
 from __future__ import annotations
 
@@ -17,18 +18,18 @@ from fw.plugins.trackers.mlflow_uris import REMEDY, is_folder
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # A server that is gone is asked for a minute at most: a run logs what is missing at its end.
+    # Retry a server that is gone for a minute at most: a run logs what is missing at its end.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
-"""What the environment says of MLflow unless the user says otherwise."""
+"""MLflow's environment variables, unless the user has set others."""
 
 
 def import_mlflow() -> ModuleType:
-    """MLflow, which would otherwise report to its makers and talk on every first use.
+    """MLflow, without its telemetry and its messages on first use.
 
-    What it writes to its log it raises as well, and its log may hold passwords and tracebacks.
+    Its log is off: it may hold passwords and tracebacks, and whatever matters in it is also raised.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -40,8 +41,8 @@ def import_mlflow() -> ModuleType:
 
 
 @contextmanager
-def told(uri: str) -> Iterator[None]:
-    """Tell what MLflow and what is below it raise in one sentence, without secrets."""
+def clear_errors(uri: str) -> Iterator[None]:
+    """Turn what MLflow and its libraries raise into an FwError of one sentence, without secrets."""
     import_mlflow()
     from alembic.util import CommandError
     from mlflow.exceptions import MlflowException

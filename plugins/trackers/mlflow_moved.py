@@ -1,4 +1,4 @@
-"""A runs folder that was moved or copied: its database says in full where its artifacts lie, and is told anew."""
+"""A runs folder that was moved or copied: the absolute paths in its database are updated."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ PLACES = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-"""Columns that hold the place of artifacts; which there are depends on MLflow's version."""
+"""Columns that hold the place of artifacts; not every version of MLflow has them all."""
 
 
 def settle(database: Path) -> None:
     """Make every experiment of fw keep its artifacts beside its database, in one transaction.
 
-    Under the caller's lock. Nothing is written but this database; a folder of artifacts that was not
-    copied with it is missed by MLflow's page, and what is logged next is written here.
+    Under the caller's lock. Only this database is written. Artifacts that were not copied with it
+    are missing on MLflow's page, and what is logged next is written here.
     """
     here = (database.parent / ARTIFACTS).as_uri()
     with closing(sqlite3.connect(database, timeout=20)) as connection:
@@ -44,14 +44,15 @@ def settle(database: Path) -> None:
 
 
 def elsewhere(connection: sqlite3.Connection, root: Path) -> Iterator[str]:
-    """URIs of folders of artifacts in other places, as experiments of fw have them: `.../mlartifacts/NAME`."""
+    """URIs of folders of artifacts in other places that fw's experiments name:
+    `.../mlartifacts/NAME`."""
     if ("experiments", "artifact_location") not in places(connection):  # a database without MLflow's tables
         return
-    found = connection.execute("select name, artifact_location from experiments").fetchall()
+    experiments = connection.execute("select name, artifact_location from experiments").fetchall()
     folders = set()
-    for name, location in found:
+    for name, location in experiments:
         folder, _, tail = str(location).rpartition("/")
-        ours = {folder_name(name), re.sub(r"[^\w.-]+", "_", name)}  # the other is that of older versions
+        ours = {folder_name(name), re.sub(r"[^\w.-]+", "_", name)}  # the second is from older versions
         if location and location.startswith("file:") and folder.endswith(f"/{ARTIFACTS}") and unquote(tail) in ours:
             folders.add(folder)
     for folder in sorted(folders):
@@ -60,7 +61,7 @@ def elsewhere(connection: sqlite3.Connection, root: Path) -> Iterator[str]:
 
 
 def same_folder(one: Path, other: Path) -> bool:
-    """Whether two paths lead to the same folder; one that is not there is another."""
+    """Whether two paths lead to the same folder; a missing one is never the same."""
     try:
         return one.samefile(other)
     except OSError:

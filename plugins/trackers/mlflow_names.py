@@ -1,4 +1,4 @@
-"""Names that MLflow and file systems take, and what becomes of others."""
+"""Names that MLflow and file systems take, and substitutes for others."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ TAKES = r"\w/. -" if os.name == "nt" else r"\w/. :-"
 
 
 def fits(name: str) -> bool:
-    """Whether MLflow takes it as the name of a metric, param or tag."""
+    """Whether MLflow takes this name for a metric, param or tag."""
     plain = re.fullmatch(rf"[{TAKES}]+", name) is not None and len(name) <= LENGTH
     return plain and posixpath.normpath(name) == name != "." and not name.startswith(("/", ".."))
 
 
 def fitting(name: str) -> str:
-    """The name, or one that MLflow takes: other characters become `_`, and six digits say which it was."""
+    """The name, or one that MLflow takes: other characters become `_`, six digits tell it apart."""
     if fits(name):
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:6]
@@ -33,11 +33,11 @@ def fitting(name: str) -> str:
 
 
 def check(names: Collection[str]) -> None:
-    """ValueError that says which names MLflow does not take, and what it takes."""
+    """ValueError with the names that MLflow does not take, and what it takes."""
     if unfit := [name for name in names if not fits(name)]:
-        told = ", ".join(f"'{name}'" for name in unfit)
+        rejected = ", ".join(f"'{name}'" for name in unfit)
         takes = "letters, digits, spaces and / _ - . :, and at most 250 of them"
-        raise ValueError(f"MLflow does not take {told} as the name of a metric; it takes {takes}")
+        raise ValueError(f"MLflow does not take {rejected} as the name of a metric; it takes {takes}")
 
 
 def folder_name(experiment: str) -> str:

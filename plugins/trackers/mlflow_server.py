@@ -1,4 +1,4 @@
-"""What `fw ui` does for MLflow: MLflow's own server on a runs folder, and the addresses of the saved views in it."""
+"""`fw ui` for MLflow: MLflow's own server on a runs folder, and the URLs of its saved views."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from fw.core.errors import FwError, StageFailed
 from fw.core.machine.stopping import POLITE
 from fw.core.messages.escaping import visible
 from fw.core.messages.secrets import redact
-from fw.plugins.trackers.mlflow_database import alone
-from fw.plugins.trackers.mlflow_library import import_mlflow, told
+from fw.plugins.trackers.mlflow_database import write_lock
+from fw.plugins.trackers.mlflow_library import clear_errors, import_mlflow
 from fw.plugins.trackers.mlflow_moved import settle
 from fw.plugins.trackers.mlflow_uris import DATABASE, HERE, sqlite_uri
 
@@ -42,7 +42,7 @@ def serve(root: Path, port: int = PORT, host: str = HOST) -> int:
         raise FwError(f"there is no {DATABASE} in {root}: run a recipe first, or name a runs folder with --out")
     check_port(host, port)
     uri = sqlite_uri(database)
-    with told(uri), alone(uri):
+    with clear_errors(uri), write_lock(uri):
         settle(database)
     with tempfile.TemporaryFile() as output, interruptible(), server(database, host, port, output) as process:
         try:
@@ -75,7 +75,7 @@ def check_port(host: str, port: int) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM and a terminal that is gone end the server as Ctrl-C does."""
+    """Let SIGTERM and a closed terminal end the server as Ctrl-C does."""
     before = {number: signal.signal(number, signal.default_int_handler) for number in POLITE}
     try:
         yield

@@ -1,4 +1,4 @@
-"""Where MLflow is: the URI of a database file whatever its path holds, and which store a tracker means."""
+"""MLflow's URIs: of a database file with any path, and of the store that a tracker uses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fw.core.messages.secrets import HIDDEN, hide, learn
 
 DATABASE = "mlflow.db"
 HERE = f"sqlite:///{DATABASE}"
-"""The database of the runs folder itself in a handle, which stays right when the folder is moved."""
+"""A handle's URI of the runs folder's own database, which may be moved with the folder."""
 
 WEB = ("http://", "https://")
 REMEDY = (
@@ -24,22 +24,22 @@ REMEDY = (
 
 
 def chosen(uri: str | None, root: Path) -> str:
-    """The URI that a recipe means: its own, else the environment's, else the database in the runs folder.
+    """The URI for a recipe: its own, else the environment's, else the database in the runs folder.
 
-    Errors: FwError where it was written without its secrets and the environment does not have them.
+    Errors: FwError if it was stored without its secrets and the environment does not have them.
     """
     environment = os.environ.get("MLFLOW_TRACKING_URI")
-    found = uri or environment or sqlite_uri(root.absolute() / DATABASE)
-    if HIDDEN in found:
-        found = completed(found, environment)
-    learn(found)
-    check_quoted(found)
-    database = database_of(found)
-    return sqlite_uri(database) if database is not None and "?" not in found else found
+    resolved = uri or environment or sqlite_uri(root.absolute() / DATABASE)
+    if HIDDEN in resolved:
+        resolved = completed(resolved, environment)
+    learn(resolved)
+    check_quoted(resolved)
+    database = database_of(resolved)
+    return sqlite_uri(database) if database is not None and "?" not in resolved else resolved
 
 
 def completed(uri: str, environment: str | None) -> str:
-    """A URI that was written without its secrets, with those of the environment."""
+    """A URI that was stored without its secrets, completed with those of the environment."""
     if environment and hide(environment) == uri:
         return environment
     scheme, _, rest = uri.partition("://")
@@ -53,8 +53,8 @@ def completed(uri: str, environment: str | None) -> str:
     )
 
 
-def of_handle(handle: Mapping[str, Any], root: Path) -> str:
-    """Where the run is that a handle names. Handles of older versions name the runs folder's database in full."""
+def uri_of_handle(handle: Mapping[str, Any], root: Path) -> str:
+    """The URI of the run that a handle names. Older handles hold the database's full path."""
     known = str(handle.get("tracking_uri") or HERE)
     database = database_of(known)
     here = root.absolute() / DATABASE
@@ -66,7 +66,8 @@ def of_handle(handle: Mapping[str, Any], root: Path) -> str:
 def sqlite_uri(database: Path) -> str:
     """The URI of a database file: SQLAlchemy ends a path at `?`, and from 2.1 on it unquotes it.
 
-    `sqlite+pysqlite` is the same to MLflow, but that it does not make folders with the quoted names.
+    `sqlite+pysqlite` is the same to MLflow, except that it does not make folders with the quoted
+    names.
     """
     path = str(database.absolute())
     if not re.search(r"[?#%]", path):
@@ -91,7 +92,7 @@ def database_of(uri: str) -> Path | None:
 
 
 def check_quoted(uri: str) -> None:
-    """FwError for a password that would be cut where it holds what separates the parts of a URI."""
+    """FwError for a password that holds a separator of a URI's parts, where it would be cut."""
     user, at, _ = uri.partition("://")[2].rpartition("@")
     password = user.partition(":")[2]
     if at and hide(uri) != uri and re.search(r"[@/?#\[\]\s]" if uri.lower().startswith(WEB) else "@", password):
@@ -102,5 +103,5 @@ def check_quoted(uri: str) -> None:
 
 
 def is_folder(uri: str) -> bool:
-    """Whether it names a folder, as MLflow's file store did."""
+    """Whether the URI names a folder, as for MLflow's former file store."""
     return uri.startswith("file:") or ("://" not in uri and not uri.startswith(("databricks", "uc")))

@@ -20,7 +20,7 @@ GREY = "#9e9e9e"
 def save_view(
     client: MlflowClient, experiment: str, view: str, run: RunDescription, pictures: Sequence[str] = ()
 ) -> None:
-    """Save the view of this run's arms. The tag is MLflow's own but undocumented, so it may fail."""
+    """Save the view of this run's arms. MLflow's tag for it is undocumented, so it may fail."""
     now = int(1000 * time.time())
     value = {"name": f"arms of {run.recipe}@{run.key}", "createdAt": now, "updatedAt": now}
     try:
@@ -33,7 +33,8 @@ def save_view(
 def view_state(run: RunDescription, pictures: Sequence[str]) -> dict[str, Any]:
     """Only this run's arms, ordered by the headline (which flattens the nesting), with its chart and pictures first.
 
-    The page files charts by the metrics' prefixes. Its own order is the alphabet, ours keeps the headline in front.
+    The page groups charts by the metrics' prefixes. Its own order is alphabetical; this one keeps
+    the headline first.
     """
     headline = f"metrics.`{run.headline}`"
     prefix, _, title = run.headline.rpartition("/")
