@@ -36,7 +36,12 @@ from fw.core.kinds.rule import Rule
 from fw.core.kinds.sampler import Recorder, Sampler
 from fw.core.kinds.table import Kind
 from fw.core.kinds.tracker import ArmDescription, RunDescription, TrackedRun, Tracker
+from fw.core.kinds.version_1 import READERS
 from fw.registry import Component
+
+READERS.update(
+    features=FeatureProbe, tokens=TokenProbe, logits=LogitProbe, errors=ConditionalProbe
+)
 
 TABLE: tuple[Kind, ...] = (
     Kind("dataset", Dataset, "dataset: $component"),

@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from fw.core.kinds.encoder import Encoder
+from fw.core.kinds.version_1 import OldMetrics
 from fw.core.types import Reference
 from fw.registry import Component
 
 
-class Metric(Component):
+class Metric(Component, metaclass=OldMetrics):
     """Compares features of samples with features of real images, in the space of an encoder.
 
     A subclass has a field `space: Encoder`. It fits what it needs of real images once, in `prepare`.

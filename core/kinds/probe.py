@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fw.core.job import Job
+from fw.core.kinds.version_1 import OldProbes
 from fw.core.types import SPLITS, Examples, Split, Told
 from fw.registry import Component
 
@@ -71,7 +72,7 @@ class Reading:
     told: Told | None = None
 
 
-class Probe(Component):
+class Probe(Component, metaclass=OldProbes):
     """How well a representation recognises: a reader is fitted on what it makes of the training images and on their
     labels, and scored on held-out images.
 

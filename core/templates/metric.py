@@ -10,7 +10,7 @@ from fw.core.kinds import Encoder, Metric
 from fw.core.types import Reference
 from fw.registry import hookimpl
 
-FW_API = 1
+FW_API = 2
 
 
 class Example(Metric):

@@ -12,7 +12,7 @@ from fw.core.kinds import FeatureProbe, Probe
 from fw.core.types import Examples
 from fw.registry import hookimpl
 
-FW_API = 1
+FW_API = 2
 
 
 class Example(FeatureProbe):
