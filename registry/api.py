@@ -1,8 +1,8 @@
 """The version of the plugin API, and which plugins this fw takes.
 
 The API is `fw.registry` and of `fw.core` the modules `errors`, `types`, `job`, `randomness` and
-`settings` and the folders `kinds`, `diffusion`, `features`, `learning`, `files`, `messages` and
-`testing`. It is what the built-ins use. API is raised when a plugin would have to be changed. A
+`settings` and the folders `kinds`, `diffusion`, `features`, `learning`, `files`, `machine`,
+`messages` and `testing`. It is what the built-ins use. API is raised when a plugin would have to be changed. A
 plugin says what it was made for in its module, `FW_API = 2`; one that says nothing was made for 1.
 What is deprecated goes on working for one release, aloud: OLDEST is then behind API.
 """

@@ -81,9 +81,7 @@ def test_a_plugin_for_another_version_is_listed_with_both_versions_and_the_rest_
 
 
 @pytest.mark.parametrize("version", [None, "1"])
-def test_a_plugin_for_the_last_version_works_once_more_and_that_is_said_once(
-    site: Path, version: str | None
-) -> None:
+def test_a_plugin_for_the_last_version_works_once_more_and_that_is_said_once(site: Path, version: str | None) -> None:
     sites.install(site, "mine", stated(version))
     sites.install(site, "new", sites.GUIDANCE.format(name="new"))
     said = (
@@ -201,7 +199,8 @@ UNFIT: Mapping[type[Component], str] = {
     Thawed: "Thawed changes model_config's frozen: every component has frozen=True",
     OwnKind: "OwnKind sets `kind`, so it is a kind and not a component: subclass a kind without setting it",
     Impostor: (
-        f"Impostor is of another kind that is also called 'guidance': {__name__}.Guidance2, not fw.core.kinds.Steering"
+        f"Impostor is of another kind that is also called 'guidance': {__name__}.Guidance2, "
+        "not fw.core.kinds.guidance.Steering"
     ),
 }
 

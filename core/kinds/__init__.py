@@ -39,9 +39,7 @@ from fw.core.kinds.tracker import ArmDescription, RunDescription, TrackedRun, Tr
 from fw.core.kinds.version_1 import READERS
 from fw.registry import Component
 
-READERS.update(
-    features=FeatureProbe, tokens=TokenProbe, logits=LogitProbe, errors=ConditionalProbe
-)
+READERS.update(features=FeatureProbe, tokens=TokenProbe, logits=LogitProbe, errors=ConditionalProbe)
 
 TABLE: tuple[Kind, ...] = (
     Kind("dataset", Dataset, "dataset: $component"),

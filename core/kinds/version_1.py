@@ -40,9 +40,7 @@ class Asked(Reference):
 class OldMetrics(ModelMetaclass):
     """Lets a metric's `compare(reference, fake)` take what there is now: nothing is prepared."""
 
-    def __new__(
-        cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **more: Any
-    ) -> type:
+    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **more: Any) -> type:
         compare = namespace.get("compare")
         if inspect.isfunction(compare) and takes_two(compare):
             namespace = {**namespace, "compare": as_now(compare), "api": 1}
@@ -74,11 +72,12 @@ class OldProbes(ModelMetaclass):
     """Gives a class that names `Probe` alone, and does not say how it reads, the base for its
     `reads`."""
 
-    def __new__(
-        cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **more: Any
-    ) -> type:
-        if "read" not in namespace and any("kind" in vars(base) for base in bases):
-            reader = READERS[namespace.get("reads", "features")]
-            bases = tuple(reader if "kind" in vars(base) else base for base in bases)
-            namespace = {**namespace, "api": 1}
-        return super().__new__(cls, name, bases, namespace, **more)
+    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **more: Any) -> type:
+        if "read" in namespace or not any("kind" in vars(base) for base in bases):
+            return super().__new__(cls, name, bases, namespace, **more)
+        reads = namespace.get("reads", "features")
+        bases = tuple(READERS[reads] if "kind" in vars(base) else base for base in bases)
+        rest = {key: value for key, value in namespace.items() if key != "reads"}
+        made: Any = super().__new__(cls, name, bases, {**rest, "api": 1}, **more)
+        made.reads = reads  # which it may have set without an annotation, as of a class variable
+        return made
