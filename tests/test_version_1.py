@@ -9,13 +9,14 @@ import json
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import pytest
 import sites
 from sites import fw
+from torch import Tensor
 
-from fw.core.kinds import ConditionalProbe, FeatureProbe, LogitProbe, Probe, TokenProbe
+from fw.core.kinds import ConditionalProbe, FeatureProbe, LogitProbe, Metric, Probe, TokenProbe
 from fw.core.testing import violations
 from fw.registry import LocalPlugin, Registry, add_files, discover
 
@@ -277,3 +278,20 @@ def test_one_that_says_2_and_is_written_for_1_is_refused_with_both_named(site: P
     sites.install(site, "mine", BEFORE + "\n    FW_API = 2\n")
     [broken] = discover().broken
     assert broken.reason.startswith("Middle is written for plugin API 1, and the plugin says 2 (docs/plugins.md")
+
+
+def test_a_class_in_a_function_may_use_the_types_of_that_function() -> None:
+    Mode = Literal["mild", "strict"]
+
+    class Local(Metric):
+        name: ClassVar[str] = "local"
+        mode: Mode = "mild"
+
+        @property
+        def keys(self) -> dict[str, str]:
+            return {"local": "lower"}
+
+        def compare(self, prepared: Any, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+            return {}
+
+    assert Local.model_fields["mode"].annotation == Mode

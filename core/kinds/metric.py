@@ -17,7 +17,7 @@ from fw.registry import Component
 class Metric(Component, metaclass=OldMetrics):
     """Compares features of samples with features of real images, in the space of an encoder.
 
-    A subclass has a field `space: Encoder`. It fits what it needs of real images once, in `prepare`.
+    A subclass has a field `space: Encoder`, and fits what it needs of real images in `prepare`.
     """
 
     kind: ClassVar[str] = "metric"
@@ -39,8 +39,8 @@ class Metric(Component, metaclass=OldMetrics):
         return 1
 
     def prepare(self, reference: Reference) -> Any:
-        """What `compare` needs of the reference: what is fitted to it, once for all that is compared with it. As it
-        stands, the reference itself."""
+        """What `compare` needs of the reference: what is fitted to it, once for all that is
+        compared with it. As it stands, the reference itself."""
         return reference
 
     @property
@@ -50,9 +50,10 @@ class Metric(Component, metaclass=OldMetrics):
 
     @abstractmethod
     def compare(self, prepared: Any, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
-        """Score features (n, D) of samples against what `prepare` made, which stays as it is: it is compared with the
-        samples of each seed, and with the held-out images, for the floor.
+        """Score features (n, D) of samples against what `prepare` made, which stays as it is: it is
+        compared with the samples of each seed, and with the held-out images, for the floor.
 
-        `wanted` are the classes (n,) that the samples were to show, for a metric that reads conditions, and else None.
-        Such a metric has a floor only where they are labels: then held-out images have them, too.
+        `wanted` are the classes (n,) that the samples were to show, for a metric that reads
+        conditions, and else None. Such a metric has a floor only where they are labels: then
+        held-out images have them, too.
         """

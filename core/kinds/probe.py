@@ -73,29 +73,31 @@ class Reading:
 
 
 class Probe(Component, metaclass=OldProbes):
-    """How well a representation recognises: a reader is fitted on what it makes of the training images and on their
-    labels, and scored on held-out images.
+    """How well a representation recognises: a reader is fitted on what it makes of the training
+    images and on their labels, and scored on held-out images.
 
-    A recipe lists probes for all arms, and an arm is probed where it has what is read. No probe has a part in training.
-    A probe subclasses what it reads:
+    A recipe lists probes for all arms, and an arm is probed where it has what is read. No probe has
+    a part in training. A probe subclasses what it reads:
 
-    * `FeatureProbe`: of each image features (D). `of: encoder`, those that the arm's conditions are made of. `of:
-      model`, means over the positions of blocks of the trained network.
+    * `FeatureProbe`: of each image features (D). `of: encoder`, those that the arm's conditions are
+      made of. `of: model`, means over the positions of blocks of the trained network.
     * `TokenProbe`: the positions of a block themselves, (n, D), at most 8x8 of a map.
     * `LogitProbe`: the logits (K) of a joint model.
-    * `ConditionalProbe`: a model that is given classes, `Examples.told`. Of a training image it gets the class that the
-      model was given in training, int64 (), where -1 is none, and of a held-out one x0 (C, H, W), in -1..1 or its
-      latents.
+    * `ConditionalProbe`: a model that is given classes, `Examples.told`. Of a training image it gets
+      the class that the model was given in training, int64 (), where -1 is none, and of a held-out
+      one x0 (C, H, W), in -1..1 or its latents.
 
-    A model is read with its averaged weights. The first three show it images in a little noise and no condition. What
-    reads something else subclasses `Probe` itself, or `ProbeInNoise`, and says how in `read`.
+    These write `keys` and `score` alone. A model is read with its averaged weights; the first three
+    show it images in a little noise and no condition. What reads something else subclasses `Probe`
+    itself, or `ProbeInNoise`, and says how in `read`.
     """
 
     kind: ClassVar[str] = "probe"
     least_classes: ClassVar[int] = 1
     """How many classes of labels it needs."""
     reads_classes: ClassVar[bool] = False
-    """Whether it reads what a model makes of its classes, which have names where they are labels (`Examples.named`)."""
+    """Whether it reads what a model makes of its classes, which have names where they are labels
+    (`Examples.named`)."""
 
     of: Literal["encoder", "model"] = Field(description="what of the arm is probed")
 
@@ -138,8 +140,8 @@ class Probe(Component, metaclass=OldProbes):
 
     @property
     def level(self) -> float | None:
-        """The one noise level at which it reads models, if it does; a recipe whose models are not trained at it is
-        refused."""
+        """The one noise level at which it reads models, if it does; a recipe whose models are not
+        trained at it is refused."""
         return None
 
     @property

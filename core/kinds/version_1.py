@@ -44,7 +44,7 @@ class OldMetrics(ModelMetaclass):
         compare = namespace.get("compare")
         if inspect.isfunction(compare) and takes_two(compare):
             namespace = {**namespace, "compare": as_now(compare), "api": 1}
-        return super().__new__(cls, name, bases, namespace, **more)
+        return completed(super().__new__(cls, name, bases, namespace, **more))
 
 
 def takes_two(method: Callable[..., Any]) -> bool:
@@ -74,10 +74,18 @@ class OldProbes(ModelMetaclass):
 
     def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **more: Any) -> type:
         if "read" in namespace or not any("kind" in vars(base) for base in bases):
-            return super().__new__(cls, name, bases, namespace, **more)
+            return completed(super().__new__(cls, name, bases, namespace, **more))
         reads = namespace.get("reads", "features")
         bases = tuple(READERS[reads] if "kind" in vars(base) else base for base in bases)
         rest = {key: value for key, value in namespace.items() if key != "reads"}
-        made: Any = super().__new__(cls, name, bases, {**rest, "api": 1}, **more)
+        made: Any = completed(super().__new__(cls, name, bases, {**rest, "api": 1}, **more))
         made.reads = reads  # which it may have set without an annotation, as of a class variable
         return made
+
+
+def completed(made: Any) -> Any:
+    """The class, with types that are local to the function in which it stands: pydantic looks for
+    them where the metaclass was called, which is here."""
+    if not made.__pydantic_complete__:
+        made.model_rebuild(raise_errors=False, _parent_namespace_depth=4)
+    return made

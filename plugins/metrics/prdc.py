@@ -1,8 +1,8 @@
 """How much of the samples is real (precision, density) and how much of the real is sampled (recall, coverage).
 
-Precision and recall: Kynkaanniemi et al., arXiv 1904.06991, eq. 1 and 2. Density and coverage: Naeem et al.,
-arXiv 2002.09797, section 3. The balls around real images are measured once; torch-fidelity, which does
-it again for each set of samples, is the oracle in the tests.
+Precision and recall: Kynkaanniemi et al., arXiv 1904.06991, eq. 1 and 2. Density and coverage:
+Naeem et al., arXiv 2002.09797, section 3. The balls around real images are measured once;
+torch-fidelity, which does it again for each set of samples, is the oracle in the tests.
 """
 
 from __future__ import annotations
