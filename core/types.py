@@ -143,12 +143,10 @@ class Examples:
 class Reference:
     """What a metric compares with: features of the training images (N, D) and of held-out real ones (M, D).
 
-    A metric that reads conditions is also told the classes of the training images, int64 (N,), where -1 is none (of
-    classes that are labels all are told, also those that the model was not), and those that samples were `asked` for
-    (n,).
+    A metric that reads conditions is also given the classes of the training images, int64 (N,),
+    where -1 is none; of classes that are labels all, also those that the model was not given.
     """
 
     train: Tensor
     held_out: Tensor
     conditions: Tensor | None = None
-    asked: Tensor | None = None

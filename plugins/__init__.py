@@ -81,7 +81,7 @@ from fw.plugins.samplers.heun import Heun
 from fw.plugins.trackers.mlflow import MLflow
 from fw.registry import Component, hookimpl
 
-FW_API = 1
+FW_API = 2
 
 
 @hookimpl

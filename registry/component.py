@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from fw.registry import lookup
+from fw.registry.api import API
 from fw.registry.errors import UnknownComponent, in_one_line
 from fw.registry.neutral import neutral
 
@@ -42,6 +43,8 @@ class Component(BaseModel):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     """Raise it when the same fields give other results: it enters the keys of stored work."""
+    api: ClassVar[int] = API
+    """The version of the plugin API that the class is written for; fw itself marks older ones."""
 
     @field_validator("*")
     @classmethod

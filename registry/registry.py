@@ -82,6 +82,11 @@ class Registry:
         kinds = dict(self.kind_classes)
         for component in components:
             check_component(component)
+            if component.api < provider.api:
+                raise UnfitPlugin(
+                    f"{component.__qualname__} is written for plugin API {component.api}, and the plugin "
+                    f"says {provider.api} (docs/plugins.md lists what changed)"
+                )
             key = (component.kind, component.name)
             if key in fresh:
                 raise UnfitPlugin(f"it brings two components of kind {key[0]} named '{key[1]}'")

@@ -22,7 +22,7 @@ from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Annotator, Dataset, Encoder, Metric, RunDescription, TrackedRun, Tracker
 from fw.core.testing import Clause, annotator, dataset, encoder, keys, metric, tracker
-from fw.core.types import Annotation, ConditionSpec, ImageSet, Observations, Reference, Split
+from fw.core.types import Annotation, ConditionSpec, ImageSet, Observations, Split
 from fw.registry import Component
 
 WORDS = [f"word{number}" for number in range(40)]
@@ -379,8 +379,8 @@ class HonestGap(Metric):
     def keys(self) -> Mapping[str, str]:
         return {"gap": "lower"}
 
-    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
-        return {"gap": float((reference.train.mean(dim=0) - self.centre(fake)).norm())}
+    def compare(self, prepared: Any, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+        return {"gap": float((prepared.train.mean(dim=0) - self.centre(fake)).norm())}
 
     def centre(self, fake: Tensor) -> Tensor:
         return fake.mean(dim=0)
@@ -391,16 +391,25 @@ class ComparesWithTheLast(HonestGap):
 
     best: ClassVar[list[float]] = []
 
-    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
-        self.best.append(super().compare(reference, fake)["gap"])
+    def compare(self, prepared: Any, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+        self.best.append(super().compare(prepared, fake)["gap"])
         return {"gap": min(self.best)}
+
+
+class UsesUp(HonestGap):
+    """Compares the second set of samples with the first one."""
+
+    def compare(self, prepared: Any, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+        scores = super().compare(prepared, fake)
+        object.__setattr__(prepared, "train", fake)
+        return scores
 
 
 class ManyKeys(HonestGap):
     """Lists its keys in an order."""
 
-    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
-        return dict.fromkeys(WORDS, super().compare(reference, fake)["gap"])
+    def compare(self, prepared: Any, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+        return dict.fromkeys(WORDS, super().compare(prepared, fake)["gap"])
 
 
 def resampled(fake: Tensor) -> Tensor:
@@ -421,14 +430,18 @@ variants(ManyKeys, "keys", HashOrderedKeys=lambda self: dict.fromkeys(set(WORDS)
 variants(
     HonestGap,
     "compare",
-    UnpromisedKeys=lambda self, reference, fake: {
+    UnpromisedKeys=lambda self, reference, fake, wanted=None: {
         "gap": distance(reference.train, fake),
         "spread": float(fake.std()),
     },
-    TensorScore=lambda self, reference, fake: {"gap": torch.tensor(distance(reference.train, fake))},
-    NoFloor=lambda self, reference, fake: {"gap": 1 / distance(reference.held_out, fake)},
-    CentresInPlace=lambda self, reference, fake: {"gap": float(fake.sub_(reference.train.mean(dim=0)).mean())},
-    NeedsTwo=lambda self, reference, fake: {"gap": distance(*[each[None] for each in fake.sort(dim=0).values[:2]])},
+    TensorScore=lambda self, reference, fake, wanted=None: {"gap": torch.tensor(distance(reference.train, fake))},
+    NoFloor=lambda self, reference, fake, wanted=None: {"gap": 1 / distance(reference.held_out, fake)},
+    CentresInPlace=lambda self, reference, fake, wanted=None: {
+        "gap": float(fake.sub_(reference.train.mean(dim=0)).mean())
+    },
+    NeedsTwo=lambda self, reference, fake, wanted=None: {
+        "gap": distance(*[each[None] for each in fake.sort(dim=0).values[:2]])
+    },
 )
 variants(
     HonestGap,
@@ -641,6 +654,7 @@ FAULTS: dict[str, tuple[Clause, str]] = {
     "Bootstrap": (metric.function_of_the_features, "torch's global random generator"),
     "ForkedBootstrap": (metric.function_of_the_features, "a second call"),
     "ComparesWithTheLast": (metric.scores_as_promised, "it changed ComparesWithTheLast.best"),
+    "UsesUp": (metric.prepared_once, "gap is "),
     "BlindToNaN": (metric.nan_is_seen, "gap = "),
     "NeedsTwo": (metric.one_sample, "it raised"),
     "OnlyOnce": (tracker.calls_may_be_repeated, "scores('unconditional') the second time: FwError"),

@@ -21,6 +21,8 @@ TOYBOX = """
     import toys
     from fw.registry import hookimpl
 
+    FW_API = 2
+
     @hookimpl
     def fw_components():
         return toys.COMPONENTS
@@ -31,6 +33,8 @@ GUIDANCE = '''
 
     from fw.core.kinds import Guidance
     from fw.registry import hookimpl
+
+    FW_API = 2
 
 
     class {name}(Guidance):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from fw.core.commands.plot import plot
 from fw.core.errors import RecipeError, StageFailed
+from fw.core.features.logistic import accuracy_of, linear_probe
 from fw.core.kinds import Attend, Backbone
 from fw.core.plan.graph import plan
 from fw.core.recipe.loading import validate
@@ -39,7 +41,8 @@ AXES = 8 * torch.eye(4)
 
 
 def compared(conditions: Tensor, train: Tensor, asked: Tensor, fake: Tensor) -> float:
-    [score] = METRIC.compare(Reference(train, train, conditions, asked), fake).values()
+    prepared = METRIC.prepare(Reference(train, train, conditions))
+    [score] = METRIC.compare(prepared, fake, asked).values()
     return score
 
 
@@ -59,10 +62,10 @@ def test_a_metric_that_writes_into_the_classes_is_found() -> None:
     class InPlace(Agreement):
         name: ClassVar[str] = "in_place"
 
-        def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
-            assert reference.asked is not None
-            score = super().compare(reference, fake)
-            reference.asked.zero_()
+        def compare(self, prepared: Any, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+            assert wanted is not None
+            score = super().compare(prepared, fake, wanted)
+            wanted.zero_()
             return score
 
     assert any("classes of the samples" in line for line in violations(InPlace(space=Pixels())))
@@ -162,6 +165,25 @@ def test_a_model_that_obeys_agrees_and_one_that_is_blind_agrees_by_chance(result
         values = arms[name]["metrics"]["agreement_pixels"]["values"]
         assert 0.35 < sum(values) / 3 < 0.65
         assert len(set(values)) > 1  # each sampling seed asks for classes of its own
+
+
+def test_a_metric_prepares_once_for_all_seeds_and_the_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: Counter[str] = Counter()
+
+    def fit(*given: Any) -> Any:
+        calls["judges"] += 1
+        return linear_probe(*given)
+
+    def score(*given: Any) -> float:
+        calls["scores"] += 1
+        return accuracy_of(*given)
+
+    monkeypatch.setattr("fw.plugins.metrics.agreement.linear_probe", fit)
+    monkeypatch.setattr("fw.plugins.metrics.agreement.accuracy_of", score)
+    made = recipe("arms={obeys: {}}", "baseline=obeys", "samples={count: 20, seeds: 3}")
+    _, failed = run(made, plan(made), Options(out=tmp_path, device="cpu", jobs=1, threads=1), [], Console(quiet=True))
+    assert failed is None, failed
+    assert calls == {"judges": 1, "scores": 3 + 1}
 
 
 def test_arms_without_classes_are_not_scored_and_clusters_have_no_floor(result: tuple[Path, dict[str, Any]]) -> None:

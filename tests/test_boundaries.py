@@ -160,7 +160,7 @@ class Vain(toys.Gap):
     name: ClassVar[str] = "vain"
     fault: str
 
-    def compare(self, reference: Any, fake: Tensor) -> dict[str, Any]:
+    def compare(self, prepared: Any, fake: Tensor, wanted: Tensor | None = None) -> dict[str, Any]:
         key = f"gap_{self.space.name}"
         faults: Mapping[str, dict[str, Any]] = {
             "other": {"gap": 1.0},

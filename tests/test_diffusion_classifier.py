@@ -15,7 +15,7 @@ from test_probes import ran
 from torch import Tensor
 
 from fw.core.errors import RecipeError, StageFailed
-from fw.core.features.reading import held_out
+from fw.core.features.reading import ArmReader
 from fw.core.job import Job
 from fw.core.plan.graph import plan
 from fw.core.recipe.loading import validate
@@ -273,7 +273,7 @@ def test_arms_that_are_told_classes_are_asked_and_others_are_not(tmp_path: Path)
     assert isinstance(stage, ApplyProbe)
     model = trained(stage, tmp_path / "store")
     test = made.dataset.load("test")
-    x0 = held_out(test.images, None, Job(tmp_path))
+    x0 = ArmReader(stage.probe, {"test": test.images}, Job(tmp_path)).diffused("test")
     told = Told(lambda *given: model(*given).detach(), model.process.sigmas, 2)
     examples = Examples(x0, test.labels, 2, named=True, told=told)
     again = stage.probe.score(examples, examples, Job(tmp_path))
@@ -288,5 +288,5 @@ def test_a_recipe_without_any_such_arm_is_refused() -> None:
 
 def test_what_is_diffused_is_in_minus_one_to_one(tmp_path: Path) -> None:
     images = tiny.images(5).images
-    shown = held_out(images, None, Job(tmp_path))
+    shown = ArmReader(DiffusionClassifier(), {"test": images}, Job(tmp_path)).diffused("test")
     assert torch.allclose(shown, images / 127.5 - 1)

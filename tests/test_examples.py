@@ -110,7 +110,7 @@ def test_their_components_are_found_under_an_api_version_that_they_state(site: S
     for name, folder in EXAMPLES.items():
         assert {component for distribution, component in found if distribution == name} == PROVIDED[name]
         [module] = [*folder.glob("fw_*.py"), *folder.glob("fw_*/__init__.py")]
-        assert "\nFW_API = 1\n" in module.read_text("utf-8")
+        assert "\nFW_API = 2\n" in module.read_text("utf-8")
 
 
 @every_example

@@ -269,7 +269,7 @@ FAULTS = {
     "no hook": ("x = 1", "/my.py: it has no function fw_components() marked with fw.registry.hookimpl"),
     "a hook that raises": (
         MINE.replace("return [mine]", "return [mine, other]"),
-        "/my.py:20: NameError: name 'other' is not defined",
+        "/my.py:22: NameError: name 'other' is not defined",
     ),
     "a name that is taken": (
         sites.GUIDANCE.format(name="cfg"),

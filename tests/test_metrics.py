@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
+from torch_fidelity.metric_prc import prc_features_to_metric
 
 from fw.core.errors import StageFailed
 from fw.core.kinds import Metric
@@ -46,6 +47,10 @@ def reference(train: Tensor, held_out: Tensor | None = None) -> Reference:
     return Reference(train, train if held_out is None else held_out)
 
 
+def compare(metric: Metric, reference: Reference, fake: Tensor) -> dict[str, float]:
+    return metric.compare(metric.prepare(reference), fake)
+
+
 def only(values: dict[str, float]) -> float:
     (value,) = values.values()
     return value
@@ -72,7 +77,7 @@ def global_variance(train: Tensor) -> float:
 def test_fid_agrees_with_a_frechet_distance_by_qr(n, m, dims, seed):
     train, fake = normal(n, dims, seed), normal(m, dims, seed + 1, mean=0.5, scale=1.5)
     expected = frechet_by_qr(train, fake)
-    assert only(FID().compare(reference(train), fake)) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert only(compare(FID(), reference(train), fake)) == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 @hypothesis_examples
@@ -80,7 +85,7 @@ def test_fid_agrees_with_a_frechet_distance_by_qr(n, m, dims, seed):
 def test_fd_is_the_frechet_distance_over_the_variance_of_the_reference(n, m, dims, seed):
     train, fake = normal(n, dims, seed), normal(m, dims, seed + 1, mean=0.5, scale=1.5)
     expected = frechet_by_qr(train, fake) / global_variance(train)
-    assert only(FD().compare(reference(train), fake)) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert only(compare(FD(), reference(train), fake)) == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 def test_fid_agrees_with_torchmetrics_even_with_a_large_mean():
@@ -96,20 +101,20 @@ def test_fid_agrees_with_torchmetrics_even_with_a_large_mean():
     other = FrechetInceptionDistance(feature=Same(), normalize=True)
     other.update(train.double(), real=True)
     other.update(fake.double(), real=False)
-    assert only(FID().compare(reference(train), fake)) == pytest.approx(float(other.compute()), rel=1e-7)
+    assert only(compare(FID(), reference(train), fake)) == pytest.approx(float(other.compute()), rel=1e-7)
 
 
 @pytest.mark.parametrize("metric", [FD(), FD.model_validate({"space": "pca"}), FID()])
 def test_a_set_has_no_frechet_distance_from_itself(metric):
     features = normal(100, 8, 0)
-    assert 0 <= only(metric.compare(reference(features), features)) < 1e-6
+    assert 0 <= only(compare(metric, reference(features), features)) < 1e-6
 
 
 def test_a_shift_by_delta_costs_delta_squared():
     features, delta = normal(100, 6, 0), torch.tensor([3.0, 0, 0, 4.0, 0, 0])
-    assert only(FID().compare(reference(features), features + delta)) == pytest.approx(25, rel=1e-5)
+    assert only(compare(FID(), reference(features), features + delta)) == pytest.approx(25, rel=1e-5)
     scaled = 25 / global_variance(features)
-    assert only(FD().compare(reference(features), features + delta)) == pytest.approx(scaled, rel=1e-5)
+    assert only(compare(FD(), reference(features), features + delta)) == pytest.approx(scaled, rel=1e-5)
 
 
 def test_gaussians_with_diagonal_covariances_have_the_closed_form():
@@ -117,22 +122,22 @@ def test_gaussians_with_diagonal_covariances_have_the_closed_form():
     first, second = torch.zeros(3), torch.tensor([1.0, -2.0, 0.5])
     train, fake = with_moments(40, a, first, seed=0), with_moments(60, b, second, seed=1)
     expected = float((first - second).square().sum() + (a.sqrt() - b.sqrt()).square().sum())
-    assert only(FID().compare(reference(train), fake)) == pytest.approx(expected, rel=1e-9)
-    assert only(FD().compare(reference(train), fake)) == pytest.approx(expected / float(a.mean()), rel=1e-9)
+    assert only(compare(FID(), reference(train), fake)) == pytest.approx(expected, rel=1e-9)
+    assert only(compare(FD(), reference(train), fake)) == pytest.approx(expected / float(a.mean()), rel=1e-9)
 
 
 @pytest.mark.parametrize("metric", [FD(), KID(subsets=3, subset_size=30)], ids=["fd", "kid"])
 @pytest.mark.parametrize("factor", [0.01, 100.0])
 def test_in_custom_spaces_neither_scale_nor_offset_matters(metric, factor):
     train, fake = normal(60, 5, 0).double(), normal(50, 5, 1, mean=0.3).double()
-    plain = metric.compare(reference(train), fake)
-    assert metric.compare(reference(factor * train + 7), factor * fake + 7) == pytest.approx(plain, rel=1e-6)
+    plain = compare(metric, reference(train), fake)
+    assert compare(metric, reference(factor * train + 7), factor * fake + 7) == pytest.approx(plain, rel=1e-6)
 
 
 def test_fid_does_not_rescale():
     train, fake = normal(60, 5, 0), normal(50, 5, 1)
-    plain = only(FID().compare(reference(train), fake))
-    assert only(FID().compare(reference(10 * train), 10 * fake)) == pytest.approx(100 * plain, rel=1e-5)
+    plain = only(compare(FID(), reference(train), fake))
+    assert only(compare(FID(), reference(10 * train), 10 * fake)) == pytest.approx(100 * plain, rel=1e-5)
 
 
 @pytest.mark.parametrize("metric", [FD(), FID(), PRDC(), Memorisation()], ids=["fd", "fid", "prdc", "memorisation"])
@@ -141,8 +146,8 @@ def test_the_order_of_images_and_of_dimensions_does_not_matter(metric):
     generator = torch.Generator().manual_seed(2)
     rows, columns = torch.randperm(70, generator=generator), torch.randperm(6, generator=generator)
     held_out = normal(50, 6, 3).double()
-    expected = metric.compare(reference(train, held_out), fake)
-    shuffled = metric.compare(reference(train.flip(0)[:, columns], held_out[:, columns]), fake[rows][:, columns])
+    expected = compare(metric, reference(train, held_out), fake)
+    shuffled = compare(metric, reference(train.flip(0)[:, columns], held_out[:, columns]), fake[rows][:, columns])
     assert shuffled == pytest.approx(expected, rel=1e-6)
 
 
@@ -169,16 +174,16 @@ def test_kid_is_the_unbiased_squared_mmd(count, dims, seed):
     scale = global_variance(train) ** 0.5
     mean = train.double().mean(0)
     expected = squared_mmd(*(((x.double() - mean) / scale).numpy() for x in (fake, train)))
-    assert only(KID(subsets=1).compare(reference(train), fake)) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    assert only(compare(KID(subsets=1), reference(train), fake)) == pytest.approx(expected, rel=1e-6, abs=1e-9)
     raw = squared_mmd(fake.double().numpy(), train.double().numpy())
     in_inception = KID.model_validate({"space": "inception", "subsets": 1})
-    assert in_inception.compare(reference(train), fake) == {"kid": pytest.approx(raw, rel=1e-6, abs=1e-9)}
+    assert compare(in_inception, reference(train), fake) == {"kid": pytest.approx(raw, rel=1e-6, abs=1e-9)}
 
 
 def test_kid_is_near_zero_for_one_distribution_and_grows_with_a_shift():
     features = normal(900, 4, 0)
     train, same = features[:500], features[500:]
-    scores = [only(KID(subsets=5, subset_size=400).compare(reference(train), same + d)) for d in (0, 0.3, 1)]
+    scores = [only(compare(KID(subsets=5, subset_size=400), reference(train), same + d)) for d in (0, 0.3, 1)]
     assert abs(scores[0]) < 0.05 * scores[1]
     assert scores[1] < scores[2]
 
@@ -187,7 +192,7 @@ def test_kid_gives_the_same_value_twice_and_leaves_the_global_generators_alone()
     train, fake = normal(60, 4, 0), normal(60, 4, 1)
     before = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
     metric = KID(subsets=3, subset_size=20)
-    assert metric.compare(reference(train), fake) == metric.compare(reference(train), fake)
+    assert compare(metric, reference(train), fake) == compare(metric, reference(train), fake)
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1] == str(np.random.get_state())  # noqa: NPY002
 
@@ -220,34 +225,45 @@ def prdc_by_hand(real: np.ndarray, fake: np.ndarray, k: int, coverage_k: int) ->
 def test_prdc_agrees_with_brute_force(n, m, dims, k, coverage_k, seed):
     train, fake = normal(n, dims, seed), normal(m, dims, seed + 1, mean=0.5)
     expected = prdc_by_hand(train.double().numpy(), fake.double().numpy(), k, coverage_k)
-    scores = PRDC(nearest_k=k, coverage_k=coverage_k).compare(reference(train), fake)
+    scores = compare(PRDC(nearest_k=k, coverage_k=coverage_k), reference(train), fake)
     assert scores == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [16, 1000])
+def test_precision_and_recall_are_those_of_torch_fidelity(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, fake = normal(60, 4, 0), torch.cat([normal(50, 4, 1, mean=0.3), normal(60, 4, 0)[:5]])  # copies tie
+    monkeypatch.setattr("fw.plugins.metrics.prdc.ROWS", size)
+    scores = compare(PRDC(), reference(train), fake)
+    expected = prc_features_to_metric(
+        fake.double(), train.double(), prc_neighborhood=3, prc_batch_size=size, save_cpu_ram=True, verbose=False
+    )
+    assert (scores["precision"], scores["recall"]) == (expected["precision"], expected["recall"])
 
 
 def test_prdc_in_chunks_agrees_with_prdc_in_one_piece(monkeypatch):
     train, fake = normal(130, 5, 0), normal(90, 5, 1)
-    whole = PRDC().compare(reference(train), fake)
+    whole = compare(PRDC(), reference(train), fake)
     monkeypatch.setattr("fw.plugins.metrics.prdc.ROWS", 32)
-    assert PRDC().compare(reference(train), fake) == pytest.approx(whole, abs=1e-6)
+    assert compare(PRDC(), reference(train), fake) == pytest.approx(whole, abs=1e-6)
 
 
 def test_identical_sets_are_precise_and_complete():
     features = normal(100, 4, 0)
-    scores = PRDC().compare(reference(features), features)
+    scores = compare(PRDC(), reference(features), features)
     expected = {"precision": 1, "recall": 1, "density": 6 / 5, "coverage": 1}  # 5 neighbours and the point itself
     assert scores == pytest.approx(expected)
 
 
 def test_sets_far_apart_share_nothing():
-    scores = PRDC().compare(reference(normal(100, 4, 0)), normal(100, 4, 1, mean=1000))
+    scores = compare(PRDC(), reference(normal(100, 4, 0)), normal(100, 4, 1, mean=1000))
     assert scores == {"precision": 0, "recall": 0, "density": 0, "coverage": 0}
 
 
 def test_dropping_a_mode_lowers_recall_and_coverage_but_not_precision():
     left, right = normal(200, 3, 0), normal(200, 3, 0, mean=100)
     train = torch.cat([left[:100], right[:100]])
-    both = PRDC().compare(reference(train), torch.cat([left[100:150], right[100:150]]))
-    one = PRDC().compare(reference(train), left[100:])
+    both = compare(PRDC(), reference(train), torch.cat([left[100:150], right[100:150]]))
+    one = compare(PRDC(), reference(train), left[100:])
     assert one["recall"] <= 0.5 < both["recall"]
     assert one["coverage"] <= 0.5 < both["coverage"]
     assert one["precision"] == pytest.approx(both["precision"], abs=0.1)
@@ -258,20 +274,20 @@ def test_dropping_a_mode_lowers_recall_and_coverage_but_not_precision():
 
 def test_copies_of_training_images_have_ratio_zero_and_are_all_close():
     train, held_out = normal(200, 8, 0), normal(100, 8, 1)
-    scores = Memorisation().compare(reference(train, held_out), train[:60])
+    scores = compare(Memorisation(), reference(train, held_out), train[:60])
     assert scores == {"memorisation_ratio": 0, "memorisation_close": 1}
 
 
 def test_held_out_images_have_ratio_one_and_hardly_any_is_close():
     train, held_out = normal(300, 8, 0), normal(200, 8, 1)
-    scores = Memorisation().compare(reference(train, held_out), held_out)
+    scores = compare(Memorisation(), reference(train, held_out), held_out)
     assert scores["memorisation_ratio"] == pytest.approx(1)
     assert scores["memorisation_close"] == pytest.approx(0.01)
 
 
 def test_the_memorisation_ratio_falls_as_samples_near_the_training_images():
     train, held_out, noise = normal(300, 8, 0), normal(200, 8, 1), normal(300, 8, 2)
-    scores = [Memorisation().compare(reference(train, held_out), train + s * noise) for s in (1, 0.1, 0.01)]
+    scores = [compare(Memorisation(), reference(train, held_out), train + s * noise) for s in (1, 0.1, 0.01)]
     ratios = [score["memorisation_ratio"] for score in scores]
     close = [score["memorisation_close"] for score in scores]
     assert ratios == sorted(ratios, reverse=True)
@@ -287,14 +303,14 @@ def test_memorisation_is_the_ratio_of_median_nearest_distances():
 
     ratio = np.median(nearest(fake)) / np.median(nearest(held_out))
     close = np.mean(np.array(nearest(fake)) < np.quantile(nearest(held_out), 0.01))
-    scores = Memorisation().compare(reference(train, held_out), fake)
+    scores = compare(Memorisation(), reference(train, held_out), fake)
     assert scores == pytest.approx({"memorisation_ratio": ratio, "memorisation_close": close})
 
 
 def test_memorisation_refuses_held_out_images_that_are_training_images():
     train = normal(50, 4, 0)
     with pytest.raises(StageFailed, match="held-out images are in the training set"):
-        Memorisation().compare(reference(train, train[:20]), normal(20, 4, 1))
+        compare(Memorisation(), reference(train, train[:20]), normal(20, 4, 1))
 
 
 # what all metrics share
@@ -302,7 +318,7 @@ def test_memorisation_refuses_held_out_images_that_are_training_images():
 
 @pytest.mark.parametrize("metric", EVERY_METRIC, ids=NAMES)
 def test_a_metric_returns_the_keys_that_it_declares(metric):
-    scores = metric.compare(reference(normal(60, 4, 0), normal(60, 4, 2)), normal(60, 4, 1))
+    scores = compare(metric, reference(normal(60, 4, 0), normal(60, 4, 2)), normal(60, 4, 1))
     assert scores.keys() == metric.keys.keys()
     assert set(metric.keys.values()) <= {"lower", "higher"}
     assert all(type(value) is float for value in scores.values())
@@ -314,26 +330,26 @@ def test_features_that_are_not_finite_are_refused(metric, bad):
     good, broken = normal(60, 4, 0), normal(60, 4, 1)
     broken[3, 2] = bad
     with pytest.raises(StageFailed, match="1 of 60 samples are not finite"):
-        metric.compare(reference(good), broken)
+        compare(metric, reference(good, normal(60, 4, 2)), broken)
     with pytest.raises(StageFailed, match="real images are not finite"):
-        metric.compare(reference(broken), good)
+        compare(metric, reference(broken), good)
 
 
 @pytest.mark.parametrize("metric", EVERY_METRIC, ids=NAMES)
 def test_too_few_samples_are_refused(metric):
     with pytest.raises(StageFailed, match="too few"):
-        metric.compare(reference(normal(60, 4, 0), normal(30, 4, 2)), normal(1, 4, 1))
+        compare(metric, reference(normal(60, 4, 0), normal(30, 4, 2)), normal(1, 4, 1))
 
 
 def test_prdc_needs_more_samples_than_neighbours():
     with pytest.raises(StageFailed, match="3 samples are too few for this metric, it needs at least 6"):
-        PRDC().compare(reference(normal(60, 4, 0)), normal(3, 4, 1))
+        compare(PRDC(), reference(normal(60, 4, 0)), normal(3, 4, 1))
 
 
 @pytest.mark.parametrize("metric", [FD(), KID()], ids=["fd", "kid"])
 def test_a_space_in_which_all_images_are_equal_is_refused(metric):
     with pytest.raises(StageFailed, match="equal"):
-        metric.compare(reference(torch.ones(20, 4)), normal(20, 4, 0))
+        compare(metric, reference(torch.ones(20, 4)), normal(20, 4, 0))
 
 
 def keys(metric: type[Metric], space: str) -> set[str]:

@@ -33,40 +33,33 @@ def site(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture
-def next_api(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An fw that has plugin API 2 and still takes plugins made for 1."""
-    monkeypatch.setattr(api, "API", 2)
-    monkeypatch.setattr(api, "OLDEST", 1)
-
-
-def stated(version: str) -> str:
-    return MINE + f"\n    FW_API = {version}\n"
+def stated(version: str | None) -> str:
+    return MINE.replace("FW_API = 2", "" if version is None else f"FW_API = {version}")
 
 
 # The version of the API
 
 
-@pytest.mark.parametrize("version", [None, "1"])
-def test_a_plugin_that_states_the_version_or_none_is_taken(site: Path, version: str | None) -> None:
-    sites.install(site, "mine", MINE if version is None else stated(version))
+@pytest.mark.parametrize(("version", "taken"), [(None, 1), ("1", 1), ("2", 2)])
+def test_a_plugin_that_states_a_version_or_none_is_taken(site: Path, version: str | None, taken: int) -> None:
+    sites.install(site, "mine", stated(version))
     registry = discover()
     assert registry.broken == []
-    assert registry.providers["guidance", "mine"].api == 1
+    assert registry.providers["guidance", "mine"].api == taken
 
 
 @pytest.mark.parametrize(
     ("version", "said"),
     [
-        ("2", "it was made for plugin API 2, and this fw has plugin API 1: update fw"),
+        ("3", "it was made for plugin API 3, and this fw has plugin API 2: update fw"),
         (
             "0",
-            "it was made for plugin API 0, and this fw has plugin API 1: update the plugin (docs/plugins.md",
+            "it was made for plugin API 0, and this fw has plugin API 2: update the plugin (docs/plugins.md",
         ),
-        ("'1'", "FW_API is '1', not a whole number such as 1"),
-        ("1.0", "FW_API is 1.0, not a whole number such as 1"),
-        ("True", "FW_API is True, not a whole number such as 1"),
-        ("None", "FW_API is None, not a whole number such as 1"),
+        ("'1'", "FW_API is '1', not a whole number such as 2"),
+        ("1.0", "FW_API is 1.0, not a whole number such as 2"),
+        ("True", "FW_API is True, not a whole number such as 2"),
+        ("None", "FW_API is None, not a whole number such as 2"),
     ],
 )
 def test_a_plugin_for_another_version_is_listed_with_both_versions_and_the_rest_works(
@@ -88,11 +81,9 @@ def test_a_plugin_for_another_version_is_listed_with_both_versions_and_the_rest_
 
 
 @pytest.mark.parametrize("version", [None, "1"])
-def test_a_plugin_for_the_last_version_works_once_more_and_that_is_said_once(
-    site: Path, next_api: None, version: str | None
-) -> None:
-    sites.install(site, "mine", MINE if version is None else stated(version))
-    sites.install(site, "new", sites.GUIDANCE.format(name="new") + "\n    FW_API = 2\n")
+def test_a_plugin_for_the_last_version_works_once_more_and_that_is_said_once(site: Path, version: str | None) -> None:
+    sites.install(site, "mine", stated(version))
+    sites.install(site, "new", sites.GUIDANCE.format(name="new"))
     said = (
         "plugin mine (mine 1.2): it was made for plugin API 1; this fw has plugin API 2, and the next will refuse the"
     )
@@ -109,15 +100,15 @@ def test_a_plugin_for_the_last_version_works_once_more_and_that_is_said_once(
 
 
 def test_the_last_version_but_one_is_refused(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sites.install(site, "mine", MINE)
+    sites.install(site, "mine", stated("1"))
     monkeypatch.setattr(api, "API", 3)
     monkeypatch.setattr(api, "OLDEST", 2)
     told = {broken.provider.plugin: broken.reason for broken in discover().broken}
     assert told["mine"].startswith("it was made for plugin API 1, and this fw has plugin API 3: update the plugin")
 
 
-def test_a_local_plugin_is_held_to_the_same(site: Path, next_api: None) -> None:
-    recipe, mine = site.parent / "toy.yaml", sites.write(site.parent / "my.py", MINE)
+def test_a_local_plugin_is_held_to_the_same(site: Path) -> None:
+    recipe, mine = site.parent / "toy.yaml", sites.write(site.parent / "my.py", stated(None))
     checked = fw("validate", recipe, "--set", ARM, "--plugin", mine)
     assert checked.code == 0
     assert checked.out.count("plugin my (my.py ") == 1
@@ -208,7 +199,8 @@ UNFIT: Mapping[type[Component], str] = {
     Thawed: "Thawed changes model_config's frozen: every component has frozen=True",
     OwnKind: "OwnKind sets `kind`, so it is a kind and not a component: subclass a kind without setting it",
     Impostor: (
-        f"Impostor is of another kind that is also called 'guidance': {__name__}.Guidance2, not fw.core.kinds.Steering"
+        f"Impostor is of another kind that is also called 'guidance': {__name__}.Guidance2, "
+        "not fw.core.kinds.guidance.Steering"
     ),
 }
 

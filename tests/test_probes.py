@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import faulty_probes
 import pytest
@@ -24,9 +24,9 @@ from fw.core.diffusion.pixels import to_unit
 from fw.core.diffusion.taps import pooled, usual_block
 from fw.core.errors import FwError, Interrupted, RecipeError, StageFailed
 from fw.core.features.logistic import linear_probe
-from fw.core.features.reading import look, positions, read
+from fw.core.features.reading import ArmReader, Noisy, positions
 from fw.core.job import Job
-from fw.core.kinds import Probe
+from fw.core.kinds import FeatureProbe, Glance, Probe, ProbeInNoise, Reader, Reading, TokenProbe
 from fw.core.kinds.boundaries import checked_found
 from fw.core.plan.graph import Plan, plan
 from fw.core.randomness import generator
@@ -38,8 +38,9 @@ from fw.core.run.run import run
 from fw.core.stages.conditions import are_labels
 from fw.core.templates.probe import Example
 from fw.core.testing import check, tiny
+from fw.core.testing.probe import scores_as_promised
 from fw.core.testing.stopping import Stop
-from fw.core.types import Annotation, ConditionSpec, Examples
+from fw.core.types import Annotation, ConditionSpec, Examples, Split
 from fw.plugins.annotators.labels import Labels
 from fw.plugins.backbones.dit import DiT
 from fw.plugins.backbones.unet import UNet
@@ -72,9 +73,9 @@ def blobs(probe: Probe, train: int = 200, test: int = 200, apart: float = 8.0) -
     count, draw = train + test, torch.Generator().manual_seed(1)
     labels = torch.randint(0, 4, (count,), generator=draw)
     features = apart * torch.eye(4)[labels] + torch.randn(count, 4, generator=draw)
-    if probe.reads == "tokens":
+    if isinstance(probe, TokenProbe):
         features = features[:, None].expand(count, 4, 4).contiguous()
-    named = probe.reads == "logits"
+    named = probe.reads_classes
     return (
         Examples(features[:train], labels[:train], 4, named),
         Examples(features[train:], labels[train:], 4, named),
@@ -333,14 +334,19 @@ def unet(shape: tuple[int, int, int] = (1, 8, 8)) -> Denoiser:
 
 def noises(count: int, draws: int, shape: tuple[int, int, int]) -> Tensor:
     """The noise of held-out images (draws, N, C, H, W): each has its own stream."""
-    streams = [generator(0, "probe", "test", place) for place in range(count)]
+    streams = [generator(0, "probe", "read test", place) for place in range(count)]
     return torch.stack([torch.randn(draws, *shape, generator=each) for each in streams], dim=1)
+
+
+def read(probe: ProbeInNoise, model: Denoiser, images: Tensor, split: Split, folder: Path) -> Tensor:
+    reader = ArmReader(probe, {split: images}, Job(folder), model=model)
+    return reader.in_noise(split, probe.look, probe.sigma, probe.draws)
 
 
 def test_a_model_is_shown_each_image_in_several_draws_of_noise_and_told_no_condition(tmp_path: Path) -> None:
     model, images = unet(), tiny.images(5).images
     probe = NearestNeighbours(of="model", blocks=("mid", "up.0"), sigma=0.2, draws=3)
-    found = read(probe, model, images, "test", None, Job(tmp_path))
+    found = read(probe, model, images, "test", tmp_path)
     assert found.shape == (5, 16 + 16)
     x0 = to_unit(images)
     by_hand = []
@@ -350,8 +356,8 @@ def test_a_model_is_shown_each_image_in_several_draws_of_noise_and_told_no_condi
         by_hand.append(torch.cat([pooled(activations["mid"]), pooled(activations["up.0"])], dim=1))
     assert torch.allclose(found, torch.stack(by_hand).mean(dim=0))
     assert not torch.allclose(found, by_hand[0])
-    assert not torch.allclose(found, read(probe, model, images, "train", None, Job(tmp_path)))
-    one = read(probe.model_copy(update={"draws": 1}), model, images[:2], "test", None, Job(tmp_path))
+    assert not torch.allclose(found, read(probe, model, images, "train", tmp_path))
+    one = read(probe.model_copy(update={"draws": 1}), model, images[:2], "test", tmp_path)
     assert torch.allclose(one, by_hand[0][:2], atol=1e-6)  # whatever images are beside it
 
 
@@ -362,7 +368,7 @@ def test_much_noise_hides_the_classes_and_little_does_not(tmp_path: Path) -> Non
     assert data.labels is not None
     for sigma in (0.05, 20.0):
         probe = LinearProbe(of="model", sigma=sigma, draws=1)
-        features = read(probe, model, data.images, "train", None, Job(tmp_path))
+        features = read(probe, model, data.images, "train", tmp_path)
         train, test = (Examples(features[rows], data.labels[rows], 3) for rows in (slice(300), slice(300, None)))
         [found[sigma]] = scored(probe, train, test, tmp_path).values()
     assert found[0.05] > 0.9
@@ -374,13 +380,13 @@ def test_blocks_that_are_not_there_or_do_not_fit_together_are_named(
 ) -> None:
     model, images = unet(), tiny.images(2).images
     with pytest.raises(FwError, match="the network has no block 'middle'"):
-        read(NearestNeighbours(of="model", blocks=("middle",)), model, images, "test", None, Job(tmp_path))
+        read(NearestNeighbours(of="model", blocks=("middle",)), model, images, "test", tmp_path)
     beside = AttentionProbe(blocks=("mid", "up.1"))
-    assert look(beside, model, to_unit(images), beside.blocks or ()).shape == (2, 64, 16 + 8)
+    assert beside.look(Noisy("attention", model, to_unit(images), 0.05)).shape == (2, 64, 16 + 8)
     told = r"tokens of different numbers cannot be put together \(few has 4, many has 9\)"
     monkeypatch.setattr(model, "features", lambda *_: {"few": torch.rand(2, 4, 3), "many": torch.rand(2, 9, 3)})
     with pytest.raises(FwError, match=told):
-        look(beside, model, to_unit(images), ("few", "many"))
+        beside.look(Noisy("attention", model, to_unit(images), 0.05))
 
 
 def test_an_encoder_has_no_blocks_positions_or_logits() -> None:
@@ -432,7 +438,7 @@ def recipe(*sets: str) -> Recipe:
         Recognise,
         UNet,
     ]
-    registry.add(Provider("probes"), [*builtin, Unlabelled, DiT])
+    registry.add(Provider("probes"), [*builtin, Unlabelled, Extent, Bright, DiT])
     source = parse(RECIPE, "r.yaml")
     source.set(sets)
     return validate(source, registry)
@@ -448,7 +454,7 @@ def refused(*sets: str) -> list[str]:
     return caught.value.problems
 
 
-class Unlabelled(Probe):
+class Unlabelled(FeatureProbe):
     """How far features are from zero; needs no labels, and so is shown none."""
 
     name: ClassVar[str] = "unlabelled"
@@ -601,6 +607,62 @@ def test_a_model_without_a_null_condition_or_without_blocks_is_skipped() -> None
         assert not found["clusters"].probes
         assert found["unconditional"].probes
     assert planned(probes, "arms.joint.train={cond_drop: 0.0}").arms["joint"].probes  # it is told none anyway
+
+
+class Extent(ProbeInNoise):
+    """Another way of reading, in one class: the greatest activation of each channel."""
+
+    name: ClassVar[str] = "extent"
+
+    of: Literal["model"] = "model"
+
+    @property
+    def keys(self) -> dict[str, str]:
+        return {f"channels_{self.protocol}": "higher"}
+
+    def look(self, glance: Glance) -> Tensor:
+        return torch.cat([each.amax(dim=(2, 3)) for each in glance.activations(self.blocks).values()], dim=1)
+
+    def score(self, train: Examples, test: Examples, job: Job) -> dict[str, float]:
+        return {key: float(test.features.shape[1]) for key in self.keys}
+
+
+class Bright(Probe):
+    """Yet another: what the model is trained to make, without the model."""
+
+    name: ClassVar[str] = "bright"
+
+    of: Literal["model"] = "model"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"class_conditions"})
+
+    @property
+    def subject(self) -> str:
+        return "classes"
+
+    def read(self, reader: Reader) -> Reading:
+        return Reading(reader.diffused("train"), reader.diffused("test"))
+
+    @property
+    def keys(self) -> dict[str, str]:
+        return {f"bright_{self.protocol}": "higher"}
+
+    def score(self, train: Examples, test: Examples, job: Job) -> dict[str, float]:
+        return {key: float(test.features.mean()) for key in self.keys}
+
+
+def test_another_way_of_reading_is_one_class(tmp_path: Path) -> None:
+    scores_as_promised(Bright())
+    made = recipe("probes=[{name: extent, blocks: [mid]}, bright]")
+    arms = ran(made, tmp_path)["arms"]
+    brightness = float(to_unit(made.dataset.load("test").images).mean())
+    assert arms["clusters"]["probes"] == {"channels_model_mid": 8, "bright_model": pytest.approx(brightness)}
+    assert arms["unconditional"]["probes"] == {"channels_model_mid": 8}
+    assert any(
+        "no arm has classes" in each for each in refused("probes=[bright]", "arms={unconditional: {annotator: null}}")
+    )
 
 
 def test_scores_that_are_not_as_promised_end_the_stage() -> None:

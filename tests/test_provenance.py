@@ -78,7 +78,7 @@ def test_exactly_the_plugins_that_a_recipe_uses_are_recorded_nested_ones_too(sit
 def test_a_record_holds_distribution_version_api_and_source(site: Path) -> None:
     found = provenance.record(planned(SHARPER))["sharper"]
     source = hashlib.sha256((site / "sharper.py").read_bytes()).hexdigest()
-    assert found == {"distribution": "sharper-guidance", "version": "1.2", "api": 1, "source": source}
+    assert found == {"distribution": "sharper-guidance", "version": "1.2", "api": 2, "source": source}
     builtin = provenance.record(planned("metrics=[{name: fd, space: pca}]"))["builtin"]
     assert builtin["distribution"] == "fw"
     assert len(str(builtin["source"])) == 64
@@ -96,7 +96,7 @@ def test_run_json_and_mlflow_hold_the_record_and_a_local_plugin_s_file(site: Pat
     assert set(found["plugins"]) == {"toybox", "sharper", "lenses", "my (1)"}
     assert "plugins" not in found["environment"]
     digest = hashlib.sha256(mine.read_bytes()).hexdigest()
-    local = {"distribution": "my (1).py", "version": digest[:12], "api": 1, "source": digest}
+    local = {"distribution": "my (1).py", "version": digest[:12], "api": 2, "source": digest}
     assert found["plugins"]["my (1)"] == local
     client = MlflowClient(f"sqlite:///{out}/mlflow.db")
     runs = client.search_runs([found["mlflow"]["experiment_id"]], run_view_type=ViewType.ALL)
@@ -105,8 +105,8 @@ def test_run_json_and_mlflow_hold_the_record_and_a_local_plugin_s_file(site: Pat
     for run in runs:
         tags = {key: value for key, value in run.data.tags.items() if key.startswith("fw.plugin.")}
         assert set(tags) == {"fw.plugin.toybox", "fw.plugin.sharper", "fw.plugin.lenses", "fw.plugin.my _1_"}
-        assert tags["fw.plugin.sharper"] == f"sharper-guidance 1.2, API 1, sha256 {sharper}"
-        assert tags["fw.plugin.my _1_"] == f"my (1).py {digest[:12]}, API 1, sha256 {digest}"
+        assert tags["fw.plugin.sharper"] == f"sharper-guidance 1.2, API 2, sha256 {sharper}"
+        assert tags["fw.plugin.my _1_"] == f"my (1).py {digest[:12]}, API 2, sha256 {digest}"
     parent = found["mlflow"]["parent_run_id"]
     assert "my (1).py" in {Path(file.path).name for file in client.list_artifacts(parent)}
 

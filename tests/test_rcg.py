@@ -32,7 +32,7 @@ from fw.plugins.guidance.rcg import RCG
 from fw.plugins.priors.rdm import RDM
 from fw.plugins.priors.residual_mlp import ResidualMLP
 from fw.plugins.processes.ddpm import DDPM
-from fw.plugins.shared.frechet import frechet
+from fw.plugins.shared.frechet import distance, gaussian
 
 RECIPE = Path(str(files("fw.recipes"))) / "rcg.yaml"
 TINY = RDM(steps=6, batch=8, width=16, depth=1, sampling_steps=10, count=20)
@@ -267,8 +267,8 @@ def test_the_frechet_distance_is_the_closed_form_of_gaussians_along_the_axes() -
         sample @= torch.linalg.inv(torch.linalg.cholesky(sample.T.cov())).T
     scales, shift = torch.tensor([1.0, 2.0, 0.5]), torch.tensor([3.0, 0.0, 4.0])
     wanted = float(shift.square().sum() + (scales - 1).square().sum())
-    assert frechet(one, scales * other + shift) == pytest.approx(wanted, rel=1e-3)
-    assert frechet(one, one) == pytest.approx(0, abs=1e-6)
+    assert distance(gaussian(one), gaussian(scales * other + shift)) == pytest.approx(wanted, rel=1e-3)
+    assert distance(gaussian(one), gaussian(one)) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_bank_that_is_as_good_as_the_training_vectors_scores_the_floor_and_a_worse_one_more() -> None:

@@ -162,7 +162,8 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
 
 def distance(network: nn.Module, name: str, train: ImageSet, images: Tensor) -> float:
     known = features(network, train.images)
-    (value,) = FD.model_validate({"space": name}).compare(Reference(known, known), features(network, images)).values()
+    metric = FD.model_validate({"space": name})
+    (value,) = metric.compare(metric.prepare(Reference(known, known)), features(network, images)).values()
     return value
 
 

@@ -75,7 +75,7 @@ LISTED = {
     ),
     "p08_too_new": (
         GUIDANCE.format(name="p08") + "\n    FW_API = 7\n",
-        "it was made for plugin API 7, and this fw has plugin API 1: update fw",
+        "it was made for plugin API 7, and this fw has plugin API 2: update fw",
     ),
 }
 

@@ -306,8 +306,8 @@ class Gap(Metric):
     def keys(self) -> Mapping[str, str]:
         return {f"gap_{self.space.name}": "lower"}
 
-    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
-        return {f"gap_{self.space.name}": float((reference.train.mean(0) - fake.mean(0)).norm())}
+    def compare(self, prepared: Reference, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+        return {f"gap_{self.space.name}": float((prepared.train.mean(0) - fake.mean(0)).norm())}
 
 
 COMPONENTS: list[type[Component]] = [

@@ -144,6 +144,9 @@ PASSED_AROUND: tuple[type, ...] = (
     types.Examples,
     kinds.Coefficients,
     kinds.Seen,
+    kinds.Reader,
+    kinds.Glance,
+    kinds.Reading,
     Job,
 )
 
@@ -161,7 +164,7 @@ def types_page() -> str:
         fields = {name: hint for name, hint in inspect.get_annotations(cls).items() if not name.startswith("_")}
         listed = ", ".join(f"`{name}: {getattr(hint, '__forward_arg__', hint)}`" for name, hint in fields.items())
         docs = inspect.cleandoc(cls.__doc__ or "").replace("See the module's docstring. ", "")
-        parts += [f"## {cls.__name__}", f"`{public_name(cls)}`: {listed}", docs]
+        parts += [f"## {cls.__name__}", f"`{public_name(cls)}`" + (f": {listed}" if listed else ""), docs]
         for name, value in vars(cls).items():
             function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
             if inspect.isfunction(function) and function.__doc__ and not name.startswith("_"):

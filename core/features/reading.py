@@ -1,9 +1,11 @@
-"""What a trained denoiser makes of images, for probes: after arXiv 2407.00783, choose blocks and a noise level, show it
-the images in that noise once or more, and average."""
+"""What a trained arm makes of images, for probes: after arXiv 2407.00783, choose blocks and a noise level, show the
+model the images in that noise once or more, and average."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -14,73 +16,120 @@ from fw.core.diffusion.generate import batch_size
 from fw.core.diffusion.latents import Codec
 from fw.core.diffusion.pixels import to_unit
 from fw.core.diffusion.taps import as_tokens, pooled, usual_block
-from fw.core.errors import FwError
+from fw.core.errors import FwError, StageFailed
 from fw.core.job import Job
-from fw.core.kinds import Probe
+from fw.core.kinds import Glance, Probe
 from fw.core.kinds.boundaries import refuse
-from fw.core.types import Told
+from fw.core.types import Annotation, Split, Told
 
 SIDE = 8
 """Rows and columns that larger maps are averaged to where positions are kept."""
 
 
-@torch.no_grad()
-def read(probe: Probe, model: Denoiser, images: Tensor, split: str, codec: Codec | None, job: Job) -> Tensor:
-    """What the probe reads of images (N, C, H, W), uint8: features (N, D), tokens (N, n, D) or logits (N, K).
+@dataclass(frozen=True)
+class ArmReader:
+    """What a probe can ask for of one arm (kinds/probe.py); what it does not need may be None."""
 
-    Each image has noise of its own, a function of the job's seed, the split and its place: all models see the same.
-    Noise that images shared would hide nothing: a reader takes into account what is the same in all of them.
-    """
-    blocks = probe.blocks or (() if probe.reads == "logits" else (usual_block(model.network),))
-    size = batch_size((*images.shape[1:],), job.device)
-    found = []
-    for start in job.track(range(0, len(images), size), f"read {split}"):
-        batch = images[start : start + size]
-        x0 = diffused(batch, codec).to(job.device)  # (B, C, H, W)
-        streams = [job.generator("probe", split, start + place) for place in range(len(batch))]
-        noise = torch.stack([torch.randn(probe.draws, *x0.shape[1:], generator=each) for each in streams], dim=1)
-        looks = [look(probe, model, x0 + probe.sigma * draw.to(job.device), blocks) for draw in noise]
-        found.append(torch.stack(looks).mean(dim=0).cpu())
-    features = torch.cat(found)
-    if not features.isfinite().all():
-        raise refuse(probe, "what the model makes of some images is not finite")
-    return features
+    probe: Probe
+    images: Mapping[Split, Tensor]
+    """uint8 (N, C, H, W) by split."""
+    job: Job
+    features: Mapping[str, Tensor] | None = None
+    """Those that the conditions are made of, by split."""
+    model: Denoiser | None = None
+    codec: Codec | None = None
+    annotation: Annotation | None = None
+    """The conditions that the model was trained with."""
+
+    def encoded(self, split: Split) -> Tensor:
+        return self.lacks("features") if self.features is None else self.features[split]
+
+    @torch.no_grad()
+    def in_noise(self, split: Split, look: Callable[[Glance], Tensor], sigma: float, draws: int) -> Tensor:
+        """Each image has noise of its own, a function of the job's seed, the split and its place.
+        Noise that images shared would hide nothing: a reader takes into account what is the same
+        in all of them."""
+        model, images, job = self.trained, self.images[split], self.job
+        stream = f"read {split}"
+        size = batch_size((*images.shape[1:],), job.device)
+        found = []
+        for start in job.track(range(0, len(images), size), stream):
+            batch = images[start : start + size]
+            x0 = diffused(batch, self.codec).to(job.device)  # (B, C, H, W)
+            streams = [job.generator("probe", stream, start + place) for place in range(len(batch))]
+            drawn = [torch.randn(draws, *x0.shape[1:], generator=each) for each in streams]
+            looks = [
+                look(Noisy(self.probe.name, model, x0 + sigma * noise.to(job.device), sigma))
+                for noise in torch.stack(drawn, dim=1)
+            ]
+            found.append(torch.stack(looks).mean(dim=0).cpu())
+        features = torch.cat(found)
+        if not features.isfinite().all():
+            raise refuse(self.probe, "what the model makes of some images is not finite")
+        return features
+
+    @torch.no_grad()
+    def diffused(self, split: Split) -> Tensor:
+        images, job = self.images[split], self.job
+        batches = images.split(batch_size((*images.shape[1:],), job.device))
+        return torch.cat([diffused(batch, self.codec).cpu() for batch in job.track(batches, f"read {split}")])
+
+    def classes(self) -> Tensor:
+        return self.given.conditions
+
+    def conditional(self) -> Told:
+        model = self.trained
+
+        @torch.no_grad()
+        def denoise(x: Tensor, sigma: float, classes: Tensor) -> Tensor:
+            return model(x, sigma, classes)
+
+        return Told(denoise, model.process.sigmas, self.given.spec.size)
+
+    @property
+    def trained(self) -> Denoiser:
+        return self.lacks("trained model") if self.model is None else self.model
+
+    @property
+    def given(self) -> Annotation:
+        return self.lacks("conditions") if self.annotation is None else self.annotation
+
+    def lacks(self, what: str) -> NoReturn:
+        name = self.probe.name
+        raise StageFailed(f"probe {name}: this arm has no {what} to read; say so in its `needs` and `of`")
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """What the model makes of one batch in noise of level `sigma`, x (B, C, H, W)."""
+
+    probe: str
+    model: Denoiser
+    x: Tensor
+    sigma: float
+
+    def activations(self, blocks: Sequence[str] | None) -> dict[str, Tensor]:
+        names = blocks or (usual_block(self.model.network),)
+        return self.model.features(self.x, self.x.new_full((len(self.x),), self.sigma), names)
+
+    def means(self, blocks: Sequence[str] | None) -> Tensor:
+        return torch.cat([pooled(each) for each in self.activations(blocks).values()], dim=1)
+
+    def positions(self, blocks: Sequence[str] | None) -> Tensor:
+        activations = self.activations(blocks)
+        parts = dict(zip(activations, positions(list(activations.values())), strict=True))
+        if len({part.shape[1] for part in parts.values()}) > 1:
+            counts = ", ".join(f"{block} has {part.shape[1]}" for block, part in parts.items())
+            raise FwError(f"probe {self.probe}: tokens of different numbers cannot be put together ({counts})")
+        return torch.cat(list(parts.values()), dim=2)
+
+    def logits(self) -> Tensor:
+        return self.model.logits(self.x, self.sigma)
 
 
 def diffused(images: Tensor, codec: Codec | None) -> Tensor:
     """What the model is shown, without noise, of uint8 images (B, C, H, W): float32, in -1..1 or their latents."""
     return to_unit(images) if codec is None else codec.encode(images).mean
-
-
-@torch.no_grad()
-def held_out(images: Tensor, codec: Codec | None, job: Job) -> Tensor:
-    """The same of all images (N, C, H, W), on the CPU."""
-    batches = images.split(batch_size((*images.shape[1:],), job.device))
-    return torch.cat([diffused(batch, codec).cpu() for batch in job.track(batches, "read test")])
-
-
-def asked(model: Denoiser, classes: int) -> Told:
-    """A model that is told classes, for a probe that asks it."""
-
-    @torch.no_grad()
-    def denoise(x: Tensor, sigma: float, told: Tensor) -> Tensor:
-        return model(x, sigma, told)
-
-    return Told(denoise, model.process.sigmas, classes)
-
-
-def look(probe: Probe, model: Denoiser, x: Tensor, blocks: Sequence[str]) -> Tensor:
-    """One look at noisy images x (B, C, H, W), without a condition."""
-    if probe.reads == "logits":
-        return model.logits(x, probe.sigma)  # (B, K)
-    activations = model.features(x, x.new_full((len(x),), probe.sigma), blocks)
-    if probe.reads == "features":
-        return torch.cat([pooled(each) for each in activations.values()], dim=1)  # (B, D)
-    parts = dict(zip(activations, positions(list(activations.values())), strict=True))
-    if len({part.shape[1] for part in parts.values()}) > 1:
-        told = ", ".join(f"{block} has {part.shape[1]}" for block, part in parts.items())
-        raise FwError(f"probe {probe.name}: tokens of different numbers cannot be put together ({told})")
-    return torch.cat(list(parts.values()), dim=2)  # (B, n, D)
 
 
 def positions(activations: Sequence[Tensor]) -> list[Tensor]:

@@ -20,13 +20,26 @@ from fw.core.kinds.network import Attend, Changed, Network, Tapped, scaled_dot_p
 from fw.core.kinds.objective import Look, Objective, Seen
 from fw.core.kinds.online import Grouping, Online
 from fw.core.kinds.prior import Prior
-from fw.core.kinds.probe import Probe
+from fw.core.kinds.probe import (
+    ConditionalProbe,
+    FeatureProbe,
+    Glance,
+    LogitProbe,
+    Probe,
+    ProbeInNoise,
+    Reader,
+    Reading,
+    TokenProbe,
+)
 from fw.core.kinds.process import Coefficients, Process
 from fw.core.kinds.rule import Rule
 from fw.core.kinds.sampler import Recorder, Sampler
 from fw.core.kinds.table import Kind
 from fw.core.kinds.tracker import ArmDescription, RunDescription, TrackedRun, Tracker
+from fw.core.kinds.version_1 import READERS
 from fw.registry import Component
+
+READERS.update(features=FeatureProbe, tokens=TokenProbe, logits=LogitProbe, errors=ConditionalProbe)
 
 TABLE: tuple[Kind, ...] = (
     Kind("dataset", Dataset, "dataset: $component"),
@@ -64,16 +77,20 @@ __all__ = [
     "Changed",
     "Code",
     "Coefficients",
+    "ConditionalProbe",
     "Dataset",
     "Denoise",
     "Denoiser",
     "Encoder",
+    "FeatureProbe",
+    "Glance",
     "Grouping",
     "Guidance",
     "Interval",
     "Joint",
     "JointNetwork",
     "Kind",
+    "LogitProbe",
     "Look",
     "Metric",
     "Move",
@@ -82,8 +99,11 @@ __all__ = [
     "Online",
     "Prior",
     "Probe",
+    "ProbeInNoise",
     "Process",
     "Read",
+    "Reader",
+    "Reading",
     "Recorder",
     "Rule",
     "RunDescription",
@@ -93,6 +113,7 @@ __all__ = [
     "Steerable",
     "Steering",
     "Tapped",
+    "TokenProbe",
     "TrackedRun",
     "Tracker",
     "kind_of",

@@ -34,6 +34,14 @@ CAPABILITIES: dict[str, Capability] = {
         "the conditions were made without any label",
         "conditions that were made without labels (an annotator and an encoder that use none)",
     ),
+    "features": Capability(
+        "the conditions are made of an encoder's features",
+        "an encoder, and an annotator that looks at its features",
+    ),
+    "unconditional": Capability(
+        "the network can be asked without a condition",
+        "a model without conditions, or with condition dropout: train.cond_drop > 0",
+    ),
     "attention": Capability("the network has layers that mix tokens through `attend`", "a model with attention layers"),
     "logits": Capability(
         "the network also recognises the conditions: a joint model",

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from fw.core.kinds.encoder import Encoder
+from fw.core.kinds.version_1 import OldMetrics
 from fw.core.types import Reference
 from fw.registry import Component
 
 
-class Metric(Component):
+class Metric(Component, metaclass=OldMetrics):
     """Compares features of samples with features of real images, in the space of an encoder.
 
-    A subclass has a field `space: Encoder`.
+    A subclass has a field `space: Encoder`, and fits what it needs of real images in `prepare`.
     """
 
     kind: ClassVar[str] = "metric"
@@ -37,14 +38,22 @@ class Metric(Component):
         validated."""
         return 1
 
+    def prepare(self, reference: Reference) -> Any:
+        """What `compare` needs of the reference: what is fitted to it, once for all that is
+        compared with it. As it stands, the reference itself."""
+        return reference
+
     @property
     @abstractmethod
     def keys(self) -> Mapping[str, str]:
         """The keys that `compare` returns, each with `lower` or `higher`: which is better."""
 
     @abstractmethod
-    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
-        """Score features (n, D). Comparing `reference.held_out` itself gives the floor.
+    def compare(self, prepared: Any, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+        """Score features (n, D) of samples against what `prepare` made, which stays as it is: it is
+        compared with the samples of each seed, and with the held-out images, for the floor.
 
-        A metric that reads conditions has a floor only where they are labels: then held-out images have them, too.
+        `wanted` are the classes (n,) that the samples were to show, for a metric that reads
+        conditions, and else None. Such a metric has a floor only where they are labels: then
+        held-out images have them, too.
         """

@@ -267,6 +267,6 @@ class Assembly:
 
     def taught(self, probe: Probe) -> bool | None:
         """Whether the classes that such a probe reads were made with labels; None of one that reads none."""
-        if probe.reads not in ("logits", "errors") or self.arm.annotator is None:
+        if not probe.reads_classes or self.arm.annotator is None:
             return None
         return self.arm.annotator.uses_labels

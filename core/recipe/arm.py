@@ -126,9 +126,13 @@ class Arm(Section):
     def provides(self) -> frozenset[str]:
         """The capabilities (kinds/capabilities.py) that its sections have together."""
         provided = frozenset[str]().union(*(component.provides for _, component in self.sections))
+        if self.works_without_condition:
+            provided |= {"unconditional"}
         if self.annotator is None:
             return provided - {"logits", "steerable"}  # a joint model has nothing to recognise then
         provided |= {f"{self.annotator.form}_conditions"}
+        if self.conditioner is not None:
+            provided |= {"features"}
         if self.takes_conditions:
             provided |= {"told"}
         if self.knows_null:
@@ -144,10 +148,4 @@ class Arm(Section):
 
     def probed_by(self, probe: Probe) -> bool:
         """Whether it has what the probe reads."""
-        if probe.of == "encoder":
-            return self.conditioner is not None
-        if probe.reads == "logits":
-            return "logits" in self.provides
-        if probe.reads == "errors":
-            return self.has_classes and self.takes_conditions
-        return "taps" in self.model.provides and self.works_without_condition
+        return probe.needs <= self.provides

@@ -18,17 +18,6 @@ from fw.core.recipe.fairness import unfair
 from fw.core.recipe.finding import Finding, in_arm, misfit, written
 from fw.core.recipe.model import Recipe
 
-TAPS = "a model whose blocks can be read without a condition (a conditional one needs train.cond_drop > 0)"
-
-READS = {
-    "encoder": "an encoder whose features its conditions are made of",
-    "features": TAPS,
-    "tokens": TAPS,
-    "logits": "a joint model and an annotator, whose conditions it recognises",
-    "errors": "a model that is told classes (a joint one reads them off the image)",
-}
-"""What a probe reads of an arm."""
-
 RESERVED = frozenset({"store", "mlartifacts"})
 
 
@@ -67,14 +56,14 @@ def probe_faults(recipe: Recipe) -> Iterator[Finding]:
         for need in sorted(probe.requires - recipe.dataset.provides):
             yield Finding(at, f"{probe.name} needs {remedy(need)}")
         probed = [arm for arm in map(recipe.arm, recipe.arms) if arm.probed_by(probe)]
-        at_one_level = probe.of == "model" and probe.reads != "errors"
-        for least, most in sorted({arm.process.sigma_range for arm in probed if at_one_level}):
-            if not least <= probe.sigma <= most:
-                told = f"{probe.name} reads models at sigma {probe.sigma:g}"
+        level = probe.level
+        for least, most in sorted({arm.process.sigma_range for arm in probed if level is not None}):
+            if level is not None and not least <= level <= most:
+                told = f"{probe.name} reads models at sigma {level:g}"
                 yield Finding(at, f"{told}, and they are trained from {most:g} to {least:g}")
         shape = recipe.diffused_shape
-        for model in dict.fromkeys(arm.model for arm in probed if probe.blocks is not None):
-            if shape is not None and (fault := misnamed(model, shape, probe.blocks or ())):
+        for model in dict.fromkeys(arm.model for arm in probed if probe.named_blocks):
+            if shape is not None and (fault := misnamed(model, shape, probe.named_blocks)):
                 yield Finding(at, fault)
 
 
@@ -96,8 +85,7 @@ def idle(recipe: Recipe) -> Iterator[Finding]:
             yield Finding(("metrics", index), f"{metric.name} reads the classes of conditions, and no arm has any")
     for index, probe in enumerate(recipe.probes):
         if not any(arm.probed_by(probe) for arm in arms):
-            reads = READS[probe.of if probe.of == "encoder" else probe.reads]
-            yield Finding(("probes", index), f"no arm has {reads}")
+            yield Finding(("probes", index), f"no arm has {probe.subject}")
 
 
 def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:

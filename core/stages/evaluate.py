@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -48,21 +48,22 @@ class Evaluate(Stage):
         annotation = load_annotation(self.annotate, self.prior, products)
         classes, of_held_out = self.classes(annotation, products) if annotation else (None, None)
         reference = Reference(features["train"], features["test"], classes)
+        prepared = self.metric.prepare(reference)
         network = self.space.network(products(self.space), job)
         scores: dict[str, list[float]] = {key: [] for key in self.metric.keys}
         for seed, images in enumerate(self.sample.load(products(self.sample))):
             wanted = conditions(annotation, self.seed or 0, seed, range(len(images)))
             fake = self.space.features(network, images, job)
-            for key, value in self.compared(replace(reference, asked=wanted), fake).items():
+            for key, value in self.compared(prepared, fake, wanted).items():
                 scores[key].append(value)
         floor: Mapping[str, float] = {}
         if annotation is None or of_held_out is not None:
-            floor = self.compared(replace(reference, asked=of_held_out), reference.held_out)
+            floor = self.compared(prepared, reference.held_out, of_held_out)
         counts = {"train": len(reference.train), "held_out": len(reference.held_out)}
         write_json(job.folder / "scores.json", {"scores": scores, "floor": floor, "real": counts})
 
-    def compared(self, reference: Reference, fake: Tensor) -> Mapping[str, float]:
-        return checked_scores(self.metric, self.metric.compare(reference, fake))
+    def compared(self, prepared: Any, fake: Tensor, wanted: Tensor | None) -> Mapping[str, float]:
+        return checked_scores(self.metric, self.metric.compare(prepared, fake, wanted))
 
     def classes(self, annotation: Annotation, products: Products) -> tuple[Tensor, Tensor | None]:
         """The classes of the training images (N,), of labels also those that the model was not

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Tensor
 
 from fw.core.diffusion.latents import Codec
-from fw.core.features.reading import asked, held_out
-from fw.core.features.reading import read as read_model
+from fw.core.features.reading import ArmReader
 from fw.core.files.durable import write_json
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Backbone, Probe, Process
@@ -20,7 +19,7 @@ from fw.core.stages.conditions import are_labels, load_annotation
 from fw.core.stages.data import Data, load_split
 from fw.core.stages.encode import Encode, load_features
 from fw.core.stages.train import TrainDenoiser
-from fw.core.types import Examples, ImageSet, Told
+from fw.core.types import SPLITS, Annotation, Examples, ImageSet, Split, Told
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,32 +54,30 @@ class ApplyProbe(Stage):
         return self.probe.keys
 
     def run(self, job: Job, products: Products) -> None:
-        splits = {
-            "train": load_split(self.dataset, "train", products),
-            "test": load_split(self.dataset, "test", products),
-        }
-        annotation, told = load_annotation(self.annotate, None, products), None
-        features: Mapping[str, Tensor]
-        if self.encode is not None:
-            features = load_features(products(self.encode))
-        else:
-            assert self.train is not None
-            model = self.train.denoiser(products(self.train), annotation, job.device)
-            codec = None if self.latents is None else Codec(self.latents, self.dataset.shape, job.device)
-            if self.probe.reads == "errors":
-                assert annotation is not None
-                told = asked(model, annotation.spec.size)
-                features = {"train": annotation.conditions, "test": held_out(splits["test"].images, codec, job)}
-            else:
-                features = {
-                    name: read_model(self.probe, model, split.images, f"read {name}", codec, job)
-                    for name, split in splits.items()
-                }
+        splits = {split: load_split(self.dataset, split, products) for split in SPLITS}
+        annotation = load_annotation(self.annotate, None, products)
+        reading = self.probe.read(self.reader(job, products, splits, annotation))
         named = annotation is not None and bool(self.taught) and are_labels(annotation, splits["train"])
-        train, test = (self.examples(features[name], split, named, told) for name, split in splits.items())
+        train = self.examples(reading.train, splits["train"], named, reading.told)
+        test = self.examples(reading.test, splits["test"], named, reading.told)
         scores = checked_found(self.probe, self.probe.score(train, test, job))
         counts = {"train": len(train), "held_out": len(test)}
         write_json(job.folder / "scores.json", {"scores": dict(scores), "real": counts})
+
+    def reader(
+        self,
+        job: Job,
+        products: Products,
+        splits: Mapping[Split, ImageSet],
+        annotation: Annotation | None,
+    ) -> ArmReader:
+        reader = ArmReader(self.probe, {split: data.images for split, data in splits.items()}, job)
+        if self.encode is not None:
+            return replace(reader, features=load_features(products(self.encode)))
+        assert self.train is not None
+        model = self.train.denoiser(products(self.train), annotation, job.device)
+        codec = None if self.latents is None else Codec(self.latents, self.dataset.shape, job.device)
+        return replace(reader, model=model, codec=codec, annotation=annotation)
 
     def examples(self, features: Tensor, split: ImageSet, named: bool, told: Told | None) -> Examples:
         if "labels" in self.probe.requires:

@@ -11,7 +11,7 @@ from fw.core.kinds import Annotator
 from fw.core.types import Annotation, ConditionSpec, Observations
 from fw.registry import hookimpl
 
-FW_API = 1
+FW_API = 2
 
 
 class Example(Annotator):

@@ -11,7 +11,7 @@ from torch.nn.functional import conv2d, conv_transpose2d
 from fw.core.kinds import Autoencoder, Code
 from fw.registry import hookimpl
 
-FW_API = 1
+FW_API = 2
 
 
 class Example(Autoencoder):

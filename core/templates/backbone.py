@@ -12,7 +12,7 @@ from fw.core.kinds import Attend, Backbone
 from fw.core.types import ConditionSpec
 from fw.registry import hookimpl
 
-FW_API = 1
+FW_API = 2
 WAVES = 16
 
 

@@ -9,7 +9,7 @@ from fw.core.kinds import Dataset
 from fw.core.types import ImageSet, Split
 from fw.registry import hookimpl
 
-FW_API = 1
+FW_API = 2
 
 
 class Example(Dataset):

@@ -14,7 +14,7 @@ from fw.core.learning.loop import Step, descend
 from fw.core.types import ImageSet
 from fw.registry import hookimpl
 
-FW_API = 1
+FW_API = 2
 
 
 class Example(Encoder):

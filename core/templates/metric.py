@@ -10,7 +10,7 @@ from fw.core.kinds import Encoder, Metric
 from fw.core.types import Reference
 from fw.registry import hookimpl
 
-FW_API = 1
+FW_API = 2
 
 
 class Example(Metric):
@@ -24,8 +24,11 @@ class Example(Metric):
     def keys(self) -> Mapping[str, str]:
         return {f"{self.name}_{self.space.name}": "lower"}
 
-    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
-        gap = reference.train.mean(dim=0) - fake.mean(dim=0)  # (D,)
+    def prepare(self, reference: Reference) -> Tensor:
+        return reference.train.mean(dim=0)  # (D,)
+
+    def compare(self, prepared: Tensor, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+        gap = prepared - fake.mean(dim=0)  # (D,)
         return {f"{self.name}_{self.space.name}": float(gap.norm())}
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fw.core.kinds import Objective, Seen
 from fw.registry import hookimpl
 
-FW_API = 1
+FW_API = 2
 
 
 class Example(Objective):

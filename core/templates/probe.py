@@ -8,14 +8,14 @@ from pydantic import Field
 
 from fw.core.errors import StageFailed
 from fw.core.job import Job
-from fw.core.kinds import Probe
+from fw.core.kinds import FeatureProbe, Probe
 from fw.core.types import Examples
 from fw.registry import hookimpl
 
-FW_API = 1
+FW_API = 2
 
 
-class Example(Probe):
+class Example(FeatureProbe):
     """Accuracy of the class whose mean of the training images' features is nearest."""
 
     name: ClassVar[str] = "example"

@@ -9,7 +9,7 @@ from torch import Tensor
 from fw.core.kinds import Coefficients, Process
 from fw.registry import hookimpl
 
-FW_API = 1
+FW_API = 2
 
 
 class Example(Process):

@@ -8,7 +8,7 @@ from torch import Tensor
 from fw.core.kinds import Rule
 from fw.registry import hookimpl
 
-FW_API = 1
+FW_API = 2
 
 
 class Example(Rule):

@@ -12,7 +12,7 @@ from torch import Tensor
 from fw.core.kinds import Denoise, Sampler
 from fw.registry import hookimpl
 
-FW_API = 1
+FW_API = 2
 
 
 class Example(Sampler):

@@ -11,7 +11,7 @@ from fw.core.errors import FwError
 from fw.core.kinds import RunDescription, TrackedRun, Tracker
 from fw.registry import hookimpl
 
-FW_API = 1
+FW_API = 2
 
 
 class Example(Tracker):

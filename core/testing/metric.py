@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from fw.core.kinds import Metric
 from fw.core.kinds.boundaries import checked_scores
 from fw.core.randomness import generator
 from fw.core.testing import tiny, usual
+from fw.core.testing.compare import same
 from fw.core.testing.contract import Clause
 from fw.core.testing.forall import forall
 from fw.core.testing.global_state import ambient
@@ -29,15 +31,23 @@ COUNTS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 """Numbers of images to try it on: it may refuse too few."""
 
 
+class Case(NamedTuple):
+    """What a metric is given: of real images, of samples, and the classes that these were to show."""
+
+    reference: Reference
+    fake: Tensor
+    wanted: Tensor | None = None
+
+
 def scores_as_promised(metric: Metric) -> None:
     """compare() gives a number for each of its keys, for features of any number and size"""
 
     least = fewest(metric)
 
     def body(train: int, held_out: int, fakes: int, size: int) -> None:
-        reference, fake = features(metric, least + train, least + held_out, least + fakes, size)
+        case = features(metric, least + train, least + held_out, least + fakes, size)
         with contextlib.suppress(FwError):
-            scores = scored(metric, reference, fake)
+            scores = scored(metric, *case)
             with as_in_a_run():
                 checked_scores(metric, scores)
 
@@ -49,9 +59,9 @@ def scores_as_promised(metric: Metric) -> None:
 
 def floor_is_scored(metric: Metric) -> None:
     """compare() scores the held-out images themselves, for the floor"""
-    reference, _ = few(metric)  # as many held-out images as samples, of the same classes one by one
+    reference, _, wanted = few(metric)  # as many held-out images as samples, of the same classes one by one
     with as_in_a_run():
-        checked_scores(metric, scored(metric, reference, reference.held_out))
+        checked_scores(metric, scored(metric, reference, reference.held_out, wanted))
 
 
 @usual.repeatable
@@ -60,55 +70,65 @@ def function_of_the_features(metric: Metric) -> Iterator[Callable[[], dict[str, 
     other = few(metric, seed=1)
 
     def call() -> dict[str, str]:
-        scores = metric.compare(*few(metric))
-        metric.compare(*other)
+        scores = compared(metric, *few(metric))
+        compared(metric, *other)
         return {key: repr(value) for key, value in scores.items()}
 
     yield call
 
 
+def prepared_once(metric: Metric) -> None:
+    """What prepare() made serves any number of comparisons, each as if it were the first"""
+    reference, fake, wanted = few(metric)
+    with ambient(0):
+        prepared = metric.prepare(reference)
+        first, *others = (metric.compare(prepared, fake.clone(), wanted) for _ in range(3))
+    for scores in others:
+        for key, value in first.items():
+            assert same(value, scores[key]), f"{key} is {value!r} at first and {scores[key]!r} later"
+
+
 @usual.inputs_untouched
 def inputs_untouched(metric: Metric) -> Iterator[Use]:
-    """compare() does not write into the features"""
-    reference, fake = few(metric)
+    """Neither prepare() nor compare() writes into the features"""
+    reference, fake, wanted = few(metric)
     given = {
         "the features of the samples": fake,
         "the features of the training images": reference.train,
         "the features of the held-out images": reference.held_out,
         "the classes of the training images": reference.conditions,
-        "the classes of the samples": reference.asked,
+        "the classes of the samples": wanted,
     }
-    yield Use(lambda: scored(metric, reference, fake), given)
+    yield Use(lambda: scored(metric, reference, fake, wanted), given)
 
 
 @usual.order_does_not_matter
 def order_does_not_matter(metric: Metric) -> Iterator[Scores]:
     """The order of the samples does not change the scores"""
-    reference, fake = few(metric)
+    reference, fake, wanted = few(metric)
 
     def ask(order: list[int]) -> dict[str, float]:
-        asked = None if reference.asked is None else reference.asked[order]
-        return scored(metric, replace(reference, asked=asked), fake[order])
+        return scored(metric, reference, fake[order], None if wanted is None else wanted[order])
 
     yield Scores(len(fake), ask)
 
 
 def one_sample(metric: Metric) -> None:
     """A single sample is scored, or refused with an FwError"""
-    reference, fake = few(metric)
+    reference, fake, wanted = few(metric)
     with contextlib.suppress(FwError):
-        asked = reference.asked[:1] if reference.asked is not None else None
-        checked_scores(metric, scored(metric, replace(reference, asked=asked), fake[:1]))
+        first = None if wanted is None else wanted[:1]
+        checked_scores(metric, scored(metric, reference, fake[:1], first))
 
 
 def nan_is_seen(metric: Metric) -> None:
     """Features that are not a number are not scored as if they were"""
 
     def body(row: int, rows: int) -> None:
-        reference, fake = few(metric)
+        reference, fake, wanted = few(metric)
         fake[row : row + rows] = float("nan")
         try:
-            scores = scored(metric, reference, fake)
+            scores = scored(metric, reference, fake, wanted)
         except Exception:
             return
         numbers = [f"{key} = {value:.6g}" for key, value in scores.items() if not math.isnan(value)]
@@ -122,6 +142,7 @@ CLAUSES: tuple[Clause, ...] = (
     scores_as_promised,
     floor_is_scored,
     function_of_the_features,
+    prepared_once,
     inputs_untouched,
     order_does_not_matter,
     one_sample,
@@ -139,30 +160,32 @@ def fewest(metric: Metric) -> int:
     return usual.first_taken(COUNTS, attempt, "images with 6 features")
 
 
-def few(metric: Metric, seed: int = 0) -> tuple[Reference, Tensor]:
+def few(metric: Metric, seed: int = 0) -> Case:
     """The smallest sets of features that it scores, the same on every call."""
     count = fewest(metric)
     return features(metric, count, count, count, seed=seed)
 
 
-def features(
-    metric: Metric, train: int, held_out: int, fakes: int, size: int = 6, seed: int = 0
-) -> tuple[Reference, Tensor]:
+def features(metric: Metric, train: int, held_out: int, fakes: int, size: int = 6, seed: int = 0) -> Case:
     """Features of real images in three clusters, and of samples a little beside them, float32 (n, size).
 
-    A metric that reads conditions is told the clusters; of one training image the class is not known.
+    A metric that reads conditions is given the clusters; of one training image the class is not known.
     """
     real = tiny.features(train + held_out, size, seed)
     beside = tiny.features(fakes, size, seed) + torch.rand(fakes, size, generator=generator(seed, "beside"))
     reference = Reference(real[:train].clone(), real[train:].clone())
-    if metric.reads_conditions:
-        known, asked = (torch.arange(count) % tiny.CLASSES for count in (train, fakes))
-        known[-1] = -1
-        reference = replace(reference, conditions=known, asked=asked)
-    return reference, beside
+    if not metric.reads_conditions:
+        return Case(reference, beside)
+    known, wanted = (torch.arange(count) % tiny.CLASSES for count in (train, fakes))
+    known[-1] = -1
+    return Case(replace(reference, conditions=known), beside, wanted)
 
 
-def scored(metric: Metric, reference: Reference, fake: Tensor) -> dict[str, float]:
+def scored(metric: Metric, reference: Reference, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
     """Its scores, from the same state of the global generators each time; that they do not matter is one clause."""
     with ambient(0):
-        return metric.compare(reference, fake)
+        return compared(metric, reference, fake, wanted)
+
+
+def compared(metric: Metric, reference: Reference, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+    return metric.compare(metric.prepare(reference), fake, wanted)

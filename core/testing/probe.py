@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fw.core.errors import FwError
 from fw.core.job import Job
-from fw.core.kinds import Probe
+from fw.core.kinds import Glance, Probe
 from fw.core.kinds.boundaries import checked_found
 from fw.core.randomness import generator
 from fw.core.testing import tiny, usual
@@ -26,7 +26,7 @@ from fw.core.testing.keys import keys_are_words
 from fw.core.testing.once import once
 from fw.core.testing.tiny import as_in_a_run
 from fw.core.testing.usual import Elsewhere, Odd, Scores, Stopped, Use
-from fw.core.types import Examples, Told
+from fw.core.types import Examples, Split, Told
 
 COUNTS = (30, 120, 480, 1920)
 """Numbers of training images to try it on: it may refuse too few."""
@@ -160,28 +160,74 @@ def few(probe: Probe) -> tuple[Examples, Examples]:
 
 def examples(probe: Probe, train: int, test: int = HELD_OUT, size: int = SIZE) -> tuple[Examples, Examples]:
     """What a run shows it of images whose labels are a cluster each; no label without need."""
-    count = train + test
-    told = None
-    if probe.reads == "tokens":
-        features = tiny.features(count, TOKENS * size).unflatten(1, (TOKENS, size))
-    elif probe.reads == "logits":
+    reader = TinyReader(train, test, size)
+    reading = probe.read(reader)
+    features: dict[Split, Tensor] = {"train": reading.train, "test": reading.test}
+
+    def part(split: Split) -> Examples:
+        labels = reader.labels(split) if "labels" in probe.requires else None
+        classes = 0 if labels is None else tiny.CLASSES
+        return Examples(features[split], labels, classes, told=reading.told)
+
+    return part("train"), part("test")
+
+
+@dataclass(frozen=True)
+class TinyReader:
+    """What a probe can ask for, of images of which nothing is there but the clusters that they are in."""
+
+    train: int
+    test: int
+    size: int
+
+    def part(self, features: Tensor, split: Split) -> Tensor:
+        return (features[: self.train] if split == "train" else features[self.train :]).clone()
+
+    def labels(self, split: Split) -> Tensor:
+        return self.part(torch.arange(self.train + self.test) % tiny.CLASSES, split)
+
+    def encoded(self, split: Split) -> Tensor:
+        return self.part(tiny.features(self.train + self.test, self.size), split)
+
+    def in_noise(self, split: Split, look: Callable[[Glance], Tensor], sigma: float, draws: int) -> Tensor:
+        return look(TinyGlance(self, split))
+
+    def diffused(self, split: Split) -> Tensor:
+        return self.encoded(split)[:, None, None]  # (N, 1, 1, size)
+
+    def classes(self) -> Tensor:
+        return self.labels("train")
+
+    def conditional(self) -> Told:
+        return exact(self.size)
+
+
+@dataclass(frozen=True)
+class TinyGlance:
+    """What a model makes of one split in noise; all its blocks are alike."""
+
+    reader: TinyReader
+    split: Split
+
+    def activations(self, blocks: Sequence[str] | None) -> dict[str, Tensor]:
+        return dict.fromkeys(blocks or ("mid",), self.tokens)
+
+    def means(self, blocks: Sequence[str] | None) -> Tensor:
+        return self.reader.encoded(self.split)
+
+    def positions(self, blocks: Sequence[str] | None) -> Tensor:
+        return self.tokens
+
+    def logits(self) -> Tensor:
+        count = self.reader.train + self.reader.test
         noise = torch.randn(count, tiny.CLASSES, generator=generator(SEED, "logits"))
-        features = noise + 6 * torch.eye(tiny.CLASSES)[torch.arange(count) % tiny.CLASSES]
-    elif probe.reads == "errors":
-        features, told = tiny.features(count, size)[:, None, None], exact(size)  # images (N, 1, 1, size)
-    else:
-        features = tiny.features(count, size)
-    labels = torch.arange(count) % tiny.CLASSES if "labels" in probe.requires else None
-    classes = 0 if labels is None else tiny.CLASSES
+        labels = torch.arange(count) % tiny.CLASSES
+        return self.reader.part(noise + 6 * torch.eye(tiny.CLASSES)[labels], self.split)
 
-    def part(rows: slice) -> Examples:
-        shown = None if labels is None else labels[rows].clone()
-        return Examples(features[rows].clone(), shown, classes, told=told)
-
-    first, held_out = part(slice(train)), part(slice(train, None))
-    if told is not None:
-        first = replace(first, features=torch.arange(train) % tiny.CLASSES)
-    return first, held_out
+    @property
+    def tokens(self) -> Tensor:
+        features = tiny.features(self.reader.train + self.reader.test, TOKENS * self.reader.size)
+        return self.reader.part(features, self.split).unflatten(1, (TOKENS, self.reader.size))
 
 
 def exact(size: int) -> Told:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor
@@ -34,12 +34,15 @@ class Agreement(Metric):
     def keys(self) -> Mapping[str, str]:
         return {key_in(self.space, "agreement", home="classifier"): "higher"}
 
-    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
+    def prepare(self, reference: Reference) -> Any:
+        """The judge."""
         assert reference.conditions is not None
-        assert reference.asked is not None
         known = reference.conditions >= 0
         if len(reference.conditions[known].unique()) < 2:
             raise StageFailed("agreement needs images of two classes or more, or there is nothing to judge")
-        judge = linear_probe(checked(reference.train, 2, "real images")[known], reference.conditions[known])
+        return linear_probe(checked(reference.train, 2, "real images")[known], reference.conditions[known])
+
+    def compare(self, prepared: Any, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+        assert wanted is not None
         [key] = self.keys
-        return {key: accuracy_of(judge, checked(fake, 1, "samples"), reference.asked)}
+        return {key: accuracy_of(prepared, checked(fake, 1, "samples"), wanted)}

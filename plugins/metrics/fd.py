@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import Field, field_validator
 from torch import Tensor
 
 from fw.core.kinds import Encoder, Metric
 from fw.core.types import Reference
-from fw.plugins.metrics.features import checked, standardised
-from fw.plugins.shared.frechet import frechet
+from fw.plugins.metrics.features import Scale, checked
+from fw.plugins.shared.frechet import distance, gaussian
+
+
+class Prepared(NamedTuple):
+    """What real images are like."""
+
+    scale: Scale
+    real: dict[str, Any]
+    """The Gaussian of their standardised features."""
 
 
 class FD(Metric):
@@ -36,6 +44,11 @@ class FD(Metric):
     def keys(self) -> Mapping[str, str]:
         return {f"fd_{self.space.name}": "lower"}
 
-    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
-        train, samples = standardised(checked(reference.train, 2, "real images"), checked(fake, 2, "samples"))
-        return {f"fd_{self.space.name}": frechet(train, samples)}
+    def prepare(self, reference: Reference) -> Prepared:
+        real = checked(reference.train, 2, "real images")
+        scale = Scale.of(real)
+        return Prepared(scale, gaussian(scale.standardised(real)))
+
+    def compare(self, prepared: Prepared, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+        samples = prepared.scale.standardised(checked(fake, 2, "samples"))
+        return {f"fd_{self.space.name}": distance(prepared.real, gaussian(samples))}

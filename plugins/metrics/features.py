@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -21,14 +23,24 @@ def checked(features: Tensor, at_least: int, of: str) -> Tensor:
     return features.double()
 
 
-def standardised(reference: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sets, less the reference's mean and over its one global scale sqrt(tr(cov) / D).
+@dataclass(frozen=True)
+class Scale:
+    """The mean (D,) of real images' features, and their one global scale sqrt(tr(cov) / D).
 
     One scale for all dimensions keeps the geometry of the space, and makes values of different spaces comparable in
     size; KID's kernel (x.y / D + 1)^3 needs it.
     """
-    scale = reference.var(dim=0).mean().sqrt()
-    if not scale > 0:
-        raise StageFailed("the features of all real images are equal: this space cannot tell images apart")
-    mean = reference.mean(dim=0)
-    return (reference - mean) / scale, (fake - mean) / scale
+
+    mean: Tensor
+    size: Tensor
+
+    @staticmethod
+    def of(real: Tensor) -> Scale:
+        """StageFailed if all features (N, D) are equal."""
+        size = real.var(dim=0).mean().sqrt()
+        if not size > 0:
+            raise StageFailed("the features of all real images are equal: this space cannot tell images apart")
+        return Scale(real.mean(dim=0), size)
+
+    def standardised(self, features: Tensor) -> Tensor:
+        return (features - self.mean) / self.size

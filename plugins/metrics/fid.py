@@ -15,7 +15,7 @@ from torch import Tensor
 from fw.core.kinds import Encoder, Metric
 from fw.core.types import Reference
 from fw.plugins.metrics.features import checked
-from fw.plugins.shared.frechet import frechet
+from fw.plugins.shared.frechet import distance, gaussian
 
 
 class FID(Metric):
@@ -53,5 +53,8 @@ class FID(Metric):
     def keys(self) -> Mapping[str, str]:
         return {"fid": "lower"}
 
-    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
-        return {"fid": frechet(checked(reference.train, 2, "real images"), checked(fake, 2, "samples"))}
+    def prepare(self, reference: Reference) -> dict[str, Any]:
+        return gaussian(checked(reference.train, 2, "real images"))
+
+    def compare(self, prepared: dict[str, Any], fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+        return {"fid": distance(prepared, gaussian(checked(fake, 2, "samples")))}

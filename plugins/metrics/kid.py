@@ -6,15 +6,23 @@ Binkowski et al., Demystifying MMD GANs, arXiv 1801.01401. torch-fidelity comput
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from pydantic import Field
 from torch import Tensor
 
 from fw.core.kinds import Encoder, Metric
 from fw.core.types import Reference
-from fw.plugins.metrics.features import checked, standardised
+from fw.plugins.metrics.features import Scale, checked
 from fw.plugins.metrics.naming import key_in
+
+
+class Prepared(NamedTuple):
+    """What samples are compared with."""
+
+    scale: Scale | None
+    """None in Inception's own space."""
+    real: Tensor
 
 
 class KID(Metric):
@@ -38,17 +46,24 @@ class KID(Metric):
     def _key(self) -> str:
         return key_in(self.space, "kid", home="inception")
 
-    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
+    def prepare(self, reference: Reference) -> Prepared:
+        real = checked(reference.train, 2, "real images")
+        if self.space.name == "inception":
+            return Prepared(None, real)
+        scale = Scale.of(real)
+        return Prepared(scale, scale.standardised(real))
+
+    def compare(self, prepared: Prepared, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
         from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
-        train, samples = checked(reference.train, 2, "real images"), checked(fake, 2, "samples")
-        if self.space.name != "inception":
-            train, samples = standardised(train, samples)
+        samples, real = checked(fake, 2, "samples"), prepared.real
+        if prepared.scale is not None:
+            samples = prepared.scale.standardised(samples)
         scores = kid_features_to_metric(
             samples,
-            train,
+            real,
             kid_subsets=self.subsets,
-            kid_subset_size=min(self.subset_size, len(train), len(samples)),
+            kid_subset_size=min(self.subset_size, len(real), len(samples)),
             verbose=False,
         )
         return {self._key: scores[KEY_METRIC_KID_MEAN]}

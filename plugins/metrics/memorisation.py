@@ -6,7 +6,7 @@ The distance from each sample to its nearest training image, against the same fo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
@@ -17,6 +17,14 @@ from fw.core.kinds import Encoder, Metric
 from fw.core.types import Reference
 from fw.plugins.metrics.features import ROWS, checked
 from fw.plugins.metrics.naming import key_in
+
+
+class Prepared(NamedTuple):
+    """The training images, and how far held-out images lie from them."""
+
+    train: Tensor
+    typical: Tensor
+    close: Tensor
 
 
 class Memorisation(Metric):
@@ -41,16 +49,19 @@ class Memorisation(Metric):
     def _key(self, score: str) -> str:
         return key_in(self.space, score, home="pca")
 
-    def compare(self, reference: Reference, fake: Tensor) -> dict[str, float]:
+    def prepare(self, reference: Reference) -> Prepared:
         train = checked(reference.train, 2, "real images")
         held_out = nearest(checked(reference.held_out, 2, "held-out images"), train)
-        samples = nearest(checked(fake, 2, "samples"), train)
         typical = held_out.quantile(0.5)
         if not typical > 0:
             raise StageFailed("most held-out images are in the training set, so copies cannot be told from new images")
+        return Prepared(train, typical, held_out.quantile(0.01))
+
+    def compare(self, prepared: Prepared, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+        samples = nearest(checked(fake, 2, "samples"), prepared.train)
         return {
-            self._key("memorisation_ratio"): float(samples.quantile(0.5) / typical),
-            self._key("memorisation_close"): float((samples < held_out.quantile(0.01)).double().mean()),
+            self._key("memorisation_ratio"): float(samples.quantile(0.5) / prepared.typical),
+            self._key("memorisation_close"): float((samples < prepared.close).double().mean()),
         }
 
 

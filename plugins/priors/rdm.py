@@ -18,7 +18,7 @@ from fw.core.learning.loop import Step, descend
 from fw.core.randomness import generator, seed_from
 from fw.core.types import LARGEST, Annotation
 from fw.plugins.priors.residual_mlp import ResidualMLP
-from fw.plugins.shared.frechet import frechet
+from fw.plugins.shared.frechet import distance, gaussian
 
 TIMESTEPS = 1000
 AT_ONCE = 1000
@@ -74,8 +74,9 @@ class RDM(Prior):
         if count < 2:
             return {}
         order = torch.randperm(len(known), generator=generator("halves"))
-        real, reference = known[order[:count]], known[order[len(known) // 2 :]]
-        return {"rep_fd": frechet(reference, bank[:count]), "rep_fd_floor": frechet(reference, real)}
+        real, reference = known[order[:count]], gaussian(known[order[len(known) // 2 :]])
+        compared = {"rep_fd": bank[:count], "rep_fd_floor": real}
+        return {key: distance(reference, gaussian(vectors)) for key, vectors in compared.items()}
 
     def _trained(self, vectors: Tensor, job: Job) -> nn.Module:
         """The network with the averaged weights. It predicts x0, the vectors without noise."""

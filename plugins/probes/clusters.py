@@ -11,7 +11,7 @@ from fw.core.errors import StageFailed
 from fw.core.features.points import different, directions
 from fw.core.features.quality import cluster_quality
 from fw.core.job import Job
-from fw.core.kinds import Probe
+from fw.core.kinds import FeatureProbe
 from fw.core.randomness import seed_from
 from fw.core.types import Examples
 from fw.plugins.probes.labels import accuracy, labels_of
@@ -23,7 +23,7 @@ ITERATIONS = 25
 SCORES = ("nmi", "ari", "purity", "accuracy")
 
 
-class Clusters(Probe):
+class Clusters(FeatureProbe):
     """Agreement of k-means clusters of the features with the labels: NMI, ARI, purity and accuracy of held-out images.
 
     The clusters are those of the training images' features of length 1. Purity and NMI rise with the number of

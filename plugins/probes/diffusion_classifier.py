@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fw.core.diffusion.generate import batch_size
 from fw.core.errors import StageFailed
 from fw.core.job import Job
-from fw.core.kinds import Probe
+from fw.core.kinds import ConditionalProbe
 from fw.core.types import Examples, Told
 from fw.plugins.probes.labels import accuracy
 from fw.plugins.probes.matching import named_by
@@ -26,7 +26,7 @@ from fw.plugins.probes.matching import named_by
 Counts = tuple[Annotated[int, Field(ge=1, le=100_000)], ...]
 
 
-class DiffusionClassifier(Probe):
+class DiffusionClassifier(ConditionalProbe):
     """Accuracy of the class that a conditional model denoises a held-out image best with (arXiv 2303.16203); no reader.
 
     The error is that of the noise, eps = (x - D) / sigma, and so that of D over sigma, without weights, at noise levels
@@ -38,12 +38,7 @@ class DiffusionClassifier(Probe):
     """
 
     name: ClassVar[str] = "diffusion_classifier"
-    reads: ClassVar[Literal["features", "tokens", "logits", "errors"]] = "errors"
 
-    of: Literal["model"] = Field("model", description="a model that is told classes; other arms are not probed")
-    blocks: None = Field(None, description="always null: it asks the model for its predictions")
-    sigma: float = Field(0.05, ge=0.05, le=0.05, description="not used: the model is asked at many noise levels")
-    draws: int = Field(4, ge=4, le=4, description="not used: there is one draw of noise at each level")
     samples: Counts = Field(
         (25, 100),
         min_length=1,

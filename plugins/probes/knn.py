@@ -13,7 +13,7 @@ from pydantic import Field
 from fw.core.errors import StageFailed
 from fw.core.features.points import directions
 from fw.core.job import Job
-from fw.core.kinds import Probe
+from fw.core.kinds import FeatureProbe
 from fw.core.types import Examples
 from fw.plugins.probes.labels import accuracy, labels_of
 
@@ -21,7 +21,7 @@ ROWS = 500
 """Images whose neighbours are looked for at once."""
 
 
-class NearestNeighbours(Probe):
+class NearestNeighbours(FeatureProbe):
     """Accuracy of the vote of an image's k nearest training images, weighted by exp(cosine / T), as DINO reports it
     (arXiv 2104.14294)."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from fw.core.errors import StageFailed
 from fw.core.features.logistic import accuracy_of, linear_probe
 from fw.core.job import Job
-from fw.core.kinds import Probe
+from fw.core.kinds import FeatureProbe
 from fw.core.types import Examples
 from fw.plugins.probes.labels import labels_of, stratified
 
@@ -25,7 +25,7 @@ VALIDATION = 0.2
 ITERATIONS = 1000
 
 
-class LinearProbe(Probe):
+class LinearProbe(FeatureProbe):
     """Accuracy of logistic regression on standardised features; C is chosen on a fifth of the labelled training images.
 
     `shares` below 1 withhold labels, of each class as many, and give few-label curves: `shares: [0.01, 0.1, 1]`.

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
-
-from pydantic import Field
+from typing import ClassVar
 
 from fw.core.job import Job
-from fw.core.kinds import Probe
+from fw.core.kinds import LogitProbe
 from fw.core.types import Examples
 from fw.plugins.probes.labels import accuracy
 from fw.plugins.probes.matching import named_by
@@ -16,7 +14,7 @@ from fw.plugins.probes.matching import named_by
 NAMED, MATCHED, MAJORITY = "joint_accuracy", "joint_accuracy_matched", "joint_accuracy_majority"
 
 
-class Recognise(Probe):
+class Recognise(LogitProbe):
     """Accuracy of a joint model's own classes on held-out images.
 
     `joint_accuracy` if it was trained with labels. Clusters have no names: each is given the label that it is matched
@@ -27,10 +25,6 @@ class Recognise(Probe):
     """
 
     name: ClassVar[str] = "recognise"
-    reads: ClassVar[Literal["features", "tokens", "logits", "errors"]] = "logits"
-
-    of: Literal["model"] = Field("model", description="a joint model; other arms are not probed")
-    blocks: None = Field(None, description="always null: it reads the model's own head")
 
     @property
     def keys(self) -> Mapping[str, str]:

@@ -5,19 +5,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 
-def frechet(reference: Tensor, other: Tensor) -> float:
-    """The distance between vectors (N, D) and (n, D), in double precision on the CPU.
+def gaussian(vectors: Tensor) -> dict[str, Any]:
+    """Mean and covariance of vectors (N, D), in double precision on the CPU."""
+    from torch_fidelity.metric_fid import fid_features_to_statistics
 
-    Rounding can make it negative; it is zero then.
-    """
-    from torch_fidelity.metric_fid import (
-        KEY_METRIC_FID,
-        fid_features_to_statistics,
-        fid_statistics_to_metric,
-    )
+    return fid_features_to_statistics(vectors.double().cpu())
 
-    statistics = [fid_features_to_statistics(each.double().cpu()) for each in (reference, other)]
-    return max(0.0, fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID])
+
+def distance(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """The distance between two such Gaussians. What rounding leaves below zero is zero."""
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+
+    return max(0.0, fid_statistics_to_metric(one, other, verbose=False)[KEY_METRIC_FID])

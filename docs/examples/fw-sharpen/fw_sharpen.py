@@ -9,7 +9,7 @@ from torch.nn.functional import avg_pool2d, pad
 from fw.core.kinds import Denoiser, Guidance
 from fw.registry import hookimpl
 
-FW_API = 1
+FW_API = 2
 
 
 class Sharpen(Guidance):

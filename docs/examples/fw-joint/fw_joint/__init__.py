@@ -4,7 +4,7 @@ from fw.registry import Component, hookimpl
 from fw_joint.joint_unet import JointUNet
 from fw_joint.own_classifier import OwnClassifier
 
-FW_API = 1
+FW_API = 2
 
 
 @hookimpl

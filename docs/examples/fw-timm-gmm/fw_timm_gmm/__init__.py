@@ -4,7 +4,7 @@ from fw.registry import Component, hookimpl
 from fw_timm_gmm.gmm import GMM
 from fw_timm_gmm.timm_encoder import Timm
 
-FW_API = 1
+FW_API = 2
 
 
 @hookimpl
