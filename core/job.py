@@ -4,8 +4,8 @@
 from the checkpoint after a crash. Resuming is bit-exact on CPU because nothing else is remembered: batches, noise and
 augmentations are functions of (seed, step), torch's global generator included.
 
-Whatever is read back after a crash was kept with its checksum (core/files/parts.py). What is damaged is made again,
-aloud.
+Whatever is read back after a crash was kept with its checksum (core/files/unfinished.py). What is
+damaged is made again, aloud.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from fw.core.errors import Interrupted, StageFailed
-from fw.core.files import parts
+from fw.core.files import unfinished
 from fw.core.files.durable import write_text
 from fw.core.randomness import generator, seed_from
 
@@ -142,17 +142,17 @@ class Job:
         """Make a file that a later try can count on: `write` is given where, and the file gets its name when it is
         whole."""
         path = self.folder / name
-        parts.keep(path, write)
+        unfinished.keep(path, write)
         return path
 
     def kept(self, name: str) -> Path | None:
         """A file that an earlier try kept; None if there is none, or if it was damaged, which is said."""
         path = self.folder / name
-        if parts.sound(path):
+        if unfinished.intact(path):
             return path
         if path.exists():
             self.say(f"{name} was damaged since it was written, and is made again")
-            parts.discard(path)
+            unfinished.discard(path)
         return None
 
     def finish(self) -> None:

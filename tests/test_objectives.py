@@ -22,7 +22,7 @@ from test_executor import Heard
 from torch import Tensor, nn
 from variants import assert_named
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.errors import FwError, Interrupted, RecipeError, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Objective, Seen
@@ -322,7 +322,7 @@ def test_without_objectives_gradients_are_asked_for_once_and_blocks_are_not_watc
 
 def test_the_head_and_the_network_start_from_the_same_bits_with_and_without_other_objectives(tmp_path: Path) -> None:
     job = Job(tmp_path, seed=3)
-    model = Denoiser(initial_network(DIT, tiny.SHAPE, None, job), Flow())
+    model = NetworkDenoiser(initial_network(DIT, tiny.SHAPE, None, job), Flow())
     draw = Draw(training_examples(tiny.images(COUNT)), Flow(), SETTINGS, job)
     joined = Training(model, model, draw, tiny.SHAPE, SETTINGS, job)
     alone, beside, twice = (terms_of(each) for each in ([ALIGN], [CONTRAST, ALIGN], [ALIGN, ALIGN]))

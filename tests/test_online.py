@@ -15,7 +15,7 @@ from test_executor import Heard
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.errors import FwError, RecipeError
 from fw.core.job import Job
 from fw.core.kinds import Online
@@ -210,13 +210,15 @@ def test_the_first_part_of_the_training_has_no_conditions_and_the_rest_drops_som
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[tuple[Tensor | None, Tensor | None]] = []
-    original = Denoiser.loss
+    original = NetworkDenoiser.loss
 
-    def remember(self: Denoiser, x0: Tensor, sigma: Tensor, noise: Tensor, condition: Any, dropped: Any) -> Tensor:
+    def remember(
+        self: NetworkDenoiser, x0: Tensor, sigma: Tensor, noise: Tensor, condition: Any, dropped: Any
+    ) -> Tensor:
         given.append((condition, dropped))
         return original(self, x0, sigma, noise, condition, dropped)
 
-    monkeypatch.setattr(Denoiser, "loss", remember)
+    monkeypatch.setattr(NetworkDenoiser, "loss", remember)
     trained(tmp_path, SMALL.model_copy(update={"start": 0.25}))
     assert [condition is None for condition, _ in given] == [True] * 3 + [False] * 9
     assert all(dropped is None for _, dropped in given[:3])
@@ -229,14 +231,16 @@ def test_features_are_the_averaged_networks_with_the_null_condition_at_the_named
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[nn.Module, Any, Any, bool]] = []
-    original = Denoiser.features
+    original = NetworkDenoiser.features
 
-    def remember(self: Denoiser, x: Tensor, sigma: Tensor, blocks: Any, condition: Any = None) -> Mapping[str, Tensor]:
+    def remember(
+        self: NetworkDenoiser, x: Tensor, sigma: Tensor, blocks: Any, condition: Any = None
+    ) -> Mapping[str, Tensor]:
         found = original(self, x, sigma, blocks, condition)
         seen.append((self.network, list(blocks), condition, found[blocks[0]].requires_grad))
         return found
 
-    monkeypatch.setattr(Denoiser, "features", remember)
+    monkeypatch.setattr(NetworkDenoiser, "features", remember)
     averaged, *_ = trained(tmp_path, SMALL.model_copy(update={"block": "up.1"}))
     assert {network for network, *_ in seen[1:]} == {averaged}
     assert [entry[1:] for entry in seen] == [(["up.1"], None, False)] * len(seen)

@@ -19,7 +19,7 @@ from rich.console import Console
 from torch import Tensor
 from variants import assert_named
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.pixels import to_unit
 from fw.core.diffusion.taps import pooled, usual_block
 from fw.core.errors import FwError, Interrupted, RecipeError, StageFailed
@@ -27,7 +27,7 @@ from fw.core.features.logistic import linear_probe
 from fw.core.features.reading import look, positions, read
 from fw.core.job import Job
 from fw.core.kinds import Probe
-from fw.core.kinds.boundaries import checked_found
+from fw.core.kinds.boundaries import checked_probe_scores
 from fw.core.plan.graph import Plan, plan
 from fw.core.randomness import generator
 from fw.core.recipe.loading import validate
@@ -324,10 +324,10 @@ def test_small_maps_are_upsampled_to_the_largest() -> None:
     assert [part.shape[1] for part in beside] == [64, 64]
 
 
-def unet(shape: tuple[int, int, int] = (1, 8, 8)) -> Denoiser:
+def unet(shape: tuple[int, int, int] = (1, 8, 8)) -> NetworkDenoiser:
     torch.manual_seed(3)
     network = UNet(channels=(8, 16), groups=4).build(shape, ConditionSpec("class", 3))
-    return Denoiser(network.eval(), tiny.TinyProcess())
+    return NetworkDenoiser(network.eval(), tiny.TinyProcess())
 
 
 def noises(count: int, draws: int, shape: tuple[int, int, int]) -> Tensor:
@@ -610,4 +610,4 @@ def test_scores_that_are_not_as_promised_end_the_stage() -> None:
         ({"knn20_t07_encoder": float("nan")}, "its knn20_t07_encoder is nan, not a finite number"),
     ):
         with pytest.raises(StageFailed, match=f"probe knn: {reason}"):
-            checked_found(probe, scores)
+            checked_probe_scores(probe, scores)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from fw.core.errors import FwError, MissingFile
 from fw.core.files import weights as core_weights
-from fw.core.files.brought import unlike
+from fw.core.files.contents import unlike
 from fw.core.files.weights import unwrapped
 from fw.core.job import Job
 from fw.plugins.autoencoders.kl import KL

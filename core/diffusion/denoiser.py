@@ -20,7 +20,7 @@ from fw.core.kinds import Attend, Changed, Process
 from fw.core.kinds.boundaries import check_prediction
 
 
-class Denoiser:
+class NetworkDenoiser:
     """A network and its process as D(x; sigma, c); counts how often it is evaluated."""
 
     def __init__(self, network: nn.Module, process: Process, bf16: bool = False):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.diffusion.pixels import to_uint8
 from fw.core.kinds import Sampler, Steering
@@ -34,8 +34,8 @@ class Drawing:
 
 @torch.inference_mode()
 def generate(
-    model: Denoiser,
-    siblings: Sequence[Denoiser | None],
+    model: NetworkDenoiser,
+    siblings: Sequence[NetworkDenoiser | None],
     drawing: Drawing,
     annotation: Annotation | None,
     seed: int,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.generate import batch_size
 from fw.core.diffusion.latents import Codec
 from fw.core.diffusion.pixels import to_unit
@@ -25,7 +25,7 @@ SIDE = 8
 
 
 @torch.no_grad()
-def read(probe: Probe, model: Denoiser, images: Tensor, split: str, codec: Codec | None, job: Job) -> Tensor:
+def read(probe: Probe, model: NetworkDenoiser, images: Tensor, split: str, codec: Codec | None, job: Job) -> Tensor:
     """What the probe reads of images (N, C, H, W), uint8: features (N, D), tokens (N, n, D) or logits (N, K).
 
     Each image has noise of its own, a function of the job's seed, the split and its place: all models see the same.
@@ -59,7 +59,7 @@ def held_out(images: Tensor, codec: Codec | None, job: Job) -> Tensor:
     return torch.cat([diffused(batch, codec).cpu() for batch in job.track(batches, "read test")])
 
 
-def asked(model: Denoiser, classes: int) -> Told:
+def asked(model: NetworkDenoiser, classes: int) -> Told:
     """A model that is told classes, for a probe that asks it."""
 
     @torch.no_grad()
@@ -69,7 +69,7 @@ def asked(model: Denoiser, classes: int) -> Told:
     return Told(denoise, model.process.sigmas, classes)
 
 
-def look(probe: Probe, model: Denoiser, x: Tensor, blocks: Sequence[str]) -> Tensor:
+def look(probe: Probe, model: NetworkDenoiser, x: Tensor, blocks: Sequence[str]) -> Tensor:
     """One look at noisy images x (B, C, H, W), without a condition."""
     if probe.reads == "logits":
         return model.logits(x, probe.sigma)  # (B, K)

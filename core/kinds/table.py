@@ -10,7 +10,7 @@ from fw.registry import Component
 
 @dataclass(frozen=True)
 class Kind:
-    """What there is to know of a kind, or of a part of one that has a contract of its own."""
+    """All facts about a kind, or about a part of one that has a contract of its own."""
 
     name: str
     """As `fw new-plugin --kind` and docs/kinds call it."""
@@ -18,7 +18,7 @@ class Kind:
     line: str
     """How a recipe names a component of it; `$component` stands for the name."""
     contract: tuple[str, ...] = ()
-    """The files of `fw.core.testing` whose clauses hold; empty for the one of this name."""
+    """The files of `fw.core.testing` whose clauses hold; if empty, the one of this name."""
     template: bool = True
     """Whether there is a template of it, and a page."""
 
@@ -36,6 +36,6 @@ class Kind:
         """Whether that key holds a list and nothing else."""
         return f"{self.section}: [$" in self.line
 
-    def named(self, component: str) -> str:
+    def recipe_line(self, component: str) -> str:
         """The line of a recipe that names a component."""
         return Template(self.line).substitute(component=component)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.job import Job, Stateful
 from fw.core.learning.batches import Batch, Draw
 from fw.core.learning.loop import Step
@@ -23,9 +23,9 @@ from fw.core.types import ConditionSpec
 class Training:
     """What a part may know of the training that it joins."""
 
-    model: Denoiser
+    model: NetworkDenoiser
     """The denoiser that learns."""
-    averaged: Denoiser
+    averaged: NetworkDenoiser
     """Its averaged weights: what is kept in the end, and a teacher meanwhile."""
     draw: Draw
     shape: tuple[int, int, int]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.latents import Latents
 from fw.core.diffusion.taps import tapped
 from fw.core.job import Job, Stateful
@@ -55,7 +55,7 @@ def train(
     spec = next((part.spec for part in parts if part.spec is not None), None)
     network, averaged = (initial_network(backbone, data.shape, spec, job) for _ in range(2))
     bf16 = settings.precision == "bf16"  # autocast alone: weights, loss and averages stay float32
-    model, slow = (Denoiser(each, process, bf16) for each in (network, averaged))
+    model, slow = (NetworkDenoiser(each, process, bf16) for each in (network, averaged))
     draw = Draw(training_examples(data).to(job.device), process, settings, job)
     for part in parts:
         part.join(Training(model, slow, draw, data.shape, settings, job))

@@ -11,7 +11,7 @@ import torch
 from fw.core.kinds import Guidance, Objective, Process, Sampler
 from fw.core.learning.objectives import taken
 from fw.core.recipe.arm import Arm
-from fw.core.recipe.finding import Finding, in_arm
+from fw.core.recipe.finding import Finding, location_in_arm
 from fw.core.recipe.model import Recipe
 
 MOST_CALLS = 20_000
@@ -69,7 +69,7 @@ def without_effect(recipe: Recipe) -> Iterator[Finding]:
 
 def idle_guidance(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
     """Guidance modes that never act, rules that change nothing, and conditions that are drawn for nobody."""
-    at = in_arm(recipe, name, "guidance")
+    at = location_in_arm(recipe, name, "guidance")
     for each in arm.guidance:
         if reason := each.idle():
             yield Finding(at, f"guidance '{each.name}' changes nothing: {reason}")
@@ -86,7 +86,7 @@ def idle_guidance(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
     judged = any(metric.reads_conditions and arm.scored_by(metric) for metric in recipe.metrics)
     if arm.drawn_from is not None and arm.joint is not None and not arm.modes and not judged:
         yield Finding(
-            in_arm(recipe, name, "prior"),
+            location_in_arm(recipe, name, "prior"),
             f"prior '{arm.drawn_from.name}' changes no sample: a joint model is not told conditions, and no guidance "
             "reads them",
         )
@@ -97,14 +97,14 @@ def unlearned(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
     images = arm.train.steps * arm.train.batch
     nulls, told = arm.train.cond_drop * images, (1 - arm.train.cond_drop) * images
     if arm.annotator is not None and arm.takes_conditions:
-        at = in_arm(recipe, name, "train")
+        at = location_in_arm(recipe, name, "train")
         if any("null" in mode.requires for mode in arm.modes) and nulls < 1 and not arm.annotator.partial:
             yield Finding(at, f"train.cond_drop {arm.train.cond_drop:g}: {hardly(nulls, images)} without a condition")
         if told < 1:
             yield Finding(at, f"train.cond_drop {arm.train.cond_drop:g}: {hardly(told, images)} with a condition")
     if arm.online is not None and round(arm.online.start * arm.train.steps) >= arm.train.steps:
         yield Finding(
-            in_arm(recipe, name, "annotator"),
+            location_in_arm(recipe, name, "annotator"),
             f"annotator '{arm.online.name}' starts after the last of {arm.train.steps} steps: the model learns "
             "without conditions",
         )
@@ -113,7 +113,7 @@ def unlearned(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
         if seen < 1:
             low, high = objective.interval or arm.process.sigma_range
             yield Finding(
-                in_arm(recipe, name, "objectives"),
+                location_in_arm(recipe, name, "objectives"),
                 f"objective '{objective.name}' takes noise levels from {low:g} to {high:g}: {hardly(seen, images)} of "
                 "these",
             )

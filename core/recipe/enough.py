@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fw.core.recipe.arm import Arm
-from fw.core.recipe.finding import Finding, Location, misfit, written
+from fw.core.recipe.finding import Finding, Location, location_of_section, misfit
 from fw.core.recipe.model import Recipe
 
 
@@ -27,9 +27,9 @@ def shortages(recipe: Recipe) -> Iterator[Finding]:
                 yield Finding(("probes", index), f"{told}, and there are {recipe.dataset.classes}")
     for name, arm in arms.items():
         for section, who, least in wanted(arm):
-            yield from short(written(recipe, name, section), who, least, train)
+            yield from short(location_of_section(recipe, name, section), who, least, train)
         if arm.online is not None:
-            yield from misfit(written(recipe, name, "annotator"), arm.online.check_batch, arm.train.batch)
+            yield from misfit(location_of_section(recipe, name, "annotator"), arm.online.check_batch, arm.train.batch)
 
 
 def wanted(arm: Arm) -> Iterator[tuple[str, str, int]]:
@@ -60,9 +60,9 @@ def cautions(recipe: Recipe) -> Iterator[Finding]:
     for name in recipe.arms:
         arm = recipe.arm(name)
         if arm.annotator is not None and (reason := arm.annotator.caution(train, classes)):
-            found[written(recipe, name, "annotator")] = reason
+            found[location_of_section(recipe, name, "annotator")] = reason
         if arm.train.batch > train:
-            found[(*written(recipe, name, "train"), "batch")] = (
+            found[(*location_of_section(recipe, name, "train"), "batch")] = (
                 f"a batch of {arm.train.batch:,} is more than the {train:,} training images: a step sees some of them "
                 "more than once"
             )

@@ -20,13 +20,13 @@ class Finding(NamedTuple):
         return f"{'.'.join(map(str, self.location))}: {self.reason}"
 
 
-def in_arm(recipe: Recipe, arm: str, section: str) -> Location:
+def location_in_arm(recipe: Recipe, arm: str, section: str) -> Location:
     """A section of an arm, or the arm if it has that section from the recipe."""
     own = section in recipe.arms[arm].model_fields_set
     return ("arms", arm, section) if own else ("arms", arm)
 
 
-def written(recipe: Recipe, arm: str, section: str) -> Location:
+def location_of_section(recipe: Recipe, arm: str, section: str) -> Location:
     """A section of an arm where it is written: in the arm, or once for all arms."""
     own = section in recipe.arms[arm].model_fields_set
     return ("arms", arm, section) if own else (section,)

@@ -14,7 +14,7 @@ from fw.core.features.reading import read as read_model
 from fw.core.files.durable import write_json
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Backbone, Probe, Process
-from fw.core.kinds.boundaries import checked_found
+from fw.core.kinds.boundaries import checked_probe_scores
 from fw.core.stages.base import Products, Stage, part, read
 from fw.core.stages.conditions import are_labels, load_annotation
 from fw.core.stages.data import Data, load_split
@@ -78,7 +78,7 @@ class ApplyProbe(Stage):
                 }
         named = annotation is not None and bool(self.taught) and are_labels(annotation, splits["train"])
         train, test = (self.examples(features[name], split, named, told) for name, split in splits.items())
-        scores = checked_found(self.probe, self.probe.score(train, test, job))
+        scores = checked_probe_scores(self.probe, self.probe.score(train, test, job))
         counts = {"train": len(train), "held_out": len(test)}
         write_json(job.folder / "scores.json", {"scores": dict(scores), "real": counts})
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.generate import Drawing, generate
 from fw.core.diffusion.latents import Codec
 from fw.core.diffusion.pixels import to_uint8
@@ -99,7 +99,7 @@ class Sample(ImageStage):
     def networks(self, annotation: Annotation | None, products: Products, device: torch.device) -> Networks:
         """The trained denoisers."""
 
-        def loaded(stage: TrainDenoiser) -> Denoiser:
+        def loaded(stage: TrainDenoiser) -> NetworkDenoiser:
             return stage.denoiser(products(stage), annotation, device, self.precision)
 
         siblings = [None if stage is None else loaded(stage) for stage in self.siblings]
@@ -124,8 +124,8 @@ class Sample(ImageStage):
 class Networks:
     """An arm's denoiser, and for each entry of its guidance the one that it asks for, or None."""
 
-    own: Denoiser
-    siblings: list[Denoiser | None]
+    own: NetworkDenoiser
+    siblings: list[NetworkDenoiser | None]
 
     @property
     def evaluations(self) -> int:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fw.core import settings
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.latents import Latents
 from fw.core.files.durable import write_json
 from fw.core.job import Job
@@ -116,14 +116,14 @@ class TrainDenoiser(Stage):
 
     def denoiser(
         self, folder: Path, annotation: Annotation | None, device: torch.device, precision: str | None = None
-    ) -> Denoiser:
+    ) -> NetworkDenoiser:
         """The trained denoiser of a finished product, with its averaged weights; it runs in `precision`, by default as
         it was trained."""
         spec: ConditionSpec | None = annotation.spec if annotation is not None else None
         network = checked_network(self.model, self.model.build(self.shape, spec))
         network.load_state_dict(load_file(folder / MODEL))
         bf16 = (precision or self.train.precision) == "bf16"
-        return Denoiser(network.to(device).eval(), self.process, bf16=bf16)
+        return NetworkDenoiser(network.to(device).eval(), self.process, bf16=bf16)
 
 
 def objective_label(objective: Objective) -> str:

@@ -19,17 +19,17 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from fw.core.errors import Interrupted, StageFailed
-from fw.core.files import parts
+from fw.core.files import unfinished
 from fw.core.files.durable import ASIDE, put, sync, write_json, write_text
-from fw.core.files.parts import checksum
 from fw.core.files.sealed import SEAL, intact, seal, stamped
+from fw.core.files.unfinished import checksum
 from fw.core.messages.plain import unlockable, writing
 
 MANIFEST = "manifest.json"
-SCRATCH = (".checkpoint", ASIDE, parts.VOUCHER)
+SCRATCH = (".checkpoint", ASIDE, unfinished.VOUCHER)
 """Files with these endings matter only until the stage is finished."""
 
-BEGUN = f"inputs{parts.VOUCHER}"
+BEGUN = f"inputs{unfinished.VOUCHER}"
 """Holds the digest of the inputs that unfinished work was begun with."""
 
 INPUTS = "inputs"
@@ -165,7 +165,7 @@ class Store:
             if file.suffix not in SCRATCH:
                 sync(folder / file)
                 found = checksum(folder / file)
-                if found not in (parts.vouched(folder / file) or [found]):
+                if found not in (unfinished.vouched(folder / file) or [found]):
                     raise StageFailed(f"{file} was damaged since it was written; run it again to make that file again")
                 files[file.as_posix()] = {"sha256": found, "bytes": (folder / file).stat().st_size}
         write_manifest(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fw.core.kinds.boundaries import shown
+from fw.core.kinds.boundaries import describe
 
 
 def same(one: Any, other: Any) -> bool:
@@ -53,7 +53,7 @@ def largest(values: Tensor) -> float:
 def assert_like(found: Tensor, given: Tensor, what: str = "it", when: str = "") -> None:
     """AssertionError unless it is finite and of the shape, dtype and device of what was given."""
     alike = (found.shape, found.dtype) == (given.shape, given.dtype)
-    assert alike, f"{what} is {shown(found)} for {shown(given)}{when}"
+    assert alike, f"{what} is {describe(found)} for {describe(given)}{when}"
     assert found.device == given.device, f"{what} is on {found.device} for {given.device}{when}"
     wrong = int((~found.isfinite()).sum())
-    assert not wrong, f"{what} has {wrong} of {found.numel()} values that are not finite for {shown(given)}{when}"
+    assert not wrong, f"{what} has {wrong} of {found.numel()} values that are not finite for {describe(given)}{when}"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.errors import FwError
 from fw.core.kinds import Guidance
@@ -177,7 +177,7 @@ def with_and_without(mode: Guidance) -> tuple[Tensor, Tensor]:
     return model(x, 0.5, condition), guided(x, 0.5)
 
 
-def asked(mode: Guidance, model: Denoiser, shape: tuple[int, int, int] = tiny.SHAPE) -> Denoiser:
+def asked(mode: Guidance, model: NetworkDenoiser, shape: tuple[int, int, int] = tiny.SHAPE) -> NetworkDenoiser:
     """What `worse` is given: the model, or another network if the mode asks for one."""
     return model if mode.sibling(tiny.TinyBackbone(), Train()) is None else tiny.denoiser(shape, seed=1)
 

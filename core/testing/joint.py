@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fw.core.kinds import Joint, Move, Read
-from fw.core.kinds.boundaries import shown
+from fw.core.kinds.boundaries import describe
 from fw.core.testing import tiny, usual
 from fw.core.testing.backbone import (
     DIFFERENT,
@@ -51,8 +51,8 @@ def logits_are_usable(joint: Joint) -> None:
                 with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
                     found = logits_of(network.to(device), x, told)
                 wanted = (count, classes())
-                assert found.shape == wanted, f"they are {shown(found)} for {count} images, not {wanted}"
-                assert bf16 or found.dtype == torch.float32, f"they are {shown(found)}, not float32"
+                assert found.shape == wanted, f"they are {describe(found)} for {count} images, not {wanted}"
+                assert bf16 or found.dtype == torch.float32, f"they are {describe(found)}, not float32"
                 assert found.isfinite().all(), f"they are not finite at noise levels {levels}{' in bf16' * bf16}"
 
     body([-1.5])
@@ -67,7 +67,7 @@ def both_is_both(joint: Joint) -> None:
         prediction, logits = network.both(asked.x, asked.noise)  # type: ignore[operator]
         pairs = {"forward": (prediction, predict(network, asked)), "logits()": (logits, answer(network, asked))}
     for name, (found, expected) in pairs.items():
-        assert found.shape == expected.shape, f"{shown(found)} from both(), {shown(expected)} from {name}"
+        assert found.shape == expected.shape, f"{describe(found)} from both(), {describe(expected)} from {name}"
         assert gap(found, expected) <= 1e-5, (
             f"it differs from {name} by {gap(found, expected):.2g} of the largest value"
         )
@@ -160,7 +160,7 @@ def denoises_alone(joint: Joint) -> None:
         found = answer(network, asked)
     except Exception:
         return
-    raise AssertionError(f"logits() gives {shown(found)}")
+    raise AssertionError(f"logits() gives {describe(found)}")
 
 
 @usual.same_on_a_gpu

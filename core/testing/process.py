@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fw.core.kinds import Coefficients, Process
-from fw.core.kinds.boundaries import shown
+from fw.core.kinds.boundaries import describe
 from fw.core.testing import tiny, usual
 from fw.core.testing.forall import forall
 from fw.core.testing.usual import Use
@@ -173,6 +173,6 @@ def named(coefficients: Coefficients) -> list[tuple[str, Tensor]]:
 def same_form(values: Tensor, given: Tensor, name: str) -> None:
     """AssertionError unless `values` have the shape, dtype and device of what was given."""
     assert (values.shape, values.dtype) == (given.shape, given.dtype), (
-        f"{name} is {shown(values)} for {shown(given)}: one value per image, in the same precision"
+        f"{name} is {describe(values)} for {describe(given)}: one value per image, in the same precision"
     )
     assert values.device == given.device, f"{name} is on {values.device} for numbers on {given.device}"

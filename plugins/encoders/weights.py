@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fw.core.errors import FwError, MissingFile
-from fw.core.files import brought as files
+from fw.core.files import contents
 from fw.core.files.weights import check_finite, tell_wrappers, unwrapped
 from fw.plugins.encoders.trunks import ImageEncoder
 from fw.plugins.shared.saved import tensors_in
@@ -61,11 +61,11 @@ def plainly(tensors: dict[str, Tensor], path: Path, wanted: Collection[str]) -> 
 
 def sha256(path: Path) -> str:
     """The sha256 of the file's content, in hex."""
-    return files.sha256(existing(path))
+    return contents.sha256(existing(path))
 
 
 def existing(path: Path) -> Path:
     """The path, or MissingFile if nothing is there or it is not what its name says."""
     if not path.is_file():
         raise MissingFile(f"the weights file {path} is not there: mend the path, or leave `weights` out to train")
-    return files.genuine(path, "the weights file ")
+    return contents.genuine(path, "the weights file ")

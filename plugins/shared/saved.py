@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fw.core.errors import MissingFile
-from fw.core.files.brought import genuine
+from fw.core.files.contents import genuine
 from fw.core.files.weights import check_finite, tell_wrappers, unwrapped
 
 INDEX = ".index.json"

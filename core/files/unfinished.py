@@ -24,7 +24,7 @@ def keep(path: Path, write: Callable[[Path], object]) -> None:
     put(temporary, path)
 
 
-def sound(path: Path) -> bool:
+def intact(path: Path) -> bool:
     """Whether the file is as it was kept."""
     try:
         return checksum(path) in vouched(path)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.taps import pooled
 from fw.core.errors import FwError
 from fw.core.randomness import generator
@@ -29,7 +29,7 @@ Pool = Literal["mean", "grid"]
 
 @torch.no_grad()
 def read(
-    model: Denoiser, x0: Tensor, noise: Tensor, sigma: float, blocks: Sequence[str], pool: Pool = "mean"
+    model: NetworkDenoiser, x0: Tensor, noise: Tensor, sigma: float, blocks: Sequence[str], pool: Pool = "mean"
 ) -> dict[str, Tensor]:
     """What the blocks make of images x0 (B, C, H, W) at one noise level, without a condition: (B, D) by block.
 

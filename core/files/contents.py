@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fw.core.errors import MissingFile
-from fw.core.files.parts import checksum
+from fw.core.files.unfinished import checksum
 
 
 def sha256(path: Path) -> str:
