@@ -30,7 +30,7 @@ from fw.core.learning import train as training
 from fw.core.learning.batches import Draw, training_examples
 from fw.core.learning.loop import descend
 from fw.core.learning.objectives import Objectives, gradient_ratios, usual_block
-from fw.core.learning.online import Finder
+from fw.core.learning.online import OnlineGrouping
 from fw.core.learning.part import Training
 from fw.core.learning.train import initial_network, train
 from fw.core.plan.graph import Plan, plan
@@ -413,7 +413,7 @@ def test_online_clusters_are_found_beside_objectives(tmp_path: Path) -> None:
     data, job = tiny.images(COUNT).without_labels(), Job(tmp_path, seed=3)
     online = OnlineClusters(clusters=4, hidden=16, dims=6, queue=32, freeze=2)
     settings = SETTINGS.model_copy(update={"cond_drop": 0.2})
-    train(UNET, Flow(), data, None, settings, job, [Finder(online), terms_of(ALL)])
+    train(UNET, Flow(), data, None, settings, job, [OnlineGrouping(online), terms_of(ALL)])
     last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
     assert {"train/online_loss", "train/repa", "train/contrastive_gradient_ratio"} < last.keys()
 

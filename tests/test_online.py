@@ -21,7 +21,7 @@ from fw.core.job import Job
 from fw.core.kinds import Online
 from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step
-from fw.core.learning.online import Finder
+from fw.core.learning.online import OnlineGrouping
 from fw.core.learning.train import train
 from fw.core.plan.graph import Plan, plan
 from fw.core.randomness import generator
@@ -55,12 +55,12 @@ def trained(
     data: ImageSet | None = None,
     seed: int = 3,
     **more: Any,
-) -> tuple[nn.Module, Finder, Annotation, Tensor]:
+) -> tuple[nn.Module, OnlineGrouping, Annotation, Tensor]:
     """A training with its conditions: the averaged network, what found them, the annotation and the groups."""
     folder.mkdir(exist_ok=True)
     data = data or tiny.images(48).without_labels()
     job = Job(folder, seed=seed, **more)
-    finder = Finder(online)
+    finder = OnlineGrouping(online)
     averaged = train(backbone, Flow(), data, None, settings, job, [finder])
     return averaged, finder, *finder.annotation(len(data))
 
@@ -278,13 +278,13 @@ def test_a_killed_training_goes_on_with_the_same_bits(tmp_path: Path, monkeypatc
     """Killed at the 8th of 12 steps, after the grouping learnt in it and the denoiser did not yet."""
     straight = trained(tmp_path / "straight")
 
-    def kill(self: Finder, batch: Batch, step: Step) -> None:
+    def kill(self: OnlineGrouping, batch: Batch, step: Step) -> None:
         original(self, batch, step)
         if step.number == 8:
             raise Killed
 
-    original = Finder.begin
-    monkeypatch.setattr(Finder, "begin", kill)
+    original = OnlineGrouping.begin
+    monkeypatch.setattr(OnlineGrouping, "begin", kill)
     with pytest.raises(Killed):
         trained(tmp_path / "killed", checkpoint_seconds=0.0)
     monkeypatch.undo()

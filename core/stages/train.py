@@ -18,7 +18,7 @@ from fw.core.job import Job
 from fw.core.kinds import Backbone, Objective, Online, Process
 from fw.core.kinds.boundaries import checked_annotation, checked_network
 from fw.core.learning.objectives import Objectives
-from fw.core.learning.online import Finder
+from fw.core.learning.online import OnlineGrouping
 from fw.core.learning.state import state_of
 from fw.core.learning.train import train
 from fw.core.stages.annotate import AGREEMENT, ANNOTATION, Annotate, group_quality
@@ -86,7 +86,7 @@ class TrainDenoiser(Stage):
         return shape if self.latents is None else self.latents.latents.latent_shape(shape)
 
     def run(self, job: Job, products: Products) -> None:
-        online = None if self.annotator is None else Finder(self.annotator)
+        online = None if self.annotator is None else OnlineGrouping(self.annotator)
         objectives = Objectives(self.objectives, self.features(products))
         averaged = train(
             self.model,
