@@ -146,7 +146,7 @@ def validate(
     """Check recipes without running them: every fault, its line, and what would be right."""
     from fw.core.plan.graph import plan
     from fw.core.recipe import checks
-    from fw.core.recipe.class_names import in_short
+    from fw.core.recipe.class_names import numbered_names
     from fw.core.recipe.loading import load
     from fw.core.report import provenance
 
@@ -161,7 +161,7 @@ def validate(
         planned = plan(loaded)
         answer(f"{path}: fine ({len(loaded.arms)} arms, {len(planned.stages)} stages)")
         if names := loaded.dataset.class_names:
-            answer(f"{path}: classes: {in_short(names)}")
+            answer(f"{path}: classes: {numbered_names(names)}")
         for warned in (*checks.warnings(loaded), *provenance.notices(planned)):
             answer(f"{path}: warning: {warned}")
     if problems:

@@ -481,7 +481,7 @@ def test_keys_of_arms_without_objectives_are_what_they_were() -> None:
     without = Recipe.model_validate(
         {**dict(recipe), "arms": {"plain": recipe.arms["plain"]}}, context={"registry": toys.registry()}
     )
-    assert "objectives" not in without.named()  # it names the run's folder
+    assert "objectives" not in without.folder_text()  # it names the run's folder
     trains = {arm.train for arm in plan(recipe).arms.values()}
     assert len(trains) == 4
     heavier = planned("arms.both.objectives.0.weight=0.7", "arms.both.objectives.0.name=dispersive")

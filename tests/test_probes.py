@@ -519,8 +519,8 @@ def test_probes_are_shared_by_arms_and_are_no_part_of_other_keys(tmp_path: Path)
 
 
 def test_a_recipe_without_probes_is_written_as_before_there_were_any() -> None:
-    assert "probes" not in recipe("probes=[]").named()
-    assert "recognise" in recipe().named()
+    assert "probes" not in recipe("probes=[]").folder_text()
+    assert "recognise" in recipe().folder_text()
 
 
 def test_a_finished_probe_is_found_again_and_a_stopped_one_continues(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.features.points import different
 from fw.core.kinds import Annotator
-from fw.core.machine.stopping import asked_to_stop
+from fw.core.machine.stopping import stop_on_signals
 from fw.core.messages.console import say
 from fw.core.messages.escaping import visible
 from fw.core.plan.graph import Plan, plan
@@ -34,7 +34,7 @@ from fw.core.run.board import Board
 from fw.core.run.run import Options, failure, preflight, settings_for, start
 from fw.core.stages.annotate import Annotate
 from fw.core.stages.base import Stage
-from fw.core.store.soundness import sound_stages
+from fw.core.store.soundness import usable_stages
 from fw.core.store.store import Store
 from fw.core.types import Annotation
 
@@ -154,10 +154,10 @@ def counted(stage: Stage) -> Stage:
 
 def finish(recipe: Recipe, wanted: Plan, store: Store, options: Options, console: Console) -> None:
     """Do the stages that are missing, as `fw run` would."""
-    finished = sound_stages(wanted, store, console)
+    finished = usable_stages(wanted, store, console)
     preflight(wanted, finished)
     settings = settings_for(wanted, finished, options, store, provenance.files(recipe))
-    with asked_to_stop() as stopping, Board(wanted, store, console) as board:
+    with stop_on_signals() as stopping, Board(wanted, store, console) as board:
         outcome = start(wanted, finished, settings, board, stopping)
     if outcome.stopped:
         raise Interrupted("stopped; everything finished is kept, and the same command continues from here")

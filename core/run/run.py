@@ -17,7 +17,7 @@ from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.files.durable import write_text
 from fw.core.kinds import ArmDescription, RunDescription, TrackedRun
 from fw.core.machine.cores import cores
-from fw.core.machine.stopping import asked_to_stop
+from fw.core.machine.stopping import stop_on_signals
 from fw.core.messages.console import say
 from fw.core.messages.escaping import visible
 from fw.core.messages.plain import writing
@@ -35,7 +35,7 @@ from fw.core.run.owner import owner
 from fw.core.run.record import Turn, describe, link_latest, previous_run, run_folder, write_run
 from fw.core.run.untracked import Untracked
 from fw.core.run.work import Settings
-from fw.core.store.soundness import lost, mixtures, sound_stages
+from fw.core.store.soundness import disappeared, mixtures, usable_stages
 from fw.core.store.store import Store
 from fw.registry import LocalPlugin
 
@@ -71,7 +71,7 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
     store = Store(out / "store")
     store.create()
     everything = plan_all(recipe)
-    sound = sound_stages(everything, store, console, options.keep_dependents)
+    sound = usable_stages(everything, store, console, options.keep_dependents)
     finished = [stage for stage in plan.stages if stage in sound]
     preflight(plan, finished)
     data = splits.examine(recipe.dataset, store.root)
@@ -81,7 +81,7 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
     settings = settings_for(plan, finished, options, store, files)
     folder = run_folder(recipe, files, out)
     made_by = provenance.record(everything)  # now, because a plugin's source may be edited while the run is on
-    with asked_to_stop() as stopping, Turn(folder) as turn:
+    with stop_on_signals() as stopping, Turn(folder) as turn:
 
         def opening() -> TrackedRun:
             return open_tracker(recipe, plan, made_by, options, folder, previous_run(folder))
@@ -106,7 +106,7 @@ def run(recipe: Recipe, plan: Plan, options: Options, warnings: Sequence[str], c
                     board.open_late()
                 describe(recipe, files, folder)
                 if not outcome.stopped:
-                    outcome.failed |= lost(plan, store, [*outcome.failed, *outcome.skipped])
+                    outcome.failed |= disappeared(plan, store, [*outcome.failed, *outcome.skipped])
                 with writing(folder):
                     result = conclude(
                         recipe, everything, made_by, store, folder, outcome, warnings, data, board.tracked

@@ -1,4 +1,4 @@
-"""Fit p(c), and draw the bank of conditions that samples are made for."""
+"""Fit p(c), and draw the bank of conditions for the samples."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from fw.core.types import Annotation
 
 BANK = "bank.safetensors"
 
-PRIORS = Section("prior", "## Priors\n\nHow well the conditions are drawn that samples are made for.")
+PRIORS = Section("prior", "## Priors\n\nHow well the conditions of the samples are drawn.")
 
 NOTICED = 0.01
-"""Priors that redistribute less than this share of the conditions do next to nothing."""
+"""A prior that changes less than this share of the conditions has next to no effect."""
 
 
 @dataclass(frozen=True, eq=False)

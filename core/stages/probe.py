@@ -48,7 +48,7 @@ class ApplyProbe(Stage):
         if self.encode is not None:
             return f"{self.probe.name} of {self.encode.encoder.name}"
         assert self.train is not None
-        return f"{self.probe.name} of {self.train.named(self.train.model)}"
+        return f"{self.probe.name} of {self.train.model_label(self.train.model)}"
 
     @property
     def columns(self) -> Mapping[str, str]:

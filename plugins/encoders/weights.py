@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fw.core.errors import FwError, MissingFile
 from fw.core.files import contents
-from fw.core.files.weights import check_finite, tell_wrappers, unwrapped
+from fw.core.files.weights import check_finite, report_wrappers, unwrapped
 from fw.plugins.encoders.trunks import ImageEncoder
 from fw.plugins.shared.saved import tensors_in
 
@@ -55,7 +55,7 @@ def state_dict(path: Path) -> dict[str, Tensor]:
 def plainly(tensors: dict[str, Tensor], path: Path, wanted: Collection[str]) -> dict[str, Tensor]:
     """The tensors by the names that the network `wanted`, without those of wrappers, which is said."""
     names = unwrapped(tensors, wanted)
-    tell_wrappers(names, path)
+    report_wrappers(names, path)
     return {names[name]: tensor for name, tensor in tensors.items()}
 
 

@@ -23,7 +23,7 @@ from torch import nn
 
 from fw.core.errors import MissingFile
 from fw.core.files.contents import genuine
-from fw.core.files.weights import check_finite, tell_wrappers, unwrapped
+from fw.core.files.weights import check_finite, report_wrappers, unwrapped
 
 INDEX = ".index.json"
 
@@ -97,7 +97,7 @@ class Saved:
                 (there / name).symlink_to((folder / name).absolute())
             renamed = unwrapped(self.tensors())
             if any(old != new for old, new in renamed.items()):
-                tell_wrappers(renamed, self.first)
+                report_wrappers(renamed, self.first)
                 found = {
                     renamed[name]: tensor.clone()  # what shares memory cannot be saved
                     for file in self.tensor_files()
