@@ -62,7 +62,9 @@ def meant(text: str) -> str:
 @example("a\x1b[31m")
 def test_nothing_that_is_shown_can_move_the_cursor_or_turn_the_text(text: str) -> None:
     letters = visible(text)
-    assert not [letter for letter in letters if unicodedata.category(letter) in INVISIBLE and letter not in "\u200c\u200d"]
+    assert not [
+        letter for letter in letters if unicodedata.category(letter) in INVISIBLE and letter not in "\u200c\u200d"
+    ]
     assert visible(letters) == letters
 
 

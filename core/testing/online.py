@@ -55,8 +55,8 @@ def valid(online: Online) -> None:
             grouping = built(online, width).to(device)
             prototypes: Any = grouping.prototypes
             size = online.condition.size
-            wanted = f"not torch.float32 (K, {size})"
-            assert is_tensor(prototypes, torch.float32, (None, size)), f"they are {describe(prototypes)}, {wanted}"
+            expected = f"not torch.float32 (K, {size})"
+            assert is_tensor(prototypes, torch.float32, (None, size)), f"they are {describe(prototypes)}, {expected}"
             assert len(prototypes), "there are none"
             off = float((prototypes.norm(dim=1) - 1).abs().max())
             assert off < 1e-4, f"their lengths are off by {off:.2g}"

@@ -25,7 +25,7 @@ CLASSES = 3
 
 
 def devices() -> list[str]:
-    """Where things are tried: on the CPU, and on a GPU where there is one."""
+    """The devices to check on: the CPU, and a GPU where there is one."""
     return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
@@ -38,7 +38,7 @@ def job(seed: int = 0) -> Iterator[Job]:
 
 @contextlib.contextmanager
 def as_in_a_run() -> Iterator[None]:
-    """What a run refuses (core/kinds/boundaries.py) violates the contract, in the same words."""
+    """Make what a run refuses (core/kinds/boundaries.py) a violation of the contract, in the same words."""
     try:
         yield
     except StageFailed as error:
