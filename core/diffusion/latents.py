@@ -85,8 +85,8 @@ class Codec:
 
     def _named(self, images: Tensor, flip: bool) -> dict[str, Tensor]:
         codes = {"": self.encode(images), **({MIRRORED: self.encode(images.flip(-1))} if flip else {})}
-        named = {prefix + part: tensor for prefix, code in codes.items() for part, tensor in code._asdict().items()}
-        return {name: tensor for name, tensor in named.items() if tensor is not None}
+        tensors = {prefix + part: tensor for prefix, code in codes.items() for part, tensor in code._asdict().items()}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def quality(self, held_out: Tensor) -> dict[str, float]:
         """Mean and standard deviation of the latents of some held-out images, and by how many of the 256 levels the

@@ -82,5 +82,5 @@ class Objective(Component):
 
     @abstractmethod
     def term(self, head: nn.Module, seen: Seen) -> Tensor:
-        """The term (), of the images that are taken alone; 0 if none is. It is a function of its arguments, of which it
-        may change only the head. `seen.generator` is for its own randomness, on the device of the images."""
+        """The term () of those images that are taken; 0 if none is. It depends on its arguments alone, and may change
+        only the head. `seen.generator` is for its own randomness, on the device of the images."""

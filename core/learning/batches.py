@@ -32,7 +32,7 @@ class Batch:
     dropped: Tensor
     """Where the condition is replaced by the null condition, bool (B,)."""
     condition: Tensor | None = None
-    """The conditions (B, ...); None if there are none, or none as yet."""
+    """The conditions (B, ...); None if there are none, or not yet."""
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     """What the blocks that parts read return for the noisy images: (B, C, h, w) or (B, N, D)."""
 

@@ -50,8 +50,8 @@ class FitPrior(Stage):
         drawn = annotation.conditions if annotation.bank is None else annotation.bank
         if (apart := difference(bank, drawn)) is not None and apart < NOTICED:
             job.warn(
-                f"prior {self.prior.name} draws conditions as often as they are drawn without it, but for "
-                f"{apart:.1%}: arms with and without it can hardly differ"
+                f"prior {self.prior.name} changes only {apart:.1%} of the conditions that are drawn: arms with and "
+                "without it can hardly differ"
             )
         save_file({"bank": bank.contiguous()}, job.folder / BANK)
         write_json(job.folder / "quality.json", self.prior.quality(bank, annotation))
