@@ -20,8 +20,8 @@ from fw.core.machine.streams import sturdy
 from fw.core.messages.escaping import visible, visible_lines
 
 TRACEBACK = "FW_TRACEBACK"
-"""Set to 1, this variable has the traceback of an unexpected exception printed instead of written
-to a file."""
+"""If this variable is 1, the traceback of an unexpected exception is printed, not written to a
+file."""
 
 CONTINUING = {"run", "clusters"}
 """Commands whose work is kept stage by stage."""
@@ -30,8 +30,7 @@ CONTINUES = "nothing that was finished is lost; the same command continues from 
 
 
 class Commands(typer.core.TyperGroup):
-    """The commands, with what they say when they are interrupted or fail; typer would say nothing,
-    or less."""
+    """The commands, with a message when one is interrupted or fails; typer would say less."""
 
     def invoke(self, ctx: Any) -> Any:
         failure: Exception
@@ -61,8 +60,8 @@ app = typer.Typer(
 )
 
 
-def runs_on(device: str) -> str:
-    """Refuse a --device that fw does not run on, in every command and before anything is done."""
+def checked_device(device: str) -> str:
+    """Refuse a --device that fw does not run on, in every command and before any work."""
     if device not in ("auto", "cpu"):
         from fw.core.run.devices import known_device
 
@@ -79,7 +78,7 @@ Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="a plugin in one .py file, not installed; may be repeated")
 ]
 Out = Annotated[Path, typer.Option("--out", help="folder of the store, the runs and MLflow's database")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N", callback=runs_on)]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N", callback=checked_device)]
 DEFAULT_OUT = Path("runs")
 
 
@@ -116,8 +115,8 @@ def run(
     from fw.core.store.store import Store
 
     shelter_resource_tracker()
-    use(plugin)
-    settle(out)
+    add_plugins(plugin)
+    end_dead_runs(out)
     loaded = load(recipe, set_ or ())
     planned = plan(loaded, arm or ())
     console = Console(stderr=True)
@@ -147,11 +146,11 @@ def validate(
     """Check recipes without running them: every fault, its line, and what would be right."""
     from fw.core.plan.graph import plan
     from fw.core.recipe import checks
-    from fw.core.recipe.class_names import in_short
+    from fw.core.recipe.class_names import numbered_names
     from fw.core.recipe.loading import load
     from fw.core.report import provenance
 
-    use(plugin)
+    add_plugins(plugin)
     problems: list[str] = []
     for path in recipes:
         try:
@@ -162,9 +161,9 @@ def validate(
         planned = plan(loaded)
         answer(f"{path}: fine ({len(loaded.arms)} arms, {len(planned.stages)} stages)")
         if names := loaded.dataset.class_names:
-            answer(f"{path}: classes: {in_short(names)}")
-        for warned in (*checks.warnings(loaded), *provenance.notices(planned)):
-            answer(f"{path}: warning: {warned}")
+            answer(f"{path}: classes: {numbered_names(names)}")
+        for warning in (*checks.warnings(loaded), *provenance.notices(planned)):
+            answer(f"{path}: warning: {warning}")
     if problems:
         raise RecipeError(problems)
 
@@ -177,7 +176,7 @@ def plugins(
     check: Annotated[bool, typer.Option("--check", help="run the contract kit on the components")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="answer with one JSON document")] = False,
 ) -> None:
-    """List what recipes can name, where it comes from, and which plugins are broken."""
+    """List the components that recipes can name, their plugins, and which plugins are broken."""
     from contextlib import redirect_stdout
 
     from rich.console import Console
@@ -188,10 +187,10 @@ def plugins(
 
     stdout = Console(file=sys.stdout)
     with redirect_stdout(sys.stderr):  # what plugins print is not the answer
-        use(plugin)
+        add_plugins(plugin)
         request = Request(name, kind, plugin or (), check, as_json)
-        sound = answer_request(request, installed(), stdout)
-    if not sound:
+        passed = answer_request(request, installed(), stdout)
+    if not passed:
         raise typer.Exit(1)
 
 
@@ -223,7 +222,7 @@ def schema(plugin: Plugins = None) -> None:
 
     from fw.core.recipe.model import Recipe
 
-    use(plugin)
+    add_plugins(plugin)
     print(json.dumps(Recipe.model_json_schema(), indent=1))
 
 
@@ -249,7 +248,7 @@ def compare(
 
     finished = [FinishedRun(path) for path in runs]
     for each in finished:
-        settle(each.root)
+        end_dead_runs(each.root)
     for result in [each.results() for each in finished]:
         show(result, wide_console())
 
@@ -280,14 +279,14 @@ def clusters(
     from fw.core.run.options import Options
 
     shelter_resource_tracker()
-    use(plugin)
-    settle(out)
-    wanted = clusters.numbers(counts) if counts is not None else []
-    found = clusters.survey(load(recipe, set_ or ()), arm, wanted, Options(out, device), Console(stderr=True))
+    add_plugins(plugin)
+    end_dead_runs(out)
+    numbers = clusters.numbers(counts) if counts is not None else []
+    result = clusters.survey(load(recipe, set_ or ()), arm, numbers, Options(out, device), Console(stderr=True))
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(result, indent=1))
     else:
-        clusters.show(found, wide_console())
+        clusters.show(result, wide_console())
 
 
 @app.command()
@@ -304,7 +303,7 @@ def plot(
     from fw.core.run.finished import FinishedRun
 
     finished = FinishedRun(run_)
-    settle(finished.root)
+    end_dead_runs(finished.root)
     plot_sweep(finished, x, y.split(",") if y else [], output)
     answer(output)
 
@@ -330,17 +329,17 @@ def heatmap(
     from fw.core.commands import heatmap
     from fw.core.run.finished import FinishedRun
 
-    use(plugin)
+    add_plugins(plugin)
     finished = FinishedRun(run_)
-    settle(finished.root)
-    asked = heatmap.Asked(arm, heatmap.levels(sigmas) if sigmas is not None else (), count, draws, device)
+    end_dead_runs(finished.root)
+    request = heatmap.Asked(arm, heatmap.levels(sigmas) if sigmas is not None else (), count, draws, device)
     console = Console(stderr=True)
     output = heatmap.target(finished, arm, output)
-    found = heatmap.survey(finished, asked, console)
-    for path in heatmap.write(found, output):
+    result = heatmap.survey(finished, request, console)
+    for path in heatmap.write(result, output):
         answer(path)
-    answer(heatmap.verdict(found))
-    heatmap.log(finished, found, output, console)
+    answer(heatmap.verdict(result))
+    heatmap.log(finished, result, output, console)
 
 
 @app.command()
@@ -359,9 +358,9 @@ def sample(
     from fw.core.commands.sample import draw
     from fw.core.run.finished import FinishedRun
 
-    use(plugin)
+    add_plugins(plugin)
     finished = FinishedRun(run_)
-    settle(finished.root)
+    end_dead_runs(finished.root)
     draw(finished, arm, count, output, seed, device, Console(stderr=True))
     answer(output)
 
@@ -375,7 +374,7 @@ def ui(
     """Open the tracker's page, MLflow's by default, on the runs in a folder."""
     from fw.registry import UnknownComponent, installed
 
-    settle(out)
+    end_dead_runs(out)
     try:
         component = installed().get("tracker", tracker)
     except UnknownComponent as error:
@@ -383,18 +382,18 @@ def ui(
     raise typer.Exit(component().serve(out.absolute(), port))  # type: ignore[attr-defined]
 
 
-def settle(out: Path) -> None:
-    """Let runs in a runs folder end for their trackers whose process has died."""
+def end_dead_runs(out: Path) -> None:
+    """End at their trackers the runs of a runs folder whose process has died."""
     import contextlib
 
     from fw.core.run.aftermath import end_abandoned
 
-    with contextlib.suppress(Exception):  # what is wrong with those runs is no matter of this command
+    with contextlib.suppress(Exception):  # faults of those runs do not concern this command
         end_abandoned(out.absolute(), lambda text: print(visible(text), file=sys.stderr))
 
 
-def use(files: list[Path] | None) -> None:
-    """Add the plugins that --plugin names to what is installed."""
+def add_plugins(files: list[Path] | None) -> None:
+    """Add the plugins of --plugin to those that are installed."""
     if not files:
         return
     from fw.registry import LocalPlugin, UnfitPlugin, add_files, installed
@@ -415,7 +414,7 @@ def show_plan(planned: Any, store: Any) -> None:
 
 
 def answer(text: object) -> None:
-    """Print one line of what was asked for."""
+    """Print one line of a command's answer."""
     print(visible(text))
 
 
@@ -438,7 +437,7 @@ def quiet_threads() -> None:
 
 
 def guarded(command: Callable[[], None]) -> int:
-    """Run the command. Whatever ends it is one message, not a traceback, and an exit code; see
+    """Run the command. Whatever ends it becomes one message and an exit code, not a traceback; see
     fw.core.errors."""
     try:
         command()
@@ -458,7 +457,7 @@ def guarded(command: Callable[[], None]) -> int:
 
 
 def ended(error: BaseException, reason: str, code: int) -> int:
-    """Say why a command ended, and whether the same command continues."""
+    """Print why a command ended, and whether the same command continues; returns the exit code."""
     from fw.core.messages.secrets import redact
 
     print(visible_lines(redact(reason)), file=sys.stderr)
@@ -468,21 +467,21 @@ def ended(error: BaseException, reason: str, code: int) -> int:
 
 
 def unexpected(error: Exception) -> str:
-    """What to say of an exception that nobody foresaw, which is a fault of fw; its traceback goes
-    to a file."""
+    """The message for an exception that nobody foresaw: it is a fault of fw. The traceback goes to
+    a file."""
     from fw.core.messages.secrets import redact
     from fw.registry.errors import in_one_line
 
     trace = redact("".join(traceback.format_exception(error)))
-    said = f"this is a fault of fw, not of yours: {in_one_line(error)}"
+    message = f"this is a fault of fw, not of yours: {in_one_line(error)}"
     if os.environ.get(TRACEBACK, "0") not in ("", "0"):
-        return f"{trace}{said}"
+        return f"{trace}{message}"
     try:
         with tempfile.NamedTemporaryFile(prefix="fw-traceback-", suffix=".txt", delete=False) as file:
             file.write(trace.encode("utf-8", "backslashreplace"))
     except OSError:
-        return f"{said} (set {TRACEBACK}=1 to see the traceback)"
-    return f"{said} (please report it; the traceback is in {file.name})"
+        return f"{message} (set {TRACEBACK}=1 to see the traceback)"
+    return f"{message} (please report it; the traceback is in {file.name})"
 
 
 def main() -> None:
@@ -493,8 +492,8 @@ def main() -> None:
 
 
 def start() -> None:
-    """The command of the command line, if the folder that it is given in is there: libraries die
-    without one."""
+    """Run the command line. It needs a working directory that is there: libraries crash without
+    one."""
     Path.cwd()
     app()
 

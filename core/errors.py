@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 class FwError(Exception):
-    """A problem that is told to the user in one message, without a traceback."""
+    """A problem that the user gets as one message, without a traceback."""
 
     exit_code = 2
 
@@ -18,7 +18,7 @@ class RecipeError(FwError):
 
 
 class MissingFile(FwError):
-    """A data folder or weights file that a component needs is not there, or is not what it should be."""
+    """A data folder or weights file that a component needs is not there, or is something else."""
 
 
 class StageFailed(FwError):

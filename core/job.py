@@ -1,11 +1,11 @@
 """What a stage lends to a component: a device, its randomness, a scratch folder, and loops that resume exactly.
 
-`Job.steps` is the one training loop of fw. It yields step numbers, checkpoints its state on the way and continues
-from the checkpoint after a crash. Resuming is bit-exact on CPU because nothing else is remembered: batches, noise and
+`Job.steps` is the one training loop of fw. It yields step numbers, writes checkpoints of its state, and continues from
+the checkpoint after a crash. Resuming is bit-exact on CPU because there is no other state: batches, noise and
 augmentations are functions of (seed, step), torch's global generator included.
 
-Whatever is read back after a crash was kept with its checksum (core/files/parts.py). What is damaged is made again,
-aloud.
+Whatever is read back after a crash was kept with its checksum (core/files/unfinished.py). What is
+damaged is made again, with a message.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from fw.core.errors import Interrupted, StageFailed
-from fw.core.files import parts
+from fw.core.files import unfinished
 from fw.core.files.durable import write_text
 from fw.core.randomness import generator, seed_from
 
@@ -42,7 +42,7 @@ class Stateful(Protocol):
 
 
 class Reporter(Protocol):
-    """Who hears of progress and of logged values; nobody, unless told otherwise."""
+    """Receives progress, logged values and messages."""
 
     def progress(self, label: str, done: int, total: int) -> None: ...
 
@@ -52,7 +52,7 @@ class Reporter(Protocol):
 
 
 class Silent:
-    """The reporter that tells nobody."""
+    """A reporter that does nothing; a job's, unless it gets another."""
 
     def progress(self, label: str, done: int, total: int) -> None:
         pass
@@ -66,7 +66,7 @@ class Silent:
 
 @dataclass
 class Job:
-    """See the module's docstring. `folder` outlives a crash; what lies in it is there again on the next try."""
+    """See the module's docstring. `folder` and the files in it outlive a crash, for the next try."""
 
     folder: Path
     seed: int = 0
@@ -75,17 +75,17 @@ class Job:
     checkpoint_seconds: float = 20.0
     stopping: Callable[[], bool] = lambda: False
     warnings: list[str] = field(default_factory=list)
-    """What was said with `warn`; it is kept with the product."""
+    """The texts of `warn`; they are kept with the product."""
     _records: list[dict[str, Any]] = field(default_factory=list, repr=False)
     _started: float = field(default_factory=time.monotonic, repr=False)
     _spent_before: float = field(default=0.0, repr=False)
     _reporting: float = field(default=0.0, repr=False)
     _log: list[str] = field(default_factory=list, repr=False)
-    """The lines of log.jsonl. Checkpoints hold them, and what the file has beyond is of steps that are done again."""
+    """The lines of log.jsonl. Checkpoints hold them; further lines of the file are of steps that are done again."""
 
     @property
     def seconds(self) -> float:
-        """Time spent on this job, up to the last checkpoint of earlier tries included; time to report is not."""
+        """Time spent on this job. It includes earlier tries up to their last checkpoint, and excludes reporting."""
         return self._spent_before + time.monotonic() - self._started - self._reporting
 
     def generator(self, *words: int | str, device: torch.device | str = "cpu") -> torch.Generator:
@@ -93,9 +93,9 @@ class Job:
         return generator(self.seed, *words, device=device)
 
     def track(self, items: Sequence[Item], label: str) -> Iterator[Item]:
-        """Iterate with a progress bar; stops between items when the run is asked to stop."""
+        """Iterate with a progress bar. Stops between items when the run has to stop."""
         for done, item in enumerate(items):
-            self._stop_if_asked()
+            self._stop_if_requested()
             yield item
             with self._off_the_clock():
                 self.reporter.progress(label, done + 1, len(items))
@@ -133,35 +133,35 @@ class Job:
             self.reporter.say(text)
 
     def warn(self, text: str) -> None:
-        """Tell the user, at once and in every report, what is to be known of this stage's product; one sentence."""
+        """Warn the user, at once and in every report, about this stage's product; one sentence."""
         if text not in self.warnings:
             self.warnings.append(text)
             self.say(text)
 
     def keep(self, name: str, write: Callable[[Path], object]) -> Path:
-        """Make a file that a later try can count on: `write` is given where, and the file gets its name when it is
-        whole."""
+        """Make a file that a later try can rely on. `write` gets the path to write to; the file gets its name when it
+        is whole."""
         path = self.folder / name
-        parts.keep(path, write)
+        unfinished.keep(path, write)
         return path
 
     def kept(self, name: str) -> Path | None:
-        """A file that an earlier try kept; None if there is none, or if it was damaged, which is said."""
+        """A file that an earlier try kept; None if there is none. One that was damaged is discarded, with a message."""
         path = self.folder / name
-        if parts.sound(path):
+        if unfinished.intact(path):
             return path
         if path.exists():
             self.say(f"{name} was damaged since it was written, and is made again")
-            parts.discard(path)
+            unfinished.discard(path)
         return None
 
     def finish(self) -> None:
-        """Nothing more is logged: log.jsonl holds what was."""
+        """Complete log.jsonl; nothing more is logged after this."""
         self.flush()
         self._rewrite_log()
 
     def flush(self) -> None:
-        """Append what was logged to log.jsonl and tell the reporter; a value that is not finite ends the stage."""
+        """Append what was logged to log.jsonl and report it. A value that is not finite ends the stage."""
         records = [{key: float(value) if key != "step" else value for key, value in r.items()} for r in self._records]
         self._records = []
         for record in records:
@@ -178,14 +178,14 @@ class Job:
 
     @contextlib.contextmanager
     def _off_the_clock(self) -> Iterator[None]:
-        """Whoever hears of the work may be slow, and that is no cost of the work."""
+        """Time of reporting does not count as time of the work: a reporter may be slow."""
         began = time.monotonic()
         try:
             yield
         finally:
             self._reporting += time.monotonic() - began
 
-    def _stop_if_asked(self) -> None:
+    def _stop_if_requested(self) -> None:
         if self.stopping():
             raise Interrupted(STOPPED)
 
@@ -222,8 +222,8 @@ class Job:
         return self.folder / "log.jsonl"
 
     def _rewrite_log(self) -> None:
-        """Forget what was logged for steps that are done again, and whatever else was done to the file."""
+        """Drop the log of steps that are done again, and whatever else was done to the file."""
         text = "".join(self._log)
-        there = self._log_path.read_bytes() if self._log_path.exists() else b""
-        if there != text.encode():
+        current = self._log_path.read_bytes() if self._log_path.exists() else b""
+        if current != text.encode():
             write_text(self._log_path, text)

@@ -1,7 +1,7 @@
 """What flows between components at run time.
 
-Units, once: images at every public boundary and on disk are uint8 (N, C, H, W) in 0..255; inside diffusion they are
-float in -1..1; sigma is the noise's standard deviation in that unit; features are float32 (N, D).
+Units: images at every public boundary and on disk are uint8 (N, C, H, W) in 0..255; inside diffusion they are float in
+-1..1; sigma is the noise's standard deviation in that unit; features are float32 (N, D).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 
 LARGEST = 1e36
-"""The largest number that a field may have which torch reckons with: float32 ends at 3.4e38."""
+"""The largest value of a field that torch computes with: float32 ends at 3.4e38."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class Observations:
 class Annotation:
     """One condition per training image, and a bank of conditions to draw from when sampling.
 
-    `conditions` is int64 (N,) for classes, float32 (N, D) for vectors, (N, n, D) for tokens; class -1 is none. `bank`
-    is the prior p(c) as a set of draws; by default the training conditions themselves, i.e. the empirical frequencies
-    (a uniform draw over clusters doubles the Frechet distance, see docs/guidance.md).
+    `conditions` is int64 (N,) for classes, float32 (N, D) for vectors, (N, n, D) for tokens; class -1 means none.
+    `bank` is the prior p(c) as a set of draws. By default it is the training conditions themselves, so that conditions
+    are drawn as often as they occur (a uniform draw over clusters doubles the Frechet distance, see docs/guidance.md).
     """
 
     spec: ConditionSpec
@@ -78,7 +78,7 @@ class Annotation:
 
     @property
     def known(self) -> Tensor:
-        """Which images have a condition, bool (N,): all, but those of class -1."""
+        """Which images have a condition, bool (N,): all except those of class -1."""
         if self.spec.form == "class":
             return self.conditions >= 0
         return torch.ones(len(self.conditions), dtype=torch.bool)
@@ -89,7 +89,7 @@ class Annotation:
         return bank[torch.randint(len(bank), (count,), generator=generator)]
 
     def save(self, path: Path) -> None:
-        """One entry of metadata, because safetensors writes several in any order."""
+        """Write it as safetensors, with a single entry of metadata: several are written in any order."""
         tensors = {"conditions": self.conditions.contiguous()}
         if self.bank is not None:
             tensors["bank"] = self.bank.contiguous()

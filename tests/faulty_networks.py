@@ -683,7 +683,7 @@ FAULTS: dict[str, tuple[Clause, str]] = {
     "NanLogits": (joint.logits_are_usable, "noise levels [-1.5]"),
     "WrongClasses": (joint.logits_are_usable, "torch.float32 (1, 10)"),
     "InconsistentBoth": (joint.both_is_both, "it differs from logits() by"),
-    "TellsTheClass": (joint.condition_is_not_told, "condition changes the prediction"),
+    "TellsTheClass": (joint.condition_changes_nothing, "condition changes the prediction"),
     "BatchLogits": (joint.logits_are_each_images_own, "images ["),
     "ConstantLogits": (joint.logits_are_each_images_own, "all images get the same logits"),
     "ProbesItsTrunk": (joint.one_trunk, "no weight gets a gradient from both"),

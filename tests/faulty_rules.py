@@ -80,12 +80,12 @@ class Remembering(Honest):
 
 
 class RememberingInTheModule(Honest):
-    """Remembers the last prediction in a list of the module, and uses it for results."""
+    """Remembers the last prediction in a list of the module; results depend on whether it has the same shape."""
 
     def result(self, good: Tensor, guided: Tensor) -> Tensor:
         before = [last for last in SEEN if last.shape == good.shape]
         SEEN[:] = [good]
-        return guided + 0.1 * (good - before[-1]) if before else guided
+        return guided + 0.1 if before else guided
 
 
 class WritesIntoWhatItReturned(Honest):

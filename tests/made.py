@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.job import Job
 from fw.core.stages.base import Products, Stage, unkeyed
 from fw.core.stages.conditions import load_annotation
@@ -36,7 +36,7 @@ def products(stage: Stage) -> Path:
     return stage.folder
 
 
-def trained(stage: Stage, store: Path) -> Denoiser:
+def trained(stage: Stage, store: Path) -> NetworkDenoiser:
     """The denoiser that a finished stage of a store has probed."""
 
     def lies(source: Stage) -> Path:

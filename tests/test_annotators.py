@@ -141,11 +141,11 @@ def test_fewer_different_features_than_clusters_are_refused_as_by_sinkhorn(featu
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda features: features * 1e20, r"the features reach 4e\+20, and distances of such overflow"),
-        (lambda features: features * 1e37, r"the features reach 4e\+37, and distances of such overflow"),
+        (lambda features: features * 1e20, r"the features reach 4e\+20, where distances overflow"),
+        (lambda features: features * 1e37, r"the features reach 4e\+37, where distances overflow"),
         (lambda features: features.index_fill(0, torch.tensor([3]), 1e30), r"the features reach 1e\+30"),
-        (lambda features: features * 1e-30, r"differ by no more than 3\.9e-30, and distances of such vanish"),
-        (lambda features: features * 1e-43, r"differ by no more than 3\.9e-43, and distances of such vanish"),
+        (lambda features: features * 1e-30, r"differ by no more than 3\.9e-30, where distances vanish"),
+        (lambda features: features * 1e-43, r"differ by no more than 3\.9e-43, where distances vanish"),
     ],
 )
 def test_features_whose_distances_single_precision_does_not_hold_are_refused(change, told, spherical, job):

@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, scaled_dot_product_attention
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.errors import StageFailed
 from fw.core.kinds import Attend, Guidance, Move, Process
@@ -36,7 +36,7 @@ SIGMA = 0.7
 MIDDLE = "mid_block.attentions.0"
 
 
-def kit(dtype: torch.dtype = torch.float64) -> Denoiser:
+def kit(dtype: torch.dtype = torch.float64) -> NetworkDenoiser:
     """The kit's network, with attention that is far from uniform."""
     model = tiny.denoiser((1, 8, 16))
     network: Any = model.network
@@ -46,7 +46,7 @@ def kit(dtype: torch.dtype = torch.float64) -> Denoiser:
     return model
 
 
-def unet(dtype: torch.dtype = torch.float64) -> Denoiser:
+def unet(dtype: torch.dtype = torch.float64) -> NetworkDenoiser:
     """A U-Net with attention at 8x16 and at 4x8 pixels, which is far from uniform."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -56,7 +56,7 @@ def unet(dtype: torch.dtype = torch.float64) -> Denoiser:
             for name in network.attention_layers:
                 network.unet.get_submodule(name).to_q.weight.normal_()
                 network.unet.get_submodule(name).to_k.weight.normal_()
-    return Denoiser(network.to(dtype), DDPM(prediction="v"))
+    return NetworkDenoiser(network.to(dtype), DDPM(prediction="v"))
 
 
 def images(dtype: torch.dtype = torch.float64) -> Tensor:
@@ -66,7 +66,7 @@ def images(dtype: torch.dtype = torch.float64) -> Tensor:
 class Spied:
     """A model whose attention layers note what they were given and what came out."""
 
-    def __init__(self, model: Denoiser, fail_in: str | None = None):
+    def __init__(self, model: NetworkDenoiser, fail_in: str | None = None):
         self.model, self.fail_in = model, fail_in
         self.seen: dict[str, dict[str, Tensor]] = {}
 
@@ -113,18 +113,18 @@ class Stack(nn.Module):
         return tokens[:, 0].transpose(1, 2).unflatten(2, x.shape[2:])
 
 
-def stack(count: int) -> Denoiser:
-    return Denoiser(Stack(count).double(), tiny.TinyProcess())
+def stack(count: int) -> NetworkDenoiser:
+    return NetworkDenoiser(Stack(count).double(), tiny.TinyProcess())
 
 
-def worse(mode: Guidance, model: Denoiser | Spied, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+def worse(mode: Guidance, model: NetworkDenoiser | Spied, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     """The good prediction and the worse one."""
     with torch.inference_mode():
         good = model(images(dtype), SIGMA, CLASSES)
         return good, mode.worse(model, images(dtype), SIGMA, CLASSES, good)
 
 
-def guided(modes: list[Guidance], model: Denoiser, x: Tensor, sigma: float = SIGMA) -> Tensor:
+def guided(modes: list[Guidance], model: NetworkDenoiser, x: Tensor, sigma: float = SIGMA) -> Tensor:
     with torch.inference_mode():
         return Guided(model, modes, CLASSES, 0.01, 80.0)(x, sigma)
 
@@ -169,7 +169,7 @@ def test_the_prediction_is_affine_in_the_scale(mode, make):
 class Speaking(nn.Module):
     """What a denoiser knows at one noise level, told as eps, v, x0 or the velocity."""
 
-    def __init__(self, model: Denoiser, predicts: str):
+    def __init__(self, model: NetworkDenoiser, predicts: str):
         super().__init__()
         self.model, self.predicts = model, predicts
 
@@ -195,7 +195,7 @@ def test_guidance_is_the_same_whatever_the_network_predicts(mode, make):
         "velocity": Flow(),
     }
     for predicts, process in processes.items():
-        found = guided([scaled(mode, 2.5)], Denoiser(Speaking(make(), predicts), process), images())
+        found = guided([scaled(mode, 2.5)], NetworkDenoiser(Speaking(make(), predicts), process), images())
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
@@ -254,7 +254,7 @@ def test_pag_is_that_of_diffusers():
             both = self.unet(x.repeat(2, 1, 1, 1), noise.repeat(2), class_labels=labels).sample
             return both.chunk(2)[self.part]
 
-    usual, perturbed = (Denoiser(ByDiffusers(part), DDPM(prediction="v")) for part in (0, 1))
+    usual, perturbed = (NetworkDenoiser(ByDiffusers(part), DDPM(prediction="v")) for part in (0, 1))
     x = images()
     with torch.inference_mode():
         theirs, worse_of_theirs = usual(x, SIGMA, CLASSES), perturbed(x, SIGMA, CLASSES)
@@ -342,12 +342,12 @@ def test_no_token_of_uniform_attention_gets_more_than_average_whatever_their_num
 
 
 def by_the_paper(
-    model: Denoiser, x: Tensor, condition: Tensor | None, mode: SAG, layers: list[str]
+    model: NetworkDenoiser, x: Tensor, condition: Tensor | None, mode: SAG, layers: list[str]
 ) -> tuple[Tensor, Tensor]:
     """eps and eps_bar as SAG's paper makes them: in eps-space, from images that are scaled down as DDPM's are."""
     signal, noise = 1 / math.hypot(1, SIGMA), SIGMA / math.hypot(1, SIGMA)  # sqrt(alpha_bar), sqrt(1 - alpha_bar)
 
-    def eps_of(x_t: Tensor, asked: Denoiser | Spied) -> Tensor:
+    def eps_of(x_t: Tensor, asked: NetworkDenoiser | Spied) -> Tensor:
         with torch.inference_mode():
             return (x_t - signal * asked(x_t / signal, SIGMA, condition)) / noise
 
@@ -495,7 +495,7 @@ def test_in_bf16_predictions_stay_float32_and_near_those_of_float32(mode):
 
 @each_mode
 def test_in_bf16_a_network_may_give_float32_queries_keys_and_values(mode):
-    model = Denoiser(Stack(2), tiny.TinyProcess(), bf16=True)
+    model = NetworkDenoiser(Stack(2), tiny.TinyProcess(), bf16=True)
     assert worse(mode, model, torch.float32)[1].isfinite().all()
 
 

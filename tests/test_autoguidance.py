@@ -10,7 +10,7 @@ import torch
 import toys
 from pydantic import ValidationError
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.kinds import Backbone
 from fw.core.plan.graph import Plan, plan
@@ -135,7 +135,7 @@ def test_a_run_guides_by_the_trained_sibling_and_counts_its_evaluations(tmp_path
 def test_by_itself_as_sibling_nothing_changes_and_by_another_the_rule_is_the_papers() -> None:
     good, worse, x = tiny.denoiser(), tiny.denoiser(seed=1), tiny.noisy(3, 0.5)
 
-    def guided(sibling: Denoiser, scale: float) -> torch.Tensor:
+    def guided(sibling: NetworkDenoiser, scale: float) -> torch.Tensor:
         return Guided(good, [AutoGuidance(scale=scale)], None, 0.02, 10.0, [sibling])(x, 0.5)
 
     with torch.inference_mode():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.errors import RecipeError
 from fw.core.kinds import Annotator
@@ -159,7 +159,7 @@ def test_the_gradient_is_that_of_x_and_not_of_what_the_network_is_given_and_reac
     sigma = 1.3
     x, asked = noisy(sigma)
     scale = float(process.coefficients(torch.tensor([sigma], dtype=torch.float64)).scale)
-    model = Denoiser(ExactLogits(sigma, scale), process)
+    model = NetworkDenoiser(ExactLogits(sigma, scale), process)
     good = Gaussians()(x, sigma)
     found = good - ClassifierGuidance().worse(model, x, sigma, asked, good)
     torch.testing.assert_close(found, Gaussians()(x, sigma, asked) - good, rtol=1e-5, atol=1e-6)

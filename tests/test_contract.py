@@ -76,6 +76,21 @@ def test_every_clause_is_one_sentence_and_no_two_are_the_same(module: str) -> No
         assert re.match(r"[A-Z]|\w+\(\)", each), each
 
 
+def test_the_sentence_of_a_clause_is_the_first_paragraph_of_its_docstring_on_one_line() -> None:
+    def wrapped(component: Component) -> None:
+        """It gives the same whatever was called
+        before, and leaves
+        its inputs alone.
+
+        This is said elsewhere.
+        """
+
+    def without_docstring(component: Component) -> None: ...
+
+    assert sentence(wrapped) == "It gives the same whatever was called before, and leaves its inputs alone"
+    assert sentence(without_docstring) == "without_docstring"
+
+
 def test_there_is_a_contract_for_every_kind() -> None:
     classes = [each for each in vars(kinds).values() if isinstance(each, type) and issubclass(each, Component)]
     held = {each for each in classes if each not in (Component, kinds.Steering)}  # a steering is a mode or a rule

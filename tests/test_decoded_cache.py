@@ -12,7 +12,7 @@ from PIL import Image
 
 from fw.core.errors import MissingFile
 from fw.core.files import sealed
-from fw.core.files.parts import checksum
+from fw.core.files.unfinished import checksum
 from fw.plugins.datasets import decoded, listing
 from fw.plugins.datasets.image_folder import ImageFolder
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.pixels import to_unit
 from fw.core.diffusion.taps import blocks_of
 from fw.core.errors import FwError, MissingFile, RecipeError
-from fw.core.features.cells import noise_of
+from fw.core.features.activations import noise_of
 from fw.core.job import Job
 from fw.core.kinds import scaled_dot_product
 from fw.core.learning.train import train
@@ -178,11 +178,11 @@ def test_blocks_and_layers_have_the_names_that_fws_own_networks_have(tmp_path: P
     of_dit = DiffusersFolder(weights=dit(tmp_path / "dit")).build(SHAPE, None)
     assert list(blocks_of(of_unet)) == ["down.0", "down.1", "mid", "up.0", "up.1"]
     assert list(blocks_of(of_dit)) == ["blocks.0", "blocks.1", "blocks.2"]
-    assert Denoiser(of_dit, DDPM()).layers(images()[0]) == ("blocks.0", "blocks.1", "blocks.2")
-    assert "mid_block.attentions.0" in Denoiser(of_unet, DDPM()).layers(images()[0])
+    assert NetworkDenoiser(of_dit, DDPM()).layers(images()[0]) == ("blocks.0", "blocks.1", "blocks.2")
+    assert "mid_block.attentions.0" in NetworkDenoiser(of_unet, DDPM()).layers(images()[0])
     plain = DiffusersFolder(weights=unet(tmp_path / "plain", "plain"))
     assert plain.provides == {"taps"}
-    assert Denoiser(plain.build(SHAPE, None), DDPM()).layers(images()[0]) == ()
+    assert NetworkDenoiser(plain.build(SHAPE, None), DDPM()).layers(images()[0]) == ()
 
 
 def test_attend_may_change_its_mind(folder: Path) -> None:

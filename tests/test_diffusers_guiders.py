@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.diffusion.pixels import per_image
 from fw.core.types import ConditionSpec
@@ -27,7 +27,7 @@ SIGMAS = [0.05, 0.7, 8.0]
 
 
 @pytest.fixture(scope="module")
-def model() -> Denoiser:
+def model() -> NetworkDenoiser:
     """A network that predicts eps, with weights that are far from its start."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -36,10 +36,12 @@ def model() -> Denoiser:
         )
         for weight in network.parameters():
             nn.init.normal_(weight, std=0.2)
-    return Denoiser(network.eval(), DDPM(prediction="eps"))
+    return NetworkDenoiser(network.eval(), DDPM(prediction="eps"))
 
 
-def by_diffusers(guider: Any, model: Denoiser, x: Tensor, sigma: float, conditions: tuple[Tensor, Tensor]) -> Tensor:
+def by_diffusers(
+    guider: Any, model: NetworkDenoiser, x: Tensor, sigma: float, conditions: tuple[Tensor, Tensor]
+) -> Tensor:
     """The guided x0: the guider puts together what diffusers' own network says of x at each of the conditions."""
     network: Any = model.network
     skip, out, scale, noise = model.process.coefficients(x.new_full((len(x),), sigma))
@@ -59,7 +61,7 @@ def images(sigma: float) -> Tensor:
 @pytest.mark.parametrize("sigma", SIGMAS)
 @pytest.mark.parametrize("scale", [0.0, 1.5, 7.5])
 @torch.inference_mode()
-def test_cfg_is_that_of_diffusers(model: Denoiser, sigma: float, scale: float) -> None:
+def test_cfg_is_that_of_diffusers(model: NetworkDenoiser, sigma: float, scale: float) -> None:
     from diffusers.guiders import ClassifierFreeGuidance
 
     x, embed = images(sigma), model.network.get_submodule("embed")
@@ -76,7 +78,7 @@ def test_cfg_is_that_of_diffusers(model: Denoiser, sigma: float, scale: float) -
 
 @pytest.mark.parametrize("sigma", SIGMAS)
 @torch.inference_mode()
-def test_pag_is_that_of_diffusers(model: Denoiser, sigma: float) -> None:
+def test_pag_is_that_of_diffusers(model: NetworkDenoiser, sigma: float) -> None:
     from diffusers.guiders import PerturbedAttentionGuidance
     from diffusers.hooks import LayerSkipConfig
 

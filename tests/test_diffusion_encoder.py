@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fw.core.commands import heatmap
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import FwError, MissingFile, RecipeError
-from fw.core.features.cells import as_map, flat, noise_of, read, split
+from fw.core.features.activations import as_map, flat, noise_of, read, split
 from fw.core.features.logistic import accuracy_of, linear_probe
 from fw.core.job import Job
 from fw.core.kinds import Encoder
@@ -78,7 +78,7 @@ def fitted(encoder: DenoiserEncoder, data: ImageSet) -> Any:
 def test_features_are_the_means_of_a_blocks_activations_over_positions_and_draws() -> None:
     encoder = Diffusion(model=SMALL, blocks=("mid",), sigma=(0.3,), draws=3)
     network, images = built(encoder), tiny.images(5).images
-    model, x0 = Denoiser(network.network, encoder.process), to_unit(images)
+    model, x0 = NetworkDenoiser(network.network, encoder.process), to_unit(images)
     expected = torch.zeros(5, 8)
     with torch.inference_mode():
         for draw in noise_of(images, 3, (1, 8, 8)):
@@ -117,13 +117,13 @@ def test_noise_levels_and_blocks_are_put_side_by_side_and_share_their_passes(mon
     encoder = Diffusion(model=SMALL, blocks=("up.0", "mid"), sigma=(0.05, 0.5), draws=2)
     network, images = built(encoder), tiny.images(4).images
     calls: list[float] = []
-    features = Denoiser.features
+    features = NetworkDenoiser.features
 
-    def counted(self: Denoiser, x: Tensor, sigma: Tensor, *rest: Any) -> Any:
+    def counted(self: NetworkDenoiser, x: Tensor, sigma: Tensor, *rest: Any) -> Any:
         calls.append(float(sigma[0]))
         return features(self, x, sigma, *rest)
 
-    monkeypatch.setattr(Denoiser, "features", counted)
+    monkeypatch.setattr(NetworkDenoiser, "features", counted)
     with torch.inference_mode():
         found = network(images)
         assert calls == pytest.approx([0.05, 0.05, 0.5, 0.5])
@@ -158,7 +158,7 @@ def test_a_grid_keeps_the_four_quarters_of_maps_and_of_tokens() -> None:
 
 def test_averaging_more_draws_brings_features_closer_to_their_expectation() -> None:
     network, images = built(ENCODERS["unet"]), tiny.images(6).images
-    model, x0 = Denoiser(network.network, DDPM()), to_unit(images)
+    model, x0 = NetworkDenoiser(network.network, DDPM()), to_unit(images)
     draw = torch.Generator().manual_seed(1)
     noise = torch.randn(400, 6, 1, 8, 8, generator=draw)
     wanted = read(model, x0, noise[:300], 1.0, ["mid"])["mid"]

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import FwError, Interrupted, MissingFile
 from fw.core.job import Job
@@ -83,7 +83,7 @@ def test_a_teacher_is_shown_images_in_noise_of_the_level_that_it_is_told() -> No
     images, made = tiny.images(3).images, teacher()
     sigma, noise = torch.tensor([0.05, 0.5, 2.0]), torch.randn(3, 1, 8, 8)
     found = made(images, sigma, noise)
-    model = Denoiser(made.model.network, DDPM())
+    model = NetworkDenoiser(made.model.network, DDPM())
     for place in range(3):
         level = sigma[place : place + 1]
         x = to_unit(images[place : place + 1]) + level * noise[place]

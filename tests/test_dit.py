@@ -15,7 +15,7 @@ from test_executor import Heard
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import RecipeError
 from fw.core.job import Job
@@ -293,7 +293,8 @@ def test_it_learns_digits_better_than_a_constant_could(tmp_path: Path):
     sigma, noise = process.sigmas(torch.rand(len(x0), generator=draw)), torch.randn(x0.shape, generator=draw)
     with torch.no_grad():
         trained, untrained = (
-            Denoiser(each, process).loss(x0, sigma, noise, None, None).mean() for each in (network, fresh((1, 8, 8)))
+            NetworkDenoiser(each, process).loss(x0, sigma, noise, None, None).mean()
+            for each in (network, fresh((1, 8, 8)))
         )
     assert trained < 0.9 * constant < constant < untrained
 

@@ -124,7 +124,7 @@ def test_the_calls_in_which_each_mode_acts_are_counted() -> None:
     levels = Heun(steps=9).asks(EDM().sigma_range)
     inside = sum(0.1 < sigma <= 3 for sigma in levels)
     assert 0 < inside < 17
-    assert [(each.mode.name, each.calls, each.of) for each in acting(arm)] == [
+    assert [(each.mode.name, each.acts, each.calls) for each in acting(arm)] == [
         ("cfg", inside, 17),
         ("self_guidance", 17, 17),
     ]
@@ -220,7 +220,7 @@ def test_what_a_recipe_switches_off_is_warned_about(guidance: str, told: str) ->
         ),
         (
             ("arms.x={model: {name: jdm, channels: [8, 16], groups: 4}, prior: uniform}",),
-            "arms.x.prior: prior 'uniform' changes no sample: a joint model is not told conditions",
+            "arms.x.prior: prior 'uniform' changes no sample: a joint model takes no conditions",
         ),
         (("arms.x={}",), "arms.x: it is the same as arm self_1.0"),
         (("arms.x={annotator: null, encoder: pca}",), "arms.x: it is the same as arm unconditional"),

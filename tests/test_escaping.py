@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from fw.core.messages.console import say
-from fw.core.messages.escaping import UNSEEN, in_utf8, markdown, visible, visible_lines
+from fw.core.messages.escaping import INVISIBLE, in_utf8, markdown, visible, visible_lines
 from fw.core.report import figures
 from fw.core.report import markdown as page
 from fw.core.report.runfile import RunFacts
@@ -63,7 +63,9 @@ def meant(text: str) -> str:
 @example("a\x1b[31m")
 def test_nothing_that_is_shown_can_move_the_cursor_or_turn_the_text(text: str) -> None:
     letters = visible(text)
-    assert not [letter for letter in letters if unicodedata.category(letter) in UNSEEN and letter not in "\u200c\u200d"]
+    assert not [
+        letter for letter in letters if unicodedata.category(letter) in INVISIBLE and letter not in "\u200c\u200d"
+    ]
     assert visible(letters) == letters
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fw.core.diffusion import generate as module
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.generate import Drawing, batch_size, conditions, generate
 from fw.core.kinds import Denoise, Sampler, Steering
 from fw.core.types import Annotation, ConditionSpec
@@ -37,16 +37,16 @@ class Echo(Sampler):
         return noise / 4
 
 
-def model(spec: ConditionSpec | None) -> Denoiser:
+def model(spec: ConditionSpec | None) -> NetworkDenoiser:
     torch.manual_seed(0)
-    return Denoiser(UNet(channels=(8, 16), groups=4).build((1, 8, 8), spec).eval(), DDPM())
+    return NetworkDenoiser(UNet(channels=(8, 16), groups=4).build((1, 8, 8), spec).eval(), DDPM())
 
 
 def drawing(sampler: Sampler, guidance: Sequence[Steering] = (), seed: int = 7) -> Drawing:
     return Drawing(Digits().shape, sampler, guidance, seed)
 
 
-def images(denoiser: Denoiser, how: Drawing, annotation: Annotation | None, wanted: range) -> Tensor:
+def images(denoiser: NetworkDenoiser, how: Drawing, annotation: Annotation | None, wanted: range) -> Tensor:
     return torch.cat(list(generate(denoiser, (), how, annotation, 1, wanted)))
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.diffusion.pixels import per_image
 from fw.core.kinds import Attend, Guidance, Move
@@ -85,7 +85,7 @@ class Shrunk(Guidance):
         return good / 2
 
 
-def guided(modes: Sequence[Guidance], model: Mixture | Denoiser | None = None) -> Guided:
+def guided(modes: Sequence[Guidance], model: Mixture | NetworkDenoiser | None = None) -> Guided:
     return Guided(model or Mixture(), modes, CLASSES, 0.01, 80.0)
 
 
@@ -155,7 +155,7 @@ def test_guidance_is_the_same_whatever_the_network_predicts(sigma, scale):
     }
     expected = guided([CFG(scale=scale)])(X, sigma)
     for predicts, process in networks.items():
-        model = Denoiser(MixtureNetwork(predicts, sigma), process)
+        model = NetworkDenoiser(MixtureNetwork(predicts, sigma), process)
         torch.testing.assert_close(guided([CFG(scale=scale)], model)(X, sigma), expected, rtol=1e-7, atol=1e-7)
         assert model.evaluations == (1 if scale == 1 else 2)
 
@@ -211,7 +211,7 @@ def test_an_edm_denoiser_is_guided_like_any_other():
             return torch.zeros_like(x) if condition is None else torch.ones_like(x)
 
     process = EDM(sigma_data=1.0)
-    found = guided([CFG(scale=3.0)], Denoiser(Silent(), process))(X, 1.0)
+    found = guided([CFG(scale=3.0)], NetworkDenoiser(Silent(), process))(X, 1.0)
     torch.testing.assert_close(found, X / 2 + 3.0 * torch.full_like(X, math.sqrt(0.5)))
 
 

@@ -20,10 +20,10 @@ from fw.core.cli import app, guarded
 from fw.core.commands import heatmap
 from fw.core.commands.heatmap import Asked, best, levels, survey, target, verdict, write
 from fw.core.commands.sample import draw
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import FwError
-from fw.core.features.cells import noise_of, split
+from fw.core.features.activations import noise_of, split
 from fw.core.plan.graph import Plan, plan
 from fw.core.randomness import generator
 from fw.core.recipe.loading import load
@@ -94,9 +94,9 @@ def stored(run: Path) -> dict[str, Tensor]:
 
 
 def test_the_trained_network_is_the_one_in_the_store(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Denoiser] = []
+    seen: list[NetworkDenoiser] = []
 
-    def probed(name: str, model: Denoiser, *_: Any) -> dict[str, list[list[float]]]:
+    def probed(name: str, model: NetworkDenoiser, *_: Any) -> dict[str, list[list[float]]]:
         seen.append(model)
         return {"validation": [[0.0]] * 5, "held_out": [[0.0]] * 5}
 
@@ -120,7 +120,7 @@ def test_a_cell_is_a_probe_of_that_block_at_that_level(run: Path, answer: dict[s
     data = {name: heatmap.subset(Digits().load(name), name, 300) for name in SPLITS}
     network = UNet(channels=(8, 16), groups=4).build((1, 8, 8), None).eval()
     network.load_state_dict(stored(run))
-    model, sigma = Denoiser(network, DDPM()), 2.0
+    model, sigma = NetworkDenoiser(network, DDPM()), 2.0
     with torch.no_grad():
         features = {
             name: model.features(noisy(part.images, sigma), torch.full((300,), sigma), ["mid"])["mid"]

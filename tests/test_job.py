@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fw.core.errors import Interrupted, StageFailed
-from fw.core.files import parts
+from fw.core.files import unfinished
 from fw.core.job import Job, Stateful
 from fw.core.randomness import generator, seed_from
 
@@ -213,7 +213,7 @@ def test_a_checkpoint_that_nothing_vouches_for_is_not_continued_from(
 def test_a_crash_between_a_checkpoint_and_its_checksum_leaves_one_that_can_be_continued(
     tmp_path: Path, straight: Straight, moment: str
 ) -> None:
-    rename, ending = Path.replace, {"voucher": parts.VOUCHER, "checkpoint": ".checkpoint"}[moment]
+    rename, ending = Path.replace, {"voucher": unfinished.VOUCHER, "checkpoint": ".checkpoint"}[moment]
     crashes = iter([False, True])
 
     def crash(self: Path, target: Path) -> Path:
@@ -351,7 +351,7 @@ def test_seconds_add_up_over_tries_and_loops(tmp_path: Path) -> None:
         list(Job(tmp_path).steps(1, {}, label))
         payload = torch.load(tmp_path / f"{label}.checkpoint", weights_only=True)
         assert payload["seconds"] > 0
-        parts.keep(tmp_path / f"{label}.checkpoint", partial(torch.save, {**payload, "seconds": seconds}))
+        unfinished.keep(tmp_path / f"{label}.checkpoint", partial(torch.save, {**payload, "seconds": seconds}))
     job = Job(tmp_path)
     assert job.seconds < 1000
     list(job.steps(2, {}, "first"))

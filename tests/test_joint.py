@@ -13,7 +13,7 @@ from test_executor import Heard
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.errors import RecipeError
 from fw.core.job import Job
 from fw.core.kinds import Joint
@@ -106,8 +106,8 @@ def test_the_joint_loss_is_both_losses_of_the_same_noisy_images() -> None:
     """Against the formulas: EDM eq. 8, and the cross entropy of what the trunk sees."""
     process, made = EDM(), network()
     x0, sigma, noise, classes = batch()
-    denoising, recognising, recognised = Denoiser(made, process).joint_loss(x0, sigma, noise, classes)
-    torch.testing.assert_close(denoising, Denoiser(made, process).loss(x0, sigma, noise, None, None))
+    denoising, recognising, recognised = NetworkDenoiser(made, process).joint_loss(x0, sigma, noise, classes)
+    torch.testing.assert_close(denoising, NetworkDenoiser(made, process).loss(x0, sigma, noise, None, None))
     spread = process.sigma_data
     level = sigma[:, None, None, None]
     seen = (x0 + level * noise) / (level**2 + spread**2).sqrt()
@@ -121,7 +121,7 @@ def test_the_joint_loss_is_both_losses_of_the_same_noisy_images() -> None:
 def test_both_heads_teach_the_trunk_and_each_teaches_only_itself_beside_it() -> None:
     for which, silent in ((0, "classes"), (1, "image")):
         made = network()
-        Denoiser(made, EDM()).joint_loss(*batch())[which].mean().backward()
+        NetworkDenoiser(made, EDM()).joint_loss(*batch())[which].mean().backward()
         assert made.trunk.weight.grad is not None
         assert made.trunk.weight.grad.abs().sum() > 0
         assert getattr(made, silent).weight.grad is None
@@ -129,7 +129,7 @@ def test_both_heads_teach_the_trunk_and_each_teaches_only_itself_beside_it() -> 
 
 def test_logits_are_those_of_the_loss_and_count_as_an_evaluation() -> None:
     made, (x0, _, noise, classes) = network(), batch()
-    model = Denoiser(made, EDM())
+    model = NetworkDenoiser(made, EDM())
     sigma = torch.full((6,), 0.7)
     logits = model.logits(x0 + 0.7 * noise, 0.7)
     expected = model.joint_loss(x0, sigma, noise, classes)[1]
@@ -139,7 +139,7 @@ def test_logits_are_those_of_the_loss_and_count_as_an_evaluation() -> None:
 
 def test_in_bf16_the_losses_are_float32_finite_and_close() -> None:
     made = network()
-    plain, fast = (Denoiser(made, EDM(), bf16=bf16) for bf16 in (False, True))
+    plain, fast = (NetworkDenoiser(made, EDM(), bf16=bf16) for bf16 in (False, True))
     for one, other in zip(plain.joint_loss(*batch())[:2], fast.joint_loss(*batch())[:2], strict=True):
         assert other.dtype == torch.float32
         assert not torch.equal(one, other)
@@ -148,7 +148,7 @@ def test_in_bf16_the_losses_are_float32_finite_and_close() -> None:
 
 
 def test_the_condition_does_not_enter_the_prediction() -> None:
-    model, (x0, *_) = Denoiser(network(), EDM()), batch()
+    model, (x0, *_) = NetworkDenoiser(network(), EDM()), batch()
     assert torch.equal(model(x0, 0.5, torch.arange(6) % 3), model(x0, 0.5, None))
 
 
@@ -174,7 +174,7 @@ def test_training_lowers_both_losses_and_logs_them_with_the_accuracy(tmp_path: P
     first, last = records[0], records[-1]
     assert last["train/denoising_loss"] < first["train/denoising_loss"]
     assert last["train/accuracy"] > 0.8 > first["train/accuracy"]
-    model = Denoiser(averaged.eval(), toys.Unit())
+    model = NetworkDenoiser(averaged.eval(), toys.Unit())
     clean = data.images.float() / 127.5 - 1
     assert (model.logits(clean, 0.01).argmax(1) == annotation.conditions).float().mean() > 0.9
 

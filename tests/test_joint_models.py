@@ -22,7 +22,7 @@ from test_joint import classes_of_brightness
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, log_softmax, one_hot
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import RecipeError, StageFailed
@@ -170,7 +170,7 @@ def test_long_skips_carry_the_first_half_to_the_second_last_to_first() -> None:
 
 
 def test_pag_changes_the_predictions_of_a_hybvit_and_not_its_logits() -> None:
-    model = Denoiser(network(MODELS["hybvit"]), DDPM())
+    model = NetworkDenoiser(network(MODELS["hybvit"]), DDPM())
     x, classes = noisy()[0], torch.tensor([0, 1, 2])
     with torch.inference_mode():
         plain, logits = model(x, 0.7), model.logits(x, 0.7)
@@ -293,7 +293,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 def test_the_recognition_loss_is_the_mean_over_the_labelled_images() -> None:
     """The closed form: -log p of the label, 0 for class -1, and what is unlabelled moves no weight of the head."""
     made = network(MODELS["jdm"])
-    model = Denoiser(made, EDM())
+    model = NetworkDenoiser(made, EDM())
     x0, noise = noisy(4)[0], torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(3))
     sigma, classes = torch.tensor([0.1, 0.5, 1.0, 3.0]), torch.tensor([2, -1, 0, -1])
     _, recognising, recognised = model.joint_loss(x0, sigma, noise, classes)
@@ -493,7 +493,7 @@ class Separable(nn.Module):
 def test_features_go_downhill_by_a_share_of_their_length_and_at_scale_2_are_what_is_decoded() -> None:
     """The gradient of the cross entropy of -|h - t|^2 / 2 is sum_k (p_k - y_k)(t_k - h), here by hand."""
     made = Separable()
-    model = Denoiser(made, toys.Unit())
+    model = NetworkDenoiser(made, toys.Unit())
     x, classes = torch.tensor([[0.3, -0.4], [2.0, 0.1]]).view(2, 1, 1, 2), torch.tensor([1, 1])
     hidden = x.flatten(1)
     surplus = made.read([hidden]).softmax(1) - one_hot(classes, 2)  # (B, K)
@@ -516,7 +516,7 @@ def stripes() -> ImageSet:
 
 
 @cache
-def striped(name: str) -> Denoiser:
+def striped(name: str) -> NetworkDenoiser:
     """A joint model that was trained on stripes in three directions."""
     model = {"jdm": JDM(channels=(16, 32), weight=0.3), "hybvit": HybViT(width=48, weight=0.3)}[name]
     data, process = stripes(), DDPM(prediction="v", schedule="cosine")
@@ -525,7 +525,7 @@ def striped(name: str) -> Denoiser:
     settings = Train(steps=300 if name == "jdm" else 500, batch=32, lr=3e-3, warmup=10, ema=0.95)
     with tempfile.TemporaryDirectory() as folder:
         made = train(model, process, data.without_labels(), annotation, settings, Job(Path(folder)))
-    return Denoiser(made.eval(), process)
+    return NetworkDenoiser(made.eval(), process)
 
 
 def judged(images: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.errors import RecipeError, StageFailed
 from fw.core.kinds import Annotator
@@ -31,7 +31,7 @@ few = settings(deadline=None, max_examples=25)
 SIGMAS, SCALES, CLASSES = st.floats(0.05, 40), st.floats(0, 5), st.integers(0, 2)
 
 
-def guided(modes: list[Negative], asked: Tensor, model: Gaussians | Denoiser | None = None) -> Guided:
+def guided(modes: list[Negative], asked: Tensor, model: Gaussians | NetworkDenoiser | None = None) -> Guided:
     return Guided(model or Gaussians(), modes, asked, 0.002, 80.0)
 
 

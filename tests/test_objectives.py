@@ -22,7 +22,7 @@ from test_executor import Heard
 from torch import Tensor, nn
 from variants import assert_named
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.errors import FwError, Interrupted, RecipeError, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Objective, Seen
@@ -30,7 +30,7 @@ from fw.core.learning import train as training
 from fw.core.learning.batches import Draw, training_examples
 from fw.core.learning.loop import descend
 from fw.core.learning.objectives import Objectives, gradient_ratios, usual_block
-from fw.core.learning.online import Finder
+from fw.core.learning.online import OnlineGrouping
 from fw.core.learning.part import Training
 from fw.core.learning.train import initial_network, train
 from fw.core.plan.graph import Plan, plan
@@ -322,7 +322,7 @@ def test_without_objectives_gradients_are_asked_for_once_and_blocks_are_not_watc
 
 def test_the_head_and_the_network_start_from_the_same_bits_with_and_without_other_objectives(tmp_path: Path) -> None:
     job = Job(tmp_path, seed=3)
-    model = Denoiser(initial_network(DIT, tiny.SHAPE, None, job), Flow())
+    model = NetworkDenoiser(initial_network(DIT, tiny.SHAPE, None, job), Flow())
     draw = Draw(training_examples(tiny.images(COUNT)), Flow(), SETTINGS, job)
     joined = Training(model, model, draw, tiny.SHAPE, SETTINGS, job)
     alone, beside, twice = (terms_of(each) for each in ([ALIGN], [CONTRAST, ALIGN], [ALIGN, ALIGN]))
@@ -413,7 +413,7 @@ def test_online_clusters_are_found_beside_objectives(tmp_path: Path) -> None:
     data, job = tiny.images(COUNT).without_labels(), Job(tmp_path, seed=3)
     online = OnlineClusters(clusters=4, hidden=16, dims=6, queue=32, freeze=2)
     settings = SETTINGS.model_copy(update={"cond_drop": 0.2})
-    train(UNET, Flow(), data, None, settings, job, [Finder(online), terms_of(ALL)])
+    train(UNET, Flow(), data, None, settings, job, [OnlineGrouping(online), terms_of(ALL)])
     last = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
     assert {"train/online_loss", "train/repa", "train/contrastive_gradient_ratio"} < last.keys()
 
@@ -481,7 +481,7 @@ def test_keys_of_arms_without_objectives_are_what_they_were() -> None:
     without = Recipe.model_validate(
         {**dict(recipe), "arms": {"plain": recipe.arms["plain"]}}, context={"registry": toys.registry()}
     )
-    assert "objectives" not in without.named()  # it names the run's folder
+    assert "objectives" not in without.folder_text()  # it names the run's folder
     trains = {arm.train for arm in plan(recipe).arms.values()}
     assert len(trains) == 4
     heavier = planned("arms.both.objectives.0.weight=0.7", "arms.both.objectives.0.name=dispersive")

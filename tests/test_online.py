@@ -15,13 +15,13 @@ from test_executor import Heard
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.errors import FwError, RecipeError
 from fw.core.job import Job
 from fw.core.kinds import Online
 from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step
-from fw.core.learning.online import Finder
+from fw.core.learning.online import OnlineGrouping
 from fw.core.learning.train import train
 from fw.core.plan.graph import Plan, plan
 from fw.core.randomness import generator
@@ -55,12 +55,12 @@ def trained(
     data: ImageSet | None = None,
     seed: int = 3,
     **more: Any,
-) -> tuple[nn.Module, Finder, Annotation, Tensor]:
+) -> tuple[nn.Module, OnlineGrouping, Annotation, Tensor]:
     """A training with its conditions: the averaged network, what found them, the annotation and the groups."""
     folder.mkdir(exist_ok=True)
     data = data or tiny.images(48).without_labels()
     job = Job(folder, seed=seed, **more)
-    finder = Finder(online)
+    finder = OnlineGrouping(online)
     averaged = train(backbone, Flow(), data, None, settings, job, [finder])
     return averaged, finder, *finder.annotation(len(data))
 
@@ -210,13 +210,15 @@ def test_the_first_part_of_the_training_has_no_conditions_and_the_rest_drops_som
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[tuple[Tensor | None, Tensor | None]] = []
-    original = Denoiser.loss
+    original = NetworkDenoiser.loss
 
-    def remember(self: Denoiser, x0: Tensor, sigma: Tensor, noise: Tensor, condition: Any, dropped: Any) -> Tensor:
+    def remember(
+        self: NetworkDenoiser, x0: Tensor, sigma: Tensor, noise: Tensor, condition: Any, dropped: Any
+    ) -> Tensor:
         given.append((condition, dropped))
         return original(self, x0, sigma, noise, condition, dropped)
 
-    monkeypatch.setattr(Denoiser, "loss", remember)
+    monkeypatch.setattr(NetworkDenoiser, "loss", remember)
     trained(tmp_path, SMALL.model_copy(update={"start": 0.25}))
     assert [condition is None for condition, _ in given] == [True] * 3 + [False] * 9
     assert all(dropped is None for _, dropped in given[:3])
@@ -229,14 +231,16 @@ def test_features_are_the_averaged_networks_with_the_null_condition_at_the_named
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[nn.Module, Any, Any, bool]] = []
-    original = Denoiser.features
+    original = NetworkDenoiser.features
 
-    def remember(self: Denoiser, x: Tensor, sigma: Tensor, blocks: Any, condition: Any = None) -> Mapping[str, Tensor]:
+    def remember(
+        self: NetworkDenoiser, x: Tensor, sigma: Tensor, blocks: Any, condition: Any = None
+    ) -> Mapping[str, Tensor]:
         found = original(self, x, sigma, blocks, condition)
         seen.append((self.network, list(blocks), condition, found[blocks[0]].requires_grad))
         return found
 
-    monkeypatch.setattr(Denoiser, "features", remember)
+    monkeypatch.setattr(NetworkDenoiser, "features", remember)
     averaged, *_ = trained(tmp_path, SMALL.model_copy(update={"block": "up.1"}))
     assert {network for network, *_ in seen[1:]} == {averaged}
     assert [entry[1:] for entry in seen] == [(["up.1"], None, False)] * len(seen)
@@ -274,13 +278,13 @@ def test_a_killed_training_goes_on_with_the_same_bits(tmp_path: Path, monkeypatc
     """Killed at the 8th of 12 steps, after the grouping learnt in it and the denoiser did not yet."""
     straight = trained(tmp_path / "straight")
 
-    def kill(self: Finder, batch: Batch, step: Step) -> None:
+    def kill(self: OnlineGrouping, batch: Batch, step: Step) -> None:
         original(self, batch, step)
         if step.number == 8:
             raise Killed
 
-    original = Finder.begin
-    monkeypatch.setattr(Finder, "begin", kill)
+    original = OnlineGrouping.begin
+    monkeypatch.setattr(OnlineGrouping, "begin", kill)
     with pytest.raises(Killed):
         trained(tmp_path / "killed", checkpoint_seconds=0.0)
     monkeypatch.undo()

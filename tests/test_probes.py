@@ -19,7 +19,7 @@ from rich.console import Console
 from torch import Tensor
 from variants import assert_named
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.pixels import to_unit
 from fw.core.diffusion.taps import pooled, usual_block
 from fw.core.errors import FwError, Interrupted, RecipeError, StageFailed
@@ -27,7 +27,7 @@ from fw.core.features.logistic import linear_probe
 from fw.core.features.reading import ArmReader, Noisy, positions
 from fw.core.job import Job
 from fw.core.kinds import FeatureProbe, Glance, Probe, ProbeInNoise, Reader, Reading, TokenProbe
-from fw.core.kinds.boundaries import checked_found
+from fw.core.kinds.boundaries import checked_probe_scores
 from fw.core.plan.graph import Plan, plan
 from fw.core.randomness import generator
 from fw.core.recipe.loading import validate
@@ -326,10 +326,10 @@ def test_small_maps_are_upsampled_to_the_largest() -> None:
     assert [part.shape[1] for part in beside] == [64, 64]
 
 
-def unet(shape: tuple[int, int, int] = (1, 8, 8)) -> Denoiser:
+def unet(shape: tuple[int, int, int] = (1, 8, 8)) -> NetworkDenoiser:
     torch.manual_seed(3)
     network = UNet(channels=(8, 16), groups=4).build(shape, ConditionSpec("class", 3))
-    return Denoiser(network.eval(), tiny.TinyProcess())
+    return NetworkDenoiser(network.eval(), tiny.TinyProcess())
 
 
 def noises(count: int, draws: int, shape: tuple[int, int, int]) -> Tensor:
@@ -338,7 +338,7 @@ def noises(count: int, draws: int, shape: tuple[int, int, int]) -> Tensor:
     return torch.stack([torch.randn(draws, *shape, generator=each) for each in streams], dim=1)
 
 
-def read(probe: ProbeInNoise, model: Denoiser, images: Tensor, split: Split, folder: Path) -> Tensor:
+def read(probe: ProbeInNoise, model: NetworkDenoiser, images: Tensor, split: Split, folder: Path) -> Tensor:
     reader = ArmReader(probe, {split: images}, Job(folder), model=model)
     return reader.in_noise(split, probe.look, probe.sigma, probe.draws)
 
@@ -526,8 +526,8 @@ def test_probes_are_shared_by_arms_and_are_no_part_of_other_keys(tmp_path: Path)
 
 
 def test_a_recipe_without_probes_is_written_as_before_there_were_any() -> None:
-    assert "probes" not in recipe("probes=[]").named()
-    assert "recognise" in recipe().named()
+    assert "probes" not in recipe("probes=[]").folder_text()
+    assert "recognise" in recipe().folder_text()
 
 
 def test_a_finished_probe_is_found_again_and_a_stopped_one_continues(tmp_path: Path) -> None:
@@ -673,4 +673,4 @@ def test_scores_that_are_not_as_promised_end_the_stage() -> None:
         ({"knn20_t07_encoder": float("nan")}, "its knn20_t07_encoder is nan, not a finite number"),
     ):
         with pytest.raises(StageFailed, match=f"probe knn: {reason}"):
-            checked_found(probe, scores)
+            checked_probe_scores(probe, scores)

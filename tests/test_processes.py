@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.kinds import Process
 from fw.plugins.processes.ddpm import DDPM, Schedule, alphas_cumprod
 from fw.plugins.processes.edm import EDM
@@ -103,7 +103,7 @@ def test_the_exact_network_for_gaussian_data_gives_the_posterior_mean(process, w
     sigma = sigma_at(process, where)
     draw = torch.Generator().manual_seed(seed)
     x = mean + math.hypot(std, sigma) * torch.randn(3, 1, 2, 2, generator=draw, dtype=torch.float64)
-    found = Denoiser(GaussianNetwork(process, mean, std), process)(x, sigma)
+    found = NetworkDenoiser(GaussianNetwork(process, mean, std), process)(x, sigma)
     expected = (std**2 * x + sigma**2 * mean) / (std**2 + sigma**2)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
@@ -137,8 +137,8 @@ def test_the_loss_is_the_mean_squared_error_of_the_papers_target(process, where,
     x0, n = torch.randn(2, 4, 1, 3, 3, generator=draw, dtype=torch.float64)
     sigma = torch.full((4,), sigma_at(process, where), dtype=torch.float64)
     target = prediction_of(process, sigma[:, None, None, None], x0, n)
-    perfect = Denoiser(Answer(target), process).loss(x0, sigma, n, None, None)
-    silent = Denoiser(Answer(torch.zeros_like(target)), process).loss(x0, sigma, n, None, None)
+    perfect = NetworkDenoiser(Answer(target), process).loss(x0, sigma, n, None, None)
+    silent = NetworkDenoiser(Answer(torch.zeros_like(target)), process).loss(x0, sigma, n, None, None)
     torch.testing.assert_close(perfect, torch.zeros(4, dtype=torch.float64), rtol=0, atol=1e-10)
     torch.testing.assert_close(silent, target.square().mean(dim=(1, 2, 3)), rtol=1e-6, atol=1e-9)
 

@@ -16,7 +16,7 @@ from made import Made, products
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.errors import FwError, Interrupted, RecipeError
 from fw.core.job import Job
@@ -319,7 +319,7 @@ def test_the_null_path_is_the_path_of_dropped_representations() -> None:
 
 @torch.no_grad()
 def test_the_scale_is_the_papers_tau_plus_one() -> None:
-    model, x, condition = Denoiser(unet(), DDPM()), normal(2, 1, 8, 8), normal(2, 6, seed=1)
+    model, x, condition = NetworkDenoiser(unet(), DDPM()), normal(2, 1, 8, 8), normal(2, 6, seed=1)
     conditional, unconditional = model(x, 0.5, condition), model(x, 0.5, None)
     for tau in (0.5, 6.0):
         guided = Guided(model, (RCG(scale=1 + tau),), condition, 0.01, 80.0)(x, 0.5)

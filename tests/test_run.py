@@ -21,7 +21,7 @@ from mlflow.entities import ViewType
 from rich.console import Console
 from safetensors.torch import load_file
 
-from fw.core.files import parts
+from fw.core.files import unfinished
 from fw.core.report.terminal import BETWEEN, show
 from fw.core.report.terminal import parts as parts_of_a_table
 from fw.core.store.store import MANIFEST, Store
@@ -313,7 +313,7 @@ def test_sampling_that_was_cut_off_continues_with_the_images_that_it_lacks(finis
     whole = (tmp_path / "store" / key).rename(tmp_path / "whole")
     partial = store.begin(key, json.loads((whole / MANIFEST).read_text())["inputs"])
     for name in ("info.json", "samples-000-0000000.safetensors", "samples-001-0000000.safetensors"):
-        parts.keep(partial / name, methodcaller("write_bytes", (whole / name).read_bytes()))
+        unfinished.keep(partial / name, methodcaller("write_bytes", (whole / name).read_bytes()))
     kept = (partial / "samples-000-0000000.safetensors").stat().st_mtime_ns
     again = fw("run", TINY, "--out", tmp_path, "--arm", "self_1.5", "--device", "cpu", "--set", "tracker=null")
     assert again.returncode == 0, again.stderr

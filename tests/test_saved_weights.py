@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from fw.core.errors import FwError, MissingFile
 from fw.core.files import weights as core_weights
-from fw.core.files.brought import unlike
+from fw.core.files.contents import mismatch
 from fw.core.files.weights import unwrapped
 from fw.core.job import Job
 from fw.plugins.autoencoders.kl import KL
@@ -533,7 +533,7 @@ def test_a_scheduler_that_cannot_be_read_is_told_and_not_taken_for_none(tmp_path
 
 
 def test_files_that_are_what_their_names_say_pass(plain: Any, tmp_path: Path) -> None:
-    assert [unlike(file) for file in plain.weights.iterdir()] == [None] * len(list(plain.weights.iterdir()))
+    assert [mismatch(file) for file in plain.weights.iterdir()] == [None] * len(list(plain.weights.iterdir()))
     torch.save(simclr_state(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     torch.save(simclr_state(), tmp_path / "new.pt")
     for name in ("old.pt", "new.pt"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.diffusion.taps import blocks_of, watched
 from fw.core.kinds import Guidance
@@ -36,12 +36,12 @@ MODES: dict[str, list[Guidance]] = {
 }
 
 
-def denoiser(name: str, sharing: bool) -> Denoiser:
+def denoiser(name: str, sharing: bool) -> NetworkDenoiser:
     torch.manual_seed(0)
     network = BACKBONES[name].build(SHAPE, ConditionSpec("class", 3)).eval()
     for weight in network.parameters():
         torch.nn.init.normal_(weight, std=0.1)
-    model = Denoiser(network, EDM())
+    model = NetworkDenoiser(network, EDM())
     model.sharing = sharing
     return model
 

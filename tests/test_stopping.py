@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fw.core.machine.stopping import POLITE, asked_to_stop
+from fw.core.machine.stopping import POLITE, stop_on_signals
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def as_in_a_terminal() -> Iterator[None]:
 @pytest.mark.parametrize("number", POLITE)
 def test_each_signal_asks_and_afterwards_the_handlers_are_back(number: signal.Signals) -> None:
     before = [signal.getsignal(each) for each in POLITE]
-    with asked_to_stop() as stopping:
+    with stop_on_signals() as stopping:
         assert not stopping()
         os.kill(os.getpid(), number)
         assert stopping()
@@ -53,7 +53,7 @@ def test_a_hangup_leaves_the_process_that_counts_shared_things_alone() -> None:
 def test_a_hangup_that_nohup_has_switched_off_asks_nothing() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with asked_to_stop() as stopping:
+        with stop_on_signals() as stopping:
             os.kill(os.getpid(), signal.SIGHUP)
             assert not stopping()
     finally:
@@ -61,7 +61,7 @@ def test_a_hangup_that_nohup_has_switched_off_asks_nothing() -> None:
 
 
 def test_a_second_interrupt_is_abrupt_and_a_second_request_of_another_kind_is_not() -> None:
-    with asked_to_stop() as stopping, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+    with stop_on_signals() as stopping, pytest.raises(KeyboardInterrupt):  # noqa: PT012
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGHUP)
         signal.raise_signal(signal.SIGTERM)
@@ -71,7 +71,7 @@ def test_a_second_interrupt_is_abrupt_and_a_second_request_of_another_kind_is_no
 
 def test_an_abrupt_end_waits_for_the_shield_to_be_left() -> None:
     seen = []
-    with asked_to_stop() as stopping:
+    with stop_on_signals() as stopping:
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt), stopping.shield():  # noqa: PT012
             with stopping.shield():
@@ -84,7 +84,7 @@ def test_an_abrupt_end_waits_for_the_shield_to_be_left() -> None:
 
 
 def test_a_third_interrupt_breaks_the_shield_because_a_server_may_never_answer() -> None:
-    with asked_to_stop() as stopping:
+    with stop_on_signals() as stopping:
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt), stopping.shield():  # noqa: PT012
             signal.raise_signal(signal.SIGINT)
@@ -96,7 +96,7 @@ def test_outside_the_main_thread_nothing_is_heard_and_nothing_breaks() -> None:
     heard: list[bool] = []
 
     def elsewhere() -> None:
-        with asked_to_stop() as stopping:
+        with stop_on_signals() as stopping:
             heard.append(stopping())
 
     thread = threading.Thread(target=elsewhere)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.taps import blocks_of, pooled, tapped
 from fw.core.errors import FwError
 from fw.core.types import ConditionSpec
@@ -21,15 +21,15 @@ BACKBONES = {
 every_backbone = pytest.mark.parametrize("name", BACKBONES)
 
 
-def denoiser(name: str, spec: ConditionSpec | None = None) -> Denoiser:
+def denoiser(name: str, spec: ConditionSpec | None = None) -> NetworkDenoiser:
     torch.manual_seed(0)
     network = BACKBONES[name][0].build(SHAPE, spec).eval()
     for weight in network.parameters():
         torch.nn.init.normal_(weight, std=0.1)
-    return Denoiser(network, EDM())
+    return NetworkDenoiser(network, EDM())
 
 
-def hooks(model: Denoiser) -> int:
+def hooks(model: NetworkDenoiser) -> int:
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.network.modules())
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.job import Job, Stateful
 from fw.core.learning.averages import average
 from fw.core.learning.batches import Batch
@@ -63,7 +63,7 @@ def test_a_conditional_model_learns_what_its_condition_means(tmp_path: Path, pre
     assert {parameter.dtype for parameter in averaged.parameters()} == {torch.float32}
     noise = 5 * torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        means = [Denoiser(averaged, process)(noise, 5.0, torch.full((32,), c)).mean().item() for c in (0, 1)]
+        means = [NetworkDenoiser(averaged, process)(noise, 5.0, torch.full((32,), c)).mean().item() for c in (0, 1)]
     assert means[0] < -0.5 < 0.5 < means[1]
 
 
@@ -158,8 +158,8 @@ def test_mirroring_is_left_to_right_and_only_if_asked_for(tmp_path: Path, monkey
         seen.append(x0)
         return original(self, x0, sigma, noise, condition, dropped)
 
-    original = Denoiser.loss
-    monkeypatch.setattr(Denoiser, "loss", remember)
+    original = NetworkDenoiser.loss
+    monkeypatch.setattr(NetworkDenoiser, "loss", remember)
     slope = torch.arange(0, 256, 32, dtype=torch.uint8).expand(16, 1, 8, 8).contiguous()
     for flip, sides in ((False, {-1.0}), (True, {-1.0, 1.0})):
         folder = tmp_path / str(flip)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from fw.core.catalogue.example import NoExample, example
-from fw.core.catalogue.facts import Found
+from fw.core.catalogue.facts import Selection
 from fw.core.errors import MissingFile
 from fw.core.messages.escaping import visible
 from fw.registry import Component, Registry
@@ -18,13 +18,13 @@ from fw.registry.errors import in_one_line
 ELSEWHERE = "it may log to a server that others use; give its name to check it"
 
 
-def verdicts(found: Found, registry: Registry, console: Console) -> Iterator[dict[str, Any]]:
-    """One verdict per component, then the broken plugins; meanwhile a bar on `console`, if that is a terminal."""
+def verdicts(selection: Selection, registry: Registry, console: Console) -> Iterator[dict[str, Any]]:
+    """One verdict per component, then the broken plugins; with a progress bar on `console`, if that is a terminal."""
     columns = TextColumn("check {task.description}", markup=False), BarColumn(), MofNCompleteColumn()
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    task = bar.add_task("", total=len(found.components))
-    several = len(found.components) > 1
-    for component in found.components:
+    task = bar.add_task("", total=len(selection.components))
+    several = len(selection.components) > 1
+    for component in selection.components:
         logs = component.kind == "tracker"
         bar.update(task, description=visible(f"{component.kind} {component.name}"))
         with bar:  # and not around the loop: the verdict is printed while there is no bar
@@ -32,12 +32,12 @@ def verdicts(found: Found, registry: Registry, console: Console) -> Iterator[dic
         bar.advance(task)
         plugin = registry.providers[component.kind, component.name].plugin
         yield verdict(component.kind, component.name, plugin, status, reasons)
-    for entry in found.broken:
+    for entry in selection.broken:
         yield verdict(None, None, entry.provider.plugin, "failed", [entry.reason])
 
 
 def verdict(kind: str | None, name: str | None, plugin: str, status: str, reasons: list[str]) -> dict[str, Any]:
-    """JSON. Kind and name are null for a broken plugin: which components it would have brought is not known."""
+    """JSON. Kind and name are null for a broken plugin, because its components are not known."""
     return {"kind": kind, "name": name, "plugin": plugin, "status": status, "reasons": reasons}
 
 

@@ -1,4 +1,4 @@
-"""An instance of a component, made from its class alone: to say what it requires, and to put it to the test."""
+"""Make an instance of a component from its class alone, to say what it requires and to check it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fw.registry.errors import in_one_line
 
 
 class NoExample(Exception):
-    """No instance of a component can be made for want of examples; the message says of what."""
+    """No instance can be made because a field has no example; the message says which."""
 
 
 class ExampleRefused(NoExample):
@@ -19,14 +19,14 @@ class ExampleRefused(NoExample):
 def example(component: type[Component], registry: Registry | None = None, quick: bool = False) -> Component:
     """The component with its defaults, and with the first of `Field(examples=[...])` where a field is required.
 
-    If it should be `quick`, it takes the first example of every field that has any: fewer training steps, say. Raises
-    NoExample where a required field has no example, ExampleRefused where the component raises.
+    With `quick` it takes the first example of every field that has any, such as fewer training steps. Raises NoExample
+    where a required field has no example, and ExampleRefused where the component raises.
     """
     required = {name: info for name, info in component.model_fields.items() if info.is_required()}
     if missing := [name for name, info in required.items() if not info.examples]:
         raise NoExample(f"no example of the required {', '.join(missing)}; give one with Field(examples=[...])")
-    wanted = component.model_fields if quick else required
-    values = {name: info.examples[0] for name, info in wanted.items() if info.examples}
+    fields = component.model_fields if quick else required
+    values = {name: info.examples[0] for name, info in fields.items() if info.examples}
     try:
         return component.model_validate(values, context={"registry": registry})
     except ValidationError as error:

@@ -26,8 +26,8 @@ HOOKS = ("requires", "provides", "preflight", "identity")
 SENTENCE = re.compile(r".*?[.!?](?<!e\.g\.)(?<!i\.e\.)(?<!\bal\.)(?<!\bcf\.)(?=\s+[^\sa-z]|$)")
 
 
-class Found(NamedTuple):
-    """What a name stands for. `single` is false where it is a list that was asked for."""
+class Selection(NamedTuple):
+    """What a request selects. `single` is whether the components are to be described in full, not listed."""
 
     components: list[type[Component]]
     broken: list[Broken]
@@ -35,22 +35,22 @@ class Found(NamedTuple):
     single: bool = False
 
 
-def find(registry: Registry, name: str | None = None, kind: str | None = None) -> Found:
+def find(registry: Registry, name: str | None = None, kind: str | None = None) -> Selection:
     """The components, the kind or the plugin that `name` stands for, within one kind if `kind` is given; or FwError."""
     by_name = known_kinds(registry)
     if kind is not None and kind not in by_name:
         raise FwError(f"--kind {kind}: there is no such kind (known: {', '.join(sorted(by_name))})")
     among = [component for each in sorted(by_name) if kind in (None, each) for component in registry.of_kind(each)]
     if name is None:
-        return Found(among, registry.broken)
+        return Selection(among, registry.broken)
     broken = [entry for entry in registry.broken if entry.provider.plugin == name]
-    if named := [component for component in among if component.name == name]:
-        return Found(named, broken, single=True)
+    if matches := [component for component in among if component.name == name]:
+        return Selection(matches, broken, single=True)
     if name in by_name and kind in (None, name):
-        return Found(registry.of_kind(name), broken, by_name[name])
+        return Selection(registry.of_kind(name), broken, by_name[name])
     theirs = [each for each in among if registry.providers[each.kind, each.name].plugin == name]
     if theirs or broken:
-        return Found(theirs, broken)
+        return Selection(theirs, broken)
     known = {*(each.name for each in among), *by_name, *(each.plugin for each in registry.plugins())}
     raise FwError(unknown(name, kind, sorted(known), registry))
 
@@ -69,15 +69,15 @@ def unknown(name: str, kind: str | None, known: Sequence[str], registry: Registr
     return reason
 
 
-def document(found: Found, registry: Registry) -> dict[str, Any]:
-    """All that there is to say of what was found; JSON, with the same keys whatever it is."""
-    providers = dict.fromkeys(registry.providers[each.kind, each.name] for each in found.components)
+def document(selection: Selection, registry: Registry) -> dict[str, Any]:
+    """All facts about a selection; JSON, with the same keys whatever it is."""
+    providers = dict.fromkeys(registry.providers[each.kind, each.name] for each in selection.components)
     return {
         "api": API,
-        "kind": None if found.kind is None else kind_facts(found.kind),
-        "components": [component_facts(each, registry) for each in found.components],
+        "kind": None if selection.kind is None else kind_facts(selection.kind),
+        "components": [component_facts(each, registry) for each in selection.components],
         "plugins": [{"plugin": provider.plugin, **provider.facts()} for provider in providers],
-        "broken": [broken_facts(entry) for entry in found.broken],
+        "broken": [broken_facts(entry) for entry in selection.broken],
     }
 
 
@@ -121,7 +121,7 @@ def summary(docs: str) -> str:
 
 
 def fields(component: type[Component], instance: Component | None = None) -> list[dict[str, Any]]:
-    """`instance`, if there is one, tells what default factories make."""
+    """The fields as JSON. `instance`, if there is one, has the values of default factories."""
     return [
         {
             "name": name,
@@ -136,7 +136,7 @@ def fields(component: type[Component], instance: Component | None = None) -> lis
 
 
 def default_of(name: str, info: FieldInfo, instance: Component | None) -> Any:
-    """The default as a recipe would write it; `...` where only a factory knows it that needs the other fields."""
+    """The default as a recipe would write it; `...` where it depends on the other fields."""
     if info.default_factory is not None and instance is not None:
         return jsonable(getattr(instance, name))
     try:
@@ -156,7 +156,7 @@ def jsonable(value: Any) -> Any:
 
 
 def snippet(component: type[Component], instance: Component | None, registry: Registry) -> str:
-    """The component in a recipe, with every field: its default, else an example, else `...` for the user to fill in."""
+    """The component in a recipe, with every field: its default, or an example, or `...` for the user to fill in."""
     known = kind_of(component)
     head, first = section(component, registry), "- " if known is not None and known.listed else ""
     lines = [f"name: {inline(component.name)}"]
@@ -172,7 +172,7 @@ def snippet(component: type[Component], instance: Component | None, registry: Re
 
 
 def section(component: type[Component], registry: Registry) -> str:
-    """The key under which a recipe names components of this kind; of a plugin's own kind, a field that takes it."""
+    """The key under which a recipe names components of this kind; for a plugin's own kind, a field that takes it."""
     from fw.core.recipe.loading import field_model
     from fw.core.recipe.model import Recipe
 
@@ -209,11 +209,11 @@ def public_name(kind: type) -> str:
 
 def methods(kind: type[Component]) -> Iterable[str]:
     """The public methods and properties of the kind's own, the abstract ones first, then what all kinds share."""
-    own = [name for base in kind.__mro__[: kind.__mro__.index(Component)] for name in written(base)]
+    own = [name for base in kind.__mro__[: kind.__mro__.index(Component)] for name in public_members(base)]
     return sorted(dict.fromkeys([*own, *HOOKS]), key=lambda name: name not in kind.__abstractmethods__)
 
 
-def written(owner: type) -> Iterator[str]:
+def public_members(owner: type) -> Iterator[str]:
     for name, value in vars(owner).items():
         if not name.startswith(("_", "model_")) and (isinstance(value, property) or inspect.isfunction(value)):
             yield name
@@ -222,11 +222,11 @@ def written(owner: type) -> Iterator[str]:
 def method_facts(kind: type[Component], name: str) -> dict[str, Any]:
     value: Any = inspect.getattr_static(kind, name)
     function = getattr(value, "fget", value)
-    shown = re.sub(r"(: |-> )'([^']*)'", r"\1\2", f"{name}{inspect.signature(function)}")
+    signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", f"{name}{inspect.signature(function)}")
     docs = [vars(base)[name].__doc__ for base in kind.__mro__ if name in vars(base)]
     return {
         "name": name,
-        "signature": f"@property {shown}" if isinstance(value, property) else shown,
+        "signature": f"@property {signature}" if isinstance(value, property) else signature,
         "docs": inspect.cleandoc(next(filter(None, docs), "")),
         "required": name in kind.__abstractmethods__,
     }

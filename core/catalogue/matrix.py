@@ -27,16 +27,16 @@ RECIPE: dict[str, Any] = {
 }
 
 JOINT = {"name": "jdm", "channels": [8, 16], "groups": 4, "attention": [1]}
-"""What is tried where the network of the recipe is refused."""
+"""The model to try where the recipe's is refused."""
 
 COMPANION = {"name": "pag", "scale": 1.5}
-"""The mode beside a rule, which has none of its own."""
+"""The mode to try a rule with: rules act on modes."""
 
 NONE = "none"
 
 
 class Cell(NamedTuple):
-    """A pair: the arm that runs, or the reasons why it is refused."""
+    """A pair of guidance and annotator: the arm that runs, or the reasons why it is refused."""
 
     arm: dict[str, Any] | None
     reasons: list[str]
@@ -47,8 +47,8 @@ class Cell(NamedTuple):
 
 
 def cells(registry: Registry) -> dict[tuple[str, str], Cell]:
-    """By the names of the guidance and of the annotator, which is `none` for arms without conditions."""
-    annotators = {NONE: None} | {each.name: written(each, registry) for each in registry.of_kind("annotator")}
+    """All pairs, by the names of guidance and annotator; `none` stands for arms without conditions."""
+    annotators = {NONE: None} | {each.name: quick_spec(each, registry) for each in registry.of_kind("annotator")}
     return {
         (each.name, name): cell(each, annotator, registry)
         for each in registry.of_kind("guidance")
@@ -57,16 +57,16 @@ def cells(registry: Registry) -> dict[tuple[str, str], Cell]:
 
 
 def cell(guidance: type[Component], annotator: dict[str, Any] | None, registry: Registry) -> Cell:
-    entry = written(guidance, registry)
+    entry = quick_spec(guidance, registry)
     listed = [COMPANION, entry] if issubclass(guidance, Rule) else [{**entry, "scale": 1.5}]
     arm: dict[str, Any] = {"annotator": annotator, "guidance": listed}
     if not (reasons := refused(arm, registry)):
         return Cell(arm, [])
     with_joint = {**arm, "model": JOINT}
-    if not (then := refused(with_joint, registry)):
+    if not (joint_reasons := refused(with_joint, registry)):
         return Cell(with_joint, [])
-    news = [reason for reason in then if reason not in reasons]
-    return Cell(None, [*reasons, *(f"with one, {reason}" for reason in news if annotator and "joint" in reasons[0])])
+    new = [reason for reason in joint_reasons if reason not in reasons]
+    return Cell(None, [*reasons, *(f"with one, {reason}" for reason in new if annotator and "joint" in reasons[0])])
 
 
 def refused(arm: dict[str, Any], registry: Registry) -> list[str]:
@@ -80,8 +80,8 @@ def recipe_of(arms: dict[str, dict[str, Any]], registry: Registry) -> Recipe:
     return Recipe.model_validate(data, context={"registry": registry})
 
 
-def written(component: type[Component], registry: Registry) -> dict[str, Any]:
-    """A quick example as a recipe writes it."""
+def quick_spec(component: type[Component], registry: Registry) -> dict[str, Any]:
+    """A quick example, as a recipe writes it."""
     return example(component, registry, quick=True).spec()
 
 
@@ -91,10 +91,10 @@ def page(registry: Registry) -> str:
 
 
 def parts(registry: Registry) -> Iterator[str]:
-    found = cells(registry)
-    guidance = list(dict.fromkeys(name for name, _ in found))
-    annotators = list(dict.fromkeys(name for _, name in found))
-    reasons = list(dict.fromkeys("; ".join(each.reasons) for each in found.values() if each.reasons))
+    pairs = cells(registry)
+    guidance = list(dict.fromkeys(name for name, _ in pairs))
+    annotators = list(dict.fromkeys(name for _, name in pairs))
+    reasons = list(dict.fromkeys("; ".join(each.reasons) for each in pairs.values() if each.reasons))
     numbers = {reason: number for number, reason in enumerate(reasons, 1)}
     yield "# Which guidance goes with which conditions"
     yield (
@@ -109,8 +109,8 @@ def parts(registry: Registry) -> Iterator[str]:
     )
     lines = [f"| | {' | '.join(annotators)} |", "|---|" + "---|" * len(annotators)]
     for row in guidance:
-        shown = [symbol(found[row, column], numbers) for column in annotators]
-        lines.append(f"| `{row}` | {' | '.join(shown)} |")
+        symbols = [symbol(pairs[row, column], numbers) for column in annotators]
+        lines.append(f"| `{row}` | {' | '.join(symbols)} |")
     yield "\n".join(lines)
     yield "\n".join(f"{number}. {reason}" for reason, number in numbers.items())
 

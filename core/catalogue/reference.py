@@ -45,7 +45,7 @@ def page(name: str, registry: Registry) -> str:
         *settings(kind),
         *inherited_fields(facts["fields"]),
         "## The contract",
-        "What `fw plugins --check` and `fw.core.testing.check` ask, beside what they ask of a component of any kind:",
+        "What `fw plugins --check` and `fw.core.testing.check` check, beside what they check of any component:",
         "\n".join(f"* {sentence(clause)}." for clause in clauses(name)),
         "## A complete plugin",
         f"`fw new-plugin fw-example --kind {name}` begins with this module.",
@@ -67,22 +67,22 @@ def described(method: dict[str, str]) -> str:
 
 def settings(kind: type[Component]) -> Iterator[str]:
     """The class variables of the kind and of the kinds that it extends, with the text below each."""
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for owner in reversed(kind.__mro__[: kind.__mro__.index(Component)]):
-        found |= {name: meaning or found.get(name, "") for name, meaning in class_variables(owner)}
-    if found:
+        variables |= {name: meaning or variables.get(name, "") for name, meaning in class_variables(owner)}
+    if variables:
         yield "## Class variables"
         lines = ["| name | default | meaning |", "|---|---|---|"]
-        lines += [f"| `{name}` | `{shown(getattr(kind, name))}` | {meaning} |" for name, meaning in found.items()]
+        lines += [f"| `{name}` | `{text_of(getattr(kind, name))}` | {meaning} |" for name, meaning in variables.items()]
         yield "\n".join(lines)
 
 
-def shown(value: object) -> str:
+def text_of(value: object) -> str:
     return ", ".join(sorted(value)) if isinstance(value, frozenset) else inline(value)
 
 
 def class_variables(owner: type) -> Iterator[tuple[str, str]]:
-    """Name and meaning of each class variable: the text that stands below it."""
+    """Name and meaning of each class variable; the meaning is the text below it."""
     [body] = [node.body for node in ast.parse(dedent(inspect.getsource(owner))).body if isinstance(node, ast.ClassDef)]
     for line, below in zip(body, [*body[1:], None], strict=True):
         if is_class_variable(line) and ast.unparse(line.target) != "kind":
@@ -152,7 +152,7 @@ PASSED_AROUND: tuple[type, ...] = (
 
 
 def types_page() -> str:
-    """The Markdown page of what components are given and what they return."""
+    """The Markdown page of what components take and return."""
     parts = [
         "# What components pass around",
         "*Made by `make reference` from `fw.core.types` and `fw.core.job`. Change those.*",
@@ -174,12 +174,12 @@ def types_page() -> str:
 
 
 def signature(name: str, value: object, function: Callable[..., Any]) -> str:
-    shown = f"{name}{inspect.signature(function)}".replace("'", "")
-    return f"@property {shown}" if isinstance(value, property) else shown
+    text = f"{name}{inspect.signature(function)}".replace("'", "")
+    return f"@property {text}" if isinstance(value, property) else text
 
 
 def write(folder: Path) -> None:
-    """Write every page into the folder, and that of all pairs beside it."""
+    """Write every page into the folder, and the page of all pairs beside it."""
     registry = builtins()
     for name in KINDS:
         (folder / f"{name}.md").write_text(page(name, registry), encoding="utf-8")

@@ -14,19 +14,19 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from fw.core.catalogue.check import verdicts
-from fw.core.catalogue.facts import Found, document, find
+from fw.core.catalogue.facts import Selection, document, find
 from fw.core.catalogue.words import inline
 from fw.core.messages.escaping import visible, visible_lines
 from fw.registry import Registry
 from fw.registry.api import API, notice
 
 UNFOLDED = 100_000
-"""Columns of a pipe: nothing is folded, so that grep finds whole lines."""
+"""Columns of a pipe: no line is folded, so that grep gets whole lines."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user wants of `fw plugins`."""
+    """The arguments of `fw plugins`."""
 
     name: str | None = None
     kind: str | None = None
@@ -36,35 +36,34 @@ class Request:
 
 
 def answer(request: Request, registry: Registry, stdout: Console) -> bool:
-    """Print the answer. False if a component or a plugin that was to be checked is not sound."""
-    found = find(registry, request.name, request.kind)
+    """Print the answer. False if a check of a component or a plugin fails."""
+    selection = find(registry, request.name, request.kind)
     if request.check:
-        return show_verdicts(
-            verdicts(chosen(found, request, registry), registry, Console(stderr=True)), request, stdout
-        )
+        to_check = checked_part(selection, request, registry)
+        return show_verdicts(verdicts(to_check, registry, Console(stderr=True)), request, stdout)
     if request.as_json:
-        print(json.dumps(document(found, registry), indent=1), file=stdout.file)
+        print(json.dumps(document(selection, registry), indent=1), file=stdout.file)
     else:
-        show(document(found, registry), stdout, found.single, request.name is not None)
+        show(document(selection, registry), stdout, selection.single, request.name is not None)
     return True
 
 
-def chosen(found: Found, request: Request, registry: Registry) -> Found:
-    """What is to be checked: of files that were given only they, and broken plugins only where nothing narrows it."""
+def checked_part(selection: Selection, request: Request, registry: Registry) -> Selection:
+    """What is to be checked. If files were given, only their components; broken plugins only if nothing was given."""
     if request.name is not None or not (request.files or request.kind):
-        return found
+        return selection
     if not request.files:
-        return found._replace(broken=[])
+        return selection._replace(broken=[])
     files = [file.absolute() for file in request.files]
-    theirs = [each for each in found.components if registry.providers[each.kind, each.name].root in files]
-    return found._replace(components=theirs, broken=[])
+    theirs = [each for each in selection.components if registry.providers[each.kind, each.name].root in files]
+    return selection._replace(components=theirs, broken=[])
 
 
-def show_verdicts(found: Iterable[dict[str, Any]], request: Request, stdout: Console) -> bool:
+def show_verdicts(verdicts: Iterable[dict[str, Any]], request: Request, stdout: Console) -> bool:
     """A line per component as soon as it is checked, and under it a line per violated clause; or one JSON document."""
-    told = []
-    for verdict in found:
-        told.append(verdict)
+    done = []
+    for verdict in verdicts:
+        done.append(verdict)
         if not request.as_json:
             what = f"{verdict['kind']} {verdict['name']}" if verdict["kind"] else f"plugin {verdict['plugin']}"
             skipped = f": {verdict['reasons'][0]}" if verdict["status"] == "skipped" else ""
@@ -72,14 +71,14 @@ def show_verdicts(found: Iterable[dict[str, Any]], request: Request, stdout: Con
             for reason in verdict["reasons"] if verdict["status"] == "failed" else ():
                 say(stdout, f"         {what}: {reason}")
     if request.as_json:
-        print(json.dumps({"api": API, "checks": told}, indent=1), file=stdout.file)
-    return all(verdict["status"] != "failed" for verdict in told)
+        print(json.dumps({"api": API, "checks": done}, indent=1), file=stdout.file)
+    return all(verdict["status"] != "failed" for verdict in done)
 
 
-def show(document: Mapping[str, Any], console: Console, single: bool, named: bool) -> None:
-    """Print what catalogue.document says; `single` components in full, else as a table.
+def show(document: Mapping[str, Any], console: Console, single: bool, tracebacks: bool) -> None:
+    """Print the facts of a selection (catalogue/facts.py); its components in full if `single`, else as a table.
 
-    `named`: the user asked for one name, so that a broken plugin is shown with its traceback.
+    `tracebacks`: whether to print those of broken plugins, too.
     """
     if not console.is_terminal:
         console.width = UNFOLDED
@@ -92,11 +91,11 @@ def show(document: Mapping[str, Any], console: Console, single: bool, named: boo
     elif document["components"]:
         show_table(document["components"], console)
     for plugin in plugins.values():
-        if said := notice(plugin["api"]):
-            say(console, f"outdated: {titled(plugin)}: {said}")
+        if reason := notice(plugin["api"]):
+            say(console, f"outdated: {titled(plugin)}: {reason}")
     for broken in document["broken"]:
         say(console, f"broken: {titled(broken)}: {broken['reason']}")
-        if named and broken["traceback"]:
+        if tracebacks and broken["traceback"]:
             say(console, broken["traceback"].rstrip())
 
 

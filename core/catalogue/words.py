@@ -75,7 +75,7 @@ def bounds_in_words(info: FieldInfo) -> list[str]:
 
 
 def bound(mark: Any) -> Iterator[str]:
-    """One mark of an `Annotated` type or of a `Field`; what bounds nothing says nothing."""
+    """The bound that one mark of an `Annotated` type or a `Field` sets, if any."""
     for kind, (words, name) in BOUNDS.items():
         if isinstance(mark, kind):
             yield f"{words} {getattr(mark, name)}"
@@ -90,7 +90,7 @@ def bound(mark: Any) -> Iterator[str]:
 
 
 def bounds_within(annotation: Any, whose: str) -> Iterator[str]:
-    """The bounds of `Annotated` types inside an annotation; `whose` says of what in the field they hold."""
+    """The bounds of `Annotated` types inside an annotation; `whose` says for what in the field they hold."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         yield from (f"{whose}{words}" for mark in inner[1:] for words in bound(mark))

@@ -18,13 +18,13 @@ from rich.progress import Progress
 from torch import Tensor
 
 from fw.core.commands.target import check_target
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.generate import batch_size
 from fw.core.diffusion.latents import Codec
 from fw.core.diffusion.pixels import to_unit
 from fw.core.diffusion.taps import blocks_of
 from fw.core.errors import FwError
-from fw.core.features.cells import LEVELS, noise_of, read, split
+from fw.core.features.activations import LEVELS, noise_of, read, split
 from fw.core.features.logistic import accuracy_of, linear_probe
 from fw.core.job import Job
 from fw.core.learning.train import initial_network
@@ -103,7 +103,7 @@ def survey(run: FinishedRun, asked: Asked, console: Console) -> dict[str, Any]:
         trained = stage.denoiser(arm.products(stage), annotation, where)
         spec = annotation.spec if annotation else None
         fresh = initial_network(stage.model, stage.shape, spec, job).eval()
-        networks = {"trained": trained, "untrained": Denoiser(fresh, trained.process, bf16=trained.bf16)}
+        networks = {"trained": trained, "untrained": NetworkDenoiser(fresh, trained.process, bf16=trained.bf16)}
         blocks = list(blocks_of(trained.network))
         if not blocks:
             raise FwError(f"--arm {asked.arm}: backbone '{stage.model.name}' names no blocks to read")
@@ -167,7 +167,7 @@ def encoded(recipe: Recipe, data: ImageSet, device: torch.device) -> Tensor:
 
 def probed(
     name: str,
-    model: Denoiser,
+    model: NetworkDenoiser,
     data: Mapping[str, Split],
     draws: int,
     sigmas: Sequence[float],
@@ -193,7 +193,7 @@ def probed(
 
 
 def features_of(
-    model: Denoiser, data: Split, draws: int, sigma: float, blocks: Sequence[str], done: Callable[[int], None]
+    model: NetworkDenoiser, data: Split, draws: int, sigma: float, blocks: Sequence[str], done: Callable[[int], None]
 ) -> dict[str, Tensor]:
     """By block (N, D), on the CPU; all blocks in one pass."""
     device = next(model.network.parameters()).device

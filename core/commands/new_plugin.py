@@ -138,7 +138,7 @@ def package(plugin: Plugin) -> dict[str, str]:
         "component": plugin.component,
         "kind": plugin.kind,
         "a_kind": f"{'an' if plugin.kind[0] in 'aeiou' else 'a'} {plugin.kind}",
-        "recipe": plugin.row.named(plugin.component),
+        "recipe": plugin.row.recipe_line(plugin.component),
         "checks": "\n".join(CHECKS),
         "steps": "\n".join(f"      - run: {command}" for command in CHECKS),
     }

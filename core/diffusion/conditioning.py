@@ -11,10 +11,11 @@ INITIAL_STD = 0.02
 
 
 class ConditionEmbedding(nn.Module):
-    """Conditions to vectors (B, width); classes by table, vectors by a linear map. Tokens have `TokenEmbedding`.
+    """Conditions to vectors (B, width): classes by a table, vectors by a linear map. Tokens have `TokenEmbedding`.
 
-    The null condition is a learned vector, used for `condition=None` and where `dropped` (bool, (B,)) is set. Tables
-    start small, as in DiT (arXiv 2212.09748): at torch's unit variance, labels that mean nothing slow training down.
+    The null condition is a learned vector. It is used for `condition=None` and where `dropped` (bool, (B,)) is set.
+    Tables start small, as in DiT (arXiv 2212.09748): at torch's unit variance, labels that mean nothing yet slow
+    training down.
     """
 
     def __init__(self, spec: ConditionSpec, width: int):
@@ -35,10 +36,10 @@ class ConditionEmbedding(nn.Module):
 class TokenEmbedding(nn.Module):
     """Sets of tokens (B, n, D) to sets of vectors (B, n, width), for cross-attention.
 
-    The tokens of a set are not numbered: each is mapped alone, and their order means nothing. The null condition is a
-    learned token in every place of the set, used for `condition=None` and, for the whole set at once, where `dropped`
-    (bool, (B,)) is set. It is trained: RDM's (arXiv 2204.11824) are zeros that its training never shows. The norm at
-    the end makes the tokens' own scale meaningless, and the null as long as they are.
+    The tokens of a set are not numbered: each is mapped alone, and their order means nothing. The null condition is
+    one learned token in every place of the set. It is used for `condition=None` and, for the whole set at once, where
+    `dropped` (bool, (B,)) is set. RDM (arXiv 2204.11824) has zeros instead, which its training never meets. The norm
+    at the end gives all tokens the same length, the null too.
     """
 
     def __init__(self, spec: ConditionSpec, width: int):

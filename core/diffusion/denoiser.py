@@ -20,7 +20,7 @@ from fw.core.kinds import Attend, Changed, Process
 from fw.core.kinds.boundaries import check_prediction
 
 
-class Denoiser:
+class NetworkDenoiser:
     """A network and its process as D(x; sigma, c); counts how often it is evaluated."""
 
     def __init__(self, network: nn.Module, process: Process, bf16: bool = False):
@@ -41,18 +41,18 @@ class Denoiser:
         self.evaluations += 1
         sigmas = x.new_full((len(x),), sigma)
         skip, out, scale, noise = self.process.coefficients(sigmas)
-        given = per_image(scale) * x, noise, condition, None, attend
+        inputs = per_image(scale) * x, noise, condition, None, attend
         if self.sharing and attend is None:
             with recorded(self.network) as returned:
-                raw = self._network(*given)
+                raw = self._network(*inputs)
             self._last = x, sigma, condition, returned
         else:
-            with replayed(self.network, self._known(x, sigma, condition, attend)):
-                raw = self._network(*given)
+            with replayed(self.network, self._unchanged(x, sigma, condition, attend)):
+                raw = self._network(*inputs)
         return per_image(skip) * x + per_image(out) * raw
 
     def layers(self, x: Tensor) -> tuple[str, ...]:
-        """The attention layers in the order of their calls; found out once, from one image, which is not counted."""
+        """The attention layers in the order of their calls. One pass of one image shows them; it is not counted."""
         if self._layers is None:
             called: dict[str, str | None] = {}
             entered: list[str] = []
@@ -67,8 +67,8 @@ class Denoiser:
             self._layers = called
         return tuple(self._layers)
 
-    def _known(self, x: Tensor, sigma: float, condition: Tensor | None, attend: Attend | None) -> dict[str, Any]:
-        """What the last usual pass says about the blocks before the first layer that `attend` changes."""
+    def _unchanged(self, x: Tensor, sigma: float, condition: Tensor | None, attend: Attend | None) -> dict[str, Any]:
+        """What the blocks before the first layer that `attend` changes returned in the last usual pass."""
         if not (self.sharing and self._last and self._layers and isinstance(attend, Changed)):
             return {}
         x_before, sigma_before, condition_before, returned = self._last
@@ -82,7 +82,7 @@ class Denoiser:
         )
 
     def logits(self, x: Tensor, sigma: float) -> Tensor:
-        """What a joint model recognises in a batch x (B, C, H, W) that has one noise level: (B, K)."""
+        """A joint model's class logits (B, K) of a batch x (B, C, H, W) that has one noise level."""
         self.evaluations += 1
         sigmas = x.new_full((len(x),), sigma)
         _, _, scale, noise = self.process.coefficients(sigmas)
@@ -90,7 +90,7 @@ class Denoiser:
             return self.network.logits(per_image(scale) * x, noise).float()  # type: ignore[operator]
 
     def steered(self, x: Tensor, sigma: float, move: kinds.Move) -> Tensor:
-        """D(x; sigma) of a joint model whose hidden features `move` changes."""
+        """D(x; sigma) of a joint model, from the hidden features that `move` makes of its own."""
         self.evaluations += 1
         skip, out, scale, noise = self.process.coefficients(x.new_full((len(x),), sigma))
         with self._autocast(x):
@@ -101,24 +101,26 @@ class Denoiser:
     def features(
         self, x: Tensor, sigma: Tensor, blocks: Sequence[str], condition: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """What the named blocks return for noisy images x (B, C, H, W) at levels sigma (B,), from one pass."""
+        """What these blocks return for noisy images x (B, C, H, W) at levels sigma (B,), from one pass."""
         self.evaluations += 1
         _, _, scale, noise = self.process.coefficients(sigma)
-        with tapped(self.network, blocks) as found:
+        with tapped(self.network, blocks) as activations:
             self._network(per_image(scale) * x, noise, condition, None, None)
-        return {block: found[block].float() for block in blocks}
+        return {block: activations[block].float() for block in blocks}
 
     def loss(
         self, x0: Tensor, sigma: Tensor, noise: Tensor, condition: Tensor | None, dropped: Tensor | None
     ) -> Tensor:
-        """The weighted squared error of F, (B,): what F should have said is (x0 - skip * x) / out (EDM eq. 8)."""
+        """The weighted squared error of F, (B,), whose target is (x0 - skip * x) / out (EDM eq. 8)."""
         x, level, target = self._task(x0, sigma, noise)
         raw = self._network(x, level, condition, dropped, None)
         return self._error(raw, target, sigma)
 
     def joint_loss(self, x0: Tensor, sigma: Tensor, noise: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A joint model's two losses of the same noisy images, (B,) each: that of F, and the cross entropy of its
-        logits with `classes` (B,), 0 for class -1, which is none; and whether it recognised them, bool (B,).
+        """A joint model's two losses on the same noisy images, (B,) each, and whether it recognised them, bool (B,).
+
+        The losses are that of F, and the cross entropy of the logits with `classes` (B,). Class -1 means no class; the
+        cross entropy is then 0.
         """
         x, level, target = self._task(x0, sigma, noise)
         with self._autocast(x):
@@ -130,7 +132,7 @@ class Denoiser:
         return self._error(raw, target, sigma), error, recognised
 
     def _task(self, x0: Tensor, sigma: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What F is given, x (B, C, H, W) and noise levels (B,), and what it should say."""
+        """The inputs of F, x (B, C, H, W) and noise levels (B,), and its target (B, C, H, W)."""
         x = x0 + per_image(sigma) * noise
         skip, out, scale, level = self.process.coefficients(sigma)
         return per_image(scale) * x, level, (x0 - per_image(skip) * x) / per_image(out)

@@ -1,4 +1,4 @@
-"""Sample from a trained model: image i is the same in every arm's noise, at any count and from any resumed run."""
+"""Sample from a trained model: image i has the same noise in every arm, at any count, and after a resume."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.diffusion.pixels import to_uint8
 from fw.core.kinds import Sampler, Steering
@@ -17,7 +17,7 @@ from fw.core.randomness import generator
 from fw.core.types import Annotation
 
 MOST_AT_ONCE = {"cpu": 250, "cuda": 1000}
-"""Images in one batch: fewer where they are larger than 32x32."""
+"""Images in one batch; fewer where they are larger than 32x32."""
 
 
 @dataclass(frozen=True)
@@ -29,31 +29,31 @@ class Drawing:
     sampler: Sampler
     guidance: Sequence[Steering]
     seed: int
-    """The run's."""
+    """That of the run, not of the sampling."""
 
 
 @torch.inference_mode()
 def generate(
-    model: Denoiser,
-    siblings: Sequence[Denoiser | None],
+    model: NetworkDenoiser,
+    siblings: Sequence[NetworkDenoiser | None],
     drawing: Drawing,
     annotation: Annotation | None,
     seed: int,
-    wanted: range,
+    images: range,
     to_images: Callable[[Tensor], Tensor] = to_uint8,
 ) -> Iterator[Tensor]:
-    """The images `wanted` of a sampling seed, uint8 (B, C, H, W), batch by batch.
+    """These `images` of a sampling seed, by number: uint8 (B, C, H, W), batch by batch.
 
     `siblings` are the networks that guidance modes asked for, and `to_images` makes uint8 images of what was diffused.
     All randomness of image i, its condition included, is a function of (run seed, sampling seed, i). Convolutions may
-    round differently in batches of another size, so every batch is full: its last images are computed and dropped where
-    fewer are wanted.
+    round differently in batches of another size, so every batch is computed in full, and images beyond the range are
+    dropped.
     """
     check_guidance(drawing.guidance, annotation.spec if annotation else None)
     device = next(model.network.parameters()).device
     size = batch_size(drawing.shape, device)
     model.sharing = any("attention" in each.requires for each in drawing.guidance)
-    for start in range(wanted.start, wanted.stop, size):
+    for start in range(images.start, images.stop, size):
         indices = range(start, start + size)
         draws = [generator(drawing.seed, "sample", seed, index) for index in indices]
         noise = torch.stack([torch.randn(drawing.shape, generator=draw) for draw in draws]).to(device)
@@ -68,7 +68,7 @@ def generate(
         )
         samples = drawing.sampler.sample(guided, noise, draws)
         samples = checked_samples(drawing.sampler, samples, noise, guided.diverged)
-        yield to_images(samples[: wanted.stop - start]).cpu()
+        yield to_images(samples[: images.stop - start]).cpu()
 
 
 def batch_size(shape: tuple[int, int, int], device: torch.device) -> int:
@@ -78,7 +78,7 @@ def batch_size(shape: tuple[int, int, int], device: torch.device) -> int:
 
 
 def conditions(annotation: Annotation | None, run_seed: int, sampling_seed: int, indices: range) -> Tensor | None:
-    """One condition per image from the prior, with streams of their own: the noise is the same with and without."""
+    """One condition per image from the prior. Their random streams are their own, so the noise is the same without."""
     if annotation is None:
         return None
     draws = [generator(run_seed, "condition", sampling_seed, index) for index in indices]

@@ -23,9 +23,9 @@ class Guided:
     sigma_min: float
     sigma_max: float
     siblings: Sequence[kinds.Denoiser | None] = ()
-    """For each mode the network that it asked for in place of the model; may be empty if none did."""
+    """For each entry of `guidance` the network that it asked for in place of the model, or None; may be empty."""
     diverged: dict[str, Tensor] = field(default_factory=dict)
-    """By mode, bool (): whether what it called worse was not finite although the good one was."""
+    """By mode, bool (): whether its worse prediction was not finite although the good one was."""
     memory: dict[tuple[int, int], dict[str, Tensor]] = field(default_factory=dict)
     """What each rule remembers of each mode, by their places in the list."""
 

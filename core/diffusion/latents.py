@@ -1,8 +1,8 @@
-"""Diffusion in latents (Rombach et al., arXiv 2112.10752): images are encoded once, training reads what was stored, and
-samples are decoded.
+"""Diffusion in latents (Rombach et al., arXiv 2112.10752): images are encoded once, training reads the stored latents,
+and samples are decoded.
 
-The autoencoder always gets full batches, as networks do in sampling: what it makes of an image does not depend on how
-many others there are.
+The autoencoder always gets full batches, as networks do in sampling, so an image's latents do not depend on how many
+others there are.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from fw.core.kinds import Autoencoder, Code
 from fw.core.kinds.boundaries import checked_code, checked_decoded
 
 SHARD = 1000
-"""Images in one file of latents: what a cut-off encoding loses at most."""
+"""Images in one file of latents: an interrupted encoding loses no more than these."""
 
 HELD_OUT = 256
 """Held-out images by which a reconstruction is judged."""
 
 MIRRORED = "mirrored."
-"""How the names begin of what was made of the mirror images."""
+"""How the names of tensors begin that were made of the mirror images."""
 
 
 class Codec:
@@ -72,8 +72,8 @@ class Codec:
         for shard, batch in job.track(list(batches(len(images), self.size)), "encode"):
             name = f"latents-{shard.start:07d}.safetensors"
             if batch.start == shard.start:
-                there = job.kept(name) is not None
-            if there:
+                done = job.kept(name) is not None
+            if done:
                 continue
             few = images[batch.start : batch.stop]
             for part, tensor in self._named(few, flip).items():
@@ -85,12 +85,12 @@ class Codec:
 
     def _named(self, images: Tensor, flip: bool) -> dict[str, Tensor]:
         codes = {"": self.encode(images), **({MIRRORED: self.encode(images.flip(-1))} if flip else {})}
-        named = {prefix + part: tensor for prefix, code in codes.items() for part, tensor in code._asdict().items()}
-        return {name: tensor for name, tensor in named.items() if tensor is not None}
+        tensors = {prefix + part: tensor for prefix, code in codes.items() for part, tensor in code._asdict().items()}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def quality(self, held_out: Tensor) -> dict[str, float]:
-        """Of some held-out images: mean and standard deviation of the latents, and by how many of the 256 levels the
-        images are off that are decoded of them (root mean square)."""
+        """Mean and standard deviation of the latents of some held-out images, and by how many of the 256 levels the
+        images that are decoded from them are off (root mean square)."""
         images = held_out[:HELD_OUT]
         latents = torch.cat([self.encode(few).mean for few in images.split(self.size)])
         error = (self.decode(latents).float() - images.float()).square().mean().sqrt()
@@ -99,7 +99,7 @@ class Codec:
 
 @dataclass(frozen=True)
 class Latents:
-    """What `Codec.encode_split` stored: `mean` (N, C, h, w), `std` likewise if codes have one, and those
+    """What `Codec.encode_split` stored: `mean` (N, C, h, w), `std` of the same shape if codes have one, and the same
     of the mirror images."""
 
     tensors: Mapping[str, Tensor]
@@ -122,7 +122,7 @@ class Latents:
         return Latents({name: tensor.to(device) for name, tensor in self.tensors.items()})
 
     def take(self, chosen: Tensor, mirrored: Tensor | None, generator: torch.Generator) -> Tensor:
-        """The latents (B, C, h, w) of chosen images (B,); where `mirrored`, bool (B,), those of the mirror images."""
+        """The latents (B, C, h, w) of the images `chosen` (B,); of their mirror images where `mirrored`, bool (B,)."""
         mean = self._rows("mean", chosen, mirrored)
         if "std" not in self.tensors:
             return mean
@@ -137,7 +137,7 @@ class Latents:
 
 
 def new_network(autoencoder: Autoencoder, shape: tuple[int, int, int]) -> nn.Module:
-    """The frozen network, whatever random numbers its making may draw."""
+    """The frozen network. Building it may draw random numbers; it moves no generator and is always the same."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return autoencoder.build(shape).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Reading what a network's blocks return, and not computing again what is known; nothing is left behind."""
+"""Read what a network's blocks return, or let them return it again without computing. No hook is left behind."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def blocks_of(network: nn.Module) -> Mapping[str, nn.Module]:
 
 
 def misnamed(model: Backbone, shape: tuple[int, int, int], names: Sequence[str]) -> str | None:
-    """What is wrong with the names of a model's blocks, found out before there are any weights.
+    """What is wrong with these names of a model's blocks. No weights are made for it.
 
-    None if nothing is, or if only the real network can tell, as one that is loaded from files.
+    None if nothing is wrong, or if it takes the real network to say, as when that is loaded from files.
     """
     if not names:
         return None
@@ -33,13 +33,13 @@ def misnamed(model: Backbone, shape: tuple[int, int, int], names: Sequence[str])
             known = list(blocks_of(model.build(shape, None)))
     except Exception:
         return None
-    told = absent(known, names)
-    return told and f"backbone '{model.name}' {told}"
+    fault = absent(known, names)
+    return fault and f"backbone '{model.name}' {fault}"
 
 
 def attention_layers(model: Backbone, shape: tuple[int, int, int], condition: ConditionSpec | None) -> dict[str, int]:
-    """The layers that mix tokens through `attend`, in the order of their calls, and how many tokens each has, found
-    out before there are any weights; none if only the real network can tell."""
+    """The layers that mix tokens through `attend`, in the order of their calls, and how many tokens each has. No
+    weights are made for it; empty if it takes the real network to say."""
     called: dict[str, int] = {}
 
     def record(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
@@ -56,7 +56,7 @@ def attention_layers(model: Backbone, shape: tuple[int, int, int], condition: Co
 
 
 def absent(known: Iterable[str], names: Sequence[str]) -> str | None:
-    """`has no block 'up.7' (it has ...)`, of the first name that is not known; None if all are."""
+    """`has no block 'up.7' (it has ...)`, for the first name that is not known; None if all are."""
     for name in names:
         if name not in known:
             return f"has no block '{name}' (it has {', '.join(known) or 'none with a name'})"
@@ -65,25 +65,25 @@ def absent(known: Iterable[str], names: Sequence[str]) -> str | None:
 
 @contextmanager
 def tapped(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """What the named blocks return while this lasts, by name; FwError if there is no such block."""
+    """What these blocks return while this lasts, by name; FwError if there is no such block."""
     blocks = blocks_of(network)
-    if told := absent(blocks, names):
-        raise FwError(f"the network {told}")
-    found: dict[str, Tensor] = {}
+    if fault := absent(blocks, names):
+        raise FwError(f"the network {fault}")
+    activations: dict[str, Tensor] = {}
 
     def keep(name: str, returned: Any) -> None:
-        found[name] = returned if isinstance(returned, Tensor) else returned[0]
+        activations[name] = returned if isinstance(returned, Tensor) else returned[0]
 
     with watched({name: blocks[name] for name in names}, after=keep):
-        yield found
+        yield activations
 
 
 @contextmanager
 def recorded(network: nn.Module) -> Iterator[dict[str, Any]]:
     """All that the blocks return while this lasts, by name, for `replayed`."""
-    found: dict[str, Any] = {}
-    with watched(blocks_of(network), after=found.__setitem__):
-        yield found
+    returned: dict[str, Any] = {}
+    with watched(blocks_of(network), after=returned.__setitem__):
+        yield returned
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def replayed(network: nn.Module, returned: Mapping[str, Any]) -> Iterator[None]:
     blocks = blocks_of(network)
     try:
         for name, value in returned.items():
-            blocks[name].forward = lambda *_given, _value=value, **_named: _value
+            blocks[name].forward = lambda *_args, _value=value, **_kwargs: _value
         yield
     finally:
         for name in returned:
@@ -110,8 +110,8 @@ def watched(
         hook
         for name, block in blocks.items()
         for hook in (
-            block.register_forward_pre_hook(lambda _block, _given, name=name: before(name)),
-            block.register_forward_hook(lambda _block, _given, returned, name=name: after(name, returned)),
+            block.register_forward_pre_hook(lambda _block, _args, name=name: before(name)),
+            block.register_forward_hook(lambda _block, _args, returned, name=name: after(name, returned)),
         )
     ]
     try:
@@ -132,12 +132,14 @@ def pooled(activation: Tensor) -> Tensor:
 
 
 def usual_block(network: nn.Module) -> str:
-    """The block whose activations recognise best by the literature: the decoder's at the second-lowest resolution
-    (DDAE, arXiv 2303.09769; DIFT, arXiv 2306.03881), of a transformer the middle one."""
+    """The block whose activations recognise best, by the literature (DDAE, arXiv 2303.09769; DIFT, arXiv 2306.03881).
+
+    In a U-Net it is the decoder's at the second-lowest resolution, in a transformer the middle one.
+    """
     blocks = list(blocks_of(network))
     levels = [block for block in blocks if block.startswith("up.")]
     if levels:
         return levels[1] if len(levels) >= 3 else levels[0]
     if not blocks:
-        raise FwError("the network names no blocks that could be read")
+        raise FwError("the network names no blocks, so none can be read")
     return blocks[len(blocks) // 2]

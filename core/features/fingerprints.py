@@ -1,4 +1,4 @@
-"""Images known by their pixels."""
+"""Fingerprints of images: equal where all pixels are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def fingerprints(images: Tensor) -> Iterator[bytes]:
-    """One for each of uint8 images (N, C, H, W); equal if all pixels are."""
+    """One for each of uint8 images (N, C, H, W)."""
     return map(fingerprint_of, images.numpy())
 
 

@@ -1,4 +1,4 @@
-"""Logistic regression on standardised features, by sklearn: how much a line can tell from them."""
+"""Logistic regression on standardised features, by sklearn: a linear probe."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fw.core.errors import StageFailed
 def linear_probe(features: Tensor, labels: Tensor, C: float = 1.0, iterations: int = 300) -> Any:
     """sklearn's classifier, fitted to features (N, D) and their labels (N,).
 
-    `C` is the inverse strength of the penalty. That `iterations` were too few is not said.
+    `C` is the inverse strength of the penalty. There is no warning if `iterations` were too few.
     StageFailed if all labels are of one class.
     """
     from sklearn.exceptions import ConvergenceWarning
@@ -32,6 +32,6 @@ def linear_probe(features: Tensor, labels: Tensor, C: float = 1.0, iterations: i
 
 
 def accuracy_of(classifier: Any, features: Tensor, labels: Tensor) -> float:
-    """The share of labels (N,) that sklearn's classifier tells from features (N, D)."""
+    """The share of labels (N,) that sklearn's classifier predicts from features (N, D)."""
     predicted = torch.from_numpy(classifier.predict(features.double().numpy()))
     return float((predicted == labels).double().mean())

@@ -1,4 +1,4 @@
-"""Features as points, checked before faiss sees them: it aborts the process where squares overflow."""
+"""Features as points, checked before faiss gets them: it aborts the process where squares overflow."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SMALLEST = 1e-15
 
 
 def directions(features: Tensor) -> Tensor:
-    """Features (N, D) at length 1, float32; those that are all zero stay zero. The length never matters.
+    """Features (N, D) scaled to length 1, float32; those that are all zero stay zero.
 
-    Lengths that single precision squares to infinity or to nothing are found in double precision.
+    Lengths whose squares overflow or vanish in single precision are computed in double precision.
     """
     features = features.float()
     points = normalize(features, dim=1)
@@ -36,28 +36,28 @@ def check_range(points: Tensor, whose: str) -> None:
     spread = float((points.amax(dim=0) - points.amin(dim=0)).max())
     if largest > LARGEST:
         raise StageFailed(
-            f"{whose}: the features reach {largest:.2g}, and distances of such overflow: they must lie within "
+            f"{whose}: the features reach {largest:.2g}, where distances overflow: they must lie within "
             f"{LARGEST:g}; scale each to length 1 (`normalise: true`), or take another encoder"
         )
     if 0 < spread < SMALLEST:
         raise StageFailed(
-            f"{whose}: the features differ by no more than {spread:.2g}, and distances of such vanish: they must "
+            f"{whose}: the features differ by no more than {spread:.2g}, where distances vanish: they must "
             f"differ by {SMALLEST:g}; scale each to length 1 (`normalise: true`), or take another encoder"
         )
 
 
 def different(points: Tensor, enough: int) -> int:
     """How many of the points (N, D) are different, counted up to `enough`."""
-    seen: set[bytes] = set()
+    distinct: set[bytes] = set()
     for point in (points.cpu() + 0.0).numpy():  # so that -0 is 0
-        seen.add(point.tobytes())
-        if len(seen) >= enough:
+        distinct.add(point.tobytes())
+        if len(distinct) >= enough:
             break
-    return len(seen)
+    return len(distinct)
 
 
 def check_clusters(points: Tensor, clusters: int, whose: str) -> None:
     """FwError if there are fewer points, or different ones, than clusters."""
-    for found, what in ((len(points), "images"), (different(points, clusters), "different features")):
-        if found < clusters:
-            raise FwError(f"{whose}: {clusters} clusters need as many {what}, and there are {found}")
+    for count, what in ((len(points), "images"), (different(points, clusters), "different features")):
+        if count < clusters:
+            raise FwError(f"{whose}: {clusters} clusters need as many {what}, and there are {count}")

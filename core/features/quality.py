@@ -1,4 +1,4 @@
-"""How good an annotation is: against true labels where there are any, and in itself."""
+"""How good an annotation is: by itself, and against true labels where there are any."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def cluster_quality(conditions: Tensor, labels: Tensor) -> dict[str, float]:
     """
     from sklearn import metrics
 
-    found, true = conditions.cpu().numpy(), labels.cpu().numpy()
-    table = metrics.cluster.contingency_matrix(true, found)  # (classes, clusters)
+    clusters, true = conditions.cpu().numpy(), labels.cpu().numpy()
+    table = metrics.cluster.contingency_matrix(true, clusters)  # (classes, clusters)
     return {
-        "nmi": float(metrics.normalized_mutual_info_score(true, found)),
-        "ami": float(metrics.adjusted_mutual_info_score(true, found)),
-        "ari": float(metrics.adjusted_rand_score(true, found)),
+        "nmi": float(metrics.normalized_mutual_info_score(true, clusters)),
+        "ami": float(metrics.adjusted_mutual_info_score(true, clusters)),
+        "ari": float(metrics.adjusted_rand_score(true, clusters)),
         "purity": float(table.max(axis=0).sum() / table.sum()),
     }
 
@@ -36,7 +36,7 @@ def utilisation(conditions: Tensor, clusters: int) -> dict[str, float]:
 def difference(bank: Tensor, other: Tensor) -> float | None:
     """The share of draws from one bank of conditions that would have to change to be draws from the other, 0..1.
 
-    None of banks of vectors or tokens that are not simply the same.
+    None for banks of vectors or tokens, unless they are equal.
     """
     if bank.is_floating_point():
         return 0.0 if torch.equal(bank, other) else None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.generate import batch_size
 from fw.core.diffusion.latents import Codec
 from fw.core.diffusion.pixels import to_unit
@@ -36,7 +36,7 @@ class ArmReader:
     job: Job
     features: Mapping[str, Tensor] | None = None
     """Those that the conditions are made of, by split."""
-    model: Denoiser | None = None
+    model: NetworkDenoiser | None = None
     codec: Codec | None = None
     annotation: Annotation | None = None
     """The conditions that the model was trained with."""
@@ -87,7 +87,7 @@ class ArmReader:
         return Told(denoise, model.process.sigmas, self.given.spec.size)
 
     @property
-    def trained(self) -> Denoiser:
+    def trained(self) -> NetworkDenoiser:
         return self.lacks("trained model") if self.model is None else self.model
 
     @property
@@ -104,7 +104,7 @@ class Noisy:
     """What the model makes of one batch in noise of level `sigma`, x (B, C, H, W)."""
 
     probe: str
-    model: Denoiser
+    model: NetworkDenoiser
     x: Tensor
     sigma: float
 

@@ -1,1 +1,1 @@
-"""Files that are whole or not there, and files that users bring."""
+"""Files that are whole or not there, unfinished work, and files that users bring."""

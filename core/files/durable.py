@@ -1,7 +1,7 @@
-"""Files that are there whole or not at all, also after a power cut: written aside, to the disk, and renamed.
+"""Write files that are there whole or not at all, also after a power cut: written aside, synced and renamed.
 
-A rename may reach the disk before what was written does, and a folder is written later than what
-lies in it. So the file is synced before it is renamed, and its folder after.
+A rename may reach the disk before the file's content does, and a folder later than the files in
+it. So the file is synced before it is renamed, and its folder after.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 ASIDE = ".writing"
-"""How the names of files end that are not whole yet."""
+"""The end of the name of a file that is not yet whole."""
 
 
 def aside(path: Path) -> Path:
-    """Where a file is written before it is whole: beside it, under a name that nobody reads."""
+    """The path beside a file where it is written until it is whole; nobody reads it there."""
     return path.with_name(path.name + ASIDE)
 
 
 def put(temporary: Path, path: Path) -> None:
-    """Give a file or a folder that was written aside its name, for good."""
+    """Give a file or a folder that was written aside its final name."""
     sync(temporary)
     temporary.replace(path)
     sync(path.parent)

@@ -1,5 +1,4 @@
-"""JSON files with their own checksum in them: what was remembered and is damaged is forgotten, not
-believed."""
+"""JSON files that hold their own checksum, for remembered facts: a damaged file counts as absent."""
 
 from __future__ import annotations
 
@@ -13,22 +12,21 @@ from typing import Any
 from fw.core.files.durable import write_json
 
 SEAL = "seal"
-"""The key of the sha256 of all the rest."""
+"""The key whose value is the sha256 of all the others."""
 
 
 def write(path: Path, values: Mapping[str, Any]) -> None:
     """Write the file whole and to the disk. No key may be called `seal`.
 
-    Where several processes remember the same at once, one of them is enough; the seal tells whether
-    they got in each other's way.
+    Where several processes write the same file at once, it is enough that one succeeds. If they
+    disturb each other, the seal is wrong.
     """
     with contextlib.suppress(FileNotFoundError):  # another one was faster
         write_json(path, stamped(values))
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """The values as they were written; None if there is no such file or it was not written here as
-    it is."""
+    """The values as they were written; None if there is no such file or its seal is wrong."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return without_seal(values) if intact(values) else None
@@ -37,7 +35,7 @@ def read(path: Path) -> dict[str, Any] | None:
 
 
 def stamped(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with their seal, in the place of any that they had."""
+    """The values with their seal, which replaces any that they had."""
     facts = without_seal(values)
     return {**facts, SEAL: seal(facts)}
 

@@ -1,4 +1,4 @@
-"""Tensors of weights that users bring: their names without those of wrappers, finite numbers."""
+"""The weights in files that users bring: their names without those of wrappers, and whether they are finite."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from fw.core.errors import MissingFile
 
 INNER = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-"""What torch.compile, FSDP and activation checkpointing put into names, wherever they wrap a module."""
+"""What torch.compile, FSDP and activation checkpointing put into names where they wrap a module."""
 
 OUTER = "module"
 """What DataParallel and DistributedDataParallel put in front of all names."""
 
 
-def unwrapped(names: Iterable[str], wanted: Collection[str] = ()) -> dict[str, str]:
+def unwrapped(names: Iterable[str], expected: Collection[str] = ()) -> dict[str, str]:
     """Each name, and the one that it had before its module was wrapped.
 
-    `wanted` are the network's own names, and a name that leads to none of them stays as it is.
-    Where they are not known, an outer `module.` is one that all names have.
+    `expected` are the network's own names; a name that cannot become one of them stays as it is. Where they are not
+    given, an outer `module.` is taken off only if all names have it.
     """
-    if wanted:
-        plain = {name: towards(name, wanted) for name in names}
+    if expected:
+        plain = {name: unwrapped_to(name, expected) for name in names}
     else:
         parts = {name: [part for part in name.split(".") if part not in INNER] for name in names}
         while parts and all(len(each) > 1 and each[0] == OUTER for each in parts.values()):
@@ -34,9 +34,9 @@ def unwrapped(names: Iterable[str], wanted: Collection[str] = ()) -> dict[str, s
     return plain if len(set(plain.values())) == len(plain) else {name: name for name in plain}
 
 
-def towards(name: str, wanted: Collection[str]) -> str:
+def unwrapped_to(name: str, expected: Collection[str]) -> str:
     parts = name.split(".")
-    while (shorter := ".".join(parts)) not in wanted:
+    while (shorter := ".".join(parts)) not in expected:
         wrapper = next((part for part in parts if part in (*INNER, OUTER)), None)
         if wrapper is None:
             return name
@@ -44,11 +44,11 @@ def towards(name: str, wanted: Collection[str]) -> str:
     return shorter
 
 
-def tell_wrappers(names: Mapping[str, str], path: Path) -> None:
-    """Say on stderr which wrappers were taken off; nothing if there were none."""
-    taken = {part for old, new in names.items() if old != new for part in old.split(".")}
-    if found := [f"`{part}.`" for part in (OUTER, *INNER) if part in taken]:
-        say_once(f"{path}: names of weights are read without {' and '.join(found)}, which wrapped the module")
+def report_wrappers(names: Mapping[str, str], path: Path) -> None:
+    """Say on stderr which wrappers were taken off, if any were."""
+    removed = {part for old, new in names.items() if old != new for part in old.split(".")}
+    if wrappers := [f"`{part}.`" for part in (OUTER, *INNER) if part in removed]:
+        say_once(f"{path}: names of weights are read without {' and '.join(wrappers)}, which wrapped the module")
 
 
 @functools.cache
@@ -57,9 +57,9 @@ def say_once(text: str) -> None:
 
 
 def check_finite(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, whose: str = "") -> None:
-    """MissingFile, beginning with `whose`, if a weight of the network is not finite in this file.
+    """MissingFile, its message beginning with `whose`, if a weight of the network is not finite in this file.
 
-    Of a buffer only NaN is a fault, since a mask may hold infinity.
+    In a buffer only NaN is a fault, since a mask may hold infinity.
     """
     weights = dict(network.named_parameters())
     for name, tensor in tensors.items():

@@ -23,9 +23,9 @@ class Annotator(Component):
 
     @property
     def partial(self) -> bool:
-        """Whether it may leave images without a condition, by the class -1; its annotation then has a bank.
+        """Whether it may leave images without a condition: they get class -1, and its annotation has a bank.
 
-        A conditional model learns such images without a condition, a joint one only to denoise them.
+        A conditional model learns such images without a condition. A joint model only denoises them.
         """
         return False
 
@@ -43,12 +43,12 @@ class Annotator(Component):
         return 1
 
     def makes(self, classes: int) -> ConditionSpec | None:
-        """The form and number of its conditions, of images with labels of so many classes; None if only annotating
-        tells. Asked when a recipe is validated."""
+        """The form and number of its conditions, where the labels of the images have so many classes. None if that
+        is known only after annotating. Called when a recipe is validated."""
         return None
 
     def caution(self, images: int, classes: int) -> str | None:
-        """What is to be known before it annotates so many images with labels of so many classes; None if nothing is."""
+        """A warning to give before it annotates so many images, whose labels have so many classes; or None."""
         return None
 
     @abstractmethod

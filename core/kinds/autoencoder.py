@@ -1,4 +1,4 @@
-"""Images to latents and back: what the model is trained and sampled in (arXiv 2112.10752)."""
+"""Images to latents and back; the model is trained and sampled in the latents (arXiv 2112.10752)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from fw.registry import Component
 
 
 class Code(NamedTuple):
-    """Latents of images, float32 (B, C, h, w). Training takes `mean`, or if there is a `std` of the same shape, a fresh
-    draw of N(mean, std) at each step."""
+    """Latents of images, float32 (B, C, h, w). Training takes `mean`. With a `std`, of the same shape, it takes a
+    fresh draw of N(mean, std) at each step."""
 
     mean: Tensor
     std: Tensor | None = None
@@ -21,20 +21,20 @@ class Code(NamedTuple):
 class Autoencoder(Component):
     """Images to latents and back (arXiv 2112.10752): the model is trained and sampled in the latents.
 
-    Everything else still sees pixels: encoders, annotators and metrics. The training split is encoded once, and
-    samples are decoded. An autoencoder is not trained by fw.
+    Encoders, annotators and metrics still see pixels. The training split is encoded once, and samples are decoded.
+    fw does not train autoencoders.
     """
 
     kind: ClassVar[str] = "autoencoder"
 
     @abstractmethod
     def latent_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """(C, h, w) of the latents of images (C, H, W), or ValueError if it cannot take them; asked when a recipe is
-        validated, so it is known without the files."""
+        """(C, h, w) of the latents of images (C, H, W), or ValueError if it cannot take them. Called when a recipe is
+        validated, so it must not need the files."""
 
     @abstractmethod
     def build(self, shape: tuple[int, int, int]) -> nn.Module:
-        """The trained network for images (C, H, W). fw puts it into eval mode and asks for no gradients."""
+        """The trained network for images (C, H, W). fw puts it into eval mode and takes no gradients."""
 
     @abstractmethod
     def encode(self, network: nn.Module, images: Tensor) -> Code:
@@ -42,4 +42,4 @@ class Autoencoder(Component):
 
     @abstractmethod
     def decode(self, network: nn.Module, latents: Tensor) -> Tensor:
-        """Latents (B, C, h, w) to float32 images (B, C, H, W) in -1..1; what lies outside is clamped."""
+        """Latents (B, C, h, w) to float32 images (B, C, H, W) in -1..1; fw clamps what lies outside."""

@@ -1,7 +1,7 @@
-"""What components hand to fw: each thing is checked once, where it crosses over, and told in one sentence.
+"""What components hand to fw is checked once, where it crosses over; a fault is one sentence.
 
-A wrong shape would broadcast and a NaN would turn into black pixels; both end the stage instead. The contract kit
-(`fw.core.testing`) asks the same questions before a run does.
+A wrong shape would broadcast, and a NaN would turn into black pixels. Both end the stage instead.
+The contract kit (`fw.core.testing`) checks the same before a run does.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def refuse(component: Component, reason: str) -> StageFailed:
     return StageFailed(f"{component.kind} {component.name}: {shortened(reason)}")
 
 
-def shown(value: Any) -> str:
-    """`torch.float32 (8, 2)` for a tensor, `a list` for anything else."""
+def describe(value: Any) -> str:
+    """A tensor as `torch.float32 (8, 2)`, anything else by its type, as `a list`."""
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
@@ -47,7 +47,7 @@ def is_tensor(value: Any, dtype: torch.dtype, shape: tuple[int | None, ...]) -> 
     """Whether it is a tensor of this type and shape; None stands for any size."""
     if not isinstance(value, Tensor) or value.dtype != dtype or value.dim() != len(shape):
         return False
-    return all(wanted in (None, size) for size, wanted in zip(value.shape, shape, strict=True))
+    return all(expected in (None, size) for size, expected in zip(value.shape, shape, strict=True))
 
 
 def checked_images(dataset: Dataset, data: ImageSet, split: str) -> ImageSet:
@@ -55,13 +55,13 @@ def checked_images(dataset: Dataset, data: ImageSet, split: str) -> ImageSet:
     images, labels = data.images, data.labels
     promised = dataset.shape
     if not is_tensor(images, torch.uint8, (None, *promised)) or not len(images):
-        raise refuse(dataset, f"its {split} images are {shown(images)}, not torch.uint8 (N, {str(promised)[1:]}")
+        raise refuse(dataset, f"its {split} images are {describe(images)}, not torch.uint8 (N, {str(promised)[1:]}")
     if labels is None and dataset.classes:
         raise refuse(dataset, f"its {split} split has no labels; it promised {dataset.classes} classes")
     if labels is None:
         return data
     if not is_tensor(labels, torch.int64, (len(images),)):
-        raise refuse(dataset, f"its {split} labels are {shown(labels)}, not torch.int64 ({len(images)},)")
+        raise refuse(dataset, f"its {split} labels are {describe(labels)}, not torch.int64 ({len(images)},)")
     if data.classes != dataset.classes or labels.min() < 0 or labels.max() >= data.classes:
         raise refuse(
             dataset,
@@ -74,7 +74,7 @@ def checked_images(dataset: Dataset, data: ImageSet, split: str) -> ImageSet:
 def checked_network(backbone: Backbone, network: nn.Module) -> nn.Module:
     """A module that can be called as F(x, noise, condition, dropped, attend), all by position."""
     if not isinstance(network, nn.Module):
-        raise refuse(backbone, f"build() returned {shown(network)}, not a torch.nn.Module")
+        raise refuse(backbone, f"build() returned {describe(network)}, not a torch.nn.Module")
     own_call = type(network).__call__ is not nn.Module.__call__
     called = network.__call__ if own_call else network.forward
     try:
@@ -84,10 +84,10 @@ def checked_network(backbone: Backbone, network: nn.Module) -> nn.Module:
     try:
         signature.bind(*CALLED_WITH)
     except TypeError:
-        named = "__call__" if own_call else "forward"
+        method = "__call__" if own_call else "forward"
         raise refuse(
             backbone,
-            f"its network has {named}{signature}, and fw calls it with ({', '.join(CALLED_WITH)}), by position: "
+            f"its network has {method}{signature}, and fw calls it with ({', '.join(CALLED_WITH)}), by position: "
             "write forward(x, noise, condition=None, dropped=None, attend=None), see docs/kinds/backbone.md",
         ) from None
     return network
@@ -97,11 +97,11 @@ CALLED_WITH = ("x", "noise", "condition", "dropped", "attend")
 """See `fw.core.kinds.Network`."""
 
 
-def check_prediction(network: nn.Module, found: Tensor, x: Tensor) -> None:
+def check_prediction(network: nn.Module, prediction: Tensor, x: Tensor) -> None:
     """That a network's output has the shape of its input; another one would broadcast in the loss."""
-    if not isinstance(found, Tensor) or found.shape != x.shape:
+    if not isinstance(prediction, Tensor) or prediction.shape != x.shape:
         raise StageFailed(
-            f"the network {type(network).__name__} made {shown(found)} of images {shown(x)}: "
+            f"the network {type(network).__name__} made {describe(prediction)} of images {describe(x)}: "
             "it has to return one tensor of their shape, see docs/kinds/backbone.md"
         )
 
@@ -111,7 +111,7 @@ def checked_features(encoder: Component, features: Tensor, count: int) -> Tensor
     if not is_tensor(features, torch.float32, (count, None)) or not features.shape[1]:
         raise refuse(
             encoder,
-            f"its features of {count} images are {shown(features)}, not torch.float32 ({count}, D)",
+            f"its features of {count} images are {describe(features)}, not torch.float32 ({count}, D)",
         )
     if not features.isfinite().all():
         wrong = int((~features.isfinite()).any(dim=1).sum())
@@ -138,14 +138,14 @@ def checked_conditions(component: Component, spec: ConditionSpec, values: Tensor
     """At least one condition: int64 (N,) in least..size-1, or float32 (N, size) or (N, count, size), finite."""
     if spec.form == "class":
         if not is_tensor(values, torch.int64, (None,)):
-            raise refuse(component, f"its {what} are {shown(values)}, not torch.int64 (N,)")
+            raise refuse(component, f"its {what} are {describe(values)}, not torch.int64 (N,)")
         if len(values) and not (values.min() >= least and values.max() < spec.size):
             raise refuse(component, f"its {what} are {values.min()} to {values.max()}, not in {least}..{spec.size - 1}")
     else:
         sizes = (spec.size,) if spec.form == "vector" else (spec.count, spec.size)
         if not is_tensor(values, torch.float32, (None, *sizes)):
             raise refuse(
-                component, f"its {what} are {shown(values)}, not torch.float32 (N, {str(sizes)[1:].rstrip(',)')})"
+                component, f"its {what} are {describe(values)}, not torch.float32 (N, {str(sizes)[1:].rstrip(',)')})"
             )
     if not values.isfinite().all():
         raise refuse(component, f"its {what} are not all finite")
@@ -161,7 +161,10 @@ def checked_code(autoencoder: Autoencoder, code: Code, shape: tuple[int, int, in
         if part == "std" and latents is None:
             continue
         if not isinstance(latents, Tensor) or not is_tensor(latents, torch.float32, promised):
-            raise refuse(autoencoder, f"the {part} of {count} codes is {shown(latents)}, not torch.float32 {promised}")
+            raise refuse(
+                autoencoder,
+                f"the {part} of {count} codes is {describe(latents)}, not torch.float32 {promised}",
+            )
         if not latents.isfinite().all():
             raise refuse(autoencoder, f"the {part} of {count} codes is not finite everywhere")
     return code
@@ -171,18 +174,18 @@ def checked_decoded(autoencoder: Autoencoder, images: Tensor, shape: tuple[int, 
     """Images decoded of `count` latents: float32 (count, C, H, W), finite."""
     if not is_tensor(images, torch.float32, (count, *shape)):
         raise refuse(
-            autoencoder, f"it decodes {count} latents to {shown(images)}, not to torch.float32 {(count, *shape)}"
+            autoencoder, f"it decodes {count} latents to {describe(images)}, not to torch.float32 {(count, *shape)}"
         )
     if not images.isfinite().all():
         raise refuse(autoencoder, f"some of {count} images that it decodes are not finite")
     return images
 
 
-def checked_rule(rule: Rule, found: Tensor, good: Tensor) -> Tensor:
-    """A direction or a prediction of the shape of the good one."""
-    if not isinstance(found, Tensor) or found.shape != good.shape:
-        raise refuse(rule, f"it returned {shown(found)} for predictions {shown(good)}")
-    return found
+def checked_rule(rule: Rule, result: Tensor, good: Tensor) -> Tensor:
+    """A direction or a prediction, of the shape of the good prediction."""
+    if not isinstance(result, Tensor) or result.shape != good.shape:
+        raise refuse(rule, f"it returned {describe(result)} for predictions {describe(good)}")
+    return result
 
 
 def check_guidance(guidance: Sequence[Steering], condition: ConditionSpec | None) -> None:
@@ -196,28 +199,28 @@ def check_guidance(guidance: Sequence[Steering], condition: ConditionSpec | None
 
 
 def checked_term(objective: Objective, term: Tensor) -> Tensor:
-    """A term of the loss: one floating-point number. That it is finite is seen when it is logged."""
+    """A term of the loss: one floating-point number. Whether it is finite shows when it is logged."""
     if not isinstance(term, Tensor) or term.shape != () or not term.is_floating_point():
-        raise refuse(objective, f"its term is {shown(term)}, not one number ()")
+        raise refuse(objective, f"its term is {describe(term)}, not one number ()")
     return term
 
 
 def checked_worse(mode: Guidance, worse: Tensor, good: Tensor) -> Tensor:
-    """A worse prediction of the shape of the good one. Whether it is finite is seen in the samples."""
+    """A worse prediction, of the shape of the good one. Whether it is finite shows in the samples."""
     if not isinstance(worse, Tensor) or worse.shape != good.shape:
-        raise refuse(mode, f"worse() returned {shown(worse)} for predictions {shown(good)}")
+        raise refuse(mode, f"worse() returned {describe(worse)} for predictions {describe(good)}")
     return worse
 
 
 def checked_samples(sampler: Sampler, samples: Tensor, noise: Tensor, diverged: Mapping[str, Tensor]) -> Tensor:
-    """Samples of the noise's shape, finite. `diverged` is that of `fw.core.diffusion.denoiser.Guided`."""
+    """Samples of the noise's shape, finite. `diverged` is that of `fw.core.diffusion.guided.Guided`."""
     if not isinstance(samples, Tensor) or samples.shape != noise.shape:
-        raise refuse(sampler, f"it made {shown(samples)} of noise {shown(noise)}")
+        raise refuse(sampler, f"it made {describe(samples)} of noise {describe(noise)}")
     if not samples.isfinite().all():
         wrong = int((~samples.isfinite()).flatten(1).any(dim=1).sum())
         modes = [f"guidance '{name}'" for name, first in diverged.items() if first]
-        whose = f"what {' and '.join(modes)} called worse was not" if modes else "the model or the sampler diverged"
-        raise refuse(sampler, f"{wrong} of {len(samples)} samples are not finite: {whose}")
+        cause = f"what {' and '.join(modes)} called worse was not" if modes else "the model or the sampler diverged"
+        raise refuse(sampler, f"{wrong} of {len(samples)} samples are not finite: {cause}")
     return samples
 
 
@@ -231,7 +234,7 @@ def checked_scores(metric: Metric, scores: Mapping[str, float]) -> Mapping[str, 
     return scores
 
 
-def checked_found(probe: Probe, scores: Mapping[str, float]) -> Mapping[str, float]:
+def checked_probe_scores(probe: Probe, scores: Mapping[str, float]) -> Mapping[str, float]:
     """At least one of the promised keys and no other, with finite numbers."""
     if not scores or not scores.keys() <= probe.keys.keys():
         raise refuse(probe, f"it scored {', '.join(scores) or 'nothing'} and promised {', '.join(probe.keys)}")

@@ -1,4 +1,4 @@
-"""What components need of the rest of an arm and what they bring, as words in `requires` and `provides`."""
+"""The words of `requires` and `provides`: what components need of the rest of an arm, and what they bring."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Capability(NamedTuple):
-    """What a word means of an arm, and what an arm needs that lacks it."""
+    """What a word says of an arm, and what to give an arm that lacks it."""
 
     meaning: str
     remedy: str
@@ -48,7 +48,7 @@ CAPABILITIES: dict[str, Capability] = {
         "a joint model and an annotator, whose conditions it recognises",
     ),
     "steerable": Capability(
-        "... and decodes what it recognises them from, also after that was moved",
+        "... and decodes the features that it recognises them from, also when these were moved",
         "a joint model whose features can be moved, such as jdm or hybvit, and an annotator",
     ),
     "taps": Capability(
@@ -69,6 +69,6 @@ ABOUT_CONDITIONS = {"told", "null", "label_free", "class_conditions", "vector_co
 
 
 def remedy(capability: str) -> str:
-    """What an arm needs that lacks it; the word itself, if a plugin brought it."""
+    """What to give an arm that lacks it; the word itself, if a plugin brought it."""
     known = CAPABILITIES.get(capability)
     return capability if known is None else known.remedy

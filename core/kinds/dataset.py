@@ -18,7 +18,7 @@ class Dataset(Component):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image; asked when a recipe is validated, so it is known without the files."""
+        """(C, H, W) of every image. Read when a recipe is validated, so it must not need the files."""
 
     @property
     @abstractmethod
@@ -31,18 +31,18 @@ class Dataset(Component):
 
     @property
     def class_names(self) -> Sequence[str]:
-        """The classes by name, in the order of their numbers; empty where they have no names, or
-        where the files that say so are not there. Also asked when a recipe is validated."""
+        """The names of the classes, in the order of their numbers; empty where they have none, or
+        where the files that say so are not there. Also read when a recipe is validated."""
         return ()
 
     @property
     def missing(self) -> str | None:
-        """What could not be checked because files are not there, or None; a recipe is valid
-        without, with a warning."""
+        """What could not be checked because files are not there, or None. The recipe is then valid,
+        with a warning."""
         return None
 
     def check(self) -> None:
-        """Raise ValueError if files are there and are not what the fields say; asked when a recipe
+        """Raise ValueError if files are there and are not what the fields say; called when a recipe
         is validated."""
 
     @abstractmethod
@@ -50,10 +50,10 @@ class Dataset(Component):
         """The split's images; `test` is never trained on. The same fields give the same images in the same order."""
 
     def how_many(self, split: Split) -> int | None:
-        """How many images the split has, if that is known without reading any; asked when a recipe is validated."""
+        """How many images the split has, if that is known without reading any; called when a recipe is validated."""
         return None
 
     def remarks(self) -> Sequence[str]:
-        """What a user should know of the images, such as files that were left out; asked after both
-        splits were loaded. Every run warns of it."""
+        """What a user should know of the images, such as files that were left out. Called after
+        both splits were loaded; every run warns of it."""
         return ()

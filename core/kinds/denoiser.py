@@ -32,7 +32,7 @@ class Denoiser(Protocol):
 
 
 class Denoise(Protocol):
-    """The guided denoiser with its conditions bound, as a sampler sees it."""
+    """What a sampler calls: the guided denoiser, with the conditions of its batch bound."""
 
     sigma_min: float
     sigma_max: float

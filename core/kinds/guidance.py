@@ -1,4 +1,4 @@
-"""What names what is worse than a prediction; the rule that uses it is the same for all."""
+"""Guidance modes: each makes a prediction that is worse. The rule that uses it is the same for all."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from fw.registry import Component
 
 
 class Sibling(NamedTuple):
-    """Another network that a guidance mode asks for: what it is, and how it is trained."""
+    """Another network that a guidance mode needs: what it is, and how it is trained."""
 
     model: Backbone
     train: Train
 
 
 class Steering(Component):
-    """What the list `guidance` of an arm holds: modes (`Guidance`), which name what is worse, and rules (`Rule`), which
-    change how their differences are put together."""
+    """What the list `guidance` of an arm holds: modes (`Guidance`), which make a worse prediction, and rules (`Rule`),
+    which change how the modes' differences are put together."""
 
     kind: ClassVar[str] = "guidance"
 
@@ -36,7 +36,7 @@ class Steering(Component):
 
 
 class Guidance(Steering):
-    """Names what is worse; the rule is the same for all:
+    """Makes a worse prediction; the rule that uses it is the same for all modes:
 
     D_w = good + sum_i (scale_i - 1) * (good - worse_i)
 
@@ -55,23 +55,23 @@ class Guidance(Steering):
     def worse(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
         """A worse prediction than `good` = D(x; sigma, condition), of the same shape.
 
-        `model` is the arm's denoiser, or its sibling if the mode asks for one.
+        `model` is the arm's denoiser, or the sibling that the mode asked for.
         """
 
     def sibling(self, model: Backbone, train: Train) -> Sibling | None:
-        """A network that `worse` gets in place of the arm's own: trained as a stage of its own, on the same data and
-        conditions. `model` and `train` are the arm's."""
+        """The network that `worse` gets in place of the arm's own, or None. It is trained in a stage of its own, on
+        the same data and conditions. `model` and `train` are the arm's."""
         return None
 
     def check(self, condition: ConditionSpec | None) -> None:
-        """Raise ValueError if it cannot guide with conditions of this form and number; asked before sampling, and when
-        a recipe is validated if they are known by then."""
+        """Raise ValueError if it cannot guide with conditions of this form and number. Called before sampling, and
+        also when a recipe is validated if they are known by then."""
 
     def check_layers(self, called: Callable[[], Mapping[str, int]], shape: tuple[int, int, int]) -> None:
-        """Raise ValueError if the network has no layers to act in; asked when a recipe is validated.
+        """Raise ValueError if the network has no layers to act in; called when a recipe is validated.
 
-        `called()` finds out which layers mix tokens through `attend` for images (C, H, W), in the order of their calls,
-        and how many tokens each has; it is empty where only the real network can tell.
+        `called()` gives the layers that mix tokens through `attend` for images (C, H, W), in the order of their calls,
+        and how many tokens each has. It is empty where that cannot be known without the real network.
         """
 
     def idle(self) -> str | None:
@@ -84,11 +84,11 @@ class Guidance(Steering):
 
     def numbered(self, names: Sequence[str]) -> Self:
         """The same mode with numbers in the place of names, or ValueError if there is no such
-        class. `names` are those of the data set in the order of their numbers; none are known where
-        its files are not."""
+        class. `names` are those of the data set in the order of their numbers; empty where its
+        files are not there."""
         return self
 
     def active(self, sigma: float) -> bool:
-        """Whether it changes predictions at this noise level; fw asks, and calls `worse` only then."""
+        """Whether it changes predictions at this noise level; fw calls `worse` only then."""
         inside = self.interval is None or self.interval[0] < sigma <= self.interval[1]
         return self.scale != 1 and inside

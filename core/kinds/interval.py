@@ -1,4 +1,4 @@
-"""Noise levels in which something acts (arXiv 2404.07724)."""
+"""The interval of noise levels in which something acts (arXiv 2404.07724)."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from fw.registry import Neutral
 
 
 class JointNetwork(Network, Protocol):
-    """What a joint backbone builds: its classes are read off the image, so `condition` and `dropped` do nothing."""
+    """What a joint backbone builds. It reads classes off the image, so `condition` and `dropped` do nothing."""
 
     def both(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """The prediction (B, C, H, W) and the class logits (B, K), from one pass through the shared trunk."""
@@ -31,29 +31,30 @@ Read = Callable[[Sequence[Tensor]], Tensor]
 
 
 Move = Callable[[Sequence[Tensor], Read], Sequence[Tensor]]
-"""Hidden tensors (B, ...), and what reads them, to others of the same shapes."""
+"""Hidden tensors (B, ...), and the function that reads them, to others of the same shapes."""
 
 
 class Steerable(JointNetwork, Protocol):
     """What a joint backbone that provides `steerable` builds."""
 
     def steered(self, x: Tensor, noise: Tensor, move: Move) -> Tensor:
-        """The prediction (B, C, H, W) that is decoded from what `move` makes of the hidden tensors: those that both
-        tasks share, of which the logits are a function. `move` may ask for gradients with respect to copies of them."""
+        """The prediction (B, C, H, W) that is decoded from what `move` makes of the hidden tensors. They are those
+        that both tasks share, and the logits are a function of them. `move` may take gradients with respect to copies
+        of them."""
 
 
 class Joint(Backbone):
     """A backbone that also recognises: one network that denoises and classifies (HybViT, arXiv 2208.07791; JDM,
     arXiv 2301.13622).
 
-    A recipe names it as its `model`. The arm's annotation is what it learns to recognise, on noisy images at every
-    level, with the loss L_denoise + weight * cross entropy; true labels and self-made ones both do. An arm without an
-    annotator trains the generator alone: `condition` is None, and there is no head. At `weight: .inf` the cross entropy
-    is the whole loss, on the images that have a class: the classifier alone.
+    A recipe names it as its `model`. It learns to recognise the arm's annotation, true labels or the model's own, on
+    noisy images at every level, with the loss L_denoise + weight * cross entropy. An arm without an annotator trains
+    the generator alone: `condition` is None, and there is no head. At `weight: .inf` the classifier alone is trained:
+    the cross entropy of the images that have a class is the whole loss.
 
-    Where few images have a class, a batch has hardly any to recognise. `labelled` images are then recognised at every
-    step beside the batch, drawn from those with a class, which takes as long again if there are as many: HybViT has a
-    second loader for the purpose, JDM collects labelled images until they fill a batch.
+    Where few images have a class, a batch has hardly any to recognise. `labelled` adds so many images with a class,
+    to be recognised beside each batch; as many as the batch make a step take twice as long. HybViT has a second loader
+    for the purpose, JDM collects labelled images until they fill a batch.
     """
 
     conditions: ClassVar[frozenset[str]] = frozenset({"class"})

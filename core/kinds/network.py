@@ -24,7 +24,7 @@ def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, layer: str) ->
 
 @dataclass(frozen=True)
 class Changed:
-    """An `Attend` that changes only the named layers: blocks before the first of them need not be computed again."""
+    """An `Attend` that changes only some layers: blocks before the first of them need not be computed again."""
 
     layers: Collection[str]
     mix: Attend
@@ -54,5 +54,5 @@ class Tapped(Network, Protocol):
     """What a backbone that provides `taps` builds."""
 
     def taps(self) -> Mapping[str, nn.Module]:
-        """Its blocks by name, in the order in which they are called; each returns (B, C, h, w) or (B, N, D), or a tuple
-        that begins with it, which later blocks do not write into."""
+        """Its blocks by name, in the order in which they are called. Each returns (B, C, h, w) or (B, N, D), or a
+        tuple that begins with it. Later blocks must not write into what it returned."""

@@ -21,12 +21,12 @@ Look = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Seen:
-    """What the term of an objective may see of one training step: never labels nor conditions.
+    """What the term of an objective may see of one training step: never labels or conditions.
 
-    `tokens` (B, N, D), with gradient, is what the block made of the noisy images x0 + sigma * noise (the positions of a
-    map follow each other row by row); `taken`, bool (B,), says which of them `interval` takes in. `x0` and `noise` are
-    (B, C, H, W), `sigma` (B,). `features` (B, F) are those of the encoder that the objective names, of the same images;
-    `teacher` looks with the averaged network, told no condition and without gradient, if the objective asks for it.
+    `tokens` (B, N, D), with gradient, is what the block made of the noisy images x0 + sigma * noise; the positions of a
+    map follow each other row by row. `taken`, bool (B,), says which images `interval` takes in. `x0` and `noise` are
+    (B, C, H, W), `sigma` is (B,). `features` (B, F) are those of the objective's encoder, of the same images.
+    `teacher`, if the objective uses it, gives the tokens of the averaged network, without condition or gradient.
     """
 
     tokens: Tensor
@@ -48,9 +48,9 @@ class Objective(Component):
 
     loss = denoising + sum_i weight_i * term_i
 
-    The block is read in the pass that the denoising loss is made of. What the term needs beside the network, its head,
-    is trained with the network, and no longer there when images are sampled. The log shows each term and the ratio of
-    its gradient to that of the rest of the loss.
+    The block is read in the same pass that makes the denoising loss. The term may have a head, a network of its own. It
+    is trained with the denoiser and is not there when images are sampled. The log shows each term and the ratio of its
+    gradient to that of the rest of the loss.
     """
 
     kind: ClassVar[str] = "objective"
@@ -66,7 +66,7 @@ class Objective(Component):
 
     @property
     def target(self) -> Encoder | None:
-        """The encoder whose features of the training images its term sees; None if it sees none."""
+        """The encoder whose features of the training images its term sees, or None."""
         return None
 
     @property
@@ -74,7 +74,7 @@ class Objective(Component):
         return frozenset({"taps"}) | (self.target.requires if self.target is not None else frozenset())
 
     def build(self, width: int, features: int) -> nn.Module:
-        """A fresh head for tokens (B, N, width) and the target's features (B, features), 0 if there are none.
+        """A fresh head for tokens (B, N, width) and the target's features (B, features); 0 without a target.
 
         torch's global generator is seeded before this is called. All that the head learns is in its state dict.
         """
@@ -82,5 +82,5 @@ class Objective(Component):
 
     @abstractmethod
     def term(self, head: nn.Module, seen: Seen) -> Tensor:
-        """The term (), of the images alone that are taken, and 0 if none is; a function of its arguments, of which
-        only the head may be changed. `seen.generator` is for randomness of its own, on the device of the images."""
+        """The term () of those images that are taken; 0 if none is. It depends on its arguments alone, and may change
+        only the head. `seen.generator` is for its own randomness, on the device of the images."""

@@ -22,19 +22,19 @@ class Grouping(Protocol):
         """The conditions (K, D), float32, of length 1."""
 
     def assign(self, features: Tensor) -> Tensor:
-        """The prototype of each image, int64 (B,) in 0..K-1; asked in eval mode."""
+        """The prototype of each image, int64 (B,) in 0..K-1; called in eval mode."""
 
     def loss(self, features: Tensor, step: int) -> Tensor:
-        """What the module's own optimizer minimises, (); asked once a step, in training mode."""
+        """What the module's own optimizer minimises, (); called once a step, in training mode."""
 
 
 class Online(Annotator):
     """An annotator that finds its conditions while the denoiser learns, in the denoiser's own features (SGFM, arXiv
     2312.08825).
 
-    The train stage makes the annotation, so there is no annotate stage. At every step the averaged denoiser, told no
-    condition, shows what its block makes of the batch at one noise level. That trains the grouping; no gradient
-    reaches the denoiser. From `start` on, an image's condition is the prototype it is assigned to. Before, there is
+    The train stage makes the annotation, so there is no annotate stage. At every step a block of the averaged denoiser,
+    without a condition, makes features of the batch at one noise level. They train the grouping, and no gradient
+    reaches the denoiser. From `start` on, an image's condition is the prototype that it is assigned to. Before, it has
     none.
     """
 
@@ -59,13 +59,13 @@ class Online(Annotator):
     @property
     @abstractmethod
     def condition(self) -> ConditionSpec:
-        """The form and size of the conditions; asked before any is found."""
+        """The form and size of the conditions; read before there are any."""
 
     def makes(self, classes: int) -> ConditionSpec:
         return self.condition
 
     def check_batch(self, batch: int) -> None:
-        """Raise ValueError if it cannot learn from so many images a step; asked when a recipe is validated."""
+        """Raise ValueError if it cannot learn from so many images a step; called when a recipe is validated."""
 
     @abstractmethod
     def build(self, width: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""p(c), from which conditions are drawn to sample."""
+"""p(c), from which the conditions of samples are drawn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fw.registry import Component
 
 
 class Prior(Component):
-    """p(c), from which conditions are drawn to sample. Without one they are those of random training images."""
+    """p(c), from which the conditions of samples are drawn. Without one they are those of random training images."""
 
     kind: ClassVar[str] = "prior"
     forms: ClassVar[frozenset[str]] = frozenset({"class", "vector", "tokens"})
@@ -21,7 +21,7 @@ class Prior(Component):
 
     @abstractmethod
     def bank(self, annotation: Annotation, job: Job) -> Tensor:
-        """A set of conditions like `annotation.conditions`, of any number; each sample draws one of them at random."""
+        """Any number of conditions like `annotation.conditions`; each sample draws one of them at random."""
 
     def quality(self, bank: Tensor, annotation: Annotation) -> dict[str, float]:
         """Scores of the bank, for the report."""

@@ -42,5 +42,5 @@ class Process(Component):
         """Training noise levels (B,) from uniform random numbers (B,) in [0, 1): an inverse CDF."""
 
     def weight(self, sigma: Tensor) -> Tensor:
-        """The loss weight (B,) on the squared error of F. One is each process's simple loss."""
+        """The weight (B,) of the squared error of F in the loss. With weight 1 it is each process's simple loss."""
         return torch.ones_like(sigma)

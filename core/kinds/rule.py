@@ -1,4 +1,4 @@
-"""What changes how the differences of guidance modes are put together."""
+"""Rules change how the differences of guidance modes are put together."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Rule(Steering):
     """
 
     def direction(self, good: Tensor, difference: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        """Takes and returns a difference (B, C, H, W) between predictions of x0. `memory` is this rule's own for this
-        mode and this batch, and empty at the first noise level."""
+        """Takes and returns a difference (B, C, H, W) between predictions of x0. Each rule has a `memory` for each mode
+        in each batch; it is empty at the first noise level."""
         return difference
 
     def result(self, good: Tensor, guided: Tensor) -> Tensor:

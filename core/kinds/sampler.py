@@ -14,7 +14,7 @@ from fw.registry import Component
 
 
 class Recorder:
-    """A `Denoise` that takes everything for the noise of a grey image, and remembers the levels it was asked at."""
+    """A `Denoise` that predicts a grey image, and records the noise levels at which it is called."""
 
     def __init__(self, sigma_min: float, sigma_max: float):
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
@@ -36,11 +36,11 @@ class Sampler(Component):
         """Denoiser evaluations per sample, without guidance."""
 
     def check(self, sigma_range: tuple[float, float]) -> None:
-        """Raise ValueError if the schedule leaves the trained noise levels; asked when a recipe is validated."""
+        """Raise ValueError if the schedule leaves the trained noise levels; called when a recipe is validated."""
 
     def asks(self, sigma_range: tuple[float, float]) -> list[float]:
-        """The noise levels at which it asks a denoiser that is trained at these, call by call: found out with a small
-        grey image."""
+        """The noise level of each of its calls of a denoiser that was trained in this range: it samples a small grey
+        image to see."""
         recorder = Recorder(*sigma_range)
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
             self.sample(recorder, torch.zeros(1, 1, 8, 8), [torch.Generator()])

@@ -1,4 +1,4 @@
-"""Networks that no machine holds are refused before they are built."""
+"""Refuse networks that no machine can hold, before they are built."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from fw.registry import Component
 
 @dataclass(frozen=True)
 class Kind:
-    """What there is to know of a kind, or of a part of one that has a contract of its own."""
+    """All facts about a kind, or about a part of one that has a contract of its own."""
 
     name: str
     """As `fw new-plugin --kind` and docs/kinds call it."""
@@ -36,6 +36,6 @@ class Kind:
         """Whether that key holds a list and nothing else."""
         return f"{self.section}: [$" in self.line
 
-    def named(self, component: str) -> str:
+    def recipe_line(self, component: str) -> str:
         """The line of a recipe that names a component."""
         return Template(self.line).substitute(component=component)

@@ -33,7 +33,7 @@ class RunDescription(NamedTuple):
 
 
 class TrackedRun(Protocol):
-    """An open run. `arm` None addresses the run as a whole. Every call may be repeated: nothing is logged twice."""
+    """An open run. `arm` None means the run as a whole. Any call may be repeated; nothing may be logged twice."""
 
     def series(self, arm: str | None, records: Sequence[Mapping[str, float]]) -> None:
         """Values over steps; each record has `step`."""
@@ -58,11 +58,11 @@ class TrackedRun(Protocol):
 
     @property
     def handle(self) -> Mapping[str, Any]:
-        """What finds this run again; JSON."""
+        """JSON by which the tracker finds this run again."""
 
     @property
     def hint(self) -> str:
-        """One line for the user: where to look."""
+        """One line for the user that says where to look."""
 
 
 class Tracker(Component):
@@ -75,15 +75,15 @@ class Tracker(Component):
         """Open the run, or open it again."""
 
     def check_keys(self, keys: Collection[str]) -> None:
-        """ValueError where scores have names that it cannot take; asked when a recipe is validated."""
+        """Raise ValueError if it cannot take these names of scores; called when a recipe is validated."""
 
     def close(self, handle: Mapping[str, Any], root: Path, status: str) -> None:
-        """End a run whose process died, as `failed` or `killed`; what has ended stays as it is, so it may be repeated.
+        """End a run whose process died, as `failed` or `killed`. It may be repeated: what has ended stays as it is.
 
-        `handle` is what the run was found by, with its `recipe` and `key`, which are all that there is of a run that
-        died while it was opened. `root` is the runs folder that it is in now.
+        `handle` is the run's, with its `recipe` and `key`; these two are all if it died while it was opened. `root` is
+        the runs folder that it is in now.
         """
 
     def serve(self, root: Path, port: int) -> int:
-        """Show what was logged to the runs folder `root` in a browser, until Ctrl-C; returns the exit code."""
+        """Show in a browser what was logged to the runs folder `root`, until Ctrl-C; returns the exit code."""
         raise FwError(f"the tracker '{self.name}' has no page of its own")

@@ -1,4 +1,4 @@
-"""Averaged weights: they denoise better than those that the last step left (EMA)."""
+"""Averaged weights (EMA): they denoise better than those of the last step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training images in noise: what a step draws, all of it a function of (seed, step, stream)."""
+"""Noisy training images: all that a step draws is a function of (seed, step, stream)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from fw.core.types import ImageSet
 
 @dataclass
 class Batch:
-    """Training images of one step in noise, and what the parts of the training make of them."""
+    """The noisy training images of one step, and what the parts of the training make of them."""
 
     chosen: Tensor
-    """Which of the training images they are, int64 (B,)."""
+    """The numbers of the training images, int64 (B,)."""
     x0: Tensor
     """The images (B, C, H, W) in -1..1, or their latents."""
     sigma: Tensor
@@ -30,11 +30,11 @@ class Batch:
     noise: Tensor
     """Unit noise like x0; the noisy images are x0 + sigma * noise."""
     dropped: Tensor
-    """Whose condition is replaced by the null condition, bool (B,)."""
+    """Where the condition is replaced by the null condition, bool (B,)."""
     condition: Tensor | None = None
-    """The conditions (B, ...); None if there are none, or none yet."""
+    """The conditions (B, ...); None if there are none, or not yet."""
     activations: Mapping[str, Tensor] = field(default_factory=dict)
-    """What the blocks that parts read made of the noisy images: (B, C, h, w) or (B, N, D)."""
+    """What the blocks that parts read return for the noisy images: (B, C, h, w) or (B, N, D)."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def training_examples(data: ImageSet | Latents) -> Pixels | Latents:
 
 @dataclass(frozen=True)
 class Pixels:
-    """Images to train on, taken like `fw.core.latents.Latents`."""
+    """Images to train on, with the methods of `fw.core.diffusion.latents.Latents`."""
 
     images: Tensor
 
@@ -78,6 +78,6 @@ class Pixels:
         return Pixels(self.images.to(device))
 
     def take(self, chosen: Tensor, mirrored: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Chosen images (B, C, H, W) in -1..1; mirrored where `mirrored`, bool (B,), says so."""
+        """The images `chosen` (B,) as (B, C, H, W) in -1..1, mirrored where `mirrored`, bool (B,)."""
         x0 = to_unit(self.images[chosen])
         return x0 if mirrored is None else torch.where(per_image(mirrored), x0.flip(-1), x0)

@@ -9,7 +9,7 @@ from fw.core.learning.part import Part, Training
 
 
 class Denoising(Part):
-    """The part of a training that lets the network see the batch."""
+    """The part of a training that calls the network."""
 
     def join(self, training: Training) -> None:
         self.model = training.model

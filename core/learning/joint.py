@@ -26,13 +26,13 @@ class Losses(NamedTuple):
 
 
 class Recognition(Denoising):
-    """What a joint backbone learns: denoising alone, as long as the batch has no conditions."""
+    """What a joint backbone learns. While batches have no conditions, that is denoising alone."""
 
     losses: Losses | None = None
     """Those of the last batch, if it had conditions."""
 
     def __init__(self, backbone: Joint, annotation: Annotation | None):
-        """Without an annotation, as where conditions are found online, all classes are known."""
+        """Without an annotation, as with an online annotator, all classes are known."""
         self.backbone = backbone
         known = None if annotation is None else annotation.known
         self.partial = known is not None and not bool(known.all())
@@ -51,7 +51,7 @@ class Recognition(Denoising):
             self.conditions = self.conditions.to(training.job.device)
 
     def rows(self, rows: Tensor) -> Tensor:
-        """All, or for recognition alone those of a class."""
+        """All; if recognition is all that is learned, those with a class."""
         if not self.alone or self.known is None:
             return rows
         return rows[torch.isin(rows, self.known)]
@@ -75,14 +75,14 @@ class Recognition(Denoising):
         return loss + self.backbone.weight * losses.recognition
 
     def _losses(self, batch: Batch, classes: Tensor) -> Losses:
-        """The losses of a batch with these classes (B,), of which -1 is none."""
-        found = self.model.joint_loss(batch.x0, batch.sigma, batch.noise, classes)
-        denoising, recognising, recognised = found
+        """The losses of a batch with these classes (B,), where -1 means no class."""
+        losses = self.model.joint_loss(batch.x0, batch.sigma, batch.noise, classes)
+        denoising, recognition, recognised = losses
         known = classes >= 0 if self.partial else None
-        return Losses(denoising.mean(), mean(recognising, known), mean(recognised.float(), known))
+        return Losses(denoising.mean(), mean(recognition, known), mean(recognised.float(), known))
 
     def _beside(self, losses: Losses, step: Step) -> Losses:
-        """The same with the recognition of images beside the batch, if the backbone asks for any."""
+        """The same, recognising other labelled images than the batch if the backbone wants any."""
         if not self.backbone.labelled or self.known is None or not len(self.known):
             return losses
         assert self.conditions is not None
@@ -91,7 +91,8 @@ class Recognition(Denoising):
         return Losses(losses.denoising, beside.recognition, beside.accuracy)
 
     def _values(self, losses: Losses) -> dict[str, Tensor]:
-        """The losses, and how long the gradient of recognition is beside that of denoising, in what they share."""
+        """What is logged: the losses, and the norm of recognition's gradient over that of denoising, in what they
+        share."""
         values = {"train/denoising_loss": losses.denoising, "train/accuracy": losses.accuracy}
         if self.alone:
             return values
@@ -101,5 +102,5 @@ class Recognition(Denoising):
 
 
 def mean(values: Tensor, known: Tensor | None) -> Tensor:
-    """The mean of values (B,), of the known ones alone if a bool (B,) says which; the others are 0. 0 if none is."""
+    """The mean () of values (B,). With `known`, bool (B,), of those alone: the others must be 0. 0 if none is known."""
     return values.mean() if known is None else values.sum() / known.sum().clamp(min=1)

@@ -34,11 +34,11 @@ class Step:
 
     number: int
     logged: bool
-    """Whether the log says anything of it; values that cost something are for such steps alone."""
+    """Whether it is logged. Values that are costly to compute are computed for such steps alone."""
     values: dict[str, Tensor] = field(default_factory=dict)
 
     def log(self, values: Mapping[str, Tensor]) -> None:
-        """Have the log say this of the step; what was said of the same name before, stands."""
+        """Log these values of the step. A name that has a value keeps its first."""
         self.values = {**values, **self.values}
 
 
@@ -57,16 +57,16 @@ def descend(
     log_every: int = 10,
     log_last: bool = True,
 ) -> None:
-    """Take `steps` steps down the gradient of `loss`, which is asked for the loss () of each.
+    """Take `steps` steps down the gradient of `loss`, which is called for the loss () of each.
 
-    state      all that steps change beside the optimizer, by the names that a checkpoint has for
-               it; unfinished trainings are continued from it, so names stay
+    state      all that steps change beside the optimizer, by its names in a checkpoint; unfinished
+               trainings are continued from it, so the names stay
     label      the checkpoint's name; two loops of one job need two labels
     rate       the learning rate of a step, by its number; None leaves the optimizer's
-    clip       the norm to which the gradient of all that is learned is cut; None leaves it
+    clip       the norm to which the gradient of all that is learned is clipped; None is off
     follow     called after the optimizer's step, for averages and momentum networks
-    prefix     the log says `loss`, and `grad_norm` where it is cut, after this; None leaves both
-               out, and what `Step.log` was given is all that is said
+    prefix     stands before `loss`, and `grad_norm` where it is clipped, in the log; None leaves
+               both out, so that only the values of `Step.log` are logged
     log_every  steps from one line of the log to the next, the first step included
     log_last   whether the last step is logged whatever its number
     """
@@ -80,19 +80,19 @@ def descend(
         norm = down(optimizer, value, clip)
         if follow is not None:
             follow(step)
-        said: dict[str, Tensor] = {}
+        values: dict[str, Tensor] = {}
         if prefix is not None:
-            said = {f"{prefix}loss": value}
+            values = {f"{prefix}loss": value}
             if norm is not None:
-                said[f"{prefix}grad_norm"] = norm
-        if step.logged and (said or step.values):
-            job.log(number, said | step.values)
+                values[f"{prefix}grad_norm"] = norm
+        if step.logged and (values or step.values):
+            job.log(number, values | step.values)
 
 
 def down(optimizer: Optimizer, loss: Tensor, clip: float | None = None) -> Tensor | None:
-    """One step of the optimizer down the gradient of the loss (), cut to the norm `clip`.
+    """One step of the optimizer down the gradient of the loss (), clipped to the norm `clip`.
 
-    Returns the norm () that it had before; None if it is not cut.
+    Returns the norm () that it had before; None if it is not clipped.
     """
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -105,7 +105,7 @@ def down(optimizer: Optimizer, loss: Tensor, clip: float | None = None) -> Tenso
 
 
 def batch_indices(count: int, batch: int, step: int, seed: int) -> Tensor:
-    """The images of one step (batch,), of epochs laid end to end.
+    """The numbers of one step's images (batch,), where epochs are laid end to end.
 
     An epoch is a permutation of the `count` images, a function of (seed, epoch).
     """

@@ -1,4 +1,4 @@
-"""Extra terms of the training loss, on what blocks of the denoiser make of the step's own noisy images (REPA, arXiv
+"""Extra terms of the training loss, on the denoiser's activations for the step's own noisy images (REPA, arXiv
 2410.06940; dispersive loss, 2506.09027; DDAE++, 2505.10999)."""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fw.core.randomness import seed_from
 
 @dataclass(frozen=True)
 class Term:
-    """An objective in a training: what it is called in the log, the block it sees, its head and its target."""
+    """An objective in a training: its label in the log, the block that it sees, its head and its features."""
 
     objective: Objective
     label: str
@@ -38,7 +38,7 @@ class Objectives(Part):
     """What an arm's objectives add to the loss, and what they learn beside the denoiser."""
 
     def __init__(self, objectives: Sequence[Objective], targets: Sequence[Tensor | None]):
-        """`targets` are the features (N, F) of all images that each objective asked for."""
+        """`targets` are for each objective the features (N, F) of all images that its term sees, or None."""
         self.objectives = objectives
         self.targets = targets
 
@@ -96,7 +96,7 @@ class Objectives(Part):
         return objective.weight * checked_term(objective, objective.term(term.head, seen))
 
     def _values(self, weighted: Mapping[str, Tensor], loss: Tensor) -> dict[str, Tensor]:
-        """The rest of the loss, and of each term its value and the ratio of gradients."""
+        """What is logged: the rest of the loss, and for each term its value and the ratio of gradients."""
         weights = {term.label: term.objective.weight for term in self.terms}
         values = {f"train/{label}": term / weights[label] for label, term in weighted.items()}
         values["train/denoising_loss"] = loss
@@ -130,7 +130,7 @@ def initial_head(objective: Objective, label: str, width: int, features: int, jo
 
 
 def taken(objective: Objective, sigma: Tensor) -> Tensor:
-    """Which noise levels (B,) the objective's interval takes in, bool (B,)."""
+    """Which of the noise levels (B,) are in the objective's interval, bool (B,)."""
     low, high = objective.interval or (-math.inf, math.inf)
     return (sigma > low) & (sigma <= high)
 
@@ -142,15 +142,16 @@ def gradient_ratios(terms: Mapping[str, Tensor], loss: Tensor, network: nn.Modul
     """
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     ratios: dict[str, Tensor] = {}
-    of_loss = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+    loss_gradients = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
     for label, term in terms.items():
-        of_term = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
-        both = [(one, other) for one, other in zip(of_term, of_loss, strict=True) if one is not None is not other]
-        upper, lower = (length([pair[side] for pair in both], loss) for side in (0, 1))
+        term_gradients = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
+        pairs = zip(term_gradients, loss_gradients, strict=True)
+        both = [(one, other) for one, other in pairs if one is not None is not other]
+        upper, lower = (norm([pair[side] for pair in both], loss) for side in (0, 1))
         ratios[label] = torch.where(lower > 0, upper / lower, 0.0)
     return ratios
 
 
-def length(gradients: Sequence[Tensor], like: Tensor) -> Tensor:
-    """The norm () of all gradients together; 0 of none."""
+def norm(gradients: Sequence[Tensor], like: Tensor) -> Tensor:
+    """The norm () of all gradients together; 0 if there are none."""
     return torch.stack([like.new_zeros(()), *(gradient.norm() for gradient in gradients)]).norm()

@@ -1,4 +1,4 @@
-"""Conditions that are found while the denoiser learns, in its own features (SGFM, arXiv 2312.08825, section 3)."""
+"""Conditions that are learned beside the denoiser, from its own features (SGFM, arXiv 2312.08825, section 3)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from fw.core.randomness import seed_from
 from fw.core.types import Annotation, ConditionSpec
 
 
-class Finder(Part):
-    """What an online annotator learns beside the denoiser: its grouping, and the average of its weights.
+class OnlineGrouping(Part):
+    """What an online annotator learns beside the denoiser: its grouping, and the average of the grouping's weights.
 
-    Features are those of the averaged denoiser with the null condition, so that what an image is told cannot confirm
-    itself, and without gradient, so that the denoiser learns nothing but to denoise.
+    Features are those of the averaged denoiser, with the null condition: an image's condition must not confirm itself.
+    They have no gradient, so the denoiser learns nothing but to denoise.
     """
 
     def __init__(self, annotator: Online):
@@ -57,7 +57,7 @@ class Finder(Part):
         }
 
     def begin(self, batch: Batch, step: Step) -> None:
-        """Learn from the images, and give them their prototypes; before the start, nothing."""
+        """Learn from the images; from the start on, give them their prototypes as conditions."""
         features = self.features(batch.x0, self._stream("online", step.number))  # (B, F)
         if step.number >= self.start:
             batch.condition = self.prototypes[self.assign(features)]  # (B, D)
@@ -69,16 +69,16 @@ class Finder(Part):
         average(self.averaged, self.grouping, decay)
 
     def annotation(self, count: int) -> tuple[Annotation, Tensor]:
-        """The conditions of all `count` images in the end, and which prototypes they are (count,)."""
+        """The final conditions of all `count` images, and the numbers of their prototypes (count,)."""
         streams = [self._stream("online annotation", draw) for draw in range(self.annotator.draws)]
         posterior = self._stream("online posterior")
-        found = []
+        assigned = []
         images = torch.arange(count, device=self.job.device)
         for chosen in self.job.track(images.split(self.batch), "assign"):
             x0 = self.take(chosen, None, posterior)  # (B, C, H, W)
             features = [self.features(x0, stream) for stream in streams]  # (B, F) each
-            found.append(self.assign(torch.stack(features).mean(dim=0)).cpu())
-        groups = torch.cat(found)
+            assigned.append(self.assign(torch.stack(features).mean(dim=0)).cpu())
+        groups = torch.cat(assigned)
         return Annotation(self.spec, self.prototypes.cpu()[groups]), groups
 
     @torch.no_grad()
@@ -101,7 +101,7 @@ class Finder(Part):
 
     @torch.no_grad()
     def assign(self, features: Tensor) -> Tensor:
-        """The averaged prototype of each image, by its features (B, F): (B,)"""
+        """The number of each image's averaged prototype, from its features (B, F): (B,)"""
         return self.averaged.assign(features)  # type: ignore[operator]
 
 

@@ -1,7 +1,8 @@
-"""What a training is made of beside its network: parts, behind one protocol (`Part`).
+"""The parts of a training beside its network, all with the methods of `Part`.
 
 A new part is a class with those methods that it needs, in a file of its own, and one line where
-`fw.core.train.train` is called. No part knows of another; they meet in the `Batch` and the `Step`.
+`fw.core.learning.train.train` is called. No part knows of another; what they share is the `Batch`
+and the `Step`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.job import Job, Stateful
 from fw.core.learning.batches import Batch, Draw
 from fw.core.learning.loop import Step
@@ -23,9 +24,9 @@ from fw.core.types import ConditionSpec
 class Training:
     """What a part may know of the training that it joins."""
 
-    model: Denoiser
+    model: NetworkDenoiser
     """The denoiser that learns."""
-    averaged: Denoiser
+    averaged: NetworkDenoiser
     """Its averaged weights: what is kept in the end, and a teacher meanwhile."""
     draw: Draw
     shape: tuple[int, int, int]
@@ -35,25 +36,25 @@ class Training:
 
 
 class Part:
-    """One thing that is done in a training beside denoising. By default, all of it is nothing.
+    """One thing that a training does beside denoising. By default, no method does anything.
 
-    The methods stand in the order in which they are called: first `spec`, `join` and the next four,
-    once, then at every step `begin`, `add` and `follow`. Randomness is drawn from generators of
-    the job, with words of the part's own; then it changes no other part's numbers.
+    The methods stand in the order in which they are called: `spec`, `join` and the next four once,
+    then at every step `begin`, `add` and `follow`. Draw random numbers from generators of the job,
+    with words that no other part uses; then no other part's numbers change.
     """
 
     @property
     def spec(self) -> ConditionSpec | None:
-        """The form of the conditions that it gives to the network, if it gives any."""
+        """The form of the conditions that it gives to the network, or None."""
         return None
 
     def join(self, training: Training) -> None:
-        """Make what depends on the network, which is untrained as yet."""
+        """Make what depends on the network, which is not yet trained."""
 
     @property
     def state(self) -> Mapping[str, Stateful]:
-        """All of it that steps change, as a checkpoint holds it. Users continue from checkpoints,
-        so these names stay."""
+        """All that steps change, by its names in a checkpoint. Users continue from checkpoints, so
+        these names stay."""
         return {}
 
     def parameters(self) -> Iterable[nn.Parameter]:
@@ -62,21 +63,21 @@ class Part:
 
     @property
     def blocks(self) -> Sequence[str]:
-        """The blocks of the network whose activations it wants of a batch."""
+        """The blocks of the network whose activations it reads, for every batch."""
         return ()
 
     def rows(self, rows: Tensor) -> Tensor:
-        """Of the training images `rows` (N,), on the CPU, those that batches are made of."""
+        """Those of the training images `rows` (N,), on the CPU, that batches are drawn from."""
         return rows
 
     def begin(self, batch: Batch, step: Step) -> None:
-        """Change what the network is given: conditions, which of them are dropped, the images."""
+        """Change the network's inputs: conditions, which of them are dropped, the images."""
 
     def add(self, loss: Tensor, batch: Batch, step: Step) -> Tensor:
-        """The loss () with what this part adds to it, once the network has seen the batch.
+        """The loss () with what this part adds to it, after the network was called.
 
-        Of two parts that log the same name the first stands: a joint model's own denoising loss,
-        and not the rest of the loss that objectives call so.
+        Where two parts log the same name, the first value is kept: a joint model logs its denoising
+        loss, and objectives log under that name all the loss beside their terms.
         """
         return loss
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.latents import Latents
 from fw.core.diffusion.taps import tapped
 from fw.core.job import Job, Stateful
@@ -16,8 +16,8 @@ from fw.core.kinds import Backbone, Joint, Process
 from fw.core.kinds.boundaries import checked_network
 from fw.core.learning.averages import average, ramped
 from fw.core.learning.batches import Draw, training_examples
+from fw.core.learning.conditions import Conditions
 from fw.core.learning.denoising import Denoising
-from fw.core.learning.given import Given
 from fw.core.learning.joint import Recognition
 from fw.core.learning.loop import Step, descend
 from fw.core.learning.part import Part, Training
@@ -44,18 +44,18 @@ def train(
 ) -> nn.Module:
     """Train on images or latents and their conditions; returns the network with averaged weights.
 
-    `more` are the parts of this training beside denoising and recognising; whoever made them can
-    ask them afterwards for what they have learned.
+    `more` are the parts of this training beside denoising and recognition; whoever made them can
+    read from them afterwards what they have learned.
     """
     task = Recognition(backbone, annotation) if isinstance(backbone, Joint) else Denoising()
     null = not isinstance(task, Recognition)
-    given = [] if annotation is None else [Given(annotation, null)]
-    parts: list[Part] = [*given, task, *more]
+    conditions = [] if annotation is None else [Conditions(annotation, null)]
+    parts: list[Part] = [*conditions, task, *more]
 
     spec = next((part.spec for part in parts if part.spec is not None), None)
     network, averaged = (initial_network(backbone, data.shape, spec, job) for _ in range(2))
     bf16 = settings.precision == "bf16"  # autocast alone: weights, loss and averages stay float32
-    model, slow = (Denoiser(each, process, bf16) for each in (network, averaged))
+    model, slow = (NetworkDenoiser(each, process, bf16) for each in (network, averaged))
     draw = Draw(training_examples(data).to(job.device), process, settings, job)
     for part in parts:
         part.join(Training(model, slow, draw, data.shape, settings, job))

@@ -6,7 +6,7 @@ import os
 
 
 def cores() -> int:
-    """Those that the process is bound to, where the system says it; else all."""
+    """Those that the process is bound to, where the system says so; else all."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -18,9 +18,9 @@ from fw.registry.global_state import SDP_KERNELS, flags, undisturbed
 
 @contextmanager
 def stock_state(seed: int, device: torch.device, threads: int) -> Iterator[None]:
-    """torch's own defaults, `threads` threads, and global random generators seeded by `seed`; afterwards all is back.
+    """torch's own defaults, `threads` threads, and global random generators seeded by `seed`. All is restored after.
 
-    Of the GPUs' generators, only that of `device` is put back.
+    Of the GPUs' generators, only that of `device` is restored.
     """
     forked = [device] if device.type == "cuda" else []
     with undisturbed(), torch.random.fork_rng(forked), torch.inference_mode(False), torch.set_grad_enabled(True):

@@ -1,6 +1,6 @@
-"""Ctrl-C, SIGTERM and a terminal that is gone ask a run politely, once: stages checkpoint and end.
+"""The first Ctrl-C, SIGTERM or loss of the terminal asks a run to stop: stages checkpoint and end.
 
-A second Ctrl-C is abrupt, but not in the middle of what has to be whole, such as a tracker's transaction.
+A second Ctrl-C ends it abruptly, but not in the middle of what has to be whole, such as a tracker's transaction.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from multiprocessing import resource_tracker
 
 POLITE = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""What asks to stop. Windows has no SIGHUP."""
+"""The signals that ask to stop. Windows has no SIGHUP."""
 
 
 def shelter_resource_tracker() -> None:
-    """Start the process in which Python keeps count of what worker processes share, deaf to SIGHUP.
+    """Start the process in which Python counts what worker processes share, so that it ignores SIGHUP.
 
-    Python makes it deaf to SIGINT and SIGTERM only, so a terminal that goes would take it away, and
-    its successor prints tracebacks. A signal that is blocked here is blocked in the child, too.
+    Python makes it ignore SIGINT and SIGTERM only. A terminal that closes would end it, and its
+    successor prints tracebacks. A signal that is blocked here is blocked in the child, too.
     """
     if os.name == "posix":
         with deaf():
@@ -29,7 +29,7 @@ def shelter_resource_tracker() -> None:
 
 @contextlib.contextmanager
 def deaf() -> Iterator[None]:
-    """Processes that are started meanwhile do not hear the signals; here they wait."""
+    """Processes that are started meanwhile do not get the signals. In this process the signals wait."""
     if os.name != "posix":
         yield
         return
@@ -44,18 +44,18 @@ class Stopping:
     """Whether a run was asked to stop."""
 
     def __init__(self) -> None:
-        self._asked = threading.Event()
+        self._requested = threading.Event()
         self._shields = 0
         self._abrupt = 0
-        """How often an abrupt end was asked for within a shield."""
+        """How often an abrupt end was requested within a shield."""
 
     def __call__(self) -> bool:
-        return self._asked.is_set()
+        return self._requested.is_set()
 
-    def ask(self, number: int, frame: object) -> None:
+    def handle(self, number: int, frame: object) -> None:
         """The handler of the signals."""
-        if not self._asked.is_set() or number != signal.SIGINT:
-            self._asked.set()
+        if not self._requested.is_set() or number != signal.SIGINT:
+            self._requested.set()
         elif self._shields and not self._abrupt:
             self._abrupt += 1
         else:  # also the third time within a shield: a server may never answer
@@ -75,14 +75,14 @@ class Stopping:
 
 
 @contextlib.contextmanager
-def asked_to_stop() -> Iterator[Stopping]:
-    """Listen to the signals, in the main thread; what `nohup` has switched off stays so."""
+def stop_on_signals() -> Iterator[Stopping]:
+    """Listen to the signals, in the main thread; one that `nohup` switched off stays off."""
     stopping = Stopping()
     if threading.current_thread() is not threading.main_thread():
         yield stopping
         return
-    heard = [number for number in POLITE if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, stopping.ask) for number in heard}
+    numbers = [each for each in POLITE if each == signal.SIGINT or signal.getsignal(each) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stopping.handle) for number in numbers}
     try:
         yield stopping
     finally:

@@ -1,9 +1,9 @@
-"""Standard output and standard error that never end a run: what nobody can read is dropped, what a terminal cannot
-show is replaced.
+"""Standard output and standard error that never end a run: output that nobody can read is dropped, and characters that
+a terminal cannot show are replaced.
 
-A pipe whose reader has gone (`| head`), a closed descriptor (`2>&-`), a full disk or a lost terminal say nothing about
-the work, which goes on. It is seen to below Python's text streams, so it holds for whoever writes to them: rich, the
-logging of libraries, Python itself when it flushes at the end.
+A pipe whose reader has gone (`| head`), a closed descriptor (`2>&-`), a full disk or a closed terminal are no fault of
+the work, which goes on. This is done below Python's text streams, so it holds for all that write to them: rich, the
+logging of libraries, and Python itself when it flushes at the end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ REPLACE = "fw.replace"
 
 
 class Descriptor(io.RawIOBase):
-    """A file descriptor that takes every byte, and loses those that it cannot hand on."""
+    """A file descriptor that takes every byte, and drops those that it cannot write."""
 
     def __init__(self, number: int, name: str):
         self.number = number
@@ -46,8 +46,8 @@ class Descriptor(io.RawIOBase):
 
 
 def replaced(error: UnicodeError) -> tuple[bytes, int]:
-    """A question mark for each character that the encoding lacks; the bytes of a file's name as
-    they are."""
+    """A question mark for each character that the encoding lacks. Undecodable bytes of a file's
+    name are written as they are."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letters = map(ord, error.object[error.start : error.end])
@@ -58,7 +58,7 @@ codecs.register_error(REPLACE, replaced)
 
 
 def sturdy() -> None:
-    """Make standard output and standard error of this process, and what its children inherit, so."""
+    """Make the standard output and standard error of this process so, and those that children inherit."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         fill(number)
         if number > 0 and not isinstance(getattr(getattr(sys, name), "buffer", None), Sturdy):
@@ -70,8 +70,8 @@ class Sturdy(io.BufferedWriter):
 
 
 def stream(number: int, name: str, before: TextIO | None) -> TextIO:
-    """A text stream that writes to the descriptor as the one before did; `None` stands for one that
-    was closed."""
+    """A text stream that writes to the descriptor with the settings of `before`; None if that was
+    closed."""
     if before is not None:
         with contextlib.suppress(OSError, ValueError):
             before.flush()
@@ -85,8 +85,8 @@ def stream(number: int, name: str, before: TextIO | None) -> TextIO:
 
 
 def fill(number: int) -> None:
-    """Open a standard descriptor that is closed, or the next file to be opened would get its
-    number, and the output."""
+    """Open a standard descriptor that is closed. Else the next file to be opened would get its
+    number, and with it the output."""
     try:
         os.fstat(number)
     except OSError:

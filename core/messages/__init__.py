@@ -1,1 +1,1 @@
-"""What is said to people: in plain words, without secrets, without commands to their terminals."""
+"""Messages to people: in plain words, without secrets, and without commands to their terminals."""

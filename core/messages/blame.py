@@ -1,4 +1,4 @@
-"""Whose fault an exception is: the innermost component in its traceback, where that is a plugin's and not fw's."""
+"""Which component an exception came from: the innermost one in its traceback."""
 
 from __future__ import annotations
 

@@ -9,6 +9,5 @@ from fw.core.messages.secrets import redact
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
-    """Print a message as one entry, but for secrets: not folded, not coloured by rich's guesses, and without
-    commands to terminals."""
+    """Print a message as one entry, without secrets or commands to terminals; rich neither folds nor colours it."""
     console.print(entry(redact(text)), style=style, markup=False, highlight=False, soft_wrap=True)

@@ -1,7 +1,7 @@
-"""Text of plugins, files and recipes as it may be shown: it cannot command a terminal, nor be taken for Markdown.
+"""Make text of plugins, files and recipes safe to print: it cannot command a terminal, nor be taken for Markdown.
 
-Whatever fw shows of others' words passes `visible` (one line) or `visible_lines` on the way to a terminal, and
-`markdown` on the way to a report. Rich's own markup is kept out by `rich.text.Text` and `markup=False`.
+All text that others wrote passes `visible` (one line) or `visible_lines` on the way to a terminal, and `markdown` on
+the way to a report. `rich.text.Text` and `markup=False` keep it from being taken for rich's own markup.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 import unicodedata
 
-UNSEEN = {"Cc", "Cf", "Zl", "Zp"}
-"""Unicode's categories of what moves the cursor, breaks the line or turns the direction, and is not
-seen itself."""
+INVISIBLE = {"Cc", "Cf", "Zl", "Zp"}
+"""Unicode's categories of invisible characters that move the cursor, break the line or turn the
+direction of writing."""
 
 JOINERS = "\u200c\u200d"
-"""Unseen, and needed to write words of some languages: they only join letters or keep them apart.
-"""
+"""Invisible, but needed to write words of some languages: they only join letters or keep them
+apart."""
 
 MARKS = re.compile(r"[\\`*\[\]<|~]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
 """What Markdown reads as a sign wherever it stands. An underscore inside of a word is none."""
@@ -27,8 +27,8 @@ INDENT = " " * 7
 
 
 def visible(text: object) -> str:
-    r"""The text on one line, with what controls a terminal written out: `\x1b[2J` for the bytes
-    that clear it."""
+    r"""The text on one line. What controls a terminal is written out: `\x1b[2J` for the bytes that
+    clear it."""
     return "".join(map(written_out, str(text)))
 
 
@@ -44,16 +44,16 @@ def entry(text: object) -> str:
 
 
 def markdown(text: object) -> str:
-    """The text on one line of a Markdown document, in a cell of a table or an item of a list; it
-    shows as it is."""
+    """The text on one line of Markdown, for a cell of a table or an item of a list, so that it is
+    rendered as it is."""
     line = visible(in_utf8(str(text))).strip()
-    signs = MARKS.sub(lambda found: "&amp;" if found[0] == "&" else f"\\{found[0]}", line)
-    return OPENING.sub(lambda found: f"{found['number'] or ''}\\", signs)
+    signs = MARKS.sub(lambda match: "&amp;" if match[0] == "&" else f"\\{match[0]}", line)
+    return OPENING.sub(lambda match: f"{match['number'] or ''}\\", signs)
 
 
 def in_utf8(text: str) -> str:
-    """The text without halves of characters, which a file cannot hold. A file's name has them in
-    place of its bytes."""
+    """The text without lone surrogates, which UTF-8 cannot hold. Python puts them into a file's
+    name for bytes that it cannot decode."""
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:
@@ -61,6 +61,6 @@ def in_utf8(text: str) -> str:
 
 
 def written_out(letter: str) -> str:
-    if letter.isprintable() or letter in JOINERS or unicodedata.category(letter) not in UNSEEN:
+    if letter.isprintable() or letter in JOINERS or unicodedata.category(letter) not in INVISIBLE:
         return letter
     return letter.encode("unicode_escape").decode("ascii")

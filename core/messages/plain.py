@@ -1,7 +1,7 @@
-"""What the machine did not let a command do, in plain words: which file, why, and what would help.
+"""Errors of the machine in plain words: which file, why, and what would help.
 
-Python, torch, safetensors and SQLite each have words of their own for a full disk. Exit codes tell whose fault it is:
-2 where the user named a file that cannot be written, 1 where the machine is full or broken.
+Python, torch, safetensors and SQLite each have words of their own for a full disk. The exit code says whose fault it
+is: 2 where the user gave a file that cannot be written, 1 where the machine is full or broken.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LOCALE = "a file's name has letters that the locale cannot write: set LC_ALL=C.U
 GONE = "it is not there, or not any more: was it moved or deleted meanwhile?"
 
 WORKING = "the folder that the command was started in"
-"""What is gone where an error names no file: Python asked where it is."""
+"""What is gone if an error gives no file: Python looked for its working directory."""
 
 REMEDIES = {
     errno.ENOSPC: FULL,
@@ -50,7 +50,7 @@ REMEDIES = {
     errno.ETXTBSY: "another program holds it",
 }
 
-OF_THE_PATH = {
+PATH_ERRORS = {
     errno.EROFS,
     errno.EACCES,
     errno.EPERM,
@@ -61,7 +61,7 @@ OF_THE_PATH = {
     errno.ENAMETOOLONG,
     errno.ELOOP,
 }
-"""What is wrong with the path that was named, and not with the machine."""
+"""Errors of the path that the user gave, and not of the machine."""
 
 WORDS = (
     (
@@ -78,16 +78,16 @@ WORDS = (
     (r"can't start new thread", REMEDIES[errno.EAGAIN]),
     (r"surrogates not allowed", LOCALE),
 )
-"""What libraries raise as errors of their own, and what it means."""
+"""Patterns of libraries' own error messages, and what they mean."""
 
 
 def plain(error: BaseException, path: Path | None = None) -> str | None:
-    """One sentence on what the machine did not let happen; None if that is not what the error is about.
+    """One sentence about an error of the machine; None if the error is another one.
 
-    `path`: the file or the folder that was worked on, where the error itself does not name one.
+    `path`: the file or the folder that was worked on, for errors that do not give one.
     """
     reason = cause(error)
-    place = named(error) or path or (WORKING if isinstance(error, FileNotFoundError) else None)
+    place = path_of(error) or path or (WORKING if isinstance(error, FileNotFoundError) else None)
     return f"{place}: {reason}" if place and reason else reason
 
 
@@ -107,8 +107,8 @@ def cause(error: BaseException) -> str | None:
     return f"{reason[:1].lower()}{reason[1:]}: {remedy}" if remedy else reason
 
 
-def named(error: BaseException) -> str | None:
-    """The path that an OSError is about; of a rename, where it should lead."""
+def path_of(error: BaseException) -> str | None:
+    """The path that an OSError is about; for a rename, the new one."""
     if not isinstance(error, OSError):
         return None
     name = error.filename2 if error.filename2 is not None else error.filename
@@ -118,15 +118,15 @@ def named(error: BaseException) -> str | None:
 
 
 def unlockable(folder: Path, error: Exception) -> FwError:
-    """What to raise where files cannot be locked: the file system is read-only, full, or knows no locks."""
+    """What to raise where files cannot be locked: the file system is read-only or full, or has no locks."""
     return OutOfOrder(plain(error, folder) or f"{folder}: {NO_LOCKS}")
 
 
 @contextlib.contextmanager
 def writing(path: Path, option: str = "") -> Iterator[None]:
-    """Whatever goes wrong with a file or a folder that is written becomes one sentence about it; see `plain`.
+    """Errors while a file or a folder is written become one sentence about it; see `plain`.
 
-    `option`: the word of the command line that named it, such as `-o`.
+    `option`: the option of the command line that gave it, such as `-o`.
     """
     try:
         yield
@@ -135,5 +135,5 @@ def writing(path: Path, option: str = "") -> Iterator[None]:
     except Exception as error:
         if (reason := plain(error, path)) is None:
             raise
-        known = option and isinstance(error, OSError) and error.errno in OF_THE_PATH
-        raise (FwError if known else OutOfOrder)(f"{option} {reason}".strip()) from error
+        users = option and isinstance(error, OSError) and error.errno in PATH_ERRORS
+        raise (FwError if users else OutOfOrder)(f"{option} {reason}".strip()) from error

@@ -1,7 +1,7 @@
-"""Passwords and tokens are not shown: neither those that are known from a URI or the environment, nor what looks so.
+"""Hide passwords and tokens: those that are known from a URI or the environment, and what looks like one.
 
-Secrets belong into the environment. One that is in a recipe all the same is known as soon as the
-recipe is read, and whatever a run prints or writes goes through `redact`.
+Secrets belong in the environment. If one is in a recipe all the same, it is known as soon as the
+recipe is read. All that a run prints or writes goes through `redact`.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ HIDDEN = "***"
 """Stands where a secret stood."""
 
 NAMES = r"(?:token|passw(?:or)?d|passphrase|secret|(?:api|access|secret)[_-]?key)"
-"""How the name of a secret ends, in the environment and among a tracker's fields."""
+"""The end of a secret's name, in the environment and among a tracker's fields."""
 QUERY = rf"{NAMES}|(?<=[?&;#])key|pwd|credentials?|sig|signature|auth|odbc_connect"
-"""How it ends in the query of a URI. The environment's PWD is another thing."""
+"""The end of a secret's name in the query of a URI. The environment's PWD is no secret."""
 SHORT, MIXED = 8, 5
-"""Shorter secrets are hidden where they stand in a URI only: elsewhere they may be a plain word or
-a number. With letters and other characters in them, so many are enough."""
+"""The least length of a secret that is hidden everywhere: shorter ones may be a plain word or a
+number, and are hidden in URIs only. MIXED is the least length if it has letters and others."""
 
 _known: set[str] = set()
 _addresses: dict[str, str] = {}
 
 SCHEME = r"(?<![a-z])[a-z][\w+.-]{0,40}://"
-"""Bounded, as whatever the patterns repeat is: text of others must not cost more than its length."""
+"""Its repetition is bounded, as in all these patterns: their cost must be linear in the text."""
 
 _SHAPES = (
     # user:password@, whatever the password holds, and token@ of web addresses
     (rf"({SCHEME})[^\s/:@'\"<>]{{0,1000}}:(?!\d+(?:[/?#]|$))[^\s'\"<>]{{0,1000}}@", rf"\1{HIDDEN}@"),
     (rf"({SCHEME})[^\s/@'\"<>]{{0,1000}}:[^\s/'\"<>]{{0,1000}}@", rf"\1{HIDDEN}@"),
     (r"((?:https?|s?ftp)://)[^\s/?#'\"<>]{0,1000}@", rf"\1{HIDDEN}@"),
-    # what a query or a fragment gives by name
+    # named values in a query or a fragment
     (rf"([?&;#][\w.-]*(?:{QUERY})=)[^&\s'\"<>;#]+", rf"\1{HIDDEN}"),
-    # a database's settings, and the header that a request had
+    # a database's settings, and the header of a request
     (r"\b((?:password|passwd|pwd|secret|api_key|access_token|auth_token)\s?=\s?)(?!\*)[^\s&;,]+", rf"\1{HIDDEN}"),
     (r"(authorization['\"]?\s*[:=]\s*['\"]?(?>(?:(?:basic|bearer)\s+)?))(?!\*)[^\s'\"]+", rf"\1{HIDDEN}"),
 )
@@ -59,7 +59,7 @@ def hide(uri: str) -> str:
 
 
 def learn(uri: str) -> None:
-    """Know the secrets of a URI, to hide them wherever they turn up, as they are, quoted or encoded."""
+    """Know the secrets of a URI, to hide them wherever they occur: as they are, quoted or encoded."""
     hidden = hide(uri)
     if hidden == uri:
         return
@@ -71,24 +71,24 @@ def learn(uri: str) -> None:
         keep(password if colon else name)
         for pair in {user, unquote(user)}:
             _known.add(base64.b64encode(pair.encode()).decode())
-    for found in re.findall(rf"[?&;#][\w.-]*(?:{QUERY})=([^&;#]+)", rest, re.IGNORECASE):
-        keep(found)
+    for secret in re.findall(rf"[?&;#][\w.-]*(?:{QUERY})=([^&;#]+)", rest, re.IGNORECASE):
+        keep(secret)
 
 
 def keep(secret: str) -> None:
     """Know one secret in all the ways in which it may be written."""
     for plain in {secret, unquote(secret)}:
-        _known.update(form for form in (plain, quote(plain, safe=""), quote_plus(plain)) if tellable(form))
+        _known.update(form for form in (plain, quote(plain, safe=""), quote_plus(plain)) if distinctive(form))
 
 
-def tellable(secret: str) -> bool:
-    """Whether a secret is told from plain words and numbers when it stands alone."""
+def distinctive(secret: str) -> bool:
+    """Whether a secret that stands alone can be distinguished from plain words and numbers."""
     mixed = any(map(str.isalpha, secret)) and not secret.isalpha()
     return HIDDEN not in secret and (len(secret) >= SHORT or (len(secret) >= MIXED and mixed))
 
 
 def learn_environment() -> None:
-    """Know the passwords and tokens that the environment holds, by the names of the variables."""
+    """Know the passwords and tokens in the environment, by the names of their variables."""
     for name, value in os.environ.items():
         if "://" in value:
             learn(value)
@@ -97,7 +97,7 @@ def learn_environment() -> None:
 
 
 def redact(text: str) -> str:
-    """The text with every secret hidden that is known or looks like one."""
+    """The text with all secrets hidden, those that are known and those that look like one."""
     learn_environment()
     for address in sorted(_addresses, key=len, reverse=True):
         text = text.replace(address, _addresses[address])
@@ -116,7 +116,7 @@ def shaped(text: str) -> str:
 
 
 def redacted(value: Any) -> Any:
-    """JSON with the secrets in its texts hidden; keys are names and stay."""
+    """JSON with the secrets in its texts hidden; keys stay as they are."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
@@ -134,7 +134,7 @@ def without_secrets(spec: Any, name: str = "") -> Any:
 
 
 def secret_places(spec: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Where a recipe's data holds secrets in URIs."""
+    """The places in a recipe's data of URIs with secrets."""
     if isinstance(spec, str):
         if hide(spec) != spec:
             yield at

@@ -15,7 +15,7 @@ from fw.core.recipe.arm import Arm
 from fw.core.recipe.effect import without_effect
 from fw.core.recipe.enough import cautions, shortages
 from fw.core.recipe.fairness import unfair
-from fw.core.recipe.finding import Finding, in_arm, misfit, written
+from fw.core.recipe.finding import Finding, location_in_arm, location_of_section, misfit
 from fw.core.recipe.model import Recipe
 
 RESERVED = frozenset({"store", "mlartifacts"})
@@ -93,7 +93,7 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
     arm = recipe.arm(name)
     overridden = recipe.arms[name].model_fields_set
 
-    at = partial(in_arm, recipe, name)
+    at = partial(location_in_arm, recipe, name)
 
     annotator = arm.annotator
     if annotator is not None and annotator.uses_features and arm.encoder is None:
@@ -147,7 +147,7 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
         if shape is not None and (fault := misnamed(arm.model, shape, [block])):
             yield Finding(at(section), fault)
     for section, check, given in asked:
-        yield from misfit(written(recipe, name, section), check, given)
+        yield from misfit(location_of_section(recipe, name, section), check, given)
     if shape is not None:
         yield from guidance_faults(recipe, name, shape)
 
@@ -156,7 +156,7 @@ def guidance_faults(recipe: Recipe, name: str, shape: tuple[int, int, int]) -> I
     """Guidance modes that name what the arm's conditions or the layers of its network do not have."""
     arm = recipe.arm(name)
     spec = recipe.condition_spec(arm)
-    at = in_arm(recipe, name, "guidance")
+    at = location_in_arm(recipe, name, "guidance")
     for mode in arm.guidance:
         if isinstance(mode, Guidance) and spec is not None:
             yield from misfit(at, mode.check, spec)

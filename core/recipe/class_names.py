@@ -1,5 +1,4 @@
-"""Classes that a recipe asks for by name become numbers, so that a recipe with names is the one
-with numbers."""
+"""Class names in a recipe become class numbers, so that both ways of writing are the same recipe."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from fw.core.recipe.model import Recipe
 
 
 class Numbered(NamedTuple):
-    """The recipe with numbers in the place of names, and the names that are no classes."""
+    """The recipe with numbers in the place of names, and a fault for each name that is no class."""
 
     recipe: Recipe
     faults: list[Finding]
@@ -23,15 +22,15 @@ def numbered(recipe: Recipe) -> Numbered:
     faults: list[Finding] = []
 
     def replaced(guidance: Sequence[Steering], at: tuple[str, ...]) -> tuple[Steering, ...]:
-        found = []
+        modes = []
         for index, mode in enumerate(guidance):
             if isinstance(mode, Guidance) and names_classes(mode):
                 try:
                     mode = mode.numbered(names)
                 except ValueError as error:
                     faults.append(Finding((*at, index), str(error)))
-            found.append(mode)
-        return tuple(found)
+            modes.append(mode)
+        return tuple(modes)
 
     for name, override in recipe.arms.items():
         arm = recipe.arm(name)
@@ -61,7 +60,7 @@ def names_classes(mode: Steering) -> bool:
     return isinstance(mode, Guidance) and mode.names_classes
 
 
-def in_short(names: Sequence[str], most: int = 10) -> str:
-    """`0 = cat, 1 = dog`, and how many there are more."""
+def numbered_names(names: Sequence[str], most: int = 10) -> str:
+    """`0 = cat, 1 = dog, and 8 more`, for messages."""
     more = f", and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(f"{number} = {name}" for number, name in enumerate(names[:most])) + more

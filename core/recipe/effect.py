@@ -1,5 +1,5 @@
-"""What of a recipe will do nothing, as far as it can be told beforehand: nobody else says so, and the scores of an arm
-that is called guided look like any others."""
+"""Parts of a recipe that will have no effect, as far as that is known before a run. Nothing else would show it: the
+scores of an arm whose guidance never acts look like any others."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ import torch
 from fw.core.kinds import Guidance, Objective, Process, Sampler
 from fw.core.learning.objectives import taken
 from fw.core.recipe.arm import Arm
-from fw.core.recipe.finding import Finding, in_arm
+from fw.core.recipe.finding import Finding, location_in_arm
 from fw.core.recipe.model import Recipe
 
 MOST_CALLS = 20_000
-"""A sampler that asks more often is not asked when."""
+"""The calls of a sampler with more of them are not listed."""
 
 DRAWS = 100_000
-"""Noise levels of training that are looked at, evenly over their distribution."""
+"""Noise levels of training that are checked, spread evenly over their distribution."""
 
 
 class Acting(NamedTuple):
-    """In how many of the sampler's calls a guidance mode acts."""
+    """In how many of the sampler's `calls` a guidance mode `acts`."""
 
     mode: Guidance
+    acts: int
     calls: int
-    of: int
 
 
 def acting(arm: Arm) -> list[Acting]:
-    """How often each of the arm's guidance modes acts that is on, of those for which the sampler says when it asks."""
-    found = []
+    """How often each of the arm's guidance modes that are on acts, where the sampler's noise levels are known."""
+    modes = []
     levels: Sequence[float] | None = None
     for mode in arm.modes:
         if mode.idle() is not None:
-            found.append(Acting(mode, 0, arm.sampler.nfe))
+            modes.append(Acting(mode, 0, arm.sampler.nfe))
         elif mode.interval is None:
-            found.append(Acting(mode, arm.sampler.nfe, arm.sampler.nfe))
-        elif levels := levels or asked(arm.sampler, arm.process):
-            found.append(Acting(mode, sum(map(mode.active, levels)), len(levels)))
-    return found
+            modes.append(Acting(mode, arm.sampler.nfe, arm.sampler.nfe))
+        elif levels := levels or sampler_levels(arm.sampler, arm.process):
+            modes.append(Acting(mode, sum(map(mode.active, levels)), len(levels)))
+    return modes
 
 
-def asked(sampler: Sampler, process: Process) -> Sequence[float]:
-    """The noise levels at which the denoiser will be asked; none if the sampler cannot say before there is one."""
+def sampler_levels(sampler: Sampler, process: Process) -> Sequence[float]:
+    """The noise levels at which the denoiser will be called; empty if the sampler cannot say so without it."""
     if sampler.nfe > MOST_CALLS:
         return ()
     try:
@@ -54,7 +54,7 @@ def asked(sampler: Sampler, process: Process) -> Sequence[float]:
 
 
 def without_effect(recipe: Recipe) -> Iterator[Finding]:
-    """What will do nothing although the recipe names it."""
+    """What the recipe names and what will have no effect."""
     first: dict[str, Arm] = {}
     for name in recipe.arms:
         arm = recipe.arm(name)
@@ -68,14 +68,14 @@ def without_effect(recipe: Recipe) -> Iterator[Finding]:
 
 
 def idle_guidance(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
-    """Guidance modes that never act, rules that change nothing, and conditions that are drawn for nobody."""
-    at = in_arm(recipe, name, "guidance")
+    """Guidance modes that never act, rules that change nothing, and priors whose conditions nothing reads."""
+    at = location_in_arm(recipe, name, "guidance")
     for each in arm.guidance:
         if reason := each.idle():
             yield Finding(at, f"guidance '{each.name}' changes nothing: {reason}")
-    for mode, calls, _ in acting(arm):
-        if not calls and mode.idle() is None and mode.interval is not None:
-            levels = asked(arm.sampler, arm.process)
+    for mode, acts, _ in acting(arm):
+        if not acts and mode.idle() is None and mode.interval is not None:
+            levels = sampler_levels(arm.sampler, arm.process)
             low, high = mode.interval
             yield Finding(
                 at,
@@ -86,45 +86,46 @@ def idle_guidance(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
     judged = any(metric.reads_conditions and arm.scored_by(metric) for metric in recipe.metrics)
     if arm.drawn_from is not None and arm.joint is not None and not arm.modes and not judged:
         yield Finding(
-            in_arm(recipe, name, "prior"),
-            f"prior '{arm.drawn_from.name}' changes no sample: a joint model is not told conditions, and no guidance "
+            location_in_arm(recipe, name, "prior"),
+            f"prior '{arm.drawn_from.name}' changes no sample: a joint model takes no conditions, and no guidance "
             "reads them",
         )
 
 
 def unlearned(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
-    """What training will hardly ever see."""
+    """What a training meets too rarely to learn it."""
     images = arm.train.steps * arm.train.batch
-    nulls, told = arm.train.cond_drop * images, (1 - arm.train.cond_drop) * images
+    without, conditioned = arm.train.cond_drop * images, (1 - arm.train.cond_drop) * images
     if arm.annotator is not None and arm.takes_conditions:
-        at = in_arm(recipe, name, "train")
-        if any("null" in mode.requires for mode in arm.modes) and nulls < 1 and not arm.annotator.partial:
-            yield Finding(at, f"train.cond_drop {arm.train.cond_drop:g}: {hardly(nulls, images)} without a condition")
-        if told < 1:
-            yield Finding(at, f"train.cond_drop {arm.train.cond_drop:g}: {hardly(told, images)} with a condition")
+        at = location_in_arm(recipe, name, "train")
+        setting = f"train.cond_drop {arm.train.cond_drop:g}"
+        if any("null" in mode.requires for mode in arm.modes) and without < 1 and not arm.annotator.partial:
+            yield Finding(at, f"{setting}: {too_few(without, images)} without a condition")
+        if conditioned < 1:
+            yield Finding(at, f"{setting}: {too_few(conditioned, images)} with a condition")
     if arm.online is not None and round(arm.online.start * arm.train.steps) >= arm.train.steps:
         yield Finding(
-            in_arm(recipe, name, "annotator"),
+            location_in_arm(recipe, name, "annotator"),
             f"annotator '{arm.online.name}' starts after the last of {arm.train.steps} steps: the model learns "
             "without conditions",
         )
     for objective in arm.objectives:
-        seen = share(objective, arm.process) * images
-        if seen < 1:
+        count = share(objective, arm.process) * images
+        if count < 1:
             low, high = objective.interval or arm.process.sigma_range
             yield Finding(
-                in_arm(recipe, name, "objectives"),
-                f"objective '{objective.name}' takes noise levels from {low:g} to {high:g}: {hardly(seen, images)} of "
-                "these",
+                location_in_arm(recipe, name, "objectives"),
+                f"objective '{objective.name}' takes noise levels from {low:g} to {high:g}: {too_few(count, images)} "
+                "of these",
             )
 
 
-def hardly(count: float, images: int) -> str:
+def too_few(count: float, images: int) -> str:
     return f"the model will learn about {count:.2g} of its {images:,} images"
 
 
 def share(objective: Objective, process: Process) -> float:
-    """The share of the noise levels of training that the objective's interval takes in."""
+    """The share of a training's noise levels that are in the objective's interval."""
     if objective.interval is None:
         return 1.0
     uniform = (torch.arange(DRAWS) + 0.5) / DRAWS

@@ -1,11 +1,11 @@
-"""Whether there are as many images as the components of a recipe need, where the data set says how many it has."""
+"""Whether there are enough images for the components of a recipe, where the data set says how many it has."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from fw.core.recipe.arm import Arm
-from fw.core.recipe.finding import Finding, Location, misfit, written
+from fw.core.recipe.finding import Finding, Location, location_of_section, misfit
 from fw.core.recipe.model import Recipe
 
 
@@ -23,17 +23,17 @@ def shortages(recipe: Recipe) -> Iterator[Finding]:
         if any(arm.probed_by(probe) for arm in arms.values()):
             yield from short(("probes", index), f"probe '{probe.name}'", probe.least_images, train)
             if 0 < recipe.dataset.classes < probe.least_classes:
-                told = f"probe '{probe.name}' needs {probe.least_classes} classes of labels or more"
-                yield Finding(("probes", index), f"{told}, and there are {recipe.dataset.classes}")
+                reason = f"probe '{probe.name}' needs {probe.least_classes} classes of labels or more"
+                yield Finding(("probes", index), f"{reason}, and there are {recipe.dataset.classes}")
     for name, arm in arms.items():
-        for section, who, least in wanted(arm):
-            yield from short(written(recipe, name, section), who, least, train)
+        for section, who, least in requirements(arm):
+            yield from short(location_of_section(recipe, name, section), who, least, train)
         if arm.online is not None:
-            yield from misfit(written(recipe, name, "annotator"), arm.online.check_batch, arm.train.batch)
+            yield from misfit(location_of_section(recipe, name, "annotator"), arm.online.check_batch, arm.train.batch)
 
 
-def wanted(arm: Arm) -> Iterator[tuple[str, str, int]]:
-    """Who of an arm needs how many training images: the section, the component and the number."""
+def requirements(arm: Arm) -> Iterator[tuple[str, str, int]]:
+    """How many training images an arm's components need: the section, the component and the number."""
     if arm.conditioner is not None:
         yield "encoder", f"encoder '{arm.conditioner.name}'", arm.conditioner.least_images
     if arm.annotator is not None:
@@ -49,21 +49,21 @@ def short(at: Location, who: str, least: int, count: int | None, what: str = "tr
 
 
 def cautions(recipe: Recipe) -> Iterator[Finding]:
-    """Numbers that run, and mean something else than they seem to say."""
+    """Numbers with which the recipe runs, but which mean something else than one may think."""
     train, classes = recipe.dataset.how_many("train"), recipe.dataset.classes
     if train is None:
         return
     for index, probe in enumerate(recipe.probes):
         if reason := probe.caution(train, classes):
             yield Finding(("probes", index), reason)
-    found = {}
+    reasons = {}
     for name in recipe.arms:
         arm = recipe.arm(name)
         if arm.annotator is not None and (reason := arm.annotator.caution(train, classes)):
-            found[written(recipe, name, "annotator")] = reason
+            reasons[location_of_section(recipe, name, "annotator")] = reason
         if arm.train.batch > train:
-            found[(*written(recipe, name, "train"), "batch")] = (
+            reasons[(*location_of_section(recipe, name, "train"), "batch")] = (
                 f"a batch of {arm.train.batch:,} is more than the {train:,} training images: a step sees some of them "
                 "more than once"
             )
-    yield from (Finding(at, reason) for at, reason in found.items())
+    yield from (Finding(at, reason) for at, reason in reasons.items())

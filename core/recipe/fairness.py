@@ -1,4 +1,4 @@
-"""Where the arms of a recipe do not compete on equal terms, or a score flatters."""
+"""Comparisons in a recipe whose arms are not on equal terms, and scores that flatter an arm."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAME_IN_ALL_ARMS: tuple[tuple[str, Callable[[Arm], Any]], ...] = (
 
 
 def unfair(recipe: Recipe) -> Iterator[Finding]:
-    """Comparisons that are not fair; nothing that keeps a recipe from running."""
+    """Comparisons that are not fair; the recipe runs all the same."""
     baseline = recipe.arm(recipe.baseline)
     spaces = {metric.space.name for metric in recipe.metrics}
     for name in recipe.arms:
@@ -47,8 +47,11 @@ def unfair(recipe: Recipe) -> Iterator[Finding]:
         if arm.conditioner is not None and arm.conditioner.uses_labels:
             for index, probe in enumerate(recipe.probes):
                 if probe.of == "encoder" and probe.withholds_labels:
-                    told = f"{probe.name} withholds labels that encoder '{arm.conditioner.name}' of arm {name} has seen"
-                    yield Finding(("probes", index), told)
+                    reason = (
+                        f"{probe.name} withholds labels that encoder '{arm.conditioner.name}' of arm {name} "
+                        "was trained with"
+                    )
+                    yield Finding(("probes", index), reason)
         if arm.train.warmup >= arm.train.steps:
             yield Finding(("arms", name), f"train.warmup ({arm.train.warmup}) is not shorter than train.steps")
     if baseline.annotator is not None:

@@ -1,4 +1,4 @@
-"""Something that is wrong with a recipe or misleading, and where it stands."""
+"""What is wrong or misleading in a recipe, and where it is written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Location = tuple[str | int, ...]
 
 
 class Finding(NamedTuple):
-    """Something wrong or misleading, and the location of the recipe's entry to change."""
+    """What is wrong or misleading, and the location of the recipe's entry to change."""
 
     location: Location
     reason: str
@@ -20,21 +20,21 @@ class Finding(NamedTuple):
         return f"{'.'.join(map(str, self.location))}: {self.reason}"
 
 
-def in_arm(recipe: Recipe, arm: str, section: str) -> Location:
-    """A section of an arm, or the arm if it has that section from the recipe."""
+def location_in_arm(recipe: Recipe, arm: str, section: str) -> Location:
+    """Where an arm's section is written in the arm; the arm itself, if it takes the recipe's section."""
     own = section in recipe.arms[arm].model_fields_set
     return ("arms", arm, section) if own else ("arms", arm)
 
 
-def written(recipe: Recipe, arm: str, section: str) -> Location:
-    """A section of an arm where it is written: in the arm, or once for all arms."""
+def location_of_section(recipe: Recipe, arm: str, section: str) -> Location:
+    """Where an arm's section is written: in the arm, or once for all arms."""
     own = section in recipe.arms[arm].model_fields_set
     return ("arms", arm, section) if own else (section,)
 
 
-def misfit(location: Location, check: Callable[..., object], *given: Any) -> Iterator[Finding]:
-    """The fault that a component finds in what it is given."""
+def misfit(location: Location, check: Callable[..., object], *arguments: Any) -> Iterator[Finding]:
+    """The ValueError of a component's check, as a finding."""
     try:
-        check(*given)
+        check(*arguments)
     except ValueError as error:
         yield Finding(location, str(error))

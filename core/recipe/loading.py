@@ -1,4 +1,4 @@
-"""Read a recipe file and tell all that is wrong with it: file, line, path, reason and the nearest right word."""
+"""Read a recipe file and report all that is wrong with it: file, line, path, reason and the nearest right word."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def load(path: Path, assignments: Sequence[str] = (), registry: Registry | None 
 def validate(source: Source, registry: Registry, whole: bool = True) -> Recipe:
     """Turn a source into a recipe, or raise RecipeError with all problems at once.
 
-    Not of a `whole` recipe, but of some of its arms, metrics and probes may be for the others.
+    `whole` is false for a recipe without some of its arms: then metrics and probes may be for those.
     """
     try:
         recipe = Recipe.model_validate(source.data, context={"registry": registry})
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        problems = [explain(dict(problem), source, registry) for problem in found[:PROBLEMS]]
-        raise refused(problems, len(found)) from None
+        errors = error.errors(include_url=False)
+        problems = [explain(dict(problem), source, registry) for problem in errors[:PROBLEMS]]
+        raise refused(problems, len(errors)) from None
     recipe, unknown = numbered(recipe)
     findings = [*unknown, *faults(recipe), *(idle(recipe) if whole else ())]
     if findings:
@@ -63,7 +63,7 @@ def explain(problem: dict[str, Any], source: Source, registry: Registry) -> str:
     elif problem["type"] == "unknown_component":
         where = source.where((*location, "name"))
         if not registry.files and "did you mean" not in reason:
-            reason += "; one in a file of yours is found with --plugin FILE.py"
+            reason += "; for one in a file of yours, add --plugin FILE.py"
     elif isinstance(problem["input"], str | int | float | bool):
         reason += f" (it is {problem['input']!r})"
     return f"{where}: {source.path(location)}: {reason}"
@@ -83,8 +83,8 @@ def known_keys(location: Sequence[str | int], data: Any, registry: Registry) -> 
     model = model_at(annotation, data, registry)
     if model is None:
         return []
-    named = ["name"] if issubclass(model, Component) else []
-    return named + list(model.model_fields)
+    keys = ["name"] if issubclass(model, Component) else []
+    return keys + list(model.model_fields)
 
 
 def model_at(annotation: Any, data: Any, registry: Registry) -> type[BaseModel] | None:

@@ -32,7 +32,7 @@ from fw.registry import Component, Neutral
 from fw.registry.neutral import lean
 
 ARM_CHARACTERS = 242
-"""What `heatmap-` and `.json` leave of the 255 bytes that the name of a file may have."""
+"""A file's name may have 255 bytes; `heatmap-` and `.json` leave so many for the arm's."""
 
 ARMS = 1000
 
@@ -53,7 +53,7 @@ ProbeList = Annotated[tuple[Probe, ...], BeforeValidator(as_list)]
 
 
 class Override(Section):
-    """What one arm does differently. A section that is absent is the recipe's; `null` takes it away."""
+    """What one arm does differently. Without a section it has the recipe's; `null` leaves the section out."""
 
     encoder: Encoder | None = None
     annotator: Annotator | None = None
@@ -112,7 +112,7 @@ class Recipe(Section):
 
     @property
     def diffused_shape(self) -> tuple[int, int, int] | None:
-        """(C, H, W) of what is diffused, images or their latents; None if there can be no latents of them."""
+        """(C, H, W) of what is diffused, images or their latents; None if the images cannot be encoded."""
         if self.latents is None:
             return self.dataset.shape
         try:
@@ -125,7 +125,7 @@ class Recipe(Section):
         return arm.provides | self.dataset.provides | (frozenset() if self.latents else {"pixels"})
 
     def condition_spec(self, arm: Arm) -> ConditionSpec | None:
-        """The form and number of an arm's conditions, as far as they are known before they are found."""
+        """The form and number of an arm's conditions, if they are known before any are made."""
         classes = self.dataset.classes
         if arm.annotator is None or (arm.annotator.uses_labels and not classes):
             return None
@@ -148,6 +148,6 @@ class Recipe(Section):
         }
         return data
 
-    def named(self) -> str:
-        """What of the resolved recipe names the run's folder: without fields at their neutral values."""
+    def folder_text(self) -> str:
+        """The text that the run folder's name is hashed from: the resolved recipe, without neutral fields."""
         return dump(lean(self, self.resolved()))

@@ -1,10 +1,10 @@
 """A recipe's text: strict YAML that knows the line of every key, and `--set` on top of it.
 
-Stricter than YAML 1.1 where that surprises: `1e-4` is a number, only `true` and `false` are booleans, there are no
-octal, sexagesimal or date literals; duplicate keys, keys that are not text, aliases and tags are errors.
+It is stricter than YAML 1.1 where that surprises: `1e-4` is a number, only `true` and `false` are booleans, and there
+are no octal, sexagesimal or date literals. Duplicate keys, keys that are not text, aliases and tags are errors.
 
-A recipe is written by people, so its size has bounds. What is beyond them (a file of weights by mistake, a list of
-millions) is refused while it is read, before it costs time and memory.
+People write recipes, so their size has bounds. A file beyond them (weights by mistake, a list of millions) is refused
+while it is read, before it costs time and memory.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ LENGTH = 10_000
 DIGITS = 100
 
 PROBLEMS = 50
-"""More than these are counted, not told."""
+"""Problems that are printed; more are only counted."""
 CHARACTERS = 2000
-"""Of one problem."""
+"""Those of one problem that are printed."""
 
 FOREIGN = {
     "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),  # before UTF-16, whose mark is the beginning of this one
@@ -49,7 +49,7 @@ class TooMuch(yaml.MarkedYAMLError):
 
 
 class StrictLoader(yaml.SafeLoader):
-    """YAML's core schema only, and every entry stands where it is used."""
+    """YAML's core schema only, without anchors: every entry is written where it is used."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
@@ -80,7 +80,7 @@ class StrictLoader(yaml.SafeLoader):
 
 
 class StrictDumper(yaml.SafeDumper):
-    """Writes what StrictLoader reads back: text that looks like a number to either kind of YAML is quoted."""
+    """Writes what StrictLoader reads back. Text is quoted if it looks like a number here or in YAML 1.1."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -114,7 +114,7 @@ class Source:
     lines: dict[Location, str] = field(default_factory=dict)
 
     def where(self, location: Sequence[str | int]) -> str:
-        """`recipes/x.yaml:24` for the innermost part of the location that is written down."""
+        """`recipes/x.yaml:24` for the innermost part of the location that is in the file."""
         written = self.written(location)
         return self.lines.get(written, self.name)
 
@@ -175,17 +175,17 @@ def entry(target: Any, words: Sequence[str], place: str) -> tuple[str | int, Seq
 
 
 def refused(problems: Sequence[str], count: int = 0) -> RecipeError:
-    """The problems, each on one line. Of very many only the first are told: of those here, or of
-    `count` in all."""
+    """The problems, each on one line. Of very many only the first are printed, with the number of
+    the others; `count` is that of all, where `problems` are not all."""
     distinct = list(dict.fromkeys(map(visible, problems)))
-    shown = [cut(problem) for problem in distinct[:PROBLEMS]]
-    more = max(count - len(problems), 0) + len(distinct) - len(shown)
-    return RecipeError([*shown, *([f"... and {more:,} more"] if more else [])])
+    printed = [cut(problem) for problem in distinct[:PROBLEMS]]
+    more = max(count - len(problems), 0) + len(distinct) - len(printed)
+    return RecipeError([*printed, *([f"... and {more:,} more"] if more else [])])
 
 
 def cut(problem: str) -> str:
-    """The beginning and the end of a problem that is longer than anybody reads: both say where and
-    what."""
+    """A problem; of one that is longer than anybody reads, the beginning and the end: they say
+    where and what."""
     half = CHARACTERS // 2
     return problem if len(problem) <= CHARACTERS else f"{problem[:half]} ... {problem[-half:]}"
 
@@ -221,8 +221,8 @@ def text_of(path: Path) -> str:
 
 
 def foreign_encoding(data: bytes) -> str | None:
-    """The encoding of a text that is not in UTF-8: by its mark or, without one, by the zeros beside
-    plain letters."""
+    """The encoding of a text that is not in UTF-8, or None. It shows in the mark or, without one,
+    in the zeros beside plain letters."""
     for name, marks in FOREIGN.items():
         if data.startswith(marks):
             return name
@@ -233,7 +233,7 @@ def foreign_encoding(data: bytes) -> str | None:
 
 
 def parse(text: str, name: str) -> Source:
-    """Parse YAML text into data and lines, or raise RecipeError with every fault found."""
+    """Parse YAML text into data and lines, or raise RecipeError with every fault."""
     try:
         loader = StrictLoader(text)
         node = loader.get_single_node()

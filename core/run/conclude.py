@@ -18,7 +18,7 @@ from fw.core.run.execute_plan import Outcome
 from fw.core.run.record import describe, link_latest, write_run
 from fw.core.run.scope import Scope
 from fw.core.run.tracking import Tracking
-from fw.core.store.soundness import lost, mixtures
+from fw.core.store.soundness import disappeared, mixtures
 
 FIGURE_KEYS = 4
 
@@ -27,7 +27,7 @@ def conclude(scope: Scope, outcome: Outcome, tracking: Tracking) -> dict[str, An
     """Write the run's record, and show the tracker what it says; returns what run.json says."""
     describe(scope.recipe, scope.plugins, scope.folder)
     if not outcome.stopped:
-        outcome.failed |= lost(scope.plan, scope.store, [*outcome.failed, *outcome.skipped])
+        outcome.failed |= disappeared(scope.plan, scope.store, [*outcome.failed, *outcome.skipped])
     with writing(scope.folder):
         result = collected(scope, outcome.failed, tracking.tracked)
         write(result, scope)

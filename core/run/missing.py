@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from fw.core.machine.stopping import asked_to_stop
+from fw.core.machine.stopping import stop_on_signals
 from fw.core.plan.graph import Plan
 from fw.core.recipe.model import Recipe
 from fw.core.report import provenance
@@ -12,7 +12,7 @@ from fw.core.run.board import Board
 from fw.core.run.execute_plan import run_stages
 from fw.core.run.options import Options, places
 from fw.core.run.preflight import preflight
-from fw.core.store.soundness import sound_stages
+from fw.core.store.soundness import usable_stages
 from fw.core.store.store import Store
 
 
@@ -21,10 +21,10 @@ def finish(recipe: Recipe, plan: Plan, options: Options, console: Console) -> No
     fails, Interrupted if it is stopped."""
     store = Store(options.store)
     store.create()
-    finished = sound_stages(plan, store, console, options.keep_dependents)
+    finished = usable_stages(plan, store, console, options.keep_dependents)
     preflight(plan, finished)
     jobs = places(options, len(plan.stages) - len(finished), provenance.files(recipe))
-    with asked_to_stop() as stopping, Board(plan, store, console) as board:
+    with stop_on_signals() as stopping, Board(plan, store, console) as board:
         outcome = run_stages(plan, finished, jobs, board, stopping)
     if (failure := outcome.failure(plan)) is not None:
         raise failure

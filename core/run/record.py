@@ -47,7 +47,7 @@ def describe(recipe: Recipe, plugins: Sequence[LocalPlugin], folder: Path) -> No
 
 def run_key(recipe: Recipe, plugins: Sequence[LocalPlugin]) -> str:
     """`seed<seed>-<hash>`, the hash of the resolved recipe and of the local plugins that it names."""
-    text = recipe.named() + "".join(plugin.digest for plugin in plugins)
+    text = recipe.folder_text() + "".join(plugin.digest for plugin in plugins)
     return f"seed{recipe.seed}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fw.core.errors import StageFailed
 from fw.core.kinds import TrackedRun
-from fw.core.machine.stopping import asked_to_stop
+from fw.core.machine.stopping import stop_on_signals
 from fw.core.messages.console import say
 from fw.core.plan.graph import Plan
 from fw.core.plan.graph import plan as plan_all
@@ -27,7 +27,7 @@ from fw.core.run.preflight import preflight
 from fw.core.run.record import Turn, describe, previous_run, run_folder
 from fw.core.run.scope import Scope
 from fw.core.run.tracking import Tracking
-from fw.core.store.soundness import sound_stages
+from fw.core.store.soundness import usable_stages
 from fw.core.store.store import Store
 
 
@@ -50,7 +50,7 @@ def run(
     store = Store(options.store)
     store.create()
     everything = plan_all(recipe)
-    sound = sound_stages(everything, store, console, options.keep_dependents)
+    sound = usable_stages(everything, store, console, options.keep_dependents)
     finished = [stage for stage in plan.stages if stage in sound]
     preflight(plan, finished)
     data = splits.examine(recipe.dataset, store.root)
@@ -79,7 +79,7 @@ def recorded(
     """Do the stages that are not finished, and write the run's record, in turn with other processes
     that run the same."""
     plan, store, folder = scope.plan, scope.store, scope.folder
-    with asked_to_stop() as stopping, Turn(folder) as turn:
+    with stop_on_signals() as stopping, Turn(folder) as turn:
         mine = turn.take()
         if not mine:
             other = f"{owner(folder)} writes the record of this very run"

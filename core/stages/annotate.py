@@ -28,7 +28,7 @@ AGREEMENT = Section(
 
 @dataclass(frozen=True, eq=False)
 class Annotate(Stage):
-    """Makes one condition per image, and how they agree with the true labels."""
+    """Makes one condition per image, and scores of how they agree with the true labels."""
 
     kind: ClassVar[str] = "annotate"
     files: ClassVar[tuple[str, ...]] = ("annotation.safetensors", "quality.json")
@@ -47,23 +47,23 @@ class Annotate(Stage):
 
     def run(self, job: Job, products: Products) -> None:
         data = load_split(self.dataset, "train", products)
-        labelled = self.annotator.uses_labels
-        observed = Observations(
+        with_labels = self.annotator.uses_labels
+        observations = Observations(
             count=len(data),
             features=load_features(products(self.encode))["train"] if self.encode is not None else None,
-            labels=data.labels if labelled else None,
-            classes=data.classes if labelled else 0,
+            labels=data.labels if with_labels else None,
+            classes=data.classes if with_labels else 0,
         )
-        annotation = checked_annotation(self.annotator, self.annotator.annotate(observed, job), len(data))
+        annotation = checked_annotation(self.annotator, self.annotator.annotate(observations, job), len(data))
         annotation.save(job.folder / ANNOTATION)
         known = annotation.known
         labels = data.labels[known] if data.labels is not None else None
-        grouped = annotation.spec.form == "class"
-        quality = group_quality(annotation.conditions[known], annotation.spec.size, labels) if grouped else {}
+        are_groups = annotation.spec.form == "class"
+        quality = group_quality(annotation.conditions[known], annotation.spec.size, labels) if are_groups else {}
         write_json(job.folder / "quality.json", quality)
 
 
 def group_quality(groups: Tensor, count: int, labels: Tensor | None) -> dict[str, float]:
-    """Scores of groups (N,) of the training images, of which there are `count`; true labels (N,) only score."""
+    """Scores of the training images' groups (N,), ids below `count`. The true labels (N,) only score them."""
     agreement = cluster_quality(groups, labels) if labels is not None else {}
     return utilisation(groups, count) | agreement

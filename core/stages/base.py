@@ -1,4 +1,4 @@
-"""What a stage is: one unit of stored work, as a typed object that owns all that is to be said of it.
+"""What a stage is: one unit of stored work, as a typed object that has all facts about it.
 
 Its key is the sha256 of the canonical JSON of everything that decides its product: its fields, its
 version, and the ids of the stages that it reads. How it is run (device, jobs, folders) is in no
@@ -29,32 +29,32 @@ from fw.registry import Component
 from fw.registry.neutral import lean
 
 Products = Callable[["Stage"], Path]
-"""The folder of a finished stage, for whoever reads it."""
+"""Gives the folder of a finished stage."""
 
 NEVER = object()
-"""What no field is equal to."""
+"""A default for "none given": no field is equal to it."""
 
 
 def part(default: Any = NEVER, *, name: str | None = None, absent: Any = NEVER) -> Any:
-    """A field that enters the key as `name`, the field's own if it is None, but not at `absent`."""
-    given = {} if default is NEVER else {"default": default}
-    return field(metadata={"name": name, "absent": absent}, **given)
+    """A field that enters the key as `name`, by default its own name, unless its value is `absent`."""
+    options = {} if default is NEVER else {"default": default}
+    return field(metadata={"name": name, "absent": absent}, **options)
 
 
 def read(default: Any = NEVER, role: str | None = None) -> Any:
-    """A field that holds a stage, or several by number; it enters the key among the inputs."""
-    given = {} if default is NEVER else {"default": default}
-    return field(metadata={"role": role, "input": True}, **given)
+    """A field that holds a stage, or a tuple of stages; it enters the key among the inputs."""
+    options = {} if default is NEVER else {"default": default}
+    return field(metadata={"role": role, "input": True}, **options)
 
 
 def unkeyed(default: Any) -> Any:
-    """A field that decides nothing about the product."""
+    """A field that is not in the key, because the product does not depend on it."""
     return field(default=default, metadata={"unkeyed": True})
 
 
 class Section(NamedTuple):
-    """Where scores of a product stand that are no comparison: what run.json calls them, and what
-    the report says above their table."""
+    """A part of the report for scores that compare no arms: its key in run.json, and the text above
+    its table."""
 
     name: str
     title: str
@@ -63,7 +63,7 @@ class Section(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Stage(ABC):
-    """See the module's docstring. A subclass adds fields, says its facts and runs."""
+    """See the module's docstring. A subclass adds its fields, its facts and `run`."""
 
     kind: ClassVar[str]
     version: ClassVar[int] = 1
@@ -71,12 +71,12 @@ class Stage(ABC):
     cost: ClassVar[int] = 1
     """A rough relative cost, for choosing what to start first."""
     files: ClassVar[tuple[str, ...]]
-    """The files of its product, those too that only some have; `*` stands for numbers."""
+    """The files of its product, optional ones included; `*` stands for numbers."""
 
     seed: int | None = field(default=None, kw_only=True, metadata={"absent": None})
-    """What all randomness of its job begins with; None where there is none."""
+    """The seed of its job; None where nothing is random."""
     note: str = field(default="", kw_only=True, metadata={"unkeyed": True})
-    """Ends the title where several stages would be called the same."""
+    """Ends the title, where several stages would otherwise have the same."""
 
     @property
     @abstractmethod
@@ -139,18 +139,18 @@ class Stage(ABC):
                     yield from entry.within()
 
     def _parts(self) -> dict[str, Any]:
-        found = {}
+        parts = {}
         for each in fields(self):
-            value, says = getattr(self, each.name), each.metadata
-            if says.get("unkeyed") or says.get("input") or isinstance(value, Stage):
+            value, metadata = getattr(self, each.name), each.metadata
+            if metadata.get("unkeyed") or metadata.get("input") or isinstance(value, Stage):
                 continue
-            if "absent" not in says or value != says["absent"]:
-                found[says.get("name") or each.name] = identity(value)
-        return found
+            if "absent" not in metadata or value != metadata["absent"]:
+                parts[metadata.get("name") or each.name] = identity(value)
+        return parts
 
 
 def identity(value: Any) -> Any:
-    """What of a field enters the key, as JSON."""
+    """A field's value as it enters the key, as JSON."""
     if isinstance(value, Component):
         return value.identity()
     if isinstance(value, BaseModel):

@@ -14,9 +14,9 @@ from fw.core.types import Annotation, ImageSet
 
 
 def load_annotation(annotate: Stage | None, prior: FitPrior | None, products: Products) -> Annotation | None:
-    """One condition per training image, with the bank of the prior if there is one; None without conditions.
+    """One condition per training image, with the prior's bank if there is a prior; None without conditions.
 
-    `annotate` is the stage that made them: that of an annotator, or the training of an online one.
+    `annotate` is the stage that made them: an Annotate, or the training of an online annotator.
     """
     if annotate is None:
         return None

@@ -1,4 +1,4 @@
-"""The images that a stage works on: those of a data set, or what another stage has made."""
+"""The images that a stage works on: those of a data set, or those that another stage made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fw.core.types import ImageSet, Split
 
 
 class ImageStage(Stage):
-    """A stage whose product is images, on which other stages can work."""
+    """A stage that makes images, on which other stages can work."""
 
     @property
     @abstractmethod
@@ -29,7 +29,7 @@ class ImageStage(Stage):
 
 
 Data = Dataset | ImageStage
-"""What has splits of images. In a key, a data set stands by its identity, a stage by its id."""
+"""What has splits of images. A key holds the identity of a data set, and the id of a stage."""
 
 
 def load_split(data: Data, split: Split, products: Products) -> ImageSet:

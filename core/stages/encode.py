@@ -68,11 +68,11 @@ class Encode(Stage):
     def features(self, network: nn.Module, images: Tensor, job: Job) -> Tensor:
         """uint8 images (N, C, H, W) to float32 features (N, D) on the CPU."""
         batches = images.split(batch_size((*images.shape[1:],), job.device))
-        found = [
+        features = [
             checked_features(self.encoder, network(batch.to(job.device)), len(batch)).cpu()
             for batch in job.track(batches, "encode")
         ]
-        return torch.cat(found).contiguous()
+        return torch.cat(features).contiguous()
 
 
 def load_features(folder: Path) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""A grid of images to look at."""
+"""One picture of several images in a grid."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GRID_PIXELS = 512
 
 
 SEPARATOR = 80
-"""The grey of the line between two images, of one pixel."""
+"""The grey of the lines between images, one pixel wide."""
 
 
 def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:

@@ -15,14 +15,14 @@ from fw.core.stages.data import Data, load_split
 LATENTS = Section(
     "latents",
     "Latents",
-    "Of held-out images: mean and standard deviation of the latents, and by how many of the 256 levels "
-    "the images are off that are decoded of them (root mean square).",
+    "Mean and standard deviation of the latents of held-out images, and by how many of the 256 levels "
+    "the images that are decoded from them are off (root mean square).",
 )
 
 
 @dataclass(frozen=True, eq=False)
 class EncodeLatents(Stage):
-    """Makes the latents, for `flip` those of the mirror images too, and how well they decode."""
+    """Makes the latents, with `flip` also those of the mirror images, and scores of how well they decode."""
 
     kind: ClassVar[str] = "latents"
     files: ClassVar[tuple[str, ...]] = ("latents-*.safetensors", "quality.json")

@@ -1,4 +1,4 @@
-"""Fit p(c), and draw the bank of conditions that samples are made for."""
+"""Fit p(c), and draw the bank of conditions for the samples."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from fw.core.types import Annotation
 
 BANK = "bank.safetensors"
 
-PRIORS = Section("prior", "Priors", "How well the conditions are drawn that samples are made for.")
+PRIORS = Section("prior", "Priors", "How well the conditions of the samples are drawn.")
 
 NOTICED = 0.01
-"""Priors that redistribute less than this share of the conditions do next to nothing."""
+"""A prior that changes less than this share of the conditions has next to no effect."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +50,8 @@ class FitPrior(Stage):
         drawn = annotation.conditions if annotation.bank is None else annotation.bank
         if (apart := difference(bank, drawn)) is not None and apart < NOTICED:
             job.warn(
-                f"prior {self.prior.name} draws conditions as often as they are drawn without it, but for "
-                f"{apart:.1%}: arms with and without it can hardly differ"
+                f"prior {self.prior.name} changes only {apart:.1%} of the conditions that are drawn: arms with and "
+                "without it can hardly differ"
             )
         save_file({"bank": bank.contiguous()}, job.folder / BANK)
         write_json(job.folder / "quality.json", self.prior.quality(bank, annotation))

@@ -13,7 +13,7 @@ from fw.core.features.reading import ArmReader
 from fw.core.files.durable import write_json
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Backbone, Probe, Process
-from fw.core.kinds.boundaries import checked_found
+from fw.core.kinds.boundaries import checked_probe_scores
 from fw.core.stages.base import Products, Stage, part, read
 from fw.core.stages.conditions import are_labels, load_annotation
 from fw.core.stages.data import Data, load_split
@@ -47,7 +47,7 @@ class ApplyProbe(Stage):
         if self.encode is not None:
             return f"{self.probe.name} of {self.encode.encoder.name}"
         assert self.train is not None
-        return f"{self.probe.name} of {self.train.named(self.train.model)}"
+        return f"{self.probe.name} of {self.train.model_label(self.train.model)}"
 
     @property
     def columns(self) -> Mapping[str, str]:
@@ -60,7 +60,7 @@ class ApplyProbe(Stage):
         named = annotation is not None and bool(self.taught) and are_labels(annotation, splits["train"])
         train = self.examples(reading.train, splits["train"], named, reading.told)
         test = self.examples(reading.test, splits["test"], named, reading.told)
-        scores = checked_found(self.probe, self.probe.score(train, test, job))
+        scores = checked_probe_scores(self.probe, self.probe.score(train, test, job))
         counts = {"train": len(train), "held_out": len(test)}
         write_json(job.folder / "scores.json", {"scores": dict(scores), "real": counts})
 

@@ -1,4 +1,4 @@
-"""Draw the images of one arm, the noise of image i being the same in every arm."""
+"""Draw the images of one arm; image i starts from the same noise in every arm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.generate import Drawing, generate
 from fw.core.diffusion.latents import Codec
 from fw.core.diffusion.pixels import to_uint8
@@ -34,12 +34,12 @@ INFO = "info.json"
 GRID = "grid.png"
 
 SHARD = 1000
-"""Images in one file of samples: what a cut-off sampling loses at most."""
+"""Images in one file of samples: an interrupted sampling loses no more than these."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sample(ImageStage):
-    """Makes the samples (uint8), the network evaluations that each took, and a grid of some."""
+    """Makes the samples (uint8), the number of network evaluations for each, and a grid of some."""
 
     kind: ClassVar[str] = "sample"
     files: ClassVar[tuple[str, ...]] = ("samples-*-*.safetensors", "info.json", "grid.png")
@@ -57,9 +57,9 @@ class Sample(ImageStage):
     annotate: Stage | None = read(None)
     prior: FitPrior | None = read(None)
     siblings: tuple[TrainDenoiser | None, ...] = read((), "sibling")
-    """For each entry of `guidance` the network that it asks for, or None."""
+    """For each entry of `guidance` the training of the network that it asks for, or None."""
     sibling_models: tuple[Backbone | None, ...] = part((), name="siblings", absent=())
-    """Those of the siblings; they were in the keys before stages had fields."""
+    """The models of the siblings; they are part of the keys, as they were before stages had fields."""
     arm: str = unkeyed("")
 
     @property
@@ -78,11 +78,11 @@ class Sample(ImageStage):
         annotation = self.annotation(products)
         networks = self.networks(annotation, products, job.device)
         drawing, to_images = self.drawing, self.decoder(job.device)
-        for seed, wanted in job.track(list(shards(self.samples)), "sample"):
-            name = shard_name(seed, wanted)
+        for seed, images in job.track(list(shards(self.samples)), "sample"):
+            name = shard_name(seed, images)
             if job.kept(name) is None or job.kept(INFO) is None:
                 before = networks.evaluations
-                batches = list(generate(networks.own, networks.siblings, drawing, annotation, seed, wanted, to_images))
+                batches = list(generate(networks.own, networks.siblings, drawing, annotation, seed, images, to_images))
                 nfe = {"nfe": (networks.evaluations - before) // len(batches)}
                 job.keep(INFO, methodcaller("write_text", json.dumps(nfe, indent=1), encoding="utf-8"))
                 job.keep(name, partial(save_file, {"images": torch.cat(batches)}))
@@ -99,7 +99,7 @@ class Sample(ImageStage):
     def networks(self, annotation: Annotation | None, products: Products, device: torch.device) -> Networks:
         """The trained denoisers."""
 
-        def loaded(stage: TrainDenoiser) -> Denoiser:
+        def loaded(stage: TrainDenoiser) -> NetworkDenoiser:
             return stage.denoiser(products(stage), annotation, device, self.precision)
 
         siblings = [None if stage is None else loaded(stage) for stage in self.siblings]
@@ -122,10 +122,10 @@ class Sample(ImageStage):
 
 @dataclass(frozen=True)
 class Networks:
-    """An arm's denoiser, and for each entry of its guidance the one that it asks for, or None."""
+    """An arm's denoiser, and for each entry of its guidance the denoiser that it asks for, or None."""
 
-    own: Denoiser
-    siblings: list[Denoiser | None]
+    own: NetworkDenoiser
+    siblings: list[NetworkDenoiser | None]
 
     @property
     def evaluations(self) -> int:
@@ -133,19 +133,19 @@ class Networks:
 
 
 def shards(samples: Samples) -> Iterator[tuple[int, range]]:
-    """The sampling seeds and the images of one file each; the same on every device, so that any can continue."""
+    """The sampling seed and the images of each file; the same on every device, so any device can continue."""
     for seed in range(samples.seeds):
         for start in range(0, samples.count, SHARD):
             yield seed, range(start, min(start + SHARD, samples.count))
 
 
-def shard_name(seed: int, wanted: range) -> str:
-    return f"samples-{seed:03d}-{wanted.start:07d}.safetensors"
+def shard_name(seed: int, images: range) -> str:
+    return f"samples-{seed:03d}-{images.start:07d}.safetensors"
 
 
 def load_samples(folder: Path, samples: Samples) -> list[Tensor]:
     """The samples of each sampling seed, uint8 (count, C, H, W)."""
     by_seed: list[list[Tensor]] = [[] for _ in range(samples.seeds)]
-    for seed, wanted in shards(samples):
-        by_seed[seed].append(load_file(folder / shard_name(seed, wanted))["images"])
+    for seed, images in shards(samples):
+        by_seed[seed].append(load_file(folder / shard_name(seed, images))["images"])
     return [torch.cat(files) for files in by_seed]

@@ -1,4 +1,4 @@
-"""Train a denoiser, and with an online annotator find the conditions meanwhile."""
+"""Train a denoiser; an online annotator makes its conditions meanwhile."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fw.core import settings
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.latents import Latents
 from fw.core.files.durable import write_json
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Objective, Online, Process
 from fw.core.kinds.boundaries import checked_annotation, checked_network
 from fw.core.learning.objectives import Objectives
-from fw.core.learning.online import Finder
+from fw.core.learning.online import OnlineGrouping
 from fw.core.learning.state import state_of
 from fw.core.learning.train import train
 from fw.core.stages.annotate import AGREEMENT, ANNOTATION, Annotate, group_quality
@@ -34,7 +34,7 @@ MODEL = "model.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class TrainDenoiser(Stage):
-    """Makes the averaged weights and a log, with an online annotator also what Annotate makes."""
+    """Makes the averaged weights and a log. With an online annotator it also makes what Annotate does."""
 
     kind: ClassVar[str] = "train"
     files: ClassVar[tuple[str, ...]] = ("model.safetensors", "log.jsonl", "annotation.safetensors", "quality.json")
@@ -49,17 +49,17 @@ class TrainDenoiser(Stage):
     annotate: Stage | None = read(None)
     latents: EncodeLatents | None = read(None)
     targets: tuple[Encode | None, ...] = read((), "target")
-    """For each objective the features that its term sees, or None."""
+    """For each objective the stage that makes the features for its term, or None."""
     worse_than: Backbone | None = unkeyed(None)
-    """The arm's own model, if this is the worse one that guidance asks for."""
+    """The arm's own model, if this trains the worse one that guidance asks for."""
 
     @property
     def label(self) -> str:
-        own = self.named(self.worse_than or self.model)
+        own = self.model_label(self.worse_than or self.model)
         return ", ".join([own, *map(objective_label, self.objectives), *(["worse"] if self.worse_than else [])])
 
-    def named(self, model: Backbone) -> str:
-        """The model and what its conditions are."""
+    def model_label(self, model: Backbone) -> str:
+        """The names of the model and of what makes its conditions."""
         if self.conditions is None:
             return f"{model.name}, no conditions"
         if isinstance(self.conditions, TrainDenoiser):
@@ -86,7 +86,7 @@ class TrainDenoiser(Stage):
         return shape if self.latents is None else self.latents.latents.latent_shape(shape)
 
     def run(self, job: Job, products: Products) -> None:
-        online = None if self.annotator is None else Finder(self.annotator)
+        online = None if self.annotator is None else OnlineGrouping(self.annotator)
         objectives = Objectives(self.objectives, self.features(products))
         averaged = train(
             self.model,
@@ -111,19 +111,19 @@ class TrainDenoiser(Stage):
         return load_split(self.dataset, "train", products).without_labels()
 
     def features(self, products: Products) -> list[Tensor | None]:
-        """The features (N, F) of the training images that each objective asked for."""
+        """For each objective the features (N, F) of the training images that its term sees, or None."""
         return [None if target is None else load_features(products(target))["train"] for target in self.targets]
 
     def denoiser(
         self, folder: Path, annotation: Annotation | None, device: torch.device, precision: str | None = None
-    ) -> Denoiser:
-        """The trained denoiser of a finished product, with its averaged weights; it runs in `precision`, by default as
-        it was trained."""
+    ) -> NetworkDenoiser:
+        """The trained denoiser of a finished product, with averaged weights. `precision` is by default that of the
+        training."""
         spec: ConditionSpec | None = annotation.spec if annotation is not None else None
         network = checked_network(self.model, self.model.build(self.shape, spec))
         network.load_state_dict(load_file(folder / MODEL))
         bf16 = (precision or self.train.precision) == "bf16"
-        return Denoiser(network.to(device).eval(), self.process, bf16=bf16)
+        return NetworkDenoiser(network.to(device).eval(), self.process, bf16=bf16)
 
 
 def objective_label(objective: Objective) -> str:

@@ -1,4 +1,4 @@
-"""Which finished stages of a plan can be built on: whole to the last bit, and made of what lies beside them."""
+"""Which finished stages of a plan can be built on: those that are intact and were made from the store's own inputs."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from fw.core.stages.base import Stage
 from fw.core.store.store import Store
 
 
-def sound_stages(plan: Plan, store: Store, console: Console, keep_dependents: bool = False) -> list[str]:
-    """The plan's stages that need no work; corrupted ones are discarded, aloud.
+def usable_stages(plan: Plan, store: Store, console: Console, keep_dependents: bool = False) -> list[str]:
+    """The plan's stages that need no work. Corrupted ones are discarded, with a message.
 
-    A stage whose input is made again is not among them: once the input is there, its own turn shows whether it was
-    made of the same.
+    A stage whose input has to be made again is not among them. Once the input is there, it turns out whether the stage
+    was made from the same.
     """
     for stage in plan.stages.values():
         store.adopt(stage.id, stage.inputs.values())
-    sound: list[str] = []
+    usable: list[str] = []
     for stage in plan.stages.values():
         if not whole(stage, store, console):
             continue
         store.sweep(stage.id)
-        if keep_dependents or (set(stage.inputs.values()) <= set(sound) and not store.stale(stage.id)):
-            sound.append(stage.id)
-    return sound
+        if keep_dependents or (set(stage.inputs.values()) <= set(usable) and not store.stale(stage.id)):
+            usable.append(stage.id)
+    return usable
 
 
 def whole(stage: Stage, store: Store, console: Console) -> bool:
-    """Whether the stage's product is there; one with a wrong checksum no longer is."""
+    """Whether the stage's product is there. A corrupted one is discarded, with a message."""
     status = store.status(stage.id)
     if status.state != "corrupted":
         return status.state == "done"
@@ -45,7 +45,7 @@ def whole(stage: Stage, store: Store, console: Console) -> bool:
 
 
 def check_inputs(run: Path, plan: Plan, stages: Sequence[str], store: Store, console: Console) -> None:
-    """FwError unless these stages of a run are finished; aloud where they do not belong together."""
+    """FwError unless these stages of a run are finished; a warning where they do not belong together."""
     for stage in stages:
         if store.status(stage).state != "done":
             raise FwError(f"{run}: {plan.stages[stage].title} is not finished; run the recipe first")
@@ -54,7 +54,7 @@ def check_inputs(run: Path, plan: Plan, stages: Sequence[str], store: Store, con
 
 
 def mixtures(plan: Plan, store: Store, stages: Sequence[str] | None = None) -> Iterator[str]:
-    """What to say of stages that were made of other products than those in the store; of all, unless some are named."""
+    """A text for each of the stages, by default of all, that was made from other products than the store now has."""
     for stage in plan.stages.values() if stages is None else [plan.stages[stage] for stage in stages]:
         if store.present(stage.id):
             for source in store.stale(stage.id):
@@ -62,7 +62,7 @@ def mixtures(plan: Plan, store: Store, stages: Sequence[str] | None = None) -> I
                 yield f"{stage.title}: it was made of another product of '{title}' than the one in the store"
 
 
-def lost(plan: Plan, store: Store, missing: Collection[str]) -> dict[str, str]:
-    """The stages that were finished, and whose product is not there any more; `missing` are those that never were."""
+def disappeared(plan: Plan, store: Store, unfinished: Collection[str]) -> dict[str, str]:
+    """The stages that were finished and whose product is no longer there, with the reason."""
     gone = "its product is gone from the store; was it deleted meanwhile? The same command makes it again"
-    return {stage: gone for stage in plan.stages if stage not in missing and not store.present(stage)}
+    return {stage: gone for stage in plan.stages if stage not in unfinished and not store.present(stage)}

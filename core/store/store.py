@@ -1,10 +1,10 @@
-"""A directory of finished stages, addressed by key, that survives crashes and notices rot.
+"""A directory of finished stages, addressed by key, that survives crashes and notices damage.
 
-Work happens in `<stage>.partial/`; publishing writes a manifest with a checksum for every file and renames the folder.
+Work happens in `<stage>.partial/`. Publishing writes a manifest with a checksum for every file and renames the folder.
 A crash leaves the partial folder, and the next try continues in it. A lock per stage lets several runs share a store.
 
-A manifest also holds a digest of every product that the stage read. Where that product was made again since and came
-out otherwise (on another device, say), the stage is stale: it does not belong to what lies beside it.
+A manifest also holds a digest of every product that the stage read. If such a product was made again since and came out
+different (on another device, say), the stage is stale: it does not belong to the products now in the store.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from fw.core.errors import Interrupted, StageFailed
-from fw.core.files import parts
+from fw.core.files import unfinished
 from fw.core.files.durable import ASIDE, put, sync, write_json, write_text
-from fw.core.files.parts import checksum
 from fw.core.files.sealed import SEAL, intact, seal, stamped
+from fw.core.files.unfinished import checksum
 from fw.core.messages.plain import unlockable, writing
 
 MANIFEST = "manifest.json"
-SCRATCH = (".checkpoint", ASIDE, parts.VOUCHER)
+SCRATCH = (".checkpoint", ASIDE, unfinished.VOUCHER)
 """Files with these endings matter only until the stage is finished."""
 
-BEGUN = f"inputs{parts.VOUCHER}"
-"""Holds the digest of the inputs that unfinished work was begun with."""
+BEGUN = f"inputs{unfinished.VOUCHER}"
+"""The file with the digest of the inputs that unfinished work began with."""
 
 INPUTS = "inputs"
-"""The key in a manifest of the digests of what the stage read, by stage."""
+"""The manifest's key for the digests of the products that the stage read, by stage."""
 
 
 class Status(NamedTuple):
@@ -79,21 +79,21 @@ class Store:
             files = {name: recorded["sha256"] for name, recorded in manifest["files"].items()}
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return Status("corrupted", f"its {MANIFEST} cannot be read")
-        if SEAL in manifest and not intact(manifest):  # those of before have none
+        if SEAL in manifest and not intact(manifest):  # older manifests have none
             return Status("corrupted", f"the checksum of its {MANIFEST} is wrong")
         for name, recorded in files.items():
             try:
-                found = checksum(self.path(stage) / name)
+                actual = checksum(self.path(stage) / name)
             except FileNotFoundError:
                 return Status("corrupted", f"{name} is missing")
             except OSError as error:
                 return Status("corrupted", f"{name} cannot be read: {error.strerror}")
-            if found != recorded:
+            if actual != recorded:
                 return Status("corrupted", f"the checksum of {name} is wrong")
         return Status("done")
 
     def readable(self, stage: str) -> bool:
-        """Whether the stage has a manifest that says what it has made."""
+        """Whether the stage has a manifest that can be read."""
         try:
             self.digest(stage)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -113,22 +113,22 @@ class Store:
         return {stage: self.manifest(stage) for stage in stages if self.present(stage)}
 
     def digest(self, stage: str) -> str:
-        """What a finished stage has made, in 64 hex digits: of the names and checksums of its files."""
+        """A finished stage's product in 64 hex digits, made from the names and checksums of its files."""
         return seal({name: recorded["sha256"] for name, recorded in self.manifest(stage)["files"].items()})
 
     def digests(self, inputs: Iterable[str]) -> dict[str, str]:
         return {stage: self.digest(stage) for stage in sorted(set(inputs))}
 
     def stale(self, stage: str) -> list[str]:
-        """The inputs of a finished stage that are not, or no longer, what it was made of."""
-        made_of = self.manifest(stage).get(INPUTS, {}) if self.readable(stage) else {}
-        return [source for source, digest in made_of.items() if not self.holds(source, digest)]
+        """The inputs of a finished stage whose products are gone, or are not those that it was made from."""
+        inputs = self.manifest(stage).get(INPUTS, {}) if self.readable(stage) else {}
+        return [source for source, digest in inputs.items() if not self.holds(source, digest)]
 
     def holds(self, stage: str, digest: str) -> bool:
         return self.readable(stage) and self.digest(stage) == digest
 
     def adopt(self, stage: str, inputs: Collection[str]) -> None:
-        """Note in the manifest of a finished stage, if it is older than such notes, what its inputs are now."""
+        """Write the digests of its inputs into a finished stage's manifest, if it is too old to have them."""
         if not self.readable(stage):
             return
         manifest = self.manifest(stage)
@@ -140,14 +140,14 @@ class Store:
         shutil.rmtree(self.path(stage))
 
     def begin(self, stage: str, inputs: Mapping[str, str] | None = None) -> Path:
-        """The folder to work in: as a crash left it if it was `begun` with inputs of the same digests, else fresh."""
+        """The folder to work in: a new one, or what a crash left if it was `begun` with inputs of these digests."""
         folder = self.partial(stage)
-        wanted = seal(inputs or {})
+        digest = seal(inputs or {})
         if folder.exists() and not self.begun(stage, inputs):
             shutil.rmtree(folder)
         if not folder.exists():
             folder.mkdir(parents=True)
-            write_text(folder / BEGUN, wanted)
+            write_text(folder / BEGUN, digest)
         return folder
 
     def begun(self, stage: str, inputs: Mapping[str, str] | None = None) -> bool:
@@ -161,9 +161,9 @@ class Store:
         facts: Mapping[str, Any],
         inputs: Mapping[str, str] | None = None,
     ) -> None:
-        """Make what is in the partial folder the finished stage, in one atomic rename; checkpoints go after it.
+        """Make the partial folder the finished stage, in one atomic rename, and remove its checkpoints.
 
-        StageFailed if a file that was kept for later tries is not what it was.
+        StageFailed if a file that was kept for later tries was damaged.
         """
         folder = self.partial(stage)
         (folder / MANIFEST).unlink(missing_ok=True)
@@ -172,10 +172,10 @@ class Store:
         for file in made:
             if file.suffix not in SCRATCH:
                 sync(folder / file)
-                found = checksum(folder / file)
-                if found not in (parts.vouched(folder / file) or [found]):
+                digest = checksum(folder / file)
+                if digest not in (unfinished.vouched(folder / file) or [digest]):
                     raise StageFailed(f"{file} was damaged since it was written; run it again to make that file again")
-                files[file.as_posix()] = {"sha256": found, "bytes": (folder / file).stat().st_size}
+                files[file.as_posix()] = {"sha256": digest, "bytes": (folder / file).stat().st_size}
         write_manifest(
             folder, {"stage": stage, "files": files, "payload": payload, INPUTS: dict(inputs or {}), **facts}
         )
@@ -183,7 +183,7 @@ class Store:
         self.sweep(stage)
 
     def sweep(self, stage: str) -> None:
-        """Remove from a finished stage what only its making needed, and a crash has left there."""
+        """Remove from a finished stage the files that only the work on it needed, if a crash left some."""
         for file in sorted(self.path(stage).rglob("*")):
             if file.suffix in SCRATCH:
                 file.unlink(missing_ok=True)
@@ -193,16 +193,16 @@ class Store:
         """Hold the stage's lock; `waiting` is called once if another run has it."""
         locks = self.root / "locks"
         lock = FileLock(locks / f"{stage}.lock")
-        told = False
+        announced = False
         while True:
             try:
                 locks.mkdir(parents=True, exist_ok=True)
                 lock.acquire(timeout=0.5)
                 break
             except Timeout:
-                if not told:
+                if not announced:
                     waiting()
-                    told = True
+                    announced = True
                 if stopping():
                     raise Interrupted("stopped while waiting for another run") from None
             except (OSError, NotImplementedError) as error:

@@ -6,6 +6,6 @@ from importlib.resources import files
 
 
 def names() -> list[str]:
-    """What there is a template of: the kinds, `joint` and `rule`."""
-    found = (entry.name for entry in files(__name__).iterdir())
-    return sorted(name.removesuffix(".py") for name in found if name.endswith(".py") and not name.startswith("_"))
+    """The templates: those of the kinds, `joint` and `rule`."""
+    entries = (entry.name for entry in files(__name__).iterdir())
+    return sorted(name.removesuffix(".py") for name in entries if name.endswith(".py") and not name.startswith("_"))

@@ -1,4 +1,4 @@
-"""Clusters around images that are drawn at random."""
+"""Clusters around training images that are drawn at random."""
 
 from typing import ClassVar
 

@@ -17,7 +17,7 @@ WAVES = 16
 
 
 class Example(Backbone):
-    """Residual 3x3 convolutions; each block is told the noise level and the condition."""
+    """Residual 3x3 convolutions; each block gets the noise level and the condition."""
 
     name: ClassVar[str] = "example"
 
@@ -49,12 +49,12 @@ class Residual(nn.Module):
         dropped: Tensor | None = None,
         attend: Attend | None = None,
     ) -> Tensor:
-        told = self.level(waves(noise))  # (B, width)
+        embedding = self.level(waves(noise))  # (B, width)
         if self.embed is not None:
-            told = told + self.embed(condition, dropped, len(x))
+            embedding = embedding + self.embed(condition, dropped, len(x))
         hidden = self.first(x)  # (B, width, H, W)
         for block in self.blocks:
-            hidden = hidden + block(hidden + told[:, :, None, None])
+            hidden = hidden + block(hidden + embedding[:, :, None, None])
         return self.last(hidden)  # (B, C, H, W)
 
 

@@ -18,7 +18,7 @@ FW_API = 2
 
 
 class Example(Encoder):
-    """The code of a linear autoencoder: it finds the space of the first principal components."""
+    """The code of a linear autoencoder: it learns the space of the first principal components."""
 
     name: ClassVar[str] = "example"
 

@@ -16,7 +16,7 @@ class Example(Guidance):
     """Worse is the prediction after a box blur: unsharp masking at every step."""
 
     name: ClassVar[str] = "example"
-    evaluations: ClassVar[int] = 0  # `worse` does not ask the model again
+    evaluations: ClassVar[int] = 0  # `worse` does not call the model again
 
     radius: int = Field(1, ge=1, le=64, description="half the width of the blur, in pixels")
 

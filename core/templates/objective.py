@@ -12,7 +12,7 @@ FW_API = 2
 
 
 class Example(Objective):
-    """Decorrelates what the dimensions of a projection say of the images (VICReg, arXiv 2105.04906, eq. 4)."""
+    """Decorrelates the dimensions of a projection of the images' activations (VICReg, arXiv 2105.04906, eq. 4)."""
 
     name: ClassVar[str] = "example"
     depth: ClassVar[float] = 0.5

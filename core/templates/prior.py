@@ -1,4 +1,4 @@
-"""Conditions of a few training images, drawn at random."""
+"""The conditions of a few training images, drawn at random."""
 
 from typing import ClassVar
 
@@ -15,7 +15,7 @@ FW_API = 2
 
 
 class Example(Prior):
-    """The conditions of a few training images: how many have to be known to make samples of all kinds?"""
+    """The conditions of a few training images: how many are needed to make samples of all kinds?"""
 
     name: ClassVar[str] = "example"
 

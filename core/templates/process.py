@@ -13,7 +13,7 @@ FW_API = 2
 
 
 class Example(Process):
-    """Variance-exploding diffusion (arXiv 2011.13456): the network predicts the noise, with its sign turned."""
+    """Variance-exploding diffusion (arXiv 2011.13456): the network predicts the negative of the noise."""
 
     name: ClassVar[str] = "example"
 

@@ -35,7 +35,7 @@ class Example(Sampler):
             fresh = self.eta * target * math.sqrt(sigma**2 - target**2) / sigma
             x0 = denoise(x, sigma).clamp(-1, 1)
             x = x0 + (x - x0) * math.sqrt(target**2 - fresh**2) / sigma
-            if fresh > 0:  # from each image's own generator: an image does not depend on its batch
+            if fresh > 0:  # from each image's own generator, so that an image does not depend on its batch
                 x = x + fresh * torch.stack([torch.randn(x.shape[1:], generator=each) for each in generators]).to(x)
         return x
 

@@ -15,7 +15,7 @@ FW_API = 2
 
 
 class Example(Tracker):
-    """Appends JSON lines to a file in the run's folder: arm, what, key, step and value of all that is logged."""
+    """Appends JSON lines to a file in the run's folder: arm, what, key, step and value of each entry."""
 
     name: ClassVar[str] = "example"
 
@@ -30,17 +30,17 @@ class Example(Tracker):
 
 
 class Lines:
-    """See `fw.core.kinds.TrackedRun`. A resumed run says everything again: what the file says already is not added."""
+    """See `fw.core.kinds.TrackedRun`. A resumed run logs everything again; what the file has already is not added."""
 
     def __init__(self, path: Path):
         self.path = path
-        self.said: dict[tuple[Any, ...], Any] = {}
+        self.logged: dict[tuple[Any, ...], Any] = {}
         text = path.read_text("utf-8") if path.exists() else ""
         whole = text[: text.rfind("\n") + 1]  # a crash may have cut the last line off
         if whole != text:
             path.write_text(whole, encoding="utf-8")
         for event in map(json.loads, whole.splitlines()):
-            self.said[event["arm"], event["what"], event["key"], event["step"]] = event["value"]
+            self.logged[event["arm"], event["what"], event["key"], event["step"]] = event["value"]
 
     def series(self, arm: str | None, records: Sequence[Mapping[str, float]]) -> None:
         for record in records:
@@ -77,8 +77,8 @@ class Lines:
         return str(self.path)
 
     def add(self, arm: str | None, what: str, key: str, value: float | str, step: int | None = None) -> None:
-        """Append a line, unless the last one about the same thing says the same."""
-        if self.said.get((arm, what, key, step)) == value:
+        """Append a line, unless the last line of the same entry has the same value."""
+        if self.logged.get((arm, what, key, step)) == value:
             return
         event = {"arm": arm, "what": what, "key": key, "step": step, "value": value}
         try:
@@ -86,7 +86,7 @@ class Lines:
                 file.write(json.dumps(event) + "\n")
         except OSError as error:
             raise FwError(f"cannot write to {self.path}: {error.strerror}") from error
-        self.said[arm, what, key, step] = value
+        self.logged[arm, what, key, step] = value
 
 
 @hookimpl

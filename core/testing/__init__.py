@@ -5,7 +5,7 @@
     def test_the_contract():
         check(Sharpen(scale=1.5))
 
-`check` runs every clause of the kind's contract and tells all that are violated. Installing fw also gives pytest the
+`check` runs every clause of the kind's contract and reports all that are violated. Installing fw also gives pytest the
 fixtures of `fw.core.testing.fixtures`.
 """
 

@@ -30,7 +30,7 @@ from fw.core.testing.usual import Elsewhere, Odd, Use
 from fw.core.types import Annotation, ConditionSpec, Observations
 
 COUNTS = (30, 60, 120, 240, 480, 960, 1920)
-"""Numbers of images to try it on: it may refuse to make more conditions than there are images."""
+"""Numbers of images to try it with: it may refuse to make more conditions than there are images."""
 SEED = 5
 
 Made = tuple[ConditionSpec, Tensor, Tensor | None]
@@ -131,7 +131,7 @@ def enough(annotator: Annotator) -> int:
 
 
 def observed(annotator: Annotator, count: int, size: int = 6) -> Observations:
-    """What a run shows it: three clusters of features, and which one is the label, where it declares them."""
+    """What a run gives it: three clusters of features, and the cluster as the label, each if it declares their use."""
     return Observations(
         count,
         tiny.features(count, size) if annotator.uses_features else None,
@@ -145,7 +145,7 @@ def equal(data: Observations) -> Observations:
 
 
 def annotated(annotator: Annotator, data: Observations) -> Annotation:
-    """Its annotation, from the same state of the global generators each time; that they do not matter is one clause."""
+    """Its annotation, always from the same state of the global generators; they are checked by another clause."""
     with ambient(0), tiny.job(SEED) as job:
         return annotator.annotate(data, job)
 

@@ -46,9 +46,9 @@ def latent_shape_speaks(autoencoder: Autoencoder) -> None:
 
     def body(channels: int, height: int, width: int) -> None:
         with contextlib.suppress(ValueError):
-            found = autoencoder.latent_shape((channels, height, width))
-            whole = isinstance(found, tuple) and len(found) == 3 and all(type(n) is int and n > 0 for n in found)
-            assert whole, f"that of {(channels, height, width)} is {found!r}, not (C, h, w)"
+            latent = autoencoder.latent_shape((channels, height, width))
+            whole = isinstance(latent, tuple) and len(latent) == 3 and all(type(n) is int and n > 0 for n in latent)
+            assert whole, f"that of {(channels, height, width)} is {latent!r}, not (C, h, w)"
 
     for shape in (*SHAPES, *ODD):
         body(*shape)
@@ -59,9 +59,9 @@ def latent_shape_speaks(autoencoder: Autoencoder) -> None:
 def known_without_files(autoencoder: Autoencoder) -> None:
     """latent_shape() is the same where its files are not there"""
     shape = smallest(autoencoder)
-    found = without_files(autoencoder, "build").latent_shape(shape)
+    without = without_files(autoencoder, "build").latent_shape(shape)
     expected = autoencoder.latent_shape(shape)
-    assert found == expected, f"it is {found} without them, and {expected} with them"
+    assert without == expected, f"it is {without} without them, and {expected} with them"
 
 
 def codes_as_promised(autoencoder: Autoencoder) -> None:
@@ -90,8 +90,8 @@ def images_differ(autoencoder: Autoencoder) -> None:
     """Different images have different latents, and these are decoded to different images"""
     latents = encoded(autoencoder, probe(autoencoder)).mean
     images = decoded(autoencoder, latents)
-    for what, found in (("latents of two images", latents), ("images of two latents", images)):
-        assert not torch.equal(found[0], found[1]), f"{what} are the same"
+    for what, (first, second, *_) in (("latents of two images", latents), ("images of two latents", images)):
+        assert not torch.equal(first, second), f"{what} are the same"
 
 
 @usual.same_in_any_batch
@@ -110,7 +110,7 @@ def batch_does_not_matter(autoencoder: Autoencoder) -> Iterator[Batch]:
 
 @usual.pure
 def pure(autoencoder: Autoencoder) -> Iterator[Use]:
-    """encode() and decode() draw nothing at random, and leave the network and what they are given alone"""
+    """encode() and decode() draw nothing at random, and leave the network and their inputs alone"""
     images = probe(autoencoder)
     latents = encoded(autoencoder, images.clone()).mean
     network = {"the network": lambda: state_of(built(autoencoder))}
@@ -140,8 +140,8 @@ def same_on_a_gpu(autoencoder: Autoencoder) -> Iterator[OnDevice]:
     @torch.inference_mode()
     def made(device: str) -> dict[str, Tensor]:
         network = new_network(autoencoder, smallest(autoencoder)).to(device)
-        found = autoencoder.encode(network, images.to(device)).mean
-        return {"latents": found, "decoded": autoencoder.decode(network, latents.to(device))}
+        mean = autoencoder.encode(network, images.to(device)).mean
+        return {"latents": mean, "decoded": autoencoder.decode(network, latents.to(device))}
 
     yield OnDevice(made)
 

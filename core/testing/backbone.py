@@ -1,7 +1,7 @@
 """The contract of a backbone: what its networks compute is each image's own, from weights that can be stored.
 
-Networks are asked as training and sampling ask them. Small random numbers are added to their weights first: a layer
-that starts at zero would hide what comes before it.
+Networks are called as training and sampling call them. Small random numbers are added to their weights first: a layer
+that starts at zero would hide the layers before it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Shape = tuple[int, int, int]
 
 SHAPES: tuple[Shape, ...] = ((1, 8, 8), (3, 16, 16), (1, 16, 16), (3, 32, 32))
 RARE: tuple[Shape, ...] = ((1, 28, 28), (4, 32, 32), (3, 64, 64), (3, 224, 224))
-"""For backbones that take none of the common ones."""
+"""Shapes for backbones that take none of the common ones."""
 ODD: tuple[Shape, ...] = ((1, 7, 9), (1, 8, 16), (3, 20, 12), (2, 9, 9))
 SPECS: dict[str | None, ConditionSpec | None] = {
     None: None,
@@ -40,9 +40,9 @@ SPECS: dict[str | None, ConditionSpec | None] = {
     "tokens": ConditionSpec("tokens", 6, 3),
 }
 LEVELS = (-1.0, 0.5, 10.0, 300.0, 2.0)
-"""As processes tell them to networks: ln(sigma) / 4 in EDM, up to 1000 in DDPM and rectified flow."""
+"""Noise levels as processes give them to networks: ln(sigma) / 4 in EDM, up to 1000 in DDPM and rectified flow."""
 DIFFERENT = 1e-5
-"""What is more than rounding, as a share of the largest value."""
+"""Larger differences, as a share of the largest value, are more than rounding."""
 
 
 def check_speaks(backbone: Backbone) -> None:
@@ -72,11 +72,11 @@ def right_shape(backbone: Backbone) -> None:
 
     def body(noise: list[float]) -> None:
         for (shape, form), network in networks.items():
-            asked = question(range(len(noise)), shape, form)._replace(noise=torch.tensor(noise))
-            for each in (asked, asked._replace(condition=None)):
-                said = "no condition" if each.condition is None else f"{form} conditions"
-                when = f" with {said} and noise levels {noise}"
-                assert_like(predict(network, each), asked.x, "it", when)
+            inputs = inputs_for(range(len(noise)), shape, form)._replace(noise=torch.tensor(noise))
+            for each in (inputs, inputs._replace(condition=None)):
+                conditions_text = "no condition" if each.condition is None else f"{form} conditions"
+                when = f" with {conditions_text} and noise levels {noise}"
+                assert_like(predict(network, each), inputs.x, "it", when)
 
     body([-1.5])
     body([0.0, 999.0])
@@ -96,24 +96,24 @@ def same_seed_same_weights(backbone: Backbone) -> None:
 
 
 def condition_matters(backbone: Backbone) -> None:
-    """Every condition, and no condition, gives a prediction of its own (a joint model is not told its condition)"""
+    """Every condition, and no condition, gives a prediction of its own (a joint model takes no condition)"""
     if isinstance(backbone, Joint):
         return
     for form in forms(backbone)[1:]:
         network = built(backbone, smallest(backbone), form)
-        asked = question(range(5), smallest(backbone), form)
-        asked = asked._replace(x=asked.x[:1].repeat(5, 1, 1, 1), noise=torch.full((5,), 0.5))
-        found = {f"{form} condition {row}": image for row, image in enumerate(predict(network, asked))}
-        found["no condition"] = predict(network, asked._replace(condition=None))[0]
-        for (one, first), (other, second) in itertools.combinations(found.items(), 2):
+        inputs = inputs_for(range(5), smallest(backbone), form)
+        inputs = inputs._replace(x=inputs.x[:1].repeat(5, 1, 1, 1), noise=torch.full((5,), 0.5))
+        predictions = {f"{form} condition {row}": image for row, image in enumerate(predict(network, inputs))}
+        predictions["no condition"] = predict(network, inputs._replace(condition=None))[0]
+        for (one, first), (other, second) in itertools.combinations(predictions.items(), 2):
             assert gap(first, second) > DIFFERENT, f"{one} and {other} give the same prediction"
 
 
 def noise_level_matters(backbone: Backbone) -> None:
     """The prediction depends on the noise level"""
-    network, asked = in_use(backbone, count=5)
-    asked = asked._replace(x=asked.x[:1].repeat(5, 1, 1, 1), condition=None)
-    gaps = [gap(one, other) for one, other in itertools.combinations(predict(network, asked), 2)]
+    network, inputs = in_use(backbone, count=5)
+    inputs = inputs._replace(x=inputs.x[:1].repeat(5, 1, 1, 1), condition=None)
+    gaps = [gap(one, other) for one, other in itertools.combinations(predict(network, inputs), 2)]
     assert max(gaps) > DIFFERENT, f"noise levels {', '.join(map(str, LEVELS))} give the same prediction"
 
 
@@ -125,10 +125,10 @@ def dropped_is_no_condition(backbone: Backbone) -> None:
     def body(dropped: list[bool]) -> None:
         mask = torch.tensor(dropped)
         for form, network in networks.items():
-            asked = question(range(4), shape, form)
-            null, kept = predict(network, asked._replace(condition=None)), predict(network, asked)
+            inputs = inputs_for(range(4), shape, form)
+            null, kept = predict(network, inputs._replace(condition=None)), predict(network, inputs)
             expected = torch.where(mask[:, None, None, None], null, kept)
-            for row, pair in enumerate(zip(predict(network, asked._replace(dropped=mask)), expected, strict=True)):
+            for row, pair in enumerate(zip(predict(network, inputs._replace(dropped=mask)), expected, strict=True)):
                 what = "no condition" if dropped[row] else f"its {form} condition"
                 assert gap(*pair) <= DIFFERENT, (
                     f"with dropped={dropped}, image {row} is not that of {what}: they differ by {gap(*pair):.2g} of "
@@ -143,24 +143,24 @@ def dropped_is_no_condition(backbone: Backbone) -> None:
 @usual.same_in_any_batch
 def batch_does_not_matter(backbone: Backbone) -> Iterator[Batch]:
     """Each image's prediction is its own, whatever else is in the batch"""
-    network, asked = in_use(backbone, count=5)
-    yield Batch(5, lambda rows: predict(network, chosen(asked, rows)))
+    network, inputs = in_use(backbone, count=5)
+    yield Batch(5, lambda rows: predict(network, chosen(inputs, rows)))
 
 
 @usual.pure
 def pure(backbone: Backbone) -> Iterator[Use]:
     """A prediction is the same whatever was predicted before, draws nothing at random, and leaves its inputs alone"""
-    network, asked = in_use(backbone)
-    asked = asked._replace(dropped=torch.tensor([False, True, False]))
-    other = question(range(1, 4), smallest(backbone), forms(backbone)[-1])
-    yield Use(lambda: predict(network, asked), asked._asdict(), lambda: predict(network, other))
+    network, inputs = in_use(backbone)
+    inputs = inputs._replace(dropped=torch.tensor([False, True, False]))
+    other = inputs_for(range(1, 4), smallest(backbone), forms(backbone)[-1])
+    yield Use(lambda: predict(network, inputs), inputs._asdict(), lambda: predict(network, other))
 
 
 def gradients_reach_the_weights(backbone: Backbone) -> None:
     """Gradients are finite and reach every weight that is trained, also after a prediction in inference mode"""
-    network, asked = in_use(backbone)
-    predict(network, asked)
-    learn(network, asked)
+    network, inputs = in_use(backbone)
+    predict(network, inputs)
+    learn(network, inputs)
     trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
     assert trained, "it has no weights to train"
     unreached = [name for name, weight in trained.items() if weight.grad is None]
@@ -172,53 +172,53 @@ def training_mode_works(backbone: Backbone) -> None:
     for form in forms(backbone):
         network = built(backbone, smallest(backbone), form)
         with torch.random.fork_rng():
-            learn(network.train(), question(range(4), smallest(backbone), form))
+            learn(network.train(), inputs_for(range(4), smallest(backbone), form))
 
 
 def weights_can_be_stored(backbone: Backbone) -> None:
     """A fresh network takes the stored weights of one that was in use, and then gives the same bits"""
-    network, asked = in_use(backbone)
+    network, inputs = in_use(backbone)
     with torch.random.fork_rng():
-        learn(network.train(), asked)
+        learn(network.train(), inputs)
     stored = save(state_of(network.eval()))
     other = fresh(backbone, smallest(backbone), forms(backbone)[-1], seed=1)
     other.load_state_dict(load(stored))
-    share = gap(predict(other, asked), predict(network, asked))
+    share = gap(predict(other, inputs), predict(network, inputs))
     assert share == 0, f"predictions differ by {share:.2g} of the largest value: the state dict leaves something out"
 
 
 def any_memory_layout(backbone: Backbone) -> None:
     """With weights laid out as fw does it on a GPU, channels last, predictions are the same"""
-    network, asked = in_use(backbone)
-    expected = predict(network, asked)
+    network, inputs = in_use(backbone)
+    expected = predict(network, inputs)
     network = network.to(memory_format=torch.channels_last)
     for layout in (torch.contiguous_format, torch.channels_last):
-        share = gap(predict(network, asked._replace(x=asked.x.contiguous(memory_format=layout))), expected)
+        share = gap(predict(network, inputs._replace(x=inputs.x.contiguous(memory_format=layout))), expected)
         assert share <= 1e-3, f"they differ by {share:.2g} of the largest value"
 
 
 def bf16_works(backbone: Backbone) -> None:
     """Under bf16 autocast, as in a recipe with `precision: bf16`, predictions are finite"""
-    network, asked = in_use(backbone)
+    network, inputs = in_use(backbone)
     for device in tiny.devices():
         with torch.autocast(device, dtype=torch.bfloat16):
-            found = predict(network.to(device), moved(asked, device))
-        assert_like(found.float().cpu(), asked.x, "it", f" in bf16 on {device}")
+            prediction = predict(network.to(device), moved(inputs, device))
+        assert_like(prediction.float().cpu(), inputs.x, "it", f" in bf16 on {device}")
 
 
 @usual.same_on_a_gpu
 def same_on_a_gpu(backbone: Backbone) -> Iterator[OnDevice]:
     """On a GPU, where there is one, it predicts what it predicts on the CPU"""
-    network, asked = in_use(backbone)
-    yield OnDevice(lambda device: predict(as_on(device, network), moved(asked, device)))
+    network, inputs = in_use(backbone)
+    yield OnDevice(lambda device: predict(as_on(device, network), moved(inputs, device)))
 
 
 @usual.if_provided("attention")
 def attend_sees_every_layer(backbone: Backbone) -> None:
     """If it provides `attention`, `attend` gets (B, heads, N, d) three times per layer, under a name of its own"""
-    found = {layers_of(backbone, count, seed) for count, seed in ((1, 0), (3, 0), (3, 1))}
-    assert len(found) == 1, f"the layers are not always the same: {', '.join(map(str, sorted(found)))}"
-    [layers] = found
+    distinct = {layers_of(backbone, count, seed) for count, seed in ((1, 0), (3, 0), (3, 1))}
+    assert len(distinct) == 1, f"the layers are not always the same: {', '.join(map(str, sorted(distinct)))}"
+    [layers] = distinct
     twice = [layer for layer, times in Counter(layers).items() if times > 1]
     assert layers, "it is never called"
     assert not twice, f"{', '.join(twice)} is the name of several layers"
@@ -227,32 +227,32 @@ def attend_sees_every_layer(backbone: Backbone) -> None:
 @usual.if_provided("attention")
 def attend_may_be_the_usual(backbone: Backbone) -> None:
     """If it provides `attention`, scaled dot products as `attend` give the prediction without `attend`"""
-    network, asked = in_use(backbone)
-    share = gap(predict(network, asked, scaled_dot_product), predict(network, asked))
+    network, inputs = in_use(backbone)
+    share = gap(predict(network, inputs, scaled_dot_product), predict(network, inputs))
     assert share <= 1e-4, f"they differ by {share:.2g} of the largest value"
 
 
 @usual.if_provided("attention")
 def attend_acts(backbone: Backbone) -> None:
     """If it provides `attention`, what `attend` returns is used in every layer"""
-    network, asked = in_use(backbone)
-    plain = predict(network, asked)
+    network, inputs = in_use(backbone)
+    plain = predict(network, inputs)
     for layer in layers_of(backbone):
-        share = gap(predict(network, asked, only_in(layer, torch.zeros_like)), plain)
+        share = gap(predict(network, inputs, only_in(layer, torch.zeros_like)), plain)
         assert share > DIFFERENT, f"zeros from `attend` in layer {layer} change nothing"
 
 
 @usual.if_provided("attention")
 def attend_is_forgotten(backbone: Backbone) -> None:
     """If it provides `attention`, nothing of `attend` stays behind, also when it raises"""
-    network, asked = in_use(backbone)
-    plain = predict(network, asked)
-    predict(network, asked, nothing)
-    assert torch.equal(predict(network, asked), plain), "the next prediction is another one"
+    network, inputs = in_use(backbone)
+    plain = predict(network, inputs)
+    predict(network, inputs, nothing)
+    assert torch.equal(predict(network, inputs), plain), "the next prediction is another one"
     for layer in layers_of(backbone):
-        assert interrupted(network, asked, only_in(layer, interrupt)), f"what it raises in layer {layer} is swallowed"
-        assert not interrupted(network, asked), f"it is called again after it raised in layer {layer}"
-        assert torch.equal(predict(network, asked), plain), f"predictions change after it raised in layer {layer}"
+        assert interrupted(network, inputs, only_in(layer, interrupt)), f"what it raises in layer {layer} is swallowed"
+        assert not interrupted(network, inputs), f"it is called again after it raised in layer {layer}"
+        assert torch.equal(predict(network, inputs), plain), f"predictions change after it raised in layer {layer}"
     left = [name or "the network" for name, module in network.named_modules() if hooks(module)]
     assert not left, f"there is a hook on {', '.join(left)}"
 
@@ -280,8 +280,8 @@ CLAUSES = (
 )
 
 
-class Question(NamedTuple):
-    """What a network is asked, in the order of `fw.core.kinds.Network`; B images."""
+class Inputs(NamedTuple):
+    """What a network is called with, in the order of `fw.core.kinds.Network`; B images."""
 
     x: Tensor
     noise: Tensor
@@ -293,10 +293,10 @@ class Interruption(Exception):
     """Raised inside `attend`."""
 
 
-def in_use(backbone: Backbone, count: int = 3, seed: int = 0) -> tuple[nn.Module, Question]:
-    """A network for small images, with conditions if it takes any, and what to ask it."""
+def in_use(backbone: Backbone, count: int = 3, seed: int = 0) -> tuple[nn.Module, Inputs]:
+    """A network for small images, with conditions if it takes any, and inputs for it."""
     shape, form = smallest(backbone), forms(backbone)[-1]
-    return built(backbone, shape, form, seed), question(range(count), shape, form)
+    return built(backbone, shape, form, seed), inputs_for(range(count), shape, form)
 
 
 def built(backbone: Backbone, shape: Shape, form: str | None, seed: int = 0) -> nn.Module:
@@ -317,29 +317,29 @@ def fresh(backbone: Backbone, shape: Shape, form: str | None, seed: int = 0) -> 
         return backbone.build(shape, SPECS[form]).eval()
 
 
-def question(rows: Sequence[int], shape: Shape, form: str | None) -> Question:
+def inputs_for(rows: Sequence[int], shape: Shape, form: str | None) -> Inputs:
     """Noisy images, their noise levels and their conditions; each row has the same in any batch."""
     x = torch.stack([torch.randn(shape, generator=generator("image", row)) for row in rows])
     noise = torch.tensor([LEVELS[row % len(LEVELS)] for row in rows])
     match SPECS[form]:
         case None:
-            return Question(x, noise, None)
+            return Inputs(x, noise, None)
         case ConditionSpec("class", size):
-            return Question(x, noise, torch.tensor([row % size for row in rows]))
+            return Inputs(x, noise, torch.tensor([row % size for row in rows]))
         case ConditionSpec("tokens", size, count):
             sets = [torch.randn(count, size, generator=generator("tokens", row)) for row in rows]
-            return Question(x, noise, torch.stack(sets))
+            return Inputs(x, noise, torch.stack(sets))
         case ConditionSpec(_, size):
             vectors = [torch.randn(size, generator=generator("vector", row)) for row in rows]
-            return Question(x, noise, torch.stack(vectors))
+            return Inputs(x, noise, torch.stack(vectors))
 
 
-def chosen(asked: Question, rows: list[int]) -> Question:
-    return Question(*(None if each is None else each[rows] for each in asked))  # type: ignore[arg-type]
+def chosen(inputs: Inputs, rows: list[int]) -> Inputs:
+    return Inputs(*(None if each is None else each[rows] for each in inputs))  # type: ignore[arg-type]
 
 
-def moved(asked: Question, device: str) -> Question:
-    return Question(*(None if each is None else each.to(device) for each in asked))  # type: ignore[arg-type]
+def moved(inputs: Inputs, device: str) -> Inputs:
+    return Inputs(*(None if each is None else each.to(device) for each in inputs))  # type: ignore[arg-type]
 
 
 def as_on(device: str, network: nn.Module) -> nn.Module:
@@ -348,17 +348,17 @@ def as_on(device: str, network: nn.Module) -> nn.Module:
 
 
 @torch.inference_mode()
-def predict(network: nn.Module, asked: Question, attend: Attend | None = None) -> Tensor:
-    return network(*asked, attend)
+def predict(network: nn.Module, inputs: Inputs, attend: Attend | None = None) -> Tensor:
+    return network(*inputs, attend)
 
 
-def learn(network: nn.Module, asked: Question) -> None:
+def learn(network: nn.Module, inputs: Inputs) -> None:
     """Gradients of a loss in which the first condition is dropped; AssertionError unless all is finite."""
-    dropped = None if asked.condition is None else torch.arange(len(asked.x)) == 0
+    dropped = None if inputs.condition is None else torch.arange(len(inputs.x)) == 0
     with torch.inference_mode(False), torch.enable_grad():
-        found = network(*asked._replace(dropped=dropped), None)
-        assert_like(found.detach(), asked.x, "it", " while training")
-        found.square().mean().backward()
+        prediction = network(*inputs._replace(dropped=dropped), None)
+        assert_like(prediction.detach(), inputs.x, "it", " while training")
+        prediction.square().mean().backward()
     for name, weight in network.named_parameters():
         assert weight.grad is None or weight.grad.isfinite().all(), f"the gradient of {name} is not finite"
 
@@ -418,9 +418,9 @@ def only_in(chosen: str, instead: Callable[[Tensor], Tensor]) -> Attend:
     return attend
 
 
-def interrupted(network: nn.Module, asked: Question, attend: Attend | None = None) -> bool:
+def interrupted(network: nn.Module, inputs: Inputs, attend: Attend | None = None) -> bool:
     try:
-        predict(network, asked, attend)
+        predict(network, inputs, attend)
     except Interruption:
         return True
     return False

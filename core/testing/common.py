@@ -1,4 +1,4 @@
-"""What is asked of every component, whatever its kind."""
+"""The contract of every component, whatever its kind."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fw.core.kinds.boundaries import shown
+from fw.core.kinds.boundaries import describe
 
 
 def same(one: Any, other: Any) -> bool:
@@ -50,10 +50,10 @@ def largest(values: Tensor) -> float:
     return float(values.abs().max())
 
 
-def assert_like(found: Tensor, given: Tensor, what: str = "it", when: str = "") -> None:
-    """AssertionError unless it is finite and of the shape, dtype and device of what was given."""
-    alike = (found.shape, found.dtype) == (given.shape, given.dtype)
-    assert alike, f"{what} is {shown(found)} for {shown(given)}{when}"
-    assert found.device == given.device, f"{what} is on {found.device} for {given.device}{when}"
-    wrong = int((~found.isfinite()).sum())
-    assert not wrong, f"{what} has {wrong} of {found.numel()} values that are not finite for {shown(given)}{when}"
+def assert_like(result: Tensor, given: Tensor, what: str = "it", when: str = "") -> None:
+    """AssertionError unless a result is finite and has the shape, dtype and device of the tensor that was given."""
+    alike = (result.shape, result.dtype) == (given.shape, given.dtype)
+    assert alike, f"{what} is {describe(result)} for {describe(given)}{when}"
+    assert result.device == given.device, f"{what} is on {result.device} for {given.device}{when}"
+    wrong = int((~result.isfinite()).sum())
+    assert not wrong, f"{what} has {wrong} of {result.numel()} values that are not finite for {describe(given)}{when}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import traceback
 import warnings
@@ -20,7 +21,7 @@ from fw.registry.errors import in_one_line
 RAISED = ": it raised "
 
 Clause = Callable[[Any], None]
-"""Takes the component, raises AssertionError with the reason. The first line of its docstring is the sentence."""
+"""Takes the component, raises AssertionError with the reason. Its docstring begins with the sentence, a paragraph."""
 
 
 class ContractViolated(AssertionError):
@@ -29,16 +30,16 @@ class ContractViolated(AssertionError):
 
 def check(component: Component) -> None:
     """Raise ContractViolated unless the component keeps to the contract of its kind."""
-    found = distinct(violations(component))
-    if found:
+    lines = distinct(violations(component))
+    if lines:
         name = f"{component.kind} '{component.name}'"
-        raise ContractViolated("\n".join([f"{name} breaks {len(found)} of {len(clauses(component))} clauses:", *found]))
+        raise ContractViolated("\n".join([f"{name} breaks {len(lines)} of {len(clauses(component))} clauses:", *lines]))
 
 
 def violations(component: Component) -> Iterator[str]:
     """`sentence: reason` for every clause that the component violates.
 
-    Where a kind's PREREQUISITE does not hold, the clauses after it would only say so again, and are not asked.
+    Where a kind's PREREQUISITE does not hold, the clauses after it would only say so again, and are left out.
     """
     for module in contracts(component):
         for clause in module.CLAUSES:
@@ -53,18 +54,18 @@ def violations(component: Component) -> Iterator[str]:
             except AssertionError as error:
                 yield f"{sentence(clause)}: {error}"
             except (Exception, SystemExit) as error:
-                said = str(error) if isinstance(error, FwError) else in_one_line(error) + place(component, error)
-                yield f"{sentence(clause)}{RAISED}{said}"
+                reason = str(error) if isinstance(error, FwError) else in_one_line(error) + place(component, error)
+                yield f"{sentence(clause)}{RAISED}{reason}"
             if clause is getattr(module, "PREREQUISITE", None):
                 break
 
 
-def distinct(found: Iterable[str]) -> list[str]:
+def distinct(lines: Iterable[str]) -> list[str]:
     """The violations, each exception only once: one bug makes many clauses raise."""
-    told: dict[str, str] = {}
-    for line in found:
-        told.setdefault(line.partition(RAISED)[2] or line, line)
-    return list(told.values())
+    first: dict[str, str] = {}
+    for line in lines:
+        first.setdefault(line.partition(RAISED)[2] or line, line)
+    return list(first.values())
 
 
 def place(component: Component, error: BaseException) -> str:
@@ -75,15 +76,17 @@ def place(component: Component, error: BaseException) -> str:
 
 
 def sentence(clause: Clause) -> str:
-    return (clause.__doc__ or clause.__name__).strip().partition("\n")[0].rstrip(".")
+    """The first paragraph of a clause's docstring, on one line and without the full stop."""
+    paragraph = inspect.cleandoc(clause.__doc__ or clause.__name__).partition("\n\n")[0]
+    return " ".join(paragraph.split()).rstrip(".")
 
 
 def clauses(component: Component) -> list[Clause]:
-    """What is asked of the component: what is asked of all, and what is asked of its kind."""
+    """The clauses that hold for the component: those of every component, and those of its kind."""
     return [clause for module in contracts(component) for clause in module.CLAUSES]
 
 
 def contracts(component: Component) -> list[Any]:
-    """The modules whose clauses are asked, in this order."""
+    """The modules whose clauses are checked, in this order."""
     kind = kind_of(type(component))
     return [common, *(import_module(f"fw.core.testing.{name}") for name in (kind.contracts if kind else ()))]

@@ -47,11 +47,11 @@ def labels_where_provided(dataset: Dataset) -> None:
 
 
 def counted_as_loaded(dataset: Dataset) -> None:
-    """A number of images that it tells beforehand is that of the images it loads"""
+    """If it gives a number of images beforehand, it loads as many"""
     for split in SPLITS:
-        told = dataset.how_many(split)
+        stated = dataset.how_many(split)
         count = len(loaded(dataset, split))
-        assert told in (None, count), f"it tells of {told} {split} images and loads {count}"
+        assert stated in (None, count), f"it gives {stated} as the number of {split} images and loads {count}"
 
 
 def classes_named(dataset: Dataset) -> None:
@@ -101,7 +101,7 @@ CLAUSES: tuple[Clause, ...] = (
 
 
 def loaded(dataset: Dataset, split: Split) -> ImageSet:
-    """A split, from the same state of the global generators each time; that they do not matter is one clause."""
+    """A split, always from the same state of the global generators; they are checked by another clause."""
     with ambient(0):
         return dataset.load(split)
 
@@ -112,8 +112,8 @@ def tensors(data: ImageSet) -> tuple[Tensor, Tensor | None]:
 
 def loaded_backwards(dataset: Dataset) -> list[str]:
     """The digest of each split, the last one loaded first."""
-    found = {split: digest(tensors(loaded(dataset, split))) for split in reversed(SPLITS)}
-    return [found[split] for split in SPLITS]
+    digests = {split: digest(tensors(loaded(dataset, split))) for split in reversed(SPLITS)}
+    return [digests[split] for split in SPLITS]
 
 
 def distinct(images: Tensor) -> set[bytes]:

@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def digest(tensors: Iterable[Tensor | None]) -> str:
-    """The sha256 of the tensors' types, shapes and bits; None is told from an empty tensor."""
-    found = hashlib.sha256()
+    """The sha256 of the tensors' types, shapes and bits; None differs from an empty tensor."""
+    sha256 = hashlib.sha256()
     for tensor in tensors:
         if tensor is None:
-            found.update(b"none")
+            sha256.update(b"none")
         else:
-            found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-            found.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+            sha256.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            sha256.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
+    return sha256.hexdigest()

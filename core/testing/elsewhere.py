@@ -1,4 +1,4 @@
-"""A second process, as stages have it: what holds there too does not hang on this process's memory or hash seed."""
+"""A second process, as stages have it: what holds there too does not depend on this process's memory or hash seed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fw.core.machine.streams import sturdy
 from fw.registry import installed
 
 STDERR = 2
-"""What a component prints is no answer of fw's, so it does not go to stdout."""
+"""Where components print in the second process: stdout is for fw's own answers."""
 
 
 def elsewhere(function: Callable[..., Any], *arguments: Any) -> Any:

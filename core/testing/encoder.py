@@ -1,4 +1,4 @@
-"""The contract of an encoder: fitting is a function of the job, its finds are in the state dict, features are pure."""
+"""The contract of an encoder: fitting is a function of the job, all it learns is stored, features are pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Shape = tuple[int, int, int]
 SHAPES: tuple[Shape, ...] = (tiny.SHAPE, (3, 32, 32), (3, 64, 64), (1, 28, 28), (3, 224, 224))
 """Images are of the first of these that the encoder's check() does not refuse."""
 TRAINING, PROBE = 200, 12
-"""Images that it is fitted to, and others that it is asked for features of."""
+"""Numbers of the images that it is fitted to, and of others that it encodes."""
 SEED = 7
 
 
@@ -66,13 +66,13 @@ def batch_does_not_matter(encoder: Encoder) -> Iterator[Batch]:
 def forward_leaves_no_trace(encoder: Encoder) -> Iterator[Use]:
     """forward() leaves the state dict and the images alone, and fit() the images and labels"""
     network, images = refitted(encoder), probe(encoder).images
-    given = {"the state dict": lambda: state(network), "the images": images}
-    yield Use(lambda: encoded(network, images), given, user="forward")
+    inputs = {"the state dict": lambda: state(network), "the images": images}
+    yield Use(lambda: encoded(network, images), inputs, user="forward")
     assert fitted(encoder).data_kept, "fit writes into the images or labels"
 
 
 def all_is_stored(encoder: Encoder) -> None:
-    """All that fitting found is in the state dict: loaded into a fresh network, it gives the same features"""
+    """All that fitting learned is in the state dict: loaded into a fresh network, it gives the same features"""
     was = fitted(encoder)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "encoder.safetensors"
@@ -105,8 +105,8 @@ def fit_is_a_function_of_the_seed(encoder: Encoder) -> None:
 def fit_resumes(encoder: Encoder) -> None:
     """A fit that is stopped half-way and continued in the same folder gives the same bits"""
     first = fitted(encoder)
-    if first.asked:
-        continued = resumed(lambda job: state(trained(encoder, job, visible(encoder))), SEED, first.asked)
+    if first.checks:
+        continued = resumed(lambda job: state(trained(encoder, job, visible(encoder))), SEED, first.checks)
         assert_same_state(continued, first.state, "the continued fit")
 
 
@@ -117,8 +117,8 @@ def labels_are_declared(encoder: Encoder) -> None:
     data = tiny.images(TRAINING, shape_for(encoder))
     assert data.labels is not None
     with ambient(0), tiny.job(SEED) as job:
-        told = state(trained(encoder, job, replace(data, labels=data.labels.flip(0))))
-    assert_same_state(told, fitted(encoder).state, "fitted with labels at hand it")
+        with_labels = state(trained(encoder, job, replace(data, labels=data.labels.flip(0))))
+    assert_same_state(with_labels, fitted(encoder).state, "fitted with labels at hand it")
 
 
 def quality_is_numbers(encoder: Encoder) -> None:
@@ -169,20 +169,20 @@ class Fitted:
 
     state: dict[str, Tensor]
     features: Tensor
-    asked: int
-    """How often the fit asked whether to stop."""
+    checks: int
+    """How often the fit checked whether to stop."""
     data_kept: bool
 
 
 @once
 def fitted(encoder: Encoder) -> Fitted:
-    data, given, asked = visible(encoder), visible(encoder), Stop()
+    data, original, stopping = visible(encoder), visible(encoder), Stop()
     with ambient(0), tempfile.TemporaryDirectory() as folder:
-        network = trained(encoder, Job(Path(folder), seed=SEED, stopping=asked), data)
-        found = state(network)
+        network = trained(encoder, Job(Path(folder), seed=SEED, stopping=stopping), data)
+        weights = state(network)
         features = encoded(network, probe(encoder).images)
-    kept = same((data.images, data.labels), (given.images, given.labels))
-    return Fitted(found, features, asked.times, kept)
+    kept = same((data.images, data.labels), (original.images, original.labels))
+    return Fitted(weights, features, stopping.times, kept)
 
 
 def refitted(encoder: Encoder) -> nn.Module:
@@ -218,9 +218,9 @@ def state(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in state_of(network).items()}
 
 
-def assert_same_state(found: dict[str, Tensor], wanted: dict[str, Tensor], what: str) -> None:
-    names = found.keys() | wanted.keys()
-    other = sorted(name for name in names if not same(found.get(name), wanted.get(name)))
+def assert_same_state(actual: dict[str, Tensor], expected: dict[str, Tensor], what: str) -> None:
+    names = actual.keys() | expected.keys()
+    other = sorted(name for name in names if not same(actual.get(name), expected.get(name)))
     assert not other, f"{what} ends with other values of {', '.join(other[:3])}" + (" ..." if len(other) > 3 else "")
 
 
@@ -229,7 +229,7 @@ def shape_for(encoder: Encoder) -> Shape:
 
 
 def visible(encoder: Encoder) -> ImageSet:
-    """The training images, with labels for those who declare that they use them."""
+    """The training images, with labels if the encoder declares that it uses them."""
     data = tiny.images(TRAINING, shape_for(encoder))
     return data if encoder.uses_labels else data.without_labels()
 

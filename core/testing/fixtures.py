@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from fw.core.diffusion.denoiser import Denoiser
+    from fw.core.diffusion.denoiser import NetworkDenoiser
     from fw.core.job import Job
     from fw.core.kinds import Dataset
     from fw.core.store.store import Store
@@ -23,7 +23,7 @@ def tiny_dataset() -> Dataset:
 
 
 @pytest.fixture
-def tiny_denoiser() -> Denoiser:
+def tiny_denoiser() -> NetworkDenoiser:
     """An untrained D(x; sigma, c) for images (1, 8, 8): 3 classes and null, attention layer `middle`, logits."""
     from fw.core.testing.tiny import denoiser
 

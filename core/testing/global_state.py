@@ -1,4 +1,4 @@
-"""What a component may not touch: the process's global state, and itself."""
+"""Check that a component changes neither the process's global state nor itself."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ SET_BY_LIBRARIES = ("TORCH", "_MLFLOW", "TRITON", "KMP_", "PYTORCH_", "MLFLOW_",
 
 
 class Touched(AssertionError):
-    """Something left its mark on the process or on the component."""
+    """Something changed the state of the process or of the component."""
 
 
 @contextmanager
 def untouched(component: Component) -> Iterator[None]:
-    """Raise Touched if what runs inside leaves its mark on the process or on the component."""
+    """Raise Touched if what runs inside changes the state of the process or of the component."""
     before = state_of(component)
     yield
     after = state_of(component)
@@ -40,7 +40,7 @@ def untouched(component: Component) -> Iterator[None]:
 
 
 def state_of(component: Component) -> dict[str, Any]:
-    """Everything watched, by what to call it."""
+    """All state that is watched, by name."""
     return {**random_state(), **torch_state(), **process_state(), **own_state(component)}
 
 

@@ -1,4 +1,4 @@
-"""The contract of a guidance mode: `worse` is a pure function of what it is given, at the price that it states."""
+"""The contract of a guidance mode: `worse` is a pure function of its arguments, at the cost that it states."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.errors import FwError
 from fw.core.kinds import Guidance
@@ -35,7 +35,7 @@ def right_shape(mode: Guidance) -> None:
         model, x, condition = tiny.denoiser(shape), tiny.noisy(count, sigma, shape), conditions(count)
         with torch.inference_mode():
             good = model(x, sigma, condition)
-            worse = mode.worse(asked(mode, model, shape), x, sigma, condition, good)
+            worse = mode.worse(model_for(mode, model, shape), x, sigma, condition, good)
         with tiny.as_in_a_run():
             checked_worse(mode, worse, good)
         assert_like(worse, good)
@@ -47,7 +47,7 @@ def scale_one_is_off(mode: Guidance) -> None:
     """At scale 1 it costs nothing and changes no bit"""
     off, model = mode.model_copy(update={"scale": 1.0}), tiny.denoiser()
     x, condition = tiny.noisy(3, 0.5), conditions(3)
-    sibling = asked(mode, model)
+    sibling = model_for(mode, model)
     with torch.inference_mode():
         plain = model(x, 0.5, condition)
         model.evaluations = 0
@@ -83,7 +83,7 @@ def price_is_stated(mode: Guidance) -> None:
 
     def body(sigma: float) -> None:
         own = tiny.denoiser()
-        model = asked(mode, own)
+        model = model_for(mode, own)
         x, condition = tiny.noisy(2, sigma), conditions(2)
         with torch.inference_mode():
             good = own(x, sigma, condition)
@@ -96,7 +96,7 @@ def price_is_stated(mode: Guidance) -> None:
 
 @usual.pure
 def pure(mode: Guidance) -> Iterator[Use]:
-    """worse() gives the same for the same, whatever it was asked before, and leaves its inputs alone"""
+    """worse() gives the same for the same, whatever was called before, and leaves its inputs alone"""
     model, x, condition = tiny.denoiser(), tiny.noisy(3, 0.5), conditions(3)
     worse = torch.inference_mode()(mode.worse)
     with torch.inference_mode():
@@ -161,7 +161,7 @@ CLAUSES = (
 
 
 def assert_idle(mode: Guidance) -> None:
-    """To the last bit where it is off, and else but for rounding."""
+    """AssertionError if an idle mode changes the prediction: at scale 1 by a bit, else by more than rounding."""
     if reason := mode.idle():
         plain, guided = with_and_without(mode)
         tolerance = 1e-5 if mode.scale != 1 else 0
@@ -172,13 +172,13 @@ def assert_idle(mode: Guidance) -> None:
 def with_and_without(mode: Guidance) -> tuple[Tensor, Tensor]:
     """The plain and the guided prediction of the tiny denoiser."""
     model, x, condition = tiny.denoiser(), tiny.noisy(3, 0.5), conditions(3)
-    siblings = (asked(mode, model),)
+    siblings = (model_for(mode, model),)
     guided = Guided(model, (mode,), condition, *tiny.TinyProcess().sigma_range, siblings)
     return model(x, 0.5, condition), guided(x, 0.5)
 
 
-def asked(mode: Guidance, model: Denoiser, shape: tuple[int, int, int] = tiny.SHAPE) -> Denoiser:
-    """What `worse` is given: the model, or another network if the mode asks for one."""
+def model_for(mode: Guidance, model: NetworkDenoiser, shape: tuple[int, int, int] = tiny.SHAPE) -> NetworkDenoiser:
+    """The denoiser that `worse` gets: the model, or another one if the mode asks for it."""
     return model if mode.sibling(tiny.TinyBackbone(), Train()) is None else tiny.denoiser(shape, seed=1)
 
 

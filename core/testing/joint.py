@@ -1,6 +1,6 @@
 """The contract of a joint model, beside that of a backbone: one network that denoises and recognises.
 
-Its predictions do not know the condition; its logits are each image's own, and can be differentiated by the image.
+Its predictions do not depend on the condition. Its logits are each image's own, and have a gradient with respect to it.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fw.core.kinds import Joint, Move, Read
-from fw.core.kinds.boundaries import shown
+from fw.core.kinds.boundaries import describe
 from fw.core.testing import tiny, usual
 from fw.core.testing.backbone import (
     DIFFERENT,
     SPECS,
-    Question,
+    Inputs,
     as_on,
     built,
     chosen,
+    inputs_for,
     moved,
     predict,
-    question,
     smallest,
 )
 from fw.core.testing.compare import gap, same
@@ -44,16 +44,16 @@ def logits_are_usable(joint: Joint) -> None:
 
     def body(levels: list[float]) -> None:
         count, noise = len(levels), torch.tensor(levels)
-        network, asked = with_head(joint, count)
+        network, inputs = with_head(joint, count)
         for device in tiny.devices():
-            x, told = asked.x.to(device), noise.to(device)
+            x, level = inputs.x.to(device), noise.to(device)
             for bf16 in (False, True):
                 with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
-                    found = logits_of(network.to(device), x, told)
-                wanted = (count, classes())
-                assert found.shape == wanted, f"they are {shown(found)} for {count} images, not {wanted}"
-                assert bf16 or found.dtype == torch.float32, f"they are {shown(found)}, not float32"
-                assert found.isfinite().all(), f"they are not finite at noise levels {levels}{' in bf16' * bf16}"
+                    logits = logits_of(network.to(device), x, level)
+                expected = (count, classes())
+                assert logits.shape == expected, f"they are {describe(logits)} for {count} images, not {expected}"
+                assert bf16 or logits.dtype == torch.float32, f"they are {describe(logits)}, not float32"
+                assert logits.isfinite().all(), f"they are not finite at noise levels {levels}{' in bf16' * bf16}"
 
     body([-1.5])
     body([0.0, 999.0])
@@ -62,48 +62,50 @@ def logits_are_usable(joint: Joint) -> None:
 
 def both_is_both(joint: Joint) -> None:
     """both() gives the prediction of forward and the logits of logits()"""
-    network, asked = with_head(joint)
+    network, inputs = with_head(joint)
     with torch.inference_mode():
-        prediction, logits = network.both(asked.x, asked.noise)  # type: ignore[operator]
-        pairs = {"forward": (prediction, predict(network, asked)), "logits()": (logits, answer(network, asked))}
-    for name, (found, expected) in pairs.items():
-        assert found.shape == expected.shape, f"{shown(found)} from both(), {shown(expected)} from {name}"
-        assert gap(found, expected) <= 1e-5, (
-            f"it differs from {name} by {gap(found, expected):.2g} of the largest value"
+        prediction, logits = network.both(inputs.x, inputs.noise)  # type: ignore[operator]
+        pairs = {"forward": (prediction, predict(network, inputs)), "logits()": (logits, answer(network, inputs))}
+    for name, (joint_result, expected) in pairs.items():
+        assert joint_result.shape == expected.shape, (
+            f"{describe(joint_result)} from both(), {describe(expected)} from {name}"
+        )
+        assert gap(joint_result, expected) <= 1e-5, (
+            f"it differs from {name} by {gap(joint_result, expected):.2g} of the largest value"
         )
 
 
-def condition_is_not_told(joint: Joint) -> None:
+def condition_changes_nothing(joint: Joint) -> None:
     """Predictions do not depend on `condition` or `dropped`"""
-    network, asked = with_head(joint, 4)
-    plain = predict(network, asked._replace(condition=None))
-    told = {
-        "condition": asked,
-        "dropped": asked._replace(dropped=torch.tensor([True, False, True, False])),
+    network, inputs = with_head(joint, 4)
+    plain = predict(network, inputs._replace(condition=None))
+    changed = {
+        "condition": inputs,
+        "dropped": inputs._replace(dropped=torch.tensor([True, False, True, False])),
     }
-    for name, each in told.items():
+    for name, each in changed.items():
         assert gap(predict(network, each), plain) <= 1e-6, f"{name} changes the prediction"
 
 
 @usual.same_in_any_batch
 def logits_are_each_images_own(joint: Joint) -> Iterator[Batch]:
     """The logits of an image depend on the image, and not on the batch that it is in or on earlier calls"""
-    network, asked = with_head(joint, 5)
-    together = repeated(lambda: answer(network, asked))
+    network, inputs = with_head(joint, 5)
+    together = repeated(lambda: answer(network, inputs))
     assert gap(together[:1].expand(5, -1), together) > 1e-6, "all images get the same logits"
-    yield Batch(5, lambda rows: answer(network, chosen(asked, rows)))
-    assert same(answer(network, asked), together), "an earlier call changes them"
+    yield Batch(5, lambda rows: answer(network, chosen(inputs, rows)))
+    assert same(answer(network, inputs), together), "an earlier call changes them"
 
 
 def one_trunk(joint: Joint) -> None:
     """The gradients of both losses are finite and meet in a weight that the two tasks share"""
-    network, asked = with_head(joint)
-    assert asked.condition is not None
+    network, inputs = with_head(joint)
+    assert inputs.condition is not None
     reached = []
     for task in ("denoising", "recognising"):
         network.zero_grad(set_to_none=True)
-        prediction, logits = network.both(asked.x, asked.noise)  # type: ignore[operator]
-        loss = prediction.square().mean() if task == "denoising" else cross_entropy(logits, asked.condition)
+        prediction, logits = network.both(inputs.x, inputs.noise)  # type: ignore[operator]
+        loss = prediction.square().mean() if task == "denoising" else cross_entropy(logits, inputs.condition)
         loss.backward()
         gradients = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
         wrong = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
@@ -114,12 +116,12 @@ def one_trunk(joint: Joint) -> None:
 
 def logits_can_guide(joint: Joint) -> None:
     """The logits have a finite gradient with respect to the image, also inside sampling's inference mode"""
-    network, asked = with_head(joint)
+    network, inputs = with_head(joint)
     with torch.inference_mode():
-        answer(network, asked)
+        answer(network, inputs)
         with torch.inference_mode(False), torch.enable_grad():
-            x = asked.x.clone().requires_grad_()
-            chosen = logits_of(network, x, asked.noise.clone()).log_softmax(dim=1)[:, 0]
+            x = inputs.x.clone().requires_grad_()
+            chosen = logits_of(network, x, inputs.noise.clone()).log_softmax(dim=1)[:, 0]
             [gradient] = torch.autograd.grad(chosen.sum(), x)
     assert gradient.isfinite().all(), "it is not finite"
     assert gradient.flatten(1).any(dim=1).all(), "it is zero"
@@ -128,7 +130,7 @@ def logits_can_guide(joint: Joint) -> None:
 @usual.if_provided("steerable")
 def features_can_be_moved(joint: Joint) -> None:
     """If it provides `steerable`, moved features are decoded, and the logits are read off them, with a gradient"""
-    network, asked = with_head(joint)
+    network, inputs = with_head(joint)
     read_off: list[Tensor] = []
 
     def stay(hidden: Sequence[Tensor], read: Read) -> Sequence[Tensor]:
@@ -143,38 +145,38 @@ def features_can_be_moved(joint: Joint) -> None:
         assert any(each.any() for each in gradients), "the gradients with respect to the features are zero"
         return [each + gradient for each, gradient in zip(hidden, gradients, strict=True)]
 
-    expected, kept = predict(network, asked), steered(network, asked, stay)
+    expected, kept = predict(network, inputs), steered(network, inputs, stay)
     assert gap(kept, expected) <= 1e-5, f"left in place, they give predictions that differ by {gap(kept, expected):.2g}"
-    logits = answer(network, asked)
+    logits = answer(network, inputs)
     assert gap(read_off[0], logits) <= 1e-5, f"what is read differs from the logits by {gap(read_off[0], logits):.2g}"
-    assert gap(steered(network, asked, uphill), expected) > DIFFERENT, "moved, they give the same prediction"
-    assert same(steered(network, asked, stay), kept), "what was moved before stays behind"
+    assert gap(steered(network, inputs, uphill), expected) > DIFFERENT, "moved, they give the same prediction"
+    assert same(steered(network, inputs, stay), kept), "what was moved before stays behind"
 
 
 def denoises_alone(joint: Joint) -> None:
     """Built without a condition it denoises and has no head: logits() raises"""
     shape = smallest(joint)
-    network, asked = built(joint, shape, None), question(range(3), shape, None)
-    assert predict(network, asked).isfinite().all(), "predictions are not finite"
+    network, inputs = built(joint, shape, None), inputs_for(range(3), shape, None)
+    assert predict(network, inputs).isfinite().all(), "predictions are not finite"
     try:
-        found = answer(network, asked)
+        logits = answer(network, inputs)
     except Exception:
         return
-    raise AssertionError(f"logits() gives {shown(found)}")
+    raise AssertionError(f"logits() gives {describe(logits)}")
 
 
 @usual.same_on_a_gpu
 def same_logits_on_a_gpu(joint: Joint) -> Iterator[OnDevice]:
     """On a GPU, where there is one, its logits are those that it has on the CPU"""
-    network, asked = with_head(joint)
-    yield OnDevice(lambda device: answer(as_on(device, network), moved(asked, device)))
+    network, inputs = with_head(joint)
+    yield OnDevice(lambda device: answer(as_on(device, network), moved(inputs, device)))
 
 
 CLAUSES = (
     says_so,
     logits_are_usable,
     both_is_both,
-    condition_is_not_told,
+    condition_changes_nothing,
     logits_are_each_images_own,
     one_trunk,
     logits_can_guide,
@@ -184,20 +186,20 @@ CLAUSES = (
 )
 
 
-def with_head(joint: Joint, count: int = 3) -> tuple[nn.Module, Question]:
-    """A network that recognises classes, and what to ask it."""
+def with_head(joint: Joint, count: int = 3) -> tuple[nn.Module, Inputs]:
+    """A network that recognises classes, and inputs for it."""
     shape = smallest(joint)
-    return built(joint, shape, "class"), question(range(count), shape, "class")
+    return built(joint, shape, "class"), inputs_for(range(count), shape, "class")
 
 
 @torch.inference_mode()
-def answer(network: nn.Module, asked: Question) -> Tensor:
-    return logits_of(network, asked.x, asked.noise)
+def answer(network: nn.Module, inputs: Inputs) -> Tensor:
+    return logits_of(network, inputs.x, inputs.noise)
 
 
 @torch.inference_mode()
-def steered(network: nn.Module, asked: Question, move: Move) -> Tensor:
-    return network.steered(asked.x, asked.noise, move)  # type: ignore[operator]
+def steered(network: nn.Module, inputs: Inputs, move: Move) -> Tensor:
+    return network.steered(inputs.x, inputs.noise, move)  # type: ignore[operator]
 
 
 def logits_of(network: nn.Module, x: Tensor, noise: Tensor) -> Tensor:

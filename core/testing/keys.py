@@ -16,8 +16,8 @@ def keys_are_words(scorer: Metric | Probe) -> None:
         assert re.fullmatch(r"[\w.-]+", str(key)), f"{key!r} is not a word"
         assert better in ("lower", "higher"), f"{key} is better {better!r}"
     assert dict(scorer.keys) == keys, f"{', '.join(scorer.keys)} the next time"
-    assert elsewhere(named, scorer) == list(keys.items()), "they are other ones, or in another order, elsewhere"
+    assert elsewhere(pairs, scorer) == list(keys.items()), "they are other ones, or in another order, elsewhere"
 
 
-def named(scorer: Metric | Probe) -> list[tuple[str, str]]:
+def pairs(scorer: Metric | Probe) -> list[tuple[str, str]]:
     return list(scorer.keys.items())

@@ -39,15 +39,15 @@ def one_finite_number(objective: Objective) -> None:
 
     def body(count: int, positions: int, width: int, level: float) -> None:
         for device in tiny.devices():
-            usual = shown(objective, count, positions, width, level, device)
+            usual = example(objective, count, positions, width, level, device)
             head = built(objective, width).to(device)
             alike = replace(usual, tokens=torch.ones_like(usual.tokens, requires_grad=True))
             none = replace(usual, taken=torch.zeros_like(usual.taken))
             for what, seen in {"": usual, " where all are alike": alike, " where none is taken": none}.items():
                 with tiny.as_in_a_run():
-                    found = checked_term(objective, asked(objective, head, seen))
-                assert found.isfinite(), f"it is {float(found)}{what}"
-                gradients = reached(found, [seen.tokens, *head.parameters()])
+                    term = checked_term(objective, term_of(objective, head, seen))
+                assert term.isfinite(), f"it is {float(term)}{what}"
+                gradients = reached(term, [seen.tokens, *head.parameters()])
                 assert all(each.isfinite().all() for each in gradients), f"a gradient is not finite{what}"
 
     body(COUNT, 4, WIDTH, 0.5)
@@ -63,36 +63,36 @@ def one_finite_number(objective: Objective) -> None:
 
 def teaches_the_network(objective: Objective) -> None:
     """The activations of an image that is taken get a gradient, so that the network learns from it"""
-    seen = shown(objective)
-    [gradient] = reached(asked(objective, built(objective), seen), [seen.tokens])
+    seen = example(objective)
+    [gradient] = reached(term_of(objective, built(objective), seen), [seen.tokens])
     assert gradient.flatten(1).any(dim=1).any(), "they get none"
 
 
 def teaches_the_head(objective: Objective) -> None:
     """Every weight of the head gets a gradient"""
-    head, seen = built(objective), shown(objective)
-    found = asked(objective, head, seen)
+    head, seen = built(objective), example(objective)
+    term = term_of(objective, head, seen)
     names = [name for name, weight in head.named_parameters() if weight.requires_grad]
     weights = [dict(head.named_parameters())[name] for name in names]
-    for name, gradient in zip(names, reached(found, weights), strict=True):
+    for name, gradient in zip(names, reached(term, weights), strict=True):
         assert gradient.any(), f"{name} gets none"
 
 
 def only_what_is_taken(objective: Objective) -> None:
     """Images that are not taken change nothing and get no gradient; if none is taken, the term is 0"""
-    head, usual = built(objective), shown(objective)
+    head, usual = built(objective), example(objective)
     half = replace(usual, taken=torch.arange(COUNT) % 2 == 0)
-    found = asked(objective, head, half)
-    [gradient] = reached(found, [half.tokens])
+    term = term_of(objective, head, half)
+    [gradient] = reached(term, [half.tokens])
     left = gradient[~half.taken].abs().max()
     assert left <= 1e-6 * gradient.abs().max().clamp(min=1e-6), f"one that is not taken gets a gradient of {left:.2g}"
-    none = asked(objective, head, replace(usual, taken=torch.zeros_like(usual.taken)))
+    none = term_of(objective, head, replace(usual, taken=torch.zeros_like(usual.taken)))
     assert none == 0, f"it is {float(none.detach()):.4g} where none is taken"
     louder = half.tokens.detach().clone()
     louder[~half.taken] *= 3
-    other = asked(objective, head, replace(half, tokens=louder.requires_grad_()))
-    gap = (other - found).abs()
-    assert gap <= 1e-4 * found.abs().clamp(min=1e-2), f"other activations of those not taken change it by {gap:.2g}"
+    other = term_of(objective, head, replace(half, tokens=louder.requires_grad_()))
+    gap = (other - term).abs()
+    assert gap <= 1e-4 * term.abs().clamp(min=1e-2), f"other activations of those not taken change it by {gap:.2g}"
 
 
 @usual.repeatable
@@ -103,7 +103,7 @@ def function_of_what_it_sees(objective: Objective) -> Iterator[Callable[[], Tens
 
     def call() -> Tensor:
         head.load_state_dict(stored)
-        return asked(objective, head, shown(objective)).detach()
+        return term_of(objective, head, example(objective)).detach()
 
     yield call
 
@@ -111,10 +111,10 @@ def function_of_what_it_sees(objective: Objective) -> Iterator[Callable[[], Tens
 @usual.inputs_untouched
 def nothing_is_written_into(objective: Objective) -> Iterator[Use]:
     """term() does not write into what it sees"""
-    seen = shown(objective)
+    seen = example(objective)
     values = {field.name: getattr(seen, field.name) for field in fields(seen)}
-    given = {f"`{name}`": value for name, value in values.items() if isinstance(value, Tensor)}
-    yield Use(lambda: asked(objective, built(objective), seen), given)
+    inputs = {f"`{name}`": value for name, value in values.items() if isinstance(value, Tensor)}
+    yield Use(lambda: term_of(objective, built(objective), seen), inputs)
 
 
 def head_of_the_seed(objective: Objective) -> None:
@@ -135,7 +135,7 @@ def goes_on(objective: Objective) -> None:
     for each in (head, again):
         learn(objective, each)
     assert same(dict(head.state_dict()), dict(again.state_dict())), "it learns something else afterwards"
-    first, second = (asked(objective, each, shown(objective)).detach() for each in (head, again))
+    first, second = (term_of(objective, each, example(objective)).detach() for each in (head, again))
     assert torch.equal(first, second), "its term is another one afterwards"
 
 
@@ -154,7 +154,7 @@ CLAUSES: tuple[Clause, ...] = (
 )
 
 
-def shown(
+def example(
     objective: Objective,
     count: int = COUNT,
     positions: int = 4,
@@ -162,7 +162,7 @@ def shown(
     level: float = 0.5,
     device: str = "cpu",
 ) -> Seen:
-    """What a training shows it of a batch, the same each time: features and a teacher only if it asks for them."""
+    """What a training gives it of a batch, the same each time: features and a teacher only if it asks for them."""
     draw = generator(0, "objective", count, positions, width)
     x0 = tiny.images(count).images.float() / 127.5 - 1  # (B, C, H, W)
     noise = torch.randn(x0.shape, generator=draw)
@@ -203,22 +203,22 @@ def built(objective: Objective, width: int = WIDTH) -> nn.Module:
         return objective.build(width, FEATURES if objective.target is not None else 0).train()
 
 
-def asked(objective: Objective, head: nn.Module, seen: Seen) -> Tensor:
-    """The term, with a generator that is fresh each time."""
+def term_of(objective: Objective, head: nn.Module, seen: Seen) -> Tensor:
+    """The term, with a fresh generator each time."""
     return objective.term(head, replace(seen, generator=generator(0, "term", device=seen.x0.device)))
 
 
 def reached(term: Tensor, weights: list[Any]) -> list[Tensor]:
-    """The gradient of each, 0 where there is none."""
+    """The gradient of each weight, 0 where there is none."""
     if not weights or not term.requires_grad:
         return [torch.zeros_like(each) for each in weights]
-    found = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(each) if got is None else got for each, got in zip(weights, found, strict=True)]
+    gradients = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(each) if one is None else one for each, one in zip(weights, gradients, strict=True)]
 
 
 def learn(objective: Objective, head: nn.Module, steps: int = 3) -> None:
     optimizer = torch.optim.SGD([*head.parameters()] or [torch.zeros(1)], lr=0.1)
     for _ in range(steps):
         optimizer.zero_grad(set_to_none=True)
-        asked(objective, head, shown(objective)).backward()
+        term_of(objective, head, example(objective)).backward()
         optimizer.step()

@@ -1,4 +1,4 @@
-"""What takes long is done once per component: its clauses share it."""
+"""Do what takes long once per component, so that its clauses share the result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Result = TypeVar("Result")
 
 
 def once(function: Callable[[Any], Result]) -> Callable[[Any], Result]:
-    """The function, which remembers what it returned for the component that it was last asked about."""
+    """The function, which remembers its result for the last component that it was called with."""
     last: list[tuple[Any, Result]] = []
 
     @functools.wraps(function)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fw.core.errors import FwError
 from fw.core.kinds import Online
-from fw.core.kinds.boundaries import is_tensor, shown
+from fw.core.kinds.boundaries import describe, is_tensor
 from fw.core.testing import tiny, usual
 from fw.core.testing.compare import copied, largest_difference, same
 from fw.core.testing.contract import Clause
@@ -55,13 +55,13 @@ def valid(online: Online) -> None:
             grouping = built(online, width).to(device)
             prototypes: Any = grouping.prototypes
             size = online.condition.size
-            wanted = f"not torch.float32 (K, {size})"
-            assert is_tensor(prototypes, torch.float32, (None, size)), f"they are {shown(prototypes)}, {wanted}"
+            expected = f"not torch.float32 (K, {size})"
+            assert is_tensor(prototypes, torch.float32, (None, size)), f"they are {describe(prototypes)}, {expected}"
             assert len(prototypes), "there are none"
             off = float((prototypes.norm(dim=1) - 1).abs().max())
             assert off < 1e-4, f"their lengths are off by {off:.2g}"
             groups = assigned(grouping, tiny.features(count, width).to(device))
-            assert is_tensor(groups, torch.int64, (count,)), f"assign() gives {shown(groups)}, not int64 ({count},)"
+            assert is_tensor(groups, torch.int64, (count,)), f"assign() gives {describe(groups)}, not int64 ({count},)"
             assert 0 <= int(groups.min()) <= int(groups.max()) < len(prototypes), (
                 "it names prototypes that are not there"
             )
@@ -93,7 +93,7 @@ def loss_teaches(online: Online) -> None:
     with ambient(0):
         loss = grouping.loss(tiny.features(BATCH), LATE)  # type: ignore[operator]
     assert isinstance(loss, Tensor), f"it is a {type(loss).__name__}"
-    assert loss.shape == (), f"it is {shown(loss)}, not one number"
+    assert loss.shape == (), f"it is {describe(loss)}, not one number"
     assert loss.isfinite(), f"it is {float(loss.detach())}"
     loss.backward()
     for name, weight in grouping.named_parameters():

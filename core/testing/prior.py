@@ -28,7 +28,7 @@ from fw.core.types import Annotation, ConditionSpec
 
 FORMS = frozenset(get_args(get_type_hints(ConditionSpec)["form"]))
 COUNTS = (30, 120, 480, 1920)
-"""Numbers of conditions to try it on: it may refuse to learn from few."""
+"""Numbers of conditions to try it with: it may refuse to learn from few."""
 CLASSES = 5
 """Classes of conditions; two of them occur."""
 SIZE, TOKENS = 6, 3
@@ -47,21 +47,21 @@ def valid(prior: Prior) -> None:
 
     def body(more: int, size: int, banked: bool) -> None:
         for form in sorted(prior.forms):
-            given = annotation(form, enough(prior) + more, size)
-            given = replace(given, bank=given.conditions[::2].clone()) if banked else given
+            annotation = example(form, enough(prior) + more, size)
+            annotation = replace(annotation, bank=annotation.conditions[::2].clone()) if banked else annotation
             with contextlib.suppress(FwError):
-                assert_valid(prior, given, drawn(prior, given))
+                assert_valid(prior, annotation, drawn(prior, annotation))
 
-    for given in shown(prior):
-        assert_valid(prior, given, drawn(prior, given))
+    for annotation in examples(prior):
+        assert_valid(prior, annotation, drawn(prior, annotation))
     forall(body, more=st.integers(0, 50), size=st.sampled_from([SIZE, 2, 32, 3]), banked=st.booleans(), examples=4)
 
 
 @usual.function_of_the_seed
 def function_of_the_seed(prior: Prior) -> Iterator[Callable[[Job], Tensor]]:
     """bank() gives the same for the same seed, whatever was done before and whatever global generators hold"""
-    for given in shown(prior):
-        yield partial(prior.bank, given)
+    for annotation in examples(prior):
+        yield partial(prior.bank, annotation)
 
 
 @usual.same_elsewhere
@@ -74,33 +74,33 @@ def same_elsewhere(prior: Prior) -> Iterator[Elsewhere]:
 @usual.resumes
 def resumes(prior: Prior) -> Iterator[Stopped]:
     """A bank that is stopped half-way and continued in the same folder is the same"""
-    for given in shown(prior):
-        yield Stopped(f"{given.spec.form} conditions", partial(prior.bank, given))
+    for annotation in examples(prior):
+        yield Stopped(f"{annotation.spec.form} conditions", partial(prior.bank, annotation))
 
 
 @usual.inputs_untouched
 def inputs_untouched(prior: Prior) -> Iterator[Use]:
     """bank() and quality() do not write into the annotation, nor quality() into the bank"""
-    for given, fresh in zip(shown(prior), shown(prior), strict=True):
-        inputs = {"the conditions": given.conditions}
-        yield Use(partial(drawn, prior, given), inputs, user="bank")
+    for annotation, fresh in zip(examples(prior), examples(prior), strict=True):
+        inputs = {"the conditions": annotation.conditions}
+        yield Use(partial(drawn, prior, annotation), inputs, user="bank")
         bank = drawn(prior, fresh)
-        yield Use(partial(prior.quality, bank, given), {**inputs, "the bank": bank}, user="quality")
+        yield Use(partial(prior.quality, bank, annotation), {**inputs, "the bank": bank}, user="quality")
 
 
 @usual.odd_inputs
 def odd_inputs(prior: Prior) -> Iterator[Odd]:
     """One condition, two conditions and equal conditions give a valid bank or an FwError"""
-    for what, given in odd(prior):
-        yield Odd(what, partial(drawn, prior, given), partial(assert_valid, prior, given))
+    for what, annotation in odd(prior):
+        yield Odd(what, partial(drawn, prior, annotation), partial(assert_valid, prior, annotation))
 
 
 def quality_is_numbers(prior: Prior) -> None:
     """quality() gives finite numbers by name, for one condition, two conditions and equal conditions too"""
-    usual_ones = [(f"{given.spec.form} conditions", given) for given in shown(prior)]
-    for what, given in [*usual_ones, *odd(prior)]:
+    usual_ones = [(f"{annotation.spec.form} conditions", annotation) for annotation in examples(prior)]
+    for what, annotation in [*usual_ones, *odd(prior)]:
         with contextlib.suppress(FwError):
-            usual.assert_numbers(prior.quality(drawn(prior, given), given), f"{what}: ")
+            usual.assert_numbers(prior.quality(drawn(prior, annotation), annotation), f"{what}: ")
 
 
 PREREQUISITE = valid
@@ -123,18 +123,18 @@ def enough(prior: Prior) -> int:
 
     def attempt(count: int) -> None:
         for form in sorted(prior.forms):
-            drawn(prior, annotation(form, count))
+            drawn(prior, example(form, count))
 
     return usual.first_taken(COUNTS, attempt, "conditions")
 
 
-def shown(prior: Prior) -> list[Annotation]:
+def examples(prior: Prior) -> list[Annotation]:
     """Conditions of every form that it draws, made anew each time."""
-    return [annotation(form, enough(prior)) for form in sorted(prior.forms)]
+    return [example(form, enough(prior)) for form in sorted(prior.forms)]
 
 
-def annotation(form: str, count: int, size: int = SIZE) -> Annotation:
-    """What a run shows it: classes of which some do not occur, or clusters of vectors."""
+def example(form: str, count: int, size: int = SIZE) -> Annotation:
+    """Conditions as in a run: classes of which some do not occur, or clusters of vectors."""
     if form == "class":
         return Annotation(ConditionSpec("class", CLASSES), 2 * (torch.arange(count) % 3 // 2) + 1)
     if form == "vector":
@@ -145,23 +145,23 @@ def annotation(form: str, count: int, size: int = SIZE) -> Annotation:
 
 def odd(prior: Prior) -> Iterator[tuple[str, Annotation]]:
     for form in sorted(prior.forms):
-        yield f"one {form} condition", annotation(form, 1)
-        yield f"two {form} conditions", annotation(form, 2)
-        usual = annotation(form, enough(prior))
+        yield f"one {form} condition", example(form, 1)
+        yield f"two {form} conditions", example(form, 2)
+        usual = example(form, enough(prior))
         yield f"equal {form} conditions", replace(usual, conditions=torch.ones_like(usual.conditions))
 
 
-def drawn(prior: Prior, given: Annotation) -> Tensor:
-    """Its bank, from the same state of the global generators each time; that they do not matter is one clause."""
+def drawn(prior: Prior, annotation: Annotation) -> Tensor:
+    """Its bank, always from the same state of the global generators; they are checked by another clause."""
     with ambient(0), tiny.job(SEED) as job:
-        return prior.bank(given, job)
+        return prior.bank(annotation, job)
 
 
-def assert_valid(prior: Prior, given: Annotation, bank: Tensor) -> None:
+def assert_valid(prior: Prior, annotation: Annotation, bank: Tensor) -> None:
     with as_in_a_run():
-        checked_conditions(prior, given.spec, bank, "bank")
+        checked_conditions(prior, annotation.spec, bank, "bank")
     assert bank.device.type == "cpu", f"its bank is on {bank.device}"
 
 
 def bank_digest(prior: Prior, form: str, count: int) -> str:
-    return digest([drawn(prior, annotation(form, count))])
+    return digest([drawn(prior, example(form, count))])

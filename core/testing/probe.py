@@ -16,7 +16,7 @@ from torch import Tensor
 from fw.core.errors import FwError
 from fw.core.job import Job
 from fw.core.kinds import Glance, Probe
-from fw.core.kinds.boundaries import checked_found
+from fw.core.kinds.boundaries import checked_probe_scores
 from fw.core.randomness import generator
 from fw.core.testing import tiny, usual
 from fw.core.testing.contract import Clause
@@ -265,4 +265,4 @@ def scores_of(probe: Probe, count: int) -> dict[str, float]:
 
 def assert_promised(probe: Probe, found: dict[str, float]) -> None:
     with as_in_a_run():
-        checked_found(probe, found)
+        checked_probe_scores(probe, found)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fw.core.kinds import Coefficients, Process
-from fw.core.kinds.boundaries import shown
+from fw.core.kinds.boundaries import describe
 from fw.core.testing import tiny, usual
 from fw.core.testing.forall import forall
 from fw.core.testing.usual import Use
@@ -22,7 +22,7 @@ PLACES = st.lists(st.floats(0, 1), max_size=6)
 
 
 def serves_training_after_sampling(process: Process) -> None:
-    """What it was first asked in inference mode, it also answers in training
+    """What it first computed in inference mode, it also computes in training
 
     First of all, because caches that a process fills would otherwise be filled by another clause.
     """
@@ -86,7 +86,7 @@ def coefficients_are_usable(process: Process) -> None:
     def body(places: list[float]) -> None:
         for device in tiny.devices():
             sigma = levels(process, places).to(device)
-            for name, values in named(process.coefficients(sigma)):
+            for name, values in by_name(process.coefficients(sigma)):
                 same_form(values, sigma, name)
                 wrong = ~values.isfinite()
                 assert not wrong.any(), f"{name} is {values[wrong][0]} at sigma {sigma[wrong][0]:.6g}"
@@ -99,7 +99,7 @@ def coefficients_are_usable(process: Process) -> None:
 def precision_is_kept(process: Process) -> None:
     """Noise levels in float64 get coefficients in float64"""
     sigma = levels(process, []).double()
-    for name, values in named(process.coefficients(sigma)):
+    for name, values in by_name(process.coefficients(sigma)):
         same_form(values, sigma, name)
 
 
@@ -108,10 +108,10 @@ def each_level_is_its_own(process: Process) -> None:
 
     def body(places: list[float]) -> None:
         sigma = levels(process, places)
-        together = {**dict(named(process.coefficients(sigma))), "weight": process.weight(sigma)}
+        together = {**dict(by_name(process.coefficients(sigma))), "weight": process.weight(sigma)}
         for index in range(len(sigma)):
             one = sigma[index : index + 1]
-            for name, value in (*named(process.coefficients(one)), ("weight", process.weight(one))):
+            for name, value in (*by_name(process.coefficients(one)), ("weight", process.weight(one))):
                 alone, among = float(value), float(together[name][index])
                 assert math.isclose(alone, among, rel_tol=1e-4, abs_tol=1e-6), (
                     f"{name} at sigma {float(one):.6g} is {alone:.6g} alone and {among:.6g} in a batch of {len(sigma)}"
@@ -136,15 +136,15 @@ def weight_is_usable(process: Process) -> None:
 
 @usual.pure
 def pure(process: Process) -> Iterator[Use]:
-    """It gives the same for the same, whatever it was asked before, and leaves its inputs alone"""
+    """It gives the same for the same, whatever was called before, and leaves its inputs alone"""
 
     def answers(sigma: Tensor, uniform: Tensor) -> list[Tensor]:
         return [*process.coefficients(sigma), process.weight(sigma), process.sigmas(uniform)]
 
     sigma, uniform = levels(process, [0.3, 0.6]), torch.tensor([0.0, 0.2, 0.9])
     others = levels(process, [0.1, 0.2]), torch.tensor([0.1, 0.5, 0.7])
-    given = {"the noise levels": sigma, "the uniform numbers": uniform}
-    yield Use(lambda: answers(sigma, uniform), given, lambda: answers(*others))
+    inputs = {"the noise levels": sigma, "the uniform numbers": uniform}
+    yield Use(lambda: answers(sigma, uniform), inputs, lambda: answers(*others))
 
 
 CLAUSES = (
@@ -166,13 +166,13 @@ def levels(process: Process, places: list[float]) -> Tensor:
     return torch.tensor([low, *(low * (high / low) ** place for place in places), high])
 
 
-def named(coefficients: Coefficients) -> list[tuple[str, Tensor]]:
+def by_name(coefficients: Coefficients) -> list[tuple[str, Tensor]]:
     return list(zip(Coefficients._fields, coefficients, strict=True))
 
 
 def same_form(values: Tensor, given: Tensor, name: str) -> None:
     """AssertionError unless `values` have the shape, dtype and device of what was given."""
     assert (values.shape, values.dtype) == (given.shape, given.dtype), (
-        f"{name} is {shown(values)} for {shown(given)}: one value per image, in the same precision"
+        f"{name} is {describe(values)} for {describe(given)}: one value per image, in the same precision"
     )
     assert values.device == given.device, f"{name} is on {values.device} for numbers on {given.device}"

@@ -21,18 +21,18 @@ from fw.core.testing.forall import forall
 from fw.core.testing.usual import Batch, Use
 
 LEVELS = 3
-"""Noise levels that a rule is asked at, one after the other."""
+"""The number of noise levels at which a rule is called, one after the other."""
 
 
 class Level(NamedTuple):
-    """What a rule is given at one noise level: a good prediction of x0 and a difference, (B, C, H, W) each."""
+    """The arguments of a rule at one noise level: a good prediction of x0 and a difference, (B, C, H, W) each."""
 
     good: Tensor
     difference: Tensor
 
 
-class Heard(NamedTuple):
-    """What it said to that."""
+class Answer(NamedTuple):
+    """What its two methods return for that."""
 
     direction: Tensor
     result: Tensor
@@ -49,12 +49,12 @@ def right_shape(rule: Rule) -> None:
 
     def body(shape: tuple[int, int, int], count: int, power: float) -> None:
         for device in tiny.devices():
-            levels = [Level(*(each.to(device) for each in level)) for level in given(count, shape, 10**power)]
-            for level, heard in zip(levels, asked(rule, levels), strict=True):
-                for name, found in heard._asdict().items():
+            levels = [Level(*(each.to(device) for each in level)) for level in make_levels(count, shape, 10**power)]
+            for level, answer in zip(levels, answers(rule, levels), strict=True):
+                for name, result in answer._asdict().items():
                     with tiny.as_in_a_run():
-                        checked_rule(rule, found, level.good)
-                    assert_like(found, level.good, f"{name}()")
+                        checked_rule(rule, result, level.good)
+                    assert_like(result, level.good, f"{name}()")
 
     shapes = st.sampled_from([tiny.SHAPE, (3, 16, 16), (4, 2, 5)])
     forall(body, shape=shapes, count=st.integers(1, 4), power=st.floats(-4, 3))
@@ -62,10 +62,10 @@ def right_shape(rule: Rule) -> None:
 
 def nothing_comes_of_nothing(rule: Rule) -> None:
     """A difference of zero gives the direction zero, and a good prediction as the guided one stays as it is"""
-    good, _ = given(3)[0]
+    good, _ = make_levels(3)[0]
     nothing = torch.zeros_like(good)
     for what, prediction in {"usual predictions": good, "predictions of zero": nothing}.items():
-        [(direction, result)] = asked(rule, [Level(prediction, nothing)])
+        [(direction, result)] = answers(rule, [Level(prediction, nothing)])
         assert torch.equal(direction, nothing), f"{what}: a difference of zero becomes up to {largest(direction):.2g}"
         gap = largest(result - prediction)
         assert gap <= 1e-5, f"{what}: result(good, good) is {gap:.2g} off"
@@ -76,12 +76,12 @@ def idle_changes_nothing(rule: Rule) -> None:
 
     def body(fields: dict[str, Any]) -> None:
         with contextlib.suppress(ValidationError):
-            other, levels = changed(rule, fields), given(3)
+            other, levels = changed(rule, fields), make_levels(3)
             if reason := other.idle():
-                for level, heard in zip(levels, asked(other, levels), strict=True):
-                    kept = Heard(level.difference, level.good + level.difference)
-                    for name, found, expected in zip(Heard._fields, heard, kept, strict=True):
-                        assert torch.equal(found, expected), f"{name}() changes it, and idle() says {reason!r}"
+                for level, answer in zip(levels, answers(other, levels), strict=True):
+                    kept = Answer(level.difference, level.good + level.difference)
+                    for name, result, expected in zip(Answer._fields, answer, kept, strict=True):
+                        assert torch.equal(result, expected), f"{name}() changes it, and idle() says {reason!r}"
 
     body({})
     forall(body, fields=changes(type(rule)), examples=25)
@@ -89,53 +89,53 @@ def idle_changes_nothing(rule: Rule) -> None:
 
 @usual.pure
 def pure(rule: Rule) -> Iterator[Use]:
-    """The same predictions and the same memory give the same, whatever was asked before; inputs are left alone"""
-    levels = given(3)
+    """The same predictions and the same memory give the same, whatever was called before; inputs are left alone"""
+    levels = make_levels(3)
 
-    def call() -> list[Heard]:
+    def call() -> list[Answer]:
         memory: dict[str, Tensor] = {}
-        said, copies = [], []
+        returned, copies = [], []
         for level in levels:
-            said.append(ask(rule, level, memory))
-            copies.append(copied(said[-1]))
-        assert same(said, copies), "it writes into what it returned before"
-        return said
+            returned.append(apply(rule, level, memory))
+            copies.append(copied(returned[-1]))
+        assert same(returned, copies), "it writes into what it returned before"
+        return returned
 
-    yield Use(call, {"what it is given": levels}, lambda: asked(rule, given(2, (3, 16, 16), seed=1)))
+    yield Use(call, {"what it is given": levels}, lambda: answers(rule, make_levels(2, (3, 16, 16), seed=1)))
 
 
 def memory_holds_tensors(rule: Rule) -> None:
     """What it knows of earlier noise levels is in `memory`, as tensors by name"""
-    levels, memory = given(3), dict[str, Tensor]()
-    known, said = [], []
+    levels, memory = make_levels(3), dict[str, Tensor]()
+    known, first = [], []
     for level in levels:
         known.append({name: tensor.clone() for name, tensor in memory.items()})
-        said.append(copied(ask(rule, level, memory)))
+        first.append(copied(apply(rule, level, memory)))
         for name, value in memory.items():
             assert isinstance(name, str), f"{name!r} is not a name"
             assert isinstance(value, Tensor), f"{name} is a {type(value).__name__}"
     known.append(memory)
     for number, level in enumerate(levels):
         again = {name: tensor.clone() for name, tensor in known[number].items()}
-        heard = ask(rule, level, again)
-        assert same(heard, said[number]), f"at level {number + 1} the same memory gives something else"
+        second = apply(rule, level, again)
+        assert same(second, first[number]), f"at level {number + 1} the same memory gives something else"
         assert same(again, known[number + 1]), f"at level {number + 1} the same memory becomes something else"
 
 
 @usual.same_in_any_batch
 def batch_does_not_matter(rule: Rule) -> Iterator[Batch]:
     """Each image's result is its own, whatever else is in the batch"""
-    levels = given(4)
+    levels = make_levels(4)
 
-    def heard(rows: list[int]) -> dict[str, Tensor]:
-        said = asked(rule, [Level(*(each[rows] for each in level)) for level in levels])
+    def compute(rows: list[int]) -> dict[str, Tensor]:
+        batch = [Level(*(each[rows] for each in level)) for level in levels]
         return {
             f"{name}() at level {number + 1}": values
-            for number, answer in enumerate(said)
+            for number, answer in enumerate(answers(rule, batch))
             for name, values in answer._asdict().items()
         }
 
-    yield Batch(4, heard, differ=largest_difference)
+    yield Batch(4, compute, differ=largest_difference)
 
 
 PREREQUISITE = right_shape
@@ -151,7 +151,7 @@ CLAUSES = (
 )
 
 
-def given(count: int, shape: tuple[int, int, int] = tiny.SHAPE, size: float = 0.5, seed: int = 0) -> list[Level]:
+def make_levels(count: int, shape: tuple[int, int, int] = tiny.SHAPE, size: float = 0.5, seed: int = 0) -> list[Level]:
     """Predictions of `count` images at falling noise levels, and differences whose values are around `size`."""
     draw = generator(seed, "rule")
     levels = []
@@ -161,14 +161,14 @@ def given(count: int, shape: tuple[int, int, int] = tiny.SHAPE, size: float = 0.
     return levels
 
 
-def asked(rule: Rule, levels: list[Level]) -> list[Heard]:
-    """What the rule says at each noise level of one batch, beginning with an empty memory."""
+def answers(rule: Rule, levels: list[Level]) -> list[Answer]:
+    """What the rule returns at each noise level of one batch, beginning with an empty memory."""
     memory: dict[str, Tensor] = {}
-    return [ask(rule, level, memory) for level in levels]
+    return [apply(rule, level, memory) for level in levels]
 
 
-def ask(rule: Rule, level: Level, memory: dict[str, Tensor]) -> Heard:
-    """As sampling asks; each method gets predictions of its own, so that one's fault is not the other's."""
+def apply(rule: Rule, level: Level, memory: dict[str, Tensor]) -> Answer:
+    """Call both methods as sampling does. Each gets its own predictions, so faults of one do not affect the other."""
     with torch.inference_mode():
         direction = rule.direction(level.good, level.difference, memory)
-        return Heard(direction, rule.result(level.good, level.good + level.difference))
+        return Answer(direction, rule.result(level.good, level.good + level.difference))

@@ -28,11 +28,11 @@ Range = tuple[float, float]
 
 RANGES: tuple[Range, ...] = ((0.002, 80.0), (0.02, 10.0), (0.006, 20_000.0))
 WIDEST: Range = (1e-5, 1e6)
-"""For a sampler whose fields ask for noise levels beyond those of common models."""
+"""For a sampler whose fields need noise levels beyond those of common models."""
 SHAPES = st.sampled_from([(1, 8, 8), (3, 4, 6)])
 MEAN = 0.3
 NARROW, WIDE = 0.2, 0.8
-"""Standard deviations of pixels: hardly any is outside of -1..1, or many are."""
+"""Standard deviations of pixels, with which hardly any is outside of -1..1, or many are."""
 FEW = " (or do these fields make too few steps?)"
 
 
@@ -62,13 +62,13 @@ def right_shape(sampler: Sampler) -> None:
 
 
 def price_is_stated(sampler: Sampler) -> None:
-    """It asks the denoiser as often as `nfe` says, whatever the batch and the noise levels"""
+    """It calls the denoiser as often as `nfe` says, whatever the batch and the noise levels"""
     for trained in ranges(sampler):
         for count in (1, 3):
             denoise = Exact(picture(), 0.0, *trained)
             run(sampler, denoise, *start(range(count)))
-            asked = len(denoise.asked)
-            assert asked == sampler.nfe, f"{asked} times for {count} images at {told(trained)}, not {sampler.nfe}"
+            calls = len(denoise.calls)
+            assert calls == sampler.nfe, f"{calls} times for {count} images at {text_of(trained)}, not {sampler.nfe}"
 
 
 def says_when_it_asks(sampler: Sampler) -> None:
@@ -76,15 +76,15 @@ def says_when_it_asks(sampler: Sampler) -> None:
     for trained in ranges(sampler):
         denoise = Exact(picture(), 0.0, *trained)
         run(sampler, denoise, *start(range(2)))
-        levels = [float(asked.sigma) for asked in denoise.asked]
-        said = repeated(partial(sampler.asks, trained))
-        off = [pair for pair in zip(said, levels, strict=False) if not math.isclose(*pair, rel_tol=1e-6)]
-        assert len(said) == len(levels), f"it says {len(said)} and asks {len(levels)} times at {told(trained)}"
-        assert not off, f"it says {off[0][0]:.6g} and asks at {off[0][1]:.6g}, at {told(trained)}"
+        levels = [float(call.sigma) for call in denoise.calls]
+        stated = repeated(partial(sampler.asks, trained))
+        off = [pair for pair in zip(stated, levels, strict=False) if not math.isclose(*pair, rel_tol=1e-6)]
+        assert len(stated) == len(levels), f"it says {len(stated)} and calls {len(levels)} times at {text_of(trained)}"
+        assert not off, f"it says {off[0][0]:.6g} and calls at {off[0][1]:.6g}, at {text_of(trained)}"
 
 
 def asks_inside_the_range(sampler: Sampler) -> None:
-    """It asks the denoiser only at noise levels that the model is trained for, each given as a float"""
+    """It calls the denoiser only at noise levels that the model is trained for, each a float"""
 
     def body(low: float, factor: float) -> None:
         if accepts(sampler, (low, low * factor)):
@@ -93,10 +93,10 @@ def asks_inside_the_range(sampler: Sampler) -> None:
     def inside(trained: Range) -> None:
         denoise = Exact(picture(), 0.0, *trained)
         run(sampler, denoise, *start(range(2)))
-        for asked in denoise.asked:
-            assert isinstance(asked.sigma, float | int), f"sigma is a {type(asked.sigma).__name__}"
-            assert trained[0] * 0.9999 <= asked.sigma <= trained[1] * 1.0001, (
-                f"sigma is {asked.sigma:.6g} for a model with {told(trained)}"
+        for call in denoise.calls:
+            assert isinstance(call.sigma, float | int), f"sigma is a {type(call.sigma).__name__}"
+            assert trained[0] * 0.9999 <= call.sigma <= trained[1] * 1.0001, (
+                f"sigma is {call.sigma:.6g} for a model with {text_of(trained)}"
             )
 
     forall(body, low=st.floats(1e-3, 0.1), factor=st.floats(50, 1e5), examples=6)
@@ -105,17 +105,15 @@ def asks_inside_the_range(sampler: Sampler) -> None:
 
 
 def asks_about_noisy_images(sampler: Sampler) -> None:
-    """What it asks the denoiser about is an image with as much noise as it says, x0 + sigma * n, one per image"""
+    """It calls the denoiser with one image per noise that has as much noise as it says, x0 + sigma * n"""
     trained = ranges(sampler)[0]
     noise, draws = start(range(6))
     denoise = Exact(picture(), 0.0, *trained)
     run(sampler, denoise, noise, draws)
-    for asked in denoise.asked:
-        assert asked.x.shape == noise.shape, f"it asks about {tuple(asked.x.shape)} for noise {tuple(noise.shape)}"
-        spread = float(((asked.x - picture()) / asked.sigma).square().mean().sqrt())
-        assert 0.5 < spread < 2, (
-            f"at sigma {asked.sigma:.6g} the noise has standard deviation {spread:.3g} * sigma{FEW}"
-        )
+    for call in denoise.calls:
+        assert call.x.shape == noise.shape, f"it is called with {tuple(call.x.shape)} for noise {tuple(noise.shape)}"
+        spread = float(((call.x - picture()) / call.sigma).square().mean().sqrt())
+        assert 0.5 < spread < 2, f"at sigma {call.sigma:.6g} the noise has standard deviation {spread:.3g} * sigma{FEW}"
 
 
 def finds_the_image(sampler: Sampler) -> None:
@@ -124,22 +122,22 @@ def finds_the_image(sampler: Sampler) -> None:
         samples = run(sampler, Exact(picture(), 0.0, *trained), *start(range(4)))
         error = float((samples - picture()).abs().max())
         allowed = max(0.05, 4 * trained[0])
-        assert error <= allowed, f"it is up to {error:.3g} away, for a model with {told(trained)}{FEW}"
+        assert error <= allowed, f"it is up to {error:.3g} away, for a model with {text_of(trained)}{FEW}"
 
 
 def finds_the_mean(sampler: Sampler) -> None:
     """Where pixels have a normal distribution, samples have its mean"""
     for trained in ranges(sampler):
         denoise = Exact(torch.full((1, 8, 8), MEAN), NARROW, *trained)
-        found = float(run(sampler, denoise, *start(range(16))).mean())
-        assert abs(found - MEAN) <= 0.05, f"it is {found:.3f}, not {MEAN}, for a model with {told(trained)}{FEW}"
+        mean = float(run(sampler, denoise, *start(range(16))).mean())
+        assert abs(mean - MEAN) <= 0.05, f"it is {mean:.3f}, not {MEAN}, for a model with {text_of(trained)}{FEW}"
 
 
 def noise_matters(sampler: Sampler) -> None:
     """Other noise gives other samples: arms are compared on the same noise"""
     denoise = gaussian(sampler)
     noise, _ = start(range(3))
-    one, other = (run(sampler, denoise, given, start(range(3))[1]) for given in (noise, -noise))
+    one, other = (run(sampler, denoise, each, start(range(3))[1]) for each in (noise, -noise))
     assert not torch.equal(one, other), "the samples are the same: it starts from something else than the given noise"
 
 
@@ -165,10 +163,10 @@ def pure(sampler: Sampler) -> Iterator[Use]:
 def same_on_a_gpu(sampler: Sampler) -> Iterator[OnDevice]:
     """On a GPU, where there is one, it makes the images that it makes on the CPU"""
 
-    def ask(device: str) -> Tensor:
+    def compute(device: str) -> Tensor:
         return run(sampler, gaussian(sampler, device=device), *start(range(3), device=device))
 
-    yield OnDevice(ask, 0.01, largest_difference)
+    yield OnDevice(compute, 0.01, largest_difference)
 
 
 CLAUSES = (
@@ -188,8 +186,8 @@ CLAUSES = (
 
 
 @dataclass
-class Asked:
-    """What a denoiser was asked: x (B, C, H, W) and its noise level."""
+class Call:
+    """A call of a denoiser: x (B, C, H, W) and its noise level."""
 
     x: Tensor
     sigma: float
@@ -197,16 +195,16 @@ class Asked:
 
 @dataclass
 class Exact:
-    """The exact denoiser for data whose pixels are N(mean, std^2), which remembers what it was asked."""
+    """The exact denoiser for data whose pixels are N(mean, std^2); it records its calls."""
 
     mean: Tensor
     std: float
     sigma_min: float
     sigma_max: float
-    asked: list[Asked] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
-        self.asked.append(Asked(x.clone(), sigma))
+        self.calls.append(Call(x.clone(), sigma))
         share = self.std**2 / (self.std**2 + sigma**2) if self.std else 0.0
         return self.mean + share * (x - self.mean)
 
@@ -238,7 +236,7 @@ def ranges(sampler: Sampler) -> list[Range]:
     accepted = [trained for trained in RANGES if accepts(sampler, trained)]
     if not accepted and accepts(sampler, WIDEST):
         accepted = [WIDEST]
-    assert accepted, f"check() refuses every range tried: {', '.join(map(told, (*RANGES, WIDEST)))}"
+    assert accepted, f"check() refuses every range tried: {', '.join(map(text_of, (*RANGES, WIDEST)))}"
     return accepted
 
 
@@ -250,5 +248,5 @@ def accepts(sampler: Sampler, trained: Range) -> bool:
     return True
 
 
-def told(trained: Range) -> str:
+def text_of(trained: Range) -> str:
     return f"noise levels {trained[0]:.4g} to {trained[1]:.4g}"

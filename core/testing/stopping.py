@@ -1,4 +1,4 @@
-"""Asked to stop in the middle, as a run is: what continues afterwards has to come to the same end."""
+"""Stop work in the middle, as a run does: what continues afterwards has to come to the same end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 @dataclass
 class Stop:
-    """A job's `stopping`: it counts how often it is asked, and says yes from the `at`-th time on."""
+    """A job's `stopping`: it counts its calls, and says yes from the `at`-th on."""
 
     at: float = math.inf
     times: int = 0
@@ -30,7 +30,7 @@ class Stop:
 
 
 def resumed(call: Callable[[Job], Result], seed: int, times: int) -> Result:
-    """What the call returns after it was stopped at half of the `times` that it asks whether to."""
+    """What the call returns after it was stopped half-way; `times` is how often it checks whether to stop."""
     with ambient(0), tempfile.TemporaryDirectory() as folder:
         with contextlib.suppress(Interrupted):
             call(Job(Path(folder), seed=seed, stopping=Stop(at=times // 2 + 1)))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fw.core.diffusion.conditioning import ConditionEmbedding
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.pixels import per_image
 from fw.core.errors import StageFailed
 from fw.core.job import Job
@@ -25,7 +25,7 @@ CLASSES = 3
 
 
 def devices() -> list[str]:
-    """Where things are tried: on the CPU, and on a GPU where there is one."""
+    """The devices to check on: the CPU, and a GPU where there is one."""
     return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
@@ -38,7 +38,7 @@ def job(seed: int = 0) -> Iterator[Job]:
 
 @contextlib.contextmanager
 def as_in_a_run() -> Iterator[None]:
-    """What a run refuses (core/kinds/boundaries.py) violates the contract, in the same words."""
+    """Make what a run refuses (core/kinds/boundaries.py) a violation of the contract, in the same words."""
     try:
         yield
     except StageFailed as error:
@@ -158,12 +158,12 @@ def per_channel(values: Tensor) -> Tensor:
     return values[:, :, None, None]
 
 
-def denoiser(shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> Denoiser:
+def denoiser(shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> NetworkDenoiser:
     """An untrained denoiser with three conditions, a null condition, attention and logits."""
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         torch.manual_seed(seed)
         network = TinyNetwork(shape, ConditionSpec("class", CLASSES))
-    return Denoiser(network.eval(), TinyProcess())
+    return NetworkDenoiser(network.eval(), TinyProcess())
 
 
 def noisy(count: int, sigma: float, shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> Tensor:

@@ -32,7 +32,7 @@ def stays_in_its_folder(tracker: Tracker) -> None:
     before = set(threading.enumerate())
     with ambient(0), elsewhere_on_disk() as empty:
         run = tracker.open(described(root, "stays"))
-        with contextlib.suppress(Exception):  # which is what other clauses are about
+        with contextlib.suppress(Exception):  # other clauses are about that
             say_all(run, root)
             run.end("finished")
         strays = [path.name for path in [*empty.iterdir(), *root.parent.iterdir()] if path != root]
@@ -143,7 +143,7 @@ def described(root: Path, key: str, previous: Mapping[str, Any] | None = None) -
 
 
 def say_all(run: TrackedRun, root: Path, when: str = "") -> None:
-    """Make every call that a run makes twice, but for the last; AssertionError names the one that raises."""
+    """Make every call of a run twice, except `end`; AssertionError says which one raises."""
     for name, call in calls(run, files(root)):
         for time in ("", "the second time"):
             try:

@@ -36,7 +36,7 @@ Case = TypeVar("Case")
 
 
 def usual(held: Callable[[Case], None]) -> Callable[[Callable[[Any], Iterable[Case]]], Clause]:
-    """A decorator that makes a clause of a function which yields cases; `held` checks each."""
+    """Make `held`, which checks one case, a decorator that turns a function which yields cases into a clause."""
 
     def decorate(cases: Callable[[Any], Iterable[Case]]) -> Clause:
         @functools.wraps(cases)
@@ -53,39 +53,39 @@ class Use(NamedTuple):
     """A use of a component, and what it may neither depend on nor change."""
 
     call: Callable[[], Any]
-    given: Mapping[str, Any] = {}
-    """What it is given, tensors or a function that reads them, by what to call them."""
+    inputs: Mapping[str, Any] = {}
+    """Its inputs by name: tensors, or functions that return them."""
     before: Callable[[], object] = lambda: None
-    """Another use, which may not matter."""
+    """Another use, which must not change the result."""
     user: str = "it"
-    """Who writes where something is written."""
+    """What to call the component's function in a message."""
 
 
 @usual
 def inputs_untouched(use: Use) -> None:
-    """It leaves what it is given alone."""
+    """It leaves its inputs alone."""
     left_alone(use)
 
 
 @usual
 def pure(use: Use) -> None:
-    """It leaves what it is given alone, and depends neither on earlier uses nor on global state."""
+    """It leaves its inputs alone, and depends neither on earlier uses nor on global state."""
     first = left_alone(use)
     again = repeated(lambda: (use.before(), use.call())[1])
     assert same(again, first), "an earlier call changes the result"
 
 
 def left_alone(use: Use) -> Any:
-    """Its result; AssertionError if it changes what it is given."""
-    kept = copied(read(use.given))
+    """Its result; AssertionError if it changes its inputs."""
+    kept = copied(read(use.inputs))
     result = copied(use.call())
-    for name, value in read(use.given).items():
+    for name, value in read(use.inputs).items():
         assert same(value, kept[name]), f"{use.user} writes into {name}"
     return result
 
 
-def read(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value() if callable(value) else value for name, value in given.items()}
+def read(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value() if callable(value) else value for name, value in inputs.items()}
 
 
 @usual
@@ -110,10 +110,10 @@ def function_of_the_seed(call: Callable[[Job], Any]) -> None:
 
 
 class Batch(NamedTuple):
-    """What is made of some of the images, given by their numbers: tensors with a row for each."""
+    """A computation on some of the images, chosen by number, that gives tensors with a row for each."""
 
     images: int
-    ask: Callable[[list[int]], Tensor | dict[str, Tensor]]
+    compute: Callable[[list[int]], Tensor | dict[str, Tensor]]
     tolerance: float = 1e-4
     differ: Callable[[Tensor, Tensor], float] = gap
 
@@ -121,10 +121,10 @@ class Batch(NamedTuple):
 @usual
 def same_in_any_batch(batch: Batch) -> None:
     """Each image's row is its own: alone, with others, and in any order."""
-    together = by_name(batch.ask([*range(batch.images)]))
+    together = by_name(batch.compute([*range(batch.images)]))
 
     def body(rows: list[int]) -> None:
-        for name, values in by_name(batch.ask(rows)).items():
+        for name, values in by_name(batch.compute(rows)).items():
             share = batch.differ(values, together[name][rows])
             assert share <= batch.tolerance, (
                 f"{name}images {rows} of {batch.images} differ by {share:.2g} without the others"
@@ -142,19 +142,19 @@ def by_name(values: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Scores(NamedTuple):
-    """The scores of so many images in an order."""
+    """A computation of scores from images in a given order."""
 
     images: int
-    ask: Callable[[list[int]], Mapping[str, float]]
+    compute: Callable[[list[int]], Mapping[str, float]]
 
 
 @usual
 def order_does_not_matter(scores: Scores) -> None:
     """They are the same in any order, but for rounding."""
-    usually = scores.ask([*range(scores.images)])
+    usually = scores.compute([*range(scores.images)])
 
     def body(order: list[int]) -> None:
-        for key, value in scores.ask(order).items():
+        for key, value in scores.compute(order).items():
             close = math.isclose(value, usually[key], rel_tol=1e-3, abs_tol=1e-6)
             assert close or (math.isnan(value) and math.isnan(usually[key])), (
                 f"{key} is {usually[key]:.6g} in one order and {value:.6g} in another"
@@ -164,7 +164,7 @@ def order_does_not_matter(scores: Scores) -> None:
 
 
 class Elsewhere(NamedTuple):
-    """What a module's function returns, and its name."""
+    """A module's function, and what to call its result."""
 
     what: str
     function: Callable[..., Any]
@@ -185,7 +185,7 @@ def in_threads(threads: int, function: Callable[..., Any], *arguments: Any) -> A
 
 
 class Stopped(NamedTuple):
-    """What is made in a job, and its name."""
+    """Work in a job, and what to call its result."""
 
     what: str
     call: Callable[[Job], Any]
@@ -202,7 +202,7 @@ def resumes(case: Stopped) -> None:
 
 
 class Odd(NamedTuple):
-    """Odd inputs, what is made of them, and what raises AssertionError unless that is valid."""
+    """What to call odd inputs, what is made of them, and what raises AssertionError unless that is valid."""
 
     what: str
     make: Callable[[], Any]
@@ -225,19 +225,19 @@ def odd_inputs(odd: Odd) -> None:
 
 
 class OnDevice(NamedTuple):
-    """What is made on a device."""
+    """A computation on a device."""
 
-    ask: Callable[[str], Tensor | dict[str, Tensor]]
+    compute: Callable[[str], Tensor | dict[str, Tensor]]
     tolerance: float = 0.02
     differ: Callable[[Tensor, Tensor], float] = gap
 
 
 @usual
 def same_on_a_gpu(made: OnDevice) -> None:
-    """It is there, and what is made on the CPU."""
-    expected = by_name(made.ask("cpu"))
+    """Its results are on the device, and are those of the CPU."""
+    expected = by_name(made.compute("cpu"))
     for device in tiny.devices():
-        for name, values in by_name(made.ask(device)).items():
+        for name, values in by_name(made.compute(device)).items():
             assert values.device.type == device, f"{name}images on {device} are on {values.device}"
             share = made.differ(values.cpu(), expected[name])
             assert share <= made.tolerance, f"{name}images differ by {share:.2g}"

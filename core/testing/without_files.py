@@ -1,4 +1,4 @@
-"""A component as a machine without its files has it: no path leads anywhere, nothing can be loaded."""
+"""A component on a machine without its files: no path leads anywhere, and nothing can be loaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AnyComponent = TypeVar("AnyComponent", bound=Component)
 def without_files(component: AnyComponent, method: str) -> AnyComponent:
     """The component without its files, whose `method` may not be called."""
 
-    def refuse(*given: Any) -> Any:
+    def refuse(*arguments: Any) -> Any:
         raise AssertionError(f"{method}() is called for it")
 
     kind = type(component)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import FwError, MissingFile
-from fw.core.files.brought import read_json
+from fw.core.files.contents import read_json
 from fw.core.kinds import Autoencoder, Code
 from fw.plugins.shared.diffusers_folder import (
     CONFIG,

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import nn
 
 from fw.core.errors import FwError, MissingFile
-from fw.core.files.brought import genuine, read_json
+from fw.core.files.contents import genuine, read_json
 from fw.core.kinds import Backbone
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.diffusers_networks import WRAPPERS, wrapped

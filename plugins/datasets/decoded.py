@@ -32,9 +32,9 @@ from torch import Tensor
 from fw.core.errors import FwError, MissingFile
 from fw.core.features.fingerprints import fingerprint_of, fingerprints
 from fw.core.files import sealed
-from fw.core.files.brought import stand_in
+from fw.core.files.contents import stand_in
 from fw.core.files.durable import put, sync
-from fw.core.files.parts import checksum
+from fw.core.files.unfinished import checksum
 from fw.core.machine.cores import cores
 from fw.core.messages.escaping import visible
 from fw.plugins.datasets.depth import Deep, Scale, deep, merged, whites

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from fw.core.errors import FwError, MissingFile
-from fw.core.files.parts import checksum
+from fw.core.files.unfinished import checksum
 from fw.plugins.datasets.decoded import Source
 
 SAVED = ("dataset_dict.json", "state.json")

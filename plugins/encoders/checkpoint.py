@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fw.core.errors import MissingFile
-from fw.core.files import brought as files
+from fw.core.files import contents
 
 AT_ONCE = 64
 """Images in flight: they are enlarged to the network's input size, 3 MB each at 518x518."""
@@ -78,7 +78,7 @@ class Checkpoint(ABC):
 def sha256(path: Path) -> str:
     """The sha256 of the file's content, in hex, or MissingFile; a file that has not changed is read once."""
     try:
-        return files.sha256(path)
+        return contents.sha256(path)
     except OSError as error:
         raise MissingFile(f"{path} cannot be read: {error.strerror}") from None
 

@@ -15,11 +15,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.generate import batch_size
 from fw.core.diffusion.pixels import to_unit
 from fw.core.diffusion.taps import usual_block
-from fw.core.features.cells import Pool, noise_of, read
+from fw.core.features.activations import Pool, noise_of, read
 from fw.core.job import Job
 from fw.core.kinds.boundaries import checked_network
 from fw.core.types import ImageSet
@@ -107,7 +107,7 @@ class Reader(nn.Module):
 
     def read(self, images: Tensor, cells: Sequence[tuple[float, str]]) -> Iterator[Tensor]:
         """The features (B, D) of each cell; all blocks of a noise level are read in one pass."""
-        model = Denoiser(self.network, self.settings.process)
+        model = NetworkDenoiser(self.network, self.settings.process)
         x0, noise = to_unit(images), noise_of(images, self.settings.draws, images.shape[1:])
         for sigma in dict.fromkeys(sigma for sigma, _ in cells):
             blocks = [block for level, block in cells if level == sigma]

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from fw.core.diffusion.generate import batch_size
 from fw.core.diffusion.taps import blocks_of
 from fw.core.errors import StageFailed
-from fw.core.features.cells import split
+from fw.core.features.activations import split
 from fw.core.features.logistic import accuracy_of, linear_probe
 from fw.core.job import Job
 from fw.core.learning.loop import Step, descend

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.pixels import per_image, to_unit
 from fw.core.job import Job
 from fw.core.kinds import Process
@@ -29,7 +29,7 @@ class Teacher:
     """A frozen denoiser, whose blocks are read."""
 
     def __init__(self, network: nn.Module, process: Process, blocks: tuple[str, ...]):
-        self.model = Denoiser(network.eval().requires_grad_(False), process)
+        self.model = NetworkDenoiser(network.eval().requires_grad_(False), process)
         self.blocks = blocks
 
     @torch.no_grad()

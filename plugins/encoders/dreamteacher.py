@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, layer_norm, mse_loss, normalize
 
 from fw.core.diffusion.taps import blocks_of
-from fw.core.features.cells import as_map
+from fw.core.features.activations import as_map
 from fw.core.types import LARGEST
 from fw.plugins.encoders.distilled import Distilled, Lesson, Teacher, levels_of
 from fw.plugins.encoders.of_denoiser import Blocks, Sigmas

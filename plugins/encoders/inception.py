@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fw.core.errors import MissingFile
-from fw.core.files.brought import genuine, sha256
+from fw.core.files.contents import genuine, sha256
 from fw.core.files.weights import check_finite
 from fw.core.kinds import Encoder
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from fw.core.errors import MissingFile
-from fw.core.files.brought import genuine
+from fw.core.files.contents import genuine
 from fw.core.kinds import Encoder
 from fw.plugins.encoders import timm_checkpoint, transformers_checkpoint
 from fw.plugins.encoders.checkpoint import Checkpoint

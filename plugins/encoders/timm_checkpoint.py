@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fw.core.errors import MissingFile
-from fw.core.files.weights import check_finite, tell_wrappers, unwrapped
+from fw.core.files.weights import check_finite, report_wrappers, unwrapped
 from fw.plugins.encoders.checkpoint import Checkpoint, Tower, reason
 from fw.plugins.shared.saved import names
 
@@ -65,7 +65,7 @@ class TimmCheckpoint(Checkpoint):
 
         if not (wrapped := {old: new for old, new in unwrapped(names(self.weights)).items() if old != new}):
             return {"file": str(self.weights)}
-        tell_wrappers(wrapped, self.weights)
+        report_wrappers(wrapped, self.weights)
         tensors = load_state_dict(str(self.weights))
         plain = unwrapped(tensors)
         return {"state_dict": {plain[name]: tensor for name, tensor in tensors.items()}}

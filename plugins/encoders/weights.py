@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from fw.core.errors import FwError, MissingFile
-from fw.core.files import brought as files
-from fw.core.files.weights import check_finite, tell_wrappers, unwrapped
+from fw.core.files import contents
+from fw.core.files.weights import check_finite, report_wrappers, unwrapped
 from fw.plugins.encoders.trunks import ImageEncoder
 from fw.plugins.shared.saved import tensors_in
 
@@ -56,17 +56,17 @@ def unwrapped_tensors(tensors: dict[str, Tensor], path: Path, expected: Collecti
     """The tensors by the `expected` names of a network. A remark is printed if names of wrappers
     were taken off."""
     names = unwrapped(tensors, expected)
-    tell_wrappers(names, path)
+    report_wrappers(names, path)
     return {names[name]: tensor for name, tensor in tensors.items()}
 
 
 def sha256(path: Path) -> str:
     """The sha256 of the file's content, in hex."""
-    return files.sha256(existing(path))
+    return contents.sha256(existing(path))
 
 
 def existing(path: Path) -> Path:
     """The path, or MissingFile if nothing is there or it is not what its name says."""
     if not path.is_file():
         raise MissingFile(f"the weights file {path} is not there: mend the path, or leave `weights` out to train")
-    return files.genuine(path, "the weights file ")
+    return contents.genuine(path, "the weights file ")

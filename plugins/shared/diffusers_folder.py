@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from fw.core.errors import MissingFile
-from fw.core.files.brought import genuine, read_json, sha256
+from fw.core.files.contents import genuine, read_json, sha256
 from fw.plugins.shared.saved import Saved, saved
 from fw.registry import Component
 

@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fw.core.errors import MissingFile
-from fw.core.files.brought import genuine
-from fw.core.files.weights import check_finite, tell_wrappers, unwrapped
+from fw.core.files.contents import genuine
+from fw.core.files.weights import check_finite, report_wrappers, unwrapped
 
 INDEX = ".index.json"
 
@@ -98,7 +98,7 @@ class Saved:
                 (temporary / name).symlink_to((folder / name).absolute())
             renamed = unwrapped(self.tensors())
             if any(old != new for old, new in renamed.items()):
-                tell_wrappers(renamed, self.first)
+                report_wrappers(renamed, self.first)
                 tensors = {
                     renamed[name]: tensor.clone()  # what shares memory cannot be saved
                     for file in self.tensor_files()

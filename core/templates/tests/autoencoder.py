@@ -20,6 +20,6 @@ def test_it_keeps_what_its_frequencies_can_say(keep: int, tiny_dataset: Dataset)
     network = autoencoder.build(tiny_dataset.shape)
     latents = autoencoder.encode(network, images).mean
     decoded = autoencoder.decode(network, latents)
-    lost = (decoded - (images / 127.5 - 1)).square().mean()
-    assert lost < 1e-10 if keep == 4 else lost > 1e-3
+    error = (decoded - (images / 127.5 - 1)).square().mean()
+    assert error < 1e-10 if keep == 4 else error > 1e-3
     torch.testing.assert_close(autoencoder.encode(network, (decoded + 1) * 127.5).mean, latents)

@@ -13,6 +13,6 @@ def test_it_keeps_the_contract() -> None:
 def test_long_differences_are_shortened_and_short_ones_stay() -> None:
     good = torch.ones(2, 1, 3, 3)  # (B, C, H, W)
     difference = torch.stack([good[0], good[1] / 100])
-    found = Example(longest=0.5).direction(good, difference, {})
-    torch.testing.assert_close(found[0], good[0] / 2)
-    assert torch.equal(found[1], difference[1])
+    direction = Example(longest=0.5).direction(good, difference, {})
+    torch.testing.assert_close(direction[0], good[0] / 2)
+    assert torch.equal(direction[1], difference[1])

@@ -8,7 +8,7 @@ from fw_joint import JointUNet
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.pixels import to_unit
 from fw.core.job import Job
 from fw.core.learning.train import train
@@ -27,11 +27,11 @@ def built(condition: ConditionSpec | None = TEN, shape: tuple[int, int, int] = (
     return JointUNet().build(shape, condition)
 
 
-def after_training(annotation: Annotation | None, folder: Path, steps: int) -> Denoiser:
+def after_training(annotation: Annotation | None, folder: Path, steps: int) -> NetworkDenoiser:
     """joint_unet after a short training on digits; without an annotation it has no second task."""
     settings = Train(steps=steps, warmup=20)
     images = Digits().load("train").without_labels()
-    return Denoiser(train(JointUNet(), DDPM(), images, annotation, settings, Job(folder)).eval(), DDPM())
+    return NetworkDenoiser(train(JointUNet(), DDPM(), images, annotation, settings, Job(folder)).eval(), DDPM())
 
 
 def true_labels() -> Annotation:
@@ -41,12 +41,12 @@ def true_labels() -> Annotation:
 
 
 @pytest.fixture(scope="module")
-def joint(tmp_path_factory: pytest.TempPathFactory) -> Denoiser:
+def joint(tmp_path_factory: pytest.TempPathFactory) -> NetworkDenoiser:
     return after_training(true_labels(), tmp_path_factory.mktemp("joint"), 200)
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Denoiser:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> NetworkDenoiser:
     return after_training(None, tmp_path_factory.mktemp("alone"), 200)
 
 
@@ -59,7 +59,7 @@ def noisy_digits(sigma: float) -> tuple[Tensor, Tensor, Tensor]:
     return x0, x0 + sigma * noise, data.labels
 
 
-def accuracy(model: Denoiser, sigma: float) -> float:
+def accuracy(model: NetworkDenoiser, sigma: float) -> float:
     _, x, labels = noisy_digits(sigma)
     with torch.inference_mode():
         return float((model.logits(x, sigma).argmax(dim=1) == labels).float().mean())
@@ -104,7 +104,7 @@ def test_both_tasks_teach_the_shared_trunk() -> None:
 @pytest.mark.parametrize("process", [DDPM(), EDM()], ids=lambda process: process.name)
 def test_the_logits_stay_finite_and_moderate_at_every_noise_level(process: DDPM | EDM) -> None:
     """The published head takes the raw timestep through a batch norm, and saturates at levels it was not trained on."""
-    model = Denoiser(built().eval(), process)
+    model = NetworkDenoiser(built().eval(), process)
     least, most = process.sigma_range
     for step in range(12):
         sigma = least * (most / least) ** (step / 11)
@@ -113,14 +113,16 @@ def test_the_logits_stay_finite_and_moderate_at_every_noise_level(process: DDPM 
             assert model.logits(x, sigma).abs().max() < 20
 
 
-def test_after_a_short_training_it_recognises_held_out_digits(joint: Denoiser) -> None:
+def test_after_a_short_training_it_recognises_held_out_digits(joint: NetworkDenoiser) -> None:
     clear, noisy, hidden = (accuracy(joint, sigma) for sigma in (0.1, 1.0, 50.0))
     assert clear > 0.6
     assert clear > noisy > hidden
 
 
 @pytest.mark.parametrize("sigma", [0.3, 1.0, 3.0])
-def test_it_denoises_about_as_well_as_the_generator_alone(joint: Denoiser, alone: Denoiser, sigma: float) -> None:
+def test_it_denoises_about_as_well_as_the_generator_alone(
+    joint: NetworkDenoiser, alone: NetworkDenoiser, sigma: float
+) -> None:
     x0, x, _ = noisy_digits(sigma)
     with torch.inference_mode():
         errors = [float((model(x, sigma) - x0).square().mean()) for model in (joint, alone)]

@@ -9,7 +9,7 @@ import torch
 from fw_joint import OwnClassifier
 from torch import Tensor, nn
 
-from fw.core.diffusion.denoiser import Denoiser
+from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.testing import check
 from fw.plugins.processes.ddpm import DDPM
@@ -113,7 +113,7 @@ def test_the_gradient_is_that_of_x_and_not_of_what_the_network_is_given(process:
     sigma = 1.3
     x, classes = noisy(sigma)
     scale = float(process.coefficients(torch.tensor([sigma], dtype=torch.float64)).scale)
-    model = Denoiser(Network(sigma, scale), process)
+    model = NetworkDenoiser(Network(sigma, scale), process)
     good = Unconditional()(x, sigma)
     found = good - OwnClassifier().worse(model, x, sigma, classes, good)
     expected = Mixture()(x, sigma, classes) - good

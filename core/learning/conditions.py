@@ -1,4 +1,4 @@
-"""The conditions of a training that were made before it: an annotation of its images."""
+"""Conditions that were made before the training: an annotation of its images."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from fw.core.learning.part import Part, Training
 from fw.core.types import Annotation, ConditionSpec
 
 
-class Given(Part):
-    """Gives each image its condition. Class -1, of partial labels, is none."""
+class Conditions(Part):
+    """Gives each image its condition. Class -1, of partial labels, means none."""
 
     def __init__(self, annotation: Annotation, null: bool):
-        """`null`: an image of class -1 gets the null condition. A joint model, which reads classes
-        off the image, gets the -1 itself: it does not recognise such an image."""
+        """`null`: whether an image of class -1 gets the null condition. A joint model reads classes
+        off the image and gets the -1 itself: it is not trained to recognise such an image."""
         self.annotation = annotation
         self.null = null and not bool(annotation.known.all())
 

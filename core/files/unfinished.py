@@ -1,7 +1,8 @@
-"""Files of unfinished work that a later try reads back: each has its sha256 beside it, and is not used without.
+"""Files of unfinished work that a later try reads back. Each has its sha256 in a file beside it, the voucher, and is
+used only if that is right.
 
-The checksum is on the disk before the file gets its name. Until then it also stands for the file that is replaced, so
-that a crash at any moment leaves a file that is vouched for.
+The voucher is on the disk before the file gets its name. It holds the checksum of the file and of the one that it
+replaces, so a crash at any moment leaves a file with a right checksum.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ from pathlib import Path
 from fw.core.files.durable import aside, put, write_text
 
 VOUCHER = ".sha256"
-"""How the names of files end that hold the checksums of others."""
+"""The end of a voucher's name."""
 
 
 def keep(path: Path, write: Callable[[Path], object]) -> None:
-    """Make or replace a file, whole or not at all; `write` is given where to write it."""
+    """Make or replace a file, whole or not at all; `write` gets the path to write to."""
     temporary = aside(path)
     write(temporary)
     write_text(voucher(path), "\n".join([checksum(temporary), *vouched(path)[:1]]))
     put(temporary, path)
 
 
-def sound(path: Path) -> bool:
+def intact(path: Path) -> bool:
     """Whether the file is as it was kept."""
     try:
         return checksum(path) in vouched(path)

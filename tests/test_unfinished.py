@@ -12,7 +12,7 @@ import toys
 from test_executor import Heard, planned, products, settings
 
 from fw.core.errors import Interrupted
-from fw.core.files import parts
+from fw.core.files import unfinished
 from fw.core.plan.graph import Plan
 from fw.core.run.execute_plan import run_here
 from fw.core.run.execute_stage import execute
@@ -28,22 +28,22 @@ def flips(content: bytes, every: int) -> Iterator[bytes]:
         yield bytes(damaged)
 
 
-def test_a_part_is_sound_as_it_was_kept_and_with_no_bit_changed(tmp_path: Path) -> None:
+def test_a_file_is_intact_as_it_was_kept_and_with_no_bit_changed(tmp_path: Path) -> None:
     part = tmp_path / "part"
-    assert not parts.sound(part)
+    assert not unfinished.intact(part)
     for content in (b"first", b"second"):
-        parts.keep(part, methodcaller("write_bytes", content))
+        unfinished.keep(part, methodcaller("write_bytes", content))
         assert part.read_bytes() == content
-        assert parts.sound(part)
+        assert unfinished.intact(part)
     for damaged in flips(b"second", every=1):
         part.write_bytes(damaged)
-        assert not parts.sound(part)
+        assert not unfinished.intact(part)
     part.write_bytes(b"second")
-    voucher = parts.voucher(part).read_bytes()
+    voucher = unfinished.voucher(part).read_bytes()
     for damaged in flips(voucher, every=7):
-        parts.voucher(part).write_bytes(damaged)
-        assert not parts.sound(part) or damaged.split(b"\n")[0] == voucher.split(b"\n")[0]
-    parts.discard(part)
+        unfinished.voucher(part).write_bytes(damaged)
+        assert not unfinished.intact(part) or damaged.split(b"\n")[0] == voucher.split(b"\n")[0]
+    unfinished.discard(part)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -71,12 +71,12 @@ def test_a_damaged_file_of_stopped_work_is_made_again_aloud(cut_off: tuple[Plan,
     for name in left:
         shutil.copytree(tmp_path / "store", tmp_path / "copy")
         file = Store(tmp_path / "copy").partial(stage.id) / name
-        vouching = name.endswith(parts.VOUCHER)  # for this file and for the one before, which may be equal
+        vouching = name.endswith(unfinished.VOUCHER)  # for this file and for the one before, which may be equal
         file.write_bytes(b"?" if vouching else next(flips(file.read_bytes(), every=1)))
         heard = Heard()
         assert not run_here(found, (), settings(tmp_path / "copy"), heard, lambda: False).failed
         assert products(tmp_path / "copy") == products(tmp_path / "whole")
-        whose = name.removesuffix(parts.VOUCHER)
+        whose = name.removesuffix(unfinished.VOUCHER)
         said = f"{whose} was damaged since it was written, and is made again"
         if whose == "inputs":
             said = "what was left of an earlier try is not of these inputs; beginning again"
