@@ -105,7 +105,7 @@ def run(
 
     from fw.core.machine.stopping import shelter_resource_tracker
     from fw.core.messages.console import say
-    from fw.core.plan.graph import plan
+    from fw.core.plan.assembly import plan
     from fw.core.recipe import checks
     from fw.core.recipe.loading import load
     from fw.core.report import provenance
@@ -144,7 +144,7 @@ def validate(
     plugin: Plugins = None,
 ) -> None:
     """Check recipes without running them: every fault, its line, and what would be right."""
-    from fw.core.plan.graph import plan
+    from fw.core.plan.assembly import plan
     from fw.core.recipe import checks
     from fw.core.recipe.class_names import numbered_names
     from fw.core.recipe.loading import load

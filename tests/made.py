@@ -10,8 +10,9 @@ import torch
 
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.job import Job
-from fw.core.stages.base import Products, Stage, unkeyed
+from fw.core.stages.base import Products, Stage
 from fw.core.stages.conditions import load_annotation
+from fw.core.stages.keys import unkeyed
 from fw.core.stages.probe import ApplyProbe
 
 

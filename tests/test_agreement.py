@@ -18,7 +18,7 @@ from fw.core.commands.plot import plot
 from fw.core.errors import RecipeError, StageFailed
 from fw.core.features.logistic import accuracy_of, linear_probe
 from fw.core.kinds import Attend, Backbone
-from fw.core.plan.graph import plan
+from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse

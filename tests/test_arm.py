@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fw.core.errors import RecipeError
-from fw.core.plan.graph import plan
+from fw.core.plan.assembly import plan
 from fw.core.recipe.checks import warnings
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe

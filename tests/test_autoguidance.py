@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.kinds import Backbone
-from fw.core.plan.graph import Plan, plan
+from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse

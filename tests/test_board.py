@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from fw.core.errors import FwError
-from fw.core.plan.graph import plan
+from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import load
 from fw.core.run.tracking import Tracking
 from fw.core.run.untracked import Untracked

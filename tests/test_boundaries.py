@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from fw.core.errors import StageFailed
 from fw.core.kinds import boundaries
-from fw.core.plan.graph import Plan, plan
+from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.core.run.execute_plan import Outcome, run_here

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
 from fw.core.errors import FwError, RecipeError
-from fw.core.plan.graph import plan
+from fw.core.plan.assembly import plan
 from fw.core.randomness import generator
 from fw.core.recipe.checks import warnings
 from fw.core.recipe.loading import validate

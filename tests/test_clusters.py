@@ -19,7 +19,7 @@ from fw.core.commands.clusters import bound, numbers, show, spread, survey
 from fw.core.errors import FwError, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Annotator
-from fw.core.plan.graph import plan
+from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import load
 from fw.core.recipe.model import Recipe
 from fw.core.run.options import Options

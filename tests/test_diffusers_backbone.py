@@ -23,7 +23,7 @@ from fw.core.kinds import scaled_dot_product
 from fw.core.learning.train import train
 from fw.core.recipe.loading import load
 from fw.core.settings import Train
-from fw.core.stages.base import digest
+from fw.core.stages.keys import digest
 from fw.core.testing import check, tiny
 from fw.core.types import ConditionSpec, ImageSet
 from fw.plugins.backbones.diffusers_folder import DiffusersFolder

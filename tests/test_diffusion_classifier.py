@@ -17,7 +17,7 @@ from torch import Tensor
 from fw.core.errors import RecipeError, StageFailed
 from fw.core.features.reading import ArmReader
 from fw.core.job import Job
-from fw.core.plan.graph import plan
+from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse

@@ -24,12 +24,12 @@ from fw.core.features.logistic import accuracy_of, linear_probe
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.learning.state import state_of
-from fw.core.plan.graph import plan
+from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import load
 from fw.core.run.options import Options
 from fw.core.run.run import run as run_plan
 from fw.core.settings import Train
-from fw.core.stages.base import digest
+from fw.core.stages.keys import digest
 from fw.core.testing import check, tiny
 from fw.core.types import ImageSet
 from fw.plugins.backbones.dit import DiT

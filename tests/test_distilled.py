@@ -21,8 +21,8 @@ from fw.core.errors import FwError, Interrupted, MissingFile
 from fw.core.job import Job
 from fw.core.learning.state import state_of
 from fw.core.settings import Train
-from fw.core.stages.base import digest
 from fw.core.stages.encode import Encode
+from fw.core.stages.keys import digest
 from fw.core.testing import check, tiny
 from fw.core.testing.stopping import Stop
 from fw.core.types import ImageSet

@@ -20,7 +20,8 @@ from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import RecipeError
 from fw.core.job import Job
 from fw.core.learning.train import train
-from fw.core.plan.graph import Plan, plan
+from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.core.run.execute_plan import Outcome, run_here

@@ -35,7 +35,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fw.core.cli import app, guarded
-from fw.core.plan.graph import plan
+from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import field_model, load
 from fw.core.recipe.model import Override, Recipe
 from fw.core.settings import Samples, Section, Train

@@ -14,7 +14,8 @@ import toys
 
 from fw.core.errors import StageFailed
 from fw.core.machine.stopping import POLITE
-from fw.core.plan.graph import Plan, plan
+from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.core.run.devices import devices

@@ -16,7 +16,7 @@ from pathlib import Path
 import bits
 import pytest
 
-from fw.core.plan.graph import plan
+from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import load
 from fw.core.recipe.model import Recipe
 from fw.core.run.record import run_key

@@ -24,7 +24,8 @@ from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import FwError
 from fw.core.features.activations import noise_of, split
-from fw.core.plan.graph import Plan, plan
+from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
 from fw.core.randomness import generator
 from fw.core.recipe.loading import load
 from fw.core.report import figures

@@ -21,7 +21,8 @@ from test_executor import Heard
 
 from fw.core.files.sealed import SEAL
 from fw.core.machine.isolation import stock_state
-from fw.core.plan.graph import Plan, plan
+from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.core.run.execute_plan import Outcome, run_here, run_in_workers

@@ -29,9 +29,10 @@ from fw.core.errors import RecipeError, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Joint, scaled_dot_product
 from fw.core.kinds.boundaries import checked_annotation
-from fw.core.learning.objectives import Objectives
+from fw.core.learning.parts.objectives import Objectives
 from fw.core.learning.train import initial_network, train
-from fw.core.plan.graph import Plan, plan
+from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.core.run.execute_plan import Outcome, run_here

@@ -27,7 +27,7 @@ from fw.core.errors import Interrupted, MissingFile, RecipeError, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Dataset
 from fw.core.learning.train import train
-from fw.core.plan.graph import plan
+from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import load
 from fw.core.settings import Train
 from fw.core.stages.grid import save_grid

@@ -20,7 +20,8 @@ import toys
 from pluggy import HookImpl
 from sites import Answer, fw, products
 
-from fw.core.plan.graph import Plan, plan
+from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.registry import Component, LocalPlugin, UnfitPlugin, add_files, discover

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from fw.core.errors import FwError
 from fw.core.kinds import ArmDescription, RunDescription, TrackedRun
-from fw.core.plan.graph import plan
+from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import load
 from fw.core.run.tracking import named
 from fw.core.stages.base import Stage

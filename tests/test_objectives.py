@@ -29,11 +29,12 @@ from fw.core.kinds import Backbone, Objective, Seen
 from fw.core.learning import train as training
 from fw.core.learning.batches import Draw, training_examples
 from fw.core.learning.loop import descend
-from fw.core.learning.objectives import Objectives, gradient_ratios, usual_block
-from fw.core.learning.online import OnlineGrouping
-from fw.core.learning.part import Training
+from fw.core.learning.parts.objectives import Objectives, gradient_ratios, usual_block
+from fw.core.learning.parts.online import OnlineGrouping
+from fw.core.learning.parts.part import Training
 from fw.core.learning.train import initial_network, train
-from fw.core.plan.graph import Plan, plan
+from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
 from fw.core.randomness import generator
 from fw.core.recipe.checks import warnings
 from fw.core.recipe.loading import validate

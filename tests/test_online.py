@@ -21,9 +21,10 @@ from fw.core.job import Job
 from fw.core.kinds import Online
 from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step
-from fw.core.learning.online import OnlineGrouping
+from fw.core.learning.parts.online import OnlineGrouping
 from fw.core.learning.train import train
-from fw.core.plan.graph import Plan, plan
+from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
 from fw.core.randomness import generator
 from fw.core.recipe.checks import faults
 from fw.core.recipe.loading import validate

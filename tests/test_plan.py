@@ -15,14 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fw.core.errors import FwError
-from fw.core.plan.graph import Plan, plan
+from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
 from fw.core.stages.annotate import Annotate
-from fw.core.stages.base import Stage, digest
+from fw.core.stages.base import Stage
 from fw.core.stages.encode import Encode
 from fw.core.stages.evaluate import Evaluate
+from fw.core.stages.keys import digest
 from fw.core.stages.sample import Sample
 from fw.core.stages.train import TrainDenoiser
 from tests.toys import RECIPE, Flat, Gap, Mean, Through, registry
@@ -280,7 +282,7 @@ def test_an_arm_that_is_not_there_is_refused_in_one_sentence() -> None:
 KEYS_ELSEWHERE = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from fw.core.plan.graph import plan
+from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from toys import RECIPE, registry

@@ -15,7 +15,8 @@ from sites import fw
 
 from fw.core.errors import RecipeError
 from fw.core.kinds import Encoder, Guidance
-from fw.core.plan.graph import Plan, plan
+from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.registry import Component, LocalPlugin, Provider, Registry, UnfitPlugin, add_files, api, discover, installed

@@ -20,7 +20,8 @@ from variants import assert_named
 from fw.core.errors import RecipeError, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Annotator, Prior
-from fw.core.plan.graph import Plan, plan
+from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
 from fw.core.randomness import generator
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse

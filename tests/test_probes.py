@@ -28,7 +28,8 @@ from fw.core.features.reading import ArmReader, Noisy, positions
 from fw.core.job import Job
 from fw.core.kinds import FeatureProbe, Glance, Probe, ProbeInNoise, Reader, Reading, TokenProbe
 from fw.core.kinds.boundaries import checked_probe_scores
-from fw.core.plan.graph import Plan, plan
+from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
 from fw.core.randomness import generator
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe

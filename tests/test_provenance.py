@@ -16,7 +16,8 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from sites import fw
 
-from fw.core.plan.graph import Plan, plan
+from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse

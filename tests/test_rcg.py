@@ -20,7 +20,7 @@ from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.errors import FwError, Interrupted, RecipeError
 from fw.core.job import Job
-from fw.core.plan.graph import plan
+from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import load
 from fw.core.stages.prior import FitPrior
 from fw.core.testing import check

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fw.core.errors import RecipeError
-from fw.core.plan.graph import plan
+from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import load, validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import dump, parse

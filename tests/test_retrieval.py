@@ -17,7 +17,8 @@ from torch.nn.functional import normalize
 
 from fw.core.errors import FwError, RecipeError, StageFailed
 from fw.core.job import Job
-from fw.core.plan.graph import Plan, plan
+from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.core.run.execute_plan import Outcome, run_here

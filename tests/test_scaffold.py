@@ -27,7 +27,7 @@ import yaml
 from fw.core import kinds, templates
 from fw.core.cli import app, guarded
 from fw.core.commands import new_plugin as scaffold
-from fw.core.plan.graph import plan
+from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import load
 from fw.registry import Component, Registry, discover, installed
 from fw.registry.api import API

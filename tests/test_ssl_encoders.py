@@ -23,7 +23,7 @@ from torch.nn.functional import normalize
 from fw.core.errors import FwError, Interrupted, MissingFile, StageFailed
 from fw.core.job import Job
 from fw.core.learning.state import state_of
-from fw.core.stages.base import digest
+from fw.core.stages.keys import digest
 from fw.core.testing import check
 from fw.core.types import ImageSet
 from fw.plugins.datasets.digits import Digits

@@ -17,9 +17,10 @@ from fw.core.errors import FwError
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.settings import Samples, Train
-from fw.core.stages.base import Products, Stage, digest, part, read, unkeyed
+from fw.core.stages.base import Products, Stage
 from fw.core.stages.data import load_split
 from fw.core.stages.encode import Encode, load_features
+from fw.core.stages.keys import digest, part, read, unkeyed
 from fw.core.stages.sample import Sample, shard_name
 from fw.core.stages.train import TrainDenoiser
 from fw.plugins.backbones.unet import UNet

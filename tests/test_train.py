@@ -15,7 +15,7 @@ from fw.core.job import Job, Stateful
 from fw.core.learning.averages import average
 from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step
-from fw.core.learning.part import Part, Training
+from fw.core.learning.parts.part import Part, Training
 from fw.core.learning.train import learning_rate, train
 from fw.core.settings import Train
 from fw.core.testing.digest import digest

@@ -23,7 +23,8 @@ from fw.core.features.points import different
 from fw.core.kinds import Annotator
 from fw.core.messages.console import say
 from fw.core.messages.escaping import visible
-from fw.core.plan.graph import Plan, plan
+from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
 from fw.core.recipe.arm import Arm
 from fw.core.recipe.model import Override, Recipe
 from fw.core.run.missing import finish

@@ -31,7 +31,7 @@ from fw.core.learning.train import initial_network
 from fw.core.machine.isolation import stock_state
 from fw.core.messages.console import say
 from fw.core.messages.plain import writing
-from fw.core.plan.graph import plan
+from fw.core.plan.assembly import plan
 from fw.core.randomness import generator
 from fw.core.recipe.arm import Arm
 from fw.core.recipe.model import Recipe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step
-from fw.core.learning.part import Part, Training
+from fw.core.learning.parts.part import Part, Training
 from fw.core.types import Annotation, ConditionSpec
 
 

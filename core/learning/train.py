@@ -17,10 +17,10 @@ from fw.core.kinds.boundaries import checked_network
 from fw.core.learning.averages import average, ramped
 from fw.core.learning.batches import Draw, training_examples
 from fw.core.learning.conditions import Conditions
-from fw.core.learning.denoising import Denoising
-from fw.core.learning.joint import Recognition
 from fw.core.learning.loop import Step, descend
-from fw.core.learning.part import Part, Training
+from fw.core.learning.parts.denoising import Denoising
+from fw.core.learning.parts.joint import Recognition
+from fw.core.learning.parts.part import Part, Training
 from fw.core.randomness import seed_from
 from fw.core.settings import Train
 from fw.core.types import Annotation, ConditionSpec, ImageSet

@@ -13,10 +13,10 @@ from fw.core.kinds.capabilities import ABOUT_CONDITIONS, remedy
 from fw.core.messages.secrets import secret_places
 from fw.core.recipe.arm import Arm
 from fw.core.recipe.effect import without_effect
-from fw.core.recipe.enough import cautions, shortages
 from fw.core.recipe.fairness import unfair
 from fw.core.recipe.finding import Finding, location_in_arm, location_of_section, misfit
 from fw.core.recipe.model import Recipe
+from fw.core.recipe.shortages import cautions, shortages
 
 RESERVED = frozenset({"store", "mlartifacts"})
 

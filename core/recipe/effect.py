@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from fw.core.kinds import Guidance, Objective, Process, Sampler
-from fw.core.learning.objectives import taken
+from fw.core.learning.parts.objectives import taken
 from fw.core.recipe.arm import Arm
 from fw.core.recipe.finding import Finding, location_in_arm
 from fw.core.recipe.model import Recipe

@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from fw.core.errors import FwError, RecipeError
-from fw.core.plan.graph import Plan, plan
+from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
 from fw.core.recipe.arm import Arm
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe

@@ -11,8 +11,8 @@ from fw.core.errors import StageFailed
 from fw.core.kinds import TrackedRun
 from fw.core.machine.stopping import stop_on_signals
 from fw.core.messages.console import say
+from fw.core.plan.assembly import plan as plan_all
 from fw.core.plan.graph import Plan
-from fw.core.plan.graph import plan as plan_all
 from fw.core.recipe.model import Recipe
 from fw.core.report import provenance
 from fw.core.run import splits

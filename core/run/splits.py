@@ -15,7 +15,7 @@ from fw.core.files import sealed
 from fw.core.kinds import Dataset
 from fw.core.kinds.boundaries import checked_images
 from fw.core.machine.isolation import stock_state
-from fw.core.stages.base import digest
+from fw.core.stages.keys import digest
 from fw.core.types import SPLITS, ImageSet
 
 RULE = 1

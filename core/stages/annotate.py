@@ -12,9 +12,10 @@ from fw.core.files.durable import write_json
 from fw.core.job import Job
 from fw.core.kinds import Annotator
 from fw.core.kinds.boundaries import checked_annotation
-from fw.core.stages.base import Products, Section, Stage, read
+from fw.core.stages.base import Products, Section, Stage
 from fw.core.stages.data import Data, load_split
 from fw.core.stages.encode import Encode, load_features
+from fw.core.stages.keys import read
 from fw.core.types import Observations
 
 ANNOTATION = "annotation.safetensors"

@@ -1,20 +1,11 @@
-"""What a stage is: one unit of stored work, as a typed object that has all facts about it.
+"""What a stage is: one unit of stored work, as a typed object that owns all that is to be said of it.
 
-Its key is the sha256 of the canonical JSON of everything that decides its product: its fields, its
-version, and the ids of the stages that it reads. How it is run (device, jobs, folders) is in no
-field, so it is in no key. Each field says how it enters:
-
-    encoder: Encoder                             as `encoder`, by the component's identity
-    latents: Autoencoder | None = part(None, absent=None)     not at all while it is None
-    encode: Encode | None = read(None)           as the input `encode`, by its id; None is no input
-    targets: tuple[Encode | None, ...] = read((), "target")   as inputs `target 0`, `target 1`, ...
-    arm: str = unkeyed("")                       never: it only helps to tell stages apart
+Its key comes from its fields (stages/keys.py), its version and the stages that it reads. How it is
+run (device, jobs, folders) is in no field, so it is in no key.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -22,34 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from pydantic import BaseModel
-
 from fw.core.job import Job
+from fw.core.stages.keys import digest, identity
 from fw.registry import Component
-from fw.registry.neutral import lean
 
 Products = Callable[["Stage"], Path]
 """Gives the folder of a finished stage."""
-
-NEVER = object()
-"""A default for "none given": no field is equal to it."""
-
-
-def part(default: Any = NEVER, *, name: str | None = None, absent: Any = NEVER) -> Any:
-    """A field that enters the key as `name`, by default its own name, unless its value is `absent`."""
-    options = {} if default is NEVER else {"default": default}
-    return field(metadata={"name": name, "absent": absent}, **options)
-
-
-def read(default: Any = NEVER, role: str | None = None) -> Any:
-    """A field that holds a stage, or a tuple of stages; it enters the key among the inputs."""
-    options = {} if default is NEVER else {"default": default}
-    return field(metadata={"role": role, "input": True}, **options)
-
-
-def unkeyed(default: Any) -> Any:
-    """A field that is not in the key, because the product does not depend on it."""
-    return field(default=default, metadata={"unkeyed": True})
 
 
 class Section(NamedTuple):
@@ -147,20 +116,3 @@ class Stage(ABC):
             if "absent" not in metadata or value != metadata["absent"]:
                 parts[metadata.get("name") or each.name] = identity(value)
         return parts
-
-
-def identity(value: Any) -> Any:
-    """A field's value as it enters the key, as JSON."""
-    if isinstance(value, Component):
-        return value.identity()
-    if isinstance(value, BaseModel):
-        return lean(value, value.model_dump(mode="json"))
-    if isinstance(value, tuple):
-        return [identity(entry) for entry in value]
-    return value
-
-
-def digest(payload: Mapping[str, Any]) -> str:
-    """The first 16 hex digits of the sha256 of canonical JSON: sorted keys, no spaces; .inf is `Infinity`."""
-    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -14,10 +14,11 @@ from fw.core.job import Job
 from fw.core.kinds import Metric
 from fw.core.kinds.boundaries import checked_scores
 from fw.core.settings import Samples
-from fw.core.stages.base import Products, Stage, read
+from fw.core.stages.base import Products, Stage
 from fw.core.stages.conditions import are_labels, load_annotation
 from fw.core.stages.data import Data, load_split
 from fw.core.stages.encode import Encode, load_features
+from fw.core.stages.keys import read
 from fw.core.stages.prior import FitPrior
 from fw.core.stages.sample import Sample
 from fw.core.types import Annotation, Reference

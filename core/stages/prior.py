@@ -13,7 +13,8 @@ from fw.core.job import Job
 from fw.core.kinds import Prior
 from fw.core.kinds.boundaries import checked_conditions
 from fw.core.stages.annotate import ANNOTATION
-from fw.core.stages.base import Products, Section, Stage, read
+from fw.core.stages.base import Products, Section, Stage
+from fw.core.stages.keys import read
 from fw.core.types import Annotation
 
 BANK = "bank.safetensors"

@@ -14,10 +14,11 @@ from fw.core.files.durable import write_json
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Backbone, Probe, Process
 from fw.core.kinds.boundaries import checked_probe_scores
-from fw.core.stages.base import Products, Stage, part, read
+from fw.core.stages.base import Products, Stage
 from fw.core.stages.conditions import are_labels, load_annotation
 from fw.core.stages.data import Data, load_split
 from fw.core.stages.encode import Encode, load_features
+from fw.core.stages.keys import part, read
 from fw.core.stages.train import TrainDenoiser
 from fw.core.types import SPLITS, Annotation, Examples, ImageSet, Split, Told
 

@@ -22,10 +22,11 @@ from fw.core.errors import FwError
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Backbone, Process, Sampler, Steering
 from fw.core.settings import Samples
-from fw.core.stages.base import Products, Stage, part, read, unkeyed
+from fw.core.stages.base import Products, Stage
 from fw.core.stages.conditions import load_annotation
 from fw.core.stages.data import Data, ImageStage
 from fw.core.stages.grid import save_grid
+from fw.core.stages.keys import part, read, unkeyed
 from fw.core.stages.prior import FitPrior
 from fw.core.stages.train import TrainDenoiser
 from fw.core.types import Annotation, ImageSet, Split

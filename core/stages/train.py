@@ -17,15 +17,16 @@ from fw.core.files.durable import write_json
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Objective, Online, Process
 from fw.core.kinds.boundaries import checked_annotation, checked_network
-from fw.core.learning.objectives import Objectives
-from fw.core.learning.online import OnlineGrouping
+from fw.core.learning.parts.objectives import Objectives
+from fw.core.learning.parts.online import OnlineGrouping
 from fw.core.learning.state import state_of
 from fw.core.learning.train import train
 from fw.core.stages.annotate import AGREEMENT, ANNOTATION, Annotate, group_quality
-from fw.core.stages.base import Products, Section, Stage, part, read, unkeyed
+from fw.core.stages.base import Products, Section, Stage
 from fw.core.stages.conditions import load_annotation
 from fw.core.stages.data import Data, load_split
 from fw.core.stages.encode import Encode, load_features
+from fw.core.stages.keys import part, read, unkeyed
 from fw.core.stages.latents import EncodeLatents
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 

@@ -14,7 +14,7 @@ from hypothesis.errors import HypothesisException
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from fw.core.errors import FwError
-from fw.core.stages.base import digest
+from fw.core.stages.keys import digest
 from fw.core.testing.elsewhere import elsewhere
 from fw.core.testing.forall import forall
 from fw.registry import Component, Registry, installed

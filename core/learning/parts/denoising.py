@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from fw.core.learning.batches import Batch
-from fw.core.learning.part import Part, Training
+from fw.core.learning.parts.part import Part, Training
 
 
 class Denoising(Part):

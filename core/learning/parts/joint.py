@@ -10,10 +10,10 @@ from torch import Tensor
 
 from fw.core.kinds import Joint
 from fw.core.learning.batches import Batch
-from fw.core.learning.denoising import Denoising
 from fw.core.learning.loop import Step
-from fw.core.learning.objectives import gradient_ratios
-from fw.core.learning.part import Training
+from fw.core.learning.parts.denoising import Denoising
+from fw.core.learning.parts.objectives import gradient_ratios
+from fw.core.learning.parts.part import Training
 from fw.core.types import Annotation
 
 

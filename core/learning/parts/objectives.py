@@ -18,7 +18,7 @@ from fw.core.kinds import Look, Objective, Seen
 from fw.core.kinds.boundaries import checked_term
 from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step
-from fw.core.learning.part import Part, Training
+from fw.core.learning.parts.part import Part, Training
 from fw.core.randomness import seed_from
 
 

@@ -14,7 +14,7 @@ from fw.core.kinds import Online
 from fw.core.learning.averages import average
 from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step, down
-from fw.core.learning.part import Part, Training
+from fw.core.learning.parts.part import Part, Training
 from fw.core.randomness import seed_from
 from fw.core.types import Annotation, ConditionSpec
 
