@@ -1,4 +1,5 @@
-"""The `fw` command. Heavy imports happen inside the commands, so that `fw --help` answers at once."""
+"""The `fw` command. Heavy imports happen inside the commands, so that `fw --help` answers at
+once."""
 
 from __future__ import annotations
 
@@ -69,16 +70,23 @@ def checked_device(device: str) -> str:
     return device
 
 
-RecipePath = Annotated[Path, typer.Argument(help="a recipe, such as recipes/self_guidance.yaml", metavar="RECIPE")]
+RecipePath = Annotated[
+    Path, typer.Argument(help="a recipe, such as recipes/self_guidance.yaml", metavar="RECIPE")
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", help="override a key: --set train.steps=2000", metavar="KEY=VALUE"),
 ]
 Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="a plugin in one .py file, not installed; may be repeated")
+    list[Path] | None,
+    typer.Option("--plugin", help="a plugin in one .py file, not installed; may be repeated"),
 ]
-Out = Annotated[Path, typer.Option("--out", help="folder of the store, the runs and MLflow's database")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N", callback=checked_device)]
+Out = Annotated[
+    Path, typer.Option("--out", help="folder of the store, the runs and MLflow's database")
+]
+Device = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda or cuda:N", callback=checked_device)
+]
 DEFAULT_OUT = Path("runs")
 
 
@@ -86,18 +94,28 @@ DEFAULT_OUT = Path("runs")
 def run(
     recipe: RecipePath,
     set_: Sets = None,
-    arm: Annotated[list[str] | None, typer.Option("--arm", help="only this arm; may be repeated")] = None,
+    arm: Annotated[
+        list[str] | None, typer.Option("--arm", help="only this arm; may be repeated")
+    ] = None,
     plugin: Plugins = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan and stop")] = False,
     out: Out = DEFAULT_OUT,
     device: Device = "auto",
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="stages side by side [default: a CPU core or a GPU each]")
+        int | None,
+        typer.Option(min=1, help="stages side by side [default: a CPU core or a GPU each]"),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="CPU threads of each job [default: 1 on CPU]")] = None,
-    checkpoint_seconds: Annotated[float, typer.Option(min=0, help="time between checkpoints")] = 20.0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of each job [default: 1 on CPU]")
+    ] = None,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(min=0, help="time between checkpoints")
+    ] = 20.0,
     keep_dependents: Annotated[
-        bool, typer.Option("--keep-dependents", help="keep what was made of products that were made again since")
+        bool,
+        typer.Option(
+            "--keep-dependents", help="keep what was made of products that were made again since"
+        ),
     ] = False,
 ) -> None:
     """Run a recipe; run it again to resume. Ends with a table of the arms."""
@@ -170,10 +188,14 @@ def validate(
 
 @app.command()
 def plugins(
-    name: Annotated[str | None, typer.Argument(help="a component, a kind or a plugin, to see all of it")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="a component, a kind or a plugin, to see all of it")
+    ] = None,
     kind: Annotated[str | None, typer.Option("--kind", help="only components of this kind")] = None,
     plugin: Plugins = None,
-    check: Annotated[bool, typer.Option("--check", help="run the contract kit on the components")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="run the contract kit on the components")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="answer with one JSON document")] = False,
 ) -> None:
     """List the components that recipes can name, their plugins, and which plugins are broken."""
@@ -196,11 +218,16 @@ def plugins(
 
 @app.command("new-plugin")
 def new_plugin(
-    name: Annotated[str, typer.Argument(help="the package's name, such as fw-sharpen", metavar="NAME")],
+    name: Annotated[
+        str, typer.Argument(help="the package's name, such as fw-sharpen", metavar="NAME")
+    ],
     kind: Annotated[str, typer.Option("--kind", help=", ".join(templates.names()))],
-    into: Annotated[Path, typer.Option("--into", help="the folder to make the package in")] = Path(),
+    into: Annotated[
+        Path, typer.Option("--into", help="the folder to make the package in")
+    ] = Path(),
     component: Annotated[
-        str | None, typer.Option("--component", help="what recipes call it [default: NAME without fw-]")
+        str | None,
+        typer.Option("--component", help="what recipes call it [default: NAME without fw-]"),
     ] = None,
 ) -> None:
     """Write a complete plugin package to start from; its tests, lint and types are clean."""
@@ -211,7 +238,11 @@ def new_plugin(
     for path in scaffold.new_plugin(name, kind, into, component):
         answer(f"wrote {path}")
     print("next:")
-    for command in (f"cd {shlex.quote(str(into / name))}", 'python -m pip install --editable ".[test]"', "pytest"):
+    for command in (
+        f"cd {shlex.quote(str(into / name))}",
+        'python -m pip install --editable ".[test]"',
+        "pytest",
+    ):
         answer(f"  {command}")
 
 
@@ -240,7 +271,9 @@ def recipes() -> None:
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="run folders, such as runs/self_guidance/latest")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="run folders, such as runs/self_guidance/latest")
+    ],
 ) -> None:
     """Print the tables of finished runs, from disk."""
     from fw.core.report.terminal import show
@@ -258,17 +291,24 @@ def clusters(
     recipe: RecipePath,
     set_: Sets = None,
     arm: Annotated[
-        str | None, typer.Option("--arm", help="whose encoder and annotator [default: the first that clusters]")
+        str | None,
+        typer.Option(
+            "--arm", help="whose encoder and annotator [default: the first that clusters]"
+        ),
     ] = None,
     counts: Annotated[
-        str | None, typer.Option("-k", help="numbers of clusters [default: 10,20,50,... up to half the images]")
+        str | None,
+        typer.Option(
+            "-k", help="numbers of clusters [default: 10,20,50,... up to half the images]"
+        ),
     ] = None,
     plugin: Plugins = None,
     out: Out = DEFAULT_OUT,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="answer with one JSON document")] = False,
 ) -> None:
-    """Show what an annotator makes of an arm's features at several numbers of clusters, and an upper bound."""
+    """Show what an annotator makes of an arm's features at several numbers of clusters, and an
+    upper bound."""
     import json
 
     from rich.console import Console
@@ -282,7 +322,9 @@ def clusters(
     add_plugins(plugin)
     end_dead_runs(out)
     numbers = clusters.numbers(counts) if counts is not None else []
-    result = clusters.survey(load(recipe, set_ or ()), arm, numbers, Options(out, device), Console(stderr=True))
+    result = clusters.survey(
+        load(recipe, set_ or ()), arm, numbers, Options(out, device), Console(stderr=True)
+    )
     if as_json:
         print(json.dumps(result, indent=1))
     else:
@@ -291,10 +333,15 @@ def clusters(
 
 @app.command()
 def plot(
-    run_: Annotated[Path, typer.Argument(help="a run folder, such as runs/clusters/latest", metavar="RUN")],
-    x: Annotated[str, typer.Option("--x", help="the recipe's key, such as annotator.clusters", metavar="KEY")],
+    run_: Annotated[
+        Path, typer.Argument(help="a run folder, such as runs/clusters/latest", metavar="RUN")
+    ],
+    x: Annotated[
+        str, typer.Option("--x", help="the recipe's key, such as annotator.clusters", metavar="KEY")
+    ],
     y: Annotated[
-        str | None, typer.Option("--y", help="scores, such as fd_classifier,recall [default: the first four]")
+        str | None,
+        typer.Option("--y", help="scores, such as fd_classifier,recall [default: the first four]"),
     ] = None,
     output: Annotated[Path, typer.Option("-o", help="the PNG to write")] = Path("sweep.png"),
 ) -> None:
@@ -310,15 +357,24 @@ def plot(
 
 @app.command()
 def heatmap(
-    run_: Annotated[Path, typer.Argument(help="a run folder, such as runs/diffusion_features/latest", metavar="RUN")],
+    run_: Annotated[
+        Path,
+        typer.Argument(help="a run folder, such as runs/diffusion_features/latest", metavar="RUN"),
+    ],
     arm: Annotated[str, typer.Option("--arm", help="the arm whose trained model is read")],
     sigmas: Annotated[
-        str | None, typer.Option("--sigmas", help="noise levels, such as 0.05,0.5 [default: 0.02 to 2]")
+        str | None,
+        typer.Option("--sigmas", help="noise levels, such as 0.05,0.5 [default: 0.02 to 2]"),
     ] = None,
-    count: Annotated[int, typer.Option("-n", min=20, help="at most so many images of each split")] = 5000,
-    draws: Annotated[int, typer.Option("--draws", min=1, help="draws of noise that are averaged")] = 4,
+    count: Annotated[
+        int, typer.Option("-n", min=20, help="at most so many images of each split")
+    ] = 5000,
+    draws: Annotated[
+        int, typer.Option("--draws", min=1, help="draws of noise that are averaged")
+    ] = 4,
     output: Annotated[
-        Path | None, typer.Option("-o", help="the PNG to write, with a JSON beside it [default: in RUN]")
+        Path | None,
+        typer.Option("-o", help="the PNG to write, with a JSON beside it [default: in RUN]"),
     ] = None,
     device: Device = "auto",
     plugin: Plugins = None,
@@ -332,7 +388,9 @@ def heatmap(
     add_plugins(plugin)
     finished = FinishedRun(run_)
     end_dead_runs(finished.root)
-    request = heatmap.Asked(arm, heatmap.levels(sigmas) if sigmas is not None else (), count, draws, device)
+    request = heatmap.Asked(
+        arm, heatmap.levels(sigmas) if sigmas is not None else (), count, draws, device
+    )
     console = Console(stderr=True)
     output = heatmap.target(finished, arm, output)
     result = heatmap.survey(finished, request, console)
@@ -344,11 +402,15 @@ def heatmap(
 
 @app.command()
 def sample(
-    run_: Annotated[Path, typer.Argument(help="a run folder, such as runs/self_guidance/latest", metavar="RUN")],
+    run_: Annotated[
+        Path, typer.Argument(help="a run folder, such as runs/self_guidance/latest", metavar="RUN")
+    ],
     arm: Annotated[str, typer.Option("--arm", help="the arm to sample from")],
     count: Annotated[int, typer.Option("-n", min=1, help="how many images")] = 64,
     output: Annotated[Path, typer.Option("-o", help="the PNG to write")] = Path("grid.png"),
-    seed: Annotated[int, typer.Option(min=0, help="sampling seed; the report's are 0, 1, 2, ...")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="sampling seed; the report's are 0, 1, 2, ...")
+    ] = 0,
     device: Device = "auto",
     plugin: Plugins = None,
 ) -> None:
@@ -410,7 +472,9 @@ def show_plan(planned: Any, store: Any) -> None:
         state = store.status(stage.id).state
         answer(f"{'done' if state == 'done' else 'to do':6} {stage.id:26} {stage.title}")
     for name, arm in planned.arms.items():
-        answer(f"arm {name}: at most {arm.nfe} network evaluations per image, trained in {arm.train}")
+        answer(
+            f"arm {name}: at most {arm.nfe} network evaluations per image, trained in {arm.train}"
+        )
 
 
 def answer(text: object) -> None:
@@ -427,10 +491,11 @@ def wide_console() -> Any:
 
 
 def quiet_threads() -> None:
-    """Small networks on shared cores: one OpenMP thread that does not spin, unless the user says otherwise.
+    """Small networks on shared cores: one OpenMP thread that does not spin, unless the user says
+    otherwise.
 
-    Two spinning threads on two shared cores were measured 15 to 130 times slower than one. OpenMP reads this when
-    torch is imported, and worker processes inherit it.
+    Two spinning threads on two shared cores were measured 15 to 130 times slower than one. OpenMP
+    reads this when torch is imported, and worker processes inherit it.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -477,7 +542,9 @@ def unexpected(error: Exception) -> str:
     if os.environ.get(TRACEBACK, "0") not in ("", "0"):
         return f"{trace}{message}"
     try:
-        with tempfile.NamedTemporaryFile(prefix="fw-traceback-", suffix=".txt", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            prefix="fw-traceback-", suffix=".txt", delete=False
+        ) as file:
             file.write(trace.encode("utf-8", "backslashreplace"))
     except OSError:
         return f"{message} (set {TRACEBACK}=1 to see the traceback)"

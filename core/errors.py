@@ -1,4 +1,5 @@
-"""What can go wrong, and the exit code that says whose fault it is: 1 a stage's, 2 the user's input."""
+"""What can go wrong, and the exit code that says whose fault it is: 1 a stage's, 2 the user's
+input."""
 
 from collections.abc import Sequence
 

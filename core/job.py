@@ -1,8 +1,10 @@
-"""What a stage lends to a component: a device, its randomness, a scratch folder, and loops that resume exactly.
+"""What a stage lends to a component: a device, its randomness, a scratch folder, and loops that
+resume exactly.
 
-`Job.steps` is the one training loop of fw. It yields step numbers, writes checkpoints of its state, and continues from
-the checkpoint after a crash. Resuming is bit-exact on CPU because there is no other state: batches, noise and
-augmentations are functions of (seed, step), torch's global generator included.
+`Job.steps` is the one training loop of fw. It yields step numbers, writes checkpoints of its state,
+and continues from the checkpoint after a crash. Resuming is bit-exact on CPU because there is no
+other state: batches, noise and augmentations are functions of (seed, step), torch's global
+generator included.
 
 Whatever is read back after a crash was kept with its checksum (core/files/unfinished.py). What is
 damaged is made again, with a message.
@@ -66,7 +68,8 @@ class Silent:
 
 @dataclass
 class Job:
-    """See the module's docstring. `folder` and the files in it outlive a crash, for the next try."""
+    """See the module's docstring. `folder` and the files in it outlive a crash, for the next
+    try."""
 
     folder: Path
     seed: int = 0
@@ -81,11 +84,13 @@ class Job:
     _spent_before: float = field(default=0.0, repr=False)
     _reporting: float = field(default=0.0, repr=False)
     _log: list[str] = field(default_factory=list, repr=False)
-    """The lines of log.jsonl. Checkpoints hold them; further lines of the file are of steps that are done again."""
+    """The lines of log.jsonl. Checkpoints hold them; further lines of the file are of steps that
+    are done again."""
 
     @property
     def seconds(self) -> float:
-        """Time spent on this job. It includes earlier tries up to their last checkpoint, and excludes reporting."""
+        """Time spent on this job. It includes earlier tries up to their last checkpoint, and
+        excludes reporting."""
         return self._spent_before + time.monotonic() - self._started - self._reporting
 
     def generator(self, *words: int | str, device: torch.device | str = "cpu") -> torch.Generator:
@@ -100,8 +105,11 @@ class Job:
             with self._off_the_clock():
                 self.reporter.progress(label, done + 1, len(items))
 
-    def steps(self, total: int, state: Mapping[str, Stateful], label: str = "train") -> Iterator[int]:
-        """Yield the steps still to do of `total`, keeping `state` in `<folder>/<label>.checkpoint`."""
+    def steps(
+        self, total: int, state: Mapping[str, Stateful], label: str = "train"
+    ) -> Iterator[int]:
+        """Yield the steps still to do of `total`, keeping `state` in
+        `<folder>/<label>.checkpoint`."""
         devices = [self.device] if self.device.type == "cuda" else []
         start = self._restore(label, state)
         if start < total:
@@ -122,9 +130,13 @@ class Job:
         self._save(label, total, state)
 
     def log(self, step: int, values: Mapping[str, Tensor | float]) -> None:
-        """Record values of one step. Tensors stay on their device until the next checkpoint, so this never waits."""
+        """Record values of one step. Tensors stay on their device until the next checkpoint, so
+        this never waits."""
         self._records.append(
-            {"step": step, **{k: v.detach() if isinstance(v, Tensor) else v for k, v in values.items()}}
+            {
+                "step": step,
+                **{k: v.detach() if isinstance(v, Tensor) else v for k, v in values.items()},
+            }
         )
 
     def say(self, text: str) -> None:
@@ -139,14 +151,15 @@ class Job:
             self.say(text)
 
     def keep(self, name: str, write: Callable[[Path], object]) -> Path:
-        """Make a file that a later try can rely on. `write` gets the path to write to; the file gets its name when it
-        is whole."""
+        """Make a file that a later try can rely on. `write` gets the path to write to; the file
+        gets its name when it is whole."""
         path = self.folder / name
         unfinished.keep(path, write)
         return path
 
     def kept(self, name: str) -> Path | None:
-        """A file that an earlier try kept; None if there is none. One that was damaged is discarded, with a message."""
+        """A file that an earlier try kept; None if there is none. One that was damaged is
+        discarded, with a message."""
         path = self.folder / name
         if unfinished.intact(path):
             return path
@@ -161,13 +174,19 @@ class Job:
         self._rewrite_log()
 
     def flush(self) -> None:
-        """Append what was logged to log.jsonl and report it. A value that is not finite ends the stage."""
-        records = [{key: float(value) if key != "step" else value for key, value in r.items()} for r in self._records]
+        """Append what was logged to log.jsonl and report it. A value that is not finite ends the
+        stage."""
+        records = [
+            {key: float(value) if key != "step" else value for key, value in r.items()}
+            for r in self._records
+        ]
         self._records = []
         for record in records:
             for key, value in record.items():
                 if not math.isfinite(value):
-                    raise StageFailed(f"{key} became {value} at step {record['step']}: lower the learning rate?")
+                    raise StageFailed(
+                        f"{key} became {value} at step {record['step']}: lower the learning rate?"
+                    )
         if records:
             lines = [json.dumps(record) + "\n" for record in records]
             with self._log_path.open("a", encoding="utf-8") as file:
@@ -190,7 +209,8 @@ class Job:
             raise Interrupted(STOPPED)
 
     def _save(self, label: str, step: int, state: Mapping[str, Stateful]) -> None:
-        """Write the log up to here, then the checkpoint: a crash in between only repeats steps, bit for bit."""
+        """Write the log up to here, then the checkpoint: a crash in between only repeats steps,
+        bit for bit."""
         self.flush()
         payload = {
             "step": step,

@@ -1,4 +1,5 @@
-"""Randomness as a function of words: the same words give the same stream in any process, at any batch size."""
+"""Randomness as a function of words: the same words give the same stream in any process, at any
+batch size."""
 
 import hashlib
 

@@ -1,7 +1,8 @@
 """What flows between components at run time.
 
-Units: images at every public boundary and on disk are uint8 (N, C, H, W) in 0..255; inside diffusion they are float in
--1..1; sigma is the noise's standard deviation in that unit; features are float32 (N, D).
+Units: images at every public boundary and on disk are uint8 (N, C, H, W) in 0..255; inside
+diffusion they are float in -1..1; sigma is the noise's standard deviation in that unit; features
+are float32 (N, D).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ LARGEST = 1e36
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A split of a dataset: uint8 images (N, C, H, W), with int64 labels (N,) in 0..classes-1 where there are any."""
+    """A split of a dataset: uint8 images (N, C, H, W), with int64 labels (N,) in 0..classes-1
+    where there are any."""
 
     images: Tensor
     labels: Tensor | None = None
@@ -46,7 +48,8 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class ConditionSpec:
-    """The form of a condition: `class` (one of `size`), `vector` (`size` numbers), `tokens` (`count` such vectors)."""
+    """The form of a condition: `class` (one of `size`), `vector` (`size` numbers), `tokens`
+    (`count` such vectors)."""
 
     form: Literal["class", "vector", "tokens"]
     size: int
@@ -55,7 +58,8 @@ class ConditionSpec:
 
 @dataclass(frozen=True)
 class Observations:
-    """What an annotator may see: `features` (N, D) and `labels` (N,) only if it declares that it uses them."""
+    """What an annotator may see: `features` (N, D) and `labels` (N,) only if it declares that it
+    uses them."""
 
     count: int
     features: Tensor | None = None
@@ -67,9 +71,10 @@ class Observations:
 class Annotation:
     """One condition per training image, and a bank of conditions to draw from when sampling.
 
-    `conditions` is int64 (N,) for classes, float32 (N, D) for vectors, (N, n, D) for tokens; class -1 means none.
-    `bank` is the prior p(c) as a set of draws. By default it is the training conditions themselves, so that conditions
-    are drawn as often as they occur (a uniform draw over clusters doubles the Frechet distance, see docs/guidance.md).
+    `conditions` is int64 (N,) for classes, float32 (N, D) for vectors, (N, n, D) for tokens; class
+    -1 means none. `bank` is the prior p(c) as a set of draws. By default it is the training
+    conditions themselves, so that conditions are drawn as often as they occur (a uniform draw over
+    clusters doubles the Frechet distance, see docs/guidance.md).
     """
 
     spec: ConditionSpec
@@ -89,11 +94,16 @@ class Annotation:
         return bank[torch.randint(len(bank), (count,), generator=generator)]
 
     def save(self, path: Path) -> None:
-        """Write it as safetensors, with a single entry of metadata: several are written in any order."""
+        """Write it as safetensors, with a single entry of metadata: several are written in any
+        order."""
         tensors = {"conditions": self.conditions.contiguous()}
         if self.bank is not None:
             tensors["bank"] = self.bank.contiguous()
-        words = [self.spec.form, self.spec.size, *([self.spec.count] if self.spec.form == "tokens" else [])]
+        words = [
+            self.spec.form,
+            self.spec.size,
+            *([self.spec.count] if self.spec.form == "tokens" else []),
+        ]
         save_file(tensors, path, metadata={"spec": " ".join(map(str, words))})
 
     @staticmethod
@@ -103,16 +113,18 @@ class Annotation:
         with safe_open(path, "pt") as file:
             form, *sizes = file.metadata()["spec"].split()
         tensors = load_file(path)
-        return Annotation(ConditionSpec(form, *map(int, sizes)), tensors["conditions"], tensors.get("bank"))
+        return Annotation(
+            ConditionSpec(form, *map(int, sizes)), tensors["conditions"], tensors.get("bank")
+        )
 
 
 @dataclass(frozen=True)
 class Told:
     """A trained model that is told one of `classes` conditions, as a probe asks it.
 
-    `denoise` takes noisy images x (B, C, H, W) on the job's device, their noise level and the class that is told of
-    each, int64 (B,), and returns D(x; sigma, c). `sigmas` turns uniform numbers (n,) in [0, 1) into the noise levels of
-    its training.
+    `denoise` takes noisy images x (B, C, H, W) on the job's device, their noise level and the class
+    that is told of each, int64 (B,), and returns D(x; sigma, c). `sigmas` turns uniform numbers
+    (n,) in [0, 1) into the noise levels of its training.
     """
 
     denoise: Callable[[Tensor, float, Tensor], Tensor]
@@ -122,11 +134,12 @@ class Told:
 
 @dataclass(frozen=True)
 class Examples:
-    """What a probe is shown of a split: `features` (N, ...) and int64 `labels` (N,) in 0..classes-1.
+    """What a probe is shown of a split: `features` (N, ...) and int64 `labels` (N,) in
+    0..classes-1.
 
-    `labels` is None if the probe does not require any. `named` says whether the model's own classes are the labels
-    themselves, as where it was trained with labels; clusters have no such names. `told` is the model itself, for a
-    probe that reads `errors`.
+    `labels` is None if the probe does not require any. `named` says whether the model's own classes
+    are the labels themselves, as where it was trained with labels; clusters have no such names.
+    `told` is the model itself, for a probe that reads `errors`.
     """
 
     features: Tensor
@@ -141,7 +154,8 @@ class Examples:
 
 @dataclass(frozen=True)
 class Reference:
-    """What a metric compares with: features of the training images (N, D) and of held-out real ones (M, D).
+    """What a metric compares with: features of the training images (N, D) and of held-out real ones
+    (M, D).
 
     A metric that reads conditions is also given the classes of the training images, int64 (N,),
     where -1 is none; of classes that are labels all, also those that the model was not given.

@@ -25,10 +25,13 @@ def made_for(module: ModuleType) -> int:
     if type(version) is not int:
         raise UnfitPlugin(f"{STATED} is {version!r}, not a whole number such as {API}")
     if version > API:
-        raise UnfitPlugin(f"it was made for plugin API {version}, and this fw has plugin API {API}: update fw")
+        raise UnfitPlugin(
+            f"it was made for plugin API {version}, and this fw has plugin API {API}: update fw"
+        )
     if version < OLDEST:
         raise UnfitPlugin(
-            f"it was made for plugin API {version}, and this fw has plugin API {API}: update the plugin "
+            f"it was made for plugin API {version}, and this fw has plugin API {API}: update the "
+            "plugin "
             "(docs/plugins.md lists what changed)"
         )
     return version
@@ -38,4 +41,7 @@ def notice(version: int) -> str | None:
     """The warning about a plugin that works for the last time; None for any other."""
     if version == API:
         return None
-    return f"it was made for plugin API {version}; this fw has plugin API {API}, and the next will refuse the plugin"
+    return (
+        f"it was made for plugin API {version}; this fw has plugin API {API}, and the next will "
+        "refuse the plugin"
+    )

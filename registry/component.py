@@ -1,7 +1,7 @@
 """The one base class: fields are recipe keys, methods are behaviour, docstrings are help.
 
-A *kind* (dataset, encoder, guidance, ...) is an abstract subclass that names itself with `kind`. A field
-annotated with a kind takes a component of that kind by name: `space: Encoder` reads `pca` or
+A *kind* (dataset, encoder, guidance, ...) is an abstract subclass that names itself with `kind`. A
+field annotated with a kind takes a component of that kind by name: `space: Encoder` reads `pca` or
 `{name: pca, dims: 8}`.
 """
 
@@ -36,7 +36,11 @@ class Component(BaseModel):
     """A frozen pydantic model; see the module's docstring."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, ser_json_inf_nan="constants"
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        allow_inf_nan=False,
+        ser_json_inf_nan="constants",
     )
 
     kind: ClassVar[str]
@@ -57,7 +61,8 @@ class Component(BaseModel):
 
     @property
     def file_hash(self) -> str | None:
-        """The sha256 of the file of a local plugin (`--plugin`), whose keys change whenever the file does."""
+        """The sha256 of the file of a local plugin (`--plugin`), whose keys change whenever the
+        file does."""
         return getattr(sys.modules.get(type(self).__module__), FILE_HASH, None)
 
     @property
@@ -71,7 +76,8 @@ class Component(BaseModel):
         return frozenset()
 
     def preflight(self) -> None:
-        """Raise `fw.core.errors.MissingFile` if a folder or weights file that this needs is not there.
+        """Raise `fw.core.errors.MissingFile` if a folder or weights file that this needs is not
+        there.
 
         Called before a run does any work. Validating and planning do not call it.
         """
@@ -101,7 +107,9 @@ class Component(BaseModel):
     @classmethod
     def chosen_by_name(cls) -> bool:
         """Whether a field of this type takes a component by name: a kind, or a base of several."""
-        return isinstance(getattr(cls, "kind", None), str) and not isinstance(getattr(cls, "name", None), str)
+        return isinstance(getattr(cls, "kind", None), str) and not isinstance(
+            getattr(cls, "name", None), str
+        )
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -109,21 +117,32 @@ class Component(BaseModel):
             return handler(source)
         return core_schema.with_info_plain_validator_function(
             cls._resolve,
-            serialization=core_schema.plain_serializer_function_ser_schema(lambda component: component.spec()),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda component: component.spec()
+            ),
         )
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
         if not cls.chosen_by_name():
             return handler(schema)
         known = lookup.installed().of_kind(cls.kind)
         components = [component for component in known if issubclass(component, cls)]
         names = {"enum": [component.name for component in components]}
         if cls.kind in described.get():
-            return {"anyOf": [names, {"type": "object", "properties": {"name": names}, "required": ["name"]}]}
+            return {
+                "anyOf": [
+                    names,
+                    {"type": "object", "properties": {"name": names}, "required": ["name"]},
+                ]
+            }
         token = described.set(described.get() | {cls.kind})
         try:
-            return {"anyOf": [names, *(named_schema(component, handler) for component in components)]}
+            return {
+                "anyOf": [names, *(named_schema(component, handler) for component in components)]
+            }
         finally:
             described.reset(token)
 
@@ -143,12 +162,18 @@ class Component(BaseModel):
         try:
             component = registry.get(cls.kind, fields["name"])
             if not issubclass(component, cls):
-                other = f"of another kind that is also called '{cls.kind}'" if cls.is_kind() else f"no {cls.__name__}"
+                other = (
+                    f"of another kind that is also called '{cls.kind}'"
+                    if cls.is_kind()
+                    else f"no {cls.__name__}"
+                )
                 raise UnknownComponent(f"{cls.kind} '{component.name}' is {other}")
             rest = {key: entry for key, entry in fields.items() if key != "name"}
             return component.model_validate(rest, context=info.context)
         except UnknownComponent as error:
-            raise PydanticCustomError("unknown_component", "{reason}", {"reason": str(error)}) from None
+            raise PydanticCustomError(
+                "unknown_component", "{reason}", {"reason": str(error)}
+            ) from None
         except ValidationError:
             raise
         except Exception as error:
@@ -193,7 +218,10 @@ def identified(value: Any, spec: Any) -> Any:
 def identified_fields(model: BaseModel, spec: Mapping[str, Any]) -> dict[str, Any]:
     held = dict(iter(model))  # not dict(model), which would ask a property called `keys`
     kept = {name: written for name, written in spec.items() if neutral(model, name) is None}
-    return {name: identified(held[name], written) if name in held else written for name, written in kept.items()}
+    return {
+        name: identified(held[name], written) if name in held else written
+        for name, written in kept.items()
+    }
 
 
 described: ContextVar[frozenset[str]] = ContextVar("described", default=frozenset())

@@ -20,7 +20,9 @@ SDP_KERNELS = ("flash", "mem_efficient", "math")
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Restore the global state of Python's, numpy's and torch's arithmetic afterwards."""
-    modules: dict[str, Any] = {name: sys.modules[name] for name in ("numpy", "torch") if name in sys.modules}
+    modules: dict[str, Any] = {
+        name: sys.modules[name] for name in ("numpy", "torch") if name in sys.modules
+    }
     restore = [put_back(random.setstate, random.getstate())]
     if numpy := modules.get("numpy"):
         restore.append(put_back(numpy.random.set_state, numpy.random.get_state()))

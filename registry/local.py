@@ -1,7 +1,8 @@
 """A plugin in a single file, without packaging: `fw run recipe.yaml --plugin ./my_guidance.py`.
 
-The file's text is read once and goes with the run: worker processes execute that text, and its hash enters the keys of
-stored work, so a file that is edited meanwhile changes nothing that is under way.
+The file's text is read once and goes with the run: worker processes execute that text, and its hash
+enters the keys of stored work, so a file that is edited meanwhile changes nothing that is under
+way.
 """
 
 from __future__ import annotations
@@ -31,11 +32,15 @@ class LocalPlugin:
     def read(path: Path) -> LocalPlugin:
         """Read the file, or raise UnfitPlugin."""
         if path.suffix != ".py":
-            raise UnfitPlugin(f"{path}: a local plugin is one .py file; a package is installed with pip instead")
+            raise UnfitPlugin(
+                f"{path}: a local plugin is one .py file; a package is installed with pip instead"
+            )
         try:
             return LocalPlugin(path.absolute(), path.read_bytes().decode("utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise UnfitPlugin(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+            raise UnfitPlugin(
+                f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
+            ) from None
 
     @property
     def digest(self) -> str:
@@ -54,7 +59,12 @@ class LocalPlugin:
         module.__file__ = str(self.path)
         setattr(module, FILE_HASH, self.digest)
         sys.modules[self.module] = module
-        linecache.cache[str(self.path)] = (len(self.text), None, self.text.splitlines(keepends=True), str(self.path))
+        linecache.cache[str(self.path)] = (
+            len(self.text),
+            None,
+            self.text.splitlines(keepends=True),
+            str(self.path),
+        )
         try:
             exec(compile(self.text.encode(), str(self.path), "exec"), module.__dict__)
         except BaseException:
@@ -64,7 +74,9 @@ class LocalPlugin:
 
     def provider(self, module: ModuleType) -> Provider:
         made_for = api.made_for(module)
-        return Provider(self.path.stem, self.path.name, self.digest[:12], made_for, self.path, self.text)
+        return Provider(
+            self.path.stem, self.path.name, self.digest[:12], made_for, self.path, self.text
+        )
 
     def place(self, error: BaseException) -> str:
         """`my_guidance.py:12`, the innermost line of the file that an exception came through."""

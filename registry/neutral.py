@@ -37,10 +37,19 @@ def lean(value: Any, written: Any) -> Any:
     folder, at any depth."""
     if isinstance(value, BaseModel) and isinstance(written, Mapping):
         held = dict(iter(value))  # not dict(value), which would ask a property called `keys`
-        unnamed = {name for name in held if (marker := neutral(value, name)) and not marker.names_folders}
-        return {name: lean(held.get(name), entry) for name, entry in written.items() if name not in unnamed}
+        unnamed = {
+            name for name in held if (marker := neutral(value, name)) and not marker.names_folders
+        }
+        return {
+            name: lean(held.get(name), entry)
+            for name, entry in written.items()
+            if name not in unnamed
+        }
     if isinstance(value, Mapping) and isinstance(written, Mapping):
-        return {name: lean(*pair) for name, *pair in zip(written, value.values(), written.values(), strict=True)}
+        return {
+            name: lean(*pair)
+            for name, *pair in zip(written, value.values(), written.values(), strict=True)
+        }
     if isinstance(value, list | tuple) and isinstance(written, list):
         return [lean(*pair) for pair in zip(value, written, strict=True)]
     return written

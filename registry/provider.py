@@ -1,4 +1,5 @@
-"""Where components come from: a plugin, the distribution that installed it, and a hash of its source."""
+"""Where components come from: a plugin, the distribution that installed it, and a hash of its
+source."""
 
 from __future__ import annotations
 
@@ -50,14 +51,20 @@ class Provider:
 
     def facts(self) -> dict[str, str | int]:
         """What a run records of the plugin."""
-        return {"distribution": self.distribution, "version": self.version, "api": self.api, "source": self.source}
+        return {
+            "distribution": self.distribution,
+            "version": self.version,
+            "api": self.api,
+            "source": self.source,
+        }
 
     def __str__(self) -> str:
         return f"{self.plugin} ({self.distribution} {self.version})"
 
 
 def root_of(module: str) -> Path | None:
-    """The folder of the outermost regular package that holds the imported module, or the module's file."""
+    """The folder of the outermost regular package that holds the imported module, or the
+    module's file."""
     parts = module.split(".")
     for depth in range(1, len(parts) + 1):
         loaded = sys.modules.get(".".join(parts[:depth]))

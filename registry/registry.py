@@ -84,7 +84,8 @@ class Registry:
             check_component(component)
             if component.api < provider.api:
                 raise UnfitPlugin(
-                    f"{component.__qualname__} is written for plugin API {component.api}, and the plugin "
+                    f"{component.__qualname__} is written for plugin API {component.api}, and the "
+                    "plugin "
                     f"says {provider.api} (docs/plugins.md lists what changed)"
                 )
             key = (component.kind, component.name)

@@ -1,4 +1,5 @@
-"""What holds for every test: one thread, no telemetry, no network, and nothing of the developer's settings."""
+"""What holds for every test: one thread, no telemetry, no network, and nothing of the
+developer's settings."""
 
 import ipaddress
 import os
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# Before anything imports torch, mlflow or huggingface_hub, which read these on import; children inherit them.
+# Before anything imports torch, mlflow or huggingface_hub, which read these on import; children
+# inherit them.
 os.environ |= {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"}
 for setting in ("FW_PLUGINS", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
     os.environ.pop(setting, None)
@@ -21,7 +23,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Only this machine can be reached. A test that tries another fails, even where a library swallows the error."""
+    """Only this machine can be reached. A test that tries another fails, even where a library
+    swallows the error."""
     refused: list[str] = []
 
     def check(host: str) -> None:

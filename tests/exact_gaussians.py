@@ -1,4 +1,5 @@
-"""A mixture of Gaussians as a denoiser that knows everything: E[x0 | x], E[x0 | x, c] and log p(c | x) are exact."""
+"""A mixture of Gaussians as a denoiser that knows everything: E[x0 | x], E[x0 | x, c] and log
+p(c | x) are exact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Datasets, encoders, annotators, metrics and trackers with one planted fault each, beside an honest twin per kind."""
+"""Datasets, encoders, annotators, metrics and trackers with one planted fault each, beside an
+honest twin per kind."""
 
 from __future__ import annotations
 
@@ -48,7 +49,10 @@ class HonestImages(Dataset):
 
     def drawn(self, draw: torch.Generator) -> ImageSet:
         labels = torch.arange(self.count) % 2
-        images = torch.randint(0, 128, (self.count, 1, 8, 8), generator=draw) + 128 * labels[:, None, None, None]
+        images = (
+            torch.randint(0, 128, (self.count, 1, 8, 8), generator=draw)
+            + 128 * labels[:, None, None, None]
+        )
         return ImageSet(images.to(torch.uint8), labels, 2)
 
 
@@ -99,8 +103,12 @@ def hash_ordered(count: int) -> list[int]:
 variants(
     HonestImages,
     "load",
-    FloatImages=lambda self, split: ImageSet(loaded(self, split).images / 255, loaded(self, split).labels, 2),
-    LabelsFromOne=lambda self, split: ImageSet(loaded(self, split).images, loaded(self, split).labels + 1, 2),
+    FloatImages=lambda self, split: ImageSet(
+        loaded(self, split).images / 255, loaded(self, split).labels, 2
+    ),
+    LabelsFromOne=lambda self, split: ImageSet(
+        loaded(self, split).images, loaded(self, split).labels + 1, 2
+    ),
     ForgottenLabels=lambda self, split: loaded(self, split).without_labels(),
     OtherImagesNextTime=lambda self, split: self.drawn(unseeded()),
     DrawsGlobally=lambda self, split: self.drawn(torch.manual_seed(len(split))),
@@ -248,14 +256,20 @@ def mean_kept_fit(self: Any, network: Any, data: ImageSet, job: Job) -> None:
 variants(
     HonestCodec,
     "fit",
-    DrawsOutsideTheLoop=lambda self, network, data, job: fit(self, network, fifty(data.images), job),
-    ReadsOutsideTheLoop=lambda self, network, data, job: fit(self, network, forked_fifty(data.images), job),
+    DrawsOutsideTheLoop=lambda self, network, data, job: fit(
+        self, network, fifty(data.images), job
+    ),
+    ReadsOutsideTheLoop=lambda self, network, data, job: fit(
+        self, network, forked_fifty(data.images), job
+    ),
     ForgetsTheOptimizer=forgetful_fit,
     CannotBeStopped=endless_fit,
     PeekingCodec=lambda self, network, data, job: fit(
         self, network, data.images if data.labels is None else data.images[data.labels == 0], job
     ),
-    DarkensImages=lambda self, network, data, job: fit(self, network, data.images.floor_divide_(2), job),
+    DarkensImages=lambda self, network, data, job: fit(
+        self, network, data.images.floor_divide_(2), job
+    ),
 )
 
 
@@ -267,7 +281,9 @@ variants(Shifted, "fit", OutsideTheStateDict=mean_kept_fit)
 variants(
     HonestCodec,
     "quality",
-    UndefinedQuality=lambda self, network, held_out: {"error": float(held_out.images[:0].float().mean())},
+    UndefinedQuality=lambda self, network, held_out: {
+        "error": float(held_out.images[:0].float().mean())
+    },
     QualityOfLabels=lambda self, network, held_out: {"classes": float(held_out.labels.max())},
 )
 variants(HonestCodec, "check", RawCheck=lambda self, shape: {1: "grey", 3: "colour"}[shape[0]])
@@ -282,7 +298,9 @@ class HonestGroups(Annotator):
 
     def annotate(self, data: Observations, job: Job) -> Annotation:
         if data.features is None or data.count < self.groups or not data.features.isfinite().all():
-            raise StageFailed(f"annotator honest needs finite features of at least {self.groups} images")
+            raise StageFailed(
+                f"annotator honest needs finite features of at least {self.groups} images"
+            )
         return self.annotation(self.nearest(data.features, job.generator("groups")))
 
     def nearest(self, features: Tensor, draw: torch.Generator) -> Tensor:
@@ -301,7 +319,9 @@ class HonestVectors(HonestGroups):
     def annotate(self, data: Observations, job: Job) -> Annotation:
         if data.features is None or not data.features.isfinite().all():
             raise StageFailed("annotator honest needs finite features")
-        return Annotation(ConditionSpec("vector", data.features.shape[1]), data.features, data.features / 2)
+        return Annotation(
+            ConditionSpec("vector", data.features.shape[1]), data.features, data.features / 2
+        )
 
 
 class PeekingAtFeatures(HonestGroups):
@@ -361,9 +381,13 @@ variants(
     HonestGroups,
     "annotate",
     PeekingGroups=lambda self, data, job: (
-        self.annotation(data.labels) if data.labels is not None else HonestGroups.annotate(self, data, job)
+        self.annotation(data.labels)
+        if data.labels is not None
+        else HonestGroups.annotate(self, data, job)
     ),
-    CannotDoOne=lambda self, data, job: self.annotation(torch.arange(data.count) % (data.count - 1) % 2),
+    CannotDoOne=lambda self, data, job: self.annotation(
+        torch.arange(data.count) % (data.count - 1) % 2
+    ),
 )
 variants(HonestGroups, "form", PromisesVectors="vector")
 
@@ -373,13 +397,17 @@ class HonestGap(Metric):
 
     name: ClassVar[str] = "honest"
 
-    space: Encoder = Field("pixels", validate_default=True, description="encoder whose features are averaged")
+    space: Encoder = Field(
+        "pixels", validate_default=True, description="encoder whose features are averaged"
+    )
 
     @property
     def keys(self) -> Mapping[str, str]:
         return {"gap": "lower"}
 
-    def compare(self, prepared: Any, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+    def compare(
+        self, prepared: Any, fake: Tensor, wanted: Tensor | None = None
+    ) -> dict[str, float]:
         return {"gap": float((prepared.train.mean(dim=0) - self.centre(fake)).norm())}
 
     def centre(self, fake: Tensor) -> Tensor:
@@ -391,7 +419,9 @@ class ComparesWithTheLast(HonestGap):
 
     best: ClassVar[list[float]] = []
 
-    def compare(self, prepared: Any, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+    def compare(
+        self, prepared: Any, fake: Tensor, wanted: Tensor | None = None
+    ) -> dict[str, float]:
         self.best.append(super().compare(prepared, fake)["gap"])
         return {"gap": min(self.best)}
 
@@ -399,7 +429,9 @@ class ComparesWithTheLast(HonestGap):
 class UsesUp(HonestGap):
     """Compares the second set of samples with the first one."""
 
-    def compare(self, prepared: Any, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+    def compare(
+        self, prepared: Any, fake: Tensor, wanted: Tensor | None = None
+    ) -> dict[str, float]:
         scores = super().compare(prepared, fake)
         object.__setattr__(prepared, "train", fake)
         return scores
@@ -408,7 +440,9 @@ class UsesUp(HonestGap):
 class ManyKeys(HonestGap):
     """Lists its keys in an order."""
 
-    def compare(self, prepared: Any, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+    def compare(
+        self, prepared: Any, fake: Tensor, wanted: Tensor | None = None
+    ) -> dict[str, float]:
         return dict.fromkeys(WORDS, super().compare(prepared, fake)["gap"])
 
 
@@ -434,8 +468,12 @@ variants(
         "gap": distance(reference.train, fake),
         "spread": float(fake.std()),
     },
-    TensorScore=lambda self, reference, fake, wanted=None: {"gap": torch.tensor(distance(reference.train, fake))},
-    NoFloor=lambda self, reference, fake, wanted=None: {"gap": 1 / distance(reference.held_out, fake)},
+    TensorScore=lambda self, reference, fake, wanted=None: {
+        "gap": torch.tensor(distance(reference.train, fake))
+    },
+    NoFloor=lambda self, reference, fake, wanted=None: {
+        "gap": 1 / distance(reference.held_out, fake)
+    },
     CentresInPlace=lambda self, reference, fake, wanted=None: {
         "gap": float(fake.sub_(reference.train.mean(dim=0)).mean())
     },
@@ -503,7 +541,9 @@ class HonestLines(Tracker):
 
     name: ClassVar[str] = "honest"
 
-    file: str = Field("events.jsonl", pattern=r"^[a-z]{1,20}\.jsonl$", description="name of the file")
+    file: str = Field(
+        "events.jsonl", pattern=r"^[a-z]{1,20}\.jsonl$", description="name of the file"
+    )
     lines: ClassVar[type[Lines]] = Lines
 
     def open(self, run: RunDescription) -> TrackedRun:

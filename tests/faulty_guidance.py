@@ -1,4 +1,5 @@
-"""Guidance modes with one planted fault each, beside an honest twin; the contract kit has to tell them apart."""
+"""Guidance modes with one planted fault each, beside an honest twin; the contract kit has to
+tell them apart."""
 
 from __future__ import annotations
 
@@ -26,10 +27,14 @@ class Honest(Guidance):
 
     strength: float = Field(0.5, gt=0, lt=1, description="what is taken away")
 
-    def worse(self, model: Any, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+    def worse(
+        self, model: Any, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor
+    ) -> Tensor:
         return (1 - self.strength) * self.changed(model, x, sigma, condition, good)
 
-    def changed(self, model: Any, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+    def changed(
+        self, model: Any, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor
+    ) -> Tensor:
         return good
 
 
@@ -53,22 +58,30 @@ variants(
     Honest,
     "changed",
     WrongShape=lambda self, model, x, sigma, c, good: good.mean(dim=(1, 2, 3), keepdim=True),
-    NotANumber=lambda self, model, x, sigma, c, good: good * torch.zeros(()) / (torch.zeros(()) if sigma < 0.05 else 1),
+    NotANumber=lambda self, model, x, sigma, c, good: (
+        good * torch.zeros(()) / (torch.zeros(()) if sigma < 0.05 else 1)
+    ),
     DoublePrecision=lambda self, model, x, sigma, c, good: good.double(),
     Overpriced=lambda self, model, x, sigma, c, good: model(x, sigma, None),
     GlobalTorchNoise=lambda self, model, x, sigma, c, good: good + torch.randn_like(good),
     GlobalNumpyNoise=lambda self, model, x, sigma, c, good: good * float(np.random.rand()),  # noqa: NPY002
     GlobalPythonNoise=lambda self, model, x, sigma, c, good: good * random.random(),
-    ForkedNoise=lambda self, model, x, sigma, c, good: good + forked(lambda: torch.randn_like(good)),
+    ForkedNoise=lambda self, model, x, sigma, c, good: (
+        good + forked(lambda: torch.randn_like(good))
+    ),
     Counting=lambda self, model, x, sigma, c, good: counted(sigma, good),
     WritesIntoGood=lambda self, model, x, sigma, c, good: good.mul_(0.5),
-    MixesTheBatch=lambda self, model, x, sigma, c, good: good.mean(dim=0, keepdim=True).expand_as(good),
+    MixesTheBatch=lambda self, model, x, sigma, c, good: good.mean(dim=0, keepdim=True).expand_as(
+        good
+    ),
     DefaultDtype=lambda self, model, x, sigma, c, good: in_doubles(good),
 )
 variants(Honest, "worse", Idle=lambda self, model, x, sigma, c, good: good)
 variants(Honest, "idle", SaysItIsIdle=lambda self: "it is off")
 variants(Honest, "__doc__", Mute="")
-variants(Honest, "model_config", Thawed=ConfigDict(frozen=False), Lenient=ConfigDict(extra="ignore"))
+variants(
+    Honest, "model_config", Thawed=ConfigDict(frozen=False), Lenient=ConfigDict(extra="ignore")
+)
 variants(Honest, "requires", ListOfNeeds=lambda self: ["conditions"])
 variants(
     Honest,
@@ -86,7 +99,9 @@ class Remembering(Honest):
 
     _last: list[Tensor] = PrivateAttr(default_factory=list)
 
-    def changed(self, model: Any, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+    def changed(
+        self, model: Any, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor
+    ) -> Tensor:
         before = [last for last in self._last if last.shape == good.shape]
         self._last.append(good)
         return before[-1] + good if before else good
@@ -97,7 +112,9 @@ class Annealing(Honest):
 
     calls: ClassVar[int] = 0
 
-    def changed(self, model: Any, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+    def changed(
+        self, model: Any, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor
+    ) -> Tensor:
         type(self).calls += 1
         return good * (1 + 1 / self.calls)
 
@@ -107,7 +124,9 @@ class LeavesAHook(Honest):
 
     evaluations: ClassVar[int] = 1
 
-    def changed(self, model: Any, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+    def changed(
+        self, model: Any, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor
+    ) -> Tensor:
         model.network.register_forward_hook(lambda module, given, made: made * 0.9)
         return model(x, sigma, condition)
 
@@ -123,7 +142,9 @@ class TakesAnyScale(Honest):
 class Misspelled(Honest):
     """Has a typo."""
 
-    def worse(self, model: Any, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+    def worse(
+        self, model: Any, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor
+    ) -> Tensor:
         return goood / 2  # type: ignore[name-defined]  # noqa: F821
 
 

@@ -1,4 +1,5 @@
-"""An autoencoder that loses nothing, and one with each fault that the contract of an autoencoder names."""
+"""An autoencoder that loses nothing, and one with each fault that the contract of an autoencoder
+names."""
 
 from __future__ import annotations
 
@@ -42,7 +43,11 @@ class Wrong(Same):
         return shape
 
     def build(self, shape: tuple[int, int, int]) -> nn.Module:
-        return nn.BatchNorm2d(shape[0]) if self.fault == "remembers" else nn.Conv2d(shape[0], shape[0], 1)
+        return (
+            nn.BatchNorm2d(shape[0])
+            if self.fault == "remembers"
+            else nn.Conv2d(shape[0], shape[0], 1)
+        )
 
     def encode(self, network: nn.Module, images: Tensor) -> Code:
         x = to_unit(images)

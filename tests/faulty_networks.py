@@ -1,4 +1,5 @@
-"""Processes, backbones, joint models and samplers with one planted fault each, beside an honest twin of each kind."""
+"""Processes, backbones, joint models and samplers with one planted fault each, beside an honest
+twin of each kind."""
 
 from __future__ import annotations
 
@@ -76,7 +77,9 @@ variants(
     "coefficients",
     NanAtTheEnd=lambda self, sigma: usual(sigma)._replace(skip=(20.0 - sigma) / (20.0 - sigma)),
     SilentAtTheStart=lambda self, sigma: usual(sigma)._replace(out=sigma - torch.tensor(0.01)),
-    SharedScale=lambda self, sigma: usual(sigma)._replace(scale=usual(sigma).scale.min().expand_as(sigma)),
+    SharedScale=lambda self, sigma: usual(sigma)._replace(
+        scale=usual(sigma).scale.min().expand_as(sigma)
+    ),
     OneNumber=lambda self, sigma: usual(sigma)._replace(skip=torch.tensor(0.5)),
     AlwaysSingle=lambda self, sigma: usual(sigma.float()),
     WritesIntoSigma=lambda self, sigma: usual(sigma.add_(1e-3)),
@@ -93,7 +96,9 @@ variants(
 class Net(nn.Module):
     """A `fw.core.kinds.Network` whose output starts at zero; faults override its parts."""
 
-    def __init__(self, shape: tuple[int, int, int], condition: ConditionSpec | None, width: int = 8):
+    def __init__(
+        self, shape: tuple[int, int, int], condition: ConditionSpec | None, width: int = 8
+    ):
         super().__init__()
         self.read = nn.Conv2d(shape[0], width, 3, padding=1)
         self.level = nn.Linear(3, width)
@@ -111,7 +116,9 @@ class Net(nn.Module):
     ) -> Tensor:
         return self.write(self.mixed(self.hidden(x, noise, condition, dropped), attend))
 
-    def hidden(self, x: Tensor, noise: Tensor, condition: Tensor | None, dropped: Tensor | None) -> Tensor:
+    def hidden(
+        self, x: Tensor, noise: Tensor, condition: Tensor | None, dropped: Tensor | None
+    ) -> Tensor:
         told = self.told(noise)  # (B, width)
         if self.embed is not None:
             told = told + self.embedded(condition, dropped, len(x))
@@ -146,14 +153,23 @@ class Attentive(Net):
             for part in self.mixers[name](hidden.flatten(2).transpose(1, 2)).chunk(3, 2)
         )
         mixed = self.attention(query, key, value, name, attend)
-        return mixed.transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, hidden.shape[2:])  # (B, width, H, W)
+        return (
+            mixed.transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, hidden.shape[2:])
+        )  # (B, width, H, W)
 
-    def attention(self, query: Tensor, key: Tensor, value: Tensor, name: str, attend: Attend | None) -> Tensor:
-        return attend(query, key, value, name) if attend else scaled_dot_product_attention(query, key, value)
+    def attention(
+        self, query: Tensor, key: Tensor, value: Tensor, name: str, attend: Attend | None
+    ) -> Tensor:
+        return (
+            attend(query, key, value, name)
+            if attend
+            else scaled_dot_product_attention(query, key, value)
+        )
 
 
 class HonestBackbone(Backbone):
-    """Two convolutions, the second of which starts at zero, and what the network has between them."""
+    """Two convolutions, the second of which starts at zero, and what the network has between
+    them."""
 
     name: ClassVar[str] = "honest"
     network: ClassVar[type[nn.Module]] = Net
@@ -216,7 +232,9 @@ variants(HonestBackbone, "provides", SaysItAttends=lambda self: frozenset({"atte
 
 
 def built_with(change: Callable[[Any], object], network: type[nn.Module] = Net) -> Any:
-    def build(self: Backbone, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:
+    def build(
+        self: Backbone, shape: tuple[int, int, int], condition: ConditionSpec | None
+    ) -> nn.Module:
         made = network(shape, condition)
         change(made)
         return made
@@ -296,9 +314,12 @@ networks(
     Net,
     "embedded",
     IgnoresTheCondition=lambda self, condition, dropped, count: (
-        honest("embedded", self, None, None, count) + 0 * honest("embedded", self, condition, dropped, count)
+        honest("embedded", self, None, None, count)
+        + 0 * honest("embedded", self, condition, dropped, count)
     ),
-    IgnoresDropped=lambda self, condition, dropped, count: honest("embedded", self, condition, None, count),
+    IgnoresDropped=lambda self, condition, dropped, count: honest(
+        "embedded", self, condition, None, count
+    ),
     TwoNulls=lambda self, condition, dropped, count: (
         honest("embedded", self, condition, dropped, count) * (0 if condition is None else 1)
     ),
@@ -321,14 +342,21 @@ networks(
     BatchStatistics=lambda self, *given: functional.batch_norm(
         honest("hidden", self, *given), None, None, training=True
     ),
-    DropoutInEvaluation=lambda self, *given: functional.dropout(honest("hidden", self, *given), 0.1),
+    DropoutInEvaluation=lambda self, *given: functional.dropout(
+        honest("hidden", self, *given), 0.1
+    ),
     KeepsState=lambda self, *given: honest("hidden", self, *given) * (1 + 1e-3 / next(self.calls)),
     CachesInInferenceMode=lambda self, x, *rest: (
-        honest("hidden", self, x, *rest) * self.grids.setdefault(x.shape[3], torch.linspace(0.9, 1, x.shape[3]))
+        honest("hidden", self, x, *rest)
+        * self.grids.setdefault(x.shape[3], torch.linspace(0.9, 1, x.shape[3]))
     ),
-    NanInTraining=lambda self, *given: honest("hidden", self, *given) / (0.0 if self.training else 1.0),
+    NanInTraining=lambda self, *given: (
+        honest("hidden", self, *given) / (0.0 if self.training else 1.0)
+    ),
     LateBuffer=lambda self, *given: honest("hidden", self, *given) + late_mean(self),
-    OneLayout=lambda self, x, *rest: honest("hidden", self, x, *rest).view(len(x), -1).view(len(x), 8, *x.shape[2:]),
+    OneLayout=lambda self, x, *rest: (
+        honest("hidden", self, x, *rest).view(len(x), -1).view(len(x), 8, *x.shape[2:])
+    ),
 )
 
 
@@ -344,7 +372,9 @@ def in_vain(self: Any, query: Tensor, key: Tensor, value: Tensor, name: str, att
     return Attentive.attention(self, query, key, value, name, attend)
 
 
-def swallowing(self: Any, query: Tensor, key: Tensor, value: Tensor, name: str, attend: Any) -> Tensor:
+def swallowing(
+    self: Any, query: Tensor, key: Tensor, value: Tensor, name: str, attend: Any
+) -> Tensor:
     with contextlib.suppress(Exception):
         return Attentive.attention(self, query, key, value, name, attend)
     return Attentive.attention(self, query, key, value, name, None)
@@ -369,7 +399,9 @@ networks(
     Attentive,
     "attention",
     HeadsInTheBatch=flat,
-    LayersWithOneName=lambda self, q, k, v, name, attend: Attentive.attention(self, q, k, v, "same", attend),
+    LayersWithOneName=lambda self, q, k, v, name, attend: Attentive.attention(
+        self, q, k, v, "same", attend
+    ),
     UnstableNames=lambda self, q, k, v, name, attend: Attentive.attention(
         self, q, k, v, f"{name}-{id(self)}-{len(q)}", attend
     ),
@@ -379,7 +411,9 @@ networks(
     IgnoresAttend=in_vain,
     SwallowsExceptions=swallowing,
 )
-networks(HonestBackbone, Attentive, "mixed", KeepsAttendAfterAnException=clinging, LeavesAHook=hooked)
+networks(
+    HonestBackbone, Attentive, "mixed", KeepsAttendAfterAnException=clinging, LeavesAHook=hooked
+)
 
 
 class TwoHeads(Net):
@@ -414,7 +448,9 @@ class HonestJoint(Joint):
 
 class Steered(TwoHeads):
     def steered(self, x: Tensor, noise: Tensor, move: Move) -> Tensor:
-        return self.decoded(*move([self.hidden(x, noise, None, None)], lambda hidden: self.recognised(hidden[0])))
+        return self.decoded(
+            *move([self.hidden(x, noise, None, None)], lambda hidden: self.recognised(hidden[0]))
+        )
 
     def decoded(self, hidden: Tensor) -> Tensor:
         return self.write(self.mixed(hidden, None))
@@ -447,7 +483,9 @@ networks(
     HonestJoint,
     TwoHeads,
     "logits",
-    NanLogits=lambda self, x, noise: TwoHeads.logits(self, x, noise) + (noise - noise.clamp(0)).sign()[:, None].sqrt(),
+    NanLogits=lambda self, x, noise: (
+        TwoHeads.logits(self, x, noise) + (noise - noise.clamp(0)).sign()[:, None].sqrt()
+    ),
     LogitsWithoutGradient=torch.no_grad()(lambda self, x, noise: TwoHeads.logits(self, x, noise)),
 )
 networks(HonestJoint, TwoHeads, "both", InconsistentBoth=probabilities)
@@ -457,7 +495,9 @@ networks(
     TwoHeads,
     "recognised",
     WrongClasses=lambda self, hidden: TwoHeads.recognised(self, hidden).repeat(1, 2),
-    BatchLogits=lambda self, hidden: TwoHeads.recognised(self, hidden - hidden.mean(dim=0, keepdim=True)),
+    BatchLogits=lambda self, hidden: TwoHeads.recognised(
+        self, hidden - hidden.mean(dim=0, keepdim=True)
+    ),
     ConstantLogits=lambda self, hidden: TwoHeads.recognised(self, 0 * hidden),
     ProbesItsTrunk=lambda self, hidden: TwoHeads.recognised(self, hidden.detach()),
     LogitsWithoutClasses=lambda self, hidden: (
@@ -475,7 +515,8 @@ variants(HonestJoint, "build", TellsTheClass=built_with(tell_the_class, TwoHeads
 
 
 class HonestSampler(Sampler):
-    """DDIM (arXiv 2010.02502) at geometrically spaced noise levels, as random as `eta` says; faults override parts."""
+    """DDIM (arXiv 2010.02502) at geometrically spaced noise levels, as random as `eta` says;
+    faults override parts."""
 
     name: ClassVar[str] = "honest"
 
@@ -486,7 +527,9 @@ class HonestSampler(Sampler):
     def nfe(self) -> int:
         return self.steps
 
-    def sample(self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    def sample(
+        self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]
+    ) -> Tensor:
         levels = self.levels(denoise)
         x = levels[0] * noise
         for sigma, target in itertools.pairwise(levels):
@@ -519,7 +562,9 @@ def refusing_range(error: Exception, above: float = 0) -> Any:
     return check
 
 
-def sampled(self: Any, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+def sampled(
+    self: Any, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]
+) -> Tensor:
     return HonestSampler.sample(self, denoise, noise, generators)
 
 
@@ -554,8 +599,12 @@ variants(
     DoubleSamples=lambda self, denoise, noise, draws: sampled(self, denoise, noise, draws).double(),
     OneByOne=one_by_one,
     TooBright=lambda self, denoise, noise, draws: sampled(self, denoise, noise, draws) + 0.1,
-    OwnNoise=lambda self, denoise, noise, draws: sampled(self, denoise, self.drawn(noise, draws), draws),
-    WritesIntoTheNoise=lambda self, denoise, noise, draws: sampled(self, denoise, noise.mul_(80) / 80, draws),
+    OwnNoise=lambda self, denoise, noise, draws: sampled(
+        self, denoise, self.drawn(noise, draws), draws
+    ),
+    WritesIntoTheNoise=lambda self, denoise, noise, draws: sampled(
+        self, denoise, noise.mul_(80) / 80, draws
+    ),
 )
 variants(
     HonestSampler,
@@ -566,7 +615,8 @@ variants(
     ],
     EndsTooLow=lambda self, denoise: [*HonestSampler.levels(self, denoise)[:-2], 1e-4, 0.0],
     StopsEarly=lambda self, denoise: [
-        denoise.sigma_max * (0.3 / denoise.sigma_max) ** (step / self.steps) for step in range(self.steps + 1)
+        denoise.sigma_max * (0.3 / denoise.sigma_max) ** (step / self.steps)
+        for step in range(self.steps + 1)
     ],
 )
 variants(
@@ -589,7 +639,9 @@ variants(
     "asks",
     SaysOneLess=lambda self, sigma_range: Sampler.asks(self, sigma_range)[:-1],
     SaysThemRising=lambda self, sigma_range: Sampler.asks(self, sigma_range)[::-1],
-    DrawsToSay=lambda self, sigma_range: Sampler.asks(self, sigma_range) if torch.rand(()) < 2 else [],
+    DrawsToSay=lambda self, sigma_range: (
+        Sampler.asks(self, sigma_range) if torch.rand(()) < 2 else []
+    ),
 )
 
 

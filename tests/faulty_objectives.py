@@ -27,7 +27,8 @@ class PerImage(Honest):
 
 
 class Head(nn.Module):
-    """A factor, of a seed of its own if it is given one. How often it was asked is not in its state dict."""
+    """A factor, of a seed of its own if it is given one. How often it was asked is not in its
+    state dict."""
 
     def __init__(self, seed: int | None = None):
         super().__init__()
@@ -79,7 +80,9 @@ variants(
     Centres=centred,
 )
 variants(Counting, "term", Forgets=lambda self, head, seen: term(self, head, seen) * head())
-variants(Numbered, "term", Unseeded=lambda self, head, seen: term(self, head, seen) * head.weight.exp())
+variants(
+    Numbered, "term", Unseeded=lambda self, head, seen: term(self, head, seen) * head.weight.exp()
+)
 
 
 SEEDS = iter(range(1000))

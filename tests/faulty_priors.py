@@ -58,7 +58,9 @@ class Learned(Honest):
             optimizer.step()
         return mean[0].detach()[None]
 
-    def state(self, mean: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, nn.Module | torch.optim.Optimizer]:
+    def state(
+        self, mean: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> dict[str, nn.Module | torch.optim.Optimizer]:
         return {"mean": mean, "optimizer": optimizer}
 
 
@@ -111,8 +113,12 @@ variants(
     Empty=lambda self, given, draw: given[:0],
     ClassesOnly=lambda self, given, draw: chosen(self, given.bincount().argsort(), draw),
     DrawsGlobally=lambda self, given, draw: chosen(self, given, torch.default_generator),
-    HashOrdered=lambda self, given, draw: given[[int(word[4:]) % len(given) for word in set(WORDS)]],
-    SortsInPlace=lambda self, given, draw: chosen(self, given.copy_(given.sort(dim=0).values), draw),
+    HashOrdered=lambda self, given, draw: given[
+        [int(word[4:]) % len(given) for word in set(WORDS)]
+    ],
+    SortsInPlace=lambda self, given, draw: chosen(
+        self, given.copy_(given.sort(dim=0).values), draw
+    ),
     CannotDoOne=lambda self, given, draw: chosen(self, given[1:], draw),
 )
 variants(Learned, "state", ForgetsTheOptimizer=lambda self, mean, optimizer: {"mean": mean})
@@ -121,7 +127,9 @@ variants(
     Honest,
     "quality",
     CentresTheBank=lambda self, bank, given: {"zero": float(bank.sub_(bank[0].clone()).sum() * 0)},
-    UndefinedQuality=lambda self, bank, given: {"spread": float(spread(bank) / spread(given.conditions))},
+    UndefinedQuality=lambda self, bank, given: {
+        "spread": float(spread(bank) / spread(given.conditions))
+    },
     TensorQuality=lambda self, bank, given: {"mean": bank.double().mean()},
 )
 

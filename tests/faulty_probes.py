@@ -60,7 +60,9 @@ variants(
     "score",
     Deaf=lambda self, train, test, job: dict.fromkeys(self.keys, 0.5),
     Greedy=lambda self, train, test, job: {**score(self, train, test, job), "more": 1.0},
-    Moody=lambda self, train, test, job: times(score(self, train, test, job), float(torch.rand(()))),
+    Moody=lambda self, train, test, job: times(
+        score(self, train, test, job), float(torch.rand(()))
+    ),
     Vandal=in_place,
     Stubborn=stubborn,
     Ordered=ordered,

@@ -1,4 +1,5 @@
-"""Rules with one planted fault each, beside two honest ones; the contract kit has to tell them apart."""
+"""Rules with one planted fault each, beside two honest ones; the contract kit has to tell them
+apart."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ class HonestClamp(Rule):
     name: ClassVar[str] = "honest_clamp"
 
     def result(self, good: Tensor, guided: Tensor) -> Tensor:
-        return guided.clamp(good.amin(dim=(1, 2, 3), keepdim=True), good.amax(dim=(1, 2, 3), keepdim=True))
+        return guided.clamp(
+            good.amin(dim=(1, 2, 3), keepdim=True), good.amax(dim=(1, 2, 3), keepdim=True)
+        )
 
 
 class Silent(Rule):
@@ -51,17 +54,23 @@ variants(
     "direction",
     OneNumber=lambda self, good, difference, memory: difference.mean(**EACH),
     Overflows=lambda self, good, difference, memory: difference * difference.abs().exp(),
-    DividesByZero=lambda self, good, difference, memory: difference / difference.square().sum(**EACH).sqrt(),
+    DividesByZero=lambda self, good, difference, memory: (
+        difference / difference.square().sum(**EACH).sqrt()
+    ),
     Brightens=lambda self, good, difference, memory: difference + 0.01,
     Noisy=lambda self, good, difference, memory: difference * torch.rand(()),
     WritesIntoTheDifference=lambda self, good, difference, memory: difference.mul_(0.5),
-    MixesTheBatch=lambda self, good, difference, memory: difference * (2 / difference.norm()).clamp(max=1),
+    MixesTheBatch=lambda self, good, difference, memory: (
+        difference * (2 / difference.norm()).clamp(max=1)
+    ),
 )
 variants(Honest, "result", DoublePrecision=lambda self, good, guided: guided.double())
 variants(
     HonestClamp,
     "result",
-    DividesByTheDeviation=lambda self, good, guided: guided * (good.std(**EACH) / guided.std(**EACH)),
+    DividesByTheDeviation=lambda self, good, guided: (
+        guided * (good.std(**EACH) / guided.std(**EACH))
+    ),
     Shrinks=lambda self, good, guided: 0.9 * guided,
     MixesTheResults=lambda self, good, guided: guided.clamp(good.min(), good.max()),
 )
@@ -80,7 +89,8 @@ class Remembering(Honest):
 
 
 class RememberingInTheModule(Honest):
-    """Remembers the last prediction in a list of the module; results depend on whether it has the same shape."""
+    """Remembers the last prediction in a list of the module; results depend on whether it has
+    the same shape."""
 
     def result(self, good: Tensor, guided: Tensor) -> Tensor:
         before = [last for last in SEEN if last.shape == good.shape]

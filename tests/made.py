@@ -1,4 +1,5 @@
-"""A stage that has made what lies in a folder, for stages that read it; and the model that a probe read."""
+"""A stage that has made what lies in a folder, for stages that read it; and the model that a
+probe read."""
 
 from __future__ import annotations
 

@@ -11,13 +11,17 @@ def says(message: str, parts: str) -> bool:
     `parts` are written `place ... name ... remedy`.
     A part ends where a word does, so that `train` is not said by `trainer`.
     """
-    return bool(re.match(".*?".join(bounded(part) for part in parts.split(" ... ")), message, re.DOTALL))
+    return bool(
+        re.match(".*?".join(bounded(part) for part in parts.split(" ... ")), message, re.DOTALL)
+    )
 
 
 def all_say(messages: list[str], *wanted: str) -> bool:
     """Whether each of the wanted is said by a message of its own, and there are no others."""
     heard = [[message for message in messages if says(message, parts)] for parts in wanted]
-    return len(messages) == len(wanted) and sorted(messages) == sorted(message for each in heard for message in each)
+    return len(messages) == len(wanted) and sorted(messages) == sorted(
+        message for each in heard for message in each
+    )
 
 
 def bounded(part: str) -> str:

@@ -1,4 +1,5 @@
-"""Plugins as users have them: distributions in a folder on sys.path, files for --plugin, and `fw` in this process."""
+"""Plugins as users have them: distributions in a folder on sys.path, files for --plugin, and
+`fw` in this process."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ GUIDANCE = '''
 
 @contextlib.contextmanager
 def site(folder: Path) -> Iterator[Path]:
-    """A folder on sys.path with the toys as an installed plugin; what was imported from plugins is forgotten."""
+    """A folder on sys.path with the toys as an installed plugin; what was imported from plugins
+    is forgotten."""
     folder.mkdir()
     install(folder, "toybox", TOYBOX)
     before = set(sys.modules)
@@ -66,18 +68,25 @@ def site(folder: Path) -> Iterator[Path]:
             yield folder
         finally:
             for name in set(sys.modules) - before:
-                if name.startswith("fw_local_") or str(folder) in str(getattr(sys.modules[name], "__file__", "")):
+                if name.startswith("fw_local_") or str(folder) in str(
+                    getattr(sys.modules[name], "__file__", "")
+                ):
                     del sys.modules[name]
             installed.cache_clear()
 
 
-def install(folder: Path, name: str, source: str, distribution: str | None = None, entry: str | None = None) -> Path:
-    """A one-module distribution of version 1.2 that registers its module as a plugin; returns the module's file."""
+def install(
+    folder: Path, name: str, source: str, distribution: str | None = None, entry: str | None = None
+) -> Path:
+    """A one-module distribution of version 1.2 that registers its module as a plugin; returns
+    the module's file."""
     file = folder / f"{name}.py"
     file.write_text(textwrap.dedent(source))
     info = folder / f"{(distribution or name).replace('-', '_')}-1.2.dist-info"
     info.mkdir()
-    info.joinpath("METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution or name}\nVersion: 1.2\n")
+    info.joinpath("METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {distribution or name}\nVersion: 1.2\n"
+    )
     info.joinpath("entry_points.txt").write_text(f"[fw]\n{entry or name} = {name}\n")
     return file
 

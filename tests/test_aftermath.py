@@ -1,4 +1,5 @@
-"""A run that died has ended for its tracker as soon as any fw command looks at its runs folder on the same machine."""
+"""A run that died has ended for its tracker as soon as any fw command looks at its runs folder
+on the same machine."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     recipe = toy_recipe(folder)
     with site(folder / "site"):
         done = fw(
-            *("run", recipe, "--out", folder / "out", "--jobs", 1, "--device", "cpu"), *("--set", "tracker=mlflow")
+            *("run", recipe, "--out", folder / "out", "--jobs", 1, "--device", "cpu"),
+            *("--set", "tracker=mlflow"),
         )
         assert done.code == 0, done.err
         yield folder / "out"
@@ -89,7 +91,18 @@ def test_a_run_whose_folder_is_full_as_soon_as_its_tracker_is_open_has_ended(
         raise OSError(28, "No space left on device", "run.json")
 
     monkeypatch.setattr("fw.core.run.opening.write_run", full)
-    words = ("run", runs.parent / "toy.yaml", "--out", runs, "--jobs", 1, "--device", "cpu", "--set", "tracker=mlflow")
+    words = (
+        "run",
+        runs.parent / "toy.yaml",
+        "--out",
+        runs,
+        "--jobs",
+        1,
+        "--device",
+        "cpu",
+        "--set",
+        "tracker=mlflow",
+    )
     answer = fw(*words)
     assert answer.code == 1
     assert "run.json: the disk is full" in answer.err
@@ -107,7 +120,9 @@ def test_runs_of_other_machines_and_of_the_living_are_left_alone(runs: Path) -> 
     note.unlink()
 
 
-def test_what_cannot_be_ended_now_is_left_to_a_later_command(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_ended_now_is_left_to_a_later_command(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     note = (runs / "toy/latest").resolve() / OWNER
     note.write_text(json.dumps({**this_process(), "pid": dead()}))
 

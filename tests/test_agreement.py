@@ -1,4 +1,5 @@
-"""`agreement`: do samples show what they were asked for? Closed forms, and a model that does exactly as it is told."""
+"""`agreement`: do samples show what they were asked for? Closed forms, and a model that does
+exactly as it is told."""
 
 from __future__ import annotations
 
@@ -48,7 +49,9 @@ def compared(conditions: Tensor, train: Tensor, asked: Tensor, fake: Tensor) -> 
 
 def blobs(classes: Tensor, seed: int = 0) -> Tensor:
     """Features (N, 4), each around the axis of its class."""
-    return AXES[classes] + torch.randn(len(classes), 4, generator=torch.Generator().manual_seed(seed))
+    return AXES[classes] + torch.randn(
+        len(classes), 4, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 # What it says of features
@@ -62,7 +65,9 @@ def test_a_metric_that_writes_into_the_classes_is_found() -> None:
     class InPlace(Agreement):
         name: ClassVar[str] = "in_place"
 
-        def compare(self, prepared: Any, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+        def compare(
+            self, prepared: Any, fake: Tensor, wanted: Tensor | None = None
+        ) -> dict[str, float]:
             assert wanted is not None
             score = super().compare(prepared, fake, wanted)
             wanted.zero_()
@@ -88,7 +93,12 @@ def test_images_of_unknown_class_do_not_teach_the_judge() -> None:
 
 def test_one_class_is_nothing_to_judge() -> None:
     with pytest.raises(StageFailed, match="two classes or more"):
-        compared(torch.zeros(40, dtype=torch.int64), blobs(torch.zeros(40, dtype=torch.int64)), AXES[0].long(), AXES)
+        compared(
+            torch.zeros(40, dtype=torch.int64),
+            blobs(torch.zeros(40, dtype=torch.int64)),
+            AXES[0].long(),
+            AXES,
+        )
 
 
 # In a recipe
@@ -142,7 +152,12 @@ def recipe(*sets: str) -> Recipe:
     source = parse(toys.RECIPE[: toys.RECIPE.index("  plain:")] + ARMS, "r.yaml")
     source.set(
         [
-            *("annotator=labels", "model=painter", "samples={count: 100, seeds: 3}", "dataset={name: dots, count: 60}"),
+            *(
+                "annotator=labels",
+                "model=painter",
+                "samples={count: 100, seeds: 3}",
+                "dataset={name: dots, count: 60}",
+            ),
             *("metrics=[{name: gap, space: flat}, {name: agreement, space: pixels}]", *sets),
         ]
     )
@@ -152,12 +167,16 @@ def recipe(*sets: str) -> Recipe:
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     made, out = recipe(), tmp_path_factory.mktemp("agreement")
-    found, failed = run(made, plan(made), Options(out=out, device="cpu", jobs=1, threads=1), [], Console(quiet=True))
+    found, failed = run(
+        made, plan(made), Options(out=out, device="cpu", jobs=1, threads=1), [], Console(quiet=True)
+    )
     assert failed is None, failed
     return out / "toy" / "latest", found
 
 
-def test_a_model_that_obeys_agrees_and_one_that_is_blind_agrees_by_chance(result: tuple[Path, dict[str, Any]]) -> None:
+def test_a_model_that_obeys_agrees_and_one_that_is_blind_agrees_by_chance(
+    result: tuple[Path, dict[str, Any]],
+) -> None:
     arms = result[1]["arms"]
     for name in ("obeys", "evenly", "halves"):
         assert arms[name]["metrics"]["agreement_pixels"]["values"] == [1.0] * 3
@@ -167,7 +186,9 @@ def test_a_model_that_obeys_agrees_and_one_that_is_blind_agrees_by_chance(result
         assert len(set(values)) > 1  # each sampling seed asks for classes of its own
 
 
-def test_a_metric_prepares_once_for_all_seeds_and_the_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_metric_prepares_once_for_all_seeds_and_the_floor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: Counter[str] = Counter()
 
     def fit(*given: Any) -> Any:
@@ -181,24 +202,39 @@ def test_a_metric_prepares_once_for_all_seeds_and_the_floor(tmp_path: Path, monk
     monkeypatch.setattr("fw.plugins.metrics.agreement.linear_probe", fit)
     monkeypatch.setattr("fw.plugins.metrics.agreement.accuracy_of", score)
     made = recipe("arms={obeys: {}}", "baseline=obeys", "samples={count: 20, seeds: 3}")
-    _, failed = run(made, plan(made), Options(out=tmp_path, device="cpu", jobs=1, threads=1), [], Console(quiet=True))
+    _, failed = run(
+        made,
+        plan(made),
+        Options(out=tmp_path, device="cpu", jobs=1, threads=1),
+        [],
+        Console(quiet=True),
+    )
     assert failed is None, failed
     assert calls == {"judges": 1, "scores": 3 + 1}
 
 
-def test_arms_without_classes_are_not_scored_and_clusters_have_no_floor(result: tuple[Path, dict[str, Any]]) -> None:
+def test_arms_without_classes_are_not_scored_and_clusters_have_no_floor(
+    result: tuple[Path, dict[str, Any]],
+) -> None:
     arms = result[1]["arms"]
     assert "agreement_pixels" not in arms["plain"]["metrics"]
-    assert all(arms[name]["metrics"]["agreement_pixels"]["floor"] == 1 for name in ("obeys", "blind", "evenly"))
+    assert all(
+        arms[name]["metrics"]["agreement_pixels"]["floor"] == 1
+        for name in ("obeys", "blind", "evenly")
+    )
     assert arms["nothing"]["metrics"]["agreement_pixels"]["floor"] is None
     assert "floor/agreement_pixels" in arm_scores(arms["obeys"])
-    assert arm_scores(arms["nothing"]).keys() ^ arm_scores(arms["obeys"]).keys() == {"floor/agreement_pixels"}
+    assert arm_scores(arms["nothing"]).keys() ^ arm_scores(arms["obeys"]).keys() == {
+        "floor/agreement_pixels"
+    }
     header, plain, obeys, *_, floor = rows(result[1])
     column = header.index("agreement_pixels ↑")
     assert [row[column] for row in (plain, obeys, floor)] == ["", "1.000 ± 0.000", "1.000"]
 
 
-def test_figures_leave_out_what_is_not_scored(result: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_figures_leave_out_what_is_not_scored(
+    result: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
     folder, _ = result
     assert (folder / "arms.png").stat().st_size > 0
     assert read_run(folder)["arms"]["plain"]["status"] == "finished"
@@ -209,12 +245,20 @@ def test_figures_leave_out_what_is_not_scored(result: tuple[Path, dict[str, Any]
 
 def test_other_metrics_have_the_keys_that_they_had() -> None:
     with_it, without = plan(recipe()), plan(recipe("metrics=[{name: gap, space: flat}]"))
-    assert {stage for arm in without.arms.values() for stage in arm.evaluate} <= with_it.stages.keys()
-    [score] = [stage for stage in with_it.arms["evenly"].evaluate if "agreement" in with_it.stages[stage].title]
+    assert {
+        stage for arm in without.arms.values() for stage in arm.evaluate
+    } <= with_it.stages.keys()
+    [score] = [
+        stage
+        for stage in with_it.arms["evenly"].evaluate
+        if "agreement" in with_it.stages[stage].title
+    ]
     assert with_it.stages[score].inputs.keys() == {"sample", "space", "annotate", "prior"}
     assert len(with_it.arms["plain"].evaluate) == 1
 
 
 def test_a_recipe_without_classes_is_told() -> None:
-    with pytest.raises(RecipeError, match="agreement reads the classes of conditions, and no arm has any"):
+    with pytest.raises(
+        RecipeError, match="agreement reads the classes of conditions, and no arm has any"
+    ):
         recipe("annotator=null", "arms={plain: {}, other: {}}")

@@ -1,4 +1,5 @@
-"""The annotators: clusters that are there are found, labels stay unseen, and controls are controls."""
+"""The annotators: clusters that are there are found, labels stay unseen, and controls are
+controls."""
 
 import dataclasses
 
@@ -53,10 +54,14 @@ def distortion(points, ids):
     seed=st.integers(0, 2**31),
     spherical=st.booleans(),
 )
-def test_planted_clusters_are_found_up_to_their_names(tmp_path_factory, clusters, each, seed, spherical):
+def test_planted_clusters_are_found_up_to_their_names(
+    tmp_path_factory, clusters, each, seed, spherical
+):
     points, labels = planted(clusters, each, seed)
     kmeans = KMeans(clusters=clusters, nredo=30, spherical=spherical)
-    found = kmeans.annotate(Observations(len(points), points), Job(tmp_path_factory.mktemp("job"), seed=seed))
+    found = kmeans.annotate(
+        Observations(len(points), points), Job(tmp_path_factory.mktemp("job"), seed=seed)
+    )
     assert found.spec == ConditionSpec("class", clusters)
     assert found.conditions.dtype == torch.int64
     assert normalized_mutual_info_score(labels, found.conditions) == pytest.approx(1)
@@ -77,10 +82,13 @@ def test_the_distortion_is_about_that_of_scikit_learn(job, digits):
 
 
 def test_no_image_is_left_out_where_faiss_would_take_a_sample(job):
-    """faiss trains on at most 256 points per centroid unless told otherwise: here the rest would decide."""
+    """faiss trains on at most 256 points per centroid unless told otherwise: here the rest would
+    decide."""
     points = torch.randn(3000, 4, generator=torch.Generator().manual_seed(0))
     seen = Observations(len(points), points)
-    ids = KMeans(clusters=2, nredo=1, normalise=False, iterations=300).annotate(seen, job).conditions
+    ids = (
+        KMeans(clusters=2, nredo=1, normalise=False, iterations=300).annotate(seen, job).conditions
+    )
     means = torch.stack([points[ids == i].mean(dim=0) for i in range(2)])
     assert torch.cdist(points, means).argmin(dim=1).equal(ids)
 
@@ -88,20 +96,29 @@ def test_no_image_is_left_out_where_faiss_would_take_a_sample(job):
 def test_with_normalisation_the_length_of_a_feature_does_not_matter(job, digits):
     lengths = 0.5 + torch.rand(digits.count, 1, generator=torch.Generator().manual_seed(0))
     scaled = dataclasses.replace(digits, features=digits.features * lengths)
-    plain, stretched = (KMeans(clusters=10).annotate(data, job).conditions for data in (digits, scaled))
+    plain, stretched = (
+        KMeans(clusters=10).annotate(data, job).conditions for data in (digits, scaled)
+    )
     assert normalized_mutual_info_score(plain, stretched) > 0.99
     raw = KMeans(clusters=10, normalise=False)
     assert (
-        normalized_mutual_info_score(raw.annotate(digits, job).conditions, raw.annotate(scaled, job).conditions) < 0.9
+        normalized_mutual_info_score(
+            raw.annotate(digits, job).conditions, raw.annotate(scaled, job).conditions
+        )
+        < 0.9
     )
 
 
 @pytest.mark.parametrize("annotator", [KMeans(clusters=10), Random(clusters=10)])
 def test_a_label_free_annotator_is_blind_to_labels(annotator, job, digits):
     assert "label_free" in annotator.provides
-    shuffled = digits.labels[torch.randperm(digits.count, generator=torch.Generator().manual_seed(0))]
+    shuffled = digits.labels[
+        torch.randperm(digits.count, generator=torch.Generator().manual_seed(0))
+    ]
     outputs = [
-        annotator.annotate(dataclasses.replace(digits, labels=labels, classes=classes), job).conditions
+        annotator.annotate(
+            dataclasses.replace(digits, labels=labels, classes=classes), job
+        ).conditions
         for labels, classes in ((digits.labels, 10), (shuffled, 10), (None, 0))
     ]
     assert outputs[0].equal(outputs[1])
@@ -128,12 +145,21 @@ def test_more_clusters_than_images_are_refused(annotator, job):
 @pytest.mark.parametrize("spherical", [True, False])
 @pytest.mark.parametrize(
     ("features", "found"),
-    [(torch.ones(40, 3), 1), (torch.eye(20).repeat(2, 1), 20), (torch.zeros(40, 3), 1), (torch.ones(40, 0), 1)],
+    [
+        (torch.ones(40, 3), 1),
+        (torch.eye(20).repeat(2, 1), 20),
+        (torch.zeros(40, 3), 1),
+        (torch.ones(40, 0), 1),
+    ],
 )
-def test_fewer_different_features_than_clusters_are_refused_as_by_sinkhorn(features, found, spherical, normalise, job):
+def test_fewer_different_features_than_clusters_are_refused_as_by_sinkhorn(
+    features, found, spherical, normalise, job
+):
     """Without any feature, faiss ends the process; with few, most clusters stay empty."""
     annotator = KMeans(clusters=30, spherical=spherical, normalise=normalise)
-    with pytest.raises(FwError, match=rf"30 clusters need as many different features, and there are {found}$"):
+    with pytest.raises(
+        FwError, match=rf"30 clusters need as many different features, and there are {found}$"
+    ):
         annotator.annotate(Observations(40, features), job)
 
 
@@ -143,13 +169,25 @@ def test_fewer_different_features_than_clusters_are_refused_as_by_sinkhorn(featu
     [
         (lambda features: features * 1e20, r"the features reach 4e\+20, where distances overflow"),
         (lambda features: features * 1e37, r"the features reach 4e\+37, where distances overflow"),
-        (lambda features: features.index_fill(0, torch.tensor([3]), 1e30), r"the features reach 1e\+30"),
-        (lambda features: features * 1e-30, r"differ by no more than 3\.9e-30, where distances vanish"),
-        (lambda features: features * 1e-43, r"differ by no more than 3\.9e-43, where distances vanish"),
+        (
+            lambda features: features.index_fill(0, torch.tensor([3]), 1e30),
+            r"the features reach 1e\+30",
+        ),
+        (
+            lambda features: features * 1e-30,
+            r"differ by no more than 3\.9e-30, where distances vanish",
+        ),
+        (
+            lambda features: features * 1e-43,
+            r"differ by no more than 3\.9e-43, where distances vanish",
+        ),
     ],
 )
-def test_features_whose_distances_single_precision_does_not_hold_are_refused(change, told, spherical, job):
-    """faiss ends the process where they overflow, and puts all images into one cluster where they vanish."""
+def test_features_whose_distances_single_precision_does_not_hold_are_refused(
+    change, told, spherical, job
+):
+    """faiss ends the process where they overflow, and puts all images into one cluster where
+    they vanish."""
     features = change(torch.linspace(0, 4, 90).view(30, 3))
     annotator = KMeans(clusters=5, spherical=spherical, normalise=False)
     with pytest.raises(FwError, match=f"^annotator kmeans: .*{told}.*`normalise: true`") as error:
@@ -163,7 +201,9 @@ def test_with_directions_the_length_of_a_feature_never_matters(annotator, scale,
     """Its squares may overflow or vanish in single precision."""
     few = Observations(300, digits.features[:300])
     scaled = annotator.annotate(Observations(300, few.features * scale), job)
-    assert torch.allclose(scaled.conditions.double(), annotator.annotate(few, job).conditions.double(), atol=1e-5)
+    assert torch.allclose(
+        scaled.conditions.double(), annotator.annotate(few, job).conditions.double(), atol=1e-5
+    )
 
 
 def test_clusters_without_an_image_are_said(job):
@@ -191,7 +231,11 @@ def test_the_oracle_hands_on_the_labels_and_says_that_it_uses_them(job, digits):
 @settings(deadline=None, max_examples=30)
 @given(count=st.integers(10, 500), clusters=st.integers(2, 10))
 def test_random_clusters_are_of_equal_size(tmp_path_factory, count, clusters):
-    ids = Random(clusters=clusters).annotate(Observations(count), Job(tmp_path_factory.mktemp("job"))).conditions
+    ids = (
+        Random(clusters=clusters)
+        .annotate(Observations(count), Job(tmp_path_factory.mktemp("job")))
+        .conditions
+    )
     sizes = ids.bincount(minlength=clusters)
     assert sizes.max() - sizes.min() <= 1
     assert len(sizes) == clusters
@@ -204,12 +248,18 @@ def test_random_clusters_say_nothing_about_the_labels(job, digits):
 
 
 @settings(deadline=None, max_examples=30)
-@given(labels=st.lists(st.integers(0, 4), min_size=2, max_size=60).map(torch.tensor), data=st.data())
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=2, max_size=60).map(torch.tensor), data=st.data()
+)
 def test_quality_does_not_depend_on_the_names_of_clusters(labels, data):
-    ids = torch.tensor(data.draw(st.lists(st.integers(0, 4), min_size=len(labels), max_size=len(labels))))
+    ids = torch.tensor(
+        data.draw(st.lists(st.integers(0, 4), min_size=len(labels), max_size=len(labels)))
+    )
     names = torch.tensor(data.draw(st.permutations(range(5))))
     assert cluster_quality(names[ids], labels) == pytest.approx(cluster_quality(ids, labels))
-    assert cluster_quality(names[labels], labels) == pytest.approx(dict.fromkeys(("nmi", "ami", "ari", "purity"), 1.0))
+    assert cluster_quality(names[labels], labels) == pytest.approx(
+        dict.fromkeys(("nmi", "ami", "ari", "purity"), 1.0)
+    )
 
 
 def test_purity_is_the_share_of_images_that_agree_with_their_clusters_majority():
@@ -219,5 +269,9 @@ def test_purity_is_the_share_of_images_that_agree_with_their_clusters_majority()
 
 def test_utilisation_counts_used_clusters_and_their_evenness():
     assert utilisation(torch.tensor([0, 1, 2, 3]), 4) == pytest.approx({"used": 1, "balance": 1})
-    assert utilisation(torch.tensor([0, 0, 1, 1]), 4) == pytest.approx({"used": 0.5, "balance": 0.5})
-    assert utilisation(torch.tensor([2, 2, 2, 2]), 4) == pytest.approx({"used": 0.25, "balance": 0.25})
+    assert utilisation(torch.tensor([0, 0, 1, 1]), 4) == pytest.approx(
+        {"used": 0.5, "balance": 0.5}
+    )
+    assert utilisation(torch.tensor([2, 2, 2, 2]), 4) == pytest.approx(
+        {"used": 0.25, "balance": 0.25}
+    )

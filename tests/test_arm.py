@@ -34,7 +34,9 @@ def made(*sets: str) -> Recipe:
         (("annotator=null", NEVER_DROPPED), False),
     ],
 )
-def test_a_network_knows_the_null_condition_where_it_was_trained_on_it(sets: tuple[str, ...], knows: bool) -> None:
+def test_a_network_knows_the_null_condition_where_it_was_trained_on_it(
+    sets: tuple[str, ...], knows: bool
+) -> None:
     assert made(*sets).arm("x").knows_null is knows
 
 
@@ -50,7 +52,10 @@ def test_nobody_is_warned_that_such_a_network_hardly_learns_it() -> None:
     guided = "guidance={name: cfg, scale: 2}"
     said = [str(each) for each in warnings(made(SOME_LABELS, rare, guided))]
     assert not any("without a condition" in each for each in said)
-    assert any("without a condition" in str(each) for each in warnings(made("annotator=labels", rare, guided)))
+    assert any(
+        "without a condition" in str(each)
+        for each in warnings(made("annotator=labels", rare, guided))
+    )
 
 
 def test_such_a_network_is_read_by_probes_of_its_blocks() -> None:

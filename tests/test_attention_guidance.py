@@ -1,4 +1,5 @@
-"""PAG, SEG and SAG: only the chosen layers change, as the papers say, and nothing of it stays behind."""
+"""PAG, SEG and SAG: only the chosen layers change, as the papers say, and nothing of it stays
+behind."""
 
 from __future__ import annotations
 
@@ -78,7 +79,13 @@ class Spied:
                 raise RuntimeError("as planned")
             usual = scaled_dot_product_attention(query, key, value)
             mixed = attend(query, key, value, layer) if attend else usual
-            self.seen[layer] = {"query": query, "key": key, "value": value, "usual": usual, "mixed": mixed}
+            self.seen[layer] = {
+                "query": query,
+                "key": key,
+                "value": value,
+                "usual": usual,
+                "mixed": mixed,
+            }
             return mixed
 
         return self.model(x, sigma, condition, spy)
@@ -94,22 +101,33 @@ class Spied:
 
     @property
     def changed(self) -> list[str]:
-        return [name for name, seen in self.seen.items() if not torch.equal(seen["mixed"], seen["usual"])]
+        return [
+            name
+            for name, seen in self.seen.items()
+            if not torch.equal(seen["mixed"], seen["usual"])
+        ]
 
 
 class Stack(nn.Module):
-    """A transformer without anything else: `count` attention layers called blocks.0, blocks.1, ..."""
+    """A transformer without anything else: `count` attention layers called blocks.0, blocks.1,
+    ..."""
 
     def __init__(self, count: int):
         super().__init__()
         self.count = count
         self.scale = nn.Parameter(torch.ones(()))
 
-    def forward(self, x: Tensor, noise: Tensor, condition: object, dropped: object, attend: Attend | None) -> Tensor:
+    def forward(
+        self, x: Tensor, noise: Tensor, condition: object, dropped: object, attend: Attend | None
+    ) -> Tensor:
         tokens = x.flatten(2).transpose(1, 2)[:, None]  # (B, 1, N, C)
         for layer in range(self.count):
             given = (tokens * self.scale, tokens, tokens * (1 + layer))
-            tokens = tokens + (attend(*given, f"blocks.{layer}") if attend else scaled_dot_product_attention(*given))
+            tokens = tokens + (
+                attend(*given, f"blocks.{layer}")
+                if attend
+                else scaled_dot_product_attention(*given)
+            )
         return tokens[:, 0].transpose(1, 2).unflatten(2, x.shape[2:])
 
 
@@ -117,14 +135,18 @@ def stack(count: int) -> NetworkDenoiser:
     return NetworkDenoiser(Stack(count).double(), tiny.TinyProcess())
 
 
-def worse(mode: Guidance, model: NetworkDenoiser | Spied, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+def worse(
+    mode: Guidance, model: NetworkDenoiser | Spied, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor]:
     """The good prediction and the worse one."""
     with torch.inference_mode():
         good = model(images(dtype), SIGMA, CLASSES)
         return good, mode.worse(model, images(dtype), SIGMA, CLASSES, good)
 
 
-def guided(modes: list[Guidance], model: NetworkDenoiser, x: Tensor, sigma: float = SIGMA) -> Tensor:
+def guided(
+    modes: list[Guidance], model: NetworkDenoiser, x: Tensor, sigma: float = SIGMA
+) -> Tensor:
     with torch.inference_mode():
         return Guided(model, modes, CLASSES, 0.01, 80.0)(x, sigma)
 
@@ -174,14 +196,22 @@ class Speaking(nn.Module):
         self.model, self.predicts = model, predicts
 
     def forward(
-        self, x: Tensor, noise: Tensor, condition: Tensor | None, dropped: None, attend: Attend | None
+        self,
+        x: Tensor,
+        noise: Tensor,
+        condition: Tensor | None,
+        dropped: None,
+        attend: Attend | None,
     ) -> Tensor:
         x = x * (1 + SIGMA if self.predicts == "velocity" else math.hypot(1, SIGMA))
         x0 = self.model(x, SIGMA, condition, attend)
         eps = (x - x0) / SIGMA
-        return {"eps": eps, "x0": x0, "velocity": eps - x0, "v": (eps - SIGMA * x0) / math.hypot(1, SIGMA)}[
-            self.predicts
-        ]
+        return {
+            "eps": eps,
+            "x0": x0,
+            "velocity": eps - x0,
+            "v": (eps - SIGMA * x0) / math.hypot(1, SIGMA),
+        }[self.predicts]
 
 
 @each_mode
@@ -195,7 +225,9 @@ def test_guidance_is_the_same_whatever_the_network_predicts(mode, make):
         "velocity": Flow(),
     }
     for predicts, process in processes.items():
-        found = guided([scaled(mode, 2.5)], NetworkDenoiser(Speaking(make(), predicts), process), images())
+        found = guided(
+            [scaled(mode, 2.5)], NetworkDenoiser(Speaking(make(), predicts), process), images()
+        )
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
@@ -206,7 +238,9 @@ IDLE = [PAG(soft=0.0), SEG(blur=0.0), SAG(blur=0.0), SAG(blur=0.0, branch="uncon
 @pytest.mark.parametrize("layers", [None, ("",), (0.0, 1.0)])
 @on_both
 def test_a_perturbation_that_does_nothing_changes_no_bit(mode, layers, make):
-    good, same = worse(mode.model_copy(update={"layers": layers}), make(torch.float32), torch.float32)
+    good, same = worse(
+        mode.model_copy(update={"layers": layers}), make(torch.float32), torch.float32
+    )
     assert torch.equal(good, same)
 
 
@@ -235,7 +269,9 @@ def test_soft_pag_lies_on_the_line_from_attention_to_values(soft):
     spied = Spied(kit())
     worse(PAG(soft=soft), spied)
     seen = spied.seen["middle"]
-    torch.testing.assert_close(seen["mixed"], (1 - soft) * seen["usual"] + soft * seen["value"], rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        seen["mixed"], (1 - soft) * seen["usual"] + soft * seen["value"], rtol=0, atol=1e-12
+    )
 
 
 def test_pag_is_that_of_diffusers():
@@ -266,14 +302,20 @@ def test_pag_is_that_of_diffusers():
 def filtered(values: Tensor, sigma: float, axes: tuple[int, int]) -> Tensor:
     """scipy's Gaussian filter, which calls this way to reflect `mirror`."""
     radius = [math.ceil(min(6 * sigma, values.shape[axis])) // 2 for axis in axes]
-    return torch.from_numpy(gaussian_filter(values.numpy(), sigma, mode="mirror", radius=radius, axes=axes))
+    return torch.from_numpy(
+        gaussian_filter(values.numpy(), sigma, mode="mirror", radius=radius, axes=axes)
+    )
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.floats(0.01, 1e6))
 @few
 def test_the_blur_is_scipys(height, width, sigma):
-    values = torch.randn(2, 3, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(blurred(values, sigma), filtered(values, sigma, (2, 3)), rtol=0, atol=1e-12)
+    values = torch.randn(
+        2, 3, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    torch.testing.assert_close(
+        blurred(values, sigma), filtered(values, sigma, (2, 3)), rtol=0, atol=1e-12
+    )
     assert torch.equal(blurred(values, 0.0), values)
     assert torch.equal(blurred(values, 1e-320), values)
 
@@ -298,7 +340,9 @@ def test_seg_blurs_the_logits_of_attention_over_the_places_of_the_queries(blur, 
     grid = {32: (4, 8), 128: (8, 16)}[seen["query"].shape[2]]
     logits = (seen["query"] @ seen["key"].mT).unflatten(2, grid)  # (B, heads, rows, columns, N)
     smooth = filtered(logits, blur, (2, 3)).flatten(2, 3) / seen["query"].shape[3] ** 0.5
-    torch.testing.assert_close(seen["mixed"], smooth.softmax(dim=3) @ seen["value"], rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        seen["mixed"], smooth.softmax(dim=3) @ seen["value"], rtol=0, atol=1e-10
+    )
 
 
 @on_both
@@ -307,8 +351,12 @@ def test_with_infinite_blur_all_tokens_get_the_same_and_not_as_in_pag(make):
     worse(SEG(), spied)
     [layer] = spied.changed
     seen = spied.seen[layer]
-    rows = (seen["query"].mean(dim=2, keepdim=True) @ seen["key"].mT / seen["key"].shape[3] ** 0.5).softmax(dim=3)
-    torch.testing.assert_close(seen["mixed"], (rows @ seen["value"]).expand_as(seen["mixed"]), rtol=0, atol=1e-12)
+    rows = (
+        seen["query"].mean(dim=2, keepdim=True) @ seen["key"].mT / seen["key"].shape[3] ** 0.5
+    ).softmax(dim=3)
+    torch.testing.assert_close(
+        seen["mixed"], (rows @ seen["value"]).expand_as(seen["mixed"]), rtol=0, atol=1e-12
+    )
     assert (seen["mixed"] - seen["value"]).abs().max() > 0.01
 
 
@@ -320,7 +368,9 @@ def test_the_grid_of_the_tokens_has_the_shape_of_the_images(rows, columns, patch
 
 
 def test_tokens_that_are_no_grid_are_refused():
-    with pytest.raises(StageFailed, match="the 17 tokens of layer middle make no grid over images of 8x8"):
+    with pytest.raises(
+        StageFailed, match="the 17 tokens of layer middle make no grid over images of 8x8"
+    ):
         token_grid(17, torch.empty(1, 1, 8, 8), "middle")
 
 
@@ -344,8 +394,12 @@ def test_no_token_of_uniform_attention_gets_more_than_average_whatever_their_num
 def by_the_paper(
     model: NetworkDenoiser, x: Tensor, condition: Tensor | None, mode: SAG, layers: list[str]
 ) -> tuple[Tensor, Tensor]:
-    """eps and eps_bar as SAG's paper makes them: in eps-space, from images that are scaled down as DDPM's are."""
-    signal, noise = 1 / math.hypot(1, SIGMA), SIGMA / math.hypot(1, SIGMA)  # sqrt(alpha_bar), sqrt(1 - alpha_bar)
+    """eps and eps_bar as SAG's paper makes them: in eps-space, from images that are scaled down
+    as DDPM's are."""
+    signal, noise = (
+        1 / math.hypot(1, SIGMA),
+        SIGMA / math.hypot(1, SIGMA),
+    )  # sqrt(alpha_bar), sqrt(1 - alpha_bar)
 
     def eps_of(x_t: Tensor, asked: NetworkDenoiser | Spied) -> Tensor:
         with torch.inference_mode():
@@ -374,10 +428,16 @@ def in_x0(eps: Tensor, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("s", [0.3, 1.0])
 def test_sag_is_the_papers_formula_in_eps_space(s, chosen):
     model, x, mode = unet(), images(), SAG(scale=1 + s, blur=1.3, layers=chosen)
-    layers = [MIDDLE] if chosen is None else [MIDDLE, "up_blocks.1.attentions.0", "up_blocks.1.attentions.1"]
+    layers = (
+        [MIDDLE]
+        if chosen is None
+        else [MIDDLE, "up_blocks.1.attentions.0", "up_blocks.1.attentions.1"]
+    )
     eps, eps_bar = by_the_paper(model, x, CLASSES, mode, layers)
     assert (eps - eps_bar).abs().max() > 0.01
-    torch.testing.assert_close(guided([mode], model, x), in_x0(eps + s * (eps - eps_bar), x), rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        guided([mode], model, x), in_x0(eps + s * (eps - eps_bar), x), rtol=0, atol=1e-10
+    )
 
 
 def test_beside_cfg_sag_compares_unconditional_predictions():
@@ -408,14 +468,20 @@ def test_nothing_stays_behind_also_when_the_network_raises(mode):
     again, second = worse(mode, broken, torch.float32)
     assert torch.equal(good, again)
     assert torch.equal(first, second)
-    assert [network.unet.get_submodule(name).processor for name in network.attention_layers] == processors
+    assert [
+        network.unet.get_submodule(name).processor for name in network.attention_layers
+    ] == processors
     assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    assert not any(
+        module._forward_hooks or module._forward_pre_hooks for module in network.modules()
+    )
 
 
 @each_mode
 def test_a_network_without_attention_is_an_error(mode):
-    with pytest.raises(StageFailed, match=f"guidance {mode.name}: the network has no layer that mixes tokens"):
+    with pytest.raises(
+        StageFailed, match=f"guidance {mode.name}: the network has no layer that mixes tokens"
+    ):
         worse(mode, stack(0))
 
 
@@ -424,7 +490,10 @@ def test_names_that_fit_no_layer_are_an_error_that_tells_the_layers(mode):
     lost = mode.model_copy(update={"layers": ("midle", "encoder")})
     model = unet()
     for _ in range(2):
-        with pytest.raises(StageFailed, match=r"no attention layer has 'midle' or 'encoder' in its name; .* mid_block"):
+        with pytest.raises(
+            StageFailed,
+            match=r"no attention layer has 'midle' or 'encoder' in its name; .* mid_block",
+        ):
             worse(lost, model)
 
 
@@ -457,17 +526,23 @@ def test_layers_are_chosen_by_name_or_by_depth(count, layers, expected):
 
 @given(st.integers(1, 30), st.floats(0, 1), st.floats(0, 1))
 @few
-def test_every_stretch_of_the_depth_has_a_layer_and_stretches_that_meet_leave_none_out(count, one, other):
+def test_every_stretch_of_the_depth_has_a_layer_and_stretches_that_meet_leave_none_out(
+    count, one, other
+):
     low, high = sorted((one, other))
     stretches = [(a, b) for a, b in ((0.0, low), (low, high), (high, 1.0)) if a < b]
-    chosen = [PAG(layers=stretch)._chosen([str(layer) for layer in range(count)]) for stretch in stretches]
+    chosen = [
+        PAG(layers=stretch)._chosen([str(layer) for layer in range(count)]) for stretch in stretches
+    ]
     assert all(chosen)
     assert set().union(*chosen) == {str(layer) for layer in range(count)}
 
 
 @pytest.mark.parametrize("layers", [None, (0.4, 0.6)])
 @pytest.mark.parametrize("kind", [PAG, SEG, SAG])
-def test_choosing_by_depth_costs_what_is_stated_and_is_choosing_the_same_layers_by_name(layers, kind):
+def test_choosing_by_depth_costs_what_is_stated_and_is_choosing_the_same_layers_by_name(
+    layers, kind
+):
     model, mode = stack(4), kind(layers=layers)
     before = model.evaluations
     by_depth = worse(mode, model)[1]
@@ -478,7 +553,9 @@ def test_choosing_by_depth_costs_what_is_stated_and_is_choosing_the_same_layers_
 @each_mode
 def test_the_middle_is_the_default(mode):
     model = unet()
-    assert torch.equal(worse(mode, model)[1], worse(mode.model_copy(update={"layers": (MIDDLE,)}), model)[1])
+    assert torch.equal(
+        worse(mode, model)[1], worse(mode.model_copy(update={"layers": (MIDDLE,)}), model)[1]
+    )
     other = worse(mode.model_copy(update={"layers": ("down_blocks.1",)}), model)[1]
     assert not torch.allclose(worse(mode, model)[1], other, atol=1e-4)
 

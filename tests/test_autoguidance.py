@@ -1,4 +1,5 @@
-"""Autoguidance: the worse network is trained as a stage of its own, shared, counted, and steered away from."""
+"""Autoguidance: the worse network is trained as a stage of its own, shared, counted, and steered
+away from."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ ARMS = """
   auto_1.0: {annotator: null, guidance: {name: autoguidance, scale: 1}}
   auto_2.0: {annotator: null, guidance: {name: autoguidance, scale: 2}}
   auto_3.0: {annotator: null, guidance: {name: autoguidance, scale: 3}}
-  twice: {annotator: null, guidance: [{name: autoguidance, scale: 2}, {name: autoguidance, scale: 2, trained: 0.5}]}
+  twice:
+    annotator: null
+    guidance: [{name: autoguidance, scale: 2}, {name: autoguidance, scale: 2, trained: 0.5}]
 """
 
 
@@ -57,7 +60,9 @@ def tiny_unet() -> Backbone:
 
 def test_the_worse_network_is_trained_less_and_shared_by_arms_of_other_scales() -> None:
     found = plan(recipe())
-    one, two, three, twice = (found.arms[name] for name in ("auto_1.0", "auto_2.0", "auto_3.0", "twice"))
+    one, two, three, twice = (
+        found.arms[name] for name in ("auto_1.0", "auto_2.0", "auto_3.0", "twice")
+    )
     assert one.siblings == []
     assert two.siblings == three.siblings == twice.siblings[:1]
     assert len(set(twice.siblings)) == 2
@@ -92,19 +97,28 @@ def test_a_network_that_is_not_worse_is_refused(arm: str) -> None:
 def test_a_worse_network_that_is_the_arms_own_is_refused_when_the_recipe_is_checked() -> None:
     from fw.core.errors import RecipeError
 
-    arm = "\n  a: {annotator: null, guidance: {name: autoguidance, scale: 2, trained: 1, model: linear}}\n"
-    with pytest.raises(RecipeError, match=r"arms\.a\.guidance: the worse network would be the arm's own"):
+    arm = (
+        "\n  a: {annotator: null, guidance: {name: autoguidance, scale: 2, trained: 1, model: "
+        "linear}}\n"
+    )
+    with pytest.raises(
+        RecipeError, match=r"arms\.a\.guidance: the worse network would be the arm's own"
+    ):
         recipe(arm)
 
 
-def test_a_worse_network_that_cannot_take_the_images_is_refused_when_the_recipe_is_checked() -> None:
+def test_a_worse_network_that_cannot_take_the_images_is_refused_when_the_recipe_is_checked() -> (
+    None
+):
     from fw.core.errors import RecipeError
 
     found = registry()
     found.add(Provider("unet"), [UNet])
     worse = "{name: autoguidance, scale: 2, model: {name: unet, channels: [16, 16, 16, 16]}}"
     arm = f"\n  a: {{annotator: null, guidance: {worse}}}\n"
-    with pytest.raises(RecipeError, match=r"arms\.a\.guidance: unet with 4 levels needs images whose sides"):
+    with pytest.raises(
+        RecipeError, match=r"arms\.a\.guidance: unet with 4 levels needs images whose sides"
+    ):
         validate(parse(toys.RECIPE.rstrip() + arm, "r.yaml"), found)
 
 
@@ -127,8 +141,13 @@ def test_a_run_guides_by_the_trained_sibling_and_counts_its_evaluations(tmp_path
     found = plan(recipe())
     store = executed(found, tmp_path / "store")
     for name, nfe in (("plain", 2), ("auto_1.0", 2), ("auto_2.0", 4), ("twice", 6)):
-        assert json.loads((store.path(found.arms[name].sample) / "info.json").read_text())["nfe"] == nfe
-    images = {name: (store.path(arm.sample) / "grid.png").read_bytes() for name, arm in found.arms.items()}
+        assert (
+            json.loads((store.path(found.arms[name].sample) / "info.json").read_text())["nfe"]
+            == nfe
+        )
+    images = {
+        name: (store.path(arm.sample) / "grid.png").read_bytes() for name, arm in found.arms.items()
+    }
     assert images["plain"] == images["auto_1.0"]
     assert len({images[name] for name in ("plain", "auto_2.0", "auto_3.0", "twice")}) == 4
 
@@ -143,7 +162,9 @@ def test_by_itself_as_sibling_nothing_changes_and_by_another_the_rule_is_the_pap
         plain = good(x, 0.5)
         assert torch.equal(guided(good, 3.0), plain)
         bad = worse(x, 0.5)
-        torch.testing.assert_close(guided(worse, 2.5), bad + 2.5 * (plain - bad), atol=1e-5, rtol=1e-5)  # eq. 3
+        torch.testing.assert_close(
+            guided(worse, 2.5), bad + 2.5 * (plain - bad), atol=1e-5, rtol=1e-5
+        )  # eq. 3
 
 
 def test_the_siblings_settings_follow_from_the_arms() -> None:

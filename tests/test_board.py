@@ -32,7 +32,9 @@ class Broken(Untracked):
 
 
 @pytest.mark.parametrize("error", [FwError("no server answers"), KeyError("run")])
-def test_a_tracker_that_fails_is_told_once_and_not_asked_again(tmp_path: Path, error: Exception) -> None:
+def test_a_tracker_that_fails_is_told_once_and_not_asked_again(
+    tmp_path: Path, error: Exception
+) -> None:
     planned = plan(load(TINY))
     said = io.StringIO()
     tracked = Broken(error)

@@ -1,4 +1,5 @@
-"""What a component hands over is checked where it crosses: one line that names the component, and other arms go on."""
+"""What a component hands over is checked where it crosses: one line that names the component,
+and other arms go on."""
 
 from __future__ import annotations
 
@@ -67,7 +68,9 @@ class Twisted(toys.Pool):
         features = super().forward(images)
         match self.fault:
             case "nan":
-                return torch.where(torch.arange(len(features))[:, None] < 3, features.new_tensor(NAN), features)
+                return torch.where(
+                    torch.arange(len(features))[:, None] < 3, features.new_tensor(NAN), features
+                )
             case "inf":
                 return features / 0
             case "images":
@@ -124,7 +127,12 @@ class Vague(toys.Coin):
 
     def annotate(self, data: Any, job: Any) -> Annotation:
         good = torch.ones(data.count, 3)
-        values: Any = {"narrow": good[:, :2], "double": good.double(), "nan": good * NAN, "flat": good[:, 0]}
+        values: Any = {
+            "narrow": good[:, :2],
+            "double": good.double(),
+            "nan": good * NAN,
+            "flat": good[:, 0],
+        }
         return Annotation(ConditionSpec("vector", 3), values[self.fault])
 
 
@@ -135,7 +143,9 @@ class Wrong(toys.Free):
     fault: str
 
     def worse(self, model: Any, x: Tensor, sigma: float, condition: Any, good: Tensor) -> Any:
-        return {"flat": good.flatten(1), "one": good[:1], "number": 0.5, "nan": good * NAN}[self.fault]
+        return {"flat": good.flatten(1), "one": good[:1], "number": 0.5, "nan": good * NAN}[
+            self.fault
+        ]
 
 
 class Lost(toys.Euler):
@@ -245,7 +255,10 @@ SAID = {
         "no columns": "features of 20 images ... torch.float32 (20, 0) ... not torch.float32",
     },
     (NETWORK, "backbone straight: "): {
-        "plain": "forward(x: 'Tensor', t: 'Tensor', c: 'Tensor') ... by position ... write forward(x, noise, ",
+        "plain": (
+            "forward(x: 'Tensor', t: 'Tensor', c: 'Tensor') ... by position ... write forward(x, "
+            "noise, "
+        ),
         "keywords": "forward(x: 'Tensor', t: 'Tensor', *, condition: 'Any'",
         "a word": "build() ... str ... torch.nn.Module",
     },
@@ -304,7 +317,9 @@ def planned(*sets: str) -> Plan:
 
 def executed(found: Plan, root: Path) -> Outcome:
     Store(root).create()
-    return run_here(found, (), Place(root, "cpu", threads=1, checkpoint_seconds=20), Heard(), lambda: False)
+    return run_here(
+        found, (), Place(root, "cpu", threads=1, checkpoint_seconds=20), Heard(), lambda: False
+    )
 
 
 @pytest.mark.parametrize(
@@ -328,7 +343,12 @@ def test_what_breaks_its_promise_ends_its_stages_in_one_line_that_names_it(
         assert len(reason) < 500
     if "arms.bad" in naming:
         [failed] = outcome.failed
-        others = {stage for name, arm in found.arms.items() if name != "bad" for stage in found.needed(arm)}
+        others = {
+            stage
+            for name, arm in found.arms.items()
+            if name != "bad"
+            for stage in found.needed(arm)
+        }
         assert failed not in others
         assert all(Store(tmp_path).status(stage).state == "done" for stage in others)
 
@@ -337,7 +357,9 @@ def test_a_fault_in_the_test_split_is_found_where_that_is_read(tmp_path: Path) -
     outcome = executed(planned(DATA.format("bad test")), tmp_path)
     assert {stage.partition("-")[0] for stage in outcome.failed} == {"encode"}
     [reason] = set(outcome.failed.values())
-    assert says(reason, f"dataset bad: ... test images ... torch.float32 (20, 1, 4, 4) ... {IMAGES}")
+    assert says(
+        reason, f"dataset bad: ... test images ... torch.float32 (20, 1, 4, 4) ... {IMAGES}"
+    )
 
 
 def test_features_of_samples_are_checked_too(tmp_path: Path) -> None:
@@ -382,7 +404,9 @@ def test_what_keeps_its_promises_passes() -> None:
     assert boundaries.checked_annotation(Vague(fault="nan"), vectors, 3) is vectors
     scores = {"gap_mean": float("inf")}
     assert boundaries.checked_scores(toys.Gap(space=toys.Mean()), scores) is scores
-    assert boundaries.checked_scores(toys.Gap(space=toys.Mean()), {"gap_mean": np.float64(1)}) == {"gap_mean": 1.0}
+    assert boundaries.checked_scores(toys.Gap(space=toys.Mean()), {"gap_mean": np.float64(1)}) == {
+        "gap_mean": 1.0
+    }
     with pytest.raises(StageFailed, match=r"labels .* 0 to 1 of 2 classes.* promised 0"):
         boundaries.checked_images(bare, data, "train")
 
@@ -442,7 +466,14 @@ def test_a_run_with_a_faulty_arm_ends_with_1_and_the_arms_beside_it(tmp_path: Pa
     text = sites.GUIDANCE.format(name="mine").replace("return good / 2", "return good.flatten(1)")
     mine = sites.write(tmp_path / "my.py", text)
     with sites.site(tmp_path / "site"):
-        words = ("--plugin", mine, "--set", "arms.bad={guidance: {name: mine, scale: 2}}", "--out", tmp_path / "runs")
+        words = (
+            "--plugin",
+            mine,
+            "--set",
+            "arms.bad={guidance: {name: mine, scale: 2}}",
+            "--out",
+            tmp_path / "runs",
+        )
         done = fw("run", tmp_path / "toy.yaml", *words, "--device", "cpu", "--jobs", "1")
     assert done.code == 1
     lines = [line for line in done.err.splitlines() if "mine" in line]

@@ -1,4 +1,5 @@
-"""Numbers that no machine and no library takes are refused with their place, and what is taken can be planned."""
+"""Numbers that no machine and no library takes are refused with their place, and what is taken
+can be planned."""
 
 from __future__ import annotations
 
@@ -73,10 +74,15 @@ def refused(*sets: str) -> str:
         ("prior={name: rdm, width: 16384, depth: 1000}", "prior"),
         ("arms.self_1.5.guidance.scale=1.0e308", "arms.self_1.5.guidance.scale"),
         ("arms.x={objectives: {name: dispersive, weight: 1.0e308}}", "arms.x.objectives"),
-        ("arms.x={guidance: [{name: cfg, scale: 2}, {name: apg, eta: 1.0e308}]}", "arms.x.guidance.1.eta"),
+        (
+            "arms.x={guidance: [{name: cfg, scale: 2}, {name: apg, eta: 1.0e308}]}",
+            "arms.x.guidance.1.eta",
+        ),
     ],
 )
-def test_a_number_that_cannot_work_is_refused_when_validated_with_its_place(set_to: str, at: str) -> None:
+def test_a_number_that_cannot_work_is_refused_when_validated_with_its_place(
+    set_to: str, at: str
+) -> None:
     assert f": {at}" in refused(set_to)
 
 
@@ -109,10 +115,15 @@ def test_a_whole_number_of_a_plugin_that_no_library_takes_is_refused_in_its_fiel
 
 
 @pytest.mark.parametrize("mode", ["pag", "sag", "seg"])
-def test_attention_layers_that_the_network_does_not_have_are_told_before_anything_runs(mode: str) -> None:
+def test_attention_layers_that_the_network_does_not_have_are_told_before_anything_runs(
+    mode: str,
+) -> None:
     attentive = "model={name: unet, channels: [8, 16], groups: 4, attention: [1]}"
     told = refused(attentive, f"arms.x={{guidance: {{name: {mode}, scale: 2, layers: [nothing]}}}}")
-    assert f"--set #2: arms.x.guidance: guidance {mode}: no attention layer has 'nothing' in its name" in told
+    assert (
+        f"--set #2: arms.x.guidance: guidance {mode}: no attention layer has 'nothing' in its name"
+        in told
+    )
     assert "the network has down_blocks.1.attentions.0, mid_block" in told
     for layers in ("[mid]", "[down_blocks]", "[0, 1]", "null"):
         assert made(attentive, f"arms.x={{guidance: {{name: {mode}, scale: 2, layers: {layers}}}}}")
@@ -124,7 +135,9 @@ def test_layers_of_a_mode_that_is_off_are_nobodys() -> None:
 
 def test_guidance_that_needs_a_grid_is_refused_on_a_network_with_a_class_token() -> None:
     hybvit = "arms.x={model: hybvit, guidance: {name: %s, scale: 2}}"
-    assert "arms.x.guidance: the 17 tokens of layer blocks.2 make no grid" in refused(hybvit % "sag")
+    assert "arms.x.guidance: the 17 tokens of layer blocks.2 make no grid" in refused(
+        hybvit % "sag"
+    )
     assert "make no grid" in refused((hybvit % "seg").replace("scale: 2", "scale: 2, blur: 1"))
     assert made(hybvit % "seg")
     assert made(hybvit % "pag")

@@ -1,4 +1,5 @@
-"""`fw plugins`: what is installed is told in full, as text and as JSON, with snippets that work as they stand."""
+"""`fw plugins`: what is installed is told in full, as text and as JSON, with snippets that work
+as they stand."""
 
 from __future__ import annotations
 
@@ -87,7 +88,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         (tmp_path / f"{name}.py").write_text(textwrap.dedent(HEADER) + textwrap.dedent(source))
         info = tmp_path / f"{name}-1.2.dist-info"
         info.mkdir()
-        info.joinpath("METADATA").write_text(f"Metadata-Version: 2.1\nName: fw-{name}\nVersion: 1.2\n")
+        info.joinpath("METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: fw-{name}\nVersion: 1.2\n"
+        )
         info.joinpath("entry_points.txt").write_text(f"[fw]\n{name} = {name}\n")
         installed.cache_clear()
 
@@ -110,7 +113,11 @@ def local(tmp_path: Path) -> Iterator[Path]:
 
 def test_the_table_has_a_line_per_component_and_names_each_kind_once(fw: Fw) -> None:
     code, printed, _ = fw("plugins")
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line.startswith("│")]
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in printed.splitlines()
+        if line.startswith("│")
+    ]
     kinds = [row[0] for row in rows if row[0]]
     assert code == 0
     assert kinds == sorted({component.kind for component in BUILT_IN})
@@ -126,7 +133,9 @@ def test_a_kind_limits_the_table_and_an_unknown_one_is_told_the_known(fw: Fw) ->
     assert "kmeans" not in printed
     code, printed, said = fw("plugins", "--kind", "gidance")
     assert (code, printed) == (2, "")
-    assert said.startswith("--kind gidance: there is no such kind (known: annotator, autoencoder, backbone,")
+    assert said.startswith(
+        "--kind gidance: there is no such kind (known: annotator, autoencoder, backbone,"
+    )
 
 
 def test_broken_and_outdated_plugins_stand_below_the_table(
@@ -137,8 +146,14 @@ def test_broken_and_outdated_plugins_stand_below_the_table(
     monkeypatch.setattr(api, "API", 2)
     code, printed, _ = fw("plugins")
     assert code == 0
-    assert "\noutdated: sharper (fw-sharper 1.2): it was made for plugin API 1; this fw has plugin API 2" in printed
-    assert printed.splitlines()[-1] == "broken: shattered (fw-shattered 1.2): ZeroDivisionError: division by zero"
+    assert (
+        "\noutdated: sharper (fw-sharper 1.2): it was made for plugin API 1; this fw has plugin "
+        "API 2" in printed
+    )
+    assert (
+        printed.splitlines()[-1]
+        == "broken: shattered (fw-shattered 1.2): ZeroDivisionError: division by zero"
+    )
 
 
 def test_a_broken_plugin_is_shown_with_its_traceback(fw: Fw, install: Install) -> None:
@@ -156,7 +171,9 @@ def test_the_name_of_a_plugin_lists_what_it_brings(fw: Fw, install: Install) -> 
     assert "cfg" not in printed
 
 
-def test_a_component_is_shown_with_all_its_text_its_fields_and_where_it_comes_from(fw: Fw, install: Install) -> None:
+def test_a_component_is_shown_with_all_its_text_its_fields_and_where_it_comes_from(
+    fw: Fw, install: Install
+) -> None:
     install("mine", SHARPER)
     _, printed, _ = fw("plugins", "sharper")
     lines = [" ".join(line.split()) for line in printed.splitlines()]
@@ -165,10 +182,16 @@ def test_a_component_is_shown_with_all_its_text_its_fields_and_where_it_comes_fr
         "plugin mine (fw-mine 1.2), API 1",
         "class mine.Sharper, version 1",
     ]
-    assert "  Worse is what went before. It has [brackets].\n\n  A second paragraph,\n  in two lines.\n" in printed
+    assert (
+        "  Worse is what went before. It has [brackets].\n\n  A second paragraph,\n  in two "
+        "lines.\n" in printed
+    )
     assert "│ sizes │ tuple of int │ length >= 1 │ [1, 2] │ some [lo, hi] sizes │" in lines
     assert "requires nothing, with these defaults" in lines
-    assert "  guidance:\n    name: sharper\n    scale: 1.0\n    interval: null\n    sizes: [1, 2]\n" in printed
+    assert (
+        "  guidance:\n    name: sharper\n    scale: 1.0\n    interval: null\n    sizes: [1, 2]\n"
+        in printed
+    )
 
 
 def test_a_name_that_several_kinds_share_shows_them_all_and_a_kind_chooses(fw: Fw) -> None:
@@ -180,7 +203,9 @@ def test_a_name_that_several_kinds_share_shows_them_all_and_a_kind_chooses(fw: F
     assert "sampler ddpm\n" not in one
 
 
-def test_an_unknown_name_gets_the_nearest_ones_and_the_broken_plugins(fw: Fw, install: Install) -> None:
+def test_an_unknown_name_gets_the_nearest_ones_and_the_broken_plugins(
+    fw: Fw, install: Install
+) -> None:
     install("shattered", "1 / 0")
     code, printed, said = fw("plugins", "kmaens")
     assert (code, printed) == (2, "")
@@ -193,8 +218,14 @@ def test_a_kind_is_shown_with_the_methods_to_write_before_those_that_have_a_defa
     _, printed, _ = fw("plugins", "sampler")
     to_write, _, optional = printed.partition("methods that have a default:")
     assert "Integrates from noise to images" in to_write
-    assert "  @property nfe(self) -> int\n      Denoiser evaluations per sample, without guidance.\n" in to_write
-    assert "sample(self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]) -> Tensor" in to_write
+    assert (
+        "  @property nfe(self) -> int\n      Denoiser evaluations per sample, without guidance.\n"
+        in to_write
+    )
+    assert (
+        "sample(self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]) -> "
+        "Tensor" in to_write
+    )
     assert "  check(self, sigma_range: tuple[float, float]) -> None\n" in optional
     assert "  preflight(self) -> None\n" in optional
     assert "__hash__" not in printed
@@ -216,20 +247,33 @@ def test_kinds_of_fw_are_known_where_no_plugin_brings_one() -> None:
     assert find(Registry(), "tracker").kind is installed().kind_classes["tracker"]
 
 
-COMPONENT_KEYS = "kind name plugin class summary docs version fields requires provides no_example snippet"
+COMPONENT_KEYS = (
+    "kind name plugin class summary docs version fields requires provides no_example snippet"
+)
 
 
-def test_json_is_one_document_with_the_same_keys_for_a_list_and_for_a_name(fw: Fw, install: Install) -> None:
+def test_json_is_one_document_with_the_same_keys_for_a_list_and_for_a_name(
+    fw: Fw, install: Install
+) -> None:
     install("mine", SHARPER)
     install("shattered", "1 / 0")
     everything, one, kind, broken = (
-        json.loads(fw("plugins", *words, "--json")[1]) for words in ([], ["sharper"], ["guidance"], ["shattered"])
+        json.loads(fw("plugins", *words, "--json")[1])
+        for words in ([], ["sharper"], ["guidance"], ["shattered"])
     )
-    assert [*everything] == [*one] == [*kind] == [*broken] == ["api", "kind", "components", "plugins", "broken"]
+    assert (
+        [*everything]
+        == [*one]
+        == [*kind]
+        == [*broken]
+        == ["api", "kind", "components", "plugins", "broken"]
+    )
     assert everything["api"] == api.API
     assert [each["plugin"] for each in everything["plugins"]] == ["builtin", "mine"]
     assert [each["plugin"] for each in everything["broken"]] == ["shattered"]
-    assert {each["name"] for each in everything["components"]} == {each.name for each in BUILT_IN} | {"sharper"}
+    assert {each["name"] for each in everything["components"]} == {
+        each.name for each in BUILT_IN
+    } | {"sharper"}
     assert all([*each] == COMPONENT_KEYS.split() for each in everything["components"])
     assert [each["name"] for each in one["components"]] == ["sharper"]
     assert set(one["plugins"][0]) == {"plugin", "distribution", "version", "api", "source"}
@@ -254,7 +298,9 @@ def test_what_plugins_print_does_not_get_into_the_answer(fw: Fw, local: Path) ->
 
 
 @pytest.mark.parametrize("component", BUILT_IN, ids=lambda each: f"{each.kind}-{each.name}")
-def test_the_snippet_of_a_built_in_is_the_component_itself_in_a_recipe(component: type[Component]) -> None:
+def test_the_snippet_of_a_built_in_is_the_component_itself_in_a_recipe(
+    component: type[Component],
+) -> None:
     told = component_facts(component, installed())
     written = parse(told["snippet"], "snippet").data
     [(section, value)] = written.items()
@@ -297,7 +343,10 @@ def test_required_fields_without_an_example_are_placeholders_and_leave_capabilit
     assert "  depth: 3  # required; this is an example" in lines
     assert parse(facts["snippet"], "snippet").data["dataset"]["folder"] == "..."
     assert (facts["requires"], facts["provides"]) == (None, None)
-    assert facts["no_example"] == "no example of the required folder; give one with Field(examples=[...])"
+    assert (
+        facts["no_example"]
+        == "no example of the required folder; give one with Field(examples=[...])"
+    )
     with pytest.raises(NoExample):
         example(Demanding)
 
@@ -336,12 +385,16 @@ class Drawn(toys.Free):
 
 
 def test_defaults_that_factories_make_are_shown() -> None:
-    assert {field["name"]: field["default"] for field in one_component(Drawn)["fields"]}["sizes"] == [3]
+    assert {field["name"]: field["default"] for field in one_component(Drawn)["fields"]}[
+        "sizes"
+    ] == [3]
     assert "  sizes: [3]" in one_component(Drawn)["snippet"].splitlines()
 
 
 def test_the_capabilities_are_those_of_the_defaults() -> None:
-    assert component_facts(installed().get("guidance", "self_guidance"), installed())["requires"] == [
+    assert component_facts(installed().get("guidance", "self_guidance"), installed())[
+        "requires"
+    ] == [
         "conditions",
         "label_free",
         "null",
@@ -396,13 +449,21 @@ def test_a_kind_of_a_plugins_own_is_shown_as_the_value_of_a_field(fw: Fw, instal
     assert "  bend(self, angle: float = 0.5) -> float\n      Radians in, radians out.\n" in printed
     assert "│ lens │ thick │ optics │ Bends a lot." in printed
     _, printed, _ = fw("plugins", "look")
-    assert "  guidance:\n    name: look\n    scale: 1.0\n    interval: null\n    through: thick\n" in printed
-    assert json.loads(fw("plugins", "look", "--json")[1])["components"][0]["fields"][-1]["type"] == "lens"
+    assert (
+        "  guidance:\n    name: look\n    scale: 1.0\n    interval: null\n    through: thick\n"
+        in printed
+    )
+    assert (
+        json.loads(fw("plugins", "look", "--json")[1])["components"][0]["fields"][-1]["type"]
+        == "lens"
+    )
 
 
 def test_a_kind_that_no_field_takes_is_shown_all_the_same(fw: Fw, install: Install) -> None:
     install("optics", OWN_KIND + hook("Thick"))
-    assert "  lens:  # a field whose type is this kind\n    name: thick\n" in fw("plugins", "thick")[1]
+    assert (
+        "  lens:  # a field whose type is this kind\n    name: thick\n" in fw("plugins", "thick")[1]
+    )
 
 
 Count = Annotated[int, Field(ge=1)]
@@ -450,9 +511,17 @@ def test_types_in_words(annotation: Any, words: str) -> None:
         (float, Field(gt=0, lt=1), ["> 0", "< 1"]),
         (int, Field(ge=8, multiple_of=4), [">= 8", "multiple of 4"]),
         (float | None, Field(None, le=2), ["<= 2"]),
-        (tuple[Count, ...], Field(min_length=1, max_length=3), ["length >= 1", "length <= 3", "each >= 1"]),
+        (
+            tuple[Count, ...],
+            Field(min_length=1, max_length=3),
+            ["length >= 1", "length <= 3", "each >= 1"],
+        ),
         (tuple[Count, Count], Field(), ["each >= 1"]),
-        (dict[Annotated[str, Field(min_length=2)], Count], Field(), ["keys length >= 2", "values >= 1"]),
+        (
+            dict[Annotated[str, Field(min_length=2)], Count],
+            Field(),
+            ["keys length >= 2", "values >= 1"],
+        ),
         (Annotated[int, Field(gt=3)] | None, Field(None), ["> 3"]),
         (str, Field(pattern="^[a-f]+$"), ["matches ^[a-f]+$"]),
         (bool, Field(False), []),
@@ -464,7 +533,8 @@ def test_bounds_in_words(annotation: Any, info: FieldInfo, words: list[str]) -> 
 
 
 @pytest.mark.parametrize(
-    "value", [None, True, 0.1, 1e-20, "1", "null", "a, b", "two\nlines", [], [1, {"a": "x: y"}], "x" * 300]
+    "value",
+    [None, True, 0.1, 1e-20, "1", "null", "a, b", "two\nlines", [], [1, {"a": "x: y"}], "x" * 300],
 )
 def test_values_in_one_line_are_read_back_as_they_were(value: Any) -> None:
     assert "\n" not in inline(value)
@@ -477,7 +547,10 @@ def test_values_in_one_line_are_read_back_as_they_were(value: Any) -> None:
         ("One thing. Another.", "One thing."),
         ("Wrapped\nhere. Then\nmore.", "Wrapped here."),
         ("No full stop\n\nA second paragraph.", "No full stop"),
-        ("As e.g. Ho et al. (arXiv 2006.11239) do it. Then more.", "As e.g. Ho et al. (arXiv 2006.11239) do it."),
+        (
+            "As e.g. Ho et al. (arXiv 2006.11239) do it. Then more.",
+            "As e.g. Ho et al. (arXiv 2006.11239) do it.",
+        ),
         ("Version 1.5 of it. 3 more.", "Version 1.5 of it."),
         ("", ""),
     ],
@@ -509,7 +582,9 @@ def test_check_tells_of_each_component_whether_it_is_sound(fw: Fw, local: Path) 
 
 
 def test_check_fails_with_a_line_per_violated_clause(fw: Fw, local: Path) -> None:
-    local.write_text(textwrap.dedent(HEADER) + textwrap.dedent(MIXING + hook("Sharper")), encoding="utf-8")
+    local.write_text(
+        textwrap.dedent(HEADER) + textwrap.dedent(MIXING + hook("Sharper")), encoding="utf-8"
+    )
     code, printed, _ = fw("plugins", "--check", "--plugin", str(local))
     first, *reasons = printed.splitlines()
     assert code == 1
@@ -520,7 +595,12 @@ def test_check_fails_with_a_line_per_violated_clause(fw: Fw, local: Path) -> Non
     [told] = json.loads(printed)["checks"]
     assert code == 1
     assert told.pop("reasons") == [reason.split(": ", 1)[1] for reason in reasons]
-    assert told == {"kind": "guidance", "name": "sharper", "plugin": "local_sharper", "status": "failed"}
+    assert told == {
+        "kind": "guidance",
+        "name": "sharper",
+        "plugin": "local_sharper",
+        "status": "failed",
+    }
 
 
 def test_check_skips_what_lacks_its_files_or_examples(
@@ -534,15 +614,22 @@ def test_check_skips_what_lacks_its_files_or_examples(
     code, printed, _ = fw("plugins", "--check", "sharper")
     assert code == 1
     assert (
-        printed.splitlines()[1].strip().startswith("guidance sharper: no example of the required sizes; give one with")
+        printed.splitlines()[1]
+        .strip()
+        .startswith("guidance sharper: no example of the required sizes; give one with")
     )
 
 
-def test_check_fails_for_broken_plugins_unless_something_else_was_asked_for(fw: Fw, install: Install) -> None:
+def test_check_fails_for_broken_plugins_unless_something_else_was_asked_for(
+    fw: Fw, install: Install
+) -> None:
     install("shattered", "1 / 0")
     code, printed, _ = fw("plugins", "--check", "shattered")
     assert code == 1
-    assert printed == ("failed   plugin shattered\n         plugin shattered: ZeroDivisionError: division by zero\n")
+    assert printed == (
+        "failed   plugin shattered\n         plugin shattered: ZeroDivisionError: division by "
+        "zero\n"
+    )
     assert fw("plugins", "--check", "--kind", "process")[0] == 0
 
 

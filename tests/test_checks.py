@@ -32,7 +32,9 @@ def faults(*sets: str) -> list[str]:
 
 
 def warned(*sets: str) -> list[str]:
-    return [f"{'.'.join(map(str, entry.location))}: {entry.reason}" for entry in warnings(made(*sets))]
+    return [
+        f"{'.'.join(map(str, entry.location))}: {entry.reason}" for entry in warnings(made(*sets))
+    ]
 
 
 def test_an_honest_recipe_has_no_faults_and_no_warnings() -> None:
@@ -40,10 +42,15 @@ def test_an_honest_recipe_has_no_faults_and_no_warnings() -> None:
 
 
 def test_a_baseline_that_is_no_arm_is_refused() -> None:
-    assert all_say(faults("baseline=best"), "--set #1: baseline: ... 'best' ... plain, self_1.0, self_1.5")
+    assert all_say(
+        faults("baseline=best"), "--set #1: baseline: ... 'best' ... plain, self_1.0, self_1.5"
+    )
 
 
-LABEL_FREE = f"r.yaml:{FIRST_ARM + 2}: arms.self_1.5.guidance: ... 'selfish' ... without labels ... annotator"
+LABEL_FREE = (
+    f"r.yaml:{FIRST_ARM + 2}: arms.self_1.5.guidance: ... 'selfish' ... without labels ... "
+    "annotator"
+)
 
 
 def test_label_free_guidance_refuses_an_annotator_that_uses_labels() -> None:
@@ -54,7 +61,9 @@ def test_label_free_guidance_refuses_labels_that_come_in_through_the_encoder() -
     assert all_say(faults("encoder=taught"), LABEL_FREE)
 
 
-def test_an_encoder_that_uses_labels_does_no_harm_where_the_annotator_looks_at_no_features() -> None:
+def test_an_encoder_that_uses_labels_does_no_harm_where_the_annotator_looks_at_no_features() -> (
+    None
+):
     assert made("encoder=taught", "annotator=coin").arm("self_1.5").guidance
 
 
@@ -63,7 +72,9 @@ def test_guidance_that_may_use_labels_is_free_to() -> None:
 
 
 def test_guidance_by_conditions_is_refused_in_an_unconditional_arm_in_one_sentence() -> None:
-    assert all_say(faults("guidance=selfish"), f"r.yaml:{FIRST_ARM}: arms.plain: ... 'selfish' ... annotator")
+    assert all_say(
+        faults("guidance=selfish"), f"r.yaml:{FIRST_ARM}: arms.plain: ... 'selfish' ... annotator"
+    )
     dropped = "--set #1: arms.plain.guidance: ... 'dropped' ... annotator"
     assert all_say(faults("arms.plain.guidance=dropped"), dropped)
 
@@ -75,8 +86,12 @@ def test_guidance_by_the_null_condition_is_refused_without_condition_dropout() -
 
 
 def test_guidance_by_attention_is_refused_on_a_model_that_has_none() -> None:
-    places = [f"r.yaml:{FIRST_ARM + arm}: arms.{name}: " for arm, name in enumerate(["plain", "self_1.0"])]
-    assert all_say(faults("guidance=blurred"), *[f"{place} ... 'blurred' ... attention" for place in places])
+    places = [
+        f"r.yaml:{FIRST_ARM + arm}: arms.{name}: " for arm, name in enumerate(["plain", "self_1.0"])
+    ]
+    assert all_say(
+        faults("guidance=blurred"), *[f"{place} ... 'blurred' ... attention" for place in places]
+    )
     assert made("guidance=blurred", "model=attentive")
 
 
@@ -100,8 +115,14 @@ def test_an_annotator_of_features_is_refused_without_an_encoder() -> None:
     ("change", "told"),
     [
         ("metrics.0.space=taught", "r.yaml:11: metrics.0: ... gap ... dataset with labels"),
-        ("arms.x={annotator: truth}", "--set #2: arms.x.annotator: ... 'truth' ... dataset with labels"),
-        ("arms.x={encoder: taught}", "--set #2: arms.x.encoder: ... 'taught' ... dataset with labels"),
+        (
+            "arms.x={annotator: truth}",
+            "--set #2: arms.x.annotator: ... 'truth' ... dataset with labels",
+        ),
+        (
+            "arms.x={encoder: taught}",
+            "--set #2: arms.x.encoder: ... 'taught' ... dataset with labels",
+        ),
     ],
 )
 def test_what_needs_labels_is_refused_on_a_dataset_without(change: str, told: str) -> None:
@@ -123,7 +144,10 @@ def test_two_metrics_with_one_key_are_refused() -> None:
     [
         ("{train: {steps: 5, batch: 8, warmup: 1}}", "train.steps ... 5 ... 4"),
         ("{train: {steps: 4, batch: 9, warmup: 1}}", "train.batch ... 9 ... 8"),
-        ("{train: {steps: 4, batch: 8, warmup: 1, precision: bf16}}", "train.precision ... bf16 ... fp32"),
+        (
+            "{train: {steps: 4, batch: 8, warmup: 1, precision: bf16}}",
+            "train.precision ... bf16 ... fp32",
+        ),
         ("{sampler: {name: euler, steps: 3}}", "sampler ... 'steps': 3 ... 'steps': 2"),
         ("{model: {name: linear, width: 2}}", "model ... 'width': 2 ... 'width': 1"),
     ],
@@ -133,13 +157,18 @@ def test_arms_that_do_not_compete_on_equal_terms_are_warned_about(arm: str, what
 
 
 def test_what_an_arm_may_well_do_differently_is_not_warned_about() -> None:
-    assert warned("arms.x={annotator: truth, encoder: taught, guidance: {name: dropped, scale: 3}}") == []
+    assert (
+        warned("arms.x={annotator: truth, encoder: taught, guidance: {name: dropped, scale: 3}}")
+        == []
+    )
     assert warned("arms.x={train: {steps: 4, batch: 8, warmup: 1, cond_drop: 0.5}}") == []
 
 
-def test_scoring_in_the_space_of_the_conditioning_encoder_is_warned_about_for_each_arm_that_does() -> None:
+def test_scoring_in_the_space_of_the_conditioning_encoder_is_warned_about_for_each_arm() -> None:
     told = warned("metrics.0.space={name: mean, cells: 4}", "arms.coin={annotator: coin}")
-    assert all_say(told, *[f"metrics: ... arm {arm} ... 'mean' ... space" for arm in ("self_1.0", "self_1.5")])
+    assert all_say(
+        told, *[f"metrics: ... arm {arm} ... 'mean' ... space" for arm in ("self_1.0", "self_1.5")]
+    )
 
 
 def test_fewer_than_three_sampling_seeds_are_warned_about() -> None:
@@ -152,7 +181,9 @@ def test_a_conditional_baseline_is_warned_about() -> None:
 
 def test_a_warm_up_as_long_as_the_training_is_warned_about() -> None:
     told = warned("arms.x={train: {steps: 4, batch: 8, warmup: 4}}")
-    assert all_say(told, "arms.x: train.warmup ... 4 ... 1", "arms.x: train.warmup ... 4 ... train.steps")
+    assert all_say(
+        told, "arms.x: train.warmup ... 4 ... 1", "arms.x: train.warmup ... 4 ... train.steps"
+    )
 
 
 def test_a_name_that_the_runs_folder_uses_itself_is_refused() -> None:
@@ -162,9 +193,21 @@ def test_a_name_that_the_runs_folder_uses_itself_is_refused() -> None:
 @pytest.mark.parametrize(
     ("set_to", "at", "known"),
     [
-        ("probes=[{name: linear, of: model, blocks: [mid, up.7]}]", "probes.0: backbone 'unet'", "mid, up.0"),
-        ("arms.o={objectives: {name: dispersive, block: up.7}}", "arms.o.objectives: backbone 'unet'", "mid, up.0"),
-        ("arms.o={annotator: {name: online, block: up.7}}", "arms.o.annotator: backbone 'unet'", "mid, up.0"),
+        (
+            "probes=[{name: linear, of: model, blocks: [mid, up.7]}]",
+            "probes.0: backbone 'unet'",
+            "mid, up.0",
+        ),
+        (
+            "arms.o={objectives: {name: dispersive, block: up.7}}",
+            "arms.o.objectives: backbone 'unet'",
+            "mid, up.0",
+        ),
+        (
+            "arms.o={annotator: {name: online, block: up.7}}",
+            "arms.o.annotator: backbone 'unet'",
+            "mid, up.0",
+        ),
         (
             "arms.o={encoder: {name: diffusion, model: dit, blocks: [up.7]}}",
             "arms.o.encoder: encoder diffusion: backbone 'dit'",
@@ -172,7 +215,9 @@ def test_a_name_that_the_runs_folder_uses_itself_is_refused() -> None:
         ),
     ],
 )
-def test_a_block_that_the_network_does_not_have_is_told_before_anything_runs(set_to: str, at: str, known: str) -> None:
+def test_a_block_that_the_network_does_not_have_is_told_before_anything_runs(
+    set_to: str, at: str, known: str
+) -> None:
     source = read(Path(__file__).parent / "tiny.yaml")
     source.set([set_to])
     with pytest.raises(RecipeError) as caught:
@@ -188,7 +233,15 @@ def test_a_probe_with_few_labels_of_an_encoder_that_has_seen_them_all_is_warned_
     arm = "arms.o={encoder: classifier, guidance: {name: cfg, scale: 1.5}}"
     source = read(Path(__file__).parent / "tiny.yaml")
     source.set([few, arm])
-    told = [entry.reason for entry in warnings(validate(source, installed())) if entry.location == ("probes", 0)]
+    told = [
+        entry.reason
+        for entry in warnings(validate(source, installed()))
+        if entry.location == ("probes", 0)
+    ]
     assert all_say(told, "linear ... labels ... encoder 'classifier' ... arm o")
     source.set(["probes=[linear]"])
-    assert not [entry for entry in warnings(validate(source, installed())) if entry.location == ("probes", 0)]
+    assert not [
+        entry
+        for entry in warnings(validate(source, installed()))
+        if entry.location == ("probes", 0)
+    ]

@@ -1,4 +1,5 @@
-"""Classifier guidance: exact on Gaussians, trained as a sibling where the arm has no joint model, refused elsewhere."""
+"""Classifier guidance: exact on Gaussians, trained as a sibling where the arm has no joint
+model, refused elsewhere."""
 
 from __future__ import annotations
 
@@ -76,7 +77,9 @@ def guided(scale: float, asked: torch.Tensor, model: Gaussians) -> Guided:
     return Guided(model, [ClassifierGuidance(scale=scale)], asked, model.sigma_min, model.sigma_max)
 
 
-@pytest.mark.parametrize("mode", [ClassifierGuidance(scale=2.0), ClassifierGuidance(scale=1.5, model=SMALL)], ids=repr)
+@pytest.mark.parametrize(
+    "mode", [ClassifierGuidance(scale=2.0), ClassifierGuidance(scale=1.5, model=SMALL)], ids=repr
+)
 def test_it_keeps_to_the_contract_of_guidance(mode: ClassifierGuidance) -> None:
     check(mode)
 
@@ -86,7 +89,9 @@ def test_it_keeps_to_the_contract_of_guidance(mode: ClassifierGuidance) -> None:
 
 @pytest.mark.parametrize("inference", [True, False])
 @pytest.mark.parametrize("sigma", SIGMAS)
-def test_at_scale_2_an_unconditional_denoiser_is_the_conditional_one(sigma: float, inference: bool) -> None:
+def test_at_scale_2_an_unconditional_denoiser_is_the_conditional_one(
+    sigma: float, inference: bool
+) -> None:
     x, asked = noisy(sigma)
     model = Gaussians(told=False)
     with torch.inference_mode(inference):
@@ -98,7 +103,7 @@ def test_at_scale_2_an_unconditional_denoiser_is_the_conditional_one(sigma: floa
 
 @given(st.floats(0.05, 40), st.floats(0, 6))
 @few
-def test_the_papers_gradient_scale_is_one_less_and_the_rule_is_that_of_cfg_with_the_branches_of_bayes(
+def test_the_papers_gradient_scale_is_one_less_and_the_rule_is_that_of_cfg_by_bayes(
     sigma: float, scale: float
 ) -> None:
     x, asked = noisy(sigma)
@@ -109,7 +114,8 @@ def test_the_papers_gradient_scale_is_one_less_and_the_rule_is_that_of_cfg_with_
 
 @pytest.mark.parametrize("sigma", SIGMAS)
 def test_it_goes_uphill(sigma: float) -> None:
-    """A step from the worse prediction to the good one makes the class likelier, one the other way less likely."""
+    """A step from the worse prediction to the good one makes the class likelier, one the other
+    way less likely."""
     x, asked = noisy(sigma)
     model = Gaussians(told=False)
     good = model(x, sigma)
@@ -126,14 +132,18 @@ def test_it_goes_uphill(sigma: float) -> None:
 
 def test_mass_moves_to_the_class_as_the_scale_grows() -> None:
     count = 300
-    noise = torch.randn(count, 1, 4, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    noise = torch.randn(
+        count, 1, 4, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64
+    )
     generators = [torch.Generator() for _ in range(count)]
     asked = torch.full((count,), 2)
     model = Gaussians(told=False)
     shares = []
     for scale in (0.5, 1.0, 1.5, 2.0):
         with torch.inference_mode():
-            samples = DDIM(steps=30, clip=None).sample(guided(scale, asked, model), noise, generators)
+            samples = DDIM(steps=30, clip=None).sample(
+                guided(scale, asked, model), noise, generators
+            )
         shares.append(float((model.scores(samples, 0.01).argmax(dim=1) == 2).double().mean()))
     assert shares == sorted(shares)
     assert len(set(shares)) == 4
@@ -142,7 +152,8 @@ def test_mass_moves_to_the_class_as_the_scale_grows() -> None:
 
 
 class ExactLogits(nn.Module):
-    """The mixture's logits as a network inside a process: it is given scale * x, as a trained one is."""
+    """The mixture's logits as a network inside a process: it is given scale * x, as a trained
+    one is."""
 
     def __init__(self, sigma: float, scale: float):
         super().__init__()
@@ -173,7 +184,9 @@ def test_the_gradient_is_that_of_x_and_not_of_what_the_network_is_given_and_reac
 
 def test_the_arms_own_joint_model_recognises_and_another_is_trained_once_for_all_scales() -> None:
     found = plan(recipe(ARMS))
-    own, off, two, three = (found.arms[name] for name in ("own_2.0", "beside_1.0", "beside_2.0", "beside_3.0"))
+    own, off, two, three = (
+        found.arms[name] for name in ("own_2.0", "beside_1.0", "beside_2.0", "beside_3.0")
+    )
     assert own.siblings == off.siblings == []
     assert two.siblings == three.siblings
     [recogniser] = two.siblings
@@ -193,18 +206,41 @@ def test_a_model_that_is_the_arms_own_is_not_trained_again() -> None:
     assert plan(recipe(arm)).arms["a"].siblings == []
 
 
-def test_a_run_trains_the_recogniser_to_recognise_guides_by_it_and_counts_its_evaluations(tmp_path: Path) -> None:
+def test_a_run_trains_the_recogniser_to_recognise_guides_by_it_and_counts_its_evaluations(
+    tmp_path: Path,
+) -> None:
     found = plan(recipe(ARMS))
     store = executed(found, tmp_path / "store")
-    nfe = {"own_1.0": 2, "own_2.0": 4, "beside_1.0": 2, "beside_2.0": 4, "beside_3.0": 4, "self_1.0": 2}
+    nfe = {
+        "own_1.0": 2,
+        "own_2.0": 4,
+        "beside_1.0": 2,
+        "beside_2.0": 4,
+        "beside_3.0": 4,
+        "self_1.0": 2,
+    }
     for name, evaluations in nfe.items():
-        assert json.loads((store.path(found.arms[name].sample) / "info.json").read_text())["nfe"] == evaluations
+        assert (
+            json.loads((store.path(found.arms[name].sample) / "info.json").read_text())["nfe"]
+            == evaluations
+        )
     images = {name: (store.path(found.arms[name].sample) / "grid.png").read_bytes() for name in nfe}
     assert images["beside_1.0"] == images["self_1.0"]
-    assert len({images[name] for name in ("own_1.0", "own_2.0", "beside_1.0", "beside_2.0", "beside_3.0")}) == 5
+    assert (
+        len(
+            {
+                images[name]
+                for name in ("own_1.0", "own_2.0", "beside_1.0", "beside_2.0", "beside_3.0")
+            }
+        )
+        == 5
+    )
     [recogniser] = found.arms["beside_2.0"].siblings
     assert "train/accuracy" in (store.path(recogniser) / "log.jsonl").read_text()
-    assert "train/accuracy" not in (store.path(found.arms["beside_2.0"].train) / "log.jsonl").read_text()
+    assert (
+        "train/accuracy"
+        not in (store.path(found.arms["beside_2.0"].train) / "log.jsonl").read_text()
+    )
 
 
 def executed(found: Plan, folder: Path) -> Store:
@@ -228,7 +264,10 @@ def executed(found: Plan, folder: Path) -> Store:
 @pytest.mark.parametrize(
     ("arm", "said"),
     [
-        ("{guidance: {name: classifier, scale: 2}}", r"guidance 'classifier' needs a joint model and an annotator"),
+        (
+            "{guidance: {name: classifier, scale: 2}}",
+            r"guidance 'classifier' needs a joint model and an annotator",
+        ),
         (
             "{annotator: null, model: example, guidance: {name: classifier, scale: 2}}",
             r"guidance 'classifier' needs an annotator \(this arm has none\)",
@@ -251,7 +290,9 @@ def executed(found: Plan, folder: Path) -> Store:
         ),
     ],
 )
-def test_an_arm_that_cannot_recognise_its_conditions_is_refused_when_the_recipe_is_checked(arm: str, said: str) -> None:
+def test_an_arm_that_cannot_recognise_its_conditions_is_refused_when_the_recipe_is_checked(
+    arm: str, said: str
+) -> None:
     with pytest.raises(RecipeError, match=said):
         recipe(f"\n  a: {arm}\n")
 

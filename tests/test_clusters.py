@@ -1,4 +1,5 @@
-"""`fw clusters`: what an annotator makes of an arm's features at several K, from the store and without any training."""
+"""`fw clusters`: what an annotator makes of an arm's features at several K, from the store and
+without any training."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ class Lazy(Annotator):
         if self.broken:
             raise FwError("annotator lazy: not today")
         return Annotation(
-            ConditionSpec("class", self.clusters), torch.arange(data.count) % min(self.clusters, self.busy)
+            ConditionSpec("class", self.clusters),
+            torch.arange(data.count) % min(self.clusters, self.busy),
         )
 
 
@@ -86,10 +88,14 @@ def test_each_k_is_measured_on_the_features_that_the_annotator_saw(recipe, optio
 
 def test_the_spread_is_the_mean_distance_to_the_mean_of_the_cluster():
     features = torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 1.0], [5.0, 7.0], [1.0, 1.0]])
-    assert spread(features, torch.tensor([0, 0, 2, 2, 3]), 4) == pytest.approx((1 + 1 + 3 + 3 + 0) / 5)
+    assert spread(features, torch.tensor([0, 0, 2, 2, 3]), 4) == pytest.approx(
+        (1 + 1 + 3 + 3 + 0) / 5
+    )
 
 
-def test_nothing_is_computed_twice_and_a_run_finds_what_was_computed_here(recipe, options, quiet, monkeypatch):
+def test_nothing_is_computed_twice_and_a_run_finds_what_was_computed_here(
+    recipe, options, quiet, monkeypatch
+):
     survey(recipe, "self_1.5", [5, 7], options, quiet)
     store = options.out / "store"
     made = {path.name for path in store.iterdir() if path.is_dir()} - {"locks"}
@@ -97,7 +103,9 @@ def test_nothing_is_computed_twice_and_a_run_finds_what_was_computed_here(recipe
     arm = plan(recipe).arms["self_1.5"]
     assert {arm.encode, arm.annotate} <= made  # 5 is the recipe's own number
     started = []
-    monkeypatch.setattr("fw.core.run.board.Board.started", lambda board, stage: started.append(board.title(stage)))
+    monkeypatch.setattr(
+        "fw.core.run.board.Board.started", lambda board, stage: started.append(board.title(stage))
+    )
     again = survey(recipe, "self_1.5", [5, 7, 9], options, quiet)
     assert started == ["annotate kmeans, 9 clusters"]
     assert [row["clusters"] for row in again["rows"]] == [5, 7, 9]
@@ -109,7 +117,9 @@ def test_without_numbers_those_of_a_ladder_are_tried_up_to_half_the_images(recip
 
 
 def test_the_bound_is_the_largest_k_that_is_used_enough(recipe, options, quiet):
-    answer = survey(with_annotator(recipe, Lazy(busy=120)), None, [10, 100, 125, 200], options, quiet)
+    answer = survey(
+        with_annotator(recipe, Lazy(busy=120)), None, [10, 100, 125, 200], options, quiet
+    )
     assert [row["used"] for row in answer["rows"]] == pytest.approx([1, 1, 0.96, 0.6])
     assert answer["upper_bound"] == 125
     assert "Upper bound: 125," in bound(answer)
@@ -124,7 +134,9 @@ def test_the_bound_says_where_it_was_not_found(recipe, options, quiet):
     assert "below 40;" in bound(none)
 
 
-def test_agreement_with_labels_is_shown_for_reading_only_and_left_out_without_labels(recipe, options, quiet, tmp_path):
+def test_agreement_with_labels_is_shown_for_reading_only_and_left_out_without_labels(
+    recipe, options, quiet, tmp_path
+):
     def shown(answer: dict[str, Any]) -> str:
         path = tmp_path / "shown"
         with path.open("w") as file:
@@ -147,16 +159,29 @@ def test_agreement_with_labels_is_shown_for_reading_only_and_left_out_without_la
             Lazy(),
             "nobody",
             [5],
-            r"--arm nobody: no such arm in recipe 'tiny' \(known: unconditional, self_1.0, self_1.5\)",
+            r"--arm nobody: no such arm in recipe 'tiny' \(known: unconditional, self_1.0, "
+            r"self_1.5\)",
         ),
         (Lazy(), "unconditional", [5], r"--arm unconditional: it has no annotator"),
-        (Random(), "self_1.0", [5], r"--arm self_1.0: it has annotator 'random', which does not cluster features"),
+        (
+            Random(),
+            "self_1.0",
+            [5],
+            r"--arm self_1.0: it has annotator 'random', which does not cluster features",
+        ),
         (Random(), None, [5], r"no arm's annotator clusters features"),
-        (Lazy(), None, [5, 1438], r"-k 1438: 1438 clusters need as many images, and there are 1437"),
+        (
+            Lazy(),
+            None,
+            [5, 1438],
+            r"-k 1438: 1438 clusters need as many images, and there are 1437",
+        ),
         (Lazy(), None, [1], r"-k 1: annotator 'lazy': input should be greater than or equal to 2"),
     ],
 )
-def test_what_cannot_be_surveyed_is_told_in_one_sentence(recipe, options, quiet, annotator, arm, counts, said):
+def test_what_cannot_be_surveyed_is_told_in_one_sentence(
+    recipe, options, quiet, annotator, arm, counts, said
+):
     with pytest.raises(FwError, match=said):
         survey(with_annotator(recipe, annotator), arm, counts, options, quiet)
 
@@ -174,7 +199,20 @@ def test_numbers_are_read_from_the_command_line():
 
 
 def test_the_command_answers_with_json_and_nothing_else_on_standard_output(tmp_path):
-    command = [sys.executable, "-m", "fw.core", "clusters", str(TINY), "--arm", "self_1.0", "-k", "4", "--json"]
-    done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, timeout=120, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "fw.core",
+        "clusters",
+        str(TINY),
+        "--arm",
+        "self_1.0",
+        "-k",
+        "4",
+        "--json",
+    ]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert [row["clusters"] for row in json.loads(done.stdout)["rows"]] == [4]

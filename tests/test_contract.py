@@ -1,4 +1,5 @@
-"""The contract kit itself: it passes the honest, names what the faulty break, and gives authors fixtures."""
+"""The contract kit itself: it passes the honest, names what the faulty break, and gives authors
+fixtures."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ def what_faults_leave_behind() -> Any:
     torch.set_default_dtype(dtype)
 
 
-@pytest.mark.parametrize("mode", [CFG(), SelfGuidance(), CFG(scale=2.5, interval=(0.1, 3.0)), Honest()], ids=repr)
+@pytest.mark.parametrize(
+    "mode", [CFG(), SelfGuidance(), CFG(scale=2.5, interval=(0.1, 3.0)), Honest()], ids=repr
+)
 def test_the_honest_pass(mode: Guidance) -> None:
     check(mode)
 
@@ -66,7 +69,9 @@ def test_a_bug_is_told_once_with_its_line() -> None:
     assert re.search(r"NameError: .*'goood'.* \(faulty_guidance.py:\d+\)$", line)
 
 
-@pytest.mark.parametrize("module", ["common", *sorted({name for kind in kinds.TABLE for name in kind.contracts})])
+@pytest.mark.parametrize(
+    "module", ["common", *sorted({name for kind in kinds.TABLE for name in kind.contracts})]
+)
 def test_every_clause_is_one_sentence_and_no_two_are_the_same(module: str) -> None:
     said = [sentence(clause) for clause in import_module(f"fw.core.testing.{module}").CLAUSES]
     assert len(said) >= 3
@@ -87,13 +92,22 @@ def test_the_sentence_of_a_clause_is_the_first_paragraph_of_its_docstring_on_one
 
     def without_docstring(component: Component) -> None: ...
 
-    assert sentence(wrapped) == "It gives the same whatever was called before, and leaves its inputs alone"
+    assert (
+        sentence(wrapped)
+        == "It gives the same whatever was called before, and leaves its inputs alone"
+    )
     assert sentence(without_docstring) == "without_docstring"
 
 
 def test_there_is_a_contract_for_every_kind() -> None:
-    classes = [each for each in vars(kinds).values() if isinstance(each, type) and issubclass(each, Component)]
-    held = {each for each in classes if each not in (Component, kinds.Steering)}  # a steering is a mode or a rule
+    classes = [
+        each
+        for each in vars(kinds).values()
+        if isinstance(each, type) and issubclass(each, Component)
+    ]
+    held = {
+        each for each in classes if each not in (Component, kinds.Steering)
+    }  # a steering is a mode or a rule
     assert held == {kind.type for kind in kinds.TABLE}
 
 
@@ -135,7 +149,9 @@ def test_fixtures(tiny_dataset, tiny_denoiser, tmp_store, tmp_job):
 
 def test_the_pytest_plugin_imports_nothing_heavy() -> None:
     code = "import sys, fw.core.testing.fixtures; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True
+    )
     assert not {"torch", "numpy", "hypothesis", "mlflow"} & set(done.stdout.split())
 
 

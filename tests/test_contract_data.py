@@ -1,6 +1,8 @@
-"""The contracts of datasets, encoders, annotators, metrics and trackers: built-ins keep them, planted faults do not.
+"""The contracts of datasets, encoders, annotators, metrics and trackers: built-ins keep them,
+planted faults do not.
 
-It takes half a minute: encoders are trained several times, MLflow makes a database, and lightly and faiss are imported.
+It takes half a minute: encoders are trained several times, MLflow makes a database, and lightly and
+faiss are imported.
 """
 
 from __future__ import annotations
@@ -36,17 +38,41 @@ from fw.registry import Component
 
 BUILT_IN = [
     *(Digits(), Digits(held_out=0.5), Shapes(count=300, held_out_count=20, size=12)),
-    *(Classifier(steps=4, batch=16), Dino(steps=4, batch=8, width=16, hidden=16), PCA(), PCA(dims=100), Pixels()),
+    *(
+        Classifier(steps=4, batch=16),
+        Dino(steps=4, batch=8, width=16, hidden=16),
+        PCA(),
+        PCA(dims=100),
+        Pixels(),
+    ),
     *(KMeans(), KMeans(clusters=100, spherical=True, normalise=False), Labels(), Random()),
-    *(FD(), FD(space=PCA()), FID(), KID(), KID(subset_size=20), Memorisation(), PRDC(), PRDC(nearest_k=30)),
+    *(
+        FD(),
+        FD(space=PCA()),
+        FID(),
+        KID(),
+        KID(subset_size=20),
+        Memorisation(),
+        PRDC(),
+        PRDC(nearest_k=30),
+    ),
     MLflow(),
 ]
-TOYS = [toys.Dots(), toys.Dots(labelled=False), toys.Mean(), toys.Taught(), toys.Halves(), toys.Coin(), toys.Truth()]
+TOYS = [
+    toys.Dots(),
+    toys.Dots(labelled=False),
+    toys.Mean(),
+    toys.Taught(),
+    toys.Halves(),
+    toys.Coin(),
+    toys.Truth(),
+]
 
 
 @pytest.fixture(autouse=True)
 def what_faults_leave_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Generators that a faulty component moves are put back, its threads end, and its files lie in a folder to go."""
+    """Generators that a faulty component moves are put back, its threads end, and its files lie
+    in a folder to go."""
     monkeypatch.chdir(tmp_path)
     before = random.getstate()
     OVER.clear()
@@ -56,7 +82,9 @@ def what_faults_leave_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     OVER.set()
 
 
-@pytest.mark.parametrize("component", BUILT_IN + TOYS + HONEST, ids=lambda one: f"{one.kind}-{one.name}")
+@pytest.mark.parametrize(
+    "component", BUILT_IN + TOYS + HONEST, ids=lambda one: f"{one.kind}-{one.name}"
+)
 def test_the_honest_pass(component: Component) -> None:
     check(component)
 

@@ -1,4 +1,5 @@
-"""The contract kit for processes, backbones, joint models and samplers: built-ins keep to it, planted faults do not."""
+"""The contract kit for processes, backbones, joint models and samplers: built-ins keep to it,
+planted faults do not."""
 
 from __future__ import annotations
 
@@ -22,7 +23,14 @@ from fw.plugins.samplers.heun import Heun
 from fw.registry import Component
 
 BUILT_IN: list[Component] = [
-    *(EDM(), Flow(), Flow(time="uniform"), DDPM(), DDPM(prediction="eps", schedule="linear"), DDPM(prediction="x0")),
+    *(
+        EDM(),
+        Flow(),
+        Flow(time="uniform"),
+        DDPM(),
+        DDPM(prediction="eps", schedule="linear"),
+        DDPM(prediction="x0"),
+    ),
     *(UNet(), UNet(channels=(8, 16), groups=4, attention=(0, 1), dropout=0.1)),
     *(DDIM(), DDIM(eta=1), DDIM(steps=1), Ancestral(), DPMSolverPP(), DPMSolverPP(order=3)),
     *(Heun(), Heun(order=1), Heun(sigma_min=0.1, sigma_max=100)),
@@ -37,7 +45,9 @@ def what_faults_leave_behind() -> Iterator[None]:
     forget()
 
 
-@pytest.mark.parametrize("component", [*BUILT_IN, *HONEST], ids=lambda c: f"{type(c).__name__}-{c.kind}")
+@pytest.mark.parametrize(
+    "component", [*BUILT_IN, *HONEST], ids=lambda c: f"{type(c).__name__}-{c.kind}"
+)
 def test_the_built_in_and_the_honest_keep_to_their_contract(component: Component) -> None:
     check(component)
 
@@ -51,7 +61,10 @@ def test_a_planted_fault_is_named(fault: str) -> None:
 def test_every_clause_has_a_fault_that_breaks_it() -> None:
     broken = {clause for clause, _ in FAULTS.values()}
     asked = {clause for module in (backbone, joint, process, sampler) for clause in module.CLAUSES}
-    assert {clause.__name__ for clause in asked - broken} == {"same_on_a_gpu", "same_logits_on_a_gpu"}
+    assert {clause.__name__ for clause in asked - broken} == {
+        "same_on_a_gpu",
+        "same_logits_on_a_gpu",
+    }
 
 
 def test_clauses_about_attention_are_not_asked_of_backbones_without_it() -> None:

@@ -27,7 +27,15 @@ def what_faults_leave_behind() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     "component",
-    [APG(), APG(momentum=0, norm=2.5), APG(eta=1, norm=0.1), Rescale(), Rescale(phi=0), Honest(), HonestClamp()],
+    [
+        APG(),
+        APG(momentum=0, norm=2.5),
+        APG(eta=1, norm=0.1),
+        Rescale(),
+        Rescale(phi=0),
+        Honest(),
+        HonestClamp(),
+    ],
     ids=repr,
 )
 def test_the_built_in_and_the_honest_keep_to_their_contract(component: Rule) -> None:

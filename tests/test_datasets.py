@@ -1,4 +1,5 @@
-"""The datasets: what they hold, that they never change, and that they refuse files that are not theirs."""
+"""The datasets: what they hold, that they never change, and that they refuse files that are not
+theirs."""
 
 import numpy as np
 import pytest
@@ -59,7 +60,12 @@ def test_loading_twice_gives_the_same_images_whatever_the_global_seed_is(dataset
 
 
 @settings(deadline=None, max_examples=10)
-@given(count=st.integers(1, 600), size=st.integers(8, 20), shapes=st.integers(1, 5), colours=st.integers(1, 12))
+@given(
+    count=st.integers(1, 600),
+    size=st.integers(8, 20),
+    shapes=st.integers(1, 5),
+    colours=st.integers(1, 12),
+)
 def test_shapes_are_as_many_and_as_large_as_asked_for(count, size, shapes, colours):
     dataset = Shapes(count=count, size=size, shapes=shapes, colours=colours)
     data = dataset.load("train")
@@ -77,7 +83,9 @@ def test_an_image_of_a_shape_does_not_depend_on_how_many_there_are():
 
 def test_no_image_of_a_shape_occurs_twice_in_or_across_the_splits_and_seeds():
     datasets = [Shapes(count=1000, held_out_count=1000, size=16, seed=seed) for seed in (0, 1)]
-    images = torch.cat([dataset.load(split).images for dataset in datasets for split in ("train", "test")])
+    images = torch.cat(
+        [dataset.load(split).images for dataset in datasets for split in ("train", "test")]
+    )
     assert len(images.flatten(1).unique(dim=0)) == 4000
 
 
@@ -86,7 +94,9 @@ def test_the_hue_of_a_shape_tells_its_colour():
     data = dataset.load("train")
     pixels = data.images.permute(0, 2, 3, 1).reshape(len(data), -1, 3).float()  # (N, 1024, 3)
     strength = pixels.amax(dim=2) - pixels.amin(dim=2)
-    r, g, b = pixels[torch.arange(len(data)), strength.argmax(dim=1)].T  # the most saturated pixel of each image
+    r, g, b = pixels[
+        torch.arange(len(data)), strength.argmax(dim=1)
+    ].T  # the most saturated pixel of each image
     turn = torch.atan2(3**0.5 * (g - b), 2 * r - g - b) / (2 * torch.pi)
     found = (turn * dataset.colours).round().long() % dataset.colours
     agree = torch.eq(found, labels_of(data) % dataset.colours)
@@ -95,7 +105,9 @@ def test_the_hue_of_a_shape_tells_its_colour():
 
 def test_only_rings_are_empty_in_the_middle_and_only_discs_fill_their_circle():
     data = Shapes(count=2000, size=64, colours=2).load("train")
-    mask = (data.images.amax(dim=1) - data.images.amin(dim=1)) > 75  # (N, 64, 64); no background is so saturated
+    mask = (
+        data.images.amax(dim=1) - data.images.amin(dim=1)
+    ) > 75  # (N, 64, 64); no background is so saturated
     axis = torch.arange(64.0)
     mass = mask.sum(dim=(1, 2)).clamp(min=1)
     down = ((mask.sum(dim=2) * axis).sum(dim=1) / mass).round().long()
@@ -104,8 +116,12 @@ def test_only_rings_are_empty_in_the_middle_and_only_discs_fill_their_circle():
     shape = labels_of(data) // 2
     assert not middle[shape == 4].any()
     assert middle[shape != 4].all()
-    square_reach = (axis - across[:, None])[:, None, :] ** 2 + (axis - down[:, None])[:, :, None] ** 2
-    filled = mass / (torch.pi * (square_reach * mask).amax(dim=(1, 2)))  # of the circle about the middle
+    square_reach = (axis - across[:, None])[:, None, :] ** 2 + (axis - down[:, None])[
+        :, :, None
+    ] ** 2
+    filled = mass / (
+        torch.pi * (square_reach * mask).amax(dim=(1, 2))
+    )  # of the circle about the middle
     assert filled[shape == 0].min() > 0.8
     assert filled[shape != 0].max() < 0.8
 

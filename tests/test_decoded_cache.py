@@ -23,7 +23,9 @@ def fill(root, train=5, test=3):
     for split, count in (("train", train), ("test", test)):
         (root / split).mkdir(parents=True)
         for number in range(count):
-            pixels = np.random.default_rng(1000 * len(split) + number).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+            pixels = np.random.default_rng(1000 * len(split) + number).integers(
+                0, 256, (SIDE, SIDE, 3), dtype=np.uint8
+            )
             Image.fromarray(pixels).save(root / split / f"{number}.png")
     return root
 
@@ -52,7 +54,9 @@ def another_process(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["images.u8", "labels.i64", "facts.json"])
-def test_a_flipped_bit_in_what_was_decoded_is_noticed_and_told_in_one_line(tmp_path, name, another_process, capsys):
+def test_a_flipped_bit_in_what_was_decoded_is_noticed_and_told_in_one_line(
+    tmp_path, name, another_process, capsys
+):
     fill(tmp_path / "data")
     before = folder_of(tmp_path).load("train").images.clone()
     [file] = (tmp_path / "cache").rglob(name)
@@ -84,7 +88,9 @@ def test_a_process_compares_the_images_once(tmp_path, another_process, monkeypat
     assert read.count("images.u8") == 1
 
 
-def test_images_that_were_decoded_before_there_were_checksums_are_decoded_again(tmp_path, another_process):
+def test_images_that_were_decoded_before_there_were_checksums_are_decoded_again(
+    tmp_path, another_process
+):
     fill(tmp_path / "data")
     before = folder_of(tmp_path).load("train").images.clone()
     [facts] = (tmp_path / "cache").rglob("facts.json")
@@ -138,13 +144,18 @@ def test_what_is_sealed_is_read_by_another_process(tmp_path):
     imports = "import sys; from pathlib import Path; from fw.core.files import sealed"
     code = f"{imports}; print(sealed.read(Path(sys.argv[1])))"
     there = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "a.json")], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(tmp_path / "a.json")],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert ast.literal_eval(there.stdout) == values
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '{"count": 3}', '{"count": 3, "seal": null}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "null", '{"count": 3}', '{"count": 3, "seal": null}']
+)
 def test_what_has_no_seal_is_nothing(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     assert sealed.read(tmp_path / "a.json") is None

@@ -1,4 +1,5 @@
-"""Pretrained denoisers of diffusers from a folder: as diffusers runs them, with the process of their training."""
+"""Pretrained denoisers of diffusers from a folder: as diffusers runs them, with the process of
+their training."""
 
 from __future__ import annotations
 
@@ -42,7 +43,11 @@ UNET: dict[str, Any] = {
     "norm_num_groups": 4,
 }
 UNETS: Mapping[str, Mapping[str, Any]] = {
-    "plain": {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2, "add_attention": False},
+    "plain": {
+        "down_block_types": ("DownBlock2D",) * 2,
+        "up_block_types": ("UpBlock2D",) * 2,
+        "add_attention": False,
+    },
     "attention": {
         "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
         "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
@@ -78,7 +83,12 @@ def cross_unet(folder: Path, **settings: Any) -> Path:
 
 
 def dit(folder: Path, **settings: Any) -> Path:
-    sizes = {"num_layers": 3, "num_attention_heads": 2, "attention_head_dim": 8, "num_embeds_ada_norm": 5}
+    sizes = {
+        "num_layers": 3,
+        "num_attention_heads": 2,
+        "attention_head_dim": 8,
+        "num_embeds_ada_norm": 5,
+    }
     shape = {"sample_size": 8, "in_channels": 1, "out_channels": 2, "patch_size": 2}
     return saved("DiTTransformer2DModel", folder, **{**sizes, **shape, **settings})
 
@@ -86,7 +96,9 @@ def dit(folder: Path, **settings: Any) -> Path:
 MAKERS: Mapping[str, Callable[[Path], Path]] = {
     "unet": lambda folder: unet(folder, "plain"),
     "unet, attention": unet,
-    "unet, classes, learned variance": lambda folder: unet(folder, num_class_embeds=5, out_channels=2),
+    "unet, classes, learned variance": lambda folder: unet(
+        folder, num_class_embeds=5, out_channels=2
+    ),
     "cross unet": cross_unet,
     "dit": dit,
 }
@@ -105,7 +117,9 @@ def images() -> tuple[Tensor, Tensor]:
 def pipeline(tmp_path: Path, **scheduler: Any) -> Path:
     """A pipeline's folder with a U-Net, and a scheduler with these settings."""
     unet(tmp_path / "unet", "plain")
-    (tmp_path / "model_index.json").write_text('{"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"]}')
+    (tmp_path / "model_index.json").write_text(
+        '{"_class_name": "DDPMPipeline", "unet": ["diffusers", "UNet2DModel"]}'
+    )
     (tmp_path / "scheduler").mkdir()
     (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
     return tmp_path
@@ -148,7 +162,9 @@ def test_kept_classes_are_those_of_the_network(maker: str, tmp_path: Path) -> No
     ours = backbone.build(SHAPE, ConditionSpec("class", 5)).eval()
     (x, t), classes = images(), torch.tensor([4, 0, 2])
     with torch.inference_mode():
-        torch.testing.assert_close(ours(x, t, classes), theirs(x, t.long(), class_labels=classes).sample[:, :1])
+        torch.testing.assert_close(
+            ours(x, t, classes), theirs(x, t.long(), class_labels=classes).sample[:, :1]
+        )
         assert not torch.allclose(ours(x, t), ours(x, t, classes))
     with pytest.raises(FwError, match="own 5 classes, and the arm has 3"):
         backbone.build(SHAPE, ConditionSpec("class", 3))
@@ -178,7 +194,11 @@ def test_blocks_and_layers_have_the_names_that_fws_own_networks_have(tmp_path: P
     of_dit = DiffusersFolder(weights=dit(tmp_path / "dit")).build(SHAPE, None)
     assert list(blocks_of(of_unet)) == ["down.0", "down.1", "mid", "up.0", "up.1"]
     assert list(blocks_of(of_dit)) == ["blocks.0", "blocks.1", "blocks.2"]
-    assert NetworkDenoiser(of_dit, DDPM()).layers(images()[0]) == ("blocks.0", "blocks.1", "blocks.2")
+    assert NetworkDenoiser(of_dit, DDPM()).layers(images()[0]) == (
+        "blocks.0",
+        "blocks.1",
+        "blocks.2",
+    )
     assert "mid_block.attentions.0" in NetworkDenoiser(of_unet, DDPM()).layers(images()[0])
     plain = DiffusersFolder(weights=unet(tmp_path / "plain", "plain"))
     assert plain.provides == {"taps"}
@@ -208,7 +228,9 @@ def test_a_perfect_network_of_theirs_is_a_perfect_denoiser_here() -> None:
     sigma = ((1 - abar) / abar).sqrt()
     _, _, scale, told = process.coefficients(sigma)
     torch.testing.assert_close(told, t.float(), atol=0.02, rtol=1e-3)
-    torch.testing.assert_close(scale[:, None, None, None] * (x0 + sigma[:, None, None, None] * noise), noisy)
+    torch.testing.assert_close(
+        scale[:, None, None, None] * (x0 + sigma[:, None, None, None] * noise), noisy
+    )
 
 
 def test_training_goes_on_from_the_loaded_weights(tmp_path: Path) -> None:
@@ -216,7 +238,9 @@ def test_training_goes_on_from_the_loaded_weights(tmp_path: Path) -> None:
     data = tiny.images(40)
     with tiny.job() as job:
         settings = Train(steps=2, batch=8, warmup=0, lr=1e-9)
-        network = train(backbone, DDPM(prediction="eps", schedule="linear"), data, None, settings, job)
+        network = train(
+            backbone, DDPM(prediction="eps", schedule="linear"), data, None, settings, job
+        )
     (x, t), loaded = images(), backbone.build(SHAPE, None).eval()
     with torch.inference_mode():
         torch.testing.assert_close(network.eval()(x, t), loaded(x, t))
@@ -229,24 +253,33 @@ def test_where_the_folder_lies_does_not_matter_but_what_is_in_it(tmp_path: Path)
     one = DiffusersFolder(weights=unet(tmp_path / "one"))
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     other = DiffusersFolder(weights=unet(tmp_path / "other", seed=1))
-    keys = [digest(each.identity()) for each in (one, DiffusersFolder(weights=tmp_path / "two"), other)]
+    keys = [
+        digest(each.identity()) for each in (one, DiffusersFolder(weights=tmp_path / "two"), other)
+    ]
     assert keys[0] == keys[1] != keys[2]
     assert one.identity() != DiffusersFolder(weights=tmp_path / "one", classes="kept").identity()
 
 
 def test_a_pipelines_network_is_found_in_it(tmp_path: Path) -> None:
-    whole, part = DiffusersFolder(weights=pipeline(tmp_path)), DiffusersFolder(weights=tmp_path / "unet")
+    whole, part = (
+        DiffusersFolder(weights=pipeline(tmp_path)),
+        DiffusersFolder(weights=tmp_path / "unet"),
+    )
     whole.preflight()
     assert digest(whole.identity()) == digest(part.identity())
     assert (
-        whole.requires == part.requires == {"process: {name: ddpm, prediction: eps, schedule: linear, timesteps: 1000}"}
+        whole.requires
+        == part.requires
+        == {"process: {name: ddpm, prediction: eps, schedule: linear, timesteps: 1000}"}
     )
 
 
 def test_the_network_and_its_scheduler_may_lie_side_by_side(tmp_path: Path) -> None:
     unet(tmp_path, "plain")
     (tmp_path / "model_index.json").write_text("{}")
-    (tmp_path / "scheduler_config.json").write_text('{"prediction_type": "v_prediction", "num_train_timesteps": 500}')
+    (tmp_path / "scheduler_config.json").write_text(
+        '{"prediction_type": "v_prediction", "num_train_timesteps": 500}'
+    )
     backbone = DiffusersFolder(weights=tmp_path)
     backbone.preflight()
     assert backbone.requires <= DDPM(prediction="v", schedule="linear", timesteps=500).provides
@@ -272,7 +305,9 @@ def test_a_folder_that_is_not_there_can_be_planned_but_not_run(tmp_path: Path) -
         ({"out_channels": 3}, "makes 3 channels of 1"),
     ],
 )
-def test_a_network_that_wants_more_than_fw_tells_is_refused(change: dict[str, Any], told: str, tmp_path: Path) -> None:
+def test_a_network_that_wants_more_than_fw_tells_is_refused(
+    change: dict[str, Any], told: str, tmp_path: Path
+) -> None:
     config = unet(tmp_path, "plain") / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
     backbone = DiffusersFolder(weights=tmp_path)
@@ -290,15 +325,20 @@ def test_a_network_that_wants_more_than_fw_tells_is_refused(change: dict[str, An
         ({"beta_end": 0.012}, "betas from 0.0001 to 0.012"),
     ],
 )
-def test_a_scheduler_that_no_process_is_like_is_refused(settings: dict[str, Any], told: str, tmp_path: Path) -> None:
+def test_a_scheduler_that_no_process_is_like_is_refused(
+    settings: dict[str, Any], told: str, tmp_path: Path
+) -> None:
     with pytest.raises(FwError, match=re.escape(told)):
         DiffusersFolder(weights=pipeline(tmp_path, **settings)).preflight()
 
 
 @pytest.mark.parametrize(
-    ("shape", "told"), [((3, 8, 8), "takes images with 1 channels"), ((1, 7, 8), "multiples of 2, and these are 7x8")]
+    ("shape", "told"),
+    [((3, 8, 8), "takes images with 1 channels"), ((1, 7, 8), "multiples of 2, and these are 7x8")],
 )
-def test_images_have_to_fit_the_unet(shape: tuple[int, int, int], told: str, tmp_path: Path) -> None:
+def test_images_have_to_fit_the_unet(
+    shape: tuple[int, int, int], told: str, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=told):
         DiffusersFolder(weights=unet(tmp_path)).check(shape)
 
@@ -312,7 +352,10 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     unet(tmp_path / "one", "plain")
     unet(tmp_path / "other")
     name = "diffusion_pytorch_model.safetensors"
-    for of, into, told in (("one", "other", "lacks weights"), ("other", "one", "has too many weights")):
+    for of, into, told in (
+        ("one", "other", "lacks weights"),
+        ("other", "one", "has too many weights"),
+    ):
         mixed = shutil.copytree(tmp_path / into, tmp_path / f"{of} in {into}")
         shutil.copyfile(tmp_path / of / name, mixed / name)
         with pytest.raises(MissingFile, match=told):
@@ -331,14 +374,19 @@ def test_a_recipe_with_another_process_is_refused_in_a_sentence(tmp_path: Path) 
     load(TINY, arms(folder, "{name: ddpm, prediction: eps, schedule: linear}"))
     with pytest.raises(RecipeError) as caught:
         load(TINY, arms(folder, "{name: ddpm, prediction: v, schedule: linear}"))
-    assert "'diffusers' needs process: {name: ddpm, prediction: eps, schedule: linear" in caught.value.problems[0]
+    assert (
+        "'diffusers' needs process: {name: ddpm, prediction: eps, schedule: linear"
+        in caught.value.problems[0]
+    )
     with pytest.raises(RecipeError, match="prediction: eps"):
         load(TINY, arms(folder, "edm"))
 
 
 def test_the_networks_folder_alone_asks_for_timesteps(tmp_path: Path) -> None:
     load(TINY, arms(unet(tmp_path), "{name: ddpm, prediction: v, schedule: linear}"))
-    with pytest.raises(RecipeError, match=r"needs a process that tells the network timesteps 0\.\.T-1"):
+    with pytest.raises(
+        RecipeError, match=r"needs a process that tells the network timesteps 0\.\.T-1"
+    ):
         load(TINY, arms(tmp_path, "edm"))
 
 
@@ -348,32 +396,48 @@ EPS = DDPM(prediction="eps", schedule="linear")
 def test_an_encoder_reads_it_with_its_own_process_only(tmp_path: Path) -> None:
     model = DiffusersFolder(weights=pipeline(tmp_path))
     Diffusion(model=model, process=EPS, train=None)
-    with pytest.raises(ValueError, match=r"'diffusers' needs process: \{name: ddpm, prediction: eps"):
+    with pytest.raises(
+        ValueError, match=r"'diffusers' needs process: \{name: ddpm, prediction: eps"
+    ):
         Diffusion(model=model, process=DDPM(), train=None)
 
 
 @pytest.mark.parametrize("made", [Diffusion, DreamTeacher])
 def test_an_encoder_of_it_says_whether_it_is_trained_further(made: Any, tmp_path: Path) -> None:
     model = DiffusersFolder(weights=pipeline(tmp_path))
-    with pytest.raises(ValueError, match="'diffusers' was trained before: say which is meant, `train: null`"):
+    with pytest.raises(
+        ValueError, match="'diffusers' was trained before: say which is meant, `train: null`"
+    ):
         made(model=model, process=EPS)
-    read, trained = made(model=model, process=EPS, train=None), made(model=model, process=EPS, train=Train())
+    read, trained = (
+        made(model=model, process=EPS, train=None),
+        made(model=model, process=EPS, train=Train()),
+    )
     assert read.identity() != trained.identity()
 
 
 def test_an_encoder_reads_the_very_network_of_the_folder(tmp_path: Path) -> None:
-    """Its features are the means of what the pipeline's own middle block returns, to standard scale."""
+    """Its features are the means of what the pipeline's own middle block returns, to standard
+    scale."""
     import diffusers
 
     encoder = Diffusion(
-        model=DiffusersFolder(weights=pipeline(tmp_path)), process=EPS, train=None, blocks=("mid",), draws=1
+        model=DiffusersFolder(weights=pipeline(tmp_path)),
+        process=EPS,
+        train=None,
+        blocks=("mid",),
+        draws=1,
     )
-    images = torch.randint(0, 256, (20, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        0, 256, (20, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     network = encoder.build((*images.shape[1:],), 0)
     encoder.fit(network, ImageSet(images), Job(tmp_path))
     theirs: Any = diffusers.UNet2DModel.from_pretrained(tmp_path / "unet").eval()
     kept: dict[str, Tensor] = {}
-    theirs.mid_block.register_forward_hook(lambda _block, _given, returned: kept.update(mid=returned))
+    theirs.mid_block.register_forward_hook(
+        lambda _block, _given, returned: kept.update(mid=returned)
+    )
     x = to_unit(images) + 0.05 * noise_of(images, 1, images.shape[1:])[0]
     told = EPS.coefficients(torch.full((len(x),), 0.05))
     with torch.no_grad():

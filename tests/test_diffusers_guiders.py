@@ -1,7 +1,9 @@
-"""CFG and PAG agree with diffusers' guiders, which work on what the network says, where those are right.
+"""CFG and PAG agree with diffusers' guiders, which work on what the network says, where those are
+right.
 
-Their perturbed attention guidance needs a second prediction in the place of the unconditional one: without it the
-perturbed pass never happens. Given the condition twice, that term is zero, and what remains is PAG.
+Their perturbed attention guidance needs a second prediction in the place of the unconditional one:
+without it the perturbed pass never happens. Given the condition twice, that term is zero, and what
+remains is PAG.
 """
 
 from __future__ import annotations
@@ -42,14 +44,17 @@ def model() -> NetworkDenoiser:
 def by_diffusers(
     guider: Any, model: NetworkDenoiser, x: Tensor, sigma: float, conditions: tuple[Tensor, Tensor]
 ) -> Tensor:
-    """The guided x0: the guider puts together what diffusers' own network says of x at each of the conditions."""
+    """The guided x0: the guider puts together what diffusers' own network says of x at each of
+    the conditions."""
     network: Any = model.network
     skip, out, scale, noise = model.process.coefficients(x.new_full((len(x),), sigma))
     guider.set_state(1, 4, noise[0])
     batches = guider.prepare_inputs({"class_labels": conditions})
     for batch in batches:
         guider.prepare_models(network.unet)
-        batch.noise_pred = network.unet(per_image(scale) * x, noise, class_labels=batch.class_labels).sample
+        batch.noise_pred = network.unet(
+            per_image(scale) * x, noise, class_labels=batch.class_labels
+        ).sample
         guider.cleanup_models(network.unet)
     return per_image(skip) * x + per_image(out) * guider(batches).pred
 
@@ -83,7 +88,11 @@ def test_pag_is_that_of_diffusers(model: NetworkDenoiser, sigma: float) -> None:
     from diffusers.hooks import LayerSkipConfig
 
     middle = LayerSkipConfig(
-        indices=[0], fqn="mid_block.attentions", skip_attention=False, skip_attention_scores=True, skip_ff=False
+        indices=[0],
+        fqn="mid_block.attentions",
+        skip_attention=False,
+        skip_attention_scores=True,
+        skip_ff=False,
     )
     guider = PerturbedAttentionGuidance(
         guidance_scale=2.0,
@@ -94,7 +103,9 @@ def test_pag_is_that_of_diffusers(model: NetworkDenoiser, sigma: float) -> None:
     )
     x, condition = images(sigma), model.network.get_submodule("embed")(CLASSES, None, 3)
     theirs = by_diffusers(guider, model, x, sigma, (condition, condition))
-    ours = Guided(model, [PAG(scale=4.0)], CLASSES, *model.process.sigma_range)(x, sigma)  # their s is ours less 1
+    ours = Guided(model, [PAG(scale=4.0)], CLASSES, *model.process.sigma_range)(
+        x, sigma
+    )  # their s is ours less 1
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
     assert not torch.allclose(ours, model(x, sigma, CLASSES), rtol=1e-3)
 

@@ -1,4 +1,5 @@
-"""A conditional denoiser as a classifier: near Bayes where the denoiser is exact, and what each of its fields buys."""
+"""A conditional denoiser as a classifier: near Bayes where the denoiser is exact, and what each
+of its fields buys."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ MEANS = 0.45 * torch.randn(CLASSES, 1, 4, 4, generator=DRAW)
 LABELS = torch.randint(0, CLASSES, (300,), generator=DRAW)
 IMAGES = MEANS[LABELS] + STD * torch.randn(300, 1, 4, 4, generator=DRAW)
 BAYES = (IMAGES[:, None] - MEANS).square().sum(dim=(2, 3, 4)).argmin(dim=1)
-"""The best guess for Gaussians of equal variance: the nearest mean. It is right in about three cases of four."""
+"""The best guess for Gaussians of equal variance: the nearest mean. It is right in about three
+cases of four."""
 
 
 class Exact:
@@ -80,7 +82,9 @@ def test_it_keeps_the_contract_of_a_probe(paired: bool) -> None:
 # Against the best classifier there is
 
 
-def test_an_exact_denoiser_classifies_nearly_as_well_as_bayes_and_better_with_more_samples(tmp_path: Path) -> None:
+def test_an_exact_denoiser_classifies_nearly_as_well_as_bayes_and_better_with_more_samples(
+    tmp_path: Path,
+) -> None:
     found = {count: classified(tmp_path / str(count), **plain(count))[0] for count in (2, 10, 250)}
     shares = {count: agreement(each) for count, each in found.items()}
     assert shares[2] + 0.1 < shares[10] < shares[250] - 0.02
@@ -118,14 +122,21 @@ def test_more_places_than_classes_let_all_of_them_go_on(tmp_path: Path) -> None:
 # What is compared
 
 
-def test_errors_are_of_the_noise_at_levels_spread_evenly_over_those_of_training(tmp_path: Path) -> None:
+def test_errors_are_of_the_noise_at_levels_spread_evenly_over_those_of_training(
+    tmp_path: Path,
+) -> None:
     """By hand, with eps = (x - D) / sigma and the same noise for all classes."""
     job, images = Job(tmp_path), IMAGES[:8]
     exact = Exact()
     total = torch.zeros(8, CLASSES, dtype=torch.float64)
     levels = EDM().sigmas((torch.arange(7) + 0.5) / 7)
     for place, sigma in enumerate(levels.tolist()):
-        eps = torch.stack([torch.randn(1, 4, 4, generator=job.generator("classify", str(i), place)) for i in range(8)])
+        eps = torch.stack(
+            [
+                torch.randn(1, 4, 4, generator=job.generator("classify", str(i), place))
+                for i in range(8)
+            ]
+        )
         for told in range(CLASSES):
             x = images + sigma * eps
             guess = (x - exact(x, sigma, torch.full((8,), told))) / sigma
@@ -160,21 +171,27 @@ def test_what_is_not_finite_ends_the_stage(tmp_path: Path) -> None:
 
 
 def examples(**fields: Any) -> tuple[Examples, Examples]:
-    """Held-out images with an exact model; the training images' classes are their labels, renamed."""
+    """Held-out images with an exact model; the training images' classes are their labels,
+    renamed."""
     told = Told(Exact(), EDM().sigmas, CLASSES)
     train = Examples((LABELS + 2) % CLASSES, LABELS, CLASSES, told=told, **fields)
     return train, Examples(IMAGES, LABELS, CLASSES, told=told, **fields)
 
 
 def test_clusters_are_named_by_the_conditions_of_training_images(tmp_path: Path) -> None:
-    """The clusters are renamed labels, so an image that is taken for cluster c has the label c - 2."""
+    """The clusters are renamed labels, so an image that is taken for cluster c has the label c -
+    2."""
     train, test = examples()
     probe = DiffusionClassifier(**plain(40), images=300)
     tmp_path.joinpath("score").mkdir()
     [(key, share)] = probe.score(train, test, Job(tmp_path / "score")).items()
     assert key == "diffusion_classifier_matched_n40_k1_i300_model"
-    assert share < 0.2  # chance is 1/6: cluster c of the model is label c, and the training images say c - 2
-    unnamed = Examples(torch.where(torch.arange(300) < 250, LABELS, -1), LABELS, CLASSES, told=test.told)
+    assert (
+        share < 0.2
+    )  # chance is 1/6: cluster c of the model is label c, and the training images say c - 2
+    unnamed = Examples(
+        torch.where(torch.arange(300) < 250, LABELS, -1), LABELS, CLASSES, told=test.told
+    )
     [right] = probe.score(unnamed, test, Job(tmp_path / "score")).values()
     assert right > 0.6
 
@@ -197,7 +214,8 @@ def test_only_some_images_are_classified_the_same_in_any_order(tmp_path: Path) -
 
 
 def test_labels_of_held_out_images_only_score(tmp_path: Path) -> None:
-    """Told that all images are of one class, it says how many were said to be: these shares add up to one."""
+    """Told that all images are of one class, it says how many were said to be: these shares add
+    up to one."""
     train, test = examples(named=True)
     shares: list[float] = []
     for label in range(CLASSES):
@@ -283,7 +301,9 @@ def test_arms_that_are_told_classes_are_asked_and_others_are_not(tmp_path: Path)
 def test_a_recipe_without_any_such_arm_is_refused() -> None:
     with pytest.raises(RecipeError) as caught:
         recipe("arms={unconditional: {annotator: null}}")
-    assert any("no arm has a model that is told classes" in problem for problem in caught.value.problems)
+    assert any(
+        "no arm has a model that is told classes" in problem for problem in caught.value.problems
+    )
 
 
 def test_what_is_diffused_is_in_minus_one_to_one(tmp_path: Path) -> None:

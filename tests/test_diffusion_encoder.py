@@ -1,4 +1,5 @@
-"""A denoiser as an encoder: what it reads, how it chooses, and that its features feed annotators and metrics."""
+"""A denoiser as an encoder: what it reads, how it chooses, and that its features feed annotators
+and metrics."""
 
 from __future__ import annotations
 
@@ -46,12 +47,23 @@ TINY = Path(__file__).parent / "tiny.yaml"
 
 ENCODERS: dict[str, DenoiserEncoder] = {
     "unet": Diffusion(model=SMALL, train=SHORT),
-    "dit": Diffusion(model=DiT(depth=2, width=16, heads=2), process=EDM(), train=SHORT, pool="grid", sigma=(0.05, 0.5)),
+    "dit": Diffusion(
+        model=DiT(depth=2, width=16, heads=2),
+        process=EDM(),
+        train=SHORT,
+        pool="grid",
+        sigma=(0.05, 0.5),
+    ),
     "hybvit": Diffusion(
-        model=HybViT(depth=3, width=16, heads=2), train=SHORT, pool="grid", blocks=("blocks.2", "blocks.0")
+        model=HybViT(depth=3, width=16, heads=2),
+        train=SHORT,
+        pool="grid",
+        blocks=("blocks.2", "blocks.0"),
     ),
     "grid": DiffusionSelected(model=SMALL, train=SHORT, sigma=(0.05, 1.0)),
-    "learned": DiffusionSelected(model=SMALL, train=SHORT, sigma=(0.05, 1.0), selector="learned", steps=6, dims=5),
+    "learned": DiffusionSelected(
+        model=SMALL, train=SHORT, sigma=(0.05, 1.0), selector="learned", steps=6, dims=5
+    ),
 }
 
 
@@ -93,7 +105,10 @@ def test_noise_is_each_images_own_and_independent() -> None:
     assert torch.equal(noise_of(images[5:7], 3, (1, 8, 8)), noise[:, 5:7])
     assert torch.equal(noise_of(images.flip(0), 3, (1, 8, 8)), noise.flip(1))
     flat_noise = noise.flatten(2).flatten(0, 1)  # (600, 64)
-    cosines = torch.nn.functional.normalize(flat_noise, dim=1) @ torch.nn.functional.normalize(flat_noise, dim=1).T
+    cosines = (
+        torch.nn.functional.normalize(flat_noise, dim=1)
+        @ torch.nn.functional.normalize(flat_noise, dim=1).T
+    )
     assert float((cosines - torch.eye(600)).abs().max()) < 0.8
     assert abs(float(noise.mean())) < 0.03
     assert abs(float(noise.std()) - 1) < 0.03
@@ -113,7 +128,9 @@ def test_much_noise_takes_away_what_a_probe_can_tell() -> None:
     assert found[1] > 0.95
 
 
-def test_noise_levels_and_blocks_are_put_side_by_side_and_share_their_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_noise_levels_and_blocks_are_put_side_by_side_and_share_their_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     encoder = Diffusion(model=SMALL, blocks=("up.0", "mid"), sigma=(0.05, 0.5), draws=2)
     network, images = built(encoder), tiny.images(4).images
     calls: list[float] = []
@@ -128,7 +145,9 @@ def test_noise_levels_and_blocks_are_put_side_by_side_and_share_their_passes(mon
         found = network(images)
         assert calls == pytest.approx([0.05, 0.05, 0.5, 0.5])
         for place, cell in enumerate([(0.05, "up.0"), (0.05, "mid"), (0.5, "up.0"), (0.5, "mid")]):
-            torch.testing.assert_close(found[:, 8 * place : 8 * place + 8], next(network.read(images, [cell])))
+            torch.testing.assert_close(
+                found[:, 8 * place : 8 * place + 8], next(network.read(images, [cell]))
+            )
 
 
 @pytest.mark.parametrize(
@@ -162,7 +181,9 @@ def test_averaging_more_draws_brings_features_closer_to_their_expectation() -> N
     draw = torch.Generator().manual_seed(1)
     noise = torch.randn(400, 6, 1, 8, 8, generator=draw)
     wanted = read(model, x0, noise[:300], 1.0, ["mid"])["mid"]
-    few, many = (read(model, x0, noise[300 : 300 + count], 1.0, ["mid"])["mid"] for count in (1, 64))
+    few, many = (
+        read(model, x0, noise[300 : 300 + count], 1.0, ["mid"])["mid"] for count in (1, 64)
+    )
     assert (many - wanted).norm() < 0.5 * (few - wanted).norm()
 
 
@@ -191,7 +212,9 @@ def test_the_denoiser_is_trained_and_its_labels_are_not_looked_at() -> None:
     encoder, data = ENCODERS["unet"], tiny.images(60)
     untrained, trained = state_of(built(encoder).network), state_of(fitted(encoder, data).network)
     assert any(not torch.equal(untrained[name], trained[name]) for name in trained)
-    shuffled = dataclasses.replace(data, labels=data.labels.flip(0) if data.labels is not None else None)
+    shuffled = dataclasses.replace(
+        data, labels=data.labels.flip(0) if data.labels is not None else None
+    )
     again = state_of(fitted(encoder, shuffled).network)
     assert all(torch.equal(trained[name], again[name]) for name in trained)
 
@@ -206,24 +229,32 @@ def test_stored_weights_are_read_in_place_of_training(tmp_path: Path) -> None:
         assert torch.equal(loaded(data.images), trained(data.images))
 
 
-def test_weights_enter_the_key_by_their_content_and_make_the_training_irrelevant(tmp_path: Path) -> None:
+def test_weights_enter_the_key_by_their_content_and_make_the_training_irrelevant(
+    tmp_path: Path,
+) -> None:
     keys = []
     for place, (fill, steps) in enumerate([(0.0, 5), (0.0, 9), (1.0, 5)]):
         path = tmp_path / f"{place}.safetensors"
         save_file({"weight": torch.full((2,), fill)}, path)
-        keys.append(digest(Diffusion(model=SMALL, weights=path, train=Train(steps=steps)).identity()))
+        keys.append(
+            digest(Diffusion(model=SMALL, weights=path, train=Train(steps=steps)).identity())
+        )
     assert keys[0] == keys[1] != keys[2]
     without = [Diffusion(model=SMALL, train=Train(steps=steps)).identity() for steps in (5, 9)]
     assert without[0] != without[1]
 
 
-def test_weights_that_are_not_there_or_of_another_model_are_told_in_a_sentence(tmp_path: Path) -> None:
+def test_weights_that_are_not_there_or_of_another_model_are_told_in_a_sentence(
+    tmp_path: Path,
+) -> None:
     missing = Diffusion(model=SMALL, weights=tmp_path / "none.safetensors")
     with pytest.raises(MissingFile, match="is not there"):
         missing.preflight()
     path = tmp_path / "other.safetensors"
     save_file({"weight": torch.zeros(1)}, path)
-    with pytest.raises(FwError, match="does not hold weights of this model without conditions: Missing key") as caught:
+    with pytest.raises(
+        FwError, match="does not hold weights of this model without conditions: Missing key"
+    ) as caught:
         fitted(Diffusion(model=SMALL, weights=path), tiny.images(20))
     assert "\n" not in str(caught.value)
 
@@ -246,14 +277,20 @@ def test_a_choice_that_cannot_be_read_is_refused(fields: dict[str, Any], told: s
 
 
 def test_a_block_that_the_model_has_not_is_named_with_those_that_it_has() -> None:
-    with pytest.raises(FwError, match=r"the model has no block 'up\.7' \(it has down\.0, down\.1, mid, up\.0, up\.1\)"):
+    with pytest.raises(
+        FwError,
+        match=r"the model has no block 'up\.7' \(it has down\.0, down\.1, mid, up\.0, up\.1\)",
+    ):
         built(Diffusion(model=SMALL, blocks=("up.7",)))
 
 
 def test_a_typo_in_the_nested_settings_is_found_in_its_line(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(TINY.read_text().replace("pixels", "{name: diffusion, train: {step: 3}}"))
-    with pytest.raises(RecipeError, match=r"recipe\.yaml:\d+: encoder\.train\.step: unknown key; did you mean 'steps'"):
+    with pytest.raises(
+        RecipeError,
+        match=r"recipe\.yaml:\d+: encoder\.train\.step: unknown key; did you mean 'steps'",
+    ):
         load(path)
 
 
@@ -261,7 +298,8 @@ def test_a_typo_in_the_nested_settings_is_found_in_its_line(tmp_path: Path) -> N
 
 
 class Planted(nn.Module):
-    """A network whose blocks return given features: only `good` knows the class, which is written in the image."""
+    """A network whose blocks return given features: only `good` knows the class, which is
+    written in the image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -271,7 +309,9 @@ class Planted(nn.Module):
         return {"bad": self.bad, "good": self.good}
 
     def forward(self, x: Tensor, noise: Tensor, *_: Any) -> Tensor:
-        clean = (x[:, :, :1, :3].abs() > 0.5).float() * (noise < 0)[:, None, None, None]  # the level decides, too
+        clean = (x[:, :, :1, :3].abs() > 0.5).float() * (noise < 0)[
+            :, None, None, None
+        ]  # the level decides, too
         self.bad(x.flatten(1)[:, -3:, None, None])
         self.good(clean.flatten(1)[:, :, None, None])
         return x
@@ -286,8 +326,12 @@ def planted(count: int) -> ImageSet:
     return ImageSet(images, labels, 3)
 
 
-def select(selector: str, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> tuple[DiffusionSelected, Any]:
-    encoder = DiffusionSelected(model=SMALL, process=EDM(), sigma=(0.02, 2.0), selector=selector, **fields)
+def select(
+    selector: str, monkeypatch: pytest.MonkeyPatch, **fields: Any
+) -> tuple[DiffusionSelected, Any]:
+    encoder = DiffusionSelected(
+        model=SMALL, process=EDM(), sigma=(0.02, 2.0), selector=selector, **fields
+    )
     monkeypatch.setattr(UNet, "build", lambda *_: Planted())
     monkeypatch.setattr("fw.plugins.encoders.of_denoiser.train", lambda *_: Planted())
     return encoder, fitted(encoder, planted(150))
@@ -304,7 +348,9 @@ def test_the_grid_finds_the_cell_that_knows_the_labels(monkeypatch: pytest.Monke
         assert network(planted(9).images).shape == (9, 3)
 
 
-def test_the_mixture_gives_the_cell_that_knows_the_labels_the_most_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mixture_gives_the_cell_that_knows_the_labels_the_most_weight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     encoder, network = select("learned", monkeypatch, steps=120, dims=6)
     assert isinstance(network, Mixture)
     found = encoder.quality(network, planted(30))
@@ -318,14 +364,20 @@ def test_the_mixture_gives_the_cell_that_knows_the_labels_the_most_weight(monkey
 
 def test_held_out_images_have_no_part_in_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, network = select("grid", monkeypatch)
-    assert encoder.quality(network, planted(30)) == encoder.quality(network, planted(9).without_labels())
+    assert encoder.quality(network, planted(30)) == encoder.quality(
+        network, planted(9).without_labels()
+    )
 
 
-def test_hyperfeatures_of_equal_weights_are_the_mean_of_what_bottlenecks_make_of_the_cells() -> None:
+def test_hyperfeatures_of_equal_weights_are_the_mean_of_what_bottlenecks_make_of_the_cells() -> (
+    None
+):
     mix = Hyperfeatures([2, 3, 2, 3], blocks=2, dims=4)
     features = torch.randn(5, 10)
     a, b = mix.bottlenecks
-    expected = (a(features[:, :2]) + b(features[:, 2:5]) + a(features[:, 5:7]) + b(features[:, 7:])) / 4
+    expected = (
+        a(features[:, :2]) + b(features[:, 2:5]) + a(features[:, 5:7]) + b(features[:, 7:])
+    ) / 4
     torch.testing.assert_close(mix(features), expected)
 
 
@@ -369,7 +421,9 @@ def recipe_of(tmp_path: Path, change: Callable[[str], str] = str) -> Path:
     return path
 
 
-def test_clusters_of_a_diffusion_models_own_features_guide_a_new_one_and_another_ones_score_it(tmp_path: Path) -> None:
+def test_clusters_of_a_diffusion_models_own_features_guide_a_new_one_and_another_ones_score_it(
+    tmp_path: Path,
+) -> None:
     recipe = load(recipe_of(tmp_path))
     options = Options(tmp_path / "runs", device="cpu", jobs=1)
     result, failure = run_plan(recipe, plan(recipe), options, [], Console(quiet=True))
@@ -381,12 +435,17 @@ def test_clusters_of_a_diffusion_models_own_features_guide_a_new_one_and_another
     json.dumps(result)
 
 
-def test_a_choice_by_labels_is_refused_where_conditions_have_to_be_label_free(tmp_path: Path) -> None:
+def test_a_choice_by_labels_is_refused_where_conditions_have_to_be_label_free(
+    tmp_path: Path,
+) -> None:
     load(recipe_of(tmp_path))
     with pytest.raises(RecipeError, match="conditions that were made without labels"):
         load(
             recipe_of(
-                tmp_path, lambda text: text.replace("name: diffusion, model", "name: diffusion_selected, model", 1)
+                tmp_path,
+                lambda text: text.replace(
+                    "name: diffusion, model", "name: diffusion_selected, model", 1
+                ),
             )
         )
 

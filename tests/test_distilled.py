@@ -1,4 +1,5 @@
-"""Encoders distilled from a diffusion teacher: what they learn of it, in which noise, and that labels are kept out."""
+"""Encoders distilled from a diffusion teacher: what they learn of it, in which noise, and that
+labels are kept out."""
 
 from __future__ import annotations
 
@@ -133,7 +134,9 @@ def test_stored_weights_are_the_teacher_and_enter_the_key_by_their_content(tmp_p
     assert loaded.blocks == ("up.1",)
     weights = zip(loaded.model.network.parameters(), made.model.network.parameters(), strict=True)
     assert all(torch.equal(ours, theirs) for ours, theirs in weights)
-    longer = RepFusion(**{**TINY, "train": Train(steps=9)}, weights=encoder.weights, blocks=("up.1",))
+    longer = RepFusion(
+        **{**TINY, "train": Train(steps=9)}, weights=encoder.weights, blocks=("up.1",)
+    )
     assert digest(encoder.identity()) == digest(longer.identity())
     assert digest(encoder.identity()) != digest(RepFusion(**TINY, blocks=("up.1",)).identity())
     with pytest.raises(MissingFile):
@@ -211,8 +214,13 @@ def test_a_student_predicts_held_out_features_of_its_teacher_better_than_a_rando
             for data in (train, test)
         ]
         found = {}
-        for which, student in {"distilled": network, "random": Encode(DIGITS, encoder).new_network(job)}.items():
-            student.train()(train.images)  # the statistics of the batch norm, which are no part of what is learned
+        for which, student in {
+            "distilled": network,
+            "random": Encode(DIGITS, encoder).new_network(job),
+        }.items():
+            student.train()(
+                train.images
+            )  # the statistics of the batch norm, which are no part of what is learned
             features = [student.eval()(data.images) for data in (train, test)]
             found[which] = explained((features[0], features[1]), (targets[0], targets[1]))
     assert found["distilled"] > found["random"] + 0.1, found
@@ -267,7 +275,9 @@ class Planted(Teacher):
     def __call__(self, images: Tensor, sigma: Tensor, noise: Tensor) -> list[Tensor]:
         self.seen += sigma.tolist()
         tells = torch.isclose(sigma, torch.tensor(self.level))[:, None]
-        said = torch.where(tells, 3 * torch.eye(3)[self.labels[: len(images)]], noise.flatten(1)[:, :3])
+        said = torch.where(
+            tells, 3 * torch.eye(3)[self.labels[: len(images)]], noise.flatten(1)[:, :3]
+        )
         return [said[:, :, None, None].expand(-1, -1, 2, 2)]
 
     def sample(self, shape: Sequence[int]) -> list[Tensor]:
@@ -304,11 +314,15 @@ def test_the_policy_finds_the_noise_level_at_which_features_tell_the_labels() ->
 
 
 def test_rewards_are_compared_with_their_running_mean() -> None:
-    lesson = RepFusionPolicy().lesson(RepFusionPolicy().build((1, 8, 8), 3), teacher(), (1, 8, 8), 3)
+    lesson = RepFusionPolicy().lesson(
+        RepFusionPolicy().build((1, 8, 8), 3), teacher(), (1, 8, 8), 3
+    )
     assert isinstance(lesson, Chosen)
     policy = lesson.policy
     assert float(policy.usual) == pytest.approx(-1.0986, abs=1e-4)
-    assert policy.gain(torch.tensor([-0.0986, -2.0986])).tolist() == pytest.approx([1.0, -1.0], abs=1e-4)
+    assert policy.gain(torch.tensor([-0.0986, -2.0986])).tolist() == pytest.approx(
+        [1.0, -1.0], abs=1e-4
+    )
     policy.gain(torch.tensor([0.0]))
     assert float(policy.usual) == pytest.approx(0.9 * -1.0986, abs=1e-4)
 
@@ -325,12 +339,15 @@ def test_the_imitation_is_the_squared_error_of_projected_features() -> None:
     assert isinstance(student, ImageEncoder)
     target = torch.randn(5, lesson.size)
     student.eval()
-    by_hand = (student(images) @ lesson.project.weight.T + lesson.project.bias - target).square().mean()
+    by_hand = (
+        (student(images) @ lesson.project.weight.T + lesson.project.bias - target).square().mean()
+    )
     torch.testing.assert_close(lesson.imitation(images, target), by_hand)
 
 
 def test_the_teachers_features_have_mean_0_and_variance_1_over_the_batch() -> None:
-    """Else differences between images, a hundredth of the features, would be lost in the noise of the training."""
+    """Else differences between images, a hundredth of the features, would be lost in the noise
+    of the training."""
     images, made = tiny.images(60).images, teacher()
     lesson = Imitation(RepFusion(width=8).build((1, 8, 8), 0), made, (1, 8, 8), (0.05,))
     found = lesson.target(images, *levels_and_generator(60))
@@ -374,14 +391,20 @@ def test_the_loss_is_made_of_both_terms(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(Regressor, "forward", lambda self, maps, targets: perfect or targets)
     with torch.no_grad():
         nothing = lesson(images, None, 0.0, torch.Generator().manual_seed(0))
-        assert {name: float(term) for name, term in nothing.items()} == {"imitation": 0, "attention": 0}
+        assert {name: float(term) for name, term in nothing.items()} == {
+            "imitation": 0,
+            "attention": 0,
+        }
         made = lesson.maps(lesson.teacher.in_fresh_noise(images, *levels_and_generator(4)))
         perfect += [torch.ones_like(each) for each in made]
         terms = lesson(images, None, 0.0, torch.Generator().manual_seed(0))
     by_hand = torch.stack([(1 - each).square().mean() for each in made]).mean()
     torch.testing.assert_close(terms["imitation"], by_hand)
     ones = [each.shape[2] * each.shape[3] for each in made]
-    distances = [(powers(each) - count**-0.5).norm(dim=1).mean() for each, count in zip(made, ones, strict=True)]
+    distances = [
+        (powers(each) - count**-0.5).norm(dim=1).mean()
+        for each, count in zip(made, ones, strict=True)
+    ]
     torch.testing.assert_close(terms["attention"], 10 * torch.stack(distances).mean())
 
 
@@ -406,7 +429,11 @@ def test_a_fine_map_is_predicted_with_what_the_coarse_ones_know() -> None:
 
 def test_features_are_the_means_of_the_coarsest_map() -> None:
     images = tiny.images(4).images
-    for name, sizes in {"conv": [8, 4, 4], "resnet18": [8, 4, 2, 1], "vit_tiny": [8, 8, 8, 8]}.items():
+    for name, sizes in {
+        "conv": [8, 4, 4],
+        "resnet18": [8, 4, 2, 1],
+        "vit_tiny": [8, 8, 8, 8],
+    }.items():
         student = Pyramid(name, (1, 8, 8), 8).eval()
         with torch.no_grad():
             maps = student.maps(images)

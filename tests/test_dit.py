@@ -1,4 +1,5 @@
-"""DiT keeps the paper's sizes and diffusers' numbers, starts as the identity, and learns where its patches are."""
+"""DiT keeps the paper's sizes and diffusers' numbers, starts as the identity, and learns where
+its patches are."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ SPEC = ConditionSpec("class", 5)
 SMALL: dict[str, Any] = {"depth": 3, "width": 32, "heads": 4}
 
 
-def fresh(shape: tuple[int, int, int] = (3, 8, 8), condition: ConditionSpec | None = None, **fields: Any) -> Any:
+def fresh(
+    shape: tuple[int, int, int] = (3, 8, 8), condition: ConditionSpec | None = None, **fields: Any
+) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return DiT(**{**SMALL, **fields}).build(shape, condition).eval()
@@ -58,10 +61,14 @@ def in_use(*args: Any, **fields: Any) -> Any:
 
 def batch(*shape: int, count: int = 4) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(2)
-    return torch.randn(count, *(shape or (3, 8, 8)), generator=draw), 999 * torch.rand(count, generator=draw)
+    return torch.randn(count, *(shape or (3, 8, 8)), generator=draw), 999 * torch.rand(
+        count, generator=draw
+    )
 
 
-@pytest.mark.parametrize("fields", [{}, {"depth": 2, "width": 24, "heads": 2, "patch": 1}, {"depth": 1, "patch": 4}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"depth": 2, "width": 24, "heads": 2, "patch": 1}, {"depth": 1, "patch": 4}]
+)
 def test_the_contract(fields):
     check(DiT(**fields))
 
@@ -73,11 +80,14 @@ def test_the_contract(fields):
 def test_its_sizes_have_as_many_weights_as_published(size, millions):
     with torch.device("meta"):
         network = DiT(size=size, patch=2).build((4, 32, 32), ConditionSpec("class", 1000))
-    assert sum(weight.numel() for weight in network.parameters()) == pytest.approx(millions * 1e6, rel=0.01)
+    assert sum(weight.numel() for weight in network.parameters()) == pytest.approx(
+        millions * 1e6, rel=0.01
+    )
 
 
 def copied_to_diffusers(ours: Any, side: int, colours: int, classes: int, patch: int) -> nn.Module:
-    """diffusers' DiT with the weights of ours. It has an embedder in every block, and takes classes only."""
+    """diffusers' DiT with the weights of ours. It has an embedder in every block, and takes
+    classes only."""
     from diffusers.models.embeddings import Timesteps
     from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 
@@ -109,7 +119,9 @@ def copied_to_diffusers(ours: Any, side: int, colours: int, classes: int, patch:
         for layer, weight, bias in zip(parts, qkv.weight.chunk(3), qkv.bias.chunk(3), strict=True):
             copy(layer, weight, bias)
         embedder = other.norm1.emb
-        embedder.time_proj = Timesteps(256, flip_sin_to_cos=False, downscale_freq_shift=0)  # as in the paper's code
+        embedder.time_proj = Timesteps(
+            256, flip_sin_to_cos=False, downscale_freq_shift=0
+        )  # as in the paper's code
         table = torch.cat([ours.embed.embed.weight, ours.embed.null[None]])
         embedder.class_embedder.embedding_table.load_state_dict({"weight": table})
         copy_all(
@@ -161,7 +173,9 @@ def test_at_first_each_block_is_the_identity_and_the_prediction_is_zero():
     colours=st.integers(1, 4),
     count=st.integers(1, 3),
 )
-def test_tokens_are_patches_row_by_row_and_go_back_to_the_image(patch, rows, columns, colours, count):
+def test_tokens_are_patches_row_by_row_and_go_back_to_the_image(
+    patch, rows, columns, colours, count
+):
     shape = (count, colours, rows * patch, columns * patch)
     x = torch.arange(torch.Size(shape).numel()).reshape(shape)
     tokens = patchify(x, patch)
@@ -169,7 +183,9 @@ def test_tokens_are_patches_row_by_row_and_go_back_to_the_image(patch, rows, col
     for row in range(rows):
         for column in range(columns):
             pixels = x[:, :, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
-            assert torch.equal(tokens[:, row * columns + column], pixels.permute(0, 2, 3, 1).flatten(1))
+            assert torch.equal(
+                tokens[:, row * columns + column], pixels.permute(0, 2, 3, 1).flatten(1)
+            )
     assert torch.equal(unpatchify(tokens, patch, rows), x)
     layout = x.to(memory_format=torch.channels_last)
     assert torch.equal(patchify(layout, patch), tokens)
@@ -202,7 +218,9 @@ def test_only_the_positions_tell_the_patches_apart():
     network = in_use()
     assert not torch.allclose(network(shuffled(x), noise), shuffled(network(x, noise)), atol=1e-2)
     network.positions.zero_()
-    torch.testing.assert_close(network(shuffled(x), noise), shuffled(network(x, noise)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        network(shuffled(x), noise), shuffled(network(x, noise)), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 12), (1, 12, 4)])
@@ -218,7 +236,9 @@ def test_without_attention_a_pixel_depends_on_its_own_patch_alone(shape):
             assert given_x.grad is not None
             felt = given_x.grad[0] != 0
             assert int(felt.sum()) == reach
-            assert felt[:, row // 2 * 2 : row // 2 * 2 + 2, column // 2 * 2 : column // 2 * 2 + 2].all()
+            assert felt[
+                :, row // 2 * 2 : row // 2 * 2 + 2, column // 2 * 2 : column // 2 * 2 + 2
+            ].all()
 
 
 # Attention
@@ -291,7 +311,10 @@ def test_it_learns_digits_better_than_a_constant_could(tmp_path: Path):
     x0 = to_unit(held_out.images)
     constant = (x0 - x0.mean(dim=0)).square().mean()
     draw = torch.Generator().manual_seed(0)
-    sigma, noise = process.sigmas(torch.rand(len(x0), generator=draw)), torch.randn(x0.shape, generator=draw)
+    sigma, noise = (
+        process.sigmas(torch.rand(len(x0), generator=draw)),
+        torch.randn(x0.shape, generator=draw),
+    )
     with torch.no_grad():
         trained, untrained = (
             NetworkDenoiser(each, process).loss(x0, sigma, noise, None, None).mean()
@@ -308,7 +331,9 @@ class Perturbed(toys.Blurred):
 
     name: ClassVar[str] = "perturbed"
 
-    def worse(self, model: Any, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+    def worse(
+        self, model: Any, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor
+    ) -> Tensor:
         return model(x, sigma, condition, attend=only_values)
 
 
@@ -342,7 +367,9 @@ def test_a_recipe_is_refused_if_its_images_do_not_divide_into_patches():
 
 @pytest.mark.parametrize("sides", [(8, 6), (6, 8)])
 def test_both_sides_have_to_divide_into_patches(sides):
-    with pytest.raises(ValueError, match=f"sides are multiples of 4, and these are {sides[0]}x{sides[1]}"):
+    with pytest.raises(
+        ValueError, match=f"sides are multiples of 4, and these are {sides[0]}x{sides[1]}"
+    ):
         DiT(patch=4).build((1, *sides), None)
 
 

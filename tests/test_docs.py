@@ -1,4 +1,5 @@
-"""What the pages show is true: their code and commands run, their tables agree with the code, their links lead on.
+"""What the pages show is true: their code and commands run, their tables agree with the code, their
+links lead on.
 
 One finished run of the smoke recipe, made as a user makes it, is what the commands work on.
 """
@@ -88,7 +89,8 @@ class Block:
 
 @dataclass
 class Command:
-    """A line that a page shows being typed, with the lines that it shows in answer and the exit code."""
+    """A line that a page shows being typed, with the lines that it shows in answer and the exit
+    code."""
 
     where: str
     text: str
@@ -97,9 +99,12 @@ class Command:
 
 
 def blocks(page: Path) -> list[Block]:
-    found = re.finditer(r"^```(\w*)[^\n]*\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    found = re.finditer(
+        r"^```(\w*)[^\n]*\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
     return [
-        Block(page, page.read_text("utf-8")[: match.start(2)].count("\n") + 1, match[1], match[2]) for match in found
+        Block(page, page.read_text("utf-8")[: match.start(2)].count("\n") + 1, match[1], match[2])
+        for match in found
     ]
 
 
@@ -108,7 +113,8 @@ def prose(page: Path) -> str:
 
 
 def commands(block: Block) -> list[Command]:
-    """In `console` blocks the lines after `$ `; in `sh` blocks all lines. `echo $?` shows the exit code."""
+    """In `console` blocks the lines after `$ `; in `sh` blocks all lines. `echo $?` shows the
+    exit code."""
     found: list[Command] = []
     for number, line in enumerate(block.text.replace("\\\n", "").splitlines(), start=block.line):
         if block.language == "console" and not line.startswith("$ "):
@@ -122,14 +128,21 @@ def commands(block: Block) -> list[Command]:
 
 
 def page_commands(page: Path) -> list[Command]:
-    return [each for block in blocks(page) if block.language in ("console", "sh", "bash") for each in commands(block)]
+    return [
+        each
+        for block in blocks(page)
+        if block.language in ("console", "sh", "bash")
+        for each in commands(block)
+    ]
 
 
 def tables(page: Path) -> dict[str, list[list[str]]]:
     """The rows of each table, without backticks, by the table's header."""
     found: dict[str, list[list[str]]] = {}
     for table in re.findall(r"(?:^\|.*\|\n)+", prose(page), re.MULTILINE):
-        header, _, *rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()]
+        header, _, *rows = [
+            [cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()
+        ]
         found.setdefault(" | ".join(header), []).extend(rows)
     return found
 
@@ -154,17 +167,30 @@ class Workplace:
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder with `recipes` and with `runs`, a finished run of the smoke recipe; and what the run printed."""
+    """A folder with `recipes` and with `runs`, a finished run of the smoke recipe; and what the
+    run printed."""
     folder = tmp_path_factory.mktemp("smoke")
     (folder / "recipes").symlink_to(ROOT / "recipes")
-    command = [str(Path(sys.executable).with_name("fw")), "run", SMOKE, "--out", "runs", "--device", "cpu"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280, check=False)
+    command = [
+        str(Path(sys.executable).with_name("fw")),
+        "run",
+        SMOKE,
+        "--out",
+        "runs",
+        "--device",
+        "cpu",
+    ]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=280, check=False
+    )
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
 
 @pytest.fixture(scope="module")
-def tried(smoke: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Workplace]:
+def tried(
+    smoke: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Path], Workplace]:
     """Do all that a page shows, once, in a copy of the smoke run's folder."""
     done: dict[Path, Workplace] = {}
 
@@ -173,7 +199,9 @@ def tried(smoke: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> 
             folder = tmp_path_factory.mktemp(page.stem) / "work"
             shutil.copytree(smoke[0], folder, symlinks=True)
             for other in ("self_guidance", "self_guidance_cifar10"):
-                (folder / "runs" / other).symlink_to("smoke")  # pages name runs that nobody made here
+                (folder / "runs" / other).symlink_to(
+                    "smoke"
+                )  # pages name runs that nobody made here
             done[page] = Workplace(folder, follow(page, folder))
         return done[page]
 
@@ -181,7 +209,8 @@ def tried(smoke: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def follow(page: Path, folder: Path) -> Registry:
-    """Write a page's files, then run its blocks in order. Returns the components that it could name in the end."""
+    """Write a page's files, then run its blocks in order. Returns the components that it could
+    name in the end."""
     shown = blocks(page)
     for block in shown:
         if block.file:
@@ -193,7 +222,10 @@ def follow(page: Path, folder: Path) -> Registry:
         patch.setitem(sys.modules, namespace.__name__, namespace)
         for block in shown:
             if block.language == "python":
-                exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), namespace.__dict__)
+                exec(
+                    compile("\n" * (block.line - 1) + block.text, str(page), "exec"),
+                    namespace.__dict__,
+                )
             elif block.language == "yaml":
                 check_yaml(block, folder)
             elif block.language in ("console", "sh", "bash"):
@@ -204,7 +236,8 @@ def follow(page: Path, folder: Path) -> Registry:
 
 @contextlib.contextmanager
 def site(folder: Path) -> Iterator[None]:
-    """A folder that packages can be installed into; what was imported from it is forgotten afterwards."""
+    """A folder that packages can be installed into; what was imported from it is forgotten
+    afterwards."""
     before = set(sys.modules)
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
@@ -220,8 +253,15 @@ def site(folder: Path) -> Iterator[None]:
 
 
 def install(package: str) -> None:
-    """What `pip install --editable` of the page would do, without a network and into the site of the page."""
-    offline = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
+    """What `pip install --editable` of the page would do, without a network and into the site of
+    the page."""
+    offline = [
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--disable-pip-version-check",
+    ]
     words = [sys.executable, "-m", "pip", "install", *offline, "--target", "site", f"./{package}"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -250,7 +290,9 @@ def check_command(command: Command, files: set[str | None]) -> None:
     if not words or Path(words[0]).name != "fw":
         return
     words = words[1:]
-    words = words[: next((at for at, word in enumerate(words) if word in (">", "|", "&&")), len(words))]
+    words = words[
+        : next((at for at, word in enumerate(words) if word in (">", "|", "&&")), len(words))
+    ]
     if words[0] == "ui":
         COMMANDS["ui"].make_context("fw ui", words[1:])
         return
@@ -262,14 +304,19 @@ def check_command(command: Command, files: set[str | None]) -> None:
 
 
 def is_quick(words: Sequence[str], files: set[str | None]) -> bool:
-    """Whether a run takes seconds: a page's own recipe, or the smoke recipe with no new training."""
+    """Whether a run takes seconds: a page's own recipe, or the smoke recipe with no new
+    training."""
     if words[1] != SMOKE:
         return words[1] in files
     changes = [value for word, value in itertools.pairwise(words) if word == "--set"]
-    return not {"--out", "--device"} & set(words) and all(change.startswith("arms.") for change in changes)
+    return not {"--out", "--device"} & set(words) and all(
+        change.startswith("arms.") for change in changes
+    )
 
 
-def call(words: Sequence[str], environment: Mapping[str, str] = types.MappingProxyType({})) -> tuple[int, str]:
+def call(
+    words: Sequence[str], environment: Mapping[str, str] = types.MappingProxyType({})
+) -> tuple[int, str]:
     """The exit code of `fw WORDS` in this process, and what it printed."""
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
@@ -288,16 +335,20 @@ def call(words: Sequence[str], environment: Mapping[str, str] = types.MappingPro
 
 
 def check_answer(command: Command, answer: str) -> None:
-    """The lines that are shown were printed, in this order; `...` stands for anything, measured numbers may differ."""
+    """The lines that are shown were printed, in this order; `...` stands for anything, measured
+    numbers may differ."""
     printed = iter(answer.splitlines())
     for line in command.answer:
         pattern = re.compile(".*".join(map(re.escape, re.split(r" ?\.\.\. ?", measured(line)))))
         if line.strip(" .") and not any(pattern.fullmatch(measured(each)) for each in printed):
-            raise AssertionError(f"{command.where}: `{command.text}` does not answer\n{line}\nbut\n{answer}")
+            raise AssertionError(
+                f"{command.where}: `{command.text}` does not answer\n{line}\nbut\n{answer}"
+            )
 
 
 def measured(line: str) -> str:
-    """The line with one blank for many, and with one sign for what differs from run to run: scores, seconds, hashes."""
+    """The line with one blank for many, and with one sign for what differs from run to run:
+    scores, seconds, hashes."""
     line = re.sub(r"\d+\.\d\d+|[0-9a-f]{12,}|(?<=in )\d+(?= s)", "#", line)
     if "±" in line:
         line = re.sub(r"\d+(?=\D*$)", "#", line)
@@ -334,7 +385,9 @@ def test_links_and_images_lead_to_what_is_there(page: Path) -> None:
         assert file.is_relative_to(ROOT), f"{page.name}: {target}"
         if anchor:
             headings = re.findall(r"^#+ (.*)$", prose(file), re.MULTILINE)
-            slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            slugs = [
+                re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings
+            ]
             assert anchor in slugs, f"{page.name}: {target}"
 
 
@@ -355,7 +408,12 @@ def test_commands_and_options_that_a_page_mentions_exist(page: Path) -> None:
 
 
 def options(name: str) -> list[str]:
-    given = [option for parameter in COMMANDS[name].params for option in parameter.opts if option.startswith("-")]
+    given = [
+        option
+        for parameter in COMMANDS[name].params
+        for option in parameter.opts
+        if option.startswith("-")
+    ]
     return [*given, "--help"]
 
 
@@ -367,12 +425,19 @@ def test_the_readme_begins_with_make_run_and_make_test() -> None:
 
 def test_the_index_links_every_page() -> None:
     index = (ROOT / "docs/index.md").read_text("utf-8")
-    assert [page.name for page in PAGES if page.name != "index.md" and f"{page.name})" not in index] == []
+    assert [
+        page.name for page in PAGES if page.name != "index.md" and f"{page.name})" not in index
+    ] == []
 
 
-@pytest.mark.parametrize(("heading", "model"), [("The recipe", Recipe), ("train", Train), ("samples", Samples)])
+@pytest.mark.parametrize(
+    ("heading", "model"), [("The recipe", Recipe), ("train", Train), ("samples", Samples)]
+)
 def test_the_tables_of_keys_agree_with_the_models(heading: str, model: type[Section]) -> None:
-    expected = {name: (type_in_words(info), default_in_words(info)) for name, info in model.model_fields.items()}
+    expected = {
+        name: (type_in_words(info), default_in_words(info))
+        for name, info in model.model_fields.items()
+    }
     assert key_table(heading) == expected
     assert list(key_table(heading)) == list(expected)
 
@@ -380,8 +445,15 @@ def test_the_tables_of_keys_agree_with_the_models(heading: str, model: type[Sect
 def type_in_words(info: FieldInfo) -> str:
     """`int ≥ 1`, `fp32 or bf16`, `encoder or null`, `list of metric`, `mapping`"""
     words = word_for(info.annotation)
-    signs = {annotated_types.Ge: "≥", annotated_types.Gt: ">", annotated_types.Le: "≤", annotated_types.Lt: "<"}
-    bounds = [f"{signs[type(each)]} {vars_of(each)}" for each in info.metadata if type(each) in signs]
+    signs = {
+        annotated_types.Ge: "≥",
+        annotated_types.Gt: ">",
+        annotated_types.Le: "≤",
+        annotated_types.Lt: "<",
+    }
+    bounds = [
+        f"{signs[type(each)]} {vars_of(each)}" for each in info.metadata if type(each) in signs
+    ]
     return " ".join([words, ", ".join(bounds)]).strip()
 
 
@@ -408,7 +480,9 @@ def default_in_words(info: FieldInfo) -> str:
         return "required"
     if isinstance(info.default, BaseModel):
         return "its defaults"
-    return {"None": "null", "()": "none", "False": "false"}.get(repr(info.default), str(info.default))
+    return {"None": "null", "()": "none", "False": "false"}.get(
+        repr(info.default), str(info.default)
+    )
 
 
 def test_the_sections_that_an_arm_may_replace_are_the_ones_listed() -> None:
@@ -418,11 +492,17 @@ def test_the_sections_that_an_arm_may_replace_are_the_ones_listed() -> None:
 
 def test_the_options_of_fw_run_are_the_ones_listed() -> None:
     [rows] = [rows for header, rows in tables(RECIPES).items() if header.startswith("option |")]
-    assert [row[0].strip("`") for row in rows] == [option for option in options("run") if option != "--help"]
+    assert [row[0].strip("`") for row in rows] == [
+        option for option in options("run") if option != "--help"
+    ]
 
 
 def test_the_index_lists_every_command() -> None:
-    [rows] = [rows for header, rows in tables(ROOT / "docs/index.md").items() if header.startswith("command |")]
+    [rows] = [
+        rows
+        for header, rows in tables(ROOT / "docs/index.md").items()
+        if header.startswith("command |")
+    ]
     assert sorted(row[0].strip("`").split()[1] for row in rows) == sorted(COMMANDS)
 
 
@@ -433,25 +513,45 @@ def test_stages_have_the_keys_inputs_and_files_that_the_page_lists() -> None:
     for stage in STAGES:
         keyed = [each for each in dataclasses.fields(stage) if not each.metadata.get("unkeyed")]
         reads = [each.metadata["role"] or each.name for each in keyed if each.metadata.get("input")]
-        made_of = [each.metadata.get("name") or each.name for each in keyed if not each.metadata.get("input")]
-        made_of = [name for name in made_of if name != "seed" or stage is not EncodeLatents]  # it has no randomness
+        made_of = [
+            each.metadata.get("name") or each.name
+            for each in keyed
+            if not each.metadata.get("input")
+        ]
+        made_of = [
+            name for name in made_of if name != "seed" or stage is not EncodeLatents
+        ]  # it has no randomness
         files = list(stage.files)
-        assert [sorted(cell) for cell in listed[stage.kind]] == [sorted(made_of), sorted(reads), sorted(files)]
+        assert [sorted(cell) for cell in listed[stage.kind]] == [
+            sorted(made_of),
+            sorted(reads),
+            sorted(files),
+        ]
 
 
 def test_stages_make_the_files_that_they_say_and_no_others(smoke: tuple[Path, str]) -> None:
     for stage in plan(load(ROOT / SMOKE)).stages.values():
-        manifest = json.loads((smoke[0] / "runs/store" / stage.id / "manifest.json").read_text("utf-8"))
+        manifest = json.loads(
+            (smoke[0] / "runs/store" / stage.id / "manifest.json").read_text("utf-8")
+        )
         for name in manifest["files"]:
-            assert any(fnmatch.fnmatch(name, pattern) for pattern in stage.files), f"{stage.id}: {name}"
+            assert any(fnmatch.fnmatch(name, pattern) for pattern in stage.files), (
+                f"{stage.id}: {name}"
+            )
         sometimes = {"log.jsonl", "annotation.safetensors", "quality.json"}
         for pattern in set(stage.files) - sometimes:
-            assert any(fnmatch.fnmatch(name, pattern) for name in manifest["files"]), f"{stage.id}: no {pattern}"
+            assert any(fnmatch.fnmatch(name, pattern) for name in manifest["files"]), (
+                f"{stage.id}: no {pattern}"
+            )
 
 
 def test_a_run_folder_holds_the_files_that_the_page_lists(smoke: tuple[Path, str]) -> None:
     [rows] = [rows for header, rows in tables(RECIPES).items() if header.startswith("file |")]
-    found = {path.name for path in (smoke[0] / "runs/smoke/latest").iterdir() if not path.name.startswith(".")}
+    found = {
+        path.name
+        for path in (smoke[0] / "runs/smoke/latest").iterdir()
+        if not path.name.startswith(".")
+    }
     assert found == {row[0].strip("`") for row in rows} | {"samples-self_1.5.png"}
 
 
@@ -469,22 +569,33 @@ def test_the_page_links_the_reference_of_every_kind() -> None:
     assert linked == {file.stem for file in (ROOT / "docs/kinds").iterdir()}
 
 
-def test_the_arm_that_sharpens_shares_the_training_and_changes_the_samples(tried: Callable[[Path], Workplace]) -> None:
+def test_the_arm_that_sharpens_shares_the_training_and_changes_the_samples(
+    tried: Callable[[Path], Workplace],
+) -> None:
     [run] = (tried(PLUGINS).folder / "runs/smoke").glob("*/plugins/sharpen.py")
     arms = json.loads((run.parents[1] / "run.json").read_text("utf-8"))["arms"]
     assert arms["sharp"]["train_key"] == arms["unconditional"]["train_key"]
     assert arms["sharp"]["nfe"] == arms["unconditional"]["nfe"]
-    assert arms["sharp"]["metrics"]["fd_pca"]["values"] != arms["unconditional"]["metrics"]["fd_pca"]["values"]
+    assert (
+        arms["sharp"]["metrics"]["fd_pca"]["values"]
+        != arms["unconditional"]["metrics"]["fd_pca"]["values"]
+    )
 
 
-def test_the_smoke_recipe_makes_what_it_has_made_for_users_bit_for_bit(smoke: tuple[Path, str]) -> None:
+def test_the_smoke_recipe_makes_what_it_has_made_for_users_bit_for_bit(
+    smoke: tuple[Path, str],
+) -> None:
     golden = json.loads(bits.GOLDEN.read_text("utf-8"))
     if golden["arithmetic"] != bits.arithmetic():
-        pytest.skip(f"recorded with {golden['arithmetic']}, and this machine has {bits.arithmetic()}")
+        pytest.skip(
+            f"recorded with {golden['arithmetic']}, and this machine has {bits.arithmetic()}"
+        )
     assert bits.products(smoke[0] / "runs/store") == golden["products"]
 
 
-def test_the_smoke_recipe_finishes_every_arm_with_a_floor_and_a_spread(smoke: tuple[Path, str]) -> None:
+def test_the_smoke_recipe_finishes_every_arm_with_a_floor_and_a_spread(
+    smoke: tuple[Path, str],
+) -> None:
     folder, printed = smoke
     result = json.loads((folder / "runs/smoke/latest/run.json").read_text("utf-8"))
     assert list(result["arms"]) == ["unconditional", "self_1.5"]
@@ -531,12 +642,20 @@ def rooms() -> list[str]:
     """The rooms of core as the linter knows them, from the lowest up."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
-    [layers] = [contract["layers"] for contract in contracts if contract.get("containers") == ["fw.core"]]
+    [layers] = [
+        contract["layers"] for contract in contracts if contract.get("containers") == ["fw.core"]
+    ]
     return [room for layer in reversed(layers) for room in sorted(layer.split(" | "))]
 
 
-def test_the_design_lists_the_rooms_of_core_in_the_order_in_which_they_build_on_each_other() -> None:
-    [rows] = [rows for header, rows in tables(ROOT / "docs/design.md").items() if header.startswith("room |")]
+def test_the_design_lists_the_rooms_of_core_in_the_order_in_which_they_build_on_each_other() -> (
+    None
+):
+    [rows] = [
+        rows
+        for header, rows in tables(ROOT / "docs/design.md").items()
+        if header.startswith("room |")
+    ]
     assert [room for row in rows for room in row[0].split(", ")] == rooms()
 
 

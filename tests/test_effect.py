@@ -1,4 +1,5 @@
-"""What does nothing is said before it is run, and in how many calls guidance acts is said in the report."""
+"""What does nothing is said before it is run, and in how many calls guidance acts is said in the
+report."""
 
 from __future__ import annotations
 
@@ -58,15 +59,25 @@ def guided(change: str) -> str:
 # Guidance in an interval
 
 
-def test_guidance_whose_interval_holds_none_of_the_samplers_noise_levels_is_warned_about_with_their_range() -> None:
-    [told] = warned(guided("{name: self_guidance, scale: 1.5, interval: [1000, 2000]}"), "process=edm")
-    assert told.startswith("arms.self_1.5.guidance: guidance 'self_guidance' never acts: its interval is (1000, 2000]")
+def test_guidance_whose_interval_holds_no_noise_level_of_the_sampler_is_warned_about() -> None:
+    [told] = warned(
+        guided("{name: self_guidance, scale: 1.5, interval: [1000, 2000]}"), "process=edm"
+    )
+    assert told.startswith(
+        "arms.self_1.5.guidance: guidance 'self_guidance' never acts: its interval is (1000, 2000]"
+    )
     assert "sampler 'dpmpp' asks the model 3 times, at sigma 80 to " in told
-    assert warned(guided("{name: self_guidance, scale: 1.5, interval: [1, 2000]}"), "process=edm") == []
+    assert (
+        warned(guided("{name: self_guidance, scale: 1.5, interval: [1, 2000]}"), "process=edm")
+        == []
+    )
 
 
 def test_guidance_of_all_arms_is_warned_about_in_each() -> None:
-    found = warned("guidance={name: cfg, scale: 2, interval: [1000000, 2000000]}", "arms.unconditional.guidance=null")
+    found = warned(
+        "guidance={name: cfg, scale: 2, interval: [1000000, 2000000]}",
+        "arms.unconditional.guidance=null",
+    )
     assert [line.split(": ")[0] for line in found] == ["arms.self_1.0"]
 
 
@@ -99,7 +110,9 @@ class Picky(Euler):
 
     name: ClassVar[str] = "picky"
 
-    def sample(self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    def sample(
+        self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]
+    ) -> Tensor:
         if noise.shape[1:] != (1, 4, 4):
             raise KeyError(noise.shape)
         return super().sample(denoise, noise, generators)
@@ -119,7 +132,10 @@ def test_the_calls_in_which_each_mode_acts_are_counted() -> None:
     arm = made(
         "process=edm",
         "sampler={name: heun, steps: 9}",
-        guided("[{name: cfg, scale: 2, interval: [0.1, 3]}, {name: self_guidance, scale: 1.5}, {name: cfg, scale: 1}]"),
+        guided(
+            "[{name: cfg, scale: 2, interval: [0.1, 3]}, {name: self_guidance, scale: 1.5}, {name: "
+            "cfg, scale: 1}]"
+        ),
     ).arm("self_1.5")
     levels = Heun(steps=9).asks(EDM().sigma_range)
     inside = sum(0.1 < sigma <= 3 for sigma in levels)
@@ -149,7 +165,11 @@ ON: list[Steering] = [
     CFG(scale=1.1),
 ]
 RULES_OFF: list[Steering] = [APG(momentum=0, norm=None, eta=1), Rescale(phi=0)]
-RULES_ON: list[Steering] = [APG(momentum=0, norm=None, eta=0.9), APG(momentum=0, norm=0.1, eta=1), Rescale(phi=0.1)]
+RULES_ON: list[Steering] = [
+    APG(momentum=0, norm=None, eta=0.9),
+    APG(momentum=0, norm=0.1, eta=1),
+    Rescale(phi=0.1),
+]
 
 
 def prediction(*guidance: Steering) -> Tensor:
@@ -157,7 +177,9 @@ def prediction(*guidance: Steering) -> Tensor:
     model, condition = tiny.denoiser(), torch.arange(3)
     model.sharing = False
     with torch.inference_mode():
-        return Guided(model, guidance, condition, *tiny.TinyProcess().sigma_range)(tiny.noisy(3, 0.5), 0.5)
+        return Guided(model, guidance, condition, *tiny.TinyProcess().sigma_range)(
+            tiny.noisy(3, 0.5), 0.5
+        )
 
 
 @pytest.mark.parametrize("mode", OFF, ids=repr)
@@ -189,8 +211,14 @@ def test_a_rule_that_changes_something_does_not_say_it_is_idle(rule: Rule) -> No
     [
         ("{name: cfg, scale: 1}", "guidance 'cfg' changes nothing: scale 1 is off"),
         ("cfg", "guidance 'cfg' changes nothing: scale 1 is off"),
-        ("[{name: cfg, scale: 2}, {name: rescale, phi: 0}]", "guidance 'rescale' changes nothing: phi 0"),
-        ("[{name: cfg, scale: 2}, {name: apg, momentum: 0, eta: 1}]", "guidance 'apg' changes nothing: momentum 0"),
+        (
+            "[{name: cfg, scale: 2}, {name: rescale, phi: 0}]",
+            "guidance 'rescale' changes nothing: phi 0",
+        ),
+        (
+            "[{name: cfg, scale: 2}, {name: apg, momentum: 0, eta: 1}]",
+            "guidance 'apg' changes nothing: momentum 0",
+        ),
     ],
 )
 def test_what_a_recipe_switches_off_is_warned_about(guidance: str, told: str) -> None:
@@ -204,15 +232,26 @@ def test_what_a_recipe_switches_off_is_warned_about(guidance: str, told: str) ->
 @pytest.mark.parametrize(
     ("sets", "told"),
     [
-        (("train.cond_drop=0.0001",), "arms.self_1.5: train.cond_drop 0.0001: the model will learn about 0.19 of its "),
-        (("train.cond_drop=0.9999",), "arms.self_1.5: train.cond_drop 0.9999: the model will learn about 0.19 of its "),
         (
-            ("arms.x={objectives: {name: dispersive, interval: [0.0203, 0.0204]}}", "process=ddpm"),
-            "arms.x.objectives: objective 'dispersive' takes noise levels from 0.0203 to 0.0204: the model will learn",
+            ("train.cond_drop=0.0001",),
+            "arms.self_1.5: train.cond_drop 0.0001: the model will learn about 0.19 of its ",
         ),
         (
-            ("arms.x={objectives: {name: dispersive, interval: [79, 80]}}", "process={name: edm, p_std: 0.5}"),
-            "arms.x.objectives: objective 'dispersive' takes noise levels from 79 to 80: the model will learn about 0 ",
+            ("train.cond_drop=0.9999",),
+            "arms.self_1.5: train.cond_drop 0.9999: the model will learn about 0.19 of its ",
+        ),
+        (
+            ("arms.x={objectives: {name: dispersive, interval: [0.0203, 0.0204]}}", "process=ddpm"),
+            "arms.x.objectives: objective 'dispersive' takes noise levels from 0.0203 to 0.0204: "
+            "the model will learn",
+        ),
+        (
+            (
+                "arms.x={objectives: {name: dispersive, interval: [79, 80]}}",
+                "process={name: edm, p_std: 0.5}",
+            ),
+            "arms.x.objectives: objective 'dispersive' takes noise levels from 79 to 80: the model "
+            "will learn about 0 ",
         ),
         (
             ("arms.x={annotator: {name: online, start: 0.999, clusters: 20}}",),
@@ -223,30 +262,43 @@ def test_what_a_recipe_switches_off_is_warned_about(guidance: str, told: str) ->
             "arms.x.prior: prior 'uniform' changes no sample: a joint model takes no conditions",
         ),
         (("arms.x={}",), "arms.x: it is the same as arm self_1.0"),
-        (("arms.x={annotator: null, encoder: pca}",), "arms.x: it is the same as arm unconditional"),
+        (
+            ("arms.x={annotator: null, encoder: pca}",),
+            "arms.x: it is the same as arm unconditional",
+        ),
     ],
 )
-def test_what_will_not_be_learned_or_drawn_is_warned_about(sets: tuple[str, ...], told: str) -> None:
+def test_what_will_not_be_learned_or_drawn_is_warned_about(
+    sets: tuple[str, ...], told: str
+) -> None:
     assert any(line.startswith(told) for line in warned(*sets)), warned(*sets)
 
 
 def test_what_will_be_learned_is_not_warned_about() -> None:
     assert warned("train.cond_drop=0.01") == []
     assert warned("arms.x={objectives: {name: dispersive, interval: [0, 1]}}") == []
-    assert warned("arms.x={annotator: {name: online, start: 0.9, clusters: 20}, encoder: null}") == []
+    assert (
+        warned("arms.x={annotator: {name: online, start: 0.9, clusters: 20}, encoder: null}") == []
+    )
 
 
 # Priors
 
 
 @pytest.mark.parametrize(
-    ("sizes", "warns"), [((5, 5), True), ((400, 404), True), ((4, 6), False), ((1, 1, 8), False)], ids=repr
+    ("sizes", "warns"),
+    [((5, 5), True), ((400, 404), True), ((4, 6), False), ((1, 1, 8), False)],
+    ids=repr,
 )
 def test_a_prior_that_draws_what_is_drawn_without_it_is_warned_about(
     tmp_path: Path, sizes: tuple[int, ...], warns: bool
 ) -> None:
     conditions = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
-    Annotation(ConditionSpec("class", len(sizes)), conditions).save(tmp_path / "annotation.safetensors")
+    Annotation(ConditionSpec("class", len(sizes)), conditions).save(
+        tmp_path / "annotation.safetensors"
+    )
     job = Job(tmp_path)
     FitPrior(Uniform(), Made(tmp_path)).run(job, products)
-    assert [text.startswith("prior uniform draws conditions as often") for text in job.warnings] == [True] * warns
+    assert [
+        text.startswith("prior uniform draws conditions as often") for text in job.warnings
+    ] == [True] * warns

@@ -1,4 +1,5 @@
-"""The encoders: features do not depend on the batch, DINO learns and resumes bit for bit, views are what they say."""
+"""The encoders: features do not depend on the batch, DINO learns and resumes bit for bit, views
+are what they say."""
 
 import json
 
@@ -51,7 +52,9 @@ def test_pixels_are_the_images_themselves(digits):
     assert found.min() == -1
     assert found.max() == 1
     original = torch.from_numpy(load_digits().images).flatten(1).float() / 8 - 1
-    assert torch.cdist(found[:50], original).min(dim=1).values.max() < 0.05  # uint8 rounds each of 64 pixels
+    assert (
+        torch.cdist(found[:50], original).min(dim=1).values.max() < 0.05
+    )  # uint8 rounds each of 64 pixels
 
 
 @settings(deadline=None, max_examples=10)
@@ -128,12 +131,16 @@ def test_the_seed_of_the_job_decides_what_dino_learns(tmp_path, digits):
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
         (tmp_path / folder).mkdir()
         torch.manual_seed(len(found))
-        found.append(features(fitted(SMALL, digits, Job(tmp_path / folder, seed=seed)), digits.images[:5]))
+        found.append(
+            features(fitted(SMALL, digits, Job(tmp_path / folder, seed=seed)), digits.images[:5])
+        )
     assert found[0].equal(found[1])
     assert not found[0].equal(found[2])
 
 
-def test_dino_brings_views_of_one_digit_together_and_finds_more_of_the_classes_than_before(tmp_path):
+def test_dino_brings_views_of_one_digit_together_and_finds_more_of_the_classes_than_before(
+    tmp_path,
+):
     data = Digits().load("train")
     assert data.labels is not None
     labels = data.labels
@@ -151,11 +158,15 @@ def test_dino_brings_views_of_one_digit_together_and_finds_more_of_the_classes_t
 
     def nmi(network):
         seen = Observations(len(data), features(network, data.images))
-        return cluster_quality(KMeans(clusters=10).annotate(seen, Job(tmp_path)).conditions, labels)["nmi"]
+        return cluster_quality(
+            KMeans(clusters=10).annotate(seen, Job(tmp_path)).conditions, labels
+        )["nmi"]
 
     assert closeness(after) < closeness(before)
     assert nmi(after) > nmi(before)
-    losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = [
+        json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()
+    ]
     assert losses[-1] < losses[0]
 
 

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [file for folder in ("core", "plugins", "registry") for file in sorted((ROOT / folder).rglob("*.py"))]
+SOURCES = [
+    file
+    for folder in ("core", "plugins", "registry")
+    for file in sorted((ROOT / folder).rglob("*.py"))
+]
 
 PROCESSES = {"run", "Popen", "check_output", "check_call", "call"}
 
@@ -33,12 +37,18 @@ def handles_text(node: ast.Call) -> bool:
     name, is_method = called(node)
     options = {keyword.arg: keyword.value for keyword in node.keywords}
     arguments = [*node.args, *options.values()]
-    literals = [each.value for each in arguments if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    literals = [
+        each.value
+        for each in arguments
+        if isinstance(each, ast.Constant) and isinstance(each.value, str)
+    ]
     modes = [each for each in literals if each and set(each) <= set("rwaxbt+")]
     binary = any("b" in mode for mode in modes)
     if name in ("read_text", "write_text"):
         return is_method
-    if name == "open" and is_method:  # of a path; others have a method of that name, which takes other things
+    if (
+        name == "open" and is_method
+    ):  # of a path; others have a method of that name, which takes other things
         return not binary and (bool(modes) or not arguments)
     if name in ("open", "fdopen"):
         return not binary
@@ -60,10 +70,27 @@ def test_every_text_file_and_text_pipe_names_its_encoding(file: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "found"),
     [
-        *[("path.read_text()", [1]), ("path.write_text(x)", [1]), ("open(p)", [1]), ("path.open('w')", [1])],
-        *[("subprocess.run(c, text=True)", [1]), ("Popen(c, text=True)", [1]), ("NamedTemporaryFile('w')", [1])],
-        *[("path.read_text(encoding='utf-8')", []), ("open(p, 'rb')", []), ("path.open(mode='wb')", [])],
-        *[("tracker.open(run)", []), ("os.open(p, os.O_RDONLY)", []), ("path.read_text('utf-8')", [])],
+        *[
+            ("path.read_text()", [1]),
+            ("path.write_text(x)", [1]),
+            ("open(p)", [1]),
+            ("path.open('w')", [1]),
+        ],
+        *[
+            ("subprocess.run(c, text=True)", [1]),
+            ("Popen(c, text=True)", [1]),
+            ("NamedTemporaryFile('w')", [1]),
+        ],
+        *[
+            ("path.read_text(encoding='utf-8')", []),
+            ("open(p, 'rb')", []),
+            ("path.open(mode='wb')", []),
+        ],
+        *[
+            ("tracker.open(run)", []),
+            ("os.open(p, os.O_RDONLY)", []),
+            ("path.read_text('utf-8')", []),
+        ],
         *[("subprocess.run(c)", []), ("TemporaryFile()", []), ("write_text(path, text)", [])],
     ],
 )

@@ -1,4 +1,5 @@
-"""Numbers that the data cannot serve are told when a recipe is validated, if the data set says how many it has."""
+"""Numbers that the data cannot serve are told when a recipe is validated, if the data set says
+how many it has."""
 
 from __future__ import annotations
 
@@ -55,18 +56,38 @@ def test_shapes_say_how_many_they_are() -> None:
     [
         (
             ("annotator.clusters=1438",),
-            "tiny.yaml:7: annotator: annotator 'kmeans' needs 1,438 training images or more, and there are 1,437",
+            "tiny.yaml:7: annotator: annotator 'kmeans' needs 1,438 training images or more, and "
+            "there are 1,437",
         ),
-        (("arms.x={annotator: {name: random, clusters: 2000}}",), "arms.x.annotator: annotator 'random' needs 2,000"),
-        (("arms.x={annotator: {name: sinkhorn, clusters: 2000}}",), "arms.x.annotator: annotator 'sinkhorn' needs 2"),
-        (("arms.x={annotator: {name: knn, k: 1437}}",), "arms.x.annotator: annotator 'knn' needs 1,438 training"),
-        (("arms.x={annotator: {name: retrieval, k: 1437}}",), "arms.x.annotator: annotator 'retrieval' needs 1,438"),
+        (
+            ("arms.x={annotator: {name: random, clusters: 2000}}",),
+            "arms.x.annotator: annotator 'random' needs 2,000",
+        ),
+        (
+            ("arms.x={annotator: {name: sinkhorn, clusters: 2000}}",),
+            "arms.x.annotator: annotator 'sinkhorn' needs 2",
+        ),
+        (
+            ("arms.x={annotator: {name: knn, k: 1437}}",),
+            "arms.x.annotator: annotator 'knn' needs 1,438 training",
+        ),
+        (
+            ("arms.x={annotator: {name: retrieval, k: 1437}}",),
+            "arms.x.annotator: annotator 'retrieval' needs 1,438",
+        ),
         (
             (FEW, "metrics.0.space.dims=2", "arms.x={annotator: {name: representation, dims: 21}}"),
-            "arms.x.annotator: annotator 'representation' needs 21 training images or more, and there are 20",
+            "arms.x.annotator: annotator 'representation' needs 21 training images or more, and "
+            "there are 20",
         ),
-        ((FEW, "metrics.0.space.dims=21"), "metrics.0: encoder 'pca' needs 21 training images or more"),
-        ((FEW, "metrics.0.space.dims=2", "encoder={name: pca, dims: 30}"), "encoder: encoder 'pca' needs 30 training"),
+        (
+            (FEW, "metrics.0.space.dims=21"),
+            "metrics.0: encoder 'pca' needs 21 training images or more",
+        ),
+        (
+            (FEW, "metrics.0.space.dims=2", "encoder={name: pca, dims: 30}"),
+            "encoder: encoder 'pca' needs 30 training",
+        ),
         (
             ("metrics=[{name: prdc, space: pixels, nearest_k: 40}]",),
             "metrics.0: metric 'prdc' needs 41 samples (samples.count) or more, and there are 40",
@@ -79,15 +100,22 @@ def test_shapes_say_how_many_they_are() -> None:
             ("dataset={name: shapes, size: 8, count: 20, held_out_count: 1}",),
             "metrics.0: metric 'fd' needs 2 held-out images or more, and there are 1",
         ),
-        (("probes=[{name: knn, k: 1438}]",), "probes.0: probe 'knn' needs 1,438 training images or more"),
-        (("probes=[{name: clusters, clusters: 1438}]",), "probes.0: probe 'clusters' needs 1,438 training images"),
+        (
+            ("probes=[{name: knn, k: 1438}]",),
+            "probes.0: probe 'knn' needs 1,438 training images or more",
+        ),
+        (
+            ("probes=[{name: clusters, clusters: 1438}]",),
+            "probes.0: probe 'clusters' needs 1,438 training images",
+        ),
         (
             ("probes=[linear]", "dataset={name: shapes, size: 8, shapes: 1, colours: 1}"),
             "probes.0: probe 'linear' needs 2 classes of labels or more, and there are 1",
         ),
         (
             ("arms.x={annotator: {name: online, clusters: 33}}",),
-            "arms.x.annotator: annotator online: 33 prototypes need as many images at once, and a batch and the queue",
+            "arms.x.annotator: annotator online: 33 prototypes need as many images at once, and a "
+            "batch and the queue",
         ),
         (
             ("arms.x={guidance: {name: negative, scale: 2, condition: 5}}",),
@@ -135,25 +163,36 @@ def test_neighbours_of_more_images_than_are_looked_at_are_refused() -> None:
     [
         (
             ("arms.x={annotator: {name: labels, known: 0.0001}}",),
-            "arms.x.annotator: known 0.0001 of 1,437 images in 10 classes is less than one of each: one of each is "
+            "arms.x.annotator: known 0.0001 of 1,437 images in 10 classes is less than one of "
+            "each: one of each is "
             "known, 10 labels, which is a share of 0.007",
         ),
         (
             ("probes=[{name: linear, shares: [0.0001, 0.5]}]",),
-            "probes.0: shares 0.0001 of 1,437 images in 10 classes are less than one of each: the probe is shown one "
+            "probes.0: shares 0.0001 of 1,437 images in 10 classes are less than one of each: the "
+            "probe is shown one "
             "of each, 10 labels",
         ),
         (
             ("train.batch=1500",),
-            "train.batch: a batch of 1,500 is more than the 1,437 training images: a step sees some of them more than "
+            "train.batch: a batch of 1,500 is more than the 1,437 training images: a step sees "
+            "some of them more than "
             "once",
         ),
     ],
 )
-def test_numbers_that_mean_something_else_are_warned_about(sets: tuple[str, ...], told: str) -> None:
+def test_numbers_that_mean_something_else_are_warned_about(
+    sets: tuple[str, ...], told: str
+) -> None:
     assert told in warned(*sets)
 
 
 def test_numbers_that_mean_what_they_say_are_not_warned_about() -> None:
-    assert warned("arms.x={annotator: {name: labels, known: 0.01}}", "probes=[{name: linear, shares: [0.01]}]") == []
+    assert (
+        warned(
+            "arms.x={annotator: {name: labels, known: 0.01}}",
+            "probes=[{name: linear, shares: [0.01]}]",
+        )
+        == []
+    )
     assert warned("train.batch=1437") == []

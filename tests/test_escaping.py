@@ -64,7 +64,9 @@ def meant(text: str) -> str:
 def test_nothing_that_is_shown_can_move_the_cursor_or_turn_the_text(text: str) -> None:
     letters = visible(text)
     assert not [
-        letter for letter in letters if unicodedata.category(letter) in INVISIBLE and letter not in "\u200c\u200d"
+        letter
+        for letter in letters
+        if unicodedata.category(letter) in INVISIBLE and letter not in "\u200c\u200d"
     ]
     assert visible(letters) == letters
 
@@ -92,7 +94,9 @@ def test_markdown_shows_the_text_as_it_is_in_an_item_and_starts_nothing(text: st
 def test_markdown_keeps_a_cell_in_its_cell(first: str, second: str) -> None:
     table = f"| a | b |\n|---|---|\n| {markdown(first)} | {markdown(second)} |\n"
     tokens = READER.parse(table)
-    cells = [token for token, after in zip(tokens[1:], tokens, strict=False) if after.type == "td_open"]
+    cells = [
+        token for token, after in zip(tokens[1:], tokens, strict=False) if after.type == "td_open"
+    ]
     assert [shown_in(cell) for cell in cells] == [meant(first), meant(second)]
     assert tokens[-1].type == "table_close"
 
@@ -103,7 +107,15 @@ def shown_in(cell: Any) -> str:
 
 
 def test_common_names_and_numbers_stay_readable_in_the_source_of_a_report() -> None:
-    for text in ("fd_pca", "self_1.0", "1.446 \u00b1 0.123", "-0.5", "real held-out, n=360", "fd \u2193", "(x 1.00)."):
+    for text in (
+        "fd_pca",
+        "self_1.0",
+        "1.446 \u00b1 0.123",
+        "-0.5",
+        "real held-out, n=360",
+        "fd \u2193",
+        "(x 1.00).",
+    ):
         assert markdown(text) == text
 
 
@@ -134,7 +146,16 @@ def result(word: str) -> dict[str, Any]:
     return facts
 
 
-FORBIDDEN = {"html_block", "html_inline", "link_open", "code_inline", "fence", "em_open", "strong_open", "s_open"}
+FORBIDDEN = {
+    "html_block",
+    "html_inline",
+    "link_open",
+    "code_inline",
+    "fence",
+    "em_open",
+    "strong_open",
+    "s_open",
+}
 
 
 @pytest.mark.parametrize("word", HOSTILE)
@@ -145,7 +166,9 @@ def test_a_report_and_a_trackers_note_hold_nothing_that_others_put_in(word: str)
         inline = [child for token in tokens for child in token.children or ()]
         found = {token.type for token in [*tokens, *inline]}
         assert not found & (FORBIDDEN - ours)
-        assert {child.content for child in inline if child.type == "code_inline"} <= {"real held-out"}
+        assert {child.content for child in inline if child.type == "code_inline"} <= {
+            "real held-out"
+        }
         headings = [token for token in tokens if token.type == "heading_open" and token.tag == "h1"]
         assert len(headings) <= 1
         text.encode("utf-8")
@@ -168,5 +191,7 @@ def test_a_table_and_a_message_on_a_terminal_hold_nothing_that_others_put_in(wor
 def test_figures_draw_the_words_of_others_letter_by_letter(word: str, tmp_path: Path) -> None:
     facts = result(word)
     figures.save_arms_figure(facts["arms"], [word], "plain", tmp_path / "arms.png")
-    figures.save_sweep_figure({word: [(1.0, word)]}, facts["arms"], [word], "plain", word, tmp_path / "sweep.png")
+    figures.save_sweep_figure(
+        {word: [(1.0, word)]}, facts["arms"], [word], "plain", word, tmp_path / "sweep.png"
+    )
     assert (tmp_path / "sweep.png").stat().st_size > 1000

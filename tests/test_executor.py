@@ -1,4 +1,5 @@
-"""Stages run here or in workers with the same bits; what fails, dies or is stopped takes only its own with it."""
+"""Stages run here or in workers with the same bits; what fails, dies or is stopped takes only
+its own with it."""
 
 from __future__ import annotations
 
@@ -71,7 +72,9 @@ def settings(root: Path, device: str = "cpu") -> Place:
     return Place(root, device, threads=1, checkpoint_seconds=20)
 
 
-def here(found: Plan, root: Path, finished: Sequence[str] = (), heard: Heard | None = None) -> Outcome:
+def here(
+    found: Plan, root: Path, finished: Sequence[str] = (), heard: Heard | None = None
+) -> Outcome:
     heard = heard or Heard()
     return run_here(found, finished, settings(root), heard, lambda: heard.stop)
 
@@ -121,7 +124,11 @@ def test_stages_start_in_order_of_urgency_among_those_that_can(tmp_path: Path) -
     here(found, tmp_path, heard=heard)
     done: set[str] = set()
     for started in heard.starts:
-        ready = [s.id for s in found.stages.values() if s.id not in done and done.issuperset(s.inputs.values())]
+        ready = [
+            s.id
+            for s in found.stages.values()
+            if s.id not in done and done.issuperset(s.inputs.values())
+        ]
         assert found.priority(started) == max(map(found.priority, ready))
         done.add(started)
     assert heard.starts[0] == found.arms["self_1.5"].encode
@@ -143,7 +150,11 @@ def test_a_failing_stage_takes_only_its_dependents_with_it_and_says_why(tmp_path
     failing = annotate(found, "broken")
     outcome = here(found, tmp_path, heard=heard)
     trace = tmp_path / f"{failing}.partial" / "traceback.txt"
-    assert outcome.failed == heard.reasons == {failing: f"ValueError: the wheel came off (traceback in {trace})"}
+    assert (
+        outcome.failed
+        == heard.reasons
+        == {failing: f"ValueError: the wheel came off (traceback in {trace})"}
+    )
     assert set(outcome.skipped) == after(found, failing)
     assert len(outcome.skipped) == 3
     assert set(heard.ends) == found.stages.keys() - {failing} - after(found, failing)
@@ -151,7 +162,9 @@ def test_a_failing_stage_takes_only_its_dependents_with_it_and_says_why(tmp_path
     assert 'raise ValueError("the wheel came off")' in trace.read_text()
 
 
-def test_a_mended_stage_leaves_no_trace_of_its_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mended_stage_leaves_no_trace_of_its_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = planned("arms={broken: {annotator: broken}}", "baseline=broken")
     assert here(found, tmp_path).failed
     monkeypatch.delattr(toys.Broken, "annotate")
@@ -160,7 +173,9 @@ def test_a_mended_stage_leaves_no_trace_of_its_failure(tmp_path: Path, monkeypat
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_product_that_cannot_be_published_is_a_failed_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_product_that_cannot_be_published_is_a_failed_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -199,7 +214,10 @@ def test_dead_workers_are_reported_and_replaced_so_that_the_rest_goes_on(tmp_pat
     assert outcome.failed == heard.reasons
     assert outcome.failed.keys() == lost
     for stage in dead:
-        assert outcome.failed[stage] == "its worker process died with exit code -9: was there too little memory?"
+        assert (
+            outcome.failed[stage]
+            == "its worker process died with exit code -9: was there too little memory?"
+        )
     assert "the wheel came off" in outcome.failed[annotate(found, "broken")]
     assert outcome.failed[elsewhere].startswith("ModuleNotFoundError: ")
     assert set(outcome.skipped) == set().union(*(after(found, stage) for stage in lost))
@@ -218,7 +236,9 @@ def test_a_stage_that_cannot_be_sent_to_a_worker_fails_in_one_sentence(tmp_path:
 
 
 def test_a_stop_here_ends_the_stage_at_hand_and_starts_no_other(tmp_path: Path) -> None:
-    found = planned("arms={endless: {annotator: endless}, coin: {annotator: coin}}", "baseline=coin")
+    found = planned(
+        "arms={endless: {annotator: endless}, coin: {annotator: coin}}", "baseline=coin"
+    )
     endless = annotate(found, "endless")
     heard = Heard(stop_at=endless)
     outcome = here(found, tmp_path, heard=heard)
@@ -237,7 +257,9 @@ def test_a_stop_between_stages_starts_no_other(tmp_path: Path) -> None:
 
 
 def test_a_stop_ends_the_workers_stages_and_starts_no_other(tmp_path: Path) -> None:
-    found = planned("arms={endless: {annotator: endless}, coin: {annotator: coin}}", "baseline=coin")
+    found = planned(
+        "arms={endless: {annotator: endless}, coin: {annotator: coin}}", "baseline=coin"
+    )
     endless = annotate(found, "endless")
     heard = Heard(stop_at=endless)
     outcome = in_workers(found, tmp_path, 2, heard)

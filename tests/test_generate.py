@@ -33,7 +33,9 @@ class Echo(Sampler):
     def nfe(self) -> int:
         return 0
 
-    def sample(self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    def sample(
+        self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]
+    ) -> Tensor:
         return noise / 4
 
 
@@ -46,7 +48,9 @@ def drawing(sampler: Sampler, guidance: Sequence[Steering] = (), seed: int = 7) 
     return Drawing(Digits().shape, sampler, guidance, seed)
 
 
-def images(denoiser: NetworkDenoiser, how: Drawing, annotation: Annotation | None, wanted: range) -> Tensor:
+def images(
+    denoiser: NetworkDenoiser, how: Drawing, annotation: Annotation | None, wanted: range
+) -> Tensor:
     return torch.cat(list(generate(denoiser, (), how, annotation, 1, wanted)))
 
 
@@ -74,7 +78,13 @@ def test_an_image_does_not_depend_on_how_many_are_wanted(count: int) -> None:
 
 def test_larger_images_come_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
-    assert [batch_size((3, side, side), cpu) for side in (8, 32, 64, 256, 4096)] == [250, 250, 62, 3, 1]
+    assert [batch_size((3, side, side), cpu) for side in (8, 32, 64, 256, 4096)] == [
+        250,
+        250,
+        62,
+        3,
+        1,
+    ]
     monkeypatch.setitem(module.MOST_AT_ONCE, "cpu", 10)
     assert batch_size((3, 8, 8), cpu) == 10
 

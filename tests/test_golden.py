@@ -24,7 +24,9 @@ from fw.registry import Registry, discover
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden/keys.json"
-RECIPES = sorted([*(ROOT / "recipes").glob("*.yaml"), *(ROOT / "docs/examples").glob("*/recipe.yaml")])
+RECIPES = sorted(
+    [*(ROOT / "recipes").glob("*.yaml"), *(ROOT / "docs/examples").glob("*/recipe.yaml")]
+)
 PLUGINS = {"fw-joint": "fw_joint", "fw-sharpen": "fw_sharpen", "fw-timm-gmm": "fw_timm_gmm"}
 
 

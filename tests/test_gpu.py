@@ -17,9 +17,19 @@ TINY = Path(__file__).parent / "tiny.yaml"
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_every_stage_runs_on_cuda_in_bf16(tmp_path: Path, jobs: str) -> None:
     words = ["run", TINY, "--out", tmp_path, "--device", "cuda", "--jobs", jobs]
-    words += ["--set", "train.precision=bf16", "--set", "encoder={name: dino, steps: 4}", "--set", "tracker=null"]
+    words += [
+        "--set",
+        "train.precision=bf16",
+        "--set",
+        "encoder={name: dino, steps: 4}",
+        "--set",
+        "tracker=null",
+    ]
     done = subprocess.run(
-        [sys.executable, "-m", "fw.core", *map(str, words)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "fw.core", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "tiny/latest/run.json").read_text())

@@ -1,4 +1,5 @@
-"""The guidance rule, on a mixture of two Gaussians whose conditional and unconditional denoisers are known."""
+"""The guidance rule, on a mixture of two Gaussians whose conditional and unconditional denoisers
+are known."""
 
 from __future__ import annotations
 
@@ -31,9 +32,12 @@ few = settings(deadline=None, max_examples=30)
 
 
 def mixture(x: Tensor, sigma: Tensor | float, condition: Tensor | None) -> Tensor:
-    """E[x0 | x, c] for pixels in N(-MEAN, STD^2) (class 0) or N(MEAN, STD^2) (class 1); without c, half each."""
+    """E[x0 | x, c] for pixels in N(-MEAN, STD^2) (class 0) or N(MEAN, STD^2) (class 1); without
+    c, half each."""
     variance = STD**2 + sigma**2
-    centre = MEAN * (torch.tanh(x * MEAN / variance) if condition is None else per_image(condition * 2.0 - 1))
+    centre = MEAN * (
+        torch.tanh(x * MEAN / variance) if condition is None else per_image(condition * 2.0 - 1)
+    )
     return (STD**2 * x + sigma**2 * centre) / variance
 
 
@@ -60,20 +64,26 @@ class Mixture:
 
 
 class MixtureNetwork(nn.Module):
-    """The same knowledge as a network that predicts eps, v, x0 or the velocity at one noise level."""
+    """The same knowledge as a network that predicts eps, v, x0 or the velocity at one noise
+    level."""
 
     def __init__(self, predicts: str, sigma: float):
         super().__init__()
         self.predicts, self.sigma = predicts, sigma
 
-    def forward(self, x: Tensor, noise: Tensor, condition: Tensor | None, dropped: None, attend: None) -> Tensor:
+    def forward(
+        self, x: Tensor, noise: Tensor, condition: Tensor | None, dropped: None, attend: None
+    ) -> Tensor:
         sigma = self.sigma
         x = x * (1 + sigma if self.predicts == "velocity" else math.hypot(1, sigma))
         x0 = mixture(x, sigma, condition)
         eps = (x - x0) / sigma
-        return {"eps": eps, "x0": x0, "velocity": eps - x0, "v": (eps - sigma * x0) / math.hypot(1, sigma)}[
-            self.predicts
-        ]
+        return {
+            "eps": eps,
+            "x0": x0,
+            "velocity": eps - x0,
+            "v": (eps - sigma * x0) / math.hypot(1, sigma),
+        }[self.predicts]
 
 
 class Shrunk(Guidance):
@@ -81,7 +91,9 @@ class Shrunk(Guidance):
 
     name: ClassVar[str] = "shrunk"
 
-    def worse(self, model: object, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+    def worse(
+        self, model: object, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor
+    ) -> Tensor:
         return good / 2
 
 
@@ -97,7 +109,9 @@ either = pytest.mark.parametrize("kind", [CFG, SelfGuidance])
 @either
 @given(st.floats(0.01, 80), st.floats(0, 10))
 @few
-def test_the_guided_prediction_extrapolates_from_the_unconditional_to_the_conditional(kind, sigma, scale):
+def test_the_guided_prediction_extrapolates_from_the_unconditional_to_the_conditional(
+    kind, sigma, scale
+):
     cond, uncond = mixture(X, sigma, CLASSES), mixture(X, sigma, None)
     found = guided([kind(scale=scale)])(X, sigma)
     torch.testing.assert_close(found, uncond + scale * (cond - uncond), rtol=0, atol=1e-12)
@@ -113,7 +127,9 @@ def test_the_papers_own_weight_is_one_less_than_the_scale(kind, sigma, w):
 
 
 @either
-@pytest.mark.parametrize("sampler", [DDIM(steps=5), Ancestral(steps=5), Heun(steps=5, churn=1)], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "sampler", [DDIM(steps=5), Ancestral(steps=5), Heun(steps=5, churn=1)], ids=lambda s: s.name
+)
 def test_scale_one_changes_no_bit_and_asks_the_model_no_more(kind, sampler):
     samples, models = [], []
     for modes in ([], [kind()], [kind(scale=1.0), kind(scale=1.0)]):
@@ -133,7 +149,9 @@ def test_guidance_costs_one_evaluation_a_step_and_leaves_the_samplers_noise_alon
     assert model.asked == {"with": 5, "without": 5}
     plain = [torch.Generator().manual_seed(i) for i in range(3)]
     Ancestral(steps=5).sample(guided([]), X.float(), plain)
-    assert all(torch.equal(a.get_state(), b.get_state()) for a, b in zip(generators, plain, strict=True))
+    assert all(
+        torch.equal(a.get_state(), b.get_state()) for a, b in zip(generators, plain, strict=True)
+    )
 
 
 @given(st.floats(0.01, 80), st.floats(0, 4), st.floats(0, 4), st.floats(0, 1))
@@ -156,7 +174,9 @@ def test_guidance_is_the_same_whatever_the_network_predicts(sigma, scale):
     expected = guided([CFG(scale=scale)])(X, sigma)
     for predicts, process in networks.items():
         model = NetworkDenoiser(MixtureNetwork(predicts, sigma), process)
-        torch.testing.assert_close(guided([CFG(scale=scale)], model)(X, sigma), expected, rtol=1e-7, atol=1e-7)
+        torch.testing.assert_close(
+            guided([CFG(scale=scale)], model)(X, sigma), expected, rtol=1e-7, atol=1e-7
+        )
         assert model.evaluations == (1 if scale == 1 else 2)
 
 
@@ -169,7 +189,9 @@ def test_the_pushes_of_several_modes_add_up(sigma, first, second):
     torch.testing.assert_close(both - good, alone[0] + alone[1], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("sigma", "acts"), [(0.2, False), (0.21, True), (1.6, True), (1.61, False)])
+@pytest.mark.parametrize(
+    ("sigma", "acts"), [(0.2, False), (0.21, True), (1.6, True), (1.61, False)]
+)
 def test_outside_its_interval_guidance_is_off_and_free(sigma, acts):
     model = Mixture()
     found = guided([CFG(scale=3.0, interval=(0.2, 1.6))], model)(X, sigma)
@@ -179,7 +201,8 @@ def test_outside_its_interval_guidance_is_off_and_free(sigma, acts):
 
 
 def test_guidance_moves_uncertain_images_towards_the_mean_of_their_class():
-    """Where x tells nothing, the unconditional prediction is 0 and the guided one is `scale` times the class mean."""
+    """Where x tells nothing, the unconditional prediction is 0 and the guided one is `scale`
+    times the class mean."""
     x = torch.zeros(2, 1, 1, 1, dtype=torch.float64)
     for sigma in (0.5, 2.0, 20.0):
         towards = sigma**2 * MEAN / (STD**2 + sigma**2)
@@ -194,7 +217,9 @@ def test_guided_samples_lie_further_from_the_other_class():
     generators = [torch.Generator() for _ in range(200)]
     means, spreads = [], []
     for scale in (0.0, 1.0, 2.0, 4.0):
-        model = Guided(Mixture(), [CFG(scale=scale)], torch.ones(200, dtype=torch.long), 0.002, 80.0)
+        model = Guided(
+            Mixture(), [CFG(scale=scale)], torch.ones(200, dtype=torch.long), 0.002, 80.0
+        )
         samples = DDIM(steps=60, clip=None).sample(model, noise, generators)
         means.append(samples.mean().item())
         spreads.append(samples.std().item())

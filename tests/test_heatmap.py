@@ -1,4 +1,5 @@
-"""`fw heatmap`: what is read of a finished run, what is drawn of it, and what it says where it cannot be made."""
+"""`fw heatmap`: what is read of a finished run, what is drawn of it, and what it says where it
+cannot be made."""
 
 from __future__ import annotations
 
@@ -70,10 +71,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def answer(run: Path) -> dict[str, Any]:
-    return survey(FinishedRun(run), Asked("unconditional", (0.05, 2.0), images=300, draws=1, device="cpu"), QUIET)
+    return survey(
+        FinishedRun(run),
+        Asked("unconditional", (0.05, 2.0), images=300, draws=1, device="cpu"),
+        QUIET,
+    )
 
 
-def test_every_block_is_scored_at_every_noise_level_with_both_controls(answer: dict[str, Any]) -> None:
+def test_every_block_is_scored_at_every_noise_level_with_both_controls(
+    answer: dict[str, Any],
+) -> None:
     assert answer["blocks"] == ["down.0", "down.1", "mid", "up.0", "up.1"]
     assert answer["sigmas"] == [2.0, 0.05]
     assert answer["log_snr"] == pytest.approx([-2 * math.log(2.0), -2 * math.log(0.05)])
@@ -89,12 +96,17 @@ def test_every_block_is_scored_at_every_noise_level_with_both_controls(answer: d
 
 def stored(run: Path) -> dict[str, Tensor]:
     """The weights of the unconditional model."""
-    found = [load_file(path) for path in (run.resolve().parents[1] / "store").glob("train-*/model.safetensors")]
+    found = [
+        load_file(path)
+        for path in (run.resolve().parents[1] / "store").glob("train-*/model.safetensors")
+    ]
     [unconditional] = [weights for weights in found if "embed.null" not in weights]
     return unconditional
 
 
-def test_the_trained_network_is_the_one_in_the_store(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_trained_network_is_the_one_in_the_store(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[NetworkDenoiser] = []
 
     def probed(name: str, model: NetworkDenoiser, *_: Any) -> dict[str, list[list[float]]]:
@@ -124,7 +136,9 @@ def test_a_cell_is_a_probe_of_that_block_at_that_level(run: Path, answer: dict[s
     model, sigma = NetworkDenoiser(network, DDPM()), 2.0
     with torch.no_grad():
         features = {
-            name: model.features(noisy(part.images, sigma), torch.full((300,), sigma), ["mid"])["mid"]
+            name: model.features(noisy(part.images, sigma), torch.full((300,), sigma), ["mid"])[
+                "mid"
+            ]
             for name, part in data.items()
         }
     x, test = (features[name].mean(dim=(2, 3)).numpy() for name in SPLITS)
@@ -134,11 +148,15 @@ def test_a_cell_is_a_probe_of_that_block_at_that_level(run: Path, answer: dict[s
     probe = LogisticRegression(max_iter=300).fit(scaler.transform(x[fitted]), y[fitted])
     cell = {name: rows[2][0] for name, rows in answer["trained"].items()}
     assert cell["held_out"] == pytest.approx(probe.score(scaler.transform(test), known), abs=0.011)
-    assert cell["validation"] == pytest.approx(probe.score(scaler.transform(x[held]), y[held]), abs=0.034)
+    assert cell["validation"] == pytest.approx(
+        probe.score(scaler.transform(x[held]), y[held]), abs=0.034
+    )
 
 
 def test_a_conditional_arm_is_read_without_a_condition(run: Path) -> None:
-    found = survey(FinishedRun(run), Asked("self_1.5", (0.05,), images=60, draws=1, device="cpu"), QUIET)
+    found = survey(
+        FinishedRun(run), Asked("self_1.5", (0.05,), images=60, draws=1, device="cpu"), QUIET
+    )
     assert found["arm"] == "self_1.5"
     assert [len(row) for row in found["trained"]["held_out"]] == [1] * 5
 
@@ -149,16 +167,28 @@ def made_up() -> dict[str, Any]:
         "sigmas": [1.0, 0.1],
         "log_snr": [0.0, 4.6],
         "trained": {"validation": [[0.2, 0.6], [0.6, 0.5]], "held_out": [[0.25, 0.55], [0.5, 0.9]]},
-        "untrained": {"validation": [[0.1, 0.1], [0.1, 0.1]], "held_out": [[0.1, 0.12], [0.13, 0.11]]},
+        "untrained": {
+            "validation": [[0.1, 0.1], [0.1, 0.1]],
+            "held_out": [[0.1, 0.12], [0.13, 0.11]],
+        },
         "pixels": {"validation": 0.3, "held_out": 0.35},
     }
 
 
 def test_the_best_cell_is_chosen_on_the_validation_split_and_of_equals_it_has_less_noise() -> None:
     found = best(made_up())
-    assert found == {"block": "mid", "sigma": 0.1, "validation": 0.6, "held_out": 0.55, "untrained": 0.12}
+    assert found == {
+        "block": "mid",
+        "sigma": 0.1,
+        "validation": 0.6,
+        "held_out": 0.55,
+        "untrained": 0.12,
+    }
     told = verdict({**made_up(), "best": found})
-    assert told == ("best on the validation split: mid at sigma 0.1; held out 55.0%, untrained 12.0%, raw pixels 35.0%")
+    assert told == (
+        "best on the validation split: mid at sigma 0.1; held out 55.0%, untrained 12.0%, raw "
+        "pixels 35.0%"
+    )
 
 
 def test_the_figure_has_both_maps_in_the_same_colours_on_an_axis_of_log_snr(
@@ -202,7 +232,18 @@ def call(*words: str) -> int:
 def test_the_command_writes_the_picture_and_its_numbers_and_says_the_best(
     run: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["heatmap", str(run), "--arm", "unconditional", "--sigmas", "0.1", "-n", "60", "--draws", "1"]
+    command = [
+        "heatmap",
+        str(run),
+        "--arm",
+        "unconditional",
+        "--sigmas",
+        "0.1",
+        "-n",
+        "60",
+        "--draws",
+        "1",
+    ]
     assert call(*command, "--device", "cpu") == 0
     out, _ = capfd.readouterr()
     assert out.splitlines()[0].endswith("heatmap-unconditional.png")
@@ -216,7 +257,10 @@ def test_the_command_writes_the_picture_and_its_numbers_and_says_the_best(
     [
         (["--arm", "other"], "--arm other: no such arm"),
         (["--arm", "unconditional", "--sigmas", "a"], "--sigmas a: noise levels above 0"),
-        (["--arm", "unconditional", "--sigmas", "1e9"], "--sigmas 1e+09: the model was trained at noise levels from"),
+        (
+            ["--arm", "unconditional", "--sigmas", "1e9"],
+            "--sigmas 1e+09: the model was trained at noise levels from",
+        ),
         (["--arm", "unconditional", "-o", "map.jpg"], "-o map.jpg: name a .png file"),
     ],
 )
@@ -264,7 +308,9 @@ def tracked_run(run: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "mapped" / "seed0"
     shutil.copytree(run.resolve(), folder)
     resolved = folder / "recipe.resolved.yaml"
-    resolved.write_text(resolved.read_text().replace("tracker: null", "tracker: {name: mlflow, uri: null}"))
+    resolved.write_text(
+        resolved.read_text().replace("tracker: null", "tracker: {name: mlflow, uri: null}")
+    )
     return folder
 
 
@@ -301,8 +347,16 @@ def test_a_tracker_that_fails_is_a_warning(
         raise OSError("no route")
 
     monkeypatch.setattr(heatmap, "open_tracker", fails)
-    heatmap.log(FinishedRun(tracked_run(run, tmp_path)), {"arm": "self_1.5"}, tmp_path / "map.png", Console())
-    assert "warning: the tracker did not take the heat map: it raised OSError: no route" in capsys.readouterr().out
+    heatmap.log(
+        FinishedRun(tracked_run(run, tmp_path)),
+        {"arm": "self_1.5"},
+        tmp_path / "map.png",
+        Console(),
+    )
+    assert (
+        "warning: the tracker did not take the heat map: it raised OSError: no route"
+        in capsys.readouterr().out
+    )
 
 
 def test_without_a_tracker_nothing_is_logged(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,36 +382,55 @@ arms:      {denoiser: {}}
 
 
 def test_denoising_learns_what_images_show_and_little_noise_shows_it_best(tmp_path: Path) -> None:
-    """On images that it sees three times, of 10 classes; a standard error of 1,000 held-out images is 1.6 points."""
+    """On images that it sees three times, of 10 classes; a standard error of 1,000 held-out
+    images is 1.6 points."""
     (tmp_path / "recipe.yaml").write_text(SHAPES)
     recipe = load(tmp_path / "recipe.yaml")
-    run_plan(recipe, plan(recipe), Options(tmp_path / "runs", device="cpu", jobs=1, threads=1), [], QUIET)
+    run_plan(
+        recipe, plan(recipe), Options(tmp_path / "runs", device="cpu", jobs=1, threads=1), [], QUIET
+    )
     asked = Asked("denoiser", (0.05, 2.0), images=1500, draws=1, device="cpu")
     found = survey(FinishedRun(tmp_path / "runs" / "learned" / "latest"), asked, QUIET)
     assert found["sigmas"] == [2.0, 0.05]
     rows = {
         block: (trained, untrained)
         for block, (*_, trained), (*_, untrained) in zip(
-            found["blocks"], found["trained"]["held_out"], found["untrained"]["held_out"], strict=True
+            found["blocks"],
+            found["trained"]["held_out"],
+            found["untrained"]["held_out"],
+            strict=True,
         )
     }
     for block in ("down.2", "mid", "up.0", "up.1", "up.2"):
         trained, untrained = rows[block]
         assert trained > untrained + 0.03, block
     assert rows["up.1"][0] > found["pixels"]["held_out"] + 0.05
-    little, much = (found["trained"]["held_out"][found["blocks"].index("up.1")][column] for column in (1, 0))
+    little, much = (
+        found["trained"]["held_out"][found["blocks"].index("up.1")][column] for column in (1, 0)
+    )
     assert little > much + 0.1
 
 
 def test_a_recipe_with_scores_for_other_arms_alone_is_mapped_and_sampled(tmp_path: Path) -> None:
-    """`recognise` and `agreement` find nothing in an unconditional arm, which is all that is read of the recipe."""
-    text = RECIPE.replace("pca, dims: 2}}]", "pca, dims: 2}}, {name: agreement, space: pixels}]\nprobes: [recognise]")
-    text = text.replace("model:     {name: unet", "model:     {name: jdm").replace("self_guidance", "classifier")
+    """`recognise` and `agreement` find nothing in an unconditional arm, which is all that is
+    read of the recipe."""
+    text = RECIPE.replace(
+        "pca, dims: 2}}]", "pca, dims: 2}}, {name: agreement, space: pixels}]\nprobes: [recognise]"
+    )
+    text = text.replace("model:     {name: unet", "model:     {name: jdm").replace(
+        "self_guidance", "classifier"
+    )
     (tmp_path / "recipe.yaml").write_text(text)
     recipe = load(tmp_path / "recipe.yaml")
-    run_plan(recipe, plan(recipe), Options(tmp_path / "runs", device="cpu", jobs=1, threads=1), [], QUIET)
+    run_plan(
+        recipe, plan(recipe), Options(tmp_path / "runs", device="cpu", jobs=1, threads=1), [], QUIET
+    )
     folder = tmp_path / "runs" / "mapped" / "latest"
-    found = survey(FinishedRun(folder), Asked("unconditional", (0.05,), images=100, draws=1, device="cpu"), QUIET)
+    found = survey(
+        FinishedRun(folder),
+        Asked("unconditional", (0.05,), images=100, draws=1, device="cpu"),
+        QUIET,
+    )
     assert found["blocks"] == ["down.0", "down.1", "mid", "up.0", "up.1"]
     draw(FinishedRun(folder), "unconditional", 4, tmp_path / "grid.png", 0, "cpu", QUIET)
     assert (tmp_path / "grid.png").stat().st_size > 0

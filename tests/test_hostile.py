@@ -23,10 +23,23 @@ from sites import Answer, fw
 from fw.core import cli
 from fw.core.errors import RecipeError
 from fw.core.recipe.model import ARM_CHARACTERS, ARMS
-from fw.core.recipe.source import BYTES, CHARACTERS, DEPTH, ENTRIES, LENGTH, PROBLEMS, parse, read, text_of
+from fw.core.recipe.source import (
+    BYTES,
+    CHARACTERS,
+    DEPTH,
+    ENTRIES,
+    LENGTH,
+    PROBLEMS,
+    parse,
+    read,
+    text_of,
+)
 
 BUDGET = settings(
-    max_examples=60, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 LONGEST = (PROBLEMS + 1) * (CHARACTERS + 10)
 
@@ -38,7 +51,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with sites.site(folder / "site"):
         arm = "  self_2.0: {guidance: {name: selfish, scale: 2.0}}\n"
         sites.write(folder / "toy.yaml", toys.RECIPE + arm)
-        done = fw("run", folder / "toy.yaml", "--out", folder / "runs", "--device", "cpu", "--jobs", "1")
+        done = fw(
+            "run", folder / "toy.yaml", "--out", folder / "runs", "--device", "cpu", "--jobs", "1"
+        )
         assert done.code == 0, done.err
         yield folder
 
@@ -89,15 +104,36 @@ pieces = st.sampled_from(
             "*a",
             "!x ",
         ],
-        *["9" * 99, "9" * 101, "-1", ".nan", ".inf", "1e999", "null", "{}", "[]", "x" * 300, "x" * 11_000],
-        *["[" * 60, "{a: " * 60, "[" + "1," * 11_000 + "]", "'" + "\\" * 9 + "'", "\n  x: {}" * 1100, "\n  \u00e9: {}"],
+        *[
+            "9" * 99,
+            "9" * 101,
+            "-1",
+            ".nan",
+            ".inf",
+            "1e999",
+            "null",
+            "{}",
+            "[]",
+            "x" * 300,
+            "x" * 11_000,
+        ],
+        *[
+            "[" * 60,
+            "{a: " * 60,
+            "[" + "1," * 11_000 + "]",
+            "'" + "\\" * 9 + "'",
+            "\n  x: {}" * 1100,
+            "\n  \u00e9: {}",
+        ],
     ]
 )
 
 
 @BUDGET
 @given(at=st.integers(0, 2000), piece=pieces | st.text(max_size=20), cut=st.integers(0, 40))
-def test_a_spoilt_recipe_is_fine_or_refused_in_few_words(place: Path, at: int, piece: str, cut: int) -> None:
+def test_a_spoilt_recipe_is_fine_or_refused_in_few_words(
+    place: Path, at: int, piece: str, cut: int
+) -> None:
     file = place / "spoilt.yaml"
     file.write_text(spoilt(toys.RECIPE, at, piece, cut), encoding="utf-8", errors="replace")
     answer = fw("validate", file)
@@ -146,15 +182,24 @@ MANY = {
 
 
 @pytest.mark.parametrize("what", MANY)
-def test_what_is_too_large_for_a_recipe_is_refused_with_the_bound(tmp_path: Path, what: str) -> None:
+def test_what_is_too_large_for_a_recipe_is_refused_with_the_bound(
+    tmp_path: Path, what: str
+) -> None:
     (tmp_path / "large.yaml").write_text(MANY[what], encoding="utf-8")
-    with pytest.raises(RecipeError, match=rf"large\.yaml(:\d+)?: too large for a recipe: .*{what}") as caught:
+    with pytest.raises(
+        RecipeError, match=rf"large\.yaml(:\d+)?: too large for a recipe: .*{what}"
+    ) as caught:
         read(tmp_path / "large.yaml")
     assert len(str(caught.value)) < 300
 
 
 def test_what_is_just_within_the_bounds_is_read(tmp_path: Path) -> None:
-    for text in (f"a: [{'1,' * LENGTH}]", f"a: {'x' * LENGTH}", f"a: {'9' * 100}", "a: " + "[" * 48 + "]" * 48):
+    for text in (
+        f"a: [{'1,' * LENGTH}]",
+        f"a: {'x' * LENGTH}",
+        f"a: {'9' * 100}",
+        "a: " + "[" * 48 + "]" * 48,
+    ):
         assert parse(text, "r").data["a"]
 
 
@@ -199,7 +244,9 @@ def test_no_recipe_costs_much_to_refuse(tmp_path: Path) -> None:
         files[-1].write_text(text, encoding="utf-8")
     code = sites.write(tmp_path / "costs.py", COSTS)
     command = [sys.executable, code, tmp_path / "nothing.yaml", *files]
-    ended = subprocess.run(list(map(str, command)), capture_output=True, encoding="utf-8", check=True)
+    ended = subprocess.run(
+        list(map(str, command)), capture_output=True, encoding="utf-8", check=True
+    )
     _, memory = map(float, ended.stdout.split())
     assert memory < 200
     assert len(ended.stderr.split()) == len(worst)
@@ -208,7 +255,9 @@ def test_no_recipe_costs_much_to_refuse(tmp_path: Path) -> None:
 
 def test_of_very_many_faults_the_first_are_told_and_the_others_counted(place: Path) -> None:
     file = place / "faulty.yaml"
-    file.write_text(toys.RECIPE + "".join(f"key{number}: 1\n" for number in range(500)), encoding="utf-8")
+    file.write_text(
+        toys.RECIPE + "".join(f"key{number}: 1\n" for number in range(500)), encoding="utf-8"
+    )
     answer = fw("validate", file)
     refused(answer, "... and 450 more")
     assert len(answer.err.splitlines()) == PROBLEMS + 1
@@ -243,14 +292,31 @@ def test_names_of_arms_fit_into_the_names_of_files(place: Path) -> None:
 
 def test_more_arms_than_anybody_compares_are_refused(place: Path) -> None:
     arms = "".join(f"  a{number}: {{}}\n" for number in range(ARMS))
-    refused(fw("validate", sites.write(place / "arms.yaml", toys.RECIPE + arms)), "arms: ", "at most 1000")
+    refused(
+        fw("validate", sites.write(place / "arms.yaml", toys.RECIPE + arms)),
+        "arms: ",
+        "at most 1000",
+    )
 
 
 @pytest.mark.parametrize(
     "setting",
     [
-        *[f"a{'.a' * 2000}=1", f"train{'.a' * 40}={'[' * 20}{']' * 20}", f"seed={'9' * 5000}", f"x={'[' * 5000}"],
-        *[f"name={'x' * 100_000}", f"{'x' * 100_000}", "arms.\x1b[2J=1", "seed=\x00", "=", ".=1", "train=&a [*a]"],
+        *[
+            f"a{'.a' * 2000}=1",
+            f"train{'.a' * 40}={'[' * 20}{']' * 20}",
+            f"seed={'9' * 5000}",
+            f"x={'[' * 5000}",
+        ],
+        *[
+            f"name={'x' * 100_000}",
+            f"{'x' * 100_000}",
+            "arms.\x1b[2J=1",
+            "seed=\x00",
+            "=",
+            ".=1",
+            "train=&a [*a]",
+        ],
     ],
     ids=range(11),
 )
@@ -260,7 +326,9 @@ def test_a_hostile_set_is_refused(place: Path, setting: str) -> None:
     assert "\x1b" not in answer.err
 
 
-def test_an_unknown_component_hints_at_plugins_in_files_unless_one_was_given_or_a_name_is_near(place: Path) -> None:
+def test_an_unknown_component_hints_at_plugins_in_files_unless_one_was_given_or_a_name_is_near(
+    place: Path,
+) -> None:
     setting = ("--set", "arms.plain.guidance=mystery")
     hint = "--plugin FILE.py"
     refused(fw("validate", place / "toy.yaml", *setting), "no guidance named 'mystery'", hint)
@@ -291,7 +359,13 @@ def said_sensibly(answer: Answer) -> None:
 def inside(value: Any, path: tuple = ()) -> Iterator[tuple]:
     """The places in a JSON document."""
     yield path
-    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    entries = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, entry in entries:
         yield from inside(entry, (*path, key))
 
@@ -334,7 +408,9 @@ oddities = st.sampled_from(
 
 @BUDGET
 @given(data=st.data())
-def test_a_damaged_run_file_is_shown_or_refused_and_never_breaks(place: Path, data: st.DataObject) -> None:
+def test_a_damaged_run_file_is_shown_or_refused_and_never_breaks(
+    place: Path, data: st.DataObject
+) -> None:
     [source] = (place / "runs/toy").glob("seed0-*/run.json")
     whole = json.loads(source.read_text(encoding="utf-8"))
     at = data.draw(st.sampled_from(list(inside(whole))))
@@ -344,7 +420,9 @@ def test_a_damaged_run_file_is_shown_or_refused_and_never_breaks(place: Path, da
     shutil.copyfile(source.with_name("recipe.resolved.yaml"), folder / "recipe.resolved.yaml")
     (folder / "run.json").write_text(json.dumps(damaged), encoding="utf-8")
     said_sensibly(fw("compare", folder))
-    said_sensibly(fw("plot", folder, "--x", "guidance.0.scale", "--y", "gap", "-o", place / "plot.png"))
+    said_sensibly(
+        fw("plot", folder, "--x", "guidance.0.scale", "--y", "gap", "-o", place / "plot.png")
+    )
 
 
 @pytest.mark.parametrize(
@@ -363,10 +441,17 @@ def test_a_damaged_run_file_is_shown_or_refused_and_never_breaks(place: Path, da
             b"NaN",
             b"\xff\xfe{",
         ],
-        *[b'{"recipe": "x", "arms": {}}', b'{"recipe": "x", "arms": null}', b'{"recipe": "x"}', b"9" * 5000],
+        *[
+            b'{"recipe": "x", "arms": {}}',
+            b'{"recipe": "x", "arms": null}',
+            b'{"recipe": "x"}',
+            b"9" * 5000,
+        ],
     ],
 )
-def test_a_run_file_that_is_none_is_refused_and_made_anew(run: Path, data: bytes, tmp_path: Path) -> None:
+def test_a_run_file_that_is_none_is_refused_and_made_anew(
+    run: Path, data: bytes, tmp_path: Path
+) -> None:
     (run / "run.json").write_bytes(data)
     for words in list(commands(run, tmp_path / "x.png"))[:2]:
         refused(fw(*words))
@@ -403,8 +488,12 @@ def test_a_damaged_resolved_recipe_is_refused(place: Path, at: int, piece: str, 
         said_sensibly(fw(*words))
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"null", b'{"files": 3}', b'{"files": {"x": {"sha256": 3}}}'])
-def test_a_damaged_manifest_is_told_and_the_stage_is_done_again(run: Path, place: Path, data: bytes) -> None:
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"\xff\xfe", b"null", b'{"files": 3}', b'{"files": {"x": {"sha256": 3}}}']
+)
+def test_a_damaged_manifest_is_told_and_the_stage_is_done_again(
+    run: Path, place: Path, data: bytes
+) -> None:
     for manifest in (run.parents[1] / "store").glob("*/manifest.json"):
         manifest.write_bytes(data)
     for words in list(commands(run, place / "x.png"))[2:]:
@@ -422,8 +511,12 @@ def test_what_was_deleted_is_said_to_be_missing(run: Path, tmp_path: Path, gone:
     assert any(fw(*words).code == 2 for words in commands(run, tmp_path / "x.png"))
 
 
-@pytest.mark.parametrize("output", ["folder.png", "no/x.png", f"{'x' * 300}.png", "x.txt", "file/x.png"])
-def test_a_picture_that_cannot_be_written_is_the_arguments_fault(run: Path, tmp_path: Path, output: str) -> None:
+@pytest.mark.parametrize(
+    "output", ["folder.png", "no/x.png", f"{'x' * 300}.png", "x.txt", "file/x.png"]
+)
+def test_a_picture_that_cannot_be_written_is_the_arguments_fault(
+    run: Path, tmp_path: Path, output: str
+) -> None:
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "file").touch()
     for words in list(commands(run, tmp_path / output))[1:]:
@@ -493,7 +586,11 @@ def test_what_the_machine_does_not_let_happen_is_one_sentence(
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(OSError(28, "No space left on device", "/x/y"), 1), (KeyboardInterrupt(), 130), (ZeroDivisionError(), 1)],
+    [
+        (OSError(28, "No space left on device", "/x/y"), 1),
+        (KeyboardInterrupt(), 130),
+        (ZeroDivisionError(), 1),
+    ],
 )
 def test_a_run_that_is_cut_short_says_that_the_same_command_continues(
     place: Path, tmp_path: Path, error: BaseException, code: int
@@ -504,7 +601,16 @@ def test_a_run_that_is_cut_short_says_that_the_same_command_continues(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tempfile.tempdir", str(tmp_path))
         patch.setattr("fw.core.run.run.conclude", stop)
-        words = ("run", place / "toy.yaml", "--out", tmp_path / "runs", "--device", "cpu", "--jobs", "1")
+        words = (
+            "run",
+            place / "toy.yaml",
+            "--out",
+            tmp_path / "runs",
+            "--device",
+            "cpu",
+            "--jobs",
+            "1",
+        )
         answer = fw(*words)
     assert answer.code == code
     assert answer.err.splitlines()[-1] == cli.CONTINUES
@@ -516,7 +622,9 @@ def test_a_run_that_is_cut_short_says_that_the_same_command_continues(
 
 def test_a_stage_that_fails_ends_with_how_to_go_on(place: Path, tmp_path: Path) -> None:
     failing = ("--set", "arms.self_1.5.guidance={name: mine, scale: 1.5}")
-    source = sites.GUIDANCE.format(name="mine").replace("return good / 2", "raise ValueError('no\\x1b[2J\\nt')")
+    source = sites.GUIDANCE.format(name="mine").replace(
+        "return good / 2", "raise ValueError('no\\x1b[2J\\nt')"
+    )
     plugin = sites.write(tmp_path / "mine.py", source)
     words = ("--out", tmp_path / "runs", "--device", "cpu", "--jobs", "1", "--plugin", plugin)
     answer = fw("run", place / "toy.yaml", *failing, *words)
@@ -528,7 +636,9 @@ def test_a_stage_that_fails_ends_with_how_to_go_on(place: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("gone", ["store", "toy", "."])
-def test_a_folder_that_is_deleted_while_a_run_works_in_it_is_named(place: Path, tmp_path: Path, gone: str) -> None:
+def test_a_folder_that_is_deleted_while_a_run_works_in_it_is_named(
+    place: Path, tmp_path: Path, gone: str
+) -> None:
     deleting = f"import shutil; shutil.rmtree({str(tmp_path / 'runs' / gone)!r}); return good / 2"
     source = sites.GUIDANCE.format(name="mine").replace("return good / 2", deleting)
     plugin = sites.write(tmp_path / "mine.py", source)

@@ -1,4 +1,5 @@
-"""Hugging Face datasets on this machine: saved folders, parquet files and the hub's cache, and never the network."""
+"""Hugging Face datasets on this machine: saved folders, parquet files and the hub's cache, and
+never the network."""
 
 import io
 import os
@@ -34,11 +35,17 @@ def as_png(array):
 
 
 def made(count=TRAIN, first=0, image=None, label=None, **columns):
-    """A dataset with an image and a label in every row; `image` and `label` are the types of the columns."""
-    features = {"image": image or datasets.Image(), "label": label or datasets.ClassLabel(names=["a", "b", "c"])}
+    """A dataset with an image and a label in every row; `image` and `label` are the types of the
+    columns."""
+    features = {
+        "image": image or datasets.Image(),
+        "label": label or datasets.ClassLabel(names=["a", "b", "c"]),
+    }
     images = columns.get("images", [as_png(pixels(first + number)) for number in range(count)])
     labels = columns.get("labels", [number % 3 for number in range(count)])
-    return datasets.Dataset.from_dict({"image": images, "label": labels}, features=datasets.Features(features))
+    return datasets.Dataset.from_dict(
+        {"image": images, "label": labels}, features=datasets.Features(features)
+    )
 
 
 def both(**columns):
@@ -102,7 +109,9 @@ def test_it_keeps_to_the_contract_of_datasets(tmp_path, write):
     check(hub(path, tmp_path, label=None, label_count=0, channels=1, size=(4, 6), held_out=0.4))
 
 
-def test_saved_folders_parquet_files_and_the_hubs_cache_give_the_same_images_and_labels(tmp_path, hub_cache):
+def test_saved_folders_parquet_files_and_the_hubs_cache_give_the_same_images_and_labels(
+    tmp_path, hub_cache
+):
     places = [
         saved(tmp_path / "saved", both()),
         parquet(tmp_path / "parquet", both()),
@@ -129,7 +138,9 @@ def test_a_folder_of_image_files_gives_what_image_folder_gives(tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(as_png(pixels(first + number)))
     found = hub(tmp_path / "data", tmp_path).load("train")
-    wanted = ImageFolder(root=tmp_path / "data", cache=tmp_path / "cache", size=SIDE, class_folders=3).load("train")
+    wanted = ImageFolder(
+        root=tmp_path / "data", cache=tmp_path / "cache", size=SIDE, class_folders=3
+    ).load("train")
     assert same(found, wanted.images, wanted.labels)
 
 
@@ -140,7 +151,12 @@ def test_one_split_is_divided_without_loss_and_the_same_way_each_time(tmp_path):
     assert 5 < len(test) < 35
     everything = expected(60)[0].flatten(1).numpy()
     assert sorted(map(bytes, [*train, *test])) == sorted(map(bytes, everything))
-    more = hub(saved(tmp_path / "more", made(70)), tmp_path, held_out=0.3).load("test").images.flatten(1).numpy()
+    more = (
+        hub(saved(tmp_path / "more", made(70)), tmp_path, held_out=0.3)
+        .load("test")
+        .images.flatten(1)
+        .numpy()
+    )
     assert list(map(bytes, more[: len(test)])) == list(map(bytes, test))
 
 
@@ -172,14 +188,18 @@ def test_other_files_than_the_recipe_asks_for_are_refused(tmp_path):
     path = saved(tmp_path / "data", both())
     content = hub(path, tmp_path).identity()["content"]
     hub(path, tmp_path, content=content).preflight()
-    with pytest.raises(MissingFile, match=f"their fingerprint is {content}, and `content` is 0000000000000000"):
+    with pytest.raises(
+        MissingFile, match=f"their fingerprint is {content}, and `content` is 0000000000000000"
+    ):
         hub(path, tmp_path, content="0" * 16).load("train")
 
 
 def test_the_second_load_reads_only_what_was_decoded(tmp_path, monkeypatch):
     dataset = hub(parquet(tmp_path / "data", both()), tmp_path)
     first = dataset.load("train")
-    monkeypatch.setattr("fw.plugins.datasets.rows.Rows.read", lambda *_: pytest.fail("it reads the rows again"))
+    monkeypatch.setattr(
+        "fw.plugins.datasets.rows.Rows.read", lambda *_: pytest.fail("it reads the rows again")
+    )
     monkeypatch.setattr(listing, "read_through", lambda *_: pytest.fail("it reads the files again"))
     assert same(dataset.load("train"), first.images, first.labels)
 
@@ -190,7 +210,9 @@ def test_parquet_files_are_not_copied_into_the_cache_of_datasets(tmp_path, monke
     assert not list(tmp_path.rglob("cache of datasets/**/*.arrow"))
 
 
-def test_what_is_not_on_this_machine_is_not_fetched_and_the_message_says_how_to(tmp_path, hub_cache):
+def test_what_is_not_on_this_machine_is_not_fetched_and_the_message_says_how_to(
+    tmp_path, hub_cache
+):
     for revision, told in ((None, ""), ("v1", " --revision v1")):
         dataset = hub("someone/nothing", tmp_path, revision=revision)
         assert dataset.identity()["content"] is None
@@ -218,7 +240,9 @@ def test_only_the_users_own_word_lets_it_ask_the_hub(tmp_path, monkeypatch, said
     dataset = hub("someone/nothing", tmp_path)
     dataset.identity()
     assert not any(tries)
-    with pytest.raises(MissingFile, match="downloaded: no network here$" if asked else "fw does not download"):
+    with pytest.raises(
+        MissingFile, match="downloaded: no network here$" if asked else "fw does not download"
+    ):
         dataset.preflight()
     assert any(tries) == asked
 
@@ -244,7 +268,10 @@ def test_a_damaged_parquet_file_is_an_error_in_one_sentence(tmp_path):
     [
         ({"path": "./nowhere"}, "expects a dataset in ./nowhere, which is no folder"),
         ({"test": "validation"}, r"no split 'validation' \(it has train, test\)"),
-        ({"image": "img"}, r"no column 'img' in split 'train' \(it has image, label\); set `image`"),
+        (
+            {"image": "img"},
+            r"no column 'img' in split 'train' \(it has image, label\); set `image`",
+        ),
         ({"label": "fine"}, "no column 'fine' .* set `label`"),
         ({"image": "label"}, "column 'label' holds .*, not images"),
         ({"label_count": 10}, "column 'label' has 3 classes, and `label_count` is 10"),
@@ -264,12 +291,22 @@ def test_a_label_that_is_no_class_is_an_error_that_names_the_row(tmp_path, wrong
     labels = [0, 1, wrong, *[2] * (TRAIN - 3)]
     rows = made(label=datasets.Value("int64"), labels=labels)
     path = parquet(tmp_path / "data", {"train": rows, "test": made(TEST)})
-    with pytest.raises(FwError, match=f"row 2 of split 'train' has {wrong} in 'label', not one of 0 to 2"):
+    with pytest.raises(
+        FwError, match=f"row 2 of split 'train' has {wrong} in 'label', not one of 0 to 2"
+    ):
         hub(path, tmp_path).load("train")
 
 
 @pytest.mark.parametrize(
-    "fields", [{"label": None}, {"label_count": 0}, {"test": "train"}, {"size": 0}, {"path": ""}, {"content": "x"}]
+    "fields",
+    [
+        {"label": None},
+        {"label_count": 0},
+        {"test": "train"},
+        {"size": 0},
+        {"path": ""},
+        {"content": "x"},
+    ],
 )
 def test_fields_that_make_no_sense_are_refused(tmp_path, fields):
     with pytest.raises(ValueError, match="validation error"):
@@ -278,7 +315,9 @@ def test_fields_that_make_no_sense_are_refused(tmp_path, fields):
 
 def test_a_split_that_is_a_copy_of_the_other_is_refused(tmp_path):
     path = parquet(tmp_path / "data", both())
-    shutil.copy(path / "data/train-00000-of-00001.parquet", path / "data/test-00000-of-00001.parquet")
+    shutil.copy(
+        path / "data/train-00000-of-00001.parquet", path / "data/test-00000-of-00001.parquet"
+    )
     with pytest.raises(MissingFile, match="the splits 'train' and 'test' share a file") as caught:
         hub(path, tmp_path).preflight()
     assert "\n" not in str(caught.value)
@@ -301,19 +340,26 @@ def test_a_saved_split_that_is_a_copy_is_refused(tmp_path):
 
 
 def test_rows_that_are_in_both_splits_can_be_dropped_from_training(tmp_path):
-    path = parquet(tmp_path / "data", datasets.DatasetDict(train=made(), test=made(TEST, first=TRAIN - 2)))
+    path = parquet(
+        tmp_path / "data", datasets.DatasetDict(train=made(), test=made(TEST, first=TRAIN - 2))
+    )
     images, labels = expected(TRAIN)
     assert same(hub(path, tmp_path).load("train"), images, labels)
     dropping = hub(path, tmp_path, drop_repeats=True)
     assert same(dropping.load("train"), images[:-2], labels[:-2])
-    assert dropping.remarks() == ["2 images of the train split are left out because they are also held out"]
+    assert dropping.remarks() == [
+        "2 images of the train split are left out because they are also held out"
+    ]
     assert len(dropping.load("test")) == TEST
 
 
 def test_the_names_of_labels_are_those_of_the_data_set(tmp_path):
     assert hub(parquet(tmp_path / "named", both()), tmp_path).class_names == ["a", "b", "c"]
     plain = made(label=datasets.Value("int32"))
-    assert hub(parquet(tmp_path / "plain", {"train": plain, "test": made(TEST)}), tmp_path).class_names == []
+    assert (
+        hub(parquet(tmp_path / "plain", {"train": plain, "test": made(TEST)}), tmp_path).class_names
+        == []
+    )
     assert hub(tmp_path / "nowhere", tmp_path).class_names == []
 
 
@@ -321,7 +367,9 @@ def test_a_pipe_in_the_folder_is_refused_because_datasets_would_wait_for_it(tmp_
     path = parquet(tmp_path / "data", both())
     os.mkfifo(path / "data/train-extra.parquet")
     for use in (lambda: hub(path, tmp_path).preflight(), lambda: hub(path, tmp_path).load("train")):
-        with pytest.raises(MissingFile, match=r"no regular file: data/train-extra\.parquet \(a pipe\)"):
+        with pytest.raises(
+            MissingFile, match=r"no regular file: data/train-extra\.parquet \(a pipe\)"
+        ):
             use()
 
 

@@ -1,4 +1,5 @@
-"""Folders of image files: what becomes of every kind of file, and that they are decoded once, whole and safely."""
+"""Folders of image files: what becomes of every kind of file, and that they are decoded once,
+whole and safely."""
 
 import contextlib
 import json
@@ -55,7 +56,8 @@ def folder_of(tmp_path, **fields):
 
 
 def decode(tmp_path, name, pixels, size=SIDE, channels=3, **options):
-    """The pixels (C, H, W) that come of one file that is written like this; another image is the test split."""
+    """The pixels (C, H, W) that come of one file that is written like this; another image is the
+    test split."""
     write(tmp_path / "data" / "test" / "other.png", np.zeros((4, 4), np.uint8))
     write(tmp_path / "data" / "train" / name, pixels, **options)
     return folder_of(tmp_path, size=size, channels=channels).load("train").images[0]
@@ -66,20 +68,26 @@ def as_torch(pixels):
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1).copy())
 
 
-@pytest.mark.parametrize("fields", [{"class_folders": 2}, {}, {"held_out": 0.4, "channels": 1, "size": (5, 7)}])
+@pytest.mark.parametrize(
+    "fields", [{"class_folders": 2}, {}, {"held_out": 0.4, "channels": 1, "size": (5, 7)}]
+)
 def test_it_keeps_to_the_contract_of_datasets(tmp_path, fields):
     fill(tmp_path / "data")
     check(folder_of(tmp_path, **fields))
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.PNG", "a.bmp", "a.tiff", "a.ppm", "deep/in/there/a.png"])
+@pytest.mark.parametrize(
+    "name", ["a.png", "a.PNG", "a.bmp", "a.tiff", "a.ppm", "deep/in/there/a.png"]
+)
 def test_a_file_of_the_right_size_without_loss_keeps_every_bit(tmp_path, name):
     pixels = noise(SIDE, SIDE, 3)
     assert decode(tmp_path, name, pixels).equal(as_torch(pixels))
 
 
 def test_a_lossless_webp_keeps_every_bit_and_a_jpeg_nearly(tmp_path):
-    smooth = np.broadcast_to(np.linspace(0, 255, SIDE, dtype=np.uint8)[:, None, None], (SIDE, SIDE, 3))
+    smooth = np.broadcast_to(
+        np.linspace(0, 255, SIDE, dtype=np.uint8)[:, None, None], (SIDE, SIDE, 3)
+    )
     assert decode(tmp_path / "1", "a.webp", smooth, lossless=True).equal(as_torch(smooth))
     found = decode(tmp_path / "2", "a.jpg", smooth, quality=95)
     assert (found.int() - as_torch(smooth).int()).abs().max() <= 6
@@ -136,7 +144,9 @@ def test_cmyk_is_read_as_colour(tmp_path):
 def test_an_animation_gives_its_first_frame(tmp_path):
     frames = [Image.new("RGB", (SIDE, SIDE), colour) for colour in ("red", "green", "blue")]
     found = decode(tmp_path, "a.gif", frames[0], save_all=True, append_images=frames[1:])
-    assert found.equal(torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None].expand(3, SIDE, SIDE))
+    assert found.equal(
+        torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None].expand(3, SIDE, SIDE)
+    )
 
 
 @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
@@ -155,8 +165,15 @@ def test_the_middle_of_an_oblong_picture_is_kept(tmp_path):
     assert decode(tmp_path / "2", "a.png", high, size=(SIDE, 2 * SIDE)).equal(as_torch(high[2:-2]))
 
 
-@given(across=st.integers(1, 5000), down=st.integers(1, 5000), height=st.integers(1, 500), width=st.integers(1, 500))
-def test_the_box_that_is_kept_has_the_wanted_aspect_touches_two_edges_and_is_in_the_middle(across, down, height, width):
+@given(
+    across=st.integers(1, 5000),
+    down=st.integers(1, 5000),
+    height=st.integers(1, 500),
+    width=st.integers(1, 500),
+)
+def test_the_box_that_is_kept_has_the_wanted_aspect_touches_two_edges_and_is_in_the_middle(
+    across, down, height, width
+):
     left, top, right, bottom = middle((across, down), height, width)
     assert (right - left) * height == pytest.approx((bottom - top) * width)
     assert left + right == pytest.approx(across)
@@ -176,9 +193,12 @@ def test_a_checkerboard_shrinks_to_grey(tmp_path):
 
 @pytest.mark.parametrize(("cycles", "kept"), [(2, True), (6, False), (21, False)])
 def test_waves_that_the_small_picture_can_show_stay_and_finer_ones_vanish(tmp_path, cycles, kept):
-    """Eight pixels show up to four cycles; 21 of 64 pixels would show as waves if pixels were left out."""
+    """Eight pixels show up to four cycles; 21 of 64 pixels would show as waves if pixels were
+    left out."""
     wave = 0.5 + 0.5 * np.cos(2 * np.pi * cycles * (np.arange(64) + 0.5) / 64)
-    found = decode(tmp_path, "a.png", np.tile((255 * wave).round().astype(np.uint8), (64, 1)), channels=1)
+    found = decode(
+        tmp_path, "a.png", np.tile((255 * wave).round().astype(np.uint8), (64, 1)), channels=1
+    )
     middle_columns = found[0, 0, 1:-1].float()  # the edge has no neighbours beyond
     assert (middle_columns.std() > 70) == kept
     assert kept or middle_columns.std() < 12
@@ -191,7 +211,9 @@ def damage(folder):
     (folder / "b_empty.png").touch()
     (folder / "c_text.png").write_text("not an image")
     noise_of_a_rare_kind = Image.fromarray(noise(8, 8, 3))
-    noise_of_a_rare_kind.save(folder / "d_rare.png", format="PCX")  # which Pillow would read, as it would PostScript
+    noise_of_a_rare_kind.save(
+        folder / "d_rare.png", format="PCX"
+    )  # which Pillow would read, as it would PostScript
 
 
 def test_damaged_files_are_left_out_and_told_once(tmp_path, capsys):
@@ -200,7 +222,9 @@ def test_damaged_files_are_left_out_and_told_once(tmp_path, capsys):
     data = folder_of(tmp_path, class_folders=1)
     assert len(data.load("train")) == len(data.load("train").images) == 6
     said = capsys.readouterr().err
-    assert said.startswith("4 of 10 files could not be decoded: cat/a_truncated.jpg, cat/b_empty.png, cat/c_text.png, ")
+    assert said.startswith(
+        "4 of 10 files could not be decoded: cat/a_truncated.jpg, cat/b_empty.png, cat/c_text.png, "
+    )
     assert said.count("\n") == 1
     [facts] = (tmp_path / "cache").rglob("facts.json")
     assert list(json.loads(facts.read_text())["failed"])[3] == "cat/d_rare.png"
@@ -209,7 +233,10 @@ def test_damaged_files_are_left_out_and_told_once(tmp_path, capsys):
 def test_labels_stay_with_their_images_when_files_are_left_out(tmp_path):
     for label, split in ((0, "train"), (1, "train"), (2, "train"), (1, "test")):
         for number in range(3):
-            write(tmp_path / "data" / split / f"class {label}" / f"{number}.png", np.full((9, 9), 80 * label, np.uint8))
+            write(
+                tmp_path / "data" / split / f"class {label}" / f"{number}.png",
+                np.full((9, 9), 80 * label, np.uint8),
+            )
     damage(tmp_path / "data" / "train" / "class 1")
     for split, count in (("train", 9), ("test", 3)):
         data = folder_of(tmp_path, class_folders=3).load(split)
@@ -218,7 +245,9 @@ def test_labels_stay_with_their_images_when_files_are_left_out(tmp_path):
         assert len(data) == count
 
 
-def test_truncated_files_are_left_out_even_if_another_library_lets_pillow_fill_them_up(tmp_path, monkeypatch):
+def test_truncated_files_are_left_out_even_if_another_library_lets_pillow_fill_them_up(
+    tmp_path, monkeypatch
+):
     fill(tmp_path / "data")
     damage(tmp_path / "data" / "train" / "cat")
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
@@ -229,7 +258,9 @@ def test_truncated_files_are_left_out_even_if_another_library_lets_pillow_fill_t
 def test_no_image_left_is_an_error_with_the_reason(tmp_path):
     fill(tmp_path / "data", train=1)
     (tmp_path / "data/train/cat/0.png").write_text("not an image")
-    with pytest.raises(MissingFile, match=r"none of 1 images could be decoded; cat/0\.png: cannot identify"):
+    with pytest.raises(
+        MissingFile, match=r"none of 1 images could be decoded; cat/0\.png: cannot identify"
+    ):
         folder_of(tmp_path).load("train")
 
 
@@ -260,7 +291,10 @@ def test_a_link_to_a_folder_is_followed_and_one_that_leads_back_is_not(tmp_path)
     assert len(folder_of(tmp_path).load("train")) == 12
 
 
-@given(share=st.floats(0.05, 0.95), names=st.sets(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1))
+@given(
+    share=st.floats(0.05, 0.95),
+    names=st.sets(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1),
+)
 def test_whether_a_file_is_held_out_depends_on_its_own_name_and_on_nothing_else(share, names):
     chosen = {name for name in names if is_held_out(name, share)}
     assert chosen == {name for name in sorted(names) if is_held_out(name, share)}
@@ -287,9 +321,17 @@ def test_the_key_is_that_of_the_content_wherever_the_folder_lies(tmp_path):
     here = fill(tmp_path / "data")
     before = folder_of(tmp_path).identity()
     shutil.copytree(here, tmp_path / "copy")  # with other times
-    assert ImageFolder(root=tmp_path / "copy", size=SIDE, cache=tmp_path / "other cache").identity() == before
+    assert (
+        ImageFolder(root=tmp_path / "copy", size=SIDE, cache=tmp_path / "other cache").identity()
+        == before
+    )
     here.rename(tmp_path / "renamed")
-    assert ImageFolder(root=tmp_path / "renamed", size=(SIDE, SIDE), cache=tmp_path / "cache").identity() == before
+    assert (
+        ImageFolder(
+            root=tmp_path / "renamed", size=(SIDE, SIDE), cache=tmp_path / "cache"
+        ).identity()
+        == before
+    )
     assert folder_of(tmp_path).identity()["content"] is None
     pinned = folder_of(tmp_path, content=before["content"])  # where no files are
     assert pinned.identity() == before
@@ -299,7 +341,9 @@ def test_the_key_is_that_of_the_content_wherever_the_folder_lies(tmp_path):
 def test_the_key_changes_when_the_content_does_and_the_images_follow(tmp_path, change):
     root = fill(tmp_path / "data")
     file = root / "train/cat/0.png"
-    write(file.with_suffix(".bmp"), noise(SIDE, SIDE, 3))  # whose size is the same whatever it shows
+    write(
+        file.with_suffix(".bmp"), noise(SIDE, SIDE, 3)
+    )  # whose size is the same whatever it shows
     before, images = folder_of(tmp_path).identity(), folder_of(tmp_path).load("train").images
     match change:
         case "pixel":
@@ -326,11 +370,15 @@ def test_other_files_than_the_recipe_asks_for_are_refused(tmp_path):
     fill(tmp_path / "data")
     content = folder_of(tmp_path).identity()["content"]
     folder_of(tmp_path, content=content).preflight()
-    with pytest.raises(MissingFile, match=f"their fingerprint is {content}, and `content` is 0000000000000000"):
+    with pytest.raises(
+        MissingFile, match=f"their fingerprint is {content}, and `content` is 0000000000000000"
+    ):
         folder_of(tmp_path, content="0" * 16).load("train")
 
 
-def test_files_are_decoded_once_wherever_they_lie_and_again_for_other_settings(tmp_path, monkeypatch):
+def test_files_are_decoded_once_wherever_they_lie_and_again_for_other_settings(
+    tmp_path, monkeypatch
+):
     fill(tmp_path / "data")
     count = []
     attempt = decoded.attempt
@@ -343,7 +391,11 @@ def test_files_are_decoded_once_wherever_they_lie_and_again_for_other_settings(t
     first = folder_of(tmp_path).load("train").images
     assert folder_of(tmp_path).load("train").images.equal(first)
     shutil.copytree(tmp_path / "data", tmp_path / "moved")
-    assert ImageFolder(root=tmp_path / "moved", size=SIDE, cache=tmp_path / "cache").load("train").images.equal(first)
+    assert (
+        ImageFolder(root=tmp_path / "moved", size=SIDE, cache=tmp_path / "cache")
+        .load("train")
+        .images.equal(first)
+    )
     assert len(count) == 6
     folder_of(tmp_path, size=4).load("train")
     folder_of(tmp_path, channels=1).load("train")
@@ -394,12 +446,14 @@ decoded.attempt = logged
 (folder / f"{os.getpid()}.ready").touch()
 while len(list(folder.glob("*.ready"))) < processes:
     time.sleep(0.001)
-print(digest([ImageFolder(root=folder / "data", cache=folder / "cache", size=8).load("train").images]))
+images = ImageFolder(root=folder / "data", cache=folder / "cache", size=8).load("train").images
+print(digest([images]))
 """
 
 
 def loading(tmp_path, processes=1, killed_after=1000):
-    """A process that loads the folder as soon as there are so many, and logs each file that it decodes."""
+    """A process that loads the folder as soon as there are so many, and logs each file that it
+    decodes."""
     command = [sys.executable, "-c", LOADING, str(tmp_path), str(processes), str(killed_after)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
@@ -417,7 +471,9 @@ def test_killing_it_in_the_middle_leaves_nothing_that_is_taken_for_finished(tmp_
 
 def test_of_two_processes_at_once_one_decodes_and_both_get_the_same_bits(tmp_path):
     fill(tmp_path / "data", train=20)
-    answers = [process.communicate()[0] for process in [loading(tmp_path, processes=2) for _ in range(2)]]
+    answers = [
+        process.communicate()[0] for process in [loading(tmp_path, processes=2) for _ in range(2)]
+    ]
     assert answers[0] == answers[1] != ""
     assert len((tmp_path / "log.txt").read_text().splitlines()) == 20
 
@@ -441,11 +497,31 @@ def test_files_that_change_while_they_are_decoded_are_an_error(tmp_path, monkeyp
     [
         (lambda root: root, {}, "expects images in .*train, which is no folder: set `root`"),
         (lambda root: fill(root, train=0) / "train", {}, "train, which is no folder"),
-        (lambda root: write(fill(root, test=0) / "test/.x.png", noise(4, 4)), {}, "no images for its test split in"),
-        (fill, {"class_folders": 3}, r"has 2 sub-folders with images \(cat, dog\), and `class_folders` is 3"),
-        (lambda root: write(fill(root) / "test/x.png", noise(4, 4)), {"class_folders": 2}, "x.png .* in no class"),
-        (lambda root: write(fill(root) / "test/elk/x.png", noise(4, 4)), {"class_folders": 2}, "has not: elk"),
-        (lambda root: fill(root, train=2, test=0), {"held_out": 0.01}, "finds no images for its test split"),
+        (
+            lambda root: write(fill(root, test=0) / "test/.x.png", noise(4, 4)),
+            {},
+            "no images for its test split in",
+        ),
+        (
+            fill,
+            {"class_folders": 3},
+            r"has 2 sub-folders with images \(cat, dog\), and `class_folders` is 3",
+        ),
+        (
+            lambda root: write(fill(root) / "test/x.png", noise(4, 4)),
+            {"class_folders": 2},
+            "x.png .* in no class",
+        ),
+        (
+            lambda root: write(fill(root) / "test/elk/x.png", noise(4, 4)),
+            {"class_folders": 2},
+            "has not: elk",
+        ),
+        (
+            lambda root: fill(root, train=2, test=0),
+            {"held_out": 0.01},
+            "finds no images for its test split",
+        ),
     ],
 )
 def test_what_is_not_there_is_said_in_one_sentence_before_the_run(tmp_path, make, fields, message):
@@ -464,7 +540,9 @@ def test_a_recipe_can_be_checked_where_the_files_are_not(tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("fields", [{"size": 0}, {"channels": 4}, {"held_out": 1.0}, {"test": "train"}, {"size": (3,)}])
+@pytest.mark.parametrize(
+    "fields", [{"size": 0}, {"channels": 4}, {"held_out": 1.0}, {"test": "train"}, {"size": (3,)}]
+)
 def test_fields_that_make_no_sense_are_refused(tmp_path, fields):
     with pytest.raises(ValueError, match="validation error"):
         folder_of(tmp_path, **fields)
@@ -479,7 +557,9 @@ def test_a_cache_that_cannot_be_written_to_is_said_in_one_sentence(tmp_path):
 
 def test_a_disk_that_is_too_small_is_noticed_before_the_work(tmp_path, monkeypatch):
     fill(tmp_path / "data")
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=6 * 3 * SIDE * SIDE - 1))
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: SimpleNamespace(free=6 * 3 * SIDE * SIDE - 1)
+    )
     with pytest.raises(FwError, match="6 decoded images take"):
         folder_of(tmp_path).load("train")
 

@@ -1,5 +1,5 @@
-"""Arms that came out the same although they were sampled in different ways are pointed out, and guidance that acts in a
-part of the calls is told of in run.json and the report."""
+"""Arms that came out the same although they were sampled in different ways are pointed out, and
+guidance that acts in a part of the calls is told of in run.json and the report."""
 
 from __future__ import annotations
 
@@ -41,14 +41,25 @@ DEAF = '''
 
 
 def arm(key: str, status: str = "finished", **metrics: list[float]) -> dict[str, Any]:
-    scores = {name: {"mean": sum(values) / len(values), "values": values} for name, values in metrics.items()}
+    scores = {
+        name: {"mean": sum(values) / len(values), "values": values}
+        for name, values in metrics.items()
+    }
     return {"status": status, "metrics": scores, "sample_key": key}
 
 
-def test_arms_with_equal_scores_in_all_seeds_and_other_samples_are_named_with_their_scores() -> None:
-    arms = {"a": arm("1", fd=[1.0, 2.0]), "b": arm("2", fd=[1.0, 2.0]), "c": arm("3", fd=[1.0, 2.5])}
+def test_arms_with_equal_scores_in_all_seeds_and_other_samples_are_named_with_their_scores() -> (
+    None
+):
+    arms = {
+        "a": arm("1", fd=[1.0, 2.0]),
+        "b": arm("2", fd=[1.0, 2.0]),
+        "c": arm("3", fd=[1.0, 2.5]),
+    }
     [told] = indistinct({"arms": arms})
-    assert told.startswith("arms a and b have exactly equal scores in all sampling seeds (fd 1.500): the model ignores")
+    assert told.startswith(
+        "arms a and b have exactly equal scores in all sampling seeds (fd 1.500): the model ignores"
+    )
     assert "guidance never acted" in told
 
 
@@ -63,7 +74,9 @@ def test_arms_with_equal_scores_in_all_seeds_and_other_samples_are_named_with_th
     ],
     ids=["other seeds", "another score differs", "the same samples", "not finished", "not scored"],
 )
-def test_arms_that_differ_in_anything_or_share_their_samples_are_not_named(other: dict[str, Any]) -> None:
+def test_arms_that_differ_in_anything_or_share_their_samples_are_not_named(
+    other: dict[str, Any],
+) -> None:
     assert indistinct({"arms": {"a": arm("1", fd=[1.0, 2.0], recall=[0.5, 0.5]), "b": other}}) == []
 
 
@@ -80,9 +93,23 @@ def toys_site(tmp_path: Path) -> Iterator[Path]:
 
 def run(tmp_path: Path, *sets: str) -> tuple[Answer, dict[str, Any], str]:
     words = [word for each in sets for word in ("--set", each)]
-    answer = fw("run", toy_recipe(tmp_path), "--out", tmp_path / "runs", "--device", "cpu", "--jobs", "1", *words)
+    answer = fw(
+        "run",
+        toy_recipe(tmp_path),
+        "--out",
+        tmp_path / "runs",
+        "--device",
+        "cpu",
+        "--jobs",
+        "1",
+        *words,
+    )
     folder = tmp_path / "runs/toy/latest"
-    return answer, json.loads((folder / "run.json").read_text(encoding="utf-8")), (folder / "report.md").read_text()
+    return (
+        answer,
+        json.loads((folder / "run.json").read_text(encoding="utf-8")),
+        (folder / "report.md").read_text(),
+    )
 
 
 def test_a_backbone_that_ignores_its_condition_is_pointed_out_by_its_equal_scores(
@@ -92,7 +119,9 @@ def test_a_backbone_that_ignores_its_condition_is_pointed_out_by_its_equal_score
     answer, result, report = run(tmp_path, "model=deaf")
     assert answer.code == 0
     [told] = [text for text in result["warnings"] if "exactly equal" in text]
-    assert told.startswith("arms self_1.0 and self_1.5 have exactly equal scores in all sampling seeds (gap_flat 0.")
+    assert told.startswith(
+        "arms self_1.0 and self_1.5 have exactly equal scores in all sampling seeds (gap_flat 0."
+    )
     assert told in report
 
 
@@ -105,7 +134,9 @@ def test_an_honest_run_has_no_such_warning(toys_site: Path, tmp_path: Path) -> N
     assert "## Guidance" not in report
 
 
-def test_guidance_that_acts_in_some_calls_or_in_none_is_told_of_in_the_report(toys_site: Path, tmp_path: Path) -> None:
+def test_guidance_that_acts_in_some_calls_or_in_none_is_told_of_in_the_report(
+    toys_site: Path, tmp_path: Path
+) -> None:
     _, result, report = run(tmp_path, "arms.self_1.5.guidance.interval=[0.1, 0.6]")
     assert result["arms"]["self_1.5"]["guidance"] == [{"name": "selfish", "acts": 1, "calls": 2}]
     assert "* self_1.5: selfish acts in 1 of 2 calls" in report

@@ -1,4 +1,5 @@
-"""Installing a plugin changes no result of a recipe that does not name it, whatever it does to the process."""
+"""Installing a plugin changes no result of a recipe that does not name it, whatever it does to
+the process."""
 
 from __future__ import annotations
 
@@ -112,7 +113,8 @@ class Global(toys.Coin):
 
     def annotate(self, data, job):
         assert torch.zeros(1).dtype == torch.float32
-        drawn = torch.randint(2, (data.count,)) + torch.from_numpy(numpy.random.randint(2, size=data.count))
+        coins = torch.from_numpy(numpy.random.randint(2, size=data.count))
+        drawn = torch.randint(2, (data.count,)) + coins
         tossed = (drawn + torch.tensor([random.randint(0, 1) for _ in range(data.count)])) % 2
         return Annotation(super().annotate(data, job).spec, tossed)
 
@@ -153,9 +155,19 @@ def here(found: Plan, out: Path) -> Outcome:
     return run_here(found, (), settings(out), Heard(), lambda: False)
 
 
-def test_installing_a_hostile_plugin_changes_no_bit_of_a_recipe_that_does_not_name_it(tmp_path: Path) -> None:
-    """Real distributions, in processes of their own: a stage after the other, and side by side in two workers."""
-    words: list[str | Path] = ["--set", "train.steps=12", "--set", "tracker=null", "--arm", "self_1.5"]
+def test_installing_a_hostile_plugin_changes_no_bit_of_a_recipe_that_does_not_name_it(
+    tmp_path: Path,
+) -> None:
+    """Real distributions, in processes of their own: a stage after the other, and side by side
+    in two workers."""
+    words: list[str | Path] = [
+        "--set",
+        "train.steps=12",
+        "--set",
+        "tracker=null",
+        "--arm",
+        "self_1.5",
+    ]
     words += ["--device", "cpu"]
     done = sites.fw("run", TINY, *words, "--out", tmp_path / "without", "--jobs", "1")
     assert done.code == 0, done.err
@@ -163,9 +175,22 @@ def test_installing_a_hostile_plugin_changes_no_bit_of_a_recipe_that_does_not_na
     site.mkdir()
     sites.install(site, "aaa_hostile", HOSTILE + sites.GUIDANCE.format(name="hostile"))
     for jobs in ("1", "2"):
-        command = [sys.executable, "-m", "fw.core", "run", TINY, *words, "--out", tmp_path / jobs, "--jobs", jobs]
+        command = [
+            sys.executable,
+            "-m",
+            "fw.core",
+            "run",
+            TINY,
+            *words,
+            "--out",
+            tmp_path / jobs,
+            "--jobs",
+            jobs,
+        ]
         environment = {**os.environ, "PYTHONPATH": str(site)}
-        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+        ended = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=240, check=False
+        )
         assert ended.returncode == 0, ended.stderr
         (site / "was-imported").unlink()
         assert products(tmp_path / jobs) == products(tmp_path / "without") != {}
@@ -175,7 +200,10 @@ def test_installing_a_hostile_plugin_changes_no_bit_of_a_recipe_that_does_not_na
 
 def manifests(out: Path) -> dict[str, Any]:
     """The manifests, up to the seconds that stages took."""
-    found = {file.parent.name: json.loads(file.read_text()) for file in (out / "store").glob("*/manifest.json")}
+    found = {
+        file.parent.name: json.loads(file.read_text())
+        for file in (out / "store").glob("*/manifest.json")
+    }
     return {stage: {**manifest, "seconds": None, SEAL: None} for stage, manifest in found.items()}
 
 
@@ -187,7 +215,9 @@ def results(out: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_component_that_upsets_its_process_changes_no_stage_after_it(tmp_path: Path, calm: None) -> None:
+def test_a_component_that_upsets_its_process_changes_no_stage_after_it(
+    tmp_path: Path, calm: None
+) -> None:
     alone = planned("arms.global={annotator: global}")
     together = planned("arms.careless={annotator: careless}", "arms.global={annotator: global}")
     assert here(alone, tmp_path / "alone") == Outcome()
@@ -195,7 +225,10 @@ def test_a_component_that_upsets_its_process_changes_no_stage_after_it(tmp_path:
     expected, found = products(tmp_path / "alone"), products(tmp_path / "together")
     assert {name: found[name] for name in expected} == expected
     assert len(found) > len(expected)
-    assert run_in_workers(together, (), [settings(tmp_path / "w")], Heard(), lambda: False) == Outcome()
+    assert (
+        run_in_workers(together, (), [settings(tmp_path / "w")], Heard(), lambda: False)
+        == Outcome()
+    )
     assert products(tmp_path / "w") == found
 
 
@@ -209,7 +242,9 @@ def test_a_stage_does_not_see_the_state_that_it_is_started_in(tmp_path: Path, ca
     assert products(tmp_path / "upset") == products(tmp_path / "stock")
 
 
-def test_after_a_stage_the_process_is_what_it_was_whatever_became_of_the_stage(tmp_path: Path, calm: None) -> None:
+def test_after_a_stage_the_process_is_what_it_was_whatever_became_of_the_stage(
+    tmp_path: Path, calm: None
+) -> None:
     torch.set_default_dtype(torch.bfloat16)
     torch.set_float32_matmul_precision("high")
     torch.set_num_threads(2)
@@ -219,7 +254,9 @@ def test_after_a_stage_the_process_is_what_it_was_whatever_became_of_the_stage(t
     assert ambient() == before
 
 
-def test_components_do_not_share_global_randomness_with_stages_before_them(tmp_path: Path, calm: None) -> None:
+def test_components_do_not_share_global_randomness_with_stages_before_them(
+    tmp_path: Path, calm: None
+) -> None:
     """The same stage gives the same bits whether it runs first or last."""
     found = planned("arms.global={annotator: global}", "arms.coin={annotator: coin}")
     first = found.arms["global"].annotate
@@ -250,7 +287,9 @@ def test_the_stock_state_is_torchs_own_and_seeded(calm: None) -> None:
         assert not torch.is_inference_mode_enabled()
 
 
-@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch before 2.9 has no such settings")
+@pytest.mark.skipif(
+    not hasattr(torch.backends, "fp32_precision"), reason="torch before 2.9 has no such settings"
+)
 def test_precision_that_was_set_per_backend_is_put_aside_and_comes_back(calm: None) -> None:
     backends: Any = torch.backends
     backends.cuda.matmul.fp32_precision = "tf32"

@@ -1,4 +1,5 @@
-"""Job.steps resumes bit for bit wherever it was cut off, its log tells each step once, and nothing leaks from it."""
+"""Job.steps resumes bit for bit wherever it was cut off, its log tells each step once, and
+nothing leaks from it."""
 
 from __future__ import annotations
 
@@ -47,13 +48,23 @@ class Heard:
         self.told.append(text)
 
 
-def fit(job: Job, at: Callable[[int], None] = lambda step: None, total: int = TOTAL, label: str = "train") -> bytes:
-    """The weights of a tiny model trained with every kind of randomness; `at` is called in the middle of each step."""
+def fit(
+    job: Job,
+    at: Callable[[int], None] = lambda step: None,
+    total: int = TOTAL,
+    label: str = "train",
+) -> bytes:
+    """The weights of a tiny model trained with every kind of randomness; `at` is called in the
+    middle of each step."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.BatchNorm1d(8), nn.Linear(8, 1))
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
     scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
-    state: dict[str, Stateful] = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
+    state: dict[str, Stateful] = {
+        "network": network,
+        "optimizer": optimizer,
+        "scheduler": scheduler,
+    }
     for step in job.steps(total, state, label):
         x = torch.randn(4, 3, generator=job.generator("x", step)) + torch.rand(1)
         loss = network(x).square().mean()
@@ -132,7 +143,9 @@ cuts = st.tuples(
 @settings(max_examples=60)
 @given(st.lists(cuts, max_size=3))
 def test_wherever_it_was_cut_off_training_ends_with_the_same_bits_and_the_same_log(
-    straight: tuple[bytes, list[dict[str, float]]], tmp_path_factory: pytest.TempPathFactory, cuts: list
+    straight: tuple[bytes, list[dict[str, float]]],
+    tmp_path_factory: pytest.TempPathFactory,
+    cuts: list,
 ) -> None:
     folder = tmp_path_factory.mktemp("cut")
     for cut, step, checkpoint_seconds in sorted(cuts, key=lambda each: each[1]):
@@ -147,8 +160,14 @@ def test_wherever_it_was_cut_off_training_ends_with_the_same_bits_and_the_same_l
     assert log(folder) == straight[1]
 
 
-def test_other_seeds_and_labels_train_otherwise(straight: tuple[bytes, list[dict[str, float]]], tmp_path: Path) -> None:
-    found = {fit(Job(tmp_path, seed=4, checkpoint_seconds=0)), fit(Job(tmp_path, seed=3), label="other"), straight[0]}
+def test_other_seeds_and_labels_train_otherwise(
+    straight: tuple[bytes, list[dict[str, float]]], tmp_path: Path
+) -> None:
+    found = {
+        fit(Job(tmp_path, seed=4, checkpoint_seconds=0)),
+        fit(Job(tmp_path, seed=3), label="other"),
+        straight[0],
+    }
     assert len(found) == 3
 
 
@@ -197,7 +216,10 @@ def test_whatever_bit_flips_in_stopped_work_the_end_is_the_same_and_damage_is_sa
     assert fit(job) == straight[0]
     job.finish()
     assert log(folder) == straight[1]
-    assert heard.told in ([], ["train.checkpoint was damaged since it was written, and is made again"])
+    assert heard.told in (
+        [],
+        ["train.checkpoint was damaged since it was written, and is made again"],
+    )
     assert bool(heard.told) == (len(heard.steps) == TOTAL) or name == "log.jsonl"
 
 
@@ -213,7 +235,10 @@ def test_a_checkpoint_that_nothing_vouches_for_is_not_continued_from(
 def test_a_crash_between_a_checkpoint_and_its_checksum_leaves_one_that_can_be_continued(
     tmp_path: Path, straight: Straight, moment: str
 ) -> None:
-    rename, ending = Path.replace, {"voucher": unfinished.VOUCHER, "checkpoint": ".checkpoint"}[moment]
+    rename, ending = (
+        Path.replace,
+        {"voucher": unfinished.VOUCHER, "checkpoint": ".checkpoint"}[moment],
+    )
     crashes = iter([False, True])
 
     def crash(self: Path, target: Path) -> Path:
@@ -236,23 +261,31 @@ def test_time_that_is_spent_on_telling_is_no_time_of_the_job(tmp_path: Path) -> 
         job = Job(tmp_path, reporter=told)
         before = job.seconds
         job.say("slowly")
-        assert job.seconds - before == 2000  # three looks at the clock, of which two were for telling
+        assert (
+            job.seconds - before == 2000
+        )  # three looks at the clock, of which two were for telling
 
 
 def test_a_checkpoint_of_another_network_is_one_sentence_that_names_it(tmp_path: Path) -> None:
     fit(Job(tmp_path))
-    with pytest.raises(StageFailed, match=r"train\.checkpoint cannot be continued from \(") as caught:
+    with pytest.raises(
+        StageFailed, match=r"train\.checkpoint cannot be continued from \("
+    ) as caught:
         list(Job(tmp_path).steps(99, {"network": nn.Linear(2, 2)}))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), torch.tensor(float("-inf"))])
-def test_a_value_that_is_not_finite_ends_the_stage_and_says_which_and_when(tmp_path: Path, bad: float | Tensor) -> None:
+def test_a_value_that_is_not_finite_ends_the_stage_and_says_which_and_when(
+    tmp_path: Path, bad: float | Tensor
+) -> None:
     def diverge(job: Job) -> None:
         for step in job.steps(TOTAL, {}):
             job.log(step, {"loss": bad if step == 3 else 1.0})
 
-    with pytest.raises(StageFailed, match=r"^loss became (nan|inf|-inf) at step 3: lower the learning rate\?$"):
+    with pytest.raises(
+        StageFailed, match=r"^loss became (nan|inf|-inf) at step 3: lower the learning rate\?$"
+    ):
         diverge(Job(tmp_path, checkpoint_seconds=0))
     assert [record["step"] for record in log(tmp_path)] == [0, 1, 2]
     assert torch.load(tmp_path / "train.checkpoint", weights_only=True)["step"] == 3
@@ -263,10 +296,16 @@ def test_every_logged_value_is_told_once_and_tensors_become_numbers(tmp_path: Pa
     job = Job(tmp_path, reporter=heard, checkpoint_seconds=0)
     for step in job.steps(3, {}):
         job.log(step, {"a": torch.tensor(step / 2, requires_grad=True), "b": 1})
-    assert heard.records == log(tmp_path) == [{"step": step, "a": step / 2, "b": 1.0} for step in range(3)]
+    assert (
+        heard.records
+        == log(tmp_path)
+        == [{"step": step, "a": step / 2, "b": 1.0} for step in range(3)]
+    )
 
 
-def test_two_loops_in_one_job_keep_each_others_log_and_resume_each_where_it_was(tmp_path: Path) -> None:
+def test_two_loops_in_one_job_keep_each_others_log_and_resume_each_where_it_was(
+    tmp_path: Path,
+) -> None:
     def both(folder: Path, cut: tuple[str, int] | None = None) -> tuple[bytes, bytes]:
         job = Job(folder, checkpoint_seconds=0)
 
@@ -328,7 +367,9 @@ def be_stopped(job: Job) -> None:
 
 
 @pytest.mark.parametrize("loop", [go_through, leave_early, raise_within, be_stopped])
-def test_the_global_generator_is_as_it_was_however_the_loop_ends(loop: Callable[[Job], None], tmp_path: Path) -> None:
+def test_the_global_generator_is_as_it_was_however_the_loop_ends(
+    loop: Callable[[Job], None], tmp_path: Path
+) -> None:
     before = torch.random.get_rng_state()
     with contextlib.suppress(Cut, Interrupted):
         loop(Job(tmp_path))
@@ -351,7 +392,9 @@ def test_seconds_add_up_over_tries_and_loops(tmp_path: Path) -> None:
         list(Job(tmp_path).steps(1, {}, label))
         payload = torch.load(tmp_path / f"{label}.checkpoint", weights_only=True)
         assert payload["seconds"] > 0
-        unfinished.keep(tmp_path / f"{label}.checkpoint", partial(torch.save, {**payload, "seconds": seconds}))
+        unfinished.keep(
+            tmp_path / f"{label}.checkpoint", partial(torch.save, {**payload, "seconds": seconds})
+        )
     job = Job(tmp_path)
     assert job.seconds < 1000
     list(job.steps(2, {}, "first"))
@@ -378,8 +421,12 @@ words = st.lists(st.integers() | texts, min_size=1)
 @given(words, words)
 def test_a_seed_is_a_function_of_its_words_within_63_bits(some: list, others: list) -> None:
     assert 0 <= seed_from(*some) < 2**63
-    assert (seed_from(*some) == seed_from(*others)) == (list(map(str, some)) == list(map(str, others)))
-    assert torch.equal(torch.rand(2, generator=generator(*some)), torch.rand(2, generator=generator(*some)))
+    assert (seed_from(*some) == seed_from(*others)) == (
+        list(map(str, some)) == list(map(str, others))
+    )
+    assert torch.equal(
+        torch.rand(2, generator=generator(*some)), torch.rand(2, generator=generator(*some))
+    )
 
 
 def test_a_jobs_generators_are_its_seed_and_the_words(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Joint models: one network that denoises and recognises, with both losses; its classes are read off the image."""
+"""Joint models: one network that denoises and recognises, with both losses; its classes are read
+off the image."""
 
 from __future__ import annotations
 
@@ -48,7 +49,12 @@ class TwoHeads(nn.Module):
         return torch.tanh(self.trunk(x.flatten(1)))
 
     def forward(
-        self, x: Tensor, noise: Tensor, condition: Any = None, dropped: Any = None, attend: Any = None
+        self,
+        x: Tensor,
+        noise: Tensor,
+        condition: Any = None,
+        dropped: Any = None,
+        attend: Any = None,
     ) -> Tensor:
         return self.image(self.hidden(x)).view_as(x)
 
@@ -71,7 +77,8 @@ class Tiny(Joint):
 
 
 class Towards(toys.Free):
-    """Classifier guidance by the model itself: worse is a step away from the class that the image is meant to have."""
+    """Classifier guidance by the model itself: worse is a step away from the class that the
+    image is meant to have."""
 
     name: ClassVar[str] = "towards"
 
@@ -79,7 +86,9 @@ class Towards(toys.Free):
     def requires(self) -> frozenset[str]:
         return frozenset({"logits"})
 
-    def worse(self, model: Any, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+    def worse(
+        self, model: Any, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor
+    ) -> Tensor:
         assert condition is not None
         with torch.inference_mode(False), torch.enable_grad():
             noisy = x.clone().requires_grad_()
@@ -107,8 +116,12 @@ def test_the_joint_loss_is_both_losses_of_the_same_noisy_images() -> None:
     """Against the formulas: EDM eq. 8, and the cross entropy of what the trunk sees."""
     process, made = EDM(), network()
     x0, sigma, noise, classes = batch()
-    denoising, recognising, recognised = NetworkDenoiser(made, process).joint_loss(x0, sigma, noise, classes)
-    torch.testing.assert_close(denoising, NetworkDenoiser(made, process).loss(x0, sigma, noise, None, None))
+    denoising, recognising, recognised = NetworkDenoiser(made, process).joint_loss(
+        x0, sigma, noise, classes
+    )
+    torch.testing.assert_close(
+        denoising, NetworkDenoiser(made, process).loss(x0, sigma, noise, None, None)
+    )
     spread = process.sigma_data
     level = sigma[:, None, None, None]
     seen = (x0 + level * noise) / (level**2 + spread**2).sqrt()
@@ -141,7 +154,9 @@ def test_logits_are_those_of_the_loss_and_count_as_an_evaluation() -> None:
 def test_in_bf16_the_losses_are_float32_finite_and_close() -> None:
     made = network()
     plain, fast = (NetworkDenoiser(made, EDM(), bf16=bf16) for bf16 in (False, True))
-    for one, other in zip(plain.joint_loss(*batch())[:2], fast.joint_loss(*batch())[:2], strict=True):
+    for one, other in zip(
+        plain.joint_loss(*batch())[:2], fast.joint_loss(*batch())[:2], strict=True
+    ):
         assert other.dtype == torch.float32
         assert not torch.equal(one, other)
         torch.testing.assert_close(one, other, rtol=0.05, atol=0.05)
@@ -163,9 +178,13 @@ def classes_of_brightness() -> tuple[ImageSet, Annotation]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_training_lowers_both_losses_and_logs_them_with_the_accuracy(tmp_path: Path, precision: str) -> None:
+def test_training_lowers_both_losses_and_logs_them_with_the_accuracy(
+    tmp_path: Path, precision: str
+) -> None:
     data, annotation = classes_of_brightness()
-    settings = Train.model_validate({"steps": 200, "batch": 48, "warmup": 5, "lr": 2e-2, "precision": precision})
+    settings = Train.model_validate(
+        {"steps": 200, "batch": 48, "warmup": 5, "lr": 2e-2, "precision": precision}
+    )
     averaged = train(Tiny(weight=1.0), toys.Unit(), data, annotation, settings, Job(tmp_path))
     records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert set(records[0]) == {
@@ -185,7 +204,14 @@ def test_the_loss_is_the_sum_with_the_recipes_weight(tmp_path: Path) -> None:
     for weight in (1e-3, 0.5, 4.0):
         folder = tmp_path / str(weight)
         folder.mkdir()
-        train(Tiny(weight=weight), toys.Unit(), data, annotation, Train(steps=1, batch=16, warmup=0), Job(folder))
+        train(
+            Tiny(weight=weight),
+            toys.Unit(),
+            data,
+            annotation,
+            Train(steps=1, batch=16, warmup=0),
+            Job(folder),
+        )
         [record] = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         recognising = (record["train/loss"] - record["train/denoising_loss"]) / weight
         assert recognising == pytest.approx(1.1, abs=0.3)  # log 3, as good as guessing
@@ -193,7 +219,10 @@ def test_the_loss_is_the_sum_with_the_recipes_weight(tmp_path: Path) -> None:
 
 
 def test_the_weight_is_in_the_key_of_the_training() -> None:
-    found = {planned(f"arms.j={{model: {{name: tiny_joint, weight: {weight}}}}}").arms["j"].train for weight in (1, 2)}
+    found = {
+        planned(f"arms.j={{model: {{name: tiny_joint, weight: {weight}}}}}").arms["j"].train
+        for weight in (1, 2)
+    }
     assert len(found) == 2
 
 
@@ -217,7 +246,9 @@ def refused(*sets: str) -> list[str]:
 
 def executed(found: Plan, root: Path) -> Outcome:
     Store(root).create()
-    return run_here(found, (), Place(root, "cpu", threads=1, checkpoint_seconds=20), Heard(), lambda: False)
+    return run_here(
+        found, (), Place(root, "cpu", threads=1, checkpoint_seconds=20), Heard(), lambda: False
+    )
 
 
 def joint(rest: str) -> str:
@@ -232,9 +263,13 @@ def test_an_arm_learns_labels_that_it_made_itself_and_is_guided_by_them(tmp_path
     assert own.train == plain.train
     log = (tmp_path / own.train / "log.jsonl").read_text()
     assert "train/accuracy" in log
-    samples = [next((tmp_path / arm.sample).glob("samples-000-*")).read_bytes() for arm in (own, plain)]
+    samples = [
+        next((tmp_path / arm.sample).glob("samples-000-*")).read_bytes() for arm in (own, plain)
+    ]
     assert samples[0] != samples[1]
-    evaluations = [json.loads((tmp_path / arm.sample / "info.json").read_text())["nfe"] for arm in (own, plain)]
+    evaluations = [
+        json.loads((tmp_path / arm.sample / "info.json").read_text())["nfe"] for arm in (own, plain)
+    ]
     assert evaluations == [2 * own.arm.sampler.nfe, plain.arm.sampler.nfe] == [own.nfe, plain.nfe]
 
 
@@ -245,12 +280,16 @@ def test_without_an_annotator_the_generator_is_trained_alone(tmp_path: Path) -> 
     assert "train/accuracy" not in (folder / "log.jsonl").read_text()
     from safetensors.torch import load_file
 
-    assert not [name for name in load_file(folder / "model.safetensors") if name.startswith("classes")]
+    assert not [
+        name for name in load_file(folder / "model.safetensors") if name.startswith("classes")
+    ]
 
 
 def test_guidance_by_a_null_condition_is_refused_because_a_joint_model_has_none() -> None:
     told = "needs condition dropout: train.cond_drop > 0 (a joint model has none)"
-    assert refused(joint("guidance: {name: cfg, scale: 2}")) == [f"arms.j.guidance: guidance 'cfg' {told}"]
+    assert refused(joint("guidance: {name: cfg, scale: 2}")) == [
+        f"arms.j.guidance: guidance 'cfg' {told}"
+    ]
     assert refused(joint("guidance: {name: self_guidance, scale: 2}")) == [
         f"arms.j.guidance: guidance 'self_guidance' {told}"
     ]
@@ -259,7 +298,9 @@ def test_guidance_by_a_null_condition_is_refused_because_a_joint_model_has_none(
 def test_guidance_by_recognition_needs_a_joint_model_and_something_that_it_recognises() -> None:
     told = "guidance 'towards' needs a joint model and an annotator, whose conditions it recognises"
     assert refused("arms.j={guidance: {name: towards, scale: 2}}") == [f"arms.j.guidance: {told}"]
-    assert refused(joint("annotator: null, guidance: {name: towards, scale: 2}")) == [f"arms.j.guidance: {told}"]
+    assert refused(joint("annotator: null, guidance: {name: towards, scale: 2}")) == [
+        f"arms.j.guidance: {told}"
+    ]
 
 
 def test_a_joint_model_takes_classes_only_and_a_positive_weight() -> None:

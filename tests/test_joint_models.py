@@ -1,4 +1,5 @@
-"""The built-in joint models, labels for some images only, and guidance in a joint model's features."""
+"""The built-in joint models, labels for some images only, and guidance in a joint model's
+features."""
 
 from __future__ import annotations
 
@@ -66,7 +67,9 @@ MODELS: dict[str, Joint] = {
 each_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
 
 
-def network(model: Backbone, spec: ConditionSpec | None = SPEC, shape: tuple[int, int, int] = SHAPE) -> Any:
+def network(
+    model: Backbone, spec: ConditionSpec | None = SPEC, shape: tuple[int, int, int] = SHAPE
+) -> Any:
     """A network whose weights are not what they start from: adaLN-zero would hide its blocks."""
     torch.manual_seed(0)
     made = model.build(shape, spec).eval()
@@ -107,7 +110,9 @@ def test_what_it_provides(model: Joint) -> None:
     found: list[tuple[int, ...]] = []
     made = network(model)
     for name, block in made.taps().items():
-        block.register_forward_hook(lambda _, __, out: found.append((out if isinstance(out, Tensor) else out[0]).shape))
+        block.register_forward_hook(
+            lambda _, __, out: found.append((out if isinstance(out, Tensor) else out[0]).shape)
+        )
         assert name
     made(*noisy())
     assert len(found) == len(made.taps())
@@ -115,7 +120,9 @@ def test_what_it_provides(model: Joint) -> None:
 
 
 @each_model
-def test_without_classes_it_has_no_head_and_the_rest_starts_from_the_same_weights(model: Joint) -> None:
+def test_without_classes_it_has_no_head_and_the_rest_starts_from_the_same_weights(
+    model: Joint,
+) -> None:
     weights = []
     for spec in (None, SPEC):
         torch.manual_seed(0)
@@ -125,7 +132,9 @@ def test_without_classes_it_has_no_head_and_the_rest_starts_from_the_same_weight
     assert all(torch.equal(value, joint[name]) for name, value in alone.items())
 
 
-@pytest.mark.parametrize("change", [{"width": 30, "heads": 4}, {"width": 18, "heads": 3}, {"depth": 2}])
+@pytest.mark.parametrize(
+    "change", [{"width": 30, "heads": 4}, {"width": 18, "heads": 3}, {"depth": 2}]
+)
 def test_a_hybvit_that_does_not_add_up_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"not a multiple|greater than or equal to 3"):
         HybViT(**change)
@@ -138,12 +147,17 @@ def test_jdm_reads_the_mean_of_every_skip_and_of_the_middle() -> None:
     unet = made.denoise.unet
     seen: list[Tensor] = []
     hooks = [unet.conv_in.register_forward_hook(lambda _, __, out: seen.append(out))]
-    hooks += [block.register_forward_hook(lambda _, __, out: seen.extend(out[1])) for block in unet.down_blocks]
+    hooks += [
+        block.register_forward_hook(lambda _, __, out: seen.extend(out[1]))
+        for block in unet.down_blocks
+    ]
     hooks.append(unet.mid_block.register_forward_hook(lambda _, __, out: seen.append(out)))
     expected = unet(x, noise, return_dict=False)[0]
     for hook in hooks:
         hook.remove()
-    read = torch.cat([each.mean(dim=(2, 3)) for each in seen], dim=1)  # (B, 8 + 3 * 8 + 2 * 16 + 16)
+    read = torch.cat(
+        [each.mean(dim=(2, 3)) for each in seen], dim=1
+    )  # (B, 8 + 3 * 8 + 2 * 16 + 16)
     assert read.shape == (3, 80)
     prediction, logits = made.both(x, noise)
     torch.testing.assert_close(prediction, expected)
@@ -151,11 +165,14 @@ def test_jdm_reads_the_mean_of_every_skip_and_of_the_middle() -> None:
 
 
 def test_long_skips_carry_the_first_half_to_the_second_last_to_first() -> None:
-    """Figure 1 of U-ViT, written out for five blocks; without skips the blocks follow each other."""
+    """Figure 1 of U-ViT, written out for five blocks; without skips the blocks follow each
+    other."""
     for skips in (True, False):
         made, (x, noise) = network(HybViT(depth=5, width=16, heads=2, skips=skips)), noisy()
         told = nn.functional.silu(made.level(noise))
-        tokens = torch.cat([made.first(patchify(x, 2)) + made.positions, made.token.expand(3, 1, 16)], dim=1)
+        tokens = torch.cat(
+            [made.first(patchify(x, 2)) + made.positions, made.token.expand(3, 1, 16)], dim=1
+        )
 
         def block(index: int, tokens: Tensor, made: Any = made, told: Tensor = told) -> Tensor:
             return made.blocks[index](tokens, told, scaled_dot_product, "")
@@ -196,7 +213,9 @@ class RawLevel(nn.Module):
 
 
 @each_model
-def test_a_head_trained_at_one_level_does_not_saturate_at_others_as_with_the_raw_timestep(model: Joint) -> None:
+def test_a_head_trained_at_one_level_does_not_saturate_at_others_as_with_the_raw_timestep(
+    model: Joint,
+) -> None:
     sizes = {}
     for made in (network(model), RawLevel()):
         optimizer = torch.optim.AdamW(made.parameters(), lr=1e-3)
@@ -208,7 +227,10 @@ def test_a_head_trained_at_one_level_does_not_saturate_at_others_as_with_the_raw
             loss.backward()
             optimizer.step()
         with torch.no_grad():
-            there, elsewhere = (made.eval().logits(x, torch.full((16,), level)).abs().max() for level in (0.0, 999.0))
+            there, elsewhere = (
+                made.eval().logits(x, torch.full((16,), level)).abs().max()
+                for level in (0.0, 999.0)
+            )
         sizes[type(made)] = float(elsewhere / there)
     assert sizes.pop(RawLevel) > 100
     [found] = sizes.values()
@@ -218,9 +240,14 @@ def test_a_head_trained_at_one_level_does_not_saturate_at_others_as_with_the_raw
 # Labels of some images
 
 
-@given(known=st.floats(0.01, 0.99), counts=st.lists(st.integers(0, 30), min_size=1, max_size=5).filter(any))
+@given(
+    known=st.floats(0.01, 0.99),
+    counts=st.lists(st.integers(0, 30), min_size=1, max_size=5).filter(any),
+)
 @settings(max_examples=25, deadline=None)
-def test_known_labels_are_a_share_of_every_class_and_the_bank_has_them_alone(known: float, counts: list[int]) -> None:
+def test_known_labels_are_a_share_of_every_class_and_the_bank_has_them_alone(
+    known: float, counts: list[int]
+) -> None:
     labels = torch.cat([torch.full((count,), each) for each, count in enumerate(counts)])
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
     annotator, job = Labels(known=known), Job(Path())
@@ -231,12 +258,16 @@ def test_known_labels_are_a_share_of_every_class_and_the_bank_has_them_alone(kno
     assert torch.equal(found.conditions[told], labels[told])
     assert torch.equal(found.bank.sort().values, labels[told].sort().values)
     for each, count in enumerate(counts):
-        assert int((found.conditions == each).sum()) == (max(1, round(known * count)) if count else 0)
+        assert int((found.conditions == each).sum()) == (
+            max(1, round(known * count)) if count else 0
+        )
 
 
 def test_which_labels_are_known_depends_on_the_seed_alone() -> None:
     data = Observations(100, labels=torch.arange(100) % 5, classes=5)
-    one, again, other = (Labels(known=0.3).annotate(data, Job(Path(), seed=seed)).conditions for seed in (0, 0, 1))
+    one, again, other = (
+        Labels(known=0.3).annotate(data, Job(Path(), seed=seed)).conditions for seed in (0, 0, 1)
+    )
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
 
@@ -261,10 +292,14 @@ def test_a_missing_condition_is_refused_unless_it_is_announced_and_there_is_a_ba
     for bank in ([-1, 0], []):
         with pytest.raises(StageFailed, match="its bank"):
             checked_annotation(
-                Labels(known=0.5), Annotation(SPEC, some.conditions, torch.tensor(bank, dtype=torch.long)), 3
+                Labels(known=0.5),
+                Annotation(SPEC, some.conditions, torch.tensor(bank, dtype=torch.long)),
+                3,
             )
     with pytest.raises(StageFailed, match=r"its conditions are -2 to 2, not in -1\.\.3"):
-        checked_annotation(Labels(known=0.5), Annotation(SPEC, torch.tensor([0, -2, 2]), some.bank), 3)
+        checked_annotation(
+            Labels(known=0.5), Annotation(SPEC, torch.tensor([0, -2, 2]), some.bank), 3
+        )
 
 
 # Training with some labels
@@ -288,18 +323,23 @@ def images_of(side: int) -> ImageSet:
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
-    return all(torch.equal(*pair) for pair in zip(one.parameters(), other.parameters(), strict=True))
+    return all(
+        torch.equal(*pair) for pair in zip(one.parameters(), other.parameters(), strict=True)
+    )
 
 
 def test_the_recognition_loss_is_the_mean_over_the_labelled_images() -> None:
-    """The closed form: -log p of the label, 0 for class -1, and what is unlabelled moves no weight of the head."""
+    """The closed form: -log p of the label, 0 for class -1, and what is unlabelled moves no
+    weight of the head."""
     made = network(MODELS["jdm"])
     model = NetworkDenoiser(made, EDM())
     x0, noise = noisy(4)[0], torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(3))
     sigma, classes = torch.tensor([0.1, 0.5, 1.0, 3.0]), torch.tensor([2, -1, 0, -1])
     _, recognising, recognised = model.joint_loss(x0, sigma, noise, classes)
     for row, label in enumerate(classes.tolist()):
-        logits = model.logits((x0 + sigma[:, None, None, None] * noise)[row : row + 1], float(sigma[row]))
+        logits = model.logits(
+            (x0 + sigma[:, None, None, None] * noise)[row : row + 1], float(sigma[row])
+        )
         expected = -log_softmax(logits, 1)[0, label] if label >= 0 else torch.zeros(())
         torch.testing.assert_close(recognising[row], expected, rtol=1e-4, atol=1e-5)
     assert not recognised[classes < 0].any()
@@ -308,17 +348,24 @@ def test_the_recognition_loss_is_the_mean_over_the_labelled_images() -> None:
 
 
 def test_a_joint_model_weighs_the_labelled_images_as_if_they_were_alone(tmp_path: Path) -> None:
-    """The logged loss of the first step against the untrained network's, for any labels that are left."""
+    """The logged loss of the first step against the untrained network's, for any labels that are
+    left."""
     _, annotation = classes_of_brightness()
     losses = {}
     for share in (1, 2, 4):
         conditions = annotation.conditions.where(torch.arange(48) % share == 0, -1)
-        _, [record] = trained(TinyJoint(weight=2.0), conditions, tmp_path / str(share), steps=1, batch=48)
+        _, [record] = trained(
+            TinyJoint(weight=2.0), conditions, tmp_path / str(share), steps=1, batch=48
+        )
         losses[share] = (record["train/loss"] - record["train/denoising_loss"]) / 2
-    assert all(value == pytest.approx(1.1, abs=0.3) for value in losses.values())  # log 3, whatever the share
+    assert all(
+        value == pytest.approx(1.1, abs=0.3) for value in losses.values()
+    )  # log 3, whatever the share
 
 
-def test_a_batch_without_labels_trains_the_generator_alone_and_nothing_is_nan(tmp_path: Path) -> None:
+def test_a_batch_without_labels_trains_the_generator_alone_and_nothing_is_nan(
+    tmp_path: Path,
+) -> None:
     conditions = torch.full((48,), -1)
     found, records = trained(TinyJoint(weight=5.0), conditions, tmp_path / "none")
     for record in records:
@@ -334,11 +381,19 @@ def test_at_infinite_weight_recognition_is_all_that_is_learned_and_from_the_labe
     """The same bits as of a training on those images; what only denoises stays as it was made."""
     data, annotation = classes_of_brightness()
     known = torch.arange(48) % 3 != 1
-    model, settings = TinyJoint(weight=math.inf), Train(steps=30, batch=16, warmup=2, lr=1e-2, weight_decay=0)
+    model, settings = (
+        TinyJoint(weight=math.inf),
+        Train(steps=30, batch=16, warmup=2, lr=1e-2, weight_decay=0),
+    )
     some = annotation.conditions.where(known, -1)
-    found, records = trained(model, some, tmp_path / "some", steps=30, batch=16, warmup=2, weight_decay=0)
+    found, records = trained(
+        model, some, tmp_path / "some", steps=30, batch=16, warmup=2, weight_decay=0
+    )
     (tmp_path / "few").mkdir()
-    labelled = ImageSet(data.images[known]), Annotation(annotation.spec, annotation.conditions[known])
+    labelled = (
+        ImageSet(data.images[known]),
+        Annotation(annotation.spec, annotation.conditions[known]),
+    )
     few = train(model, toys.Unit(), *labelled, settings, Job(tmp_path / "few"))
     assert same(found, few)
     assert records[-1]["train/loss"] < records[0]["train/loss"] == pytest.approx(1.1, abs=0.3)
@@ -349,17 +404,28 @@ def test_at_infinite_weight_recognition_is_all_that_is_learned_and_from_the_labe
     assert not torch.equal(alone.trunk.weight, fresh.trunk.weight)
 
 
-def test_labelled_images_beside_the_batch_are_recognised_instead_of_those_in_it(tmp_path: Path) -> None:
-    """The cross entropy is that of as many labelled images, even where the batch has none; denoising sees the batch."""
+def test_labelled_images_beside_the_batch_are_recognised_instead_of_those_in_it(
+    tmp_path: Path,
+) -> None:
+    """The cross entropy is that of as many labelled images, even where the batch has none;
+    denoising sees the batch."""
     annotation = classes_of_brightness()[1]
     some = annotation.conditions.where(torch.arange(48) >= 45, -1)  # three images of three classes
     of_batch, [plain] = trained(TinyJoint(weight=2.0), some, tmp_path / "batch", steps=1)
-    beside, [record] = trained(TinyJoint(weight=2.0, labelled=12), some, tmp_path / "beside", steps=1)
+    beside, [record] = trained(
+        TinyJoint(weight=2.0, labelled=12), some, tmp_path / "beside", steps=1
+    )
     assert record["train/denoising_loss"] == plain["train/denoising_loss"]
-    assert (record["train/loss"] - record["train/denoising_loss"]) / 2 == pytest.approx(1.1, abs=0.3)  # log 3
+    assert (record["train/loss"] - record["train/denoising_loss"]) / 2 == pytest.approx(
+        1.1, abs=0.3
+    )  # log 3
     assert not same(of_batch, beside)
-    _, records = trained(TinyJoint(weight=2.0, labelled=12), some, tmp_path / "longer", steps=150, batch=4)
-    assert records[-1]["train/accuracy"] > 0.6  # four of 48 images have hardly ever a label among them
+    _, records = trained(
+        TinyJoint(weight=2.0, labelled=12), some, tmp_path / "longer", steps=150, batch=4
+    )
+    assert (
+        records[-1]["train/accuracy"] > 0.6
+    )  # four of 48 images have hardly ever a label among them
 
 
 def test_labelled_images_beside_the_batch_do_not_reach_the_objectives(tmp_path: Path) -> None:
@@ -383,7 +449,9 @@ def test_without_labelled_images_beside_the_batch_the_key_is_what_it_was() -> No
     assert JDM(labelled=8).identity()["labelled"] == 8
 
 
-def test_the_log_says_how_long_the_gradient_of_recognition_is_beside_that_of_denoising(tmp_path: Path) -> None:
+def test_the_log_says_how_long_the_gradient_of_recognition_is_beside_that_of_denoising(
+    tmp_path: Path,
+) -> None:
     conditions = classes_of_brightness()[1].conditions
     ratios = [
         trained(TinyJoint(weight=weight), conditions, tmp_path / str(weight), steps=1)[1][0][
@@ -396,7 +464,8 @@ def test_the_log_says_how_long_the_gradient_of_recognition_is_beside_that_of_den
 
 
 def test_for_a_conditional_model_no_label_is_the_null_condition(tmp_path: Path) -> None:
-    """Trained without any label it is trained as if every condition were dropped; with labels it is not."""
+    """Trained without any label it is trained as if every condition were dropped; with labels it
+    is not."""
     model, (_, annotation) = toys.Linear(), classes_of_brightness()
     nothing, _ = trained(model, torch.full((48,), -1), tmp_path / "nothing", cond_drop=0.0)
     dropped, _ = trained(model, annotation.conditions, tmp_path / "dropped", cond_drop=1 - 1e-9)
@@ -421,7 +490,9 @@ arms:
   plain: {annotator: null}
   jdm: {}
   guided: {guidance: {name: joint_features, scale: 2}}
-  hybvit: {model: {name: hybvit, width: 8, heads: 2, depth: 3}, guidance: {name: joint_features, scale: 2}}
+  hybvit:
+    model: {name: hybvit, width: 8, heads: 2, depth: 3}
+    guidance: {name: joint_features, scale: 2}
   drawn: {prior: uniform}
   conditional: {model: {name: unet, channels: [8], groups: 4}}
 """
@@ -435,7 +506,9 @@ def planned(*sets: str) -> Plan:
     return plan(validate(source, registry))
 
 
-def test_a_recipe_with_some_labels_trains_samples_and_scores_every_kind_of_model(tmp_path: Path) -> None:
+def test_a_recipe_with_some_labels_trains_samples_and_scores_every_kind_of_model(
+    tmp_path: Path,
+) -> None:
     found = planned()
     Store(tmp_path).create()
     settings = Place(tmp_path, "cpu", threads=1, checkpoint_seconds=20)
@@ -444,7 +517,9 @@ def test_a_recipe_with_some_labels_trains_samples_and_scores_every_kind_of_model
     assert arms["jdm"].train == arms["guided"].train == arms["drawn"].train
     assert arms["guided"].annotate is not None
     quality = json.loads((tmp_path / arms["guided"].annotate / "quality.json").read_text())
-    assert quality["purity"] == quality["used"] == 1  # over the known ones alone, of which each class has some
+    assert (
+        quality["purity"] == quality["used"] == 1
+    )  # over the known ones alone, of which each class has some
     stored = Annotation.load(tmp_path / arms["guided"].annotate / "annotation.safetensors")
     assert 0 < int(stored.known.sum()) < len(stored.conditions)
     assert arms["drawn"].prior is not None
@@ -453,12 +528,20 @@ def test_a_recipe_with_some_labels_trains_samples_and_scores_every_kind_of_model
     for arm in ("guided", "hybvit"):
         info = json.loads((tmp_path / arms[arm].sample / "info.json").read_text())
         assert info["nfe"] == 2 * arms[arm].arm.sampler.nfe == arms[arm].nfe
-    samples = [next((tmp_path / arms[arm].sample).glob("samples-000-*")).read_bytes() for arm in ("jdm", "guided")]
+    samples = [
+        next((tmp_path / arms[arm].sample).glob("samples-000-*")).read_bytes()
+        for arm in ("jdm", "guided")
+    ]
     assert samples[0] != samples[1]
 
 
-def test_guidance_in_features_needs_a_model_whose_features_can_be_moved_and_something_to_move_them_to() -> None:
-    told = "guidance 'joint_features' needs a joint model whose features can be moved, such as jdm or hybvit"
+def test_guidance_in_features_needs_features_that_can_be_moved_and_something_to_move_them_to() -> (
+    None
+):
+    told = (
+        "guidance 'joint_features' needs a joint model whose features can be moved, such as jdm or "
+        "hybvit"
+    )
     guided = "guidance: {name: joint_features, scale: 2}"
     for fields in ("model: linear", "annotator: null"):
         with pytest.raises(RecipeError) as caught:
@@ -474,7 +557,8 @@ def test_joint_features_keeps_the_contract() -> None:
 
 
 class Separable(nn.Module):
-    """Hidden (B, 2) is x's two pixels; what is read are -|h - target|^2 / 2, whose gradients are known."""
+    """Hidden (B, 2) is x's two pixels; what is read are -|h - target|^2 / 2, whose gradients are
+    known."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -491,15 +575,20 @@ class Separable(nn.Module):
         return -(hidden[0][:, None] - self.targets).square().sum(dim=2) / 2
 
 
-def test_features_go_downhill_by_a_share_of_their_length_and_at_scale_2_are_what_is_decoded() -> None:
-    """The gradient of the cross entropy of -|h - t|^2 / 2 is sum_k (p_k - y_k)(t_k - h), here by hand."""
+def test_features_go_downhill_by_a_share_of_their_length_and_at_scale_2_are_what_is_decoded() -> (
+    None
+):
+    """The gradient of the cross entropy of -|h - t|^2 / 2 is sum_k (p_k - y_k)(t_k - h), here by
+    hand."""
     made = Separable()
     model = NetworkDenoiser(made, toys.Unit())
     x, classes = torch.tensor([[0.3, -0.4], [2.0, 0.1]]).view(2, 1, 1, 2), torch.tensor([1, 1])
     hidden = x.flatten(1)
     surplus = made.read([hidden]).softmax(1) - one_hot(classes, 2)  # (B, K)
     slope = surplus @ made.targets - surplus.sum(1, keepdim=True) * hidden
-    moved = hidden - 0.2 * hidden.norm(dim=1, keepdim=True) * slope / slope.norm(dim=1, keepdim=True)
+    moved = hidden - 0.2 * hidden.norm(dim=1, keepdim=True) * slope / slope.norm(
+        dim=1, keepdim=True
+    )
     with torch.inference_mode():
         found = Guided(model, (JointFeatures(scale=2.0, alpha=0.2),), classes, 0.01, 1.0)(x, 0.5)
     torch.testing.assert_close(found, x + 3 * moved.detach().view_as(x))
@@ -519,7 +608,9 @@ def stripes() -> ImageSet:
 @cache
 def striped(name: str) -> NetworkDenoiser:
     """A joint model that was trained on stripes in three directions."""
-    model = {"jdm": JDM(channels=(16, 32), weight=0.3), "hybvit": HybViT(width=48, weight=0.3)}[name]
+    model = {"jdm": JDM(channels=(16, 32), weight=0.3), "hybvit": HybViT(width=48, weight=0.3)}[
+        name
+    ]
     data, process = stripes(), DDPM(prediction="v", schedule="cosine")
     assert data.labels is not None
     annotation = Annotation(ConditionSpec("class", data.classes), data.labels)
@@ -530,15 +621,20 @@ def striped(name: str) -> NetworkDenoiser:
 
 
 def judged(images: Tensor) -> Tensor:
-    """The direction of the stripes, told by the nearest mean image: a classifier of its own, in clean pixels."""
+    """The direction of the stripes, told by the nearest mean image: a classifier of its own, in
+    clean pixels."""
     data = stripes()
     assert data.labels is not None
-    means = torch.stack([to_unit(data.images)[data.labels == each].mean(dim=0) for each in range(data.classes)])
+    means = torch.stack(
+        [to_unit(data.images)[data.labels == each].mean(dim=0) for each in range(data.classes)]
+    )
     return torch.cdist(images.flatten(1), means.flatten(1)).argmin(dim=1)
 
 
 @pytest.mark.parametrize("name", ["jdm", "hybvit"])
-def test_samples_agree_more_with_the_class_asked_for_and_less_with_the_opposite_sign(name: str) -> None:
+def test_samples_agree_more_with_the_class_asked_for_and_less_with_the_opposite_sign(
+    name: str,
+) -> None:
     """Scale 2 is the paper's rule; scale 0 is its mirror image, the sign of the public code."""
     noise = torch.randn(240, *SHAPE, generator=torch.Generator().manual_seed(1))
     asked = torch.arange(240) % 3

@@ -1,4 +1,5 @@
-"""Latent diffusion: autoencoders of diffusers as its own classes have them, and recipes that train in their latents."""
+"""Latent diffusion: autoencoders of diffusers as its own classes have them, and recipes that
+train in their latents."""
 
 from __future__ import annotations
 
@@ -88,7 +89,9 @@ def made_kl(folder: Path, seed: int = 0, **settings: Any) -> Path:
 
 
 def made_tiny(folder: Path, **settings: Any) -> Path:
-    blocks: dict[str, Any] = {f"{part}_block_out_channels": (8, 8) for part in ("encoder", "decoder")}
+    blocks: dict[str, Any] = {
+        f"{part}_block_out_channels": (8, 8) for part in ("encoder", "decoder")
+    }
     blocks |= {f"num_{part}_blocks": (1, 1) for part in ("encoder", "decoder")}
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -98,7 +101,12 @@ def made_tiny(folder: Path, **settings: Any) -> Path:
 
 def made_rae(folder: Path, **settings: Any) -> Path:
     encoder = {"hidden_size": 64, "patch_size": 4, "num_hidden_layers": 1, "input_size": 16}
-    decoder = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    decoder = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    }
     named = {f"encoder_{key}": value for key, value in encoder.items()}
     named |= {f"decoder_{key}": value for key, value in decoder.items()}
     with torch.random.fork_rng():
@@ -110,20 +118,29 @@ def made_rae(folder: Path, **settings: Any) -> Path:
 MAKERS: Mapping[str, Callable[[Path], Pretrained]] = {
     "kl": lambda folder: KL(weights=made_kl(folder), shrink=2),
     "kl, posterior": lambda folder: KL(weights=made_kl(folder), shrink=2, posterior="sample"),
-    "kl, shifted": lambda folder: KL(weights=made_kl(folder, scaling_factor=0.36, shift_factor=0.12), shrink=2),
+    "kl, shifted": lambda folder: KL(
+        weights=made_kl(folder, scaling_factor=0.36, shift_factor=0.12), shrink=2
+    ),
     "kl, by channel": lambda folder: KL(
         weights=made_kl(
-            folder, latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[1.0, 2.0, 0.5, 4.0], scaling_factor=0.5
+            folder,
+            latents_mean=[0.1, -0.2, 0.3, 0.0],
+            latents_std=[1.0, 2.0, 0.5, 4.0],
+            scaling_factor=0.5,
         ),
         shrink=2,
     ),
-    "tiny": lambda folder: Tiny(weights=made_tiny(folder, scaling_factor=1.5, shift_factor=0.1), shrink=2),
+    "tiny": lambda folder: Tiny(
+        weights=made_tiny(folder, scaling_factor=1.5, shift_factor=0.1), shrink=2
+    ),
     "rae": lambda folder: RAE(weights=made_rae(folder, scaling_factor=0.8), channels=64, shrink=4),
 }
 
 
 @pytest.fixture(scope="module", params=MAKERS)
-def autoencoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pretrained:
+def autoencoder(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Pretrained:
     return MAKERS[request.param](tmp_path_factory.mktemp("weights"))
 
 
@@ -140,7 +157,11 @@ def test_they_keep_the_contract(autoencoder: Pretrained) -> None:
 
 
 def test_latents_and_images_are_those_of_diffusers(autoencoder: Pretrained) -> None:
-    reference = theirs(autoencoder.architecture.removeprefix("Autoencoder")).from_pretrained(autoencoder.weights).eval()
+    reference = (
+        theirs(autoencoder.architecture.removeprefix("Autoencoder"))
+        .from_pretrained(autoencoder.weights)
+        .eval()
+    )
     images, network = pictures(), autoencoder.build((3, 16, 16))
     config = reference.config
     with torch.inference_mode():
@@ -155,10 +176,16 @@ def test_latents_and_images_are_those_of_diffusers(autoencoder: Pretrained) -> N
             torch.testing.assert_close(back, reference.decode(raw).sample)
         else:
             posterior = reference.encode(images / 127.5 - 1).latent_dist
-            shift = torch.tensor(config.latents_mean or [config.shift_factor or 0.0]).view(1, -1, 1, 1)
-            scale = config.scaling_factor / torch.tensor(config.latents_std or [1.0]).view(1, -1, 1, 1)
+            shift = torch.tensor(config.latents_mean or [config.shift_factor or 0.0]).view(
+                1, -1, 1, 1
+            )
+            scale = config.scaling_factor / torch.tensor(config.latents_std or [1.0]).view(
+                1, -1, 1, 1
+            )
             expected = (posterior.mean - shift) * scale
-            torch.testing.assert_close(back, reference.decode(posterior.mean).sample, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(
+                back, reference.decode(posterior.mean).sample, atol=1e-5, rtol=1e-4
+            )
             assert isinstance(autoencoder, KL)
             assert (code.std is not None) == (autoencoder.posterior == "sample")
             if code.std is not None:
@@ -171,12 +198,16 @@ def test_grey_images_are_repeated_and_what_is_decoded_is_averaged(autoencoder: P
     network, colour = autoencoder.build((1, 16, 16)), autoencoder.build((3, 16, 16))
     with torch.inference_mode():
         code = autoencoder.encode(network, grey)
-        torch.testing.assert_close(code.mean, autoencoder.encode(colour, grey.repeat(1, 3, 1, 1)).mean)
+        torch.testing.assert_close(
+            code.mean, autoencoder.encode(colour, grey.repeat(1, 3, 1, 1)).mean
+        )
         expected = autoencoder.decode(colour, code.mean).mean(dim=1, keepdim=True)
         torch.testing.assert_close(autoencoder.decode(network, code.mean), expected)
 
 
-def test_the_key_is_that_of_the_content_wherever_it_lies(autoencoder: Pretrained, tmp_path: Path) -> None:
+def test_the_key_is_that_of_the_content_wherever_it_lies(
+    autoencoder: Pretrained, tmp_path: Path
+) -> None:
     moved = shutil.copytree(autoencoder.weights, tmp_path / "moved")
     there = autoencoder.model_copy(update={"weights": moved})
     assert there.identity() == autoencoder.identity()
@@ -262,8 +293,13 @@ def test_a_posterior_is_drawn_afresh_with_the_generator_that_training_gives() ->
     chosen, mirrored = torch.tensor([4, 0, 4]), torch.tensor([False, True, True])
     noise = torch.randn(3, 2, 3, 3, generator=torch.Generator().manual_seed(1))
     signs, widths = torch.tensor([1.0, -1, -1]), torch.tensor([1.0, 10, 10])
-    expected = mean[chosen] * signs[:, None, None, None] + std[chosen] * widths[:, None, None, None] * noise
-    torch.testing.assert_close(found.take(chosen, mirrored, torch.Generator().manual_seed(1)), expected)
+    expected = (
+        mean[chosen] * signs[:, None, None, None]
+        + std[chosen] * widths[:, None, None, None] * noise
+    )
+    torch.testing.assert_close(
+        found.take(chosen, mirrored, torch.Generator().manual_seed(1)), expected
+    )
     other = found.take(chosen, mirrored, torch.Generator().manual_seed(2))
     assert not torch.equal(other, expected)
 
@@ -277,7 +313,9 @@ def test_a_stage_that_was_stopped_continues_behind_the_files_that_it_wrote(
     asked = iter(range(100))
     with pytest.raises(Interrupted):
         stored(Example(), tmp_path / "job", flip=True, stopping=lambda: next(asked) >= stop)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "job").glob("latents-*.safetensors")}
+    before = {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "job").glob("latents-*.safetensors")
+    }
     assert len(before) == stop // 2
     again = stored(Example(), tmp_path / "job", flip=True)
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -294,7 +332,9 @@ def test_what_is_decoded_does_not_depend_on_how_many_there_are(tmp_path: Path) -
         assert torch.equal(codec.decode(latents[:count]), together[:count])
 
 
-def test_the_autoencoder_is_given_full_batches_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_autoencoder_is_given_full_batches_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     codec = Codec(KL(weights=made_kl(tmp_path / "kl"), shrink=2), (1, 8, 8), CPU)
     given: list[int] = []
     for name in ("code", "images"):
@@ -321,7 +361,9 @@ def test_with_nothing_lost_the_images_come_back_to_the_last_level() -> None:
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_latents_that_are_the_images_train_to_the_same_bits_as_the_images(flip: bool, tmp_path: Path) -> None:
+def test_latents_that_are_the_images_train_to_the_same_bits_as_the_images(
+    flip: bool, tmp_path: Path
+) -> None:
     check(Same())
     images = Digits().load("train").without_labels()
     settings = Train(steps=3, batch=16, warmup=0, flip=flip)
@@ -344,7 +386,9 @@ def test_a_planted_fault_is_named(fault: str) -> None:
 
 
 @pytest.mark.parametrize("fault", ["shape", "double"])
-def test_a_run_ends_in_a_sentence_where_an_autoencoder_breaks_its_promise(fault: str, tmp_path: Path) -> None:
+def test_a_run_ends_in_a_sentence_where_an_autoencoder_breaks_its_promise(
+    fault: str, tmp_path: Path
+) -> None:
     with pytest.raises(StageFailed, match="autoencoder wrong: the mean of "):
         stored(Wrong(fault=fault), tmp_path / "job", flip=False)
 
@@ -352,7 +396,9 @@ def test_a_run_ends_in_a_sentence_where_an_autoencoder_breaks_its_promise(fault:
 # Recipes
 
 
-def written(folder: Path, *changes: tuple[str, str], posterior: str = "mean", weights: Path | None = None) -> Path:
+def written(
+    folder: Path, *changes: tuple[str, str], posterior: str = "mean", weights: Path | None = None
+) -> Path:
     text = RECIPE.format(weights=weights or folder / "kl", posterior=posterior)
     for old, new in changes:
         assert old in text
@@ -395,7 +441,18 @@ def test_a_recipe_runs_in_latents_and_is_scored_in_pixels(posterior: str, tmp_pa
     assert fw(*words)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in store.rglob("*.safetensors")} == before
     grid = tmp_path / "grid.png"
-    code, said = fw("sample", out / "latent/latest", "--arm", "self_1.5", "-n", "4", "-o", grid, "--device", "cpu")
+    code, said = fw(
+        "sample",
+        out / "latent/latest",
+        "--arm",
+        "self_1.5",
+        "-n",
+        "4",
+        "-o",
+        grid,
+        "--device",
+        "cpu",
+    )
     assert code == 0, said
     save_grid(samples[:4], tmp_path / "expected.png")
     assert grid.read_bytes() == (tmp_path / "expected.png").read_bytes()
@@ -437,7 +494,10 @@ def test_recipes_without_latents_have_the_stages_that_they_had() -> None:
 
 
 REFUSED = {
-    "a sampler that clamps": ((", clip: null", ""), "sampler 'dpmpp' needs the images themselves in -1..1"),
+    "a sampler that clamps": (
+        (", clip: null", ""),
+        "sampler 'dpmpp' needs the images themselves in -1..1",
+    ),
     "images that do not fit": (
         ("shrink: 2", "shrink: 16"),
         "latents: autoencoder kl: images are 8x8, and sides must be",
@@ -446,12 +506,17 @@ REFUSED = {
         ("name: unet, channels: [4, 8], groups: 2", "name: dit, patch: 3"),
         "and these are 4x4",
     ),
-    "latents of an arm": (("{annotator: null}", "{annotator: null, latents: null}"), "latents: unknown key"),
+    "latents of an arm": (
+        ("{annotator: null}", "{annotator: null, latents: null}"),
+        "latents: unknown key",
+    ),
 }
 
 
 @pytest.mark.parametrize(("change", "told"), REFUSED.values(), ids=REFUSED)
-def test_what_does_not_fit_is_told_when_the_recipe_is_read(change: tuple[str, str], told: str, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_told_when_the_recipe_is_read(
+    change: tuple[str, str], told: str, tmp_path: Path
+) -> None:
     load(written(tmp_path))
     with pytest.raises(RecipeError, match=re.escape(told)):
         load(written(tmp_path, change))

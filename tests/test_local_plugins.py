@@ -1,4 +1,5 @@
-"""`--plugin my.py`: a file is a plugin, its text goes with the run, and a fault in it is one line."""
+"""`--plugin my.py`: a file is a plugin, its text goes with the run, and a fault in it is one
+line."""
 
 from __future__ import annotations
 
@@ -84,9 +85,14 @@ def run_file(place: Path, out: str = "runs") -> dict:
 # It works
 
 
-def test_a_file_is_a_plugin_here_and_in_workers_with_the_same_bits_and_its_text_is_read_once(tmp_path: Path) -> None:
-    """The file is spoilt as soon as it is imported; what was read of it is what worker processes execute."""
-    text = sites.textwrap.dedent(MINE + "\n    from pathlib import Path\n    Path(__file__).write_text('1 / 0')\n")
+def test_a_file_is_a_plugin_here_and_in_workers_with_the_same_bits_and_its_text_is_read_once(
+    tmp_path: Path,
+) -> None:
+    """The file is spoilt as soon as it is imported; what was read of it is what worker processes
+    execute."""
+    text = sites.textwrap.dedent(
+        MINE + "\n    from pathlib import Path\n    Path(__file__).write_text('1 / 0')\n"
+    )
     for jobs in ("1", "2"):
         (tmp_path / "my.py").write_text(text)
         words = (
@@ -101,7 +107,17 @@ def test_a_file_is_a_plugin_here_and_in_workers_with_the_same_bits_and_its_text_
             "--jobs",
             jobs,
         )
-        done = fw("run", TINY, *words, "--device", "cpu", "--set", "train.steps=12", "--set", "tracker=null")
+        done = fw(
+            "run",
+            TINY,
+            *words,
+            "--device",
+            "cpu",
+            "--set",
+            "train.steps=12",
+            "--set",
+            "tracker=null",
+        )
         assert done.code == 0, done.err
         assert (tmp_path / "my.py").read_text() == "1 / 0"
         found = json.loads((tmp_path / jobs / "tiny/latest/run.json").read_text())
@@ -126,12 +142,19 @@ def test_several_files_may_be_given(place: Path) -> None:
     modes = "arms.both={guidance: [{name: mine, scale: 2}, {name: other, scale: 3}]}"
     done = run(place, "--plugin", place / "my.py", "--plugin", other, "--set", modes)
     assert done.code == 0, done.err
-    assert sorted(file.name for file in (place / "runs/toy/latest/plugins").iterdir()) == ["my.py", "other.py"]
+    assert sorted(file.name for file in (place / "runs/toy/latest/plugins").iterdir()) == [
+        "my.py",
+        "other.py",
+    ]
 
 
-@pytest.mark.parametrize("text", [b"\xef\xbb\xbf" + MINE.encode(), MINE.replace("\n", "\r\n").encode()])
+@pytest.mark.parametrize(
+    "text", [b"\xef\xbb\xbf" + MINE.encode(), MINE.replace("\n", "\r\n").encode()]
+)
 def test_a_file_from_another_editor_is_taken_byte_for_byte(place: Path, text: bytes) -> None:
-    (place / "my.py").write_bytes(text.replace(b"    from typing", b"from typing").replace(b"\n    ", b"\n"))
+    (place / "my.py").write_bytes(
+        text.replace(b"    from typing", b"from typing").replace(b"\n    ", b"\n")
+    )
     done = run(place, "--plugin", place / "my.py", "--set", ARM)
     assert done.code == 0, done.err
     assert (place / "runs/toy/latest/plugins/my.py").read_bytes() == (place / "my.py").read_bytes()
@@ -189,8 +212,14 @@ def planned(text: str, *sets: str) -> Plan:
 
 NAMED = {
     "guidance": ("arms.mine={guidance: {name: mine, scale: 2}}", {"sample", "evaluate"}),
-    "nested": ("arms.mine={guidance: {name: through, scale: 2, lens: lens}}", {"sample", "evaluate"}),
-    "encoder": ("encoder={name: lens, cells: 2}", {"encode", "annotate", "train", "sample", "evaluate"}),
+    "nested": (
+        "arms.mine={guidance: {name: through, scale: 2, lens: lens}}",
+        {"sample", "evaluate"},
+    ),
+    "encoder": (
+        "encoder={name: lens, cells: 2}",
+        {"encode", "annotate", "train", "sample", "evaluate"},
+    ),
     "annotator": ("annotator=tails", {"annotate", "train", "sample", "evaluate"}),
     "backbone": ("model=net", {"train", "sample", "evaluate"}),
     "metric": ("metrics=[{name: distance, space: flat}]", {"evaluate"}),
@@ -201,17 +230,25 @@ NAMED = {
 def test_one_byte_of_the_file_changes_the_keys_of_what_uses_its_components_and_no_others(
     naming: str, kinds: set[str]
 ) -> None:
-    before, after = planned(MANY, naming), planned(MANY.replace("import toys", "import  toys"), naming)
+    before, after = (
+        planned(MANY, naming),
+        planned(MANY.replace("import toys", "import  toys"), naming),
+    )
     assert planned(MANY, naming).stages.keys() == before.stages.keys()
     gone = before.stages.keys() - after.stages.keys()
     assert {stage.partition("-")[0] for stage in gone} == kinds
-    using = {name for name in before.arms if before.arms[name].stages() != after.arms[name].stages()}
+    using = {
+        name for name in before.arms if before.arms[name].stages() != after.arms[name].stages()
+    }
     assert using == ({"mine"} if "arms.mine" in naming else using)
     assert "mine" not in before.arms or before.arms["mine"].train == after.arms["mine"].train
 
 
 def test_a_file_that_the_recipe_does_not_name_changes_no_key_and_is_not_kept(place: Path) -> None:
-    assert planned(MANY).stages.keys() == plan(validate(parse(toys.RECIPE, "r.yaml"), toys.registry())).stages.keys()
+    assert (
+        planned(MANY).stages.keys()
+        == plan(validate(parse(toys.RECIPE, "r.yaml"), toys.registry())).stages.keys()
+    )
     assert run(place).code == 0
     before, folder = products(place / "runs"), (place / "runs/toy/latest").resolve()
     assert run(place, "--plugin", place / "my.py").code == 0
@@ -261,13 +298,22 @@ def test_a_component_of_a_file_travels_to_other_processes() -> None:
 
 FAULTS = {
     "nothing": (None, "/my.py: cannot be read: No such file or directory"),
-    "a library that is not there": ("import nowhere", "/my.py:1: ModuleNotFoundError: No module named 'nowhere'"),
-    "a line that raises": ("def f():\n    return 1 / 0\n\nf()", "/my.py:2: ZeroDivisionError: division by zero"),
+    "a library that is not there": (
+        "import nowhere",
+        "/my.py:1: ModuleNotFoundError: No module named 'nowhere'",
+    ),
+    "a line that raises": (
+        "def f():\n    return 1 / 0\n\nf()",
+        "/my.py:2: ZeroDivisionError: division by zero",
+    ),
     "a message of many lines": ("raise ValueError('a\\n\\nb')", "/my.py:1: ValueError: a b"),
     "no Python": ("x = 1\nclass:", "/my.py:2: SyntaxError: invalid syntax"),
     "no text": (b"\xff\xfe", "/my.py: cannot be read: 'utf-8' codec can't decode"),
     "an exit": ("raise SystemExit('no')", "/my.py:1: SystemExit: no"),
-    "no hook": ("x = 1", "/my.py: it has no function fw_components() marked with fw.registry.hookimpl"),
+    "no hook": (
+        "x = 1",
+        "/my.py: it has no function fw_components() marked with fw.registry.hookimpl",
+    ),
     "a hook that raises": (
         MINE.replace("return [mine]", "return [mine, other]"),
         "/my.py:22: NameError: name 'other' is not defined",
@@ -276,13 +322,21 @@ FAULTS = {
         sites.GUIDANCE.format(name="cfg"),
         "/my.py: guidance 'cfg' is already provided by builtin (fw ",
     ),
-    "an unfit component": (MINE.replace("def worse", "def wors"), "/my.py: mine is abstract: it does not implement"),
-    "a version to come": (MINE + "\n    FW_API = 99", "/my.py: it was made for plugin API 99, and this fw has plugin"),
+    "an unfit component": (
+        MINE.replace("def worse", "def wors"),
+        "/my.py: mine is abstract: it does not implement",
+    ),
+    "a version to come": (
+        MINE + "\n    FW_API = 99",
+        "/my.py: it was made for plugin API 99, and this fw has plugin",
+    ),
 }
 
 
 @pytest.mark.parametrize(("text", "said"), FAULTS.values(), ids=FAULTS.keys())
-def test_a_file_that_is_no_plugin_is_refused_in_one_line(place: Path, text: str | bytes | None, said: str) -> None:
+def test_a_file_that_is_no_plugin_is_refused_in_one_line(
+    place: Path, text: str | bytes | None, said: str
+) -> None:
     (place / "my.py").unlink()
     if text is not None:
         data = sites.textwrap.dedent(text).encode() if isinstance(text, str) else text
@@ -296,14 +350,19 @@ def test_a_file_that_is_no_plugin_is_refused_in_one_line(place: Path, text: str 
 
 def test_something_else_than_a_python_file_is_refused(place: Path) -> None:
     (place / "folder.py").mkdir()
-    for name, said in (("toy.yaml", "a local plugin is one .py file"), ("folder.py", "cannot be read")):
+    for name, said in (
+        ("toy.yaml", "a local plugin is one .py file"),
+        ("folder.py", "cannot be read"),
+    ):
         done = run(place, "--plugin", place / name)
         assert done.code == 2
         assert said in done.err
         assert len(done.err.splitlines()) == 1
 
 
-def test_a_file_that_is_given_twice_is_refused_and_so_is_another_of_the_same_name(place: Path) -> None:
+def test_a_file_that_is_given_twice_is_refused_and_so_is_another_of_the_same_name(
+    place: Path,
+) -> None:
     (place / "other").mkdir()
     other = sites.write(place / "other/my.py", sites.GUIDANCE.format(name="other"))
     for second in (place / "my.py", other):
@@ -329,7 +388,19 @@ def test_fw_sample_needs_the_file_again_and_says_where_its_copy_is(place: Path) 
     assert run(place, "--plugin", place / "my.py", "--set", ARM).code == 0
     latest = place / "runs/toy/latest"
     for given in ([], ["--plugin", sites.write(place / "other.py", MINE.replace("/ 2", "/ 4"))]):
-        done = fw("sample", latest, "--arm", "mine", "-n", "6", "-o", place / "grid.png", "--device", "cpu", *given)
+        done = fw(
+            "sample",
+            latest,
+            "--arm",
+            "mine",
+            "-n",
+            "6",
+            "-o",
+            place / "grid.png",
+            "--device",
+            "cpu",
+            *given,
+        )
         assert done.code == 2
         assert done.err == (
             f"{latest}: arm mine needs local plugins as they were when it was run: "
@@ -366,7 +437,16 @@ def test_a_run_that_was_killed_continues_with_the_file_given_again(place: Path) 
     sets = ("model=net", "train.steps=2000", "samples.count=2")
     words: list[str] = [word for each in sets for word in ("--set", each)]
     words += ["--plugin", str(place / "my.py"), "--arm", "plain", "--device", "cpu", "--jobs", "1"]
-    command = [sys.executable, "-m", "fw.core", "run", str(place / "toy.yaml"), *words, "--checkpoint-seconds", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "fw.core",
+        "run",
+        str(place / "toy.yaml"),
+        *words,
+        "--checkpoint-seconds",
+        "0",
+    ]
     path = os.pathsep.join([str(place / "site"), str(Path(__file__).parent)])
     process = subprocess.Popen(
         [*command, "--out", str(place / "killed")],

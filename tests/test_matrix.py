@@ -1,4 +1,5 @@
-"""Every guidance beside every annotator: what is not refused with a reason is trained and sampled, for real."""
+"""Every guidance beside every annotator: what is not refused with a reason is trained and
+sampled, for real."""
 
 from __future__ import annotations
 
@@ -50,13 +51,19 @@ def test_the_page_says_what_validation_says_now(registry: Registry) -> None:
     assert MATRIX.read_text("utf-8") == page(registry), "run `make reference`"
 
 
-def test_all_guidance_and_all_annotators_are_in_it(registry: Registry, pairs: dict[tuple[str, str], Cell]) -> None:
+def test_all_guidance_and_all_annotators_are_in_it(
+    registry: Registry, pairs: dict[tuple[str, str], Cell]
+) -> None:
     for kind, place in (("guidance", 0), ("annotator", 1)):
-        assert {each.name for each in registry.of_kind(kind)} == {pair[place] for pair in pairs} - {NONE}
+        assert {each.name for each in registry.of_kind(kind)} == {pair[place] for pair in pairs} - {
+            NONE
+        }
 
 
 def test_a_pair_runs_or_is_refused_with_a_reason(pairs: dict[tuple[str, str], Cell]) -> None:
-    assert [pair for pair, found in pairs.items() if (found.arm is None) != bool(found.reasons)] == []
+    assert [
+        pair for pair, found in pairs.items() if (found.arm is None) != bool(found.reasons)
+    ] == []
     assert pairs["cfg", NONE].arm is None
     assert pairs["self_guidance", "labels"].arm is None
     assert pairs["self_guidance", "kmeans"].arm is not None
@@ -66,8 +73,13 @@ def test_a_pair_runs_or_is_refused_with_a_reason(pairs: dict[tuple[str, str], Ce
 def test_every_pair_that_is_not_refused_trains_and_samples(
     registry: Registry, pairs: dict[tuple[str, str], Cell], tmp_path: Path
 ) -> None:
-    """One small recipe with an arm for each; pairs with the same conditions and network share their training."""
-    arms = {f"{guidance}-{annotator}": found.arm for (guidance, annotator), found in pairs.items() if found.arm}
+    """One small recipe with an arm for each; pairs with the same conditions and network share
+    their training."""
+    arms = {
+        f"{guidance}-{annotator}": found.arm
+        for (guidance, annotator), found in pairs.items()
+        if found.arm
+    }
     recipe = recipe_of(arms, registry)
     found = plan(recipe)
     store = Store(tmp_path)

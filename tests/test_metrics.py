@@ -1,4 +1,5 @@
-"""The metrics, against closed forms, brute force and independent formulas, on features made up here."""
+"""The metrics, against closed forms, brute force and independent formulas, on features made up
+here."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ def normal(count: int, dims: int, seed: int, mean: float = 0.0, scale: float = 1
 
 def with_moments(count: int, variances: Tensor, mean: Tensor, seed: int) -> Tensor:
     """Features whose sample mean and sample covariance diag(variances) hold exactly, float64."""
-    draws = torch.randn(count, len(variances), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    draws = torch.randn(
+        count, len(variances), generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     orthonormal, _ = torch.linalg.qr(draws - draws.mean(0))
     return mean + orthonormal * (count - 1) ** 0.5 * variances.sqrt()
 
@@ -77,7 +80,9 @@ def global_variance(train: Tensor) -> float:
 def test_fid_agrees_with_a_frechet_distance_by_qr(n, m, dims, seed):
     train, fake = normal(n, dims, seed), normal(m, dims, seed + 1, mean=0.5, scale=1.5)
     expected = frechet_by_qr(train, fake)
-    assert only(compare(FID(), reference(train), fake)) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert only(compare(FID(), reference(train), fake)) == pytest.approx(
+        expected, rel=1e-5, abs=1e-5
+    )
 
 
 @hypothesis_examples
@@ -85,7 +90,9 @@ def test_fid_agrees_with_a_frechet_distance_by_qr(n, m, dims, seed):
 def test_fd_is_the_frechet_distance_over_the_variance_of_the_reference(n, m, dims, seed):
     train, fake = normal(n, dims, seed), normal(m, dims, seed + 1, mean=0.5, scale=1.5)
     expected = frechet_by_qr(train, fake) / global_variance(train)
-    assert only(compare(FD(), reference(train), fake)) == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert only(compare(FD(), reference(train), fake)) == pytest.approx(
+        expected, rel=1e-5, abs=1e-5
+    )
 
 
 def test_fid_agrees_with_torchmetrics_even_with_a_large_mean():
@@ -101,7 +108,9 @@ def test_fid_agrees_with_torchmetrics_even_with_a_large_mean():
     other = FrechetInceptionDistance(feature=Same(), normalize=True)
     other.update(train.double(), real=True)
     other.update(fake.double(), real=False)
-    assert only(compare(FID(), reference(train), fake)) == pytest.approx(float(other.compute()), rel=1e-7)
+    assert only(compare(FID(), reference(train), fake)) == pytest.approx(
+        float(other.compute()), rel=1e-7
+    )
 
 
 @pytest.mark.parametrize("metric", [FD(), FD.model_validate({"space": "pca"}), FID()])
@@ -112,9 +121,13 @@ def test_a_set_has_no_frechet_distance_from_itself(metric):
 
 def test_a_shift_by_delta_costs_delta_squared():
     features, delta = normal(100, 6, 0), torch.tensor([3.0, 0, 0, 4.0, 0, 0])
-    assert only(compare(FID(), reference(features), features + delta)) == pytest.approx(25, rel=1e-5)
+    assert only(compare(FID(), reference(features), features + delta)) == pytest.approx(
+        25, rel=1e-5
+    )
     scaled = 25 / global_variance(features)
-    assert only(compare(FD(), reference(features), features + delta)) == pytest.approx(scaled, rel=1e-5)
+    assert only(compare(FD(), reference(features), features + delta)) == pytest.approx(
+        scaled, rel=1e-5
+    )
 
 
 def test_gaussians_with_diagonal_covariances_have_the_closed_form():
@@ -123,7 +136,9 @@ def test_gaussians_with_diagonal_covariances_have_the_closed_form():
     train, fake = with_moments(40, a, first, seed=0), with_moments(60, b, second, seed=1)
     expected = float((first - second).square().sum() + (a.sqrt() - b.sqrt()).square().sum())
     assert only(compare(FID(), reference(train), fake)) == pytest.approx(expected, rel=1e-9)
-    assert only(compare(FD(), reference(train), fake)) == pytest.approx(expected / float(a.mean()), rel=1e-9)
+    assert only(compare(FD(), reference(train), fake)) == pytest.approx(
+        expected / float(a.mean()), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("metric", [FD(), KID(subsets=3, subset_size=30)], ids=["fd", "kid"])
@@ -131,23 +146,31 @@ def test_gaussians_with_diagonal_covariances_have_the_closed_form():
 def test_in_custom_spaces_neither_scale_nor_offset_matters(metric, factor):
     train, fake = normal(60, 5, 0).double(), normal(50, 5, 1, mean=0.3).double()
     plain = compare(metric, reference(train), fake)
-    assert compare(metric, reference(factor * train + 7), factor * fake + 7) == pytest.approx(plain, rel=1e-6)
+    assert compare(metric, reference(factor * train + 7), factor * fake + 7) == pytest.approx(
+        plain, rel=1e-6
+    )
 
 
 def test_fid_does_not_rescale():
     train, fake = normal(60, 5, 0), normal(50, 5, 1)
     plain = only(compare(FID(), reference(train), fake))
-    assert only(compare(FID(), reference(10 * train), 10 * fake)) == pytest.approx(100 * plain, rel=1e-5)
+    assert only(compare(FID(), reference(10 * train), 10 * fake)) == pytest.approx(
+        100 * plain, rel=1e-5
+    )
 
 
-@pytest.mark.parametrize("metric", [FD(), FID(), PRDC(), Memorisation()], ids=["fd", "fid", "prdc", "memorisation"])
+@pytest.mark.parametrize(
+    "metric", [FD(), FID(), PRDC(), Memorisation()], ids=["fd", "fid", "prdc", "memorisation"]
+)
 def test_the_order_of_images_and_of_dimensions_does_not_matter(metric):
     train, fake = normal(80, 6, 0).double(), normal(70, 6, 1).double()
     generator = torch.Generator().manual_seed(2)
     rows, columns = torch.randperm(70, generator=generator), torch.randperm(6, generator=generator)
     held_out = normal(50, 6, 3).double()
     expected = compare(metric, reference(train, held_out), fake)
-    shuffled = compare(metric, reference(train.flip(0)[:, columns], held_out[:, columns]), fake[rows][:, columns])
+    shuffled = compare(
+        metric, reference(train.flip(0)[:, columns], held_out[:, columns]), fake[rows][:, columns]
+    )
     assert shuffled == pytest.approx(expected, rel=1e-6)
 
 
@@ -164,7 +187,11 @@ def squared_mmd(first: np.ndarray, second: np.ndarray) -> float:
         pairs = [kernel(x, y) for i, x in enumerate(points) for j, y in enumerate(points) if i != j]
         return float(np.mean(pairs))
 
-    return within(first) + within(second) - 2 * float(np.mean([kernel(x, y) for x in first for y in second]))
+    return (
+        within(first)
+        + within(second)
+        - 2 * float(np.mean([kernel(x, y) for x in first for y in second]))
+    )
 
 
 @settings(deadline=None, max_examples=15)
@@ -174,16 +201,23 @@ def test_kid_is_the_unbiased_squared_mmd(count, dims, seed):
     scale = global_variance(train) ** 0.5
     mean = train.double().mean(0)
     expected = squared_mmd(*(((x.double() - mean) / scale).numpy() for x in (fake, train)))
-    assert only(compare(KID(subsets=1), reference(train), fake)) == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    assert only(compare(KID(subsets=1), reference(train), fake)) == pytest.approx(
+        expected, rel=1e-6, abs=1e-9
+    )
     raw = squared_mmd(fake.double().numpy(), train.double().numpy())
     in_inception = KID.model_validate({"space": "inception", "subsets": 1})
-    assert compare(in_inception, reference(train), fake) == {"kid": pytest.approx(raw, rel=1e-6, abs=1e-9)}
+    assert compare(in_inception, reference(train), fake) == {
+        "kid": pytest.approx(raw, rel=1e-6, abs=1e-9)
+    }
 
 
 def test_kid_is_near_zero_for_one_distribution_and_grows_with_a_shift():
     features = normal(900, 4, 0)
     train, same = features[:500], features[500:]
-    scores = [only(compare(KID(subsets=5, subset_size=400), reference(train), same + d)) for d in (0, 0.3, 1)]
+    scores = [
+        only(compare(KID(subsets=5, subset_size=400), reference(train), same + d))
+        for d in (0, 0.3, 1)
+    ]
     assert abs(scores[0]) < 0.05 * scores[1]
     assert scores[1] < scores[2]
 
@@ -221,7 +255,14 @@ def prdc_by_hand(real: np.ndarray, fake: np.ndarray, k: int, coverage_k: int) ->
 
 
 @settings(deadline=None, max_examples=15)
-@given(st.integers(8, 25), st.integers(8, 25), st.integers(2, 5), st.integers(1, 4), st.integers(1, 6), seeds)
+@given(
+    st.integers(8, 25),
+    st.integers(8, 25),
+    st.integers(2, 5),
+    st.integers(1, 4),
+    st.integers(1, 6),
+    seeds,
+)
 def test_prdc_agrees_with_brute_force(n, m, dims, k, coverage_k, seed):
     train, fake = normal(n, dims, seed), normal(m, dims, seed + 1, mean=0.5)
     expected = prdc_by_hand(train.double().numpy(), fake.double().numpy(), k, coverage_k)
@@ -230,12 +271,22 @@ def test_prdc_agrees_with_brute_force(n, m, dims, k, coverage_k, seed):
 
 
 @pytest.mark.parametrize("size", [16, 1000])
-def test_precision_and_recall_are_those_of_torch_fidelity(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    train, fake = normal(60, 4, 0), torch.cat([normal(50, 4, 1, mean=0.3), normal(60, 4, 0)[:5]])  # copies tie
+def test_precision_and_recall_are_those_of_torch_fidelity(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, fake = (
+        normal(60, 4, 0),
+        torch.cat([normal(50, 4, 1, mean=0.3), normal(60, 4, 0)[:5]]),
+    )  # copies tie
     monkeypatch.setattr("fw.plugins.metrics.prdc.ROWS", size)
     scores = compare(PRDC(), reference(train), fake)
     expected = prc_features_to_metric(
-        fake.double(), train.double(), prc_neighborhood=3, prc_batch_size=size, save_cpu_ram=True, verbose=False
+        fake.double(),
+        train.double(),
+        prc_neighborhood=3,
+        prc_batch_size=size,
+        save_cpu_ram=True,
+        verbose=False,
     )
     assert (scores["precision"], scores["recall"]) == (expected["precision"], expected["recall"])
 
@@ -250,7 +301,12 @@ def test_prdc_in_chunks_agrees_with_prdc_in_one_piece(monkeypatch):
 def test_identical_sets_are_precise_and_complete():
     features = normal(100, 4, 0)
     scores = compare(PRDC(), reference(features), features)
-    expected = {"precision": 1, "recall": 1, "density": 6 / 5, "coverage": 1}  # 5 neighbours and the point itself
+    expected = {
+        "precision": 1,
+        "recall": 1,
+        "density": 6 / 5,
+        "coverage": 1,
+    }  # 5 neighbours and the point itself
     assert scores == pytest.approx(expected)
 
 
@@ -287,7 +343,10 @@ def test_held_out_images_have_ratio_one_and_hardly_any_is_close():
 
 def test_the_memorisation_ratio_falls_as_samples_near_the_training_images():
     train, held_out, noise = normal(300, 8, 0), normal(200, 8, 1), normal(300, 8, 2)
-    scores = [compare(Memorisation(), reference(train, held_out), train + s * noise) for s in (1, 0.1, 0.01)]
+    scores = [
+        compare(Memorisation(), reference(train, held_out), train + s * noise)
+        for s in (1, 0.1, 0.01)
+    ]
     ratios = [score["memorisation_ratio"] for score in scores]
     close = [score["memorisation_close"] for score in scores]
     assert ratios == sorted(ratios, reverse=True)
@@ -299,7 +358,10 @@ def test_memorisation_is_the_ratio_of_median_nearest_distances():
     train, held_out, fake = (normal(n, 5, seed) for seed, n in enumerate((80, 41, 51)))
 
     def nearest(points: Tensor) -> list[float]:
-        return [min(float((point - other).norm()) for other in train.double()) for point in points.double()]
+        return [
+            min(float((point - other).norm()) for other in train.double())
+            for point in points.double()
+        ]
 
     ratio = np.median(nearest(fake)) / np.median(nearest(held_out))
     close = np.mean(np.array(nearest(fake)) < np.quantile(nearest(held_out), 0.01))
@@ -342,7 +404,9 @@ def test_too_few_samples_are_refused(metric):
 
 
 def test_prdc_needs_more_samples_than_neighbours():
-    with pytest.raises(StageFailed, match="3 samples are too few for this metric, it needs at least 6"):
+    with pytest.raises(
+        StageFailed, match="3 samples are too few for this metric, it needs at least 6"
+    ):
         compare(PRDC(), reference(normal(60, 4, 0)), normal(3, 4, 1))
 
 

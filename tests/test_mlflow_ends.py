@@ -1,4 +1,5 @@
-"""Nothing is left over, doubled or locked in MLflow, however a process ends and however many log one run at once."""
+"""Nothing is left over, doubled or locked in MLflow, however a process ends and however many log
+one run at once."""
 
 from __future__ import annotations
 
@@ -97,12 +98,16 @@ sys.exit(any([os.wait()[1] for _ in range(4)]))
 """
     ended = run_python(code, tmp_path, str(root))
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert statuses(root) == dict.fromkeys(("", *ARMS), "FINISHED")  # asserts that there is one parent
+    assert statuses(root) == dict.fromkeys(
+        ("", *ARMS), "FINISHED"
+    )  # asserts that there is one parent
     lengths = history_lengths(root)
     assert {lengths[arm, "train/loss"] for arm in ARMS} == {len(LOSSES)}
     assert {lengths[arm, "eval/fd_pca"] for arm in ARMS} == {1}
     experiment = opened(root).handle["experiment_id"]
-    assert Counter(model.tags["fw.arm"] for model in models(root, experiment)) == dict.fromkeys(ARMS, 1)
+    assert Counter(model.tags["fw.arm"] for model in models(root, experiment)) == dict.fromkeys(
+        ARMS, 1
+    )
 
 
 def test_a_call_that_another_client_was_faster_with_is_made_again_once(root, monkeypatch):
@@ -113,13 +118,18 @@ def test_a_call_that_another_client_was_faster_with_is_made_again_once(root, mon
     def raced(*args: Any) -> None:
         if not failed:
             failed.append(args)
-            raise MlflowException("(sqlite3.IntegrityError) UNIQUE constraint failed: tags.key, tags.run_uuid")
+            raise MlflowException(
+                "(sqlite3.IntegrityError) UNIQUE constraint failed: tags.key, tags.run_uuid"
+            )
         set_tag(*args)
 
     monkeypatch.setattr(run.client, "set_tag", raced)
     run.note("verdict")
     assert len(failed) == 1
-    assert client_of(root).get_run(run.handle["parent_run_id"]).data.tags["mlflow.note.content"] == "verdict"
+    assert (
+        client_of(root).get_run(run.handle["parent_run_id"]).data.tags["mlflow.note.content"]
+        == "verdict"
+    )
 
 
 def test_what_a_killed_process_left_beside_the_database_is_swept(root):
@@ -137,7 +147,9 @@ def test_a_model_whose_upload_was_killed_is_swept_and_those_of_other_runs_are_no
     half = []
     for owner in (run, other):
         tags = {"fw.arm": "rcg", "fw.key": owner.description.key}
-        model = client.create_logged_model(experiment, "rcg", owner.handle["children"]["rcg"], tags=tags)
+        model = client.create_logged_model(
+            experiment, "rcg", owner.handle["children"]["rcg"], tags=tags
+        )
         client.log_model_artifact(model.model_id, str(tmp_path / "half.safetensors"))
         half.append(model.model_id)
     log_all(opened(root), tmp_path / "made")
@@ -148,7 +160,9 @@ def test_a_model_whose_upload_was_killed_is_swept_and_those_of_other_runs_are_no
     assert list(root.rglob(f"{half[1]}/artifacts/half.safetensors"))
 
 
-def test_a_model_that_was_uploaded_when_the_process_was_killed_is_taken_and_not_uploaded_again(root, tmp_path):
+def test_a_model_that_was_uploaded_when_the_process_was_killed_is_taken_and_not_uploaded_again(
+    root, tmp_path
+):
     run = opened(root)
     save_file({"weight": ones(3)}, tmp_path / "model.safetensors")
     uploaded = run._upload("rcg", tmp_path / "model.safetensors")
@@ -156,12 +170,17 @@ def test_a_model_that_was_uploaded_when_the_process_was_killed_is_taken_and_not_
     (model,) = models(root, run.handle["experiment_id"])
     child = client_of(root).get_run(run.handle["children"]["rcg"])
     assert child.outputs is not None
-    assert [model.model_id] == [uploaded] == [output.model_id for output in child.outputs.model_outputs]
+    assert (
+        [model.model_id]
+        == [uploaded]
+        == [output.model_id for output in child.outputs.model_outputs]
+    )
 
 
 def test_a_run_whose_process_was_killed_can_be_closed_by_another(root, tmp_path):
     code = (
-        "import json, os, signal, sys; from pathlib import Path; from tests_describe import describe;"
+        "import json, os, signal, sys; from pathlib import Path; from tests_describe import "
+        "describe;"
         "from fw.plugins.trackers.mlflow import MLflow;"
         "run = MLflow().open(describe(Path(sys.argv[1]))); run.end_arm('rcg', 'finished');"
         "print(json.dumps(dict(run.handle)), flush=True); os.kill(os.getpid(), signal.SIGKILL)"
@@ -171,7 +190,12 @@ def test_a_run_whose_process_was_killed_can_be_closed_by_another(root, tmp_path)
     handle = json.loads(killed.stdout)
     for status in ("killed", "failed"):
         MLflow().close(handle, root, status)
-        expected = {"": "KILLED", "unconditional": "KILLED", "self_guidance": "KILLED", "rcg": "FINISHED"}
+        expected = {
+            "": "KILLED",
+            "unconditional": "KILLED",
+            "self_guidance": "KILLED",
+            "rcg": "FINISHED",
+        }
         assert statuses(root) == expected
 
 

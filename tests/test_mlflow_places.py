@@ -1,4 +1,5 @@
-"""Where MLflow's data lies: runs folders with any name, copied and moved, and names that MLflow does not take."""
+"""Where MLflow's data lies: runs folders with any name, copied and moved, and names that MLflow
+does not take."""
 
 from __future__ import annotations
 
@@ -38,7 +39,11 @@ BAD_NAMES = ("..", ".", "/", "...", ".hidden", "a\nb", "../../up", "a" * 300, "è
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file in a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def logged(root: Path, tmp_path: Path) -> dict:
@@ -66,13 +71,18 @@ def test_a_copied_runs_folder_is_the_same_run_and_the_original_is_not_touched(ro
     client = client_of(copy)
     models = client.search_logged_models([handle["experiment_id"]])
     places = [run.info.artifact_uri for run in (parent, *children.values())]
-    assert all(place.startswith(copy.as_uri()) for place in places + [model.artifact_location for model in models])
+    assert all(
+        place.startswith(copy.as_uri())
+        for place in places + [model.artifact_location for model in models]
+    )
     logged(root, tmp_path)  # and the original goes on by itself
     assert list(copy.glob("mlartifacts/tiny/*/artifacts/new.txt"))
     assert not list(root.glob("mlartifacts/tiny/*/artifacts/new.txt"))
 
 
-def test_a_moved_runs_folder_goes_on_where_it_is_also_with_the_handle_of_an_older_version(root, tmp_path):
+def test_a_moved_runs_folder_goes_on_where_it_is_also_with_the_handle_of_an_older_version(
+    root, tmp_path
+):
     handle = logged(root, tmp_path)
     old = {**handle, "tracking_uri": f"sqlite:///{root}/mlflow.db"}
     moved = root.rename(tmp_path / "moved%20here")
@@ -123,7 +133,11 @@ def test_an_experiment_of_any_name_keeps_its_artifacts_in_a_folder_of_its_own(ro
 
 
 def test_folders_of_usual_experiments_are_called_as_ever():
-    assert [folder_name(each) for each in ("tiny", "my study/2", "v1.2-x")] == ["tiny", "my_study_2", "v1.2-x"]
+    assert [folder_name(each) for each in ("tiny", "my study/2", "v1.2-x")] == [
+        "tiny",
+        "my_study_2",
+        "v1.2-x",
+    ]
 
 
 def taken(name: str) -> bool:
@@ -158,7 +172,9 @@ def test_names_that_become_alike_stay_apart():
 
 def test_one_name_that_mlflow_does_not_take_does_not_empty_the_rest(root):
     run = MLflow().open(describe(root))
-    run.scores("rcg", {"eval/fd": 0.5, "recall@5": 0.25, "eval/kid": float("inf"), "eval/x": float("nan")})
+    run.scores(
+        "rcg", {"eval/fd": 0.5, "recall@5": 0.25, "eval/kid": float("inf"), "eval/x": float("nan")}
+    )
     run.series("rcg", [{"step": 0, "loss@start": 3.0, "train/loss": 2.0}])
     run.note("verdict")
     run.end("finished")
@@ -172,11 +188,15 @@ def test_one_name_that_mlflow_does_not_take_does_not_empty_the_rest(root):
     assert children["rcg"].data.tags["fw.not_finite"] == "eval/kid = inf, eval/x = nan"
     note = parent.data.tags["mlflow.note.content"]
     assert note.startswith("verdict")
-    assert all(word in note for word in ("rcg: eval/kid = inf", f"`recall@5` is `{fitting('recall@5')}`"))
+    assert all(
+        word in note for word in ("rcg: eval/kid = inf", f"`recall@5` is `{fitting('recall@5')}`")
+    )
 
 
 def test_params_and_tags_may_have_any_name(root):
-    arms = [describe(root).arms[0]._replace(params={"dataset.folders.a@b": "1", "": "2", "fine": "3"})]
+    arms = [
+        describe(root).arms[0]._replace(params={"dataset.folders.a@b": "1", "": "2", "fine": "3"})
+    ]
     run = MLflow().open(describe(root, arms=arms, tags={"fw.plugin.a@b": "x"}))
     run.end("finished")
     _, children = parent_and_children(root)

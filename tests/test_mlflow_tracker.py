@@ -1,4 +1,5 @@
-"""What the MLflow tracker promises, against a real MLflow on sqlite, and the server behind `fw ui`."""
+"""What the MLflow tracker promises, against a real MLflow on sqlite, and the server behind `fw
+ui`."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ from fw.plugins.trackers.mlflow_server import serve
 from fw.plugins.trackers.mlflow_uris import sqlite_uri
 
 ARMS = ("unconditional", "self_guidance", "rcg")
-LOSSES = [{"step": step, "train/loss": 1 / (1 + step), "train/norm": 2.0} for step in range(0, 1000, 10)]
+LOSSES = [
+    {"step": step, "train/loss": 1 / (1 + step), "train/norm": 2.0} for step in range(0, 1000, 10)
+]
 SCORES = {"eval/fd_pca": 0.4, "cost/nfe": 35.0}
 
 
@@ -58,7 +61,9 @@ def root(template: Path, tmp_path: Path) -> Path:
 def describe(root: Path, **changes: Any) -> RunDescription:
     arms = [ArmDescription(name, {"guidance.name": name, "train.steps": "1000"}) for name in ARMS]
     folder = root / "tiny" / "seed0-0123"
-    plain = RunDescription("tiny", "seed0-0123", folder, root, ARMS[0], "eval/fd_pca", arms, {"fw.version": "1"}, None)
+    plain = RunDescription(
+        "tiny", "seed0-0123", folder, root, ARMS[0], "eval/fd_pca", arms, {"fw.version": "1"}, None
+    )
     return plain._replace(**changes)
 
 
@@ -88,7 +93,9 @@ def parent_and_children(root: Path) -> tuple[Run, dict[str, Run]]:
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    children = [
+        run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+    ]
     assert len(runs) == 1 + len(children)
     return parent, {run.info.run_name: run for run in children}
 
@@ -152,7 +159,10 @@ def test_uploading_a_file_again_replaces_it_and_charts_it_once(root, tmp_path):
     run.files(None, [tmp_path / "report.md"])
     (report,) = root.glob("mlartifacts/tiny/*/artifacts/report.md")
     assert report.read_text() == "second"
-    pictures = [file.path for file in client_of(root).list_artifacts(run.handle["children"]["rcg"], "images")]
+    pictures = [
+        file.path
+        for file in client_of(root).list_artifacts(run.handle["children"]["rcg"], "images")
+    ]
     assert sum(path.endswith(".png") for path in pictures) == 1
 
 
@@ -161,7 +171,9 @@ def test_a_run_that_is_opened_again_logs_nothing_twice(root, tmp_path, remembere
     first = MLflow().open(describe(root))
     log_all(first, tmp_path / "made")
     before = history_lengths(root)
-    again = MLflow().open(describe(root, previous=json.loads(json.dumps(first.handle)) if remembered else None))
+    again = MLflow().open(
+        describe(root, previous=json.loads(json.dumps(first.handle)) if remembered else None)
+    )
     assert again.handle == first.handle
     assert set(statuses(root).values()) == {"RUNNING"}
     log_all(again, tmp_path / "made")
@@ -195,12 +207,17 @@ def test_values_that_are_not_finite_are_left_out(root):
 def test_a_handle_of_another_store_or_of_a_deleted_run_starts_a_new_one(root):
     first = MLflow().open(describe(root))
     elsewhere = {**first.handle, "tracking_uri": "sqlite:////elsewhere/mlflow.db"}
-    other = MLflow().open(describe(root, key="seed1-4567", folder=root / "tiny" / "other", previous=elsewhere))
+    other = MLflow().open(
+        describe(root, key="seed1-4567", folder=root / "tiny" / "other", previous=elsewhere)
+    )
     assert other.handle["parent_run_id"] != first.handle["parent_run_id"]
     for run in (first.handle["parent_run_id"], *first.handle["children"].values()):
         client_of(root).delete_run(run)
     fresh = MLflow().open(describe(root, previous=first.handle))
-    assert fresh.handle["parent_run_id"] not in (first.handle["parent_run_id"], other.handle["parent_run_id"])
+    assert fresh.handle["parent_run_id"] not in (
+        first.handle["parent_run_id"],
+        other.handle["parent_run_id"],
+    )
     assert set(fresh.handle["children"]) == set(ARMS)
 
 
@@ -209,7 +226,12 @@ def test_ending_a_run_ends_the_arms_that_had_not_ended(root, word, status):
     run = MLflow().open(describe(root))
     run.end_arm("unconditional", "finished")
     run.end(word)
-    assert statuses(root) == {"": status, "unconditional": "FINISHED", "self_guidance": status, "rcg": status}
+    assert statuses(root) == {
+        "": status,
+        "unconditional": "FINISHED",
+        "self_guidance": status,
+        "rcg": status,
+    }
 
 
 def test_what_a_killed_process_left_running_is_taken_up_and_ended(root, tmp_path):
@@ -226,7 +248,11 @@ def test_what_a_killed_process_left_running_is_taken_up_and_ended(root, tmp_path
 
 
 def test_long_params_tags_and_notes_are_shortened(root):
-    arms = [ArmDescription("unconditional", {"prompt": "x" * 20000, **{f"key{n}": "1" for n in range(150)}})]
+    arms = [
+        ArmDescription(
+            "unconditional", {"prompt": "x" * 20000, **{f"key{n}": "1" for n in range(150)}}
+        )
+    ]
     run = MLflow().open(describe(root, arms=arms, tags={"words": "y" * 20000}))
     run.note("z" * 20000)
     run.end("finished")
@@ -250,7 +276,9 @@ def test_a_long_series_takes_few_calls(root, monkeypatch):
         return real(run_id, metrics=metrics, params=params, tags=tags, synchronous=synchronous)
 
     monkeypatch.setattr(run.client, "log_batch", counted)
-    run.series("rcg", [{"step": step, "train/loss": 1.0, "train/norm": 2.0} for step in range(1250)])
+    run.series(
+        "rcg", [{"step": step, "train/loss": 1.0, "train/norm": 2.0} for step in range(1250)]
+    )
     assert sizes == [1000, 1000, 500]
     assert history_lengths(root)["rcg", "train/loss"] == 1250
 
@@ -261,14 +289,20 @@ def test_the_weights_are_a_model_of_mlflow_that_is_found_by_its_score(root, tmp_
         log_all(run, tmp_path / "made")
     client, experiment = client_of(root), run.handle["experiment_id"]
     models = client.search_logged_models([experiment], filter_string="metrics.`eval/fd_pca` < 0.5")
-    assert Counter(model.source_run_id for model in models) == Counter(run.handle["children"].values())
+    assert Counter(model.source_run_id for model in models) == Counter(
+        run.handle["children"].values()
+    )
     assert {model.status.name for model in models} == {"READY"}
-    assert client.search_logged_models([experiment], filter_string="metrics.`eval/fd_pca` < 0.3") == []
+    assert (
+        client.search_logged_models([experiment], filter_string="metrics.`eval/fd_pca` < 0.3") == []
+    )
     (weights, *_) = root.glob("mlartifacts/tiny/models/*/artifacts/model.safetensors")
     assert torch.equal(load_file(weights)["weight"], torch.ones(3))
     child = client.get_run(run.handle["children"]["rcg"])
     assert child.outputs is not None
-    assert [output.model_id for output in child.outputs.model_outputs] == [child.data.tags["fw.model"]]
+    assert [output.model_id for output in child.outputs.model_outputs] == [
+        child.data.tags["fw.model"]
+    ]
 
 
 def test_the_saved_view_shows_this_runs_arms_ordered_by_the_headline(root, tmp_path):
@@ -324,7 +358,10 @@ sys.exit(any([os.wait()[1] for _ in range(4)]))
     ("uri", "problem"),
     [
         ("http://127.0.0.1:9", "no MLflow server answers at 'http://127.0.0.1:9'"),
-        ("http://me:secret@127.0.0.1:9", r"no MLflow server answers at 'http://\*\*\*@127.0.0.1:9'"),
+        (
+            "http://me:secret@127.0.0.1:9",
+            r"no MLflow server answers at 'http://\*\*\*@127.0.0.1:9'",
+        ),
         ("nonsense://there", "MLflow at 'nonsense://there' does not work"),
         ("mlruns", "MLflow at 'mlruns' does not work"),
         ("sqlite:///{tmp}/text.db", "file is not a database"),
@@ -411,7 +448,12 @@ def start_python(code: str, folder: Path, *words: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     command = [sys.executable, "-c", code, *words]
     return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -419,15 +461,29 @@ def test_mlflow_takes_the_names_of_everything_that_the_shipped_recipes_log(root:
     """Titles of stages have commas; a name that MLflow refuses ends its log of the run."""
     run = MLflow(experiment="names").open(describe(root))
     known: dict[str, Stage] = {}
-    for path in (Path(str(entry)) for entry in files("fw.recipes").iterdir() if entry.name.endswith(".yaml")):
+    for path in (
+        Path(str(entry)) for entry in files("fw.recipes").iterdir() if entry.name.endswith(".yaml")
+    ):
         known |= plan(load(path)).stages
     assert any("," in stage.title for stage in known.values())
     keys = [named(stage, {"step": 0, "value": 1.0}) for stage in known.values()]
     assert len({tuple(key) for key in keys}) == len(known)
-    run.series(None, [{"step": 0, **{name: value for key in keys for name, value in key.items() if name != "step"}}])
+    run.series(
+        None,
+        [
+            {
+                "step": 0,
+                **{name: value for key in keys for name, value in key.items() if name != "step"},
+            }
+        ],
+    )
     run.end("finished")
     client = client_of(root)
     experiment = client.get_experiment_by_name("names")
     assert experiment is not None
-    logged = {name for each in client.search_runs([experiment.experiment_id]) for name in each.data.metrics}
+    logged = {
+        name
+        for each in client.search_runs([experiment.experiment_id])
+        for name in each.data.metrics
+    }
     assert len(logged & {name for key in keys for name in key}) == len(known)

@@ -1,4 +1,5 @@
-"""Negative guidance: away from one class, affine in the scale, and without effect on images of that class."""
+"""Negative guidance: away from one class, affine in the scale, and without effect on images of
+that class."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ few = settings(deadline=None, max_examples=25)
 SIGMAS, SCALES, CLASSES = st.floats(0.05, 40), st.floats(0, 5), st.integers(0, 2)
 
 
-def guided(modes: list[Negative], asked: Tensor, model: Gaussians | NetworkDenoiser | None = None) -> Guided:
+def guided(
+    modes: list[Negative], asked: Tensor, model: Gaussians | NetworkDenoiser | None = None
+) -> Guided:
     return Guided(model or Gaussians(), modes, asked, 0.002, 80.0)
 
 
@@ -51,7 +54,9 @@ def test_the_prediction_is_that_of_negative_prompts(sigma: float, scale: float, 
 
 @given(SIGMAS, CLASSES)
 @few
-def test_scale_one_is_off_and_free_and_another_costs_one_evaluation(sigma: float, away: int) -> None:
+def test_scale_one_is_off_and_free_and_another_costs_one_evaluation(
+    sigma: float, away: int
+) -> None:
     x, asked = noisy(sigma)
     for scale, evaluations in ((1.0, 1), (2.0, 2)):
         model = Gaussians()
@@ -62,11 +67,14 @@ def test_scale_one_is_off_and_free_and_another_costs_one_evaluation(sigma: float
 
 @given(SIGMAS, SCALES, SCALES, st.floats(0, 1), CLASSES)
 @few
-def test_the_prediction_is_affine_in_the_scale(sigma: float, first: float, last: float, share: float, away: int):
+def test_the_prediction_is_affine_in_the_scale(
+    sigma: float, first: float, last: float, share: float, away: int
+):
     x, asked = noisy(sigma)
     between = first + share * (last - first)
     start, middle, end = (
-        guided([Negative(condition=away, scale=scale)], asked)(x, sigma) for scale in (first, between, last)
+        guided([Negative(condition=away, scale=scale)], asked)(x, sigma)
+        for scale in (first, between, last)
     )
     torch.testing.assert_close(middle, start + share * (end - start), rtol=0, atol=1e-12)
 
@@ -75,7 +83,9 @@ def test_the_prediction_is_affine_in_the_scale(sigma: float, first: float, last:
 @few
 def test_only_images_of_other_classes_are_steered(sigma: float, away: int) -> None:
     x, asked = noisy(sigma)
-    plain, found = (guided(modes, asked)(x, sigma) for modes in ([], [Negative(condition=away, scale=3.0)]))
+    plain, found = (
+        guided(modes, asked)(x, sigma) for modes in ([], [Negative(condition=away, scale=3.0)])
+    )
     changed = (found != plain).flatten(1).any(dim=1)
     assert torch.equal(changed, asked != away)
 
@@ -83,7 +93,10 @@ def test_only_images_of_other_classes_are_steered(sigma: float, away: int) -> No
 def test_of_a_network_too_only_images_of_other_classes_are_steered() -> None:
     model, x, asked = tiny.denoiser(), tiny.noisy(6, 0.5), torch.arange(6) % 3
     with torch.inference_mode():
-        plain, found = (guided(modes, asked, model)(x, 0.5) for modes in ([], [Negative(condition=1, scale=3.0)]))
+        plain, found = (
+            guided(modes, asked, model)(x, 0.5)
+            for modes in ([], [Negative(condition=1, scale=3.0)])
+        )
     changed = (found - plain).flatten(1).abs().amax(dim=1) > 1e-5
     assert torch.equal(changed, asked != 1)
 
@@ -92,16 +105,23 @@ def test_listed_twice_it_steers_away_from_the_mean_of_the_classes() -> None:
     x, asked = noisy(1.0)
     good = Gaussians()(x, 1.0, asked)
     worse = sum(Gaussians()(x, 1.0, torch.full_like(asked, away)) for away in (0, 2)) / 2
-    found = guided([Negative(condition=0, scale=2.0), Negative(condition=2, scale=2.0)], asked)(x, 1.0)
+    found = guided([Negative(condition=0, scale=2.0), Negative(condition=2, scale=2.0)], asked)(
+        x, 1.0
+    )
     torch.testing.assert_close(found, good + 2 * (good - worse), rtol=0, atol=1e-12)
 
 
 def test_samples_move_away_from_the_class() -> None:
-    """Along the line from the class's mean to that of the class asked for, they go further the larger the scale."""
-    noise = torch.randn(100, 1, 4, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    """Along the line from the class's mean to that of the class asked for, they go further the
+    larger the scale."""
+    noise = torch.randn(
+        100, 1, 4, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64
+    )
     generators = [torch.Generator() for _ in range(100)]
     asked = torch.ones(100, dtype=torch.long)
-    means = Gaussians().known(torch.zeros(2, 1, 4, 4, dtype=torch.float64), 1e6, torch.tensor([0, 1]))
+    means = Gaussians().known(
+        torch.zeros(2, 1, 4, 4, dtype=torch.float64), 1e6, torch.tensor([0, 1])
+    )
     line = (means[1] - means[0]).flatten()
     places = []
     for scale in (1.0, 1.5, 2.0, 3.0):
@@ -140,11 +160,16 @@ class Directions(Annotator):
 
 @pytest.mark.parametrize(
     ("annotator", "needs"),
-    [("null", r"an annotator \(this arm has none\)"), ("directions", "an annotator whose conditions are classes")],
+    [
+        ("null", r"an annotator \(this arm has none\)"),
+        ("directions", "an annotator whose conditions are classes"),
+    ],
 )
 def test_it_needs_conditions_that_are_classes(annotator: str, needs: str) -> None:
     found: Registry = toys.registry()
     found.add(Provider("negative"), [Negative, CFG, Directions])
-    arm = f"\n  a: {{annotator: {annotator}, guidance: {{name: negative, scale: 2, condition: 1}}}}\n"
+    arm = (
+        f"\n  a: {{annotator: {annotator}, guidance: {{name: negative, scale: 2, condition: 1}}}}\n"
+    )
     with pytest.raises(RecipeError, match=f"arms.a.guidance: guidance 'negative' needs {needs}"):
         validate(parse(toys.RECIPE.rstrip() + arm, "r.yaml"), found)

@@ -72,7 +72,9 @@ def holders() -> dict[str, type[BaseModel]]:
     """Whatever has fields that keys hold, by name."""
     components = [each for kind in installed().kinds() for each in installed().of_kind(kind)]
     sections: list[type[BaseModel]] = [Recipe, Samples, Train]
-    return {f"{each.kind} {each.name}": each for each in components} | {each.__name__: each for each in sections}
+    return {f"{each.kind} {each.name}": each for each in components} | {
+        each.__name__: each for each in sections
+    }
 
 
 def entering_keys() -> dict[str, set[str]]:
@@ -102,4 +104,7 @@ def test_a_neutral_value_is_the_default_so_that_recipes_without_the_field_are_as
 
 
 if __name__ == "__main__":
-    FIELDS.write_text(json.dumps({name: sorted(fields) for name, fields in entering_keys().items()}, indent=1) + "\n")
+    FIELDS.write_text(
+        json.dumps({name: sorted(fields) for name, fields in entering_keys().items()}, indent=1)
+        + "\n"
+    )

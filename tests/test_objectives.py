@@ -1,4 +1,5 @@
-"""Extra terms of the training loss: closed forms, whom their gradients reach, what they leave as it was, resuming."""
+"""Extra terms of the training loss: closed forms, whom their gradients reach, what they leave as
+it was, resuming."""
 
 from __future__ import annotations
 
@@ -72,7 +73,15 @@ ALL: tuple[Objective, ...] = (ALIGN, Dispersive(), CONTRAST)
 def seen(tokens: Tensor, taken: Tensor | None = None, **more: Any) -> Seen:
     """What a term sees of tokens (B, N, D)."""
     images, levels = torch.zeros(len(tokens), 1, 4, 4), torch.ones(len(tokens))
-    return Seen(tokens, levels > 0 if taken is None else taken, images, levels, images, torch.Generator(), **more)
+    return Seen(
+        tokens,
+        levels > 0 if taken is None else taken,
+        images,
+        levels,
+        images,
+        torch.Generator(),
+        **more,
+    )
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -84,7 +93,13 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize(
     "objective",
-    [ALIGN, REPA(encoder=Pixels(), pool=False, shuffled=True), Dispersive(), CONTRAST, Contrastive(shift=0)],
+    [
+        ALIGN,
+        REPA(encoder=Pixels(), pool=False, shuffled=True),
+        Dispersive(),
+        CONTRAST,
+        Contrastive(shift=0),
+    ],
     ids=repr,
 )
 def test_the_built_in_ones_keep_the_contract(objective: Objective) -> None:
@@ -114,12 +129,17 @@ def test_the_shuffled_control_says_nothing_of_an_image() -> None:
     """Its features are those of the batch, in another order each time."""
     features, control = randn(16, 5), REPA(encoder=Pixels(), shuffled=True)
     found = [
-        control.term(nn.Identity(), Seen(features[:, None], *more(16), generator(step, "order"), features=features))
+        control.term(
+            nn.Identity(),
+            Seen(features[:, None], *more(16), generator(step, "order"), features=features),
+        )
         for step in range(3)
     ]
     assert len({float(each) for each in found}) == 3
     assert min(found) > -0.7
-    assert ALIGN.term(nn.Identity(), seen(features[:, None], features=features)) == pytest.approx(-1)
+    assert ALIGN.term(nn.Identity(), seen(features[:, None], features=features)) == pytest.approx(
+        -1
+    )
 
 
 def more(count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -152,7 +172,9 @@ def test_dispersive_is_zero_at_collapse_falls_with_spread_and_knows_no_order_rot
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
 @given(mask=st.lists(st.booleans(), min_size=2, max_size=9))
-def test_nt_xent_is_lightlys_of_the_images_that_are_taken(temperature: float, mask: list[bool]) -> None:
+def test_nt_xent_is_lightlys_of_the_images_that_are_taken(
+    temperature: float, mask: list[bool]
+) -> None:
     one, other = randn(len(mask), 7), randn(len(mask), 7, seed=1)
     for taken in (torch.tensor(mask), torch.ones(len(mask), dtype=torch.bool)):
         found = nt_xent(one, other, taken, temperature)
@@ -164,7 +186,8 @@ def test_nt_xent_is_lightlys_of_the_images_that_are_taken(temperature: float, ma
 
 
 def test_contrast_pairs_an_image_with_itself_through_the_teacher() -> None:
-    """With a network that keeps the image, a wrong pairing costs more; the teacher sees other noise and a shift."""
+    """With a network that keeps the image, a wrong pairing costs more; the teacher sees other
+    noise and a shift."""
     looked: list[Tensor] = []
     x0 = 3 * randn(8, 1, 4, 4)
     sigma = torch.full((8,), 0.1)
@@ -214,7 +237,9 @@ def test_a_planted_fault_is_named(fault: str) -> None:
 
 def targets(objectives: Sequence[Objective]) -> list[Tensor | None]:
     images = tiny.images(COUNT).images
-    return [each.target.build(tiny.SHAPE, 0)(images) if each.target else None for each in objectives]
+    return [
+        each.target.build(tiny.SHAPE, 0)(images) if each.target else None for each in objectives
+    ]
 
 
 def terms_of(objectives: Sequence[Objective]) -> Objectives:
@@ -264,8 +289,12 @@ def test_every_model_learns_with_every_objective_and_logs_each_term_with_its_gra
     names = ("repa", "dispersive", "contrastive")
     added = {f"train/{name}{what}" for name in names for what in ("", "_gradient_ratio")}
     for with_terms, without in zip(log, before, strict=True):
-        assert with_terms.keys() - without.keys() == added | ({"train/denoising_loss"} - without.keys())
-        rest = with_terms["train/loss"] - sum(each.weight * with_terms[f"train/{each.name}"] for each in ALL)
+        assert with_terms.keys() - without.keys() == added | (
+            {"train/denoising_loss"} - without.keys()
+        )
+        rest = with_terms["train/loss"] - sum(
+            each.weight * with_terms[f"train/{each.name}"] for each in ALL
+        )
         if "train/denoising_loss" not in without:
             assert with_terms["train/denoising_loss"] == pytest.approx(rest, abs=1e-5)
         else:  # the loss of recognising is part of the rest
@@ -321,7 +350,9 @@ def test_without_objectives_gradients_are_asked_for_once_and_blocks_are_not_watc
         trained(tmp_path / "all")
 
 
-def test_the_head_and_the_network_start_from_the_same_bits_with_and_without_other_objectives(tmp_path: Path) -> None:
+def test_the_head_and_the_network_start_from_the_same_bits_with_and_without_other_objectives(
+    tmp_path: Path,
+) -> None:
     job = Job(tmp_path, seed=3)
     model = NetworkDenoiser(initial_network(DIT, tiny.SHAPE, None, job), Flow())
     draw = Draw(training_examples(tiny.images(COUNT)), Flow(), SETTINGS, job)
@@ -370,11 +401,16 @@ class Remembers(Dispersive):
 SEEN: list[Seen] = []
 
 
-def test_a_term_sees_the_tokens_of_its_block_in_the_step_s_own_pass_and_the_teacher_s_without_gradient(
+def test_a_term_sees_its_block_in_the_step_s_own_pass_and_the_teacher_s_without_gradient(
     tmp_path: Path,
 ) -> None:
     SEEN.clear()
-    trained(tmp_path / "unet", [Remembers(block="down.0", interval=(0.3, 2.0))], UNET, Train(steps=1, batch=16))
+    trained(
+        tmp_path / "unet",
+        [Remembers(block="down.0", interval=(0.3, 2.0))],
+        UNET,
+        Train(steps=1, batch=16),
+    )
     [shown] = SEEN
     assert shown.teacher is not None
     assert shown.features is None
@@ -382,7 +418,9 @@ def test_a_term_sees_the_tokens_of_its_block_in_the_step_s_own_pass_and_the_teac
     assert torch.equal(shown.taken, (shown.sigma > 0.3) & (shown.sigma <= 2.0))
     looked = shown.teacher(shown.x0 + shown.sigma[:, None, None, None] * shown.noise, shown.sigma)
     assert not looked.requires_grad
-    assert looked.shape == shown.tokens.shape == (16, 16, 8)  # 4x4 positions after the first level, 8 channels
+    assert (
+        looked.shape == shown.tokens.shape == (16, 16, 8)
+    )  # 4x4 positions after the first level, 8 channels
 
 
 def test_the_interval_keeps_images_outside_from_teaching(tmp_path: Path) -> None:
@@ -396,7 +434,9 @@ def test_the_interval_keeps_images_outside_from_teaching(tmp_path: Path) -> None
 def test_the_block_is_the_papers_where_none_is_named() -> None:
     for depth, expected in {12: (3, 2, 5), 28: (7, 6, 13), 4: (1, 0, 1), 1: (0, 0, 0)}.items():
         network = DiT(depth=depth, width=8, heads=2).build(tiny.SHAPE, None)
-        assert [usual_block(each, network) for each in ALL] == [f"blocks.{index}" for index in expected]
+        assert [usual_block(each, network) for each in ALL] == [
+            f"blocks.{index}" for index in expected
+        ]
     unet = UNET.build(tiny.SHAPE, None)
     assert [usual_block(each, unet) for each in ALL] == ["down.1", "down.1", "mid"]
 
@@ -404,9 +444,15 @@ def test_the_block_is_the_papers_where_none_is_named() -> None:
 def test_a_block_that_is_not_there_and_a_term_that_is_no_number_are_told(tmp_path: Path) -> None:
     with pytest.raises(FwError, match=r"has no block 'blocks.9' \(it has blocks.0, blocks.1\)"):
         trained(tmp_path / "block", [Dispersive(block="blocks.9")])
-    with pytest.raises(FwError, match="objective dispersive sees a block of the network, and this network names none"):
+    with pytest.raises(
+        FwError,
+        match="objective dispersive sees a block of the network, and this network names none",
+    ):
         trained(tmp_path / "none", [Dispersive()], toys.Linear())
-    with pytest.raises(StageFailed, match=r"objective honest: its term is torch.float32 \(16,\), not one number \(\)"):
+    with pytest.raises(
+        StageFailed,
+        match=r"objective honest: its term is torch.float32 \(16,\), not one number \(\)",
+    ):
         trained(tmp_path / "term", [PerImage()])
 
 
@@ -456,10 +502,20 @@ def planned(*sets: str) -> Plan:
 
 
 def test_a_recipe_with_objectives_trains_samples_and_scores(tmp_path: Path) -> None:
-    found = planned("arms.joint={model: {name: hybvit, depth: 3, width: 8, heads: 2}, objectives: dispersive}")
+    found = planned(
+        "arms.joint={model: {name: hybvit, depth: 3, width: 8, heads: 2}, objectives: dispersive}"
+    )
     Store(tmp_path).create()
-    assert run_here(found, (), Place(tmp_path, "cpu", 1, checkpoint_seconds=20), Heard(), lambda: False) == Outcome()
-    weights = {name: load_file(tmp_path / arm.train / "model.safetensors") for name, arm in found.arms.items()}
+    assert (
+        run_here(
+            found, (), Place(tmp_path, "cpu", 1, checkpoint_seconds=20), Heard(), lambda: False
+        )
+        == Outcome()
+    )
+    weights = {
+        name: load_file(tmp_path / arm.train / "model.safetensors")
+        for name, arm in found.arms.items()
+    }
     assert weights["plain"].keys() == weights["repa"].keys() == weights["both"].keys()
     assert not same(weights["plain"], weights["repa"])
     assert not same(weights["plain"], weights["both"])
@@ -480,7 +536,8 @@ def test_keys_of_arms_without_objectives_are_what_they_were() -> None:
     recipe = resolved()
     assert "objectives" not in plan(recipe).stages[plan(recipe).arms["plain"].train].payload
     without = Recipe.model_validate(
-        {**dict(recipe), "arms": {"plain": recipe.arms["plain"]}}, context={"registry": toys.registry()}
+        {**dict(recipe), "arms": {"plain": recipe.arms["plain"]}},
+        context={"registry": toys.registry()},
     )
     assert "objectives" not in without.folder_text()  # it names the run's folder
     trains = {arm.train for arm in plan(recipe).arms.values()}
@@ -497,11 +554,26 @@ def test_keys_of_arms_without_objectives_are_what_they_were() -> None:
             "{annotator: null, model: linear, objectives: dispersive}",
             "objective 'dispersive' needs a model whose blocks",
         ),
-        ("{train: {steps: 4, cond_drop: 0.0}, objectives: contrastive}", "looks at images without a condition, so it"),
-        ("{annotator: null, objectives: {name: repa}}", "arms.x.objectives.encoder: this key is required"),
-        ("{annotator: null, objectives: {name: dispersive, interval: [1, 1]}}", "an interval is [lo, hi] with 0 <= lo"),
-        ("{annotator: null, objectives: {name: dispersive, interval: [2, 3]}}", "takes noise levels from 2 to 3, and"),
-        ("{annotator: null, objectives: {name: dispersive, weight: 0}}", "greater than or equal to 0.000"),
+        (
+            "{train: {steps: 4, cond_drop: 0.0}, objectives: contrastive}",
+            "looks at images without a condition, so it",
+        ),
+        (
+            "{annotator: null, objectives: {name: repa}}",
+            "arms.x.objectives.encoder: this key is required",
+        ),
+        (
+            "{annotator: null, objectives: {name: dispersive, interval: [1, 1]}}",
+            "an interval is [lo, hi] with 0 <= lo",
+        ),
+        (
+            "{annotator: null, objectives: {name: dispersive, interval: [2, 3]}}",
+            "takes noise levels from 2 to 3, and",
+        ),
+        (
+            "{annotator: null, objectives: {name: dispersive, weight: 0}}",
+            "greater than or equal to 0.000",
+        ),
         (
             "{objectives: {name: repa, encoder: taught}, guidance: {name: selfish, scale: 2}}",
             "guidance 'selfish' needs conditions that were made without labels",
@@ -519,8 +591,14 @@ def test_an_encoder_that_knows_labels_needs_them_and_one_that_scores_is_warned_o
     assert planned(taught).arms["x"].arm.objectives[0].requires == {"taps", "labels"}
     with pytest.raises(RecipeError) as caught:
         planned(taught, "dataset={name: dots, labelled: false}")
-    assert any("objective 'repa' needs a dataset with labels" in problem for problem in caught.value.problems)
+    assert any(
+        "objective 'repa' needs a dataset with labels" in problem
+        for problem in caught.value.problems
+    )
     flattered = resolved("arms.x={annotator: null, objectives: {name: repa, encoder: flat}}")
-    said = "arm x learns the features of encoder 'flat' (repa) and is scored in its space, which flatters it"
+    said = (
+        "arm x learns the features of encoder 'flat' (repa) and is scored in its space, which "
+        "flatters it"
+    )
     assert said in [warned.reason for warned in warnings(flattered)]
     assert said not in [warned.reason for warned in warnings(resolved())]

@@ -1,4 +1,5 @@
-"""Online clusters: found in the denoiser's own features while it learns, balanced, label-free, resumed bit for bit."""
+"""Online clusters: found in the denoiser's own features while it learns, balanced, label-free,
+resumed bit for bit."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ def trained(
     seed: int = 3,
     **more: Any,
 ) -> tuple[nn.Module, OnlineGrouping, Annotation, Tensor]:
-    """A training with its conditions: the averaged network, what found them, the annotation and the groups."""
+    """A training with its conditions: the averaged network, what found them, the annotation and
+    the groups."""
     folder.mkdir(exist_ok=True)
     data = data or tiny.images(48).without_labels()
     job = Job(folder, seed=seed, **more)
@@ -73,18 +75,22 @@ def bits(network: nn.Module) -> str:
 # The grouping
 
 
-@pytest.mark.parametrize("online", [OnlineClusters(), OnlineClusters(clusters=50, queue=64, freeze=0, dims=8)])
+@pytest.mark.parametrize(
+    "online", [OnlineClusters(), OnlineClusters(clusters=50, queue=64, freeze=0, dims=8)]
+)
 def test_it_keeps_the_contract_of_online_annotators(online: OnlineClusters) -> None:
     check(online)
 
 
 @pytest.mark.parametrize(
-    ("batch", "clusters", "queue", "off"), [(64, 30, 0, 0.3), (256, 30, 0, 0.15), (64, 300, 960, 0.3)]
+    ("batch", "clusters", "queue", "off"),
+    [(64, 30, 0, 0.3), (256, 30, 0, 0.15), (64, 300, 960, 0.3)],
 )
 def test_sinkhorn_gives_every_image_a_whole_and_every_prototype_an_equal_share(
     batch: int, clusters: int, queue: int, off: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Marginals after 3 iterations at the paper's epsilon, of the very assignments that the loss is made of."""
+    """Marginals after 3 iterations at the paper's epsilon, of the very assignments that the loss
+    is made of."""
     import lightly.loss.swav_loss as library
 
     cosines: list[Tensor] = []
@@ -103,12 +109,17 @@ def test_sinkhorn_gives_every_image_a_whole_and_every_prototype_an_equal_share(
         for step in range(queue // batch + 1):
             grouping.loss(torch.randn(batch, 32), step)  # type: ignore[operator]
     assert codes[-1].shape == (batch + queue, clusters)
-    torch.testing.assert_close(codes[-1].sum(dim=1), torch.ones(batch + queue), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        codes[-1].sum(dim=1), torch.ones(batch + queue), rtol=1e-4, atol=1e-4
+    )
     shares = codes[-1].mean(dim=0) * clusters
     unbalanced = (cosines[-1] / 0.05).softmax(dim=1).mean(dim=0) * clusters
     assert (shares - 1).abs().max() < off < (unbalanced - 1).abs().max()
     if queue:
-        assert codes[-2].shape == (batch, clusters)  # not before there is a queueful of earlier images
+        assert codes[-2].shape == (
+            batch,
+            clusters,
+        )  # not before there is a queueful of earlier images
         hard = [len(each.argmax(dim=1).unique()) for each in codes]
         assert hard[-1] > 2 * hard[0]  # without the queue, most of the K prototypes are no image's
 
@@ -148,7 +159,9 @@ def test_prototypes_stay_in_use_with_sinkhorn_and_most_fall_out_of_it_without() 
         optimizer = torch.optim.AdamW(grouping.parameters(), lr=3e-3)
         for step in range(150):
             optimizer.zero_grad()
-            grouping.loss(points[torch.randperm(512, generator=generator(step))[:128]], step).backward()  # type: ignore[operator]
+            grouping.loss(
+                points[torch.randperm(512, generator=generator(step))[:128]], step
+            ).backward()  # type: ignore[operator]
             optimizer.step()
         with torch.no_grad():
             used[kind] = len(grouping.eval().assign(points).unique())  # type: ignore[operator]
@@ -171,12 +184,17 @@ def test_prototypes_are_frozen_for_as_long_as_they_are_told() -> None:
 
 def test_more_prototypes_than_images_are_refused() -> None:
     online = OnlineClusters(clusters=300, queue=200)
-    with pytest.raises(FwError, match="300 prototypes need as many images at once, and a batch and the queue are 264"):
+    with pytest.raises(
+        FwError,
+        match="300 prototypes need as many images at once, and a batch and the queue are 264",
+    ):
         online.build(6).loss(tiny.features(64), 0)  # type: ignore[operator]
     online.build(6).loss(tiny.features(100), 0)  # type: ignore[operator]
 
 
-def test_predictions_do_not_see_what_is_hidden_and_assignments_see_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictions_do_not_see_what_is_hidden_and_assignments_see_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seen: list[Tensor] = []
     original = Prototypes.scores
 
@@ -201,7 +219,9 @@ def test_predictions_do_not_see_what_is_hidden_and_assignments_see_all(monkeypat
 def test_every_image_ends_with_one_of_the_prototypes_as_its_condition(
     backbone: UNet | DiT, pool: bool, tmp_path: Path
 ) -> None:
-    _, finder, annotation, groups = trained(tmp_path, SMALL.model_copy(update={"pool": pool}), backbone)
+    _, finder, annotation, groups = trained(
+        tmp_path, SMALL.model_copy(update={"pool": pool}), backbone
+    )
     assert annotation.spec == ConditionSpec("vector", 6)
     assert torch.equal(annotation.conditions, finder.prototypes[groups])
     torch.testing.assert_close(annotation.conditions.norm(dim=1), torch.ones(48))
@@ -214,7 +234,12 @@ def test_the_first_part_of_the_training_has_no_conditions_and_the_rest_drops_som
     original = NetworkDenoiser.loss
 
     def remember(
-        self: NetworkDenoiser, x0: Tensor, sigma: Tensor, noise: Tensor, condition: Any, dropped: Any
+        self: NetworkDenoiser,
+        x0: Tensor,
+        sigma: Tensor,
+        noise: Tensor,
+        condition: Any,
+        dropped: Any,
     ) -> Tensor:
         given.append((condition, dropped))
         return original(self, x0, sigma, noise, condition, dropped)
@@ -257,7 +282,10 @@ def test_the_denoiser_learns_nothing_from_the_grouping(tmp_path: Path) -> None:
     data = tiny.images(48).without_labels()
     averaged, *_ = trained(tmp_path / "online", late, settings=settings, data=data)
     other, *_ = trained(
-        tmp_path / "faster", late.model_copy(update={"lr": 0.3, "clusters": 9}), settings=settings, data=data
+        tmp_path / "faster",
+        late.model_copy(update={"lr": 0.3, "clusters": 9}),
+        settings=settings,
+        data=data,
     )
     assert bits(averaged) == bits(other)
 
@@ -265,7 +293,9 @@ def test_the_denoiser_learns_nothing_from_the_grouping(tmp_path: Path) -> None:
 def test_the_null_condition_is_trained_to_the_end(tmp_path: Path) -> None:
     def null(steps: int) -> Tensor:
         settings = Train(steps=steps, batch=16, warmup=0, ema=0.0, cond_drop=0.5)
-        network, *_ = trained(tmp_path / str(steps), SMALL.model_copy(update={"start": 4 / steps}), settings=settings)
+        network, *_ = trained(
+            tmp_path / str(steps), SMALL.model_copy(update={"start": 4 / steps}), settings=settings
+        )
         return network.state_dict()["embed.null"]
 
     assert not torch.equal(null(5), null(8))
@@ -275,8 +305,11 @@ class Killed(BaseException):
     """Nothing runs after it."""
 
 
-def test_a_killed_training_goes_on_with_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed at the 8th of 12 steps, after the grouping learnt in it and the denoiser did not yet."""
+def test_a_killed_training_goes_on_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at the 8th of 12 steps, after the grouping learnt in it and the denoiser did not
+    yet."""
     straight = trained(tmp_path / "straight")
 
     def kill(self: OnlineGrouping, batch: Batch, step: Step) -> None:
@@ -294,7 +327,9 @@ def test_a_killed_training_goes_on_with_the_same_bits(tmp_path: Path, monkeypatc
     for part in ("grouping", "averaged"):
         assert bits(getattr(straight[1], part)) == bits(getattr(resumed[1], part))
     assert torch.equal(straight[2].conditions, resumed[2].conditions)
-    assert (tmp_path / "straight" / "log.jsonl").read_text() == (tmp_path / "killed" / "log.jsonl").read_text()
+    assert (tmp_path / "straight" / "log.jsonl").read_text() == (
+        tmp_path / "killed" / "log.jsonl"
+    ).read_text()
     assert bits(straight[0]) != bits(trained(tmp_path / "other", seed=4)[0])
 
 
@@ -372,13 +407,20 @@ def test_a_worse_network_is_trained_on_the_conditions_that_were_found() -> None:
 
 
 def test_what_it_cannot_work_with_is_refused_with_the_reason() -> None:
-    assert "annotator 'online' needs condition dropout: train.cond_drop > 0" in refused("train.cond_drop=0")
-    assert "reads features at sigma 5000, and the model is trained from 999 to 0.001" in refused("annotator.sigma=5000")
+    assert "annotator 'online' needs condition dropout: train.cond_drop > 0" in refused(
+        "train.cond_drop=0"
+    )
+    assert "reads features at sigma 5000, and the model is trained from 999 to 0.001" in refused(
+        "annotator.sigma=5000"
+    )
     assert list(faults(recipe())) == []
 
 
-def test_a_run_makes_it_reports_it_and_never_lets_labels_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second run is on digits whose labels are wrong: only the scores of the annotation differ."""
+def test_a_run_makes_it_reports_it_and_never_lets_labels_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second run is on digits whose labels are wrong: only the scores of the annotation
+    differ."""
     from fw.plugins.datasets.digits import Digits
 
     conditions, qualities, original = [], [], Digits.load
@@ -387,13 +429,22 @@ def test_a_run_makes_it_reports_it_and_never_lets_labels_in(tmp_path: Path, monk
         def load(self: Digits, split: Any, wrong: bool = wrong) -> ImageSet:
             data = original(self, split)
             assert data.labels is not None
-            return ImageSet(data.images, data.labels.roll(1) if wrong else data.labels, data.classes)
+            return ImageSet(
+                data.images, data.labels.roll(1) if wrong else data.labels, data.classes
+            )
 
         monkeypatch.setattr(Digits, "load", load)
-        found = planned("arms.auto={guidance: {name: autoguidance, scale: 1.5}}", "train.steps=30", "annotator.lr=0.01")
+        found = planned(
+            "arms.auto={guidance: {name: autoguidance, scale: 1.5}}",
+            "train.steps=30",
+            "annotator.lr=0.01",
+        )
         store = Store(tmp_path / str(wrong))
         store.create()
-        assert run_here(found, (), Place(store.root, "cpu", 1, 20.0), Heard(), lambda: False) == Outcome()
+        assert (
+            run_here(found, (), Place(store.root, "cpu", 1, 20.0), Heard(), lambda: False)
+            == Outcome()
+        )
         folder = store.path(found.arms["online"].train)
         conditions.append(load_file(folder / "annotation.safetensors")["conditions"])
         qualities.append(json.loads((folder / "quality.json").read_text()))

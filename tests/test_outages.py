@@ -1,4 +1,5 @@
-"""A run outlives its tracker, which is left alone once it failed, told all at the end, and no cost of training."""
+"""A run outlives its tracker, which is left alone once it failed, told all at the end, and no
+cost of training."""
 
 from __future__ import annotations
 
@@ -89,14 +90,29 @@ class Clock:
         self.now += seconds
 
 
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, down: tuple[int, int]) -> tuple[sites.Answer, list[list]]:
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, down: tuple[int, int]
+) -> tuple[sites.Answer, list[list]]:
     clock = Clock()
     monkeypatch.setattr("fw.core.job.time", clock)
-    monkeypatch.setattr("fw.core.run.execute_stage.Job", lambda **given: Job(_started=clock.now, **given))
+    monkeypatch.setattr(
+        "fw.core.run.execute_stage.Job", lambda **given: Job(_started=clock.now, **given)
+    )
     flaky, calls = sites.write(tmp_path / "flaky.py", FLAKY), tmp_path / "calls"
     calls.unlink(missing_ok=True)
     tracker = f"tracker={{name: flaky, calls: '{calls}', down: [{down[0]}, {down[1]}]}}"
-    words = ["--plugin", flaky, "--set", tracker, "--out", tmp_path / "out", "--jobs", "1", "--device", "cpu"]
+    words = [
+        "--plugin",
+        flaky,
+        "--set",
+        tracker,
+        "--out",
+        tmp_path / "out",
+        "--jobs",
+        "1",
+        "--device",
+        "cpu",
+    ]
     with site(tmp_path / "site"):
         answer = fw("run", toy_recipe(tmp_path), *words)
     return answer, [json.loads(line) for line in calls.read_text().splitlines()]
@@ -119,7 +135,9 @@ def test_without_an_outage_everything_is_told_and_no_stage_is_charged_for_it(tmp
     assert set(seconds(tmp_path / "out").values()) == {0}
 
 
-def test_a_tracker_that_failed_is_left_alone_until_the_end_and_then_told_everything(tmp_path, monkeypatch):
+def test_a_tracker_that_failed_is_left_alone_until_the_end_and_then_told_everything(
+    tmp_path, monkeypatch
+):
     _, undisturbed = run(tmp_path, monkeypatch, (0, 0))
     (tmp_path / "second").mkdir()
     answer, calls = run(tmp_path / "second", monkeypatch, (1, 2))

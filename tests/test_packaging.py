@@ -1,4 +1,5 @@
-"""What is installed: every package, every data file, nothing at the top level but `fw`, and light to import."""
+"""What is installed: every package, every data file, nothing at the top level but `fw`, and
+light to import."""
 
 import re
 import shutil
@@ -23,13 +24,17 @@ HEAVY = ("torch", "mlflow", "diffusers", "lightly", "sklearn", "numpy", "faiss")
 
 def files(pattern: str) -> list[Path]:
     """The files of the four folders that match, relative to the checkout."""
-    found = (path for folder in FOLDERS for path in (ROOT / folder).rglob(pattern) if path.is_file())
+    found = (
+        path for folder in FOLDERS for path in (ROOT / folder).rglob(pattern) if path.is_file()
+    )
     return sorted(path.relative_to(ROOT) for path in found if "__pycache__" not in path.parts)
 
 
 def python(code: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     """Run code in a fresh interpreter that sees only what is installed."""
-    return subprocess.run([sys.executable, "-I", "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-I", "-c", code], cwd=folder, capture_output=True, text=True, check=False
+    )
 
 
 def test_every_package_of_the_tree_is_listed() -> None:
@@ -52,17 +57,30 @@ def test_package_data_covers_every_other_file() -> None:
 def test_a_wheel_holds_every_file_and_nothing_at_the_top_level_but_fw(tmp_path: Path) -> None:
     source = tmp_path / "source"
     for folder in FOLDERS:
-        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__")
+        )
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     offline = ["--no-deps", "--no-build-isolation", "--no-index"]
-    build = [sys.executable, "-m", "pip", "wheel", *offline, "--wheel-dir", str(tmp_path), str(source)]
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        *offline,
+        "--wheel-dir",
+        str(tmp_path),
+        str(source),
+    ]
     result = subprocess.run(build, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     [wheel] = tmp_path.glob("*.whl")
     inside = {Path(name) for name in zipfile.ZipFile(wheel).namelist()}
     info = f"fw-{PROJECT['project']['version']}.dist-info"
-    assert {path for path in inside if path.parts[0] != info} == {Path("fw", path) for path in files("*")}
+    assert {path for path in inside if path.parts[0] != info} == {
+        Path("fw", path) for path in files("*")
+    }
     assert Path(info, "licenses", "LICENSE") in inside
 
 
@@ -75,10 +93,14 @@ def test_a_folder_of_the_checkout_can_only_be_imported_from_fw(folder: str, tmp_
 
 
 def test_fw_is_a_namespace_that_others_may_join(tmp_path: Path) -> None:
-    assert python("import fw; print(getattr(fw, '__file__', None))", tmp_path).stdout.strip() == "None"
+    assert (
+        python("import fw; print(getattr(fw, '__file__', None))", tmp_path).stdout.strip() == "None"
+    )
     (tmp_path / "fw" / "mine").mkdir(parents=True)
     (tmp_path / "fw" / "mine" / "__init__.py").touch()
-    both = python(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import fw.mine, fw.registry", tmp_path)
+    both = python(
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import fw.mine, fw.registry", tmp_path
+    )
     assert both.stderr == ""
 
 
@@ -87,7 +109,10 @@ def test_the_fw_command_is_installed() -> None:
     assert command.value == "fw.core.cli:main"
     assert callable(command.load())
     result = subprocess.run(
-        [Path(sys.executable).with_name("fw"), "--help"], capture_output=True, text=True, check=False
+        [Path(sys.executable).with_name("fw"), "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (result.returncode, result.stderr) == (0, "")
 
@@ -101,7 +126,9 @@ def test_what_answers_at_once_imports_nothing_heavy(module: str, tmp_path: Path)
 
 def test_the_constraints_pin_everything_that_is_installed_for_fw_and_nothing_else() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._+!]+", line)] == []
+    assert [
+        line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._+!]+", line)
+    ] == []
     pinned = {canonicalize_name(line.partition("==")[0]) for line in lines}
     needed = set(dependencies("fw", "test", "lint")) - {"fw", "pip", "setuptools"}
     assert needed <= pinned

@@ -1,4 +1,5 @@
-"""A plan shares what arms agree on, and a stage's key is all that decides its product, and nothing else."""
+"""A plan shares what arms agree on, and a stage's key is all that decides its product, and
+nothing else."""
 
 from __future__ import annotations
 
@@ -96,8 +97,14 @@ AFTER_TRAIN = {"train", "sample", "evaluate"}
         ("encoder.cells=3", ALL - {"space"}),
         ("annotator.clusters=3", {"annotate"} | AFTER_TRAIN),
         ("model.width=2", AFTER_TRAIN),
-        *[(f"train.{entry}", AFTER_TRAIN) for entry in ("steps=5", "batch=9", "lr=1", "warmup=2", "weight_decay=1")],
-        *[(f"train.{entry}", AFTER_TRAIN) for entry in ("clip=2", "ema=0.5", "cond_drop=0.2", "flip=true")],
+        *[
+            (f"train.{entry}", AFTER_TRAIN)
+            for entry in ("steps=5", "batch=9", "lr=1", "warmup=2", "weight_decay=1")
+        ],
+        *[
+            (f"train.{entry}", AFTER_TRAIN)
+            for entry in ("clip=2", "ema=0.5", "cond_drop=0.2", "flip=true")
+        ],
         ("train.precision=bf16", AFTER_TRAIN),
         ("sampler.steps=3", {"sample", "evaluate"}),
         ("arms.self_1.5.guidance.scale=1.6", {"sample", "evaluate"}),
@@ -109,16 +116,31 @@ AFTER_TRAIN = {"train", "sample", "evaluate"}
         ("metrics.0.weights={a: 2}", {"evaluate"}),
     ],
 )
-def test_a_setting_replaces_the_stages_that_depend_on_it_and_no_others(setting: str, replaced: set[str]) -> None:
+def test_a_setting_replaces_the_stages_that_depend_on_it_and_no_others(
+    setting: str, replaced: set[str]
+) -> None:
     assert changed(setting) == replaced
 
 
 @pytest.mark.parametrize(
     "setting",
     [
-        *("name=other", "baseline=self_1.0", "guidance=free", "arms.x={annotator: coin}", "tracker=null"),
-        *("train.steps=4", "encoder={cells: 2, name: mean}", "arms.self_1.5.encoder={name: mean, cells: 2}"),
-        *("arms.self_1.5.guidance=[{name: selfish, scale: 1.5}]", "dataset={name: dots, count: 20}"),
+        *(
+            "name=other",
+            "baseline=self_1.0",
+            "guidance=free",
+            "arms.x={annotator: coin}",
+            "tracker=null",
+        ),
+        *(
+            "train.steps=4",
+            "encoder={cells: 2, name: mean}",
+            "arms.self_1.5.encoder={name: mean, cells: 2}",
+        ),
+        *(
+            "arms.self_1.5.guidance=[{name: selfish, scale: 1.5}]",
+            "dataset={name: dots, count: 20}",
+        ),
     ],
 )
 def test_what_decides_nothing_changes_no_key(setting: str) -> None:
@@ -141,14 +163,18 @@ def test_raising_a_components_version_replaces_what_it_makes_and_all_that_follow
     assert {kind for kind in before if before[kind] != after[kind]} == ALL - {"space"}
 
 
-def test_raising_the_version_of_a_metrics_space_replaces_its_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_raising_the_version_of_a_metrics_space_replaces_its_scores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     before = keys(planned())
     monkeypatch.setattr(Flat, "version", 2)
     after = keys(planned())
     assert {kind for kind in before if before[kind] != after[kind]} == {"evaluate", "space"}
 
 
-def test_the_version_of_a_component_within_a_component_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_version_of_a_component_within_a_component_is_in_the_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     holding = ("arms.self_1.5.guidance={name: through, lens: flat}", "metrics.0.space=taught")
     before = keys(planned(*holding))
     monkeypatch.setattr(Flat, "version", 2)
@@ -158,7 +184,9 @@ def test_the_version_of_a_component_within_a_component_is_in_the_key(monkeypatch
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_raising_a_stages_version_replaces_it_and_all_that_follows(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_raising_a_stages_version_replaces_it_and_all_that_follows(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = keys(planned())
     stages: list[type[Stage]] = [Encode, Annotate, TrainDenoiser, Sample, Evaluate]
     [changed] = [stage for stage in stages if stage.kind == kind]
@@ -181,7 +209,9 @@ arms = st.sampled_from(
         "{sampler: {name: euler, steps: 7}}",
     ]
 )
-tables = st.dictionaries(st.from_regex(r"[a-z0-9]{1,4}", fullmatch=True), arms, min_size=1, max_size=6)
+tables = st.dictionaries(
+    st.from_regex(r"[a-z0-9]{1,4}", fullmatch=True), arms, min_size=1, max_size=6
+)
 
 
 def with_arms(table: dict[str, str], *sets: str) -> Recipe:
@@ -190,7 +220,9 @@ def with_arms(table: dict[str, str], *sets: str) -> Recipe:
 
 
 @given(tables, st.randoms())
-def test_the_order_and_the_company_of_arms_change_no_key(table: dict[str, str], random: Any) -> None:
+def test_the_order_and_the_company_of_arms_change_no_key(
+    table: dict[str, str], random: Any
+) -> None:
     together = plan(with_arms(table))
     shuffled = plan(with_arms(dict(random.sample(list(table.items()), len(table)))))
     assert shuffled.stages.keys() == together.stages.keys()
@@ -200,7 +232,9 @@ def test_the_order_and_the_company_of_arms_change_no_key(table: dict[str, str], 
 
 
 @given(tables, st.integers(2, 99), st.integers(1, 9))
-def test_how_much_is_sampled_changes_no_training(table: dict[str, str], count: int, seeds: int) -> None:
+def test_how_much_is_sampled_changes_no_training(
+    table: dict[str, str], count: int, seeds: int
+) -> None:
     before = plan(with_arms(table))
     after = plan(with_arms(table, f"samples={{count: {count}, seeds: {seeds}}}"))
     assert all(before.arms[name].train == after.arms[name].train for name in table)
@@ -209,7 +243,9 @@ def test_how_much_is_sampled_changes_no_training(table: dict[str, str], count: i
 
 
 @given(tables)
-def test_stages_stand_after_what_they_read_and_nothing_is_planned_twice(table: dict[str, str]) -> None:
+def test_stages_stand_after_what_they_read_and_nothing_is_planned_twice(
+    table: dict[str, str],
+) -> None:
     found = plan(with_arms(table))
     seen: set[str] = set()
     for name, stage in found.stages.items():
@@ -223,14 +259,20 @@ def test_stages_stand_after_what_they_read_and_nothing_is_planned_twice(table: d
 def test_what_more_work_waits_for_is_more_urgent(table: dict[str, str]) -> None:
     found = plan(with_arms(table))
     for stage in found.stages.values():
-        assert all(found.priority(source) > found.priority(stage.id) for source in stage.inputs.values())
+        assert all(
+            found.priority(source) > found.priority(stage.id) for source in stage.inputs.values()
+        )
     for arm in found.arms.values():
         if arm.encode is not None:
-            assert found.priority(arm.encode) > found.priority(found.stages[arm.evaluate[0]].inputs["space"])
+            assert found.priority(arm.encode) > found.priority(
+                found.stages[arm.evaluate[0]].inputs["space"]
+            )
 
 
 @given(tables)
-def test_a_stage_carries_the_components_that_it_runs_with_and_its_payload_is_json(table: dict[str, str]) -> None:
+def test_a_stage_carries_the_components_that_it_runs_with_and_its_payload_is_json(
+    table: dict[str, str],
+) -> None:
     for stage in plan(with_arms(table)).stages.values():
         named = {getattr(component, "name", None) for component in stage.components}
         assert "dots" in named
@@ -239,8 +281,12 @@ def test_a_stage_carries_the_components_that_it_runs_with_and_its_payload_is_jso
 
 def test_a_seed_is_told_apart_where_it_decides_and_evaluators_keep_their_own() -> None:
     found = planned("seed=7")
-    seeds = {stage.kind: stage.seed for stage in found.stages.values() if "space" not in stage.inputs}
-    assert {kind: seeds[kind] for kind in ("annotate", "train", "sample")} == dict.fromkeys(KINDS[1:4], 7)
+    seeds = {
+        stage.kind: stage.seed for stage in found.stages.values() if "space" not in stage.inputs
+    }
+    assert {kind: seeds[kind] for kind in ("annotate", "train", "sample")} == dict.fromkeys(
+        KINDS[1:4], 7
+    )
     assert found.stages[keys(found)["encode"]].seed == 7
     assert found.stages[keys(found)["space"][0]].seed == 0
 
@@ -276,7 +322,10 @@ def test_only_the_named_arms_are_planned_with_the_keys_they_have_in_company() ->
 def test_an_arm_that_is_not_there_is_refused_in_one_sentence() -> None:
     with pytest.raises(FwError) as caught:
         plan(recipe(), ["plain", "best"])
-    assert str(caught.value) == "--arm best: no such arm in recipe 'toy' (known: plain, self_1.0, self_1.5)"
+    assert (
+        str(caught.value)
+        == "--arm best: no such arm in recipe 'toy' (known: plain, self_1.0, self_1.5)"
+    )
 
 
 KEYS_ELSEWHERE = """
@@ -307,7 +356,11 @@ def test_the_order_in_which_a_mapping_is_written_does_not_matter() -> None:
 
 
 @settings(max_examples=50)
-@given(st.dictionaries(st.text(max_size=3), st.floats() | st.integers() | st.text() | st.none(), max_size=4))
+@given(
+    st.dictionaries(
+        st.text(max_size=3), st.floats() | st.integers() | st.text() | st.none(), max_size=4
+    )
+)
 def test_a_digest_is_sixteen_hex_digits_of_what_json_can_hold(payload: dict[str, Any]) -> None:
     assert len(digest(payload)) == 16
     assert int(digest(payload), 16) >= 0

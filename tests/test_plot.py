@@ -44,7 +44,12 @@ def run(tmp_path: Path) -> Path:
             "seconds": 1.0,
             "real_images": {"held_out": 10},
             "metrics": {
-                key: {"mean": place + offset, "std": 0.5, "values": [place + offset] * 3, "floor": 0.25}
+                key: {
+                    "mean": place + offset,
+                    "std": 0.5,
+                    "values": [place + offset] * 3,
+                    "floor": 0.25,
+                }
                 for offset, key in enumerate(("fd_pca", "recall"))
             },
         }
@@ -53,7 +58,14 @@ def run(tmp_path: Path) -> Path:
     (tmp_path / "recipe.resolved.yaml").write_text(recipe.to_yaml())
     better = {"fd_pca": "lower", "recall": "higher"}
     write(
-        tmp_path, {"recipe": "tiny", "baseline": "unconditional", "headline": "fd_pca", "better": better, "arms": arms}
+        tmp_path,
+        {
+            "recipe": "tiny",
+            "baseline": "unconditional",
+            "headline": "fd_pca",
+            "better": better,
+            "arms": arms,
+        },
     )
     return tmp_path
 
@@ -104,7 +116,9 @@ def test_any_number_of_the_recipe_can_be_the_axis(run):
     assert series["kmeans, clusters 5, self_guidance"] == [(1.5, "km_5"), (2.5, "km_5_strong")]
 
 
-def test_a_point_is_a_mean_with_the_spread_over_seeds_and_the_baseline_is_a_line(run, drawn, tmp_path):
+def test_a_point_is_a_mean_with_the_spread_over_seeds_and_the_baseline_is_a_line(
+    run, drawn, tmp_path
+):
     plot(run, "annotator.clusters", ["fd_pca"], tmp_path / "sweep.png")
     lines = {kw["label"]: (args, kw["yerr"]) for name, args, kw in drawn if name == "errorbar"}
     (x, y), error = lines["kmeans, self_guidance, scale 1.5"]
@@ -122,8 +136,12 @@ def test_there_is_one_panel_per_score_and_all_by_default(run, drawn, tmp_path):
     assert len([name for name, _, _ in drawn if name == "axhspan"]) == 2
 
 
-@pytest.mark.parametrize(("places", "logarithmic"), [((3, 30), False), ((3, 31), True), ((0, 31), False)])
-def test_the_axis_is_logarithmic_where_x_spans_more_than_a_factor_of_ten(drawn, tmp_path, places, logarithmic):
+@pytest.mark.parametrize(
+    ("places", "logarithmic"), [((3, 30), False), ((3, 31), True), ((0, 31), False)]
+)
+def test_the_axis_is_logarithmic_where_x_spans_more_than_a_factor_of_ten(
+    drawn, tmp_path, places, logarithmic
+):
     score = {"mean": 1.0, "std": 0.1, "values": [1.0], "floor": 0.0}
     arms = {name: {"metrics": {"fd": score}} for name in ("a", "b", "base")}
     series = {"arms": list(zip(map(float, places), ("a", "b"), strict=True))}
@@ -137,7 +155,8 @@ def test_the_axis_is_logarithmic_where_x_spans_more_than_a_factor_of_ten(drawn, 
         (
             "annotator.cluster",
             [],
-            r"--x annotator.cluster: no arm has a number there.*keys that differ: annotator.clusters",
+            r"--x annotator.cluster: no arm has a number there.*keys that differ: "
+            r"annotator.clusters",
         ),
         ("train.steps", [], r"--x train.steps: it is 60 in every arm that has it"),
         ("annotator.name", [], r"--x annotator.name: no arm has a number there"),
@@ -175,8 +194,20 @@ def test_a_picture_has_a_place_to_go(run, tmp_path):
 
 def test_the_command_writes_the_picture_and_prints_where(run, tmp_path):
     output = tmp_path / "there.png"
-    command = [sys.executable, "-m", "fw.core", "plot", str(run), "--x", "annotator.clusters", "--y", "fd_pca,recall"]
-    done = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True, timeout=120, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "fw.core",
+        "plot",
+        str(run),
+        "--x",
+        "annotator.clusters",
+        "--y",
+        "fd_pca,recall",
+    ]
+    done = subprocess.run(
+        [*command, "-o", str(output)], capture_output=True, text=True, timeout=120, check=False
+    )
     assert (done.returncode, done.stdout.strip()) == (0, str(output)), done.stderr
     assert output.stat().st_size > 5000
 
@@ -191,12 +222,16 @@ def test_the_command_writes_the_picture_and_prints_where(run, tmp_path):
         ([], None),
     ],
 )
-def test_a_bar_that_makes_the_others_too_short_is_cut_at_four_medians(means: list[float], border: float | None) -> None:
+def test_a_bar_that_makes_the_others_too_short_is_cut_at_four_medians(
+    means: list[float], border: float | None
+) -> None:
     arms = {str(number): {"metrics": {"fd": {"mean": mean}}} for number, mean in enumerate(means)}
     assert figures.cut({**arms, "unscored": {"metrics": {}}}, "fd") == border
 
 
-def test_the_length_of_a_cut_bar_is_written_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_length_of_a_cut_bar_is_written_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[str] = []
     monkeypatch.setattr(Axes, "text", lambda _axis, _x, _y, text, **_: told.append(text))
     arms = {

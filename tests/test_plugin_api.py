@@ -1,4 +1,5 @@
-"""Which plugins fw takes: their API version, what can be told of a class, and kinds that plugins define themselves."""
+"""Which plugins fw takes: their API version, what can be told of a class, and kinds that plugins
+define themselves."""
 
 from __future__ import annotations
 
@@ -19,7 +20,17 @@ from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
-from fw.registry import Component, LocalPlugin, Provider, Registry, UnfitPlugin, add_files, api, discover, installed
+from fw.registry import (
+    Component,
+    LocalPlugin,
+    Provider,
+    Registry,
+    UnfitPlugin,
+    add_files,
+    api,
+    discover,
+    installed,
+)
 
 MINE = sites.GUIDANCE.format(name="mine")
 ARM = "arms.mine={guidance: {name: mine, scale: 1.5}}"
@@ -42,7 +53,9 @@ def stated(version: str | None) -> str:
 
 
 @pytest.mark.parametrize(("version", "taken"), [(None, 1), ("1", 1), ("2", 2)])
-def test_a_plugin_that_states_a_version_or_none_is_taken(site: Path, version: str | None, taken: int) -> None:
+def test_a_plugin_that_states_a_version_or_none_is_taken(
+    site: Path, version: str | None, taken: int
+) -> None:
     sites.install(site, "mine", stated(version))
     registry = discover()
     assert registry.broken == []
@@ -55,7 +68,8 @@ def test_a_plugin_that_states_a_version_or_none_is_taken(site: Path, version: st
         ("3", "it was made for plugin API 3, and this fw has plugin API 2: update fw"),
         (
             "0",
-            "it was made for plugin API 0, and this fw has plugin API 2: update the plugin (docs/plugins.md",
+            "it was made for plugin API 0, and this fw has plugin API 2: update the plugin "
+            "(docs/plugins.md",
         ),
         ("'1'", "FW_API is '1', not a whole number such as 2"),
         ("1.0", "FW_API is 1.0, not a whole number such as 2"),
@@ -82,14 +96,20 @@ def test_a_plugin_for_another_version_is_listed_with_both_versions_and_the_rest_
 
 
 @pytest.mark.parametrize("version", [None, "1"])
-def test_a_plugin_for_the_last_version_works_once_more_and_that_is_said_once(site: Path, version: str | None) -> None:
+def test_a_plugin_for_the_last_version_works_once_more_and_that_is_said_once(
+    site: Path, version: str | None
+) -> None:
     sites.install(site, "mine", stated(version))
     sites.install(site, "new", sites.GUIDANCE.format(name="new"))
     said = (
-        "plugin mine (mine 1.2): it was made for plugin API 1; this fw has plugin API 2, and the next will refuse the"
+        "plugin mine (mine 1.2): it was made for plugin API 1; this fw has plugin API 2, and the "
+        "next will refuse the"
     )
     recipe, out = site.parent / "toy.yaml", site.parent / "runs"
-    modes = "arms.mine={guidance: [{name: mine, scale: 2}, {name: mine, scale: 3}, {name: new, scale: 3}]}"
+    modes = (
+        "arms.mine={guidance: [{name: mine, scale: 2}, {name: mine, scale: 3}, {name: new, scale: "
+        "3}]}"
+    )
     checked = fw("validate", recipe, "--set", modes)
     assert (checked.code, checked.out.count(said)) == (0, 1)
     done = fw("run", recipe, "--set", modes, "--out", out, "--device", "cpu", "--jobs", "1")
@@ -105,7 +125,9 @@ def test_the_last_version_but_one_is_refused(site: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(api, "API", 3)
     monkeypatch.setattr(api, "OLDEST", 2)
     told = {broken.provider.plugin: broken.reason for broken in discover().broken}
-    assert told["mine"].startswith("it was made for plugin API 1, and this fw has plugin API 3: update the plugin")
+    assert told["mine"].startswith(
+        "it was made for plugin API 1, and this fw has plugin API 3: update the plugin"
+    )
 
 
 def test_a_local_plugin_is_held_to_the_same(site: Path) -> None:
@@ -113,11 +135,18 @@ def test_a_local_plugin_is_held_to_the_same(site: Path) -> None:
     checked = fw("validate", recipe, "--set", ARM, "--plugin", mine)
     assert checked.code == 0
     assert checked.out.count("plugin my (my.py ") == 1
-    assert "made for plugin API 1; this fw has plugin API 2, and the next will refuse the plugin" in checked.out
+    assert (
+        "made for plugin API 1; this fw has plugin API 2, and the next will refuse the plugin"
+        in checked.out
+    )
     sites.write(mine, stated("3"))
     refused = fw("validate", recipe, "--set", ARM, "--plugin", mine)
     assert refused.code == 2
-    assert refused.err == f"--plugin {mine}: it was made for plugin API 3, and this fw has plugin API 2: update fw\n"
+    assert (
+        refused.err
+        == f"--plugin {mine}: it was made for plugin API 3, and this fw has plugin API 2: "
+        "update fw\n"
+    )
 
 
 # What can be told of a class
@@ -188,17 +217,32 @@ class Impostor(Guidance2):
 
 
 UNFIT: Mapping[type[Component], str] = {
-    ListDefault: "the default of ListDefault.steps can be changed in place: write a tuple or default_factory",
-    DictDefault: "the default of DictDefault.weights can be changed in place: write a tuple or default_factory",
-    FunctionField: "FunctionField.transform cannot be written in a recipe or stored as JSON: its type is ",
-    BareFunctionField: "BareFunctionField.transform cannot be written in a recipe or stored as JSON: its type is ",
+    ListDefault: (
+        "the default of ListDefault.steps can be changed in place: write a tuple or default_factory"
+    ),
+    DictDefault: (
+        "the default of DictDefault.weights can be changed in place: write a tuple or "
+        "default_factory"
+    ),
+    FunctionField: (
+        "FunctionField.transform cannot be written in a recipe or stored as JSON: its type is "
+    ),
+    BareFunctionField: (
+        "BareFunctionField.transform cannot be written in a recipe or stored as JSON: its type is "
+    ),
     ClassField: "ClassField.classes cannot be written in a recipe or stored as JSON: its type is ",
-    BareClassField: "BareClassField.one cannot be written in a recipe or stored as JSON: its type is <class 'type'>",
+    BareClassField: (
+        "BareClassField.one cannot be written in a recipe or stored as JSON: its type is <class "
+        "'type'>"
+    ),
     SetField: "SetField.layers is a set, whose order differs from run to run: write a tuple",
     ArbitraryField: "ArbitraryField.scale cannot be written in a recipe or stored as JSON",
     Loose: "Loose changes model_config's extra: every component has extra='forbid'",
     Thawed: "Thawed changes model_config's frozen: every component has frozen=True",
-    OwnKind: "OwnKind sets `kind`, so it is a kind and not a component: subclass a kind without setting it",
+    OwnKind: (
+        "OwnKind sets `kind`, so it is a kind and not a component: subclass a kind without setting "
+        "it"
+    ),
     Impostor: (
         f"Impostor is of another kind that is also called 'guidance': {__name__}.Guidance2, "
         "not fw.core.kinds.guidance.Steering"
@@ -206,7 +250,9 @@ UNFIT: Mapping[type[Component], str] = {
 }
 
 
-@pytest.mark.parametrize(("component", "said"), UNFIT.items(), ids=[each.__name__ for each in UNFIT])
+@pytest.mark.parametrize(
+    ("component", "said"), UNFIT.items(), ids=[each.__name__ for each in UNFIT]
+)
 def test_a_class_that_recipes_cannot_hold_is_refused_with_the_field_and_the_remedy(
     component: type[Component], said: str
 ) -> None:
@@ -218,12 +264,18 @@ def test_a_class_that_recipes_cannot_hold_is_refused_with_the_field_and_the_reme
 
 
 def test_of_a_plugin_alone_two_classes_of_the_same_kind_name_are_refused() -> None:
-    with pytest.raises(UnfitPlugin, match="Impostor is of another kind that is also called 'guidance'"):
+    with pytest.raises(
+        UnfitPlugin, match="Impostor is of another kind that is also called 'guidance'"
+    ):
         Registry().add(Provider("theirs"), [Unchanged, Impostor])
 
 
 def test_what_a_hook_returned_is_told_on_one_line(site: Path) -> None:
-    sites.install(site, "mine", MINE.replace("[mine]", '[type("Odd", (), {"__repr__": lambda self: "a\\n\\nb"})()]'))
+    sites.install(
+        site,
+        "mine",
+        MINE.replace("[mine]", '[type("Odd", (), {"__repr__": lambda self: "a\\n\\nb"})()]'),
+    )
     [broken] = discover().broken
     assert broken.reason == "fw_components() returned a b, which is not a Component class"
 
@@ -339,7 +391,16 @@ def test_a_plugin_may_define_a_kind_and_another_may_provide_a_component_of_it(bl
     resolved = out / "toy/latest/recipe.resolved.yaml"
     assert fw("validate", resolved).code == 0
     assert '"gaussian"' in fw("schema").out
-    drawn = fw("sample", out / "toy/latest", "--arm", "blurred", "-o", blurs.parent / "g.png", "--device", "cpu")
+    drawn = fw(
+        "sample",
+        out / "toy/latest",
+        "--arm",
+        "blurred",
+        "-o",
+        blurs.parent / "g.png",
+        "--device",
+        "cpu",
+    )
     assert drawn.code == 0, drawn.err
 
 
@@ -349,7 +410,9 @@ def test_spec_and_version_of_a_nested_component_are_in_the_keys(
 ) -> None:
     def keys(nested: str) -> set[str]:
         field = where.format(nested)
-        return set(planned("arms.blurred={guidance: {name: blurry, scale: 2, " + field + "}}").stages)
+        return set(
+            planned("arms.blurred={guidance: {name: blurry, scale: 2, " + field + "}}").stages
+        )
 
     first = keys("{name: gaussian, radius: 2}")
     assert keys("{name: gaussian, radius: 2}") == first
@@ -377,21 +440,26 @@ def test_errors_name_the_kind_and_the_line(blurs: Path) -> None:
     assert "unknown key; did you mean 'width'? (known: name, width)" in problem
 
 
-def test_without_the_plugin_that_provides_it_the_component_is_missing_and_nothing_else(site: Path) -> None:
+def test_without_the_plugin_that_provides_it_the_component_is_missing_and_nothing_else(
+    site: Path,
+) -> None:
     sites.install(site, "blurs", BLUR)
     installed.cache_clear()
     [problem] = told("arms.blurred={guidance: {name: blurry, scale: 2, blur: gaussian}}")
     assert "no blur named 'gaussian' (known: box)" in problem
 
 
-def test_without_the_plugin_that_defines_the_kind_its_provider_is_broken_and_says_why(site: Path) -> None:
+def test_without_the_plugin_that_defines_the_kind_its_provider_is_broken_and_says_why(
+    site: Path,
+) -> None:
     sites.install(site, "gaussians", GAUSSIAN)
     [broken] = discover().broken
     assert broken.reason == "ModuleNotFoundError: No module named 'blurs'"
 
 
 def test_a_component_of_another_kind_of_the_same_name_does_not_pass_for_one(site: Path) -> None:
-    """Two plugins define kinds called blur; only one provides components, so neither is refused when it is loaded."""
+    """Two plugins define kinds called blur; only one provides components, so neither is refused
+    when it is loaded."""
     sites.install(site, "blurs", BLUR)
     alone = BLUR.replace("[Box, Blurry]", "[Blurry]").replace('"blurry"', '"other"')
     sites.install(site, "others", alone)
@@ -419,10 +487,26 @@ def test_a_component_may_hold_any_kind_and_tells_what_is_in_it() -> None:
 
     registry = toys.registry()
     registry.add(Provider("theirs"), [Holder])
-    written = {"one": "mean", "some": ["flat", {"name": "mean", "cells": 3}], "named": {"a": "taught", "b": "flat"}}
+    written = {
+        "one": "mean",
+        "some": ["flat", {"name": "mean", "cells": 3}],
+        "named": {"a": "taught", "b": "flat"},
+    }
     holder = Holder.model_validate(written, context={"registry": registry})
-    assert [each.name for each in holder.within()] == ["holder", "mean", "flat", "mean", "taught", "flat"]
+    assert [each.name for each in holder.within()] == [
+        "holder",
+        "mean",
+        "flat",
+        "mean",
+        "taught",
+        "flat",
+    ]
     inside = holder.identity()
     assert inside["named"]["a"] == {"name": "taught", "cells": 1, "version": 1}
     assert inside["some"][1] == {"name": "mean", "cells": 3, "version": 1}
-    assert Holder.model_validate({key: holder.spec()[key] for key in written}, context={"registry": registry}) == holder
+    assert (
+        Holder.model_validate(
+            {key: holder.spec()[key] for key in written}, context={"registry": registry}
+        )
+        == holder
+    )

@@ -1,6 +1,8 @@
-"""Pretrained encoders: local files only, what timm and transformers themselves give, and keys that know the content.
+"""Pretrained encoders: local files only, what timm and transformers themselves give, and keys that
+know the content.
 
-The checkpoints are made here with random weights, in the formats in which the real ones are published.
+The checkpoints are made here with random weights, in the formats in which the real ones are
+published.
 """
 
 from __future__ import annotations
@@ -42,7 +44,10 @@ TIMM: dict[type[Pretrained], tuple[str, dict[str, Any]]] = {
     DINOv1: ("vit_small_patch8_224.dino", {**SMALL, "img_size": 32}),
     DINOv2: ("vit_small_patch14_reg4_dinov2.lvd142m", {**SMALL, "img_size": 28}),
     DINOv3: ("vit_small_patch16_dinov3.lvd1689m", {**SMALL, "img_size": 32}),
-    CLIP: ("vit_base_patch32_clip_quickgelu_224.openai", {**SMALL, "img_size": 64, "num_classes": 12}),
+    CLIP: (
+        "vit_base_patch32_clip_quickgelu_224.openai",
+        {**SMALL, "img_size": 64, "num_classes": 12},
+    ),
 }
 ALL = list(TIMM)
 LEVEL = 1 / 255 / 0.224
@@ -70,7 +75,10 @@ def images() -> Tensor:
 
 
 def as_pil(images: Tensor) -> list[Image.Image]:
-    return [Image.fromarray(image.permute(1, 2, 0).numpy()).convert("RGB") for image in images.expand(-1, 3, -1, -1)]
+    return [
+        Image.fromarray(image.permute(1, 2, 0).numpy()).convert("RGB")
+        for image in images.expand(-1, 3, -1, -1)
+    ]
 
 
 def random_timm(name: str, seed: int = 0, **arguments: Any) -> Any:
@@ -97,26 +105,39 @@ def timm_folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 def transformers_model(kind: str) -> tuple[Any, Any]:
     """A tiny random model and an image processor that suits it."""
-    tiny = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    tiny = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+    }
     tower = {**tiny, "image_size": 24, "patch_size": 8}
     sides = {"size": {"shortest_edge": 28}, "crop_size": {"height": 24, "width": 24}}
     text = {**tiny, "vocab_size": 32, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if kind == "dinov2":
-            return transformers.Dinov2Model(transformers.Dinov2Config(**tower)), transformers.BitImageProcessor(**sides)
+            return transformers.Dinov2Model(
+                transformers.Dinov2Config(**tower)
+            ), transformers.BitImageProcessor(**sides)
         if kind == "dinov2_with_registers":
             registers = transformers.Dinov2WithRegistersConfig(**tower, num_register_tokens=3)
-            return transformers.Dinov2WithRegistersModel(registers), transformers.BitImageProcessor(**sides)
+            return transformers.Dinov2WithRegistersModel(registers), transformers.BitImageProcessor(
+                **sides
+            )
         if kind == "dinov3_vit":
             config = transformers.DINOv3ViTConfig(**tower, num_register_tokens=4)
             processor = transformers.DINOv3ViTImageProcessor(size={"height": 24, "width": 24})
             return transformers.DINOv3ViTModel(config), processor
         if kind == "clip":
-            config = transformers.CLIPConfig(text_config=text, vision_config=tower, projection_dim=12)
+            config = transformers.CLIPConfig(
+                text_config=text, vision_config=tower, projection_dim=12
+            )
             return transformers.CLIPModel(config), transformers.CLIPImageProcessor(**sides)
         config = transformers.CLIPVisionConfig(**tower, projection_dim=12)
-        return transformers.CLIPVisionModelWithProjection(config), transformers.CLIPImageProcessor(**sides)
+        return transformers.CLIPVisionModelWithProjection(config), transformers.CLIPImageProcessor(
+            **sides
+        )
 
 
 KINDS = {
@@ -156,13 +177,17 @@ def features(encoder: Pretrained, images: Tensor) -> Tensor:
 
 
 def assert_like(found: Tensor, wanted: Tensor, share: float = 0.05) -> None:
-    """The same but for a level of grey here and there: the error is a small share of how images differ."""
+    """The same but for a level of grey here and there: the error is a small share of how images
+    differ."""
     assert found.shape == wanted.shape
-    assert (found - wanted).square().mean().sqrt() < share * wanted.std(dim=0).square().mean().sqrt()
+    assert (found - wanted).square().mean().sqrt() < share * wanted.std(
+        dim=0
+    ).square().mean().sqrt()
 
 
 def assert_same_pixels(found: Tensor, wanted: Tensor) -> None:
-    """But for rounding: Pillow does it after each of its two passes, torch on some processors after the second."""
+    """But for rounding: Pillow does it after each of its two passes, torch on some processors
+    after the second."""
     assert found.shape == wanted.shape
     gap = (found - wanted).abs()
     assert gap.max() < 2.01 * LEVEL
@@ -211,24 +236,33 @@ def test_dino_features_are_those_of_timm_after_its_own_transform(
     before = 1 if encoder is DINOv1 else 5  # the class token, and in later ones four registers
     cls, patches = tokens[:, 0], tokens[:, before:].mean(1)
     folder = timm_folder(encoder)
-    for embedding, wanted in {"cls": cls, "patches": patches, "both": torch.cat([cls, patches], 1)}.items():
+    for embedding, wanted in {
+        "cls": cls,
+        "patches": patches,
+        "both": torch.cat([cls, patches], 1),
+    }.items():
         made = encoder.model_validate({"weights": folder, "embedding": embedding})
         assert_like(features(made, seen), wanted)
         with torch.inference_mode():
             torch.testing.assert_close(tower_of(made).embed(pixels), wanted)
-    assert_same_pixels(tower_of(encoder(weights=folder)).prepare(seen.expand(-1, 3, -1, -1)), pixels)
+    assert_same_pixels(
+        tower_of(encoder(weights=folder)).prepare(seen.expand(-1, 3, -1, -1)), pixels
+    )
 
 
 @torch.inference_mode()
 def by_timm(network: Any, images: Tensor, **changes: Any) -> tuple[Tensor, Tensor]:
-    """timm's tokens, and the pixels that its evaluation transform makes of images in Pillow's form."""
+    """timm's tokens, and the pixels that its evaluation transform makes of images in Pillow's
+    form."""
     size = {"input_size": (3, *network.patch_embed.img_size)}
     transform = create_transform(**{**resolve_model_data_config(network), **size, **changes})
     pixels = torch.stack([transform(image) for image in as_pil(images)])
     return network.forward_features(pixels), pixels
 
 
-def test_clip_features_are_those_of_timm_projected_or_not(timm_folder: Folder, images: Tensor) -> None:
+def test_clip_features_are_those_of_timm_projected_or_not(
+    timm_folder: Folder, images: Tensor
+) -> None:
     name, arguments = TIMM[CLIP]
     network = random_timm(name, **arguments)
     tokens, pixels = by_timm(network, images)
@@ -278,7 +312,9 @@ def test_features_are_those_of_transformers_after_its_own_image_processor(
     seen = images[:, :1] if grey else images
     folder = saved(kind)
     for embedding, wanted in by_transformers(kind, seen).items():
-        found = features(KINDS[kind].model_validate({"weights": folder, "embedding": embedding}), seen)
+        found = features(
+            KINDS[kind].model_validate({"weights": folder, "embedding": embedding}), seen
+        )
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
@@ -287,13 +323,21 @@ def by_transformers(kind: str, images: Tensor, **changes: Any) -> dict[str, Tens
     """What the model gives for each embedding, one image in Pillow's form at a time."""
     network, processor = transformers_model(kind)
     network.eval()
-    pixels = torch.cat([processor(image, return_tensors="pt", **changes).pixel_values for image in as_pil(images)])
+    pixels = torch.cat(
+        [processor(image, return_tensors="pt", **changes).pixel_values for image in as_pil(images)]
+    )
     if kind == "clip":
         tower = network.vision_model(pixels, interpolate_pos_encoding=True)
-        return {"projected": network.visual_projection(tower.pooler_output), "pooled": tower.pooler_output}
+        return {
+            "projected": network.visual_projection(tower.pooler_output),
+            "pooled": tower.pooler_output,
+        }
     if kind == "clip_vision_model":
         pooled = network.vision_model(pixels, interpolate_pos_encoding=True).pooler_output
-        return {"projected": network(pixels, interpolate_pos_encoding=True).image_embeds, "pooled": pooled}
+        return {
+            "projected": network(pixels, interpolate_pos_encoding=True).image_embeds,
+            "pooled": pooled,
+        }
     tokens = network(pixels).last_hidden_state
     side = pixels.shape[-1] // 8
     cls, patches = tokens[:, 0], tokens[:, -(side**2) :].mean(1)
@@ -313,7 +357,9 @@ def test_another_resolution_enlarges_what_the_image_processor_does(
 ) -> None:
     folder = saved(kind)
     for embedding, wanted in by_transformers(kind, images, **changes).items():
-        encoder = KINDS[kind].model_validate({"weights": folder, "embedding": embedding, "resolution": 48})
+        encoder = KINDS[kind].model_validate(
+            {"weights": folder, "embedding": embedding, "resolution": 48}
+        )
         found = features(encoder, images)
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
@@ -323,7 +369,9 @@ def test_the_weights_are_used_in_full_precision_however_they_are_stored(
 ) -> None:
     transformers_model("dinov2")[0].half().save_pretrained(tmp_path / "half")
     shutil.copy(saved("dinov2") / "preprocessor_config.json", tmp_path / "half")
-    assert {tensor.dtype for tensor in load_file(tmp_path / "half" / "model.safetensors").values()} == {torch.float16}
+    assert {
+        tensor.dtype for tensor in load_file(tmp_path / "half" / "model.safetensors").values()
+    } == {torch.float16}
     network = tower_of(DINOv2(weights=tmp_path / "half"))
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
     assert_like(network(images), by_transformers("dinov2", images)["cls"])
@@ -360,7 +408,9 @@ def test_a_name_of_timm_is_found_in_the_hubs_cache_and_is_the_same_as_its_file_a
         assert features(other, images[:2]).equal(wanted)
 
 
-def test_a_repository_of_transformers_is_found_in_the_hubs_cache(saved: Callable[[str], Path], images: Tensor) -> None:
+def test_a_repository_of_transformers_is_found_in_the_hubs_cache(
+    saved: Callable[[str], Path], images: Tensor
+) -> None:
     folder = saved("dinov2")
     in_the_cache("someone/dinov2-tiny", {file.name: file for file in folder.iterdir()})
     cached, local = DINOv2(model="someone/dinov2-tiny"), DINOv2(weights=folder)
@@ -370,7 +420,9 @@ def test_a_repository_of_transformers_is_found_in_the_hubs_cache(saved: Callable
 
 
 @pytest.mark.parametrize("encoder", ALL, ids=named)
-def test_the_default_model_and_the_published_ones_are_known_to_timm(encoder: type[Pretrained]) -> None:
+def test_the_default_model_and_the_published_ones_are_known_to_timm(
+    encoder: type[Pretrained],
+) -> None:
     encoder().check((3, 32, 32))
     for name in {
         DINOv1: ["vit_base_patch8_224.dino"],
@@ -382,21 +434,34 @@ def test_the_default_model_and_the_published_ones_are_known_to_timm(encoder: typ
 
 
 @pytest.mark.parametrize("encoder", ALL, ids=named)
-def test_what_is_not_in_the_cache_is_told_in_one_sentence_with_the_way_to_get_it(encoder: type[Pretrained]) -> None:
+def test_what_is_not_in_the_cache_is_told_in_one_sentence_with_the_way_to_get_it(
+    encoder: type[Pretrained],
+) -> None:
     with pytest.raises(MissingFile) as error:
         encoder().preflight()
     told = str(error.value)
     repository = "timm/" + encoder.default.replace("_quickgelu", "")
-    for part in (encoder.name, "model.safetensors", repository, constants.HF_HUB_CACHE, "hf download", "`weights:"):
+    for part in (
+        encoder.name,
+        "model.safetensors",
+        repository,
+        constants.HF_HUB_CACHE,
+        "hf download",
+        "`weights:",
+    ):
         assert part in told
     assert "\n" not in told
-    assert encoder().identity()["content"] is None  # so that a recipe can be planned where the files are not
+    assert (
+        encoder().identity()["content"] is None
+    )  # so that a recipe can be planned where the files are not
     with pytest.raises(MissingFile):
         encoder().build((3, 32, 32), 0)
 
 
 @pytest.mark.parametrize("lost", ["config.json", "model.safetensors", "preprocessor_config.json"])
-def test_a_file_that_is_missing_in_a_folder_is_named(lost: str, saved: Callable[[str], Path]) -> None:
+def test_a_file_that_is_missing_in_a_folder_is_named(
+    lost: str, saved: Callable[[str], Path]
+) -> None:
     folder = saved("clip")
     CLIP(weights=folder).preflight()
     (folder / lost).unlink()
@@ -413,7 +478,11 @@ def test_a_shard_that_is_missing_is_named_and_shards_enter_the_key(tmp_path: Pat
     encoder = DINOv2(weights=tmp_path / "model")
     encoder.preflight()
     before = encoder.identity()
-    save_file({name: tensor + 1 for name, tensor in load_file(shards[-1]).items()}, shards[-1], {"format": "pt"})
+    save_file(
+        {name: tensor + 1 for name, tensor in load_file(shards[-1]).items()},
+        shards[-1],
+        {"format": "pt"},
+    )
     assert encoder.identity() != before
     shards[-1].unlink()
     with pytest.raises(MissingFile, match=shards[-1].name):
@@ -422,7 +491,9 @@ def test_a_shard_that_is_missing_is_named_and_shards_enter_the_key(tmp_path: Pat
 
 
 def test_weights_that_are_nowhere_are_told(tmp_path: Path) -> None:
-    with pytest.raises(MissingFile, match=f"`weights` is {tmp_path / 'none'}, and there is neither"):
+    with pytest.raises(
+        MissingFile, match=f"`weights` is {tmp_path / 'none'}, and there is neither"
+    ):
         DINOv2(weights=tmp_path / "none").preflight()
 
 
@@ -433,14 +504,21 @@ def test_a_folder_with_another_type_of_model_is_told_in_one_sentence(
     saved: Callable[[str], Path], timm_folder: Folder, tmp_path: Path
 ) -> None:
     clip = saved("clip")
-    with pytest.raises(MissingFile, match="holds a model of the type 'clip', and this encoder takes dinov2 or dinov2_"):
+    with pytest.raises(
+        MissingFile,
+        match="holds a model of the type 'clip', and this encoder takes dinov2 or dinov2_",
+    ):
         DINOv2(weights=clip).preflight()
-    with pytest.raises(MissingFile, match=r"holds timm's vit_small_patch16_dinov3\.lvd1689m, which is none of its"):
+    with pytest.raises(
+        MissingFile, match=r"holds timm's vit_small_patch16_dinov3\.lvd1689m, which is none of its"
+    ):
         CLIP(weights=timm_folder(DINOv3)).preflight()
     with pytest.raises(MissingFile, match="does not say whether its ViT saw labels"):
         DINOv1(weights=clip).preflight()
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(MissingFile, match="neither timm's `architecture` nor transformers' `model_type`"):
+    with pytest.raises(
+        MissingFile, match="neither timm's `architecture` nor transformers' `model_type`"
+    ):
         CLIP(weights=tmp_path).preflight()
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(MissingFile, match="is not JSON"):
@@ -449,10 +527,14 @@ def test_a_folder_with_another_type_of_model_is_told_in_one_sentence(
         CLIP(weights=clip, model=CLIP.default).preflight()
 
 
-def test_a_folder_with_weights_that_saw_the_labels_of_imagenet_is_refused(timm_folder: Folder) -> None:
+def test_a_folder_with_weights_that_saw_the_labels_of_imagenet_is_refused(
+    timm_folder: Folder,
+) -> None:
     config = timm_folder(CLIP) / "config.json"
     config.write_text(config.read_text().replace('"openai"', '"openai_ft_in1k"'))
-    with pytest.raises(MissingFile, match=r"holds timm's \w+\.openai_ft_in1k, which is none of its models"):
+    with pytest.raises(
+        MissingFile, match=r"holds timm's \w+\.openai_ft_in1k, which is none of its models"
+    ):
         CLIP(weights=config.parent).preflight()
 
 
@@ -460,7 +542,9 @@ def test_weights_of_another_model_and_damaged_ones_are_told(
     timm_folder: Folder, saved: Callable[[str], Path], tmp_path: Path
 ) -> None:
     other = timm_folder(DINOv3) / "model.safetensors"
-    with pytest.raises(MissingFile, match="does not hold weights of timm's vit_small_patch14_dinov2") as error:
+    with pytest.raises(
+        MissingFile, match="does not hold weights of timm's vit_small_patch14_dinov2"
+    ) as error:
         DINOv2(weights=other).build((3, 32, 32), 0)
     assert "\n" not in str(error.value)
     (tmp_path / "weights.pth").write_bytes(b"nothing")
@@ -472,18 +556,26 @@ def test_weights_of_another_model_and_damaged_ones_are_told(
         DINOv2(weights=folder).build((3, 32, 32), 0)
 
 
-def test_a_transformers_folder_that_lacks_weights_is_told_and_not_filled_with_random_ones(tmp_path: Path) -> None:
+def test_a_transformers_folder_that_lacks_weights_is_told_and_not_filled_with_random_ones(
+    tmp_path: Path,
+) -> None:
     network, processor = transformers_model("clip_vision_model")
     network.vision_model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    with pytest.raises(MissingFile, match=r"lacks weights .* visual_projection.weight; .* `embedding: pooled`"):
+    with pytest.raises(
+        MissingFile, match=r"lacks weights .* visual_projection.weight; .* `embedding: pooled`"
+    ):
         CLIP(weights=tmp_path).build((3, 32, 32), 0)
     CLIP(weights=tmp_path, embedding="pooled").build((3, 32, 32), 0)
 
 
 def test_a_timm_model_without_a_projection_is_told(timm_folder: Folder) -> None:
     folder = timm_folder(CLIP)
-    save_for_hf(random_timm(TIMM[CLIP][0], **{**TIMM[CLIP][1], "num_classes": 0}), str(folder), safe_serialization=True)
+    save_for_hf(
+        random_timm(TIMM[CLIP][0], **{**TIMM[CLIP][1], "num_classes": 0}),
+        str(folder),
+        safe_serialization=True,
+    )
     with pytest.raises(MissingFile, match="no projection"):
         CLIP(weights=folder).build((3, 32, 32), 0)
     CLIP(weights=folder, embedding="pooled").build((3, 32, 32), 0)
@@ -492,16 +584,24 @@ def test_a_timm_model_without_a_projection_is_told(timm_folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("encoder", "told"),
     [
-        (DINOv2(model="dinov2_vits14"), "none of its models in timm, such as vit_small_patch14_dinov2.lvd142m"),
+        (
+            DINOv2(model="dinov2_vits14"),
+            "none of its models in timm, such as vit_small_patch14_dinov2.lvd142m",
+        ),
         (DINOv2(model="vit_small_patch14_dinov2.nobody"), "none of its models"),
         (DINOv2(model=CLIP.default), "none of its models"),
         (DINOv1(model="vit_small_patch16_224.augreg_in1k"), "none of its models"),
         (DINOv1(model="vit_small_patch16_224"), "none of its models"),
-        (CLIP(model="vit_base_patch32_clip_224.openai_ft_in1k"), "trained further with the labels of ImageNet"),
+        (
+            CLIP(model="vit_base_patch32_clip_224.openai_ft_in1k"),
+            "trained further with the labels of ImageNet",
+        ),
         (DINOv2(resolution=224 + 1), "resolution 225 is no multiple of the patch, 14"),
     ],
 )
-def test_a_model_that_is_not_its_own_is_refused_when_the_recipe_is_validated(encoder: Pretrained, told: str) -> None:
+def test_a_model_that_is_not_its_own_is_refused_when_the_recipe_is_validated(
+    encoder: Pretrained, told: str
+) -> None:
     with pytest.raises(ValueError, match=told):
         encoder.check((3, 32, 32))
 
@@ -513,8 +613,13 @@ def test_images_that_are_neither_grey_nor_coloured_are_refused() -> None:
         CLIP.model_validate({"embedding": "cls"})
 
 
-def test_a_resolution_that_does_not_suit_a_folder_is_told(saved: Callable[[str], Path], timm_folder: Folder) -> None:
-    for encoder in (CLIP(weights=saved("clip"), resolution=28), DINOv2(weights=timm_folder(DINOv2), resolution=32)):
+def test_a_resolution_that_does_not_suit_a_folder_is_told(
+    saved: Callable[[str], Path], timm_folder: Folder
+) -> None:
+    for encoder in (
+        CLIP(weights=saved("clip"), resolution=28),
+        DINOv2(weights=timm_folder(DINOv2), resolution=32),
+    ):
         with pytest.raises(MissingFile, match="is no multiple of the patch"):
             encoder.preflight()
 
@@ -534,7 +639,10 @@ def test_without_transformers_its_folders_are_refused_with_the_extra_to_install(
 def test_moved_weights_have_the_same_key_and_changed_weights_or_settings_another(
     saved: Callable[[str], Path], timm_folder: Folder, tmp_path: Path
 ) -> None:
-    sources = {DINOv3: (timm_folder(DINOv3), "config.json"), CLIP: (saved("clip"), "preprocessor_config.json")}
+    sources = {
+        DINOv3: (timm_folder(DINOv3), "config.json"),
+        CLIP: (saved("clip"), "preprocessor_config.json"),
+    }
     for encoder, (folder, settings) in sources.items():
         was = encoder(weights=folder).identity()
         moved = shutil.copytree(folder, tmp_path / encoder.name)
@@ -551,7 +659,9 @@ def test_moved_weights_have_the_same_key_and_changed_weights_or_settings_another
         assert encoder(weights=moved).identity() not in (was, changed)
 
 
-def test_a_file_is_read_once_for_many_keys(timm_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_read_once_for_many_keys(
+    timm_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, read, digest = timm_folder(DINOv2), [], hashlib.file_digest
 
     def counted(file: io.BufferedReader, name: str) -> Any:

@@ -1,4 +1,5 @@
-"""Priors: where conditions come from in sampling, what may draw which, and the contract of the kind."""
+"""Priors: where conditions come from in sampling, what may draw which, and the contract of the
+kind."""
 
 from __future__ import annotations
 
@@ -61,9 +62,13 @@ def test_a_planted_fault_is_named(fault: str) -> None:
 
 @settings(max_examples=30)
 @given(classes=st.lists(st.integers(0, 9), min_size=1, max_size=80))
-def test_the_uniform_prior_holds_every_class_that_occurs_once_and_no_other(tmp_path_factory, classes) -> None:
+def test_the_uniform_prior_holds_every_class_that_occurs_once_and_no_other(
+    tmp_path_factory, classes
+) -> None:
     annotation = Annotation(ConditionSpec("class", 10), torch.tensor(classes))
-    assert Uniform().bank(annotation, Job(tmp_path_factory.mktemp("job"))).tolist() == sorted(set(classes))
+    assert Uniform().bank(annotation, Job(tmp_path_factory.mktemp("job"))).tolist() == sorted(
+        set(classes)
+    )
 
 
 def test_drawn_from_it_rare_classes_come_as_often_as_common_ones(tmp_job: Job) -> None:
@@ -71,7 +76,9 @@ def test_drawn_from_it_rare_classes_come_as_often_as_common_ones(tmp_job: Job) -
     bank = Uniform().bank(Annotation(ConditionSpec("class", 5), images), tmp_job)
     shares = []
     for drawn_from in (None, bank):
-        drawn = Annotation(ConditionSpec("class", 5), images, drawn_from).draw(4000, generator("shares"))
+        drawn = Annotation(ConditionSpec("class", 5), images, drawn_from).draw(
+            4000, generator("shares")
+        )
         shares.append((drawn.bincount(minlength=5) / 4000).tolist())
     assert shares[0] == pytest.approx([0.9, 0, 0, 0.1, 0], abs=0.03)
     assert shares[1] == pytest.approx([0.5, 0, 0, 0.5, 0], abs=0.03)
@@ -121,23 +128,33 @@ def refused(*sets: str) -> list[str]:
 
 
 def test_a_prior_decides_about_the_sampling_and_not_about_the_training() -> None:
-    without, one, other = (planned(*sets) for sets in ((), ("prior=every",), ("prior={name: every, shift: 1}",)))
+    without, one, other = (
+        planned(*sets) for sets in ((), ("prior=every",), ("prior={name: every, shift: 1}",))
+    )
     for arm in ("self_1.0", "self_1.5"):
         arms = [found.arms[arm] for found in (without, one, other)]
         assert len({each.train for each in arms}) == 1
         assert len({each.annotate for each in arms}) == 1
         assert len({each.prior for each in arms}) == len({each.sample for each in arms}) == 3
-    assert one.arms["self_1.0"].prior == one.arms["self_1.5"].prior != without.arms["self_1.0"].prior
-    assert one.arms["plain"].stages() == without.arms["plain"].stages()  # it has no conditions, so nothing draws any
+    assert (
+        one.arms["self_1.0"].prior == one.arms["self_1.5"].prior != without.arms["self_1.0"].prior
+    )
+    assert (
+        one.arms["plain"].stages() == without.arms["plain"].stages()
+    )  # it has no conditions, so nothing draws any
 
 
 def test_a_prior_that_cannot_draw_the_annotators_conditions_is_refused() -> None:
     (told,) = refused("arms.self_1.0.prior=rdm")
     assert told.endswith("arms.self_1.0.prior: prior 'rdm' draws vector conditions, not class ones")
     (told,) = refused("arms.plain={annotator: null, prior: uniform}")
-    assert told.endswith("arms.plain.prior: prior 'uniform' draws conditions, and this arm has no annotator")
+    assert told.endswith(
+        "arms.plain.prior: prior 'uniform' draws conditions, and this arm has no annotator"
+    )
     (told,) = refused("arms.self_1.0={annotator: means, prior: uniform}")
-    assert told.endswith("arms.self_1.0.prior: prior 'uniform' draws class conditions, not vector ones")
+    assert told.endswith(
+        "arms.self_1.0.prior: prior 'uniform' draws class conditions, not vector ones"
+    )
 
 
 def test_the_prior_stage_stores_the_bank_that_sampling_draws_from(tmp_path: Path) -> None:
@@ -170,6 +187,8 @@ def test_a_bank_that_is_not_like_the_conditions_ends_the_stage(tmp_path: Path) -
         def bank(self, annotation: Annotation, job: Job) -> Tensor:
             return annotation.conditions + 1
 
-    Annotation(ConditionSpec("class", 4), torch.tensor([0, 3])).save(tmp_path / "annotation.safetensors")
+    Annotation(ConditionSpec("class", 4), torch.tensor([0, 3])).save(
+        tmp_path / "annotation.safetensors"
+    )
     with pytest.raises(StageFailed, match=r"prior every: its bank are 1 to 4, not in 0\.\.3"):
         FitPrior(Overdrawn(), Made(tmp_path), seed=0).run(Job(tmp_path), products)

@@ -1,4 +1,5 @@
-"""Probes: how well a representation recognises; closed forms, leaks, and one table with accuracy and FD."""
+"""Probes: how well a representation recognises; closed forms, leaks, and one table with accuracy
+and FD."""
 
 from __future__ import annotations
 
@@ -69,7 +70,9 @@ def generator_that_faulty_probes_move() -> Iterator[None]:
         yield
 
 
-def blobs(probe: Probe, train: int = 200, test: int = 200, apart: float = 8.0) -> tuple[Examples, Examples]:
+def blobs(
+    probe: Probe, train: int = 200, test: int = 200, apart: float = 8.0
+) -> tuple[Examples, Examples]:
     """Four classes, each around its own axis; as tokens four times the same."""
     count, draw = train + test, torch.Generator().manual_seed(1)
     labels = torch.randint(0, 4, (count,), generator=draw)
@@ -122,7 +125,9 @@ def test_fewer_different_features_than_clusters_are_scored_and_said(tmp_path: Pa
     probe, job = Clusters(clusters=4), Job(tmp_path)
     features = Examples(torch.eye(3).repeat(20, 1), torch.arange(3).repeat(20), 3)
     assert probe.score(features, features, job)["kmeans4_accuracy_encoder"] == 1
-    assert job.warnings == ["probe clusters: of 4 clusters some are empty, for only 3 features differ"]
+    assert job.warnings == [
+        "probe clusters: of 4 clusters some are empty, for only 3 features differ"
+    ]
 
 
 def test_a_linear_probe_of_labels_of_one_class_is_refused_in_a_sentence() -> None:
@@ -141,25 +146,34 @@ def test_well_separated_classes_are_all_recognised(probe: Probe, tmp_path: Path)
 
 @every_probe
 def test_labels_that_the_features_know_nothing_of_are_guessed(probe: Probe, tmp_path: Path) -> None:
-    """With 400 held-out images in four classes, 0.35 is 4.6 standard errors above chance; purity takes the majority."""
+    """With 400 held-out images in four classes, 0.35 is 4.6 standard errors above chance; purity
+    takes the majority."""
     found = scored(probe, *blobs(probe, train=400, test=400, apart=0.0), tmp_path)
     assert max(found.values()) < 0.35, found
 
 
 @every_probe
 def test_labels_of_held_out_images_only_score(probe: Probe, tmp_path: Path) -> None:
-    """An accuracy is linear in them: told that all images are of one class, it says how many were said to be, and these
-    shares add up to one. Agreement of clusters is none, and clusters are the same whatever labels are called."""
+    """An accuracy is linear in them: told that all images are of one class, it says how many
+    were said to be, and these shares add up to one. Agreement of clusters is none, and clusters
+    are the same whatever labels are called."""
     train, test = blobs(probe, apart=1.5)
     if isinstance(probe, Clusters):
         assert test.labels is not None
         renamed = replace(test, labels=3 - test.labels)
         first, second = (scored(probe, train, each, tmp_path / "same") for each in (test, renamed))
-        assert first.pop("kmeans4_accuracy_encoder") > 0.6 > second.pop("kmeans4_accuracy_encoder")  # by their names
+        assert (
+            first.pop("kmeans4_accuracy_encoder") > 0.6 > second.pop("kmeans4_accuracy_encoder")
+        )  # by their names
         assert first == pytest.approx(second)
         return
     shares = [
-        scored(probe, train, replace(test, labels=torch.full((len(test),), label)), tmp_path / str(label))
+        scored(
+            probe,
+            train,
+            replace(test, labels=torch.full((len(test),), label)),
+            tmp_path / str(label),
+        )
         for label in range(4)
     ]
     for key in shares[0]:
@@ -171,8 +185,14 @@ def test_labels_of_held_out_images_only_score(probe: Probe, tmp_path: Path) -> N
 
 
 @settings(max_examples=20)
-@given(k=st.integers(1, 30), temperature=st.sampled_from([0.02, 0.07, 0.1, 1.0]), seed=st.integers(0, 99))
-def test_knn_is_the_weighted_vote_of_the_formula(k: int, temperature: float, seed: int, tmp_path_factory: Any) -> None:
+@given(
+    k=st.integers(1, 30),
+    temperature=st.sampled_from([0.02, 0.07, 0.1, 1.0]),
+    seed=st.integers(0, 99),
+)
+def test_knn_is_the_weighted_vote_of_the_formula(
+    k: int, temperature: float, seed: int, tmp_path_factory: Any
+) -> None:
     draw = torch.Generator().manual_seed(seed)
     bank, asked = torch.randn(30, 5, generator=draw), torch.randn(40, 5, generator=draw)
     labels, truth = (torch.randint(0, 3, (count,), generator=draw) for count in (30, 40))
@@ -181,7 +201,8 @@ def test_knn_is_the_weighted_vote_of_the_formula(k: int, temperature: float, see
         cosines = [float(row @ each / (row.norm() * each.norm())) for each in bank.double()]
         nearest = sorted(range(30), key=lambda place: -cosines[place])[:k]
         votes = [
-            sum(2.718281828459045 ** (cosines[n] / temperature) for n in nearest if labels[n] == c) for c in range(3)
+            sum(2.718281828459045 ** (cosines[n] / temperature) for n in nearest if labels[n] == c)
+            for c in range(3)
         ]
         right += votes.index(max(votes)) == label
     probe = NearestNeighbours(k=k, temperature=temperature)
@@ -200,8 +221,14 @@ def test_keys_name_the_protocol() -> None:
             LinearProbe(shares=(0.01, 0.1, 1.0)),
             ["linear_sk_1pct_encoder", "linear_sk_10pct_encoder", "linear_sk_encoder"],
         ),
-        (LinearProbe(of="model", blocks=("mid", "up.1"), sigma=0.2, draws=8), ["linear_sk_model_mid-up.1_s0.2_d8"]),
-        (Clusters(), [f"kmeans10_{score}_encoder" for score in ("nmi", "ari", "purity", "accuracy")]),
+        (
+            LinearProbe(of="model", blocks=("mid", "up.1"), sigma=0.2, draws=8),
+            ["linear_sk_model_mid-up.1_s0.2_d8"],
+        ),
+        (
+            Clusters(),
+            [f"kmeans10_{score}_encoder" for score in ("nmi", "ari", "purity", "accuracy")],
+        ),
         (AttentionProbe(layers=2), ["attention2_500_model"]),
         (Recognise(), ["joint_accuracy", "joint_accuracy_matched", "joint_accuracy_majority"]),
     ):
@@ -209,7 +236,9 @@ def test_keys_name_the_protocol() -> None:
 
 
 def test_more_neighbours_than_images_are_refused_in_words(tmp_path: Path) -> None:
-    with pytest.raises(FwError, match="probe knn: 20 neighbours need as many training images, and there are 19"):
+    with pytest.raises(
+        FwError, match="probe knn: 20 neighbours need as many training images, and there are 19"
+    ):
         scored(NearestNeighbours(), *blobs(NearestNeighbours(), train=19), tmp_path)
 
 
@@ -251,7 +280,10 @@ def test_linear_sees_nothing_of_the_images_whose_labels_a_share_withholds(tmp_pa
     assert train.labels is not None
     shown = stratified(train.labels, 0.2, Job(tmp_path).generator("share"))
     garbage = torch.full_like(train.features, 1e3).index_copy(0, shown, train.features[shown])
-    found = [scored(probe, replace(train, features=each), test, tmp_path) for each in (train.features, garbage)]
+    found = [
+        scored(probe, replace(train, features=each), test, tmp_path)
+        for each in (train.features, garbage)
+    ]
     assert found[0] == found[1] != scored(LinearProbe(), train, test, tmp_path)
 
 
@@ -263,10 +295,14 @@ def said(clusters: list[int], labels: list[int], size: int, named: bool = False)
 
 
 def test_clusters_of_a_joint_model_are_named_by_the_training_images(tmp_path: Path) -> None:
-    train = said([0, 0, 1, 1, 2, 2], [2, 2, 0, 0, 1, 0], size=3)  # 0 is label 2, 1 is label 0, and so 2 is label 1
+    train = said(
+        [0, 0, 1, 1, 2, 2], [2, 2, 0, 0, 1, 0], size=3
+    )  # 0 is label 2, 1 is label 0, and so 2 is label 1
     test = said([0, 1, 2, 2], [2, 0, 1, 0], size=3)
     assert scored(Recognise(), train, test, tmp_path) == {"joint_accuracy_matched": 0.75}
-    many = said([0, 0, 1, 3, 3, 3], [2, 2, 2, 0, 0, 1], size=4)  # 0 and 1 are both label 2, 3 is label 0
+    many = said(
+        [0, 0, 1, 3, 3, 3], [2, 2, 2, 0, 0, 1], size=4
+    )  # 0 and 1 are both label 2, 3 is label 0
     test = said([0, 1, 3, 3], [2, 2, 0, 1], size=4)
     assert scored(Recognise(), many, test, tmp_path) == {"joint_accuracy_majority": 0.75}
     named = said([0, 1, 2], [2, 0, 1], size=3, named=True)
@@ -318,7 +354,8 @@ def test_positions_of_a_map_follow_each_other_by_row_and_large_ones_are_averaged
 
 
 def test_small_maps_are_upsampled_to_the_largest() -> None:
-    """Bilinear, without aligned corners: 2x1 becomes 4x1 with a quarter and three quarters between."""
+    """Bilinear, without aligned corners: 2x1 becomes 4x1 with a quarter and three quarters
+    between."""
     small, large = torch.tensor([0.0, 4.0]).view(1, 1, 2, 1), torch.rand(1, 3, 4, 1)
     upsampled, kept = positions([small, large])
     assert upsampled.flatten().tolist() == [0, 1, 3, 4]
@@ -339,12 +376,16 @@ def noises(count: int, draws: int, shape: tuple[int, int, int]) -> Tensor:
     return torch.stack([torch.randn(draws, *shape, generator=each) for each in streams], dim=1)
 
 
-def read(probe: ProbeInNoise, model: NetworkDenoiser, images: Tensor, split: Split, folder: Path) -> Tensor:
+def read(
+    probe: ProbeInNoise, model: NetworkDenoiser, images: Tensor, split: Split, folder: Path
+) -> Tensor:
     reader = ArmReader(probe, {split: images}, Job(folder), model=model)
     return reader.in_noise(split, probe.look, probe.sigma, probe.draws)
 
 
-def test_a_model_is_shown_each_image_in_several_draws_of_noise_and_told_no_condition(tmp_path: Path) -> None:
+def test_a_model_is_shown_each_image_in_several_draws_of_noise_and_told_no_condition(
+    tmp_path: Path,
+) -> None:
     model, images = unet(), tiny.images(5).images
     probe = NearestNeighbours(of="model", blocks=("mid", "up.0"), sigma=0.2, draws=3)
     found = read(probe, model, images, "test", tmp_path)
@@ -353,7 +394,9 @@ def test_a_model_is_shown_each_image_in_several_draws_of_noise_and_told_no_condi
     by_hand = []
     for noise in noises(5, 3, (1, 8, 8)):
         with torch.no_grad():
-            activations = model.features(x0 + 0.2 * noise, torch.full((5,), 0.2), ["mid", "up.0"], None)
+            activations = model.features(
+                x0 + 0.2 * noise, torch.full((5,), 0.2), ["mid", "up.0"], None
+            )
         by_hand.append(torch.cat([pooled(activations["mid"]), pooled(activations["up.0"])], dim=1))
     assert torch.allclose(found, torch.stack(by_hand).mean(dim=0))
     assert not torch.allclose(found, by_hand[0])
@@ -363,14 +406,17 @@ def test_a_model_is_shown_each_image_in_several_draws_of_noise_and_told_no_condi
 
 
 def test_much_noise_hides_the_classes_and_little_does_not(tmp_path: Path) -> None:
-    """At sigma 20 the stripes are a fortieth of the noise, in which every image is hidden in its own way; if images
-    shared their noise, a reader would see through it."""
+    """At sigma 20 the stripes are a fortieth of the noise, in which every image is hidden in its
+    own way; if images shared their noise, a reader would see through it."""
     model, data, found = unet(), tiny.images(600), {}
     assert data.labels is not None
     for sigma in (0.05, 20.0):
         probe = LinearProbe(of="model", sigma=sigma, draws=1)
         features = read(probe, model, data.images, "train", tmp_path)
-        train, test = (Examples(features[rows], data.labels[rows], 3) for rows in (slice(300), slice(300, None)))
+        train, test = (
+            Examples(features[rows], data.labels[rows], 3)
+            for rows in (slice(300), slice(300, None))
+        )
         [found[sigma]] = scored(probe, train, test, tmp_path).values()
     assert found[0.05] > 0.9
     assert found[20.0] < 0.5  # chance is 1/3
@@ -385,7 +431,9 @@ def test_blocks_that_are_not_there_or_do_not_fit_together_are_named(
     beside = AttentionProbe(blocks=("mid", "up.1"))
     assert beside.look(Noisy("attention", model, to_unit(images), 0.05)).shape == (2, 64, 16 + 8)
     told = r"tokens of different numbers cannot be put together \(few has 4, many has 9\)"
-    monkeypatch.setattr(model, "features", lambda *_: {"few": torch.rand(2, 4, 3), "many": torch.rand(2, 9, 3)})
+    monkeypatch.setattr(
+        model, "features", lambda *_: {"few": torch.rand(2, 4, 3), "many": torch.rand(2, 9, 3)}
+    )
     with pytest.raises(FwError, match=told):
         beside.look(Noisy("attention", model, to_unit(images), 0.05))
 
@@ -393,7 +441,10 @@ def test_blocks_that_are_not_there_or_do_not_fit_together_are_named(
 def test_an_encoder_has_no_blocks_positions_or_logits() -> None:
     for fields in ({"probe": "attention", "of": "encoder"}, {"probe": "knn", "blocks": ["mid"]}):
         with pytest.raises(RecipeError):
-            planned(f"probes=[{{name: {fields.pop('probe')}, {', '.join(f'{k}: {v}' for k, v in fields.items())}}}]")
+            planned(
+                f"probes=[{{name: {fields.pop('probe')}, "
+                f"{', '.join(f'{k}: {v}' for k, v in fields.items())}}}]"
+            )
 
 
 # In a recipe
@@ -500,10 +551,18 @@ def test_one_table_has_accuracy_and_frechet_distance(tmp_path: Path) -> None:
     header, _, *rows = [line for line in report.splitlines() if line.startswith("| ")][:8]
     columns = [cell.strip() for cell in header.strip("| ").split(" | ")]
     assert columns == [
-        *("arm", "fd_flat ↓", "linear_sk_encoder ↑", "linear_sk_30pct_model ↑", "linear_sk_model ↑"),
+        *(
+            "arm",
+            "fd_flat ↓",
+            "linear_sk_encoder ↑",
+            "linear_sk_30pct_model ↑",
+            "linear_sk_model ↑",
+        ),
         *("attention1_3_model ↑", "joint_accuracy ↑", "joint_accuracy_matched ↑", "NFE", "seconds"),
     ]
-    cells = {row.split("|")[1].strip(): [cell.strip() for cell in row.split("|")[2:-1]] for row in rows}
+    cells = {
+        row.split("|")[1].strip(): [cell.strip() for cell in row.split("|")[2:-1]] for row in rows
+    }
     assert cells["unconditional"][1] == cells["unconditional"][5] == ""
     assert cells["joint"][5] == f"{arms['joint']['probes']['joint_accuracy']:.3f}"
     assert "±" in cells["joint"][0]
@@ -523,7 +582,9 @@ def test_probes_are_shared_by_arms_and_are_no_part_of_other_keys(tmp_path: Path)
     assert len(probes) == 1 + 4 + 4 + 2
     other = planned("seed=1")
     assert other.arms["clusters"].probes != arms["clusters"].probes
-    assert {other.stages[stage].payload["seed"] for stage in other.arms["clusters"].probes} == {0}  # the same ruler
+    assert {other.stages[stage].payload["seed"] for stage in other.arms["clusters"].probes} == {
+        0
+    }  # the same ruler
 
 
 def test_a_recipe_without_probes_is_written_as_before_there_were_any() -> None:
@@ -534,7 +595,9 @@ def test_a_recipe_without_probes_is_written_as_before_there_were_any() -> None:
 def test_a_finished_probe_is_found_again_and_a_stopped_one_continues(tmp_path: Path) -> None:
     made = recipe("probes=[{name: attention, steps: 6}]")
     first = ran(made, tmp_path)
-    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("probe-*/scores.json")}
+    kept = {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("probe-*/scores.json")
+    }
     assert len(kept) == 4
     assert ran(made, tmp_path)["arms"] == first["arms"]
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
@@ -548,7 +611,10 @@ def test_a_finished_probe_is_found_again_and_a_stopped_one_continues(tmp_path: P
         probe.score(train, test, Job(half, stopping=Stop(at=4)))
     assert (half / "attention.checkpoint").exists()
     assert scored(probe, train, test, half) == whole
-    states = [torch.load(folder / "attention.checkpoint")["state"]["head"] for folder in (half, tmp_path / "whole")]
+    states = [
+        torch.load(folder / "attention.checkpoint")["state"]["head"]
+        for folder in (half, tmp_path / "whole")
+    ]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
@@ -569,13 +635,17 @@ def test_what_the_stage_scores_is_what_the_trained_model_says(tmp_path: Path) ->
     assert result["arms"]["joint"]["probes"] == {"joint_accuracy": float(share)}
 
 
-def test_a_probe_that_needs_no_labels_is_shown_none_and_one_that_does_is_refused_without(tmp_path: Path) -> None:
+def test_a_probe_that_needs_no_labels_is_shown_none_and_one_that_does_is_refused_without(
+    tmp_path: Path,
+) -> None:
     bare = "dataset={name: dots, labelled: false}"
     arms = "arms={unconditional: {annotator: null}, clusters: {}}"
     result = ran(recipe(bare, arms, "probes=[unlabelled]"), tmp_path)
     assert set(result["arms"]["clusters"]["probes"]) == {"length_encoder"}
     told = refused(bare, arms, "probes=[unlabelled, {name: knn, k: 5}]")
-    assert [each.partition(": ")[2] for each in told] == ["probes.1: knn needs a dataset with labels"]
+    assert [each.partition(": ")[2] for each in told] == [
+        "probes.1: knn needs a dataset with labels"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -590,7 +660,10 @@ def test_a_probe_that_needs_no_labels_is_shown_none_and_one_that_does_is_refused
             ["probes=[recognise]", "arms={unconditional: {annotator: null}}"],
             "no arm has a joint model and an annotator",
         ),
-        (["probes=[knn]", "arms={unconditional: {annotator: null}}"], "no arm has an encoder whose features its"),
+        (
+            ["probes=[knn]", "arms={unconditional: {annotator: null}}"],
+            "no arm has an encoder whose features its",
+        ),
         (
             ["probes=[attention]", "model=linear", "arms={unconditional: {annotator: null}}"],
             "no arm has a model whose blocks",
@@ -607,7 +680,9 @@ def test_a_model_without_a_null_condition_or_without_blocks_is_skipped() -> None
         found = planned(probes, f"arms.clusters={arm}").arms
         assert not found["clusters"].probes
         assert found["unconditional"].probes
-    assert planned(probes, "arms.joint.train={cond_drop: 0.0}").arms["joint"].probes  # it is told none anyway
+    assert (
+        planned(probes, "arms.joint.train={cond_drop: 0.0}").arms["joint"].probes
+    )  # it is told none anyway
 
 
 class Extent(ProbeInNoise):
@@ -622,7 +697,9 @@ class Extent(ProbeInNoise):
         return {f"channels_{self.protocol}": "higher"}
 
     def look(self, glance: Glance) -> Tensor:
-        return torch.cat([each.amax(dim=(2, 3)) for each in glance.activations(self.blocks).values()], dim=1)
+        return torch.cat(
+            [each.amax(dim=(2, 3)) for each in glance.activations(self.blocks).values()], dim=1
+        )
 
     def score(self, train: Examples, test: Examples, job: Job) -> dict[str, float]:
         return {key: float(test.features.shape[1]) for key in self.keys}
@@ -659,10 +736,14 @@ def test_another_way_of_reading_is_one_class(tmp_path: Path) -> None:
     made = recipe("probes=[{name: extent, blocks: [mid]}, bright]")
     arms = ran(made, tmp_path)["arms"]
     brightness = float(to_unit(made.dataset.load("test").images).mean())
-    assert arms["clusters"]["probes"] == {"channels_model_mid": 8, "bright_model": pytest.approx(brightness)}
+    assert arms["clusters"]["probes"] == {
+        "channels_model_mid": 8,
+        "bright_model": pytest.approx(brightness),
+    }
     assert arms["unconditional"]["probes"] == {"channels_model_mid": 8}
     assert any(
-        "no arm has classes" in each for each in refused("probes=[bright]", "arms={unconditional: {annotator: null}}")
+        "no arm has classes" in each
+        for each in refused("probes=[bright]", "arms={unconditional: {annotator: null}}")
     )
 
 

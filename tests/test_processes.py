@@ -1,4 +1,5 @@
-"""Every process is the same diffusion in other coordinates: checked on data whose denoiser is known exactly."""
+"""Every process is the same diffusion in other coordinates: checked on data whose denoiser is
+known exactly."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ PROCESSES: list[Process] = [
     Flow(time="uniform"),
 ]
 DIFFUSERS = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
-processes = pytest.mark.parametrize("process", PROCESSES, ids=lambda p: "-".join(map(str, p.spec().values())))
+processes = pytest.mark.parametrize(
+    "process", PROCESSES, ids=lambda p: "-".join(map(str, p.spec().values()))
+)
 anywhere = st.floats(0, 1)
 few = settings(deadline=None, max_examples=40)
 
@@ -33,7 +36,9 @@ few = settings(deadline=None, max_examples=40)
 def diffusers_abar(schedule: Schedule, timesteps: int) -> Tensor:
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-    return DDPMScheduler(num_train_timesteps=timesteps, beta_schedule=DIFFUSERS[schedule]).alphas_cumprod
+    return DDPMScheduler(
+        num_train_timesteps=timesteps, beta_schedule=DIFFUSERS[schedule]
+    ).alphas_cumprod
 
 
 def sigma_at(process: Process, where: float) -> float:
@@ -81,7 +86,8 @@ def input_scale(process: Process, sigma: Tensor) -> Tensor:
 
 
 class GaussianNetwork(nn.Module):
-    """The best possible network for data N(mean, std^2); it knows only its scaled input and its noise input."""
+    """The best possible network for data N(mean, std^2); it knows only its scaled input and its
+    noise input."""
 
     def __init__(self, process: Process, mean: float, std: float):
         super().__init__()
@@ -99,7 +105,9 @@ class GaussianNetwork(nn.Module):
 @processes
 @few
 @given(anywhere, st.floats(-1, 1), st.floats(0.05, 2), st.integers(0, 1000))
-def test_the_exact_network_for_gaussian_data_gives_the_posterior_mean(process, where, mean, std, seed):
+def test_the_exact_network_for_gaussian_data_gives_the_posterior_mean(
+    process, where, mean, std, seed
+):
     sigma = sigma_at(process, where)
     draw = torch.Generator().manual_seed(seed)
     x = mean + math.hypot(std, sigma) * torch.randn(3, 1, 2, 2, generator=draw, dtype=torch.float64)
@@ -138,7 +146,9 @@ def test_the_loss_is_the_mean_squared_error_of_the_papers_target(process, where,
     sigma = torch.full((4,), sigma_at(process, where), dtype=torch.float64)
     target = prediction_of(process, sigma[:, None, None, None], x0, n)
     perfect = NetworkDenoiser(Answer(target), process).loss(x0, sigma, n, None, None)
-    silent = NetworkDenoiser(Answer(torch.zeros_like(target)), process).loss(x0, sigma, n, None, None)
+    silent = NetworkDenoiser(Answer(torch.zeros_like(target)), process).loss(
+        x0, sigma, n, None, None
+    )
     torch.testing.assert_close(perfect, torch.zeros(4, dtype=torch.float64), rtol=0, atol=1e-10)
     torch.testing.assert_close(silent, target.square().mean(dim=(1, 2, 3)), rtol=1e-6, atol=1e-9)
 
@@ -209,7 +219,9 @@ def test_log_normal_and_logit_normal_quantiles_are_those_of_scipy(share, mean, s
         np.clip(expected, math.log(0.002), math.log(80)), abs=1e-9
     )
     sigma = Flow(mean=mean, std=std).sigmas(uniform)
-    assert (sigma / (1 + sigma)).logit().item() == pytest.approx(np.clip(expected, -6.9067, 6.9067), abs=1e-4)
+    assert (sigma / (1 + sigma)).logit().item() == pytest.approx(
+        np.clip(expected, -6.9067, 6.9067), abs=1e-4
+    )
 
 
 @few
@@ -227,7 +239,10 @@ def test_uniform_times_are_uniform(share, timesteps):
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        (lambda: EDM(sigma_min=2, sigma_max=1), "sigma_min .2.0. must be smaller than sigma_max .1.0."),
+        (
+            lambda: EDM(sigma_min=2, sigma_max=1),
+            "sigma_min .2.0. must be smaller than sigma_max .1.0.",
+        ),
         (lambda: Flow(t_min=0.5, t_max=0.5), "t_min .0.5. must be smaller than t_max .0.5."),
         (lambda: Flow(t_max=1.0), "less than 1"),
         (lambda: DDPM(timesteps=1), "greater than or equal to 2"),

@@ -1,4 +1,5 @@
-"""run.json and MLflow say which plugins made a result: exactly those that it uses, and what their source was."""
+"""run.json and MLflow say which plugins made a result: exactly those that it uses, and what
+their source was."""
 
 from __future__ import annotations
 
@@ -44,10 +45,16 @@ LENS = """
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Path]:
-    """Installed are the toys, a guidance, an encoder, and a plugin that nobody uses; beside them lies a toy recipe."""
+    """Installed are the toys, a guidance, an encoder, and a plugin that nobody uses; beside them
+    lies a toy recipe."""
     sites.toy_recipe(tmp_path)
     with sites.site(tmp_path / "site") as folder:
-        sites.install(folder, "sharper", sites.GUIDANCE.format(name="sharper"), distribution="sharper-guidance")
+        sites.install(
+            folder,
+            "sharper",
+            sites.GUIDANCE.format(name="sharper"),
+            distribution="sharper-guidance",
+        )
         sites.install(folder, "lenses", LENS)
         sites.install(folder, "idle", sites.GUIDANCE.format(name="idle"))
         yield folder
@@ -63,7 +70,9 @@ def planned(*sets: str) -> Plan:
     return plan(recipe(*sets))
 
 
-SHARPER = "arms.sharper={guidance: [{name: sharper, scale: 2}, {name: through, scale: 3, lens: lens}]}"
+SHARPER = (
+    "arms.sharper={guidance: [{name: sharper, scale: 2}, {name: through, scale: 3, lens: lens}]}"
+)
 
 
 def test_exactly_the_plugins_that_a_recipe_uses_are_recorded_nested_ones_too(site: Path) -> None:
@@ -71,15 +80,28 @@ def test_exactly_the_plugins_that_a_recipe_uses_are_recorded_nested_ones_too(sit
     nested = "arms.nested={guidance: {name: through, scale: 2, lens: lens}}"
     assert set(provenance.record(planned(nested))) == {"toybox", "lenses"}
     assert set(provenance.record(planned(SHARPER))) == {"toybox", "lenses", "sharper"}
-    assert set(provenance.record(planned("metrics=[{name: gap, space: lens}]"))) == {"toybox", "lenses"}
-    assert set(provenance.record(planned("metrics=[{name: fd, space: pca}]"))) == {"toybox", "builtin"}
-    assert set(provenance.record(planned("encoder=lens", "annotator=coin"))) == {"toybox"}  # no stage uses the encoder
+    assert set(provenance.record(planned("metrics=[{name: gap, space: lens}]"))) == {
+        "toybox",
+        "lenses",
+    }
+    assert set(provenance.record(planned("metrics=[{name: fd, space: pca}]"))) == {
+        "toybox",
+        "builtin",
+    }
+    assert set(provenance.record(planned("encoder=lens", "annotator=coin"))) == {
+        "toybox"
+    }  # no stage uses the encoder
 
 
 def test_a_record_holds_distribution_version_api_and_source(site: Path) -> None:
     found = provenance.record(planned(SHARPER))["sharper"]
     source = hashlib.sha256((site / "sharper.py").read_bytes()).hexdigest()
-    assert found == {"distribution": "sharper-guidance", "version": "1.2", "api": 2, "source": source}
+    assert found == {
+        "distribution": "sharper-guidance",
+        "version": "1.2",
+        "api": 2,
+        "source": source,
+    }
     builtin = provenance.record(planned("metrics=[{name: fd, space: pca}]"))["builtin"]
     assert builtin["distribution"] == "fw"
     assert len(str(builtin["source"])) == 64
@@ -88,7 +110,16 @@ def test_a_record_holds_distribution_version_api_and_source(site: Path) -> None:
 def test_run_json_and_mlflow_hold_the_record_and_a_local_plugin_s_file(site: Path) -> None:
     mine = sites.write(site.parent / "my (1).py", sites.GUIDANCE.format(name="mine"))
     out = site.parent / "runs"
-    words: list[Any] = ["run", site.parent / "toy.yaml", "--plugin", mine, "--out", out, "--device", "cpu"]
+    words: list[Any] = [
+        "run",
+        site.parent / "toy.yaml",
+        "--plugin",
+        mine,
+        "--out",
+        out,
+        "--device",
+        "cpu",
+    ]
     for each in (SHARPER, "arms.mine={guidance: {name: mine, scale: 2}}", "tracker=mlflow"):
         words += ["--set", each]
     done = fw(*words, "--jobs", "1")
@@ -105,7 +136,12 @@ def test_run_json_and_mlflow_hold_the_record_and_a_local_plugin_s_file(site: Pat
     sharper = found["plugins"]["sharper"]["source"]
     for run in runs:
         tags = {key: value for key, value in run.data.tags.items() if key.startswith("fw.plugin.")}
-        assert set(tags) == {"fw.plugin.toybox", "fw.plugin.sharper", "fw.plugin.lenses", "fw.plugin.my _1_"}
+        assert set(tags) == {
+            "fw.plugin.toybox",
+            "fw.plugin.sharper",
+            "fw.plugin.lenses",
+            "fw.plugin.my _1_",
+        }
         assert tags["fw.plugin.sharper"] == f"sharper-guidance 1.2, API 2, sha256 {sharper}"
         assert tags["fw.plugin.my _1_"] == f"my (1).py {digest[:12]}, API 2, sha256 {digest}"
     parent = found["mlflow"]["parent_run_id"]
@@ -120,10 +156,21 @@ def test_the_source_is_what_it_was_when_the_run_began(site: Path) -> None:
             open(__file__, "a").write("# edited")
             return super().annotate(data, job)
 """
-    text = text.replace('name: ClassVar[str] = "lens"\n', f'name: ClassVar[str] = "editor"\n{edits}')
+    text = text.replace(
+        'name: ClassVar[str] = "lens"\n', f'name: ClassVar[str] = "editor"\n{edits}'
+    )
     file = sites.install(site, "editor", text)
     before = hashlib.sha256(file.read_bytes()).hexdigest()
-    words = ("--set", "annotator=editor", "--out", site.parent / "runs", "--device", "cpu", "--jobs", "1")
+    words = (
+        "--set",
+        "annotator=editor",
+        "--out",
+        site.parent / "runs",
+        "--device",
+        "cpu",
+        "--jobs",
+        "1",
+    )
     done = fw("run", site.parent / "toy.yaml", *words)
     assert done.code == 0, done.err
     assert file.read_text().endswith("# edited")
@@ -132,9 +179,9 @@ def test_the_source_is_what_it_was_when_the_run_began(site: Path) -> None:
 
 
 def test_two_plugins_of_the_same_name_are_both_recorded(site: Path) -> None:
-    info = sites.install(site, "other", sites.GUIDANCE.format(name="other"), entry="sharper").with_name(
-        "other-1.2.dist-info"
-    )
+    info = sites.install(
+        site, "other", sites.GUIDANCE.format(name="other"), entry="sharper"
+    ).with_name("other-1.2.dist-info")
     assert info.is_dir()
     installed.cache_clear()
     found = provenance.record(planned(SHARPER, "arms.other={guidance: {name: other, scale: 2}}"))
@@ -142,14 +189,18 @@ def test_two_plugins_of_the_same_name_are_both_recorded(site: Path) -> None:
     assert len(provenance.tags(found)) == 4
 
 
-def test_the_hash_of_a_package_changes_with_its_source_and_its_files_names_and_with_nothing_else(site: Path) -> None:
+def test_the_hash_of_a_package_changes_with_its_source_and_its_files_names_and_with_nothing_else(
+    site: Path,
+) -> None:
     package = site / "packaged"
     (package / "inner").mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "inner/__init__.py").write_text("")
     sites.write(package / "inner/plugin.py", sites.GUIDANCE.format(name="packaged"))
     sites.install(site, "stub", "").unlink()
-    (site / "stub-1.2.dist-info/entry_points.txt").write_text("[fw]\npackaged = packaged.inner.plugin\n")
+    (site / "stub-1.2.dist-info/entry_points.txt").write_text(
+        "[fw]\npackaged = packaged.inner.plugin\n"
+    )
     registry = discover()
     assert registry.broken == []
     provider = registry.providers["guidance", "packaged"]

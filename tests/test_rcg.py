@@ -1,4 +1,5 @@
-"""RCG: representations as conditions, a diffusion model that draws them, and guidance by them (arXiv 2312.03701)."""
+"""RCG: representations as conditions, a diffusion model that draws them, and guidance by them
+(arXiv 2312.03701)."""
 
 from __future__ import annotations
 
@@ -49,7 +50,9 @@ def vectors(conditions: Tensor) -> Annotation:
 # Representations as conditions
 
 
-@pytest.mark.parametrize("component", [Representation(), Representation(dims=4), RCG(scale=1.5)], ids=repr)
+@pytest.mark.parametrize(
+    "component", [Representation(), Representation(dims=4), RCG(scale=1.5)], ids=repr
+)
 def test_the_contract_is_kept(component) -> None:
     check(component)
 
@@ -60,18 +63,26 @@ def test_the_contract_is_kept(component) -> None:
     scale=st.floats(-6, 6).map(lambda power: 10**power),
     seed=st.integers(0, 2**31),
 )
-def test_every_condition_has_mean_zero_and_unbiased_deviation_one(tmp_path_factory, count, size, scale, seed) -> None:
+def test_every_condition_has_mean_zero_and_unbiased_deviation_one(
+    tmp_path_factory, count, size, scale, seed
+) -> None:
     features = scale * (normal(count, size, seed=seed) + 3)
-    annotation = Representation().annotate(Observations(count, features), Job(tmp_path_factory.mktemp("job")))
+    annotation = Representation().annotate(
+        Observations(count, features), Job(tmp_path_factory.mktemp("job"))
+    )
     conditions = annotation.conditions
     assert annotation.spec == ConditionSpec("vector", size)
     torch.testing.assert_close(conditions.mean(dim=1), torch.zeros(count), atol=1e-5, rtol=0)
     torch.testing.assert_close(conditions.std(dim=1), torch.ones(count), atol=1e-4, rtol=0)
-    cosines = torch.nn.functional.cosine_similarity(conditions, features - features.mean(dim=1, keepdim=True))
+    cosines = torch.nn.functional.cosine_similarity(
+        conditions, features - features.mean(dim=1, keepdim=True)
+    )
     torch.testing.assert_close(cosines, torch.ones(count), atol=1e-4, rtol=0)
 
 
-def test_an_images_brightness_and_contrast_in_feature_space_and_the_other_images_do_not_matter(tmp_job: Job) -> None:
+def test_an_images_brightness_and_contrast_in_feature_space_and_the_other_images_do_not_matter(
+    tmp_job: Job,
+) -> None:
     features = normal(10, 32)
     lengths = 0.5 + torch.rand(10, 1, generator=torch.Generator().manual_seed(1))
     plain, changed, alone = (
@@ -103,24 +114,39 @@ def test_dims_takes_the_axes_of_largest_variance_first(tmp_job: Job) -> None:
         (Representation(), None, "give the arm an encoder"),
         (Representation(), torch.full((4, 3), torch.nan), "not all finite"),
         (Representation(), torch.eye(4)[:, :1], "one feature per image says nothing"),
-        (Representation(), torch.cat([torch.eye(4), torch.zeros(2, 4)]), "the same number in 2 of 6 images"),
+        (
+            Representation(),
+            torch.cat([torch.eye(4), torch.zeros(2, 4)]),
+            "the same number in 2 of 6 images",
+        ),
         (Representation(), 0.1 + torch.zeros(3, 7), "the same number in 3 of 3 images"),
-        (Representation(dims=5), normal(4, 8), "dims is 5, but 4 images with 8 features have at most 4"),
-        (Representation(dims=9), normal(20, 8), "dims is 9, but 20 images with 8 features have at most 8"),
+        (
+            Representation(dims=5),
+            normal(4, 8),
+            "dims is 5, but 4 images with 8 features have at most 4",
+        ),
+        (
+            Representation(dims=9),
+            normal(20, 8),
+            "dims is 9, but 20 images with 8 features have at most 8",
+        ),
     ],
 )
 def test_features_that_cannot_be_standardised_or_projected_are_refused_in_words(
     annotator, features, told, tmp_job
 ) -> None:
     with pytest.raises(FwError, match=told):
-        annotator.annotate(Observations(4 if features is None else len(features), features), tmp_job)
+        annotator.annotate(
+            Observations(4 if features is None else len(features), features), tmp_job
+        )
 
 
 # The prior
 
 
 def mixture(count: int, seed: int) -> Tensor:
-    """Two Gaussians of unequal weight in a plane that lies askew in 6 dimensions, and little besides."""
+    """Two Gaussians of unequal weight in a plane that lies askew in 6 dimensions, and little
+    besides."""
     draw = torch.Generator().manual_seed(seed)
     first = torch.rand(count, 1, generator=draw) < 0.7
     flat = torch.where(first, torch.tensor([1.5, 0.0]), torch.tensor([-1.5, 1.0]))
@@ -129,17 +155,26 @@ def mixture(count: int, seed: int) -> Tensor:
     return flat @ axes.T + 0.05 * torch.randn(count, 6, generator=draw)  # (N, 6)
 
 
-def test_a_trained_prior_recovers_the_moments_of_a_mixture_and_an_untrained_one_does_not(tmp_path: Path) -> None:
+def test_a_trained_prior_recovers_the_moments_of_a_mixture_and_an_untrained_one_does_not(
+    tmp_path: Path,
+) -> None:
     known = mixture(2000, seed=1)
-    between = known @ torch.linalg.eigh(known.T.cov()).eigenvectors[:, -1:]  # along it the two modes lie apart
+    between = (
+        known @ torch.linalg.eigh(known.T.cov()).eigenvectors[:, -1:]
+    )  # along it the two modes lie apart
     middle = (between.min() + between.max()) / 2
     found = {}
     for steps in (1, 400):
         folder = tmp_path / str(steps)
         folder.mkdir()
-        prior = RDM(steps=steps, batch=128, lr=2e-3, width=32, depth=2, sampling_steps=50, count=1000)
+        prior = RDM(
+            steps=steps, batch=128, lr=2e-3, width=32, depth=2, sampling_steps=50, count=1000
+        )
         bank = prior.bank(vectors(known), Job(folder))
-        sides = [(each @ torch.linalg.lstsq(known, between).solution > middle).float().mean() for each in (bank, known)]
+        sides = [
+            (each @ torch.linalg.lstsq(known, between).solution > middle).float().mean()
+            for each in (bank, known)
+        ]
         found[steps] = {
             "mean": float((bank.mean(dim=0) - known.mean(dim=0)).norm()),
             "cov": float((bank.T.cov() - known.T.cov()).norm() / known.T.cov().norm()),
@@ -168,7 +203,9 @@ class Exact(nn.Module):
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
-def test_with_an_exact_network_the_sampler_draws_the_distribution_itself(eta: float, tmp_job: Job) -> None:
+def test_with_an_exact_network_the_sampler_draws_the_distribution_itself(
+    eta: float, tmp_job: Job
+) -> None:
     drawn = RDM(eta=eta, sampling_steps=250, count=2000)._drawn(Exact(0.7, 0.4), 8, tmp_job)
     assert float(drawn.mean()) == pytest.approx(0.7, abs=0.02)
     assert float(drawn.std()) == pytest.approx(0.4, rel=0.05)
@@ -191,8 +228,12 @@ def test_sampling_goes_from_the_noise_to_the_prediction_in_equal_steps(sampling_
     assert times[-1] == 1
     x0, kept = normal(500, 4), scheduler.alphas_cumprod[1]
     x = kept.sqrt() * x0 + (1 - kept).sqrt() * normal(500, 4, seed=1)
-    last = scheduler.step(x0, times[-1], x, eta=1.0, generator=torch.Generator().manual_seed(0)).prev_sample
-    assert float((last - x0).std()) == pytest.approx(0.0015**0.5, rel=0.1)  # the noise of timestep 0
+    last = scheduler.step(
+        x0, times[-1], x, eta=1.0, generator=torch.Generator().manual_seed(0)
+    ).prev_sample
+    assert float((last - x0).std()) == pytest.approx(
+        0.0015**0.5, rel=0.1
+    )  # the noise of timestep 0
 
 
 def test_the_noise_levels_are_the_papers_and_sampling_begins_at_pure_noise() -> None:
@@ -235,7 +276,9 @@ def test_the_network_begins_as_zero_and_its_blocks_as_the_identity() -> None:
 
 
 @pytest.mark.parametrize("at", [1, 4, 7])
-def test_a_prior_stage_that_is_stopped_and_continued_ends_with_the_same_bytes(at: int, tmp_path: Path) -> None:
+def test_a_prior_stage_that_is_stopped_and_continued_ends_with_the_same_bytes(
+    at: int, tmp_path: Path
+) -> None:
     """It is asked to stop before each of 6 steps and before the first vectors are drawn."""
     vectors(normal(40, 5)).save(tmp_path / "annotation.safetensors")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -267,11 +310,15 @@ def test_the_frechet_distance_is_the_closed_form_of_gaussians_along_the_axes() -
         sample @= torch.linalg.inv(torch.linalg.cholesky(sample.T.cov())).T
     scales, shift = torch.tensor([1.0, 2.0, 0.5]), torch.tensor([3.0, 0.0, 4.0])
     wanted = float(shift.square().sum() + (scales - 1).square().sum())
-    assert distance(gaussian(one), gaussian(scales * other + shift)) == pytest.approx(wanted, rel=1e-3)
+    assert distance(gaussian(one), gaussian(scales * other + shift)) == pytest.approx(
+        wanted, rel=1e-3
+    )
     assert distance(gaussian(one), gaussian(one)) == pytest.approx(0, abs=1e-6)
 
 
-def test_a_bank_that_is_as_good_as_the_training_vectors_scores_the_floor_and_a_worse_one_more() -> None:
+def test_a_bank_that_is_as_good_as_the_training_vectors_scores_the_floor_and_a_worse_one_more() -> (
+    None
+):
     known, fresh = vectors(normal(2000, 4)), normal(3000, 4, seed=1)
     good, shifted = (TINY.quality(bank, known) for bank in (fresh, fresh + 1))
     assert good["rep_fd"] == pytest.approx(good["rep_fd_floor"], abs=0.02)
@@ -280,7 +327,10 @@ def test_a_bank_that_is_as_good_as_the_training_vectors_scores_the_floor_and_a_w
 
 
 def test_the_floor_is_what_fresh_vectors_score_on_average_however_few_there_are() -> None:
-    scores = [TINY.quality(normal(50, 4, seed=seed), vectors(normal(100, 4, seed=-seed - 1))) for seed in range(40)]
+    scores = [
+        TINY.quality(normal(50, 4, seed=seed), vectors(normal(100, 4, seed=-seed - 1)))
+        for seed in range(40)
+    ]
     mean, floor = (sum(score[key] for score in scores) for key in ("rep_fd", "rep_fd_floor"))
     assert mean == pytest.approx(floor, rel=0.2)
 
@@ -306,7 +356,12 @@ def unet() -> nn.Module:
 
 @torch.no_grad()
 def test_the_null_path_is_the_path_of_dropped_representations() -> None:
-    network, x, noise, condition = unet(), normal(4, 1, 8, 8), torch.full((4,), 0.3), normal(4, 6, seed=1)
+    network, x, noise, condition = (
+        unet(),
+        normal(4, 1, 8, 8),
+        torch.full((4,), 0.3),
+        normal(4, 6, seed=1),
+    )
     null = network(x, noise, None)
     every, some = torch.ones(4, dtype=torch.bool), torch.tensor([True, False, True, False])
     assert network(x, noise, condition, every).equal(null)
@@ -314,7 +369,9 @@ def test_the_null_path_is_the_path_of_dropped_representations() -> None:
     given = network(x, noise, condition)
     assert not given.allclose(null, atol=1e-3)
     mixed = network(x, noise, condition, some)
-    torch.testing.assert_close(mixed, torch.where(some[:, None, None, None], null, given), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        mixed, torch.where(some[:, None, None, None], null, given), atol=1e-5, rtol=1e-5
+    )
 
 
 @torch.no_grad()
@@ -338,7 +395,9 @@ def refused(*sets: str) -> list[str]:
     return caught.value.problems
 
 
-def test_generated_and_real_representations_share_the_generator_and_every_guidance_scale_does() -> None:
+def test_generated_and_real_representations_share_the_generator_and_every_guidance_scale_does() -> (
+    None
+):
     arms = plan(load(RECIPE)).arms
     conditional = [arms[name] for name in ("rcg", "rcg_1.5", "real", "real_1.5")]
     assert len({arm.train for arm in conditional}) == 1
@@ -350,7 +409,9 @@ def test_generated_and_real_representations_share_the_generator_and_every_guidan
 
 
 def test_rcgs_guidance_is_refused_where_conditions_are_classes_and_where_labels_came_in() -> None:
-    told = refused("arms.cluster_1.0={annotator: kmeans, prior: null, guidance: {name: rcg, scale: 1.5}}")
+    told = refused(
+        "arms.cluster_1.0={annotator: kmeans, prior: null, guidance: {name: rcg, scale: 1.5}}"
+    )
     [line] = [line for line in told if "guidance 'rcg'" in line]
     assert "needs an annotator whose conditions are vectors" in line
     assert any("label" in line for line in refused("encoder=classifier"))

@@ -1,4 +1,5 @@
-"""Recipes: every fault at once with its line, arms that replace whole sections, and a form that reads back as equal."""
+"""Recipes: every fault at once with its line, arms that replace whole sections, and a form that
+reads back as equal."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ def test_all_faults_are_told_at_once_with_line_path_reason_and_suggestion() -> N
     assert all_say(
         problems(FAULTY),
         "r.yaml:2: name: ... pattern ... 'Toy Story'",
-        f"r.yaml:4: encodr: ... 'encoder' ... fw, name, seed, dataset, latents, {sections}, samples",
+        f"r.yaml:4: encodr: ... 'encoder' ... fw, name, seed, dataset, latents, {sections}, "
+        "samples",
         "r.yaml:5: encoder: ... 'maen' ... 'mean' ... flat, mean, taught",
         "r.yaml:7: process: ... name of a process ... 'name'",
         "r.yaml:8: train.steps: ... 1 ... 0",
@@ -89,7 +91,10 @@ def test_all_faults_are_told_at_once_with_line_path_reason_and_suggestion() -> N
     [
         ("x: {guidance: {name: free, scal: 2}}", ".guidance.scal: ... 'scale' ... name, scale"),
         ("x: {guidance: [{name: free, scal: 2}]}", ".guidance.0.scal: ... 'scale'"),
-        ("x: {guidance: {name: through, lens: {name: mean, x: 1}}}", ".guidance.lens.x: ... name, cells"),
+        (
+            "x: {guidance: {name: through, lens: {name: mean, x: 1}}}",
+            ".guidance.lens.x: ... name, cells",
+        ),
         ("x: {guidance: pga}", ".guidance: ... 'pga' ... blurred, dropped, free, selfish, through"),
         ("x: {guidance: 3}", ".guidance: ... 3"),
         ("x: {train: {step: 2}}", ".train.step: ... 'steps' ... steps, batch"),
@@ -106,7 +111,11 @@ def test_a_fault_in_an_arm_names_the_arm(arm: str, problem: str) -> None:
 @pytest.mark.parametrize("name", ["train", "model", "encoder", "guidance", "name"])
 def test_an_arm_may_be_named_like_a_section(name: str) -> None:
     (told,) = problems(with_arms(f"{name}: {{trian: 3}}"))
-    assert says(told, f"r.yaml:{RECIPE.count(chr(10)) + 1}: arms.{name}.trian: ... 'train' ... encoder, annotator")
+    assert says(
+        told,
+        f"r.yaml:{RECIPE.count(chr(10)) + 1}: arms.{name}.trian: ... 'train' ... encoder, "
+        "annotator",
+    )
 
 
 @pytest.mark.parametrize("section", ["model", "process", "train", "sampler"])
@@ -149,7 +158,9 @@ def test_names_that_would_be_awkward_as_files_are_refused(name: str) -> None:
 
 def test_missing_sections_are_all_named() -> None:
     required = ["dataset", "model", "process", "sampler", "metrics", "baseline", "arms"]
-    assert all_say(problems("fw: 1\nname: x\n"), *[f"r.yaml: {key}: ... required" for key in required])
+    assert all_say(
+        problems("fw: 1\nname: x\n"), *[f"r.yaml: {key}: ... required" for key in required]
+    )
 
 
 def test_absent_is_the_recipes_and_null_is_none() -> None:
@@ -169,11 +180,16 @@ def test_absent_is_the_recipes_and_null_is_none() -> None:
 def test_an_arm_replaces_a_section_whole() -> None:
     recipe = made(RECIPE, "arms.x={train: {lr: 1}, encoder: mean}")
     assert recipe.train.steps == 4
-    assert (recipe.arm("x").train.steps, recipe.arm("x").train.lr) == (1000, 1.0)  # the default, not the recipe's 4
+    assert (recipe.arm("x").train.steps, recipe.arm("x").train.lr) == (
+        1000,
+        1.0,
+    )  # the default, not the recipe's 4
     assert recipe.arm("x").encoder == Mean(cells=1)
 
 
-@pytest.mark.parametrize("written", ["mean", "{name: mean}", "{name: mean, cells: 1}", "{cells: 1, name: mean}"])
+@pytest.mark.parametrize(
+    "written", ["mean", "{name: mean}", "{name: mean, cells: 1}", "{cells: 1, name: mean}"]
+)
 def test_a_name_is_short_for_a_component_with_its_defaults(written: str) -> None:
     assert made(RECIPE, f"encoder={written}").encoder == Mean()
 
@@ -204,14 +220,22 @@ def test_a_recipe_file_is_loaded_with_its_sets(tmp_path: Path) -> None:
 
 numbers = st.floats(1e-9, 1e9)
 intervals = st.lists(numbers, min_size=2, max_size=2, unique=True).map(sorted)
-encoders = st.sampled_from(["mean", "flat"]) | st.builds(lambda n: {"name": "mean", "cells": n}, st.integers(1, 4))
+encoders = st.sampled_from(["mean", "flat"]) | st.builds(
+    lambda n: {"name": "mean", "cells": n}, st.integers(1, 4)
+)
 annotators = st.sampled_from(["coin", {"name": "halves", "clusters": 3}])
 modes = st.fixed_dictionaries(
     {"name": st.sampled_from(["free", "dropped", "selfish"])},
     optional={"scale": numbers, "interval": st.none() | intervals},
 ) | st.builds(lambda lens: {"name": "through", "lens": lens}, encoders)
 trains = st.fixed_dictionaries(
-    {}, optional={"steps": st.integers(1, 9), "lr": numbers, "flip": st.booleans(), "precision": st.just("bf16")}
+    {},
+    optional={
+        "steps": st.integers(1, 9),
+        "lr": numbers,
+        "flip": st.booleans(),
+        "precision": st.just("bf16"),
+    },
 )
 sections = {
     "encoder": encoders,
@@ -225,7 +249,9 @@ sections = {
 overrides = st.fixed_dictionaries({}, optional=sections) | st.just(
     {"annotator": None, "encoder": None, "guidance": None}
 )
-names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,6}", fullmatch=True) | st.sampled_from(["1e5", "08", "no", "null"])
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,6}", fullmatch=True) | st.sampled_from(
+    ["1e5", "08", "no", "null"]
+)
 weights = st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=5), numbers, max_size=2)
 recipes = st.fixed_dictionaries(
     {
@@ -233,7 +259,9 @@ recipes = st.fixed_dictionaries(
         "fw": st.just(1),
         "name": st.from_regex(r"[a-z0-9][a-z0-9_\-]{0,8}", fullmatch=True),
         "dataset": st.sampled_from(["dots", {"name": "dots", "count": 7}]),
-        "metrics": st.builds(lambda space, w: {"name": "gap", "space": space, "weights": w}, encoders, weights),
+        "metrics": st.builds(
+            lambda space, w: {"name": "gap", "space": space, "weights": w}, encoders, weights
+        ),
         "arms": st.dictionaries(names, overrides, min_size=1, max_size=4),
     },
     optional={"seed": st.integers(0, 2**63), "samples": st.just({"count": 5})},
@@ -242,7 +270,9 @@ recipes = st.fixed_dictionaries(
 
 @settings(max_examples=100)
 @given(recipes)
-def test_the_resolved_recipe_reads_back_as_an_equal_one_with_the_same_stages(data: dict[str, Any]) -> None:
+def test_the_resolved_recipe_reads_back_as_an_equal_one_with_the_same_stages(
+    data: dict[str, Any],
+) -> None:
     recipe = made(dump({**data, "baseline": next(iter(data["arms"]))}))
     again = made(recipe.to_yaml())
     assert again == recipe
@@ -256,7 +286,11 @@ def test_the_resolved_recipe_writes_out_every_default() -> None:
     resolved = parse(made().to_yaml(), "r").data
     assert resolved["train"]["cond_drop"] == 0.1
     assert resolved["sampler"] == {"name": "euler", "steps": 2}
-    assert resolved["metrics"] == [{"name": "gap", "space": {"name": "flat", "cells": 1}, "weights": {}}]
+    assert resolved["metrics"] == [
+        {"name": "gap", "space": {"name": "flat", "cells": 1}, "weights": {}}
+    ]
     assert resolved["arms"]["plain"] == {"annotator": None}
     assert resolved["arms"]["self_1.0"] == {}
-    assert resolved["arms"]["self_1.5"] == {"guidance": [{"name": "selfish", "scale": 1.5, "interval": None}]}
+    assert resolved["arms"]["self_1.5"] == {
+        "guidance": [{"name": "selfish", "scale": 1.5, "interval": None}]
+    }

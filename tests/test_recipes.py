@@ -12,7 +12,9 @@ from fw.core.recipe.checks import warnings
 from fw.core.recipe.loading import load
 from fw.core.recipe.model import Recipe
 
-RECIPES = sorted(Path(str(entry)) for entry in files("fw.recipes").iterdir() if entry.name.endswith(".yaml"))
+RECIPES = sorted(
+    Path(str(entry)) for entry in files("fw.recipes").iterdir() if entry.name.endswith(".yaml")
+)
 
 ABOUT_LABELS = {"joint_jdm", "joint_hybvit", "joint_shapes"}
 """Recipes that ask what a model learns from true labels."""
@@ -34,22 +36,31 @@ def test_there_are_recipes() -> None:
     assert {"smoke", "self_guidance", "self_guidance_cifar10"} <= {path.stem for path in RECIPES}
 
 
-def test_a_recipe_is_named_like_its_file_and_opens_with_how_to_run_it(recipe: Recipe, path: Path) -> None:
+def test_a_recipe_is_named_like_its_file_and_opens_with_how_to_run_it(
+    recipe: Recipe, path: Path
+) -> None:
     assert recipe.name == path.stem
     title, _, command = path.read_text(encoding="utf-8").splitlines()[:3]
     assert title.startswith("# ")
     assert command.startswith(f"#   fw run recipes/{path.name}")
 
 
-def test_a_recipe_plans_every_arm_and_shares_the_training_of_those_that_only_sample_differently(recipe: Recipe) -> None:
+def test_a_recipe_plans_every_arm_and_shares_the_training_of_those_that_only_sample_differently(
+    recipe: Recipe,
+) -> None:
     planned = plan(recipe)
     assert planned.arms.keys() == recipe.arms.keys()
     arms = [recipe.arm(name) for name in recipe.arms]
-    trained = {(arm.encoder, arm.annotator, arm.model, arm.process, arm.train, arm.objectives) for arm in arms}
+    trained = {
+        (arm.encoder, arm.annotator, arm.model, arm.process, arm.train, arm.objectives)
+        for arm in arms
+    }
     assert len({arm.train for arm in planned.arms.values()}) == len(trained)
 
 
-def test_a_resolved_recipe_loads_as_an_equal_one_with_the_same_stages(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_resolved_recipe_loads_as_an_equal_one_with_the_same_stages(
+    recipe: Recipe, tmp_path: Path
+) -> None:
     resolved = tmp_path / "resolved.yaml"
     resolved.write_text(recipe.to_yaml())
     again = load(resolved)

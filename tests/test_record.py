@@ -38,14 +38,18 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     folder = tmp_path / "tiny/seed0"
     folder.mkdir(parents=True)
     command = [sys.executable, "-c", HOLDER, str(folder)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         yield process
         process.kill()
 
 
-def test_a_record_is_written_by_one_process_which_says_who_it_is(holder: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_a_record_is_written_by_one_process_which_says_who_it_is(
+    holder: subprocess.Popen[str], tmp_path: Path
+) -> None:
     folder = tmp_path / "tiny/seed0"
     assert not Turn(folder).take()
     assert owner(folder) == f"process {holder.pid} on {socket.gethostname()}"
@@ -68,7 +72,9 @@ def test_the_record_of_a_killed_process_is_abandoned_also_while_nobody_has_notic
     holder: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     holder.send_signal(signal.SIGKILL)
-    os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and its parent has not noticed
+    os.waitid(
+        os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT
+    )  # it has ended, and its parent has not noticed
     assert list(abandoned(tmp_path)) == [tmp_path / "tiny/seed0"]
     holder.wait()
     assert list(abandoned(tmp_path)) == [tmp_path / "tiny/seed0"]

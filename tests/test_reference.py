@@ -1,4 +1,5 @@
-"""The reference pages say what the code says: what the kind, its contract and its template give now."""
+"""The reference pages say what the code says: what the kind, its contract and its template give
+now."""
 
 from __future__ import annotations
 
@@ -27,9 +28,17 @@ def test_the_page_of_what_they_pass_around_is_up_to_date_and_leaves_nothing_unex
 
 
 def test_there_is_a_page_for_every_kind_and_no_other() -> None:
-    own = {each for each in vars(kinds).values() if isinstance(each, type) and issubclass(each, Component)}
-    without = {row.type for row in kinds.TABLE if not row.template} | {kinds.Steering}  # a mode or a rule
-    without |= {each for each in own if issubclass(each, kinds.Probe)} - {kinds.Probe}  # all are on its page
+    own = {
+        each
+        for each in vars(kinds).values()
+        if isinstance(each, type) and issubclass(each, Component)
+    }
+    without = {row.type for row in kinds.TABLE if not row.template} | {
+        kinds.Steering
+    }  # a mode or a rule
+    without |= {each for each in own if issubclass(each, kinds.Probe)} - {
+        kinds.Probe
+    }  # all are on its page
     assert {row.type for row in KINDS.values()} == own - {Component} - without
     assert {path.stem for path in PAGES.iterdir()} == {*KINDS, "types"}
 
@@ -46,6 +55,13 @@ def test_a_page_shows_what_is_to_be_written_the_contract_and_what_comes_with_fw(
     required = text.partition("## To write")[2].partition("\n## ")[0]
     for method in KINDS[name].type.__abstractmethods__:
         assert re.search(rf"^{method}\(", required, re.MULTILINE)
-    assert len(re.findall(r"^\* ", text.partition("## The contract")[2].partition("\n## ")[0], re.MULTILINE)) >= 3
+    assert (
+        len(
+            re.findall(
+                r"^\* ", text.partition("## The contract")[2].partition("\n## ")[0], re.MULTILINE
+            )
+        )
+        >= 3
+    )
     assert "class Example(" in text
     assert "## Comes with fw" in text

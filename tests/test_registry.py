@@ -1,4 +1,5 @@
-"""The plugin host: real distributions on a real path are discovered, the broken ones are isolated and explained."""
+"""The plugin host: real distributions on a real path are discovered, the broken ones are
+isolated and explained."""
 
 from __future__ import annotations
 
@@ -56,7 +57,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before = set(sys.modules)
     yield tmp_path
     for module in set(sys.modules) - before:
-        if getattr(sys.modules[module], "__file__", None) and str(tmp_path) in str(sys.modules[module].__file__):
+        if getattr(sys.modules[module], "__file__", None) and str(tmp_path) in str(
+            sys.modules[module].__file__
+        ):
             del sys.modules[module]
 
 
@@ -68,7 +71,9 @@ def install(site: Path) -> Install:
         (site / f"{name}.py").write_text(textwrap.dedent(source))
         info = site / f"{(distribution or name).replace('-', '_')}-1.2.dist-info"
         info.mkdir()
-        info.joinpath("METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution or name}\nVersion: 1.2\n")
+        info.joinpath("METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution or name}\nVersion: 1.2\n"
+        )
         info.joinpath("entry_points.txt").write_text(f"[fw]\n{name} = {name}\n")
 
     return write
@@ -92,7 +97,9 @@ def listed(registry: Registry) -> list[str]:
     return [name for name, plugin in registry.host.list_name_plugin() if plugin is not None]
 
 
-def test_a_plugin_is_found_by_its_entry_point_and_knows_where_it_came_from(site: Path, install: Install) -> None:
+def test_a_plugin_is_found_by_its_entry_point_and_knows_where_it_came_from(
+    site: Path, install: Install
+) -> None:
     install("sharper", HEALTHY.format(name="sharper"), distribution="sharper-guidance")
     registry = discover(entry_points(site))
     assert registry.get("guidance", "sharper").__module__ == "sharper"
@@ -107,7 +114,9 @@ def test_a_plugin_installed_beside_fw_is_found_without_being_asked_for(install: 
     assert registry.providers["guidance", "sharper"].plugin == "sharper"
 
 
-def test_the_built_ins_come_first_and_through_the_same_entry_point_group(site: Path, install: Install) -> None:
+def test_the_built_ins_come_first_and_through_the_same_entry_point_group(
+    site: Path, install: Install
+) -> None:
     install("aaa", HEALTHY.format(name="cfg"))
     mine = [entry for entry in metadata.entry_points(group="fw") if entry.name == "builtin"]
     assert [entry.value for entry in mine] == ["fw.plugins"]
@@ -117,9 +126,18 @@ def test_the_built_ins_come_first_and_through_the_same_entry_point_group(site: P
 
 
 def test_every_built_in_is_healthy() -> None:
-    registry = discover(entry for entry in metadata.entry_points(group="fw") if entry.name == "builtin")
+    registry = discover(
+        entry for entry in metadata.entry_points(group="fw") if entry.name == "builtin"
+    )
     assert registry.broken == []
-    assert set(registry.kinds()) >= {"annotator", "backbone", "dataset", "encoder", "guidance", "metric"}
+    assert set(registry.kinds()) >= {
+        "annotator",
+        "backbone",
+        "dataset",
+        "encoder",
+        "guidance",
+        "metric",
+    }
 
 
 BROKEN = {
@@ -147,7 +165,9 @@ BROKEN = {
         "KeyError: 'config'",
     ),
     "a hook that raises half-way": (
-        HEALTHY.format(name="fine").replace("return [fine]", "yield fine; raise KeyError('config')"),
+        HEALTHY.format(name="fine").replace(
+            "return [fine]", "yield fine; raise KeyError('config')"
+        ),
         "KeyError: 'config'",
     ),
     "a hook that returns nothing": (
@@ -179,7 +199,9 @@ BROKEN = {
         "fine has no `name: ClassVar[str]`",
     ),
     "a component with a field of an unknown type": (
-        HEALTHY.format(name="fine").replace("name: ClassVar", "space: 'Encodr'\n        name: ClassVar"),
+        HEALTHY.format(name="fine").replace(
+            "name: ClassVar", "space: 'Encodr'\n        name: ClassVar"
+        ),
         "name 'Encodr' is not defined",
     ),
     "a kind": (
@@ -187,7 +209,9 @@ BROKEN = {
         "Steering sets `kind`, so it is a kind and not a component",
     ),
     "a component of no kind": (
-        HEALTHY.format(name="fine").replace("kinds import Guidance", "kinds import Component as Guidance"),
+        HEALTHY.format(name="fine").replace(
+            "kinds import Guidance", "kinds import Component as Guidance"
+        ),
         "fine does not subclass one of the kinds in fw.core.kinds",
     ),
     "the same name twice": (
@@ -231,8 +255,12 @@ def test_an_exception_of_a_plugin_keeps_its_traceback(site: Path, install: Insta
 
 
 @pytest.mark.parametrize("importlib", ["importlib.metadata", "importlib_metadata"])
-def test_a_distribution_without_metadata_does_not_stop_the_others(site: Path, install: Install, importlib: str) -> None:
-    __import__(importlib)  # the second takes the place of the first once something imports it, as diffusers does
+def test_a_distribution_without_metadata_does_not_stop_the_others(
+    site: Path, install: Install, importlib: str
+) -> None:
+    __import__(
+        importlib
+    )  # the second takes the place of the first once something imports it, as diffusers does
     install("bare", HEALTHY.format(name="bare"))
     install("whole", HEALTHY.format(name="whole"))
     next(site.glob("bare-*")).joinpath("METADATA").unlink()
@@ -280,7 +308,9 @@ def test_the_order_of_installation_does_not_matter(site: Path, install: Install)
     assert discover(found) == discover(reversed(found))
 
 
-def test_the_variable_limits_what_is_loaded(site: Path, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_variable_limits_what_is_loaded(
+    site: Path, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("one", "two", "three"):
         install(name, HEALTHY.format(name=name))
     monkeypatch.setenv("FW_PLUGINS", "three, one,")
@@ -292,12 +322,17 @@ def test_the_variable_limits_what_is_loaded(site: Path, install: Install, monkey
     assert names(discover(entry_points(site))) == ["one", "three", "two"]
 
 
-def test_the_variable_naming_a_plugin_that_is_not_there_is_told(site: Path, install: Install) -> None:
+def test_the_variable_naming_a_plugin_that_is_not_there_is_told(
+    site: Path, install: Install
+) -> None:
     install("one", HEALTHY.format(name="one"))
     registry = discover(entry_points(site), allow="one,tow")
     assert names(registry) == ["one"]
     [broken] = registry.broken
-    assert (broken.provider.plugin, broken.reason) == ("tow", "FW_PLUGINS names it, but it is not installed")
+    assert (broken.provider.plugin, broken.reason) == (
+        "tow",
+        "FW_PLUGINS names it, but it is not installed",
+    )
 
 
 # What pluggy sees
@@ -461,7 +496,9 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 # Looking up
 
 
-def test_an_unknown_name_gets_the_nearest_one_and_the_broken_plugins(site: Path, install: Install) -> None:
+def test_an_unknown_name_gets_the_nearest_one_and_the_broken_plugins(
+    site: Path, install: Install
+) -> None:
     install("sharper", HEALTHY.format(name="sharper"))
     install("plugin", "1 / 0")
     registry = discover(entry_points(site))
@@ -493,7 +530,10 @@ def test_discovery_calls_each_hook_once_and_its_work_grows_with_the_number_of_pl
     discover(found)  # imports them; what follows is fw's own work
     assert [len(sys.modules[entry.name].calls) for entry in found] == [1] * 100
 
-    fifty, hundred = python_calls(lambda: discover(found[:50])), python_calls(lambda: discover(found))
+    fifty, hundred = (
+        python_calls(lambda: discover(found[:50])),
+        python_calls(lambda: discover(found)),
+    )
     assert hundred < 100 * 1500
     assert hundred < 2.2 * fifty
 
@@ -591,14 +631,22 @@ def build(value: object, registry: Registry) -> Shape:
 
 
 def test_a_field_of_a_kind_is_given_by_name_or_by_mapping_at_any_depth(shapes: Registry) -> None:
-    frame = build({"name": "frame", "inner": {"name": "frame", "inner": {"name": "square", "side": "2"}}}, shapes)
+    frame = build(
+        {"name": "frame", "inner": {"name": "frame", "inner": {"name": "square", "side": "2"}}},
+        shapes,
+    )
     assert frame == Frame(inner=Frame(inner=Square(side=2)))
-    assert build({"name": "frame", "inner": "square", "others": ["square", "square"]}, shapes).area() == 3
+    assert (
+        build({"name": "frame", "inner": "square", "others": ["square", "square"]}, shapes).area()
+        == 3
+    )
     assert build("square", shapes) == Square()
     assert build(Square(side=3), shapes) == Square(side=3)
 
 
-def test_all_errors_of_nested_fields_are_told_at_once_with_their_full_path(shapes: Registry) -> None:
+def test_all_errors_of_nested_fields_are_told_at_once_with_their_full_path(
+    shapes: Registry,
+) -> None:
     with pytest.raises(ValidationError) as caught:
         build(
             {
@@ -613,9 +661,16 @@ def test_all_errors_of_nested_fields_are_told_at_once_with_their_full_path(shape
     nameless = "expected the name of a shape or a mapping with a 'name'"
     assert told == {
         ("inner", "side"): "Input should be greater than 0",
-        ("inner", "corner", "radius"): "Input should be a valid number, unable to parse string as a number",
+        (
+            "inner",
+            "corner",
+            "radius",
+        ): "Input should be a valid number, unable to parse string as a number",
         ("inner", "sidee"): "Extra inputs are not permitted",
-        ("others", 1): "no shape named 'sqare'; did you mean 'square'? (known: frame, raising, square)",
+        (
+            "others",
+            1,
+        ): "no shape named 'sqare'; did you mean 'square'? (known: frame, raising, square)",
         ("others", 2, "inner"): nameless,
         ("others", 3): nameless,
         ("spare",): "shape 'raising' raised RuntimeError: out of paper while it was built",
@@ -631,7 +686,9 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 squares = st.builds(
     Square,
     side=st.floats(min_value=0, exclude_min=True, allow_nan=False, allow_infinity=False),
-    corner=st.builds(Rounding, radius=st.floats(min_value=0, allow_nan=False, allow_infinity=False)),
+    corner=st.builds(
+        Rounding, radius=st.floats(min_value=0, allow_nan=False, allow_infinity=False)
+    ),
     colour=st.sampled_from(["red", "green"]),
     label=st.none() | st.text(),
     path=st.none() | st.sampled_from([Path("a/b.pt"), Path("/c d")]),
@@ -642,7 +699,9 @@ squares = st.builds(
 )
 components = st.recursive(
     squares,
-    lambda inner: st.builds(Frame, inner=inner, others=st.lists(inner, max_size=3).map(tuple), spare=st.none() | inner),
+    lambda inner: st.builds(
+        Frame, inner=inner, others=st.lists(inner, max_size=3).map(tuple), spare=st.none() | inner
+    ),
     max_leaves=4,
 )
 
@@ -734,11 +793,18 @@ def test_what_plugins_do_to_the_process_on_import_reaches_neither_each_other_nor
 ) -> None:
     def drawn() -> list[object]:
         with undisturbed():
-            return [random.random(), np.random.rand(), torch.rand(1), torch.get_float32_matmul_precision()]  # noqa: NPY002
+            return [
+                random.random(),
+                np.random.rand(),  # noqa: NPY002
+                torch.rand(1),
+                torch.get_float32_matmul_precision(),
+            ]
 
     before = drawn()
     for name in ("one", "two"):  # each asserts that it finds the process as it should be
-        install(name, DISTURBING + textwrap.indent(textwrap.dedent(HEALTHY.format(name=name)), "    "))
+        install(
+            name, DISTURBING + textwrap.indent(textwrap.dedent(HEALTHY.format(name=name)), "    ")
+        )
     install("worse", DISTURBING + "\n    1 / 0")
     registry = discover(entry_points(site))
     assert names(registry) == ["one", "two"]
@@ -747,10 +813,17 @@ def test_what_plugins_do_to_the_process_on_import_reaches_neither_each_other_nor
     assert (torch.ones(1).dtype, torch.ones(1).device.type) == (torch.float32, "cpu")
 
 
-def test_plugins_of_which_something_is_asked_are_told_in_order_and_once(site: Path, install: Install) -> None:
+def test_plugins_of_which_something_is_asked_are_told_in_order_and_once(
+    site: Path, install: Install
+) -> None:
     both = HEALTHY.format(name="first").replace("[first]", "[first, second]")
     second = "\n    class second(first):\n        name: ClassVar[str] = 'second'\n"
-    install("pair", both.replace("    @hookimpl", textwrap.indent(textwrap.dedent(second), "    ") + "\n    @hookimpl"))
+    install(
+        "pair",
+        both.replace(
+            "    @hookimpl", textwrap.indent(textwrap.dedent(second), "    ") + "\n    @hookimpl"
+        ),
+    )
     install("single", HEALTHY.format(name="third"))
     install("plugin", "1 / 0")
     registry = discover(entry_points(site))

@@ -26,9 +26,13 @@ def test_scores_whose_sum_is_no_float_have_a_mean() -> None:
     assert summary([largest, largest], None)["mean"] == largest
 
 
-def test_a_run_with_infinite_scores_is_finished_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_with_infinite_scores_is_finished_and_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = toy_recipe(tmp_path)
-    monkeypatch.setattr(toys.Gap, "compare", lambda metric, *_: dict.fromkeys(metric.keys, math.inf))
+    monkeypatch.setattr(
+        toys.Gap, "compare", lambda metric, *_: dict.fromkeys(metric.keys, math.inf)
+    )
     with site(tmp_path / "site"):
         done = fw("run", recipe, "--out", tmp_path / "out", "--jobs", 1, "--device", "cpu")
         assert done.code == 0, done.err
@@ -40,7 +44,9 @@ def test_a_run_with_infinite_scores_is_finished_and_compared(tmp_path: Path, mon
 
 def test_classes_with_names_of_all_kinds_are_shown_as_they_are_called(tmp_path: Path) -> None:
     with site(tmp_path / "site"):
-        done = fw("run", toy_recipe(tmp_path), "--out", tmp_path / "out", "--jobs", 1, "--device", "cpu")
+        done = fw(
+            "run", toy_recipe(tmp_path), "--out", tmp_path / "out", "--jobs", 1, "--device", "cpu"
+        )
         assert done.code == 0, done.err
     result = json.loads((tmp_path / "out/toy/latest/run.json").read_text())
     text = markdown({**result, "classes": ["cat", "<img src=x onerror=alert(1)>", "\x1b[2J"]})
@@ -48,9 +54,20 @@ def test_classes_with_names_of_all_kinds_are_shown_as_they_are_called(tmp_path: 
     assert "\x1b" not in text
 
 
-def test_names_that_are_also_secrets_stay_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_are_also_secrets_stay_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("API_TOKEN", "self_1.0")
-    words = ("--out", tmp_path / "out", "--jobs", 1, "--device", "cpu", "--set", "baseline=self_1.0")
+    words = (
+        "--out",
+        tmp_path / "out",
+        "--jobs",
+        1,
+        "--device",
+        "cpu",
+        "--set",
+        "baseline=self_1.0",
+    )
     with site(tmp_path / "site"):
         assert fw("run", toy_recipe(tmp_path), *words).code == 0
         assert fw("compare", tmp_path / "out/toy/latest").code == 0

@@ -1,4 +1,5 @@
-"""Neighbours as conditions: they are the nearest ones, never the image itself, and p_D is how often each is found."""
+"""Neighbours as conditions: they are the nearest ones, never the image itself, and p_D is how
+often each is found."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def digits() -> Observations:
 def observed(count: int, size: int = 5, seed: int = 0) -> Observations:
     """Features of all lengths and directions."""
     g = torch.Generator().manual_seed(seed)
-    return Observations(count, torch.randn(count, size, generator=g) * (0.1 + torch.rand(count, 1, generator=g)))
+    return Observations(
+        count, torch.randn(count, size, generator=g) * (0.1 + torch.rand(count, 1, generator=g))
+    )
 
 
 def features(data: Observations) -> Tensor:
@@ -76,7 +79,14 @@ def neighbours(data: Observations, k: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "annotator", [KNN(), KNN(k=2, include_query=False), KNN(index="ivf"), Retrieval(), Retrieval(k=1, top_m=0.3)]
+    "annotator",
+    [
+        KNN(),
+        KNN(k=2, include_query=False),
+        KNN(index="ivf"),
+        Retrieval(),
+        Retrieval(k=1, top_m=0.3),
+    ],
 )
 def test_the_contract(annotator):
     check(annotator)
@@ -88,7 +98,12 @@ def test_the_contract(annotator):
 
 
 @settings(deadline=None, max_examples=25)
-@given(count=st.integers(8, 60), size=st.integers(2, 9), k=st.integers(1, 7), seed=st.integers(0, 2**31))
+@given(
+    count=st.integers(8, 60),
+    size=st.integers(2, 9),
+    k=st.integers(1, 7),
+    seed=st.integers(0, 2**31),
+)
 def test_conditions_are_the_features_of_the_nearest_others(tmp_path_factory, count, size, k, seed):
     data, job = observed(count, size, seed), Job(tmp_path_factory.mktemp("job"))
     points, expected = directions(data), neighbours(data, k)
@@ -96,9 +111,13 @@ def test_conditions_are_the_features_of_the_nearest_others(tmp_path_factory, cou
     torch.testing.assert_close(retrieved.conditions, points[expected])
     assert (retrieved.spec.form, retrieved.spec.size, retrieved.spec.count) == ("tokens", size, k)
     knn = KNN(k=k).annotate(data, job)
-    torch.testing.assert_close(knn.conditions, torch.cat([points[:, None], points[expected]], dim=1))
+    torch.testing.assert_close(
+        knn.conditions, torch.cat([points[:, None], points[expected]], dim=1)
+    )
     assert knn.spec.count == k + 1
-    torch.testing.assert_close(KNN(k=k, include_query=False).annotate(data, job).conditions, points[expected])
+    torch.testing.assert_close(
+        KNN(k=k, include_query=False).annotate(data, job).conditions, points[expected]
+    )
 
 
 def test_they_are_those_of_scikit_learn(job, digits):
@@ -110,7 +129,8 @@ def test_they_are_those_of_scikit_learn(job, digits):
 
 
 def test_an_image_is_not_its_own_neighbour_even_where_others_are_equal_to_it(job):
-    """Six equal images: each has the other five before it may have anybody else, and none itself."""
+    """Six equal images: each has the other five before it may have anybody else, and none
+    itself."""
     data = observed(20)
     features(data)[:6] = features(data)[0].clone()
     _, others = Retrieval(k=5).nearest(data, job)
@@ -126,7 +146,9 @@ def test_the_length_of_features_does_not_matter(job):
     data = observed(40)
     scaled = replace(data, features=features(data) * (1 + torch.arange(40)[:, None]))
     for annotator in (KNN(), Retrieval()):
-        torch.testing.assert_close(annotator.annotate(scaled, job).conditions, annotator.annotate(data, job).conditions)
+        torch.testing.assert_close(
+            annotator.annotate(scaled, job).conditions, annotator.annotate(data, job).conditions
+        )
 
 
 def test_ivf_finds_nearly_all_and_in_all_cells_exactly_all(job, digits):
@@ -146,7 +168,12 @@ def test_ivf_finds_nearly_all_and_in_all_cells_exactly_all(job, digits):
 
 def numbers(drawn: Tensor, conditions: Tensor) -> Tensor:
     """Which image each condition of the bank is of."""
-    same = torch.cdist(drawn.flatten(1), conditions.flatten(1), compute_mode="donot_use_mm_for_euclid_dist") == 0
+    same = (
+        torch.cdist(
+            drawn.flatten(1), conditions.flatten(1), compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        == 0
+    )
     assert (same.sum(dim=1) == 1).all()
     return same.int().argmax(dim=1)
 
@@ -199,7 +226,9 @@ def test_the_seed_of_the_job_draws_the_pseudo_queries_and_nothing_else(tmp_path)
         torch.manual_seed(ambient)
         return annotator.annotate(data, Job(tmp_path, seed=seed))
 
-    one, again, other = (annotate(Retrieval(), seed, ambient) for seed, ambient in ((0, 1), (0, 2), (1, 1)))
+    one, again, other = (
+        annotate(Retrieval(), seed, ambient) for seed, ambient in ((0, 1), (0, 2), (1, 1))
+    )
     assert torch.equal(bank(one), bank(again))
     assert not torch.equal(bank(one), bank(other))
     assert torch.equal(one.conditions, other.conditions)
@@ -212,7 +241,9 @@ def test_the_seed_of_the_job_draws_the_pseudo_queries_and_nothing_else(tmp_path)
 
 @pytest.mark.parametrize("annotator", [KNN(k=4), Retrieval(k=4)])
 def test_as_many_images_as_neighbours_are_too_few(annotator, job):
-    with pytest.raises(FwError, match=f"{annotator.name}: 4 neighbours of an image need 5 images, and there are 4"):
+    with pytest.raises(
+        FwError, match=f"{annotator.name}: 4 neighbours of an image need 5 images, and there are 4"
+    ):
         annotator.annotate(observed(4), job)
     assert len(annotator.annotate(observed(5), job).conditions) == 5
 
@@ -221,7 +252,9 @@ def test_as_many_images_as_neighbours_are_too_few(annotator, job):
 def test_features_that_point_nowhere_or_all_the_same_way_are_refused(annotator, job):
     zero = observed(20)
     features(zero)[3:5] = 0
-    with pytest.raises(StageFailed, match="the features of 2 of 20 images are all zero and point nowhere"):
+    with pytest.raises(
+        StageFailed, match="the features of 2 of 20 images are all zero and point nowhere"
+    ):
         annotator.annotate(zero, job)
     one_way = Observations(20, torch.arange(1.0, 21)[:, None] * torch.tensor([1.0, 2.0, -0.3]))
     with pytest.raises(StageFailed, match="the features of all images point the same way"):
@@ -235,7 +268,9 @@ def test_features_that_point_nowhere_or_all_the_same_way_are_refused(annotator, 
 def test_too_few_neighbours_in_the_cells_of_ivf_are_told(job):
     """Pairs in directions of their own: no cell has nearly as many images as are asked for."""
     pairs = torch.eye(16).repeat_interleave(2, dim=0) + 1e-3 * features(observed(32, 16))
-    with pytest.raises(FwError, match=r"ivf found fewer than 30 neighbours of an image in 1 cells: raise nprobe"):
+    with pytest.raises(
+        FwError, match=r"ivf found fewer than 30 neighbours of an image in 1 cells: raise nprobe"
+    ):
         Retrieval(k=30, index="ivf", nprobe=1).annotate(Observations(32, pairs), job)
 
 
@@ -245,7 +280,10 @@ UNET = "{name: unet, channels: [8, 16], groups: 4, attention: [1]}"
 ARMS = {
     "perturbed": "{guidance: {name: pag, scale: 3}}",
     "knn": "{annotator: {name: knn, k: 2}, guidance: {name: cfg, scale: 3}}",
-    "dit": "{model: {name: dit, depth: 2, width: 8, heads: 2}, guidance: {name: self_guidance, scale: 3}}",
+    "dit": (
+        "{model: {name: dit, depth: 2, width: 8, heads: 2}, guidance: {name: self_guidance, scale: "
+        "3}}"
+    ),
 }
 
 
@@ -254,7 +292,11 @@ def planned(*sets: str) -> Plan:
     registry.add(Provider("here"), [CFG, DiT, KNN, PAG, Retrieval, SelfGuidance, UNet])
     source = parse(toys.RECIPE, "r.yaml")
     source.set(
-        ["annotator={name: retrieval, k: 2}", "arms.self_1.5={guidance: {name: self_guidance, scale: 3}}", *sets]
+        [
+            "annotator={name: retrieval, k: 2}",
+            "arms.self_1.5={guidance: {name: self_guidance, scale: 3}}",
+            *sets,
+        ]
     )
     return plan(validate(source, registry))
 
@@ -270,15 +312,23 @@ def root(found: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
     Store(folder).create()
     heard = Heard()
-    outcome = run_here(found, (), Place(folder, "cpu", threads=1, checkpoint_seconds=20), heard, lambda: False)
+    outcome = run_here(
+        found, (), Place(folder, "cpu", threads=1, checkpoint_seconds=20), heard, lambda: False
+    )
     assert outcome == Outcome(), heard.reasons
     return folder
 
 
 def test_arms_with_tokens_train_sample_and_are_guided(found, root):
-    samples = {next((root / arm.sample).glob("samples-000-*")).read_bytes() for arm in found.arms.values()}
+    samples = {
+        next((root / arm.sample).glob("samples-000-*")).read_bytes() for arm in found.arms.values()
+    }
     assert len(samples) == len(found.arms) == 6
-    assert found.arms["self_1.0"].train == found.arms["self_1.5"].train == found.arms["perturbed"].train
+    assert (
+        found.arms["self_1.0"].train
+        == found.arms["self_1.5"].train
+        == found.arms["perturbed"].train
+    )
 
 
 def test_what_was_annotated_is_read_back_as_tokens_with_its_bank(found, root):
@@ -291,5 +341,7 @@ def test_what_was_annotated_is_read_back_as_tokens_with_its_bank(found, root):
 
 
 def test_a_backbone_that_takes_no_tokens_is_refused_before_anything_is_done():
-    with pytest.raises(RecipeError, match="backbone 'linear' takes class or vector conditions, not tokens ones"):
+    with pytest.raises(
+        RecipeError, match="backbone 'linear' takes class or vector conditions, not tokens ones"
+    ):
         planned()

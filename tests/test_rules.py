@@ -1,4 +1,5 @@
-"""The rules: APG and rescaled guidance, against closed forms, diffusers, and plain guidance where they are off."""
+"""The rules: APG and rescaled guidance, against closed forms, diffusers, and plain guidance
+where they are off."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ NOTHING = APG(momentum=0, norm=None, eta=1), Rescale(phi=0)
 LEVELS = (8.0, 3.0, 1.0, 0.3)
 
 each_that_is_off = pytest.mark.parametrize("rule", NOTHING, ids=lambda rule: rule.name)
-each_that_is_on = pytest.mark.parametrize("rule", [APG(norm=0.3), Rescale()], ids=lambda rule: rule.name)
+each_that_is_on = pytest.mark.parametrize(
+    "rule", [APG(norm=0.3), Rescale()], ids=lambda rule: rule.name
+)
 
 
 def guided(guidance: Sequence[Steering], asked: Tensor, model: Gaussians | None = None) -> Guided:
@@ -63,9 +66,13 @@ def deviations(images: Tensor) -> Tensor:
 @each_that_is_off
 @given(sigma=SIGMAS, scale=SCALES)
 @few
-def test_a_rule_whose_fields_say_nothing_changes_no_bit(rule: Rule, sigma: float, scale: float) -> None:
+def test_a_rule_whose_fields_say_nothing_changes_no_bit(
+    rule: Rule, sigma: float, scale: float
+) -> None:
     x, asked = noisy(sigma)
-    found, plain = (guided(modes, asked)(x, sigma) for modes in ([CFG(scale=scale), rule], [CFG(scale=scale)]))
+    found, plain = (
+        guided(modes, asked)(x, sigma) for modes in ([CFG(scale=scale), rule], [CFG(scale=scale)])
+    )
     assert torch.equal(found, plain)
 
 
@@ -81,7 +88,9 @@ def test_where_no_mode_is_active_a_rule_changes_no_bit_and_remembers_nothing(rul
 @each_that_is_on
 @given(sigma=st.floats(0.2, 10), scale=st.floats(1.5, 8))
 @few
-def test_a_rule_that_is_on_changes_guidance_at_no_price(rule: Rule, sigma: float, scale: float) -> None:
+def test_a_rule_that_is_on_changes_guidance_at_no_price(
+    rule: Rule, sigma: float, scale: float
+) -> None:
     x, asked = noisy(sigma)
     model = Gaussians()
     found = guided([CFG(scale=scale), rule], asked, model)(x, sigma)
@@ -94,30 +103,40 @@ def test_a_rule_that_is_on_changes_guidance_at_no_price(rule: Rule, sigma: float
 
 @given(SIGMAS, SCALES, st.floats(0, 2))
 @few
-def test_apg_keeps_what_is_orthogonal_and_eta_of_what_is_parallel(sigma: float, scale: float, eta: float) -> None:
+def test_apg_keeps_what_is_orthogonal_and_eta_of_what_is_parallel(
+    sigma: float, scale: float, eta: float
+) -> None:
     cond, uncond = both(sigma)
     x, asked = noisy(sigma)
     update = guided([CFG(scale=scale), APG(momentum=0, eta=eta)], asked)(x, sigma) - cond
     plain = (scale - 1) * (cond - uncond)
     along = products(plain, cond) / lengths(cond)
-    torch.testing.assert_close(products(update, cond) / lengths(cond), eta * along, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(
+        products(update, cond) / lengths(cond), eta * along, rtol=1e-9, atol=1e-11
+    )
     torch.testing.assert_close(lengths(update) ** 2, lengths(plain) ** 2 - (1 - eta**2) * along**2)
 
 
 @given(SIGMAS, st.floats(0.01, 3))
 @few
-def test_apg_shortens_differences_to_the_norm_and_leaves_shorter_ones(sigma: float, norm: float) -> None:
+def test_apg_shortens_differences_to_the_norm_and_leaves_shorter_ones(
+    sigma: float, norm: float
+) -> None:
     cond, uncond = both(sigma)
     found = APG(momentum=0, norm=norm, eta=1).direction(cond, cond - uncond, {})
     torch.testing.assert_close(lengths(found), lengths(cond - uncond).clamp(max=norm))
-    torch.testing.assert_close(products(found, cond - uncond), lengths(found) * lengths(cond - uncond))
+    torch.testing.assert_close(
+        products(found, cond - uncond), lengths(found) * lengths(cond - uncond)
+    )
     short = lengths(cond - uncond) < norm * (1 - 1e-9)
     assert torch.equal(found[short], (cond - uncond)[short])
 
 
 @given(st.floats(-0.95, 0.95))
 @few
-def test_apgs_momentum_is_a_geometric_sum_over_levels_and_each_mode_has_its_own(momentum: float) -> None:
+def test_apgs_momentum_is_a_geometric_sum_over_levels_and_each_mode_has_its_own(
+    momentum: float,
+) -> None:
     rule, memory = APG(momentum=momentum, eta=1), dict[str, Tensor]()
     differences = [cond - uncond for cond, uncond in map(both, LEVELS)]
     for level, sigma in enumerate(LEVELS):
@@ -125,21 +144,29 @@ def test_apgs_momentum_is_a_geometric_sum_over_levels_and_each_mode_has_its_own(
         found = rule.direction(both(sigma)[0], differences[level], memory)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     x, asked = noisy(1.0)
-    twice, once = guided([CFG(scale=2.0), rule, CFG(scale=2.0)], asked), guided([CFG(scale=3.0), rule], asked)
+    twice, once = (
+        guided([CFG(scale=2.0), rule, CFG(scale=2.0)], asked),
+        guided([CFG(scale=3.0), rule], asked),
+    )
     for sigma in LEVELS:
         torch.testing.assert_close(twice(x, sigma), once(x, sigma), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("rule", [APG(), APG(momentum=-0.75, norm=0.4, eta=0.2), APG(momentum=0.3, norm=1.0)], ids=str)
+@pytest.mark.parametrize(
+    "rule", [APG(), APG(momentum=-0.75, norm=0.4, eta=0.2), APG(momentum=0.3, norm=1.0)], ids=str
+)
 @pytest.mark.parametrize("scale", [0.0, 1.5, 4.0])
 def test_apg_is_diffusers_on_x0(rule: APG, scale: float) -> None:
-    """Its `original formulation` adds w - 1 times the update to the conditional prediction, as the paper does."""
+    """Its `original formulation` adds w - 1 times the update to the conditional prediction, as
+    the paper does."""
     buffer = MomentumBuffer(rule.momentum)
     _, asked = noisy(1.0)
     ours = guided([CFG(scale=scale), rule], asked)
     for sigma in LEVELS:
         cond, uncond = both(sigma)
-        theirs = normalized_guidance(cond, uncond, scale - 1, buffer, rule.eta, rule.norm or 0.0, True)
+        theirs = normalized_guidance(
+            cond, uncond, scale - 1, buffer, rule.eta, rule.norm or 0.0, True
+        )
         torch.testing.assert_close(ours(noisy(sigma)[0], sigma), theirs, rtol=1e-9, atol=1e-9)
 
 
@@ -154,7 +181,9 @@ def test_apg_on_predictions_of_noise_would_be_something_else() -> None:
 
 def test_apg_saturates_less_than_plain_guidance_at_a_high_scale() -> None:
     """Samples of a class keep to its centre, from which plain guidance drives them away."""
-    noise = torch.randn(90, 1, 4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    noise = torch.randn(
+        90, 1, 4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64
+    )
     generators = [torch.Generator() for _ in range(90)]
     asked = torch.arange(90) % 3
     contrast = {}
@@ -175,9 +204,14 @@ def test_apg_saturates_less_than_plain_guidance_at_a_high_scale() -> None:
 def test_momentum_begins_anew_with_every_batch() -> None:
     x, asked = noisy(1.0)
     noise, generators = x.float(), [torch.Generator() for _ in x]
-    first, again = (Heun(steps=4).sample(guided([CFG(scale=3.0), APG()], asked), noise, generators) for _ in range(2))
+    first, again = (
+        Heun(steps=4).sample(guided([CFG(scale=3.0), APG()], asked), noise, generators)
+        for _ in range(2)
+    )
     assert torch.equal(first, again)
-    without = Heun(steps=4).sample(guided([CFG(scale=3.0), APG(momentum=0)], asked), noise, generators)
+    without = Heun(steps=4).sample(
+        guided([CFG(scale=3.0), APG(momentum=0)], asked), noise, generators
+    )
     assert not torch.allclose(first, without, atol=1e-4)
 
 
@@ -186,7 +220,9 @@ def test_momentum_begins_anew_with_every_batch() -> None:
 
 @given(SIGMAS, SCALES, st.floats(0, 1))
 @few
-def test_rescaling_is_the_papers_equation_and_diffusers_on_x0(sigma: float, scale: float, phi: float) -> None:
+def test_rescaling_is_the_papers_equation_and_diffusers_on_x0(
+    sigma: float, scale: float, phi: float
+) -> None:
     cond, uncond = both(sigma)
     x, asked = noisy(sigma)
     found = guided([CFG(scale=scale), Rescale(phi=phi)], asked)(x, sigma)
@@ -202,7 +238,9 @@ def test_rescaled_guidance_is_not_affine_in_the_scale_and_plain_guidance_is(sigm
     x, asked = noisy(sigma)
 
     def bend(*rules: Rule) -> float:
-        low, middle, high = (guided([CFG(scale=scale), *rules], asked)(x, sigma) for scale in (2.0, 5.0, 8.0))
+        low, middle, high = (
+            guided([CFG(scale=scale), *rules], asked)(x, sigma) for scale in (2.0, 5.0, 8.0)
+        )
         return float((middle - (low + high) / 2).abs().max())
 
     assert bend() < 1e-12
@@ -211,11 +249,16 @@ def test_rescaled_guidance_is_not_affine_in_the_scale_and_plain_guidance_is(sigm
 
 
 @pytest.mark.parametrize(("sigma", "agree"), [(1e5, True), (0.5, False)])
-def test_rescaling_x0_is_rescaling_v_where_there_is_nothing_but_noise(sigma: float, agree: bool) -> None:
+def test_rescaling_x0_is_rescaling_v_where_there_is_nothing_but_noise(
+    sigma: float, agree: bool
+) -> None:
     x, asked = noisy(1.0)
     x = x * sigma
     cond, uncond = Gaussians()(x, sigma, asked), Gaussians()(x, sigma)
-    scaled, root = x / (1 + sigma**2) ** 0.5, (1 + sigma**2) ** 0.5  # alpha = 1 / root, and sigma / root beside it
+    scaled, root = (
+        x / (1 + sigma**2) ** 0.5,
+        (1 + sigma**2) ** 0.5,
+    )  # alpha = 1 / root, and sigma / root beside it
 
     def v(x0: Tensor) -> Tensor:
         return ((x - x0) / sigma - sigma * x0) / root
@@ -239,7 +282,12 @@ def test_rescaling_keeps_an_image_without_contrast() -> None:
 @pytest.mark.parametrize(
     ("rule", "fields"),
     [
-        *((APG, {"momentum": 1.0}), (APG, {"momentum": -1.0}), (APG, {"norm": 0.0}), (APG, {"eta": -0.1})),
+        *(
+            (APG, {"momentum": 1.0}),
+            (APG, {"momentum": -1.0}),
+            (APG, {"norm": 0.0}),
+            (APG, {"eta": -0.1}),
+        ),
         *((Rescale, {"phi": -0.1}), (Rescale, {"phi": 1.1})),
     ],
 )
@@ -258,7 +306,9 @@ def test_fields_that_mean_nothing_are_refused(rule: type[Rule], fields: dict[str
         ("[{name: pag, scale: 2}, apg, apg]", "rule 'apg' is listed twice; take one away"),
     ],
 )
-def test_a_rule_without_a_mode_and_a_rule_that_is_listed_twice_are_refused(guidance: str, told: str) -> None:
+def test_a_rule_without_a_mode_and_a_rule_that_is_listed_twice_are_refused(
+    guidance: str, told: str
+) -> None:
     zoo = Path(str(files("fw.recipes"))) / "guidance_zoo.yaml"
     with pytest.raises(RecipeError) as caught:
         load(zoo, [f"arms={{unconditional: {{annotator: null, guidance: {guidance}}}}}"])

@@ -1,4 +1,5 @@
-"""`fw run` from end to end, as users start it: real processes, real MLflow on sqlite, real crashes."""
+"""`fw run` from end to end, as users start it: real processes, real MLflow on sqlite, real
+crashes."""
 
 from __future__ import annotations
 
@@ -52,17 +53,23 @@ def mlflow_runs(out: Path) -> list:
 
 def weights(out: Path) -> dict[str, bytes]:
     """The bytes of all trained weights, by stage."""
-    return {file.parent.name: file.read_bytes() for file in sorted((out / "store").glob("train-*/model.safetensors"))}
+    return {
+        file.parent.name: file.read_bytes()
+        for file in sorted((out / "store").glob("train-*/model.safetensors"))
+    }
 
 
 def samples(out: Path) -> dict[str, bytes]:
     return {
-        str(file.relative_to(out)): file.read_bytes() for file in sorted((out / "store").glob("sample-*/samples-*"))
+        str(file.relative_to(out)): file.read_bytes()
+        for file in sorted((out / "store").glob("sample-*/samples-*"))
     }
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """One complete run in two workers; the tests that use it leave it complete."""
     out = tmp_path_factory.mktemp("finished")
     return out, fw("run", TINY, "--out", out, "--jobs", "2", "--device", "cpu")
@@ -95,7 +102,11 @@ def test_mlflow_holds_one_parent_and_one_finished_child_per_arm_with_identical_k
     children = [run for run in runs if run not in parents]
     assert len(parents) == 1
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
-    assert sorted(run.info.run_name for run in children) == ["self_1.0", "self_1.5", "unconditional"]
+    assert sorted(run.info.run_name for run in children) == [
+        "self_1.0",
+        "self_1.5",
+        "unconditional",
+    ]
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert len({frozenset(run.data.metrics) for run in children}) == 1
     assert {"eval/fd_pca", "train/loss", "cost/nfe"} <= set(children[0].data.metrics)
@@ -110,7 +121,8 @@ def test_running_again_does_no_work_twice_and_logs_nothing_twice(finished):
     }
     client = MlflowClient(f"sqlite:///{out}/mlflow.db")
     histories = {
-        run.info.run_id: len(client.get_metric_history(run.info.run_id, "train/loss")) for run in mlflow_runs(out)
+        run.info.run_id: len(client.get_metric_history(run.info.run_id, "train/loss"))
+        for run in mlflow_runs(out)
     }
     again = fw("run", TINY, "--out", out, "--device", "cpu")
     assert again.returncode == 0, again.stderr
@@ -122,13 +134,17 @@ def test_running_again_does_no_work_twice_and_logs_nothing_twice(finished):
     }
     assert after == before
     assert len(mlflow_runs(out)) == 4
-    assert {run: len(client.get_metric_history(run, "train/loss")) for run in histories} == histories
+    assert {
+        run: len(client.get_metric_history(run, "train/loss")) for run in histories
+    } == histories
     assert {run.info.status for run in mlflow_runs(out)} == {"FINISHED"}
 
 
 def test_one_job_in_this_process_gives_the_same_bits_as_two_workers(finished, tmp_path):
     out, _ = finished
-    alone = fw("run", TINY, "--out", tmp_path, "--jobs", "1", "--device", "cpu", "--set", "tracker=null")
+    alone = fw(
+        "run", TINY, "--out", tmp_path, "--jobs", "1", "--device", "cpu", "--set", "tracker=null"
+    )
     assert alone.returncode == 0, alone.stderr
     assert weights(tmp_path) == weights(out)
     assert samples(tmp_path) == samples(out)
@@ -155,8 +171,13 @@ def test_compare_prints_the_same_table_from_disk(finished):
 
 
 def scores_in(table: str) -> list[list[str]]:
-    """The rows of arms without their last column, the seconds, which differ where a stage was done again."""
-    return [[cell.strip() for cell in line.split("│")[:-2]] for line in table.splitlines() if "±" in line]
+    """The rows of arms without their last column, the seconds, which differ where a stage was
+    done again."""
+    return [
+        [cell.strip() for cell in line.split("│")[:-2]]
+        for line in table.splitlines()
+        if "±" in line
+    ]
 
 
 def test_sample_draws_the_images_that_the_report_scored(finished, tmp_path):
@@ -164,7 +185,18 @@ def test_sample_draws_the_images_that_the_report_scored(finished, tmp_path):
 
     out, _ = finished
     grid = tmp_path / "grid.png"
-    drawn = fw("sample", out / "tiny/latest", "--arm", "self_1.5", "-n", "40", "-o", grid, "--device", "cpu")
+    drawn = fw(
+        "sample",
+        out / "tiny/latest",
+        "--arm",
+        "self_1.5",
+        "-n",
+        "40",
+        "-o",
+        grid,
+        "--device",
+        "cpu",
+    )
     assert drawn.returncode == 0, drawn.stderr
     stored = Image.open(out / "tiny/latest/samples-self_1.5.png")
     assert Image.open(grid).tobytes() == stored.tobytes()
@@ -172,7 +204,18 @@ def test_sample_draws_the_images_that_the_report_scored(finished, tmp_path):
 
 def test_a_training_killed_in_the_middle_resumes_to_the_same_bits(finished, tmp_path):
     out, _ = finished
-    words = ("run", TINY, "--out", tmp_path, "--jobs", "1", "--device", "cpu", "--arm", "unconditional")
+    words = (
+        "run",
+        TINY,
+        "--out",
+        tmp_path,
+        "--jobs",
+        "1",
+        "--device",
+        "cpu",
+        "--arm",
+        "unconditional",
+    )
     process = start(*words, "--checkpoint-seconds", "0")
     wait_for_step(tmp_path, 20)
     process.kill()
@@ -189,7 +232,18 @@ def test_a_training_killed_in_the_middle_resumes_to_the_same_bits(finished, tmp_
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_ctrl_c_keeps_what_is_finished_and_ends_the_mlflow_run(tmp_path, jobs):
-    words = ("run", TINY, "--out", tmp_path, "--jobs", jobs, "--device", "cpu", "--set", "train.steps=20000")
+    words = (
+        "run",
+        TINY,
+        "--out",
+        tmp_path,
+        "--jobs",
+        jobs,
+        "--device",
+        "cpu",
+        "--set",
+        "train.steps=20000",
+    )
     process = start(*words, "--checkpoint-seconds", "0")
     wait_for_step(tmp_path, 5)
     process.send_signal(signal.SIGINT)
@@ -218,11 +272,23 @@ def wait_for_step(out: Path, step: int) -> None:
 BAD_INPUT = {
     "an unknown key": (["--set", "train.stepz=3"], "unknown key; did you mean 'steps'?"),
     "a wrong type": (["--set", "train.steps=many"], "train.steps: input should be a valid integer"),
-    "an unknown component": (["--set", "annotator=kmean"], "no annotator named 'kmean'; did you mean 'kmeans'?"),
+    "an unknown component": (
+        ["--set", "annotator=kmean"],
+        "no annotator named 'kmean'; did you mean 'kmeans'?",
+    ),
     "an unknown arm": (["--arm", "self_9"], "no such arm in recipe 'tiny'"),
-    "labels under self-guidance": (["--set", "annotator=labels"], "conditions that were made without labels"),
-    "a missing data folder": (["--set", "dataset={name: cifar10, root: nowhere}"], "cifar-10-batches-py"),
-    "missing Inception weights": (["--set", "metrics=[fid]"], "weights-inception-2015-12-05-6726825d.pth"),
+    "labels under self-guidance": (
+        ["--set", "annotator=labels"],
+        "conditions that were made without labels",
+    ),
+    "a missing data folder": (
+        ["--set", "dataset={name: cifar10, root: nowhere}"],
+        "cifar-10-batches-py",
+    ),
+    "missing Inception weights": (
+        ["--set", "metrics=[fid]"],
+        "weights-inception-2015-12-05-6726825d.pth",
+    ),
     "no such device": (["--device", "gpu"], "no such device; use auto, cpu, cuda"),
     "an impossible number of levels": (
         ["--set", "model={name: unet, channels: [16, 16, 16, 16, 16]}"],
@@ -265,11 +331,23 @@ def test_a_stage_that_fails_ends_with_1_and_keeps_the_rest(tmp_path):
     assert "lower the learning rate" in done.stderr
     result = latest(tmp_path)
     statuses = {name: arm["status"] for name, arm in result["arms"].items()}
-    assert statuses == {"unconditional": "finished", "self_1.0": "finished", "self_1.5": "finished", "broken": "failed"}
-    ended = {
-        run.info.run_name: run.info.status for run in mlflow_runs(tmp_path) if "mlflow.parentRunId" in run.data.tags
+    assert statuses == {
+        "unconditional": "finished",
+        "self_1.0": "finished",
+        "self_1.5": "finished",
+        "broken": "failed",
     }
-    assert ended == {"unconditional": "FINISHED", "self_1.0": "FINISHED", "self_1.5": "FINISHED", "broken": "FAILED"}
+    ended = {
+        run.info.run_name: run.info.status
+        for run in mlflow_runs(tmp_path)
+        if "mlflow.parentRunId" in run.data.tags
+    }
+    assert ended == {
+        "unconditional": "FINISHED",
+        "self_1.0": "FINISHED",
+        "self_1.5": "FINISHED",
+        "broken": "FAILED",
+    }
 
 
 def test_a_dry_run_shows_the_plan_and_writes_nothing(tmp_path):
@@ -282,7 +360,18 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(tmp_path):
 def test_images_do_not_depend_on_how_many_there_are(finished, tmp_path):
     out, _ = finished
     shutil.copytree(out / "store", tmp_path / "store")
-    fewer = fw("run", TINY, "--out", tmp_path, "--arm", "self_1.5", "--device", "cpu", "--set", "samples.count=20")
+    fewer = fw(
+        "run",
+        TINY,
+        "--out",
+        tmp_path,
+        "--arm",
+        "self_1.5",
+        "--device",
+        "cpu",
+        "--set",
+        "samples.count=20",
+    )
     assert fewer.returncode == 0, fewer.stderr
     few = images_of(tmp_path, "self_1.5")
     assert torch.equal(few, images_of(out, "self_1.5")[:20])
@@ -292,7 +381,20 @@ def test_guidance_that_is_off_gives_the_same_bits_from_the_same_noise(finished, 
     out, _ = finished
     shutil.copytree(out / "store", tmp_path / "store")
     off = "arms.off={guidance: {name: self_guidance, scale: 1.0}}"
-    done = fw("run", TINY, "--out", tmp_path, "--arm", "off", "--arm", "self_1.0", "--device", "cpu", "--set", off)
+    done = fw(
+        "run",
+        TINY,
+        "--out",
+        tmp_path,
+        "--arm",
+        "off",
+        "--arm",
+        "self_1.0",
+        "--device",
+        "cpu",
+        "--set",
+        off,
+    )
     assert done.returncode == 0, done.stderr
     arms = latest(tmp_path)["arms"]
     assert arms["off"]["sample_key"] != arms["self_1.0"]["sample_key"]
@@ -302,7 +404,9 @@ def test_guidance_that_is_off_gives_the_same_bits_from_the_same_noise(finished, 
 
 def images_of(out: Path, arm: str) -> torch.Tensor:
     """The images of an arm's first sampling seed."""
-    return load_file(next((out / "store" / latest(out)["arms"][arm]["sample_key"]).glob("samples-000-*")))["images"]
+    return load_file(
+        next((out / "store" / latest(out)["arms"][arm]["sample_key"]).glob("samples-000-*"))
+    )["images"]
 
 
 def test_sampling_that_was_cut_off_continues_with_the_images_that_it_lacks(finished, tmp_path):
@@ -315,7 +419,18 @@ def test_sampling_that_was_cut_off_continues_with_the_images_that_it_lacks(finis
     for name in ("info.json", "samples-000-0000000.safetensors", "samples-001-0000000.safetensors"):
         unfinished.keep(partial / name, methodcaller("write_bytes", (whole / name).read_bytes()))
     kept = (partial / "samples-000-0000000.safetensors").stat().st_mtime_ns
-    again = fw("run", TINY, "--out", tmp_path, "--arm", "self_1.5", "--device", "cpu", "--set", "tracker=null")
+    again = fw(
+        "run",
+        TINY,
+        "--out",
+        tmp_path,
+        "--arm",
+        "self_1.5",
+        "--device",
+        "cpu",
+        "--set",
+        "tracker=null",
+    )
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "store" / key / "samples-000-0000000.safetensors").stat().st_mtime_ns == kept
     for file in (out / "store" / key).glob("samples-*"):
@@ -358,14 +473,18 @@ def test_one_arm_at_a_time_adds_up_to_the_whole_report(finished, tmp_path):
 @given(
     table=st.integers(2, 9).flatmap(
         lambda columns: st.lists(
-            st.lists(st.text("ab±", max_size=9), min_size=columns, max_size=columns), min_size=1, max_size=4
+            st.lists(st.text("ab±", max_size=9), min_size=columns, max_size=columns),
+            min_size=1,
+            max_size=4,
         )
     ),
     width=st.integers(1, 60),
 )
 def test_a_wide_table_comes_in_parts_that_fit_and_leave_nothing_out(table, width):
     found = list(parts_of_a_table(table, width))
-    assert [[cell for part in found for cell in part[row][1:]] for row in range(len(table))] == [r[1:] for r in table]
+    assert [[cell for part in found for cell in part[row][1:]] for row in range(len(table))] == [
+        r[1:] for r in table
+    ]
     for part in found:
         assert [row[0] for row in part] == [row[0] for row in table]
         needed = 1 + sum(BETWEEN + max(map(len, column)) for column in zip(*part, strict=True))
@@ -387,7 +506,9 @@ def test_a_table_that_fits_is_printed_once_and_no_cell_is_cut():
                 "nfe": 10,
                 "seconds": 1.0,
                 "real_images": {"held_out": 5},
-                "metrics": {f"fd_{n}": {"mean": 100.0 + n, "std": 0.5, "floor": 0.1} for n in range(6)},
+                "metrics": {
+                    f"fd_{n}": {"mean": 100.0 + n, "std": 0.5, "floor": 0.1} for n in range(6)
+                },
             }
         },
     }

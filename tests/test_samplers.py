@@ -31,13 +31,17 @@ SAMPLERS: list[NoiseLevels] = [
     Heun(steps=6, order=1),
     Heun(steps=6, churn=2, clip=None),
 ]
-every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: f"{s.name}-{SAMPLERS.index(s)}")
+every_sampler = pytest.mark.parametrize(
+    "sampler", SAMPLERS, ids=lambda s: f"{s.name}-{SAMPLERS.index(s)}"
+)
 
 
 class Gaussian:
     """The exact denoiser for data N(mean, std^2); counts its calls."""
 
-    def __init__(self, mean: float = 0.3, std: float = 0.5, sigma_min: float = 0.002, sigma_max: float = 80.0):
+    def __init__(
+        self, mean: float = 0.3, std: float = 0.5, sigma_min: float = 0.002, sigma_max: float = 80.0
+    ):
         self.mean, self.std, self.sigma_min, self.sigma_max = mean, std, sigma_min, sigma_max
         self.seen: list[float] = []
 
@@ -111,14 +115,17 @@ def test_ten_steps_of_dpmpp_beat_ten_of_ddim():
     noise, generators = noise_and_generators(8)
     denoise = Gaussian(sigma_max=20_291.0)
     ddim, dpmpp = (
-        (kind(steps=10, clip=None).sample(denoise, noise, generators) - denoise.solution(noise)).square().mean()
+        (kind(steps=10, clip=None).sample(denoise, noise, generators) - denoise.solution(noise))
+        .square()
+        .mean()
         for kind in (DDIM, DPMSolverPP)
     )
     assert dpmpp < ddim / 4
 
 
 def posterior_variance(sigmas: list[float], std: float) -> float:
-    """What ancestral sampling does to the variance of Gaussian data, step by step, from q(x_s | x_t, x0)."""
+    """What ancestral sampling does to the variance of Gaussian data, step by step, from q(x_s |
+    x_t, x0)."""
     variance = sigmas[0] ** 2
     for sigma, target in itertools.pairwise([*sigmas, 0.0]):
         keep = target**2 / sigma**2
@@ -128,7 +135,9 @@ def posterior_variance(sigmas: list[float], std: float) -> float:
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "karras"])
-@pytest.mark.parametrize("build", [Ancestral, lambda **fields: DDIM(eta=1, **fields)], ids=["ddpm", "ddim-eta1"])
+@pytest.mark.parametrize(
+    "build", [Ancestral, lambda **fields: DDIM(eta=1, **fields)], ids=["ddpm", "ddim-eta1"]
+)
 def test_ancestral_sampling_has_the_variance_of_its_posterior(build, schedule):
     noise, generators = noise_and_generators(200)
     denoise = Gaussian()
@@ -156,7 +165,9 @@ def test_churn_keeps_the_mean_and_the_variance_of_the_data(churn):
     noise, generators = noise_and_generators(200)
     denoise = Gaussian(sigma_min=0.01, sigma_max=20.0)
     found = Heun(steps=150, churn=churn, clip=None).sample(denoise, noise, generators)
-    assert found.std().item() / denoise.std == pytest.approx(1, abs=0.02 + 4.5 / math.sqrt(2 * found.numel()))
+    assert found.std().item() / denoise.std == pytest.approx(
+        1, abs=0.02 + 4.5 / math.sqrt(2 * found.numel())
+    )
     assert found.mean().item() == pytest.approx(denoise.mean, abs=0.03)
 
 
@@ -224,7 +235,9 @@ def test_each_spacing_is_even_in_its_own_coordinate():
         "karras": lambda sigma: sigma ** (1 / 7),
     }
     for schedule, coordinate in coordinates.items():
-        places = torch.tensor([coordinate(s) for s in DDIM(schedule=schedule, **fields).levels(Gaussian())])
+        places = torch.tensor(
+            [coordinate(s) for s in DDIM(schedule=schedule, **fields).levels(Gaussian())]
+        )
         torch.testing.assert_close(places.diff(), places.diff()[0].expand(9), rtol=1e-3, atol=1e-5)
 
 
@@ -235,7 +248,11 @@ def test_karras_levels_are_those_of_the_paper():
 
 
 def test_a_range_beyond_the_models_is_refused():
-    with pytest.raises(ValueError, match=r"dpmpp would go from sigma_max 100 to sigma_min 0\.002, but the model is"):
+    with pytest.raises(
+        ValueError, match=r"dpmpp would go from sigma_max 100 to sigma_min 0\.002, but the model is"
+    ):
         DPMSolverPP(sigma_max=100).sample(Gaussian(), *noise_and_generators(1))
-    with pytest.raises(ValidationError, match=r"sigma_min .2.0. must be smaller than sigma_max .1.0."):
+    with pytest.raises(
+        ValidationError, match=r"sigma_min .2.0. must be smaller than sigma_max .1.0."
+    ):
         DDIM(sigma_min=2, sigma_max=1)

@@ -1,4 +1,5 @@
-"""Weights that users bring: all that save_pretrained writes, names without wrappers, finite numbers, the very file.
+"""Weights that users bring: all that save_pretrained writes, names without wrappers, finite
+numbers, the very file.
 
 The files are made by the libraries themselves, with random weights.
 """
@@ -60,7 +61,12 @@ def made_unet(folder: Path) -> Path:
 
 def made_dinov2(folder: Path) -> Path:
     transformers = pytest.importorskip("transformers")
-    tiny = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    tiny = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = transformers.Dinov2Config(**tiny, image_size=24, patch_size=8)
@@ -72,10 +78,17 @@ def made_dinov2(folder: Path) -> Path:
 
 def made_clip(folder: Path) -> Path:
     transformers = pytest.importorskip("transformers")
-    tiny = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    tiny = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = transformers.CLIPVisionConfig(**tiny, image_size=24, patch_size=8, projection_dim=12)
+        config = transformers.CLIPVisionConfig(
+            **tiny, image_size=24, patch_size=8, projection_dim=12
+        )
         transformers.CLIPVisionModelWithProjection(config).save_pretrained(folder)
     sides = {"size": {"shortest_edge": 28}, "crop_size": {"height": 24, "width": 24}}
     transformers.CLIPImageProcessor(**sides).save_pretrained(folder)
@@ -83,7 +96,8 @@ def made_clip(folder: Path) -> Path:
 
 
 def again(folder: Path, to: Path, **how: Any) -> Path:
-    """The network of a folder, saved once more by the library that it is of; a variant in half precision."""
+    """The network of a folder, saved once more by the library that it is of; a variant in half
+    precision."""
     config = json.loads((folder / "config.json").read_text())
     if name := config.get("_class_name"):
         import diffusers
@@ -112,7 +126,11 @@ MAKERS: Mapping[str, tuple[Callable[[Path], Path], Callable[[Path], Any]]] = {
 def built(component: Any) -> nn.Module:
     if isinstance(component, DiffusersFolder):
         return component.build((1, 8, 8), None)
-    return component.build((3, 16, 16), 0) if component.kind == "encoder" else component.build((3, 16, 16))
+    return (
+        component.build((3, 16, 16), 0)
+        if component.kind == "encoder"
+        else component.build((3, 16, 16))
+    )
 
 
 def state(component: Any) -> dict[str, Tensor]:
@@ -134,7 +152,9 @@ def at(component: Any, folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_variants_and_shards_are_read_and_all_their_files_are_in_the_key(form: str, plain: Any, tmp_path: Path) -> None:
+def test_variants_and_shards_are_read_and_all_their_files_are_in_the_key(
+    form: str, plain: Any, tmp_path: Path
+) -> None:
     there = at(plain, again(plain.weights, tmp_path / "model", **FORMS[form]))
     there.preflight()
     expected = state(plain)
@@ -157,7 +177,9 @@ def test_variants_and_shards_are_read_and_all_their_files_are_in_the_key(form: s
     assert at(there, moved).identity() == there.identity()
 
 
-def test_weights_without_a_variant_are_read_where_there_are_both(plain: Any, tmp_path: Path) -> None:
+def test_weights_without_a_variant_are_read_where_there_are_both(
+    plain: Any, tmp_path: Path
+) -> None:
     folder = shutil.copytree(plain.weights, tmp_path / "model")
     again(plain.weights, tmp_path / "other", variant="fp16", **SHARDS)
     shutil.copytree(tmp_path / "other", folder, dirs_exist_ok=True)
@@ -175,7 +197,9 @@ def test_the_key_of_a_folder_that_was_taken_before_is_as_it_was(plain: Any, tmp_
     for file in (tmp_path / "shards").glob("*model*"):
         if file.suffix == ".safetensors":
             save_file(
-                {key: 0 * tensor for key, tensor in load_file(file).items()}, folder / file.name, {"format": "pt"}
+                {key: 0 * tensor for key, tensor in load_file(file).items()},
+                folder / file.name,
+                {"format": "pt"},
             )
         else:
             shutil.copy(file, folder)
@@ -201,7 +225,9 @@ def test_a_shard_that_is_missing_is_named_in_one_sentence(plain: Any, tmp_path: 
     there = at(plain, again(plain.weights, tmp_path / "model", **SHARDS))
     lost = sorted(there.weights.glob("*.safetensors"))[1]
     lost.unlink()
-    with pytest.raises(MissingFile, match=f"names 1 files that are not there: {lost.name}; copy the") as error:
+    with pytest.raises(
+        MissingFile, match=f"names 1 files that are not there: {lost.name}; copy the"
+    ) as error:
         there.preflight()
     assert "\n" not in str(error.value)
     assert there.identity()["content"] is None
@@ -210,12 +236,17 @@ def test_a_shard_that_is_missing_is_named_in_one_sentence(plain: Any, tmp_path: 
 @pytest.mark.parametrize(
     ("index", "told"),
     [
-        ('{"weight_map": {"a": "../model.safetensors"}}', "names '../model.safetensors', which is not a file beside"),
+        (
+            '{"weight_map": {"a": "../model.safetensors"}}',
+            "names '../model.safetensors', which is not a file beside",
+        ),
         ('{"weight_map": ["a"]}', "does not say which files it is an index of"),
         ("{", "does not say which files it is an index of"),
     ],
 )
-def test_an_index_that_is_none_is_told_in_one_sentence(index: str, told: str, plain: Any, tmp_path: Path) -> None:
+def test_an_index_that_is_none_is_told_in_one_sentence(
+    index: str, told: str, plain: Any, tmp_path: Path
+) -> None:
     there = at(plain, again(plain.weights, tmp_path / "model", **SHARDS))
     next(there.weights.glob("*.index.json")).write_text(index)
     with pytest.raises(MissingFile, match=told):
@@ -227,7 +258,10 @@ def test_several_variants_and_nothing_else_are_refused(plain: Any, tmp_path: Pat
     there = at(plain, again(plain.weights, tmp_path / "model", variant="fp16"))
     [file] = there.weights.glob("*.safetensors")
     shutil.copy(file, file.with_name(file.name.replace("fp16", "ema")))
-    with pytest.raises(MissingFile, match=r"holds several variants of \w+\.safetensors \(ema, fp16\) and none without"):
+    with pytest.raises(
+        MissingFile,
+        match=r"holds several variants of \w+\.safetensors \(ema, fp16\) and none without",
+    ):
         there.preflight()
     assert there.identity()["content"] is None
 
@@ -236,7 +270,10 @@ def test_several_variants_and_nothing_else_are_refused(plain: Any, tmp_path: Pat
     ("names", "read"),
     [
         (["a.fp16.b.index.json"], "a.fp16.b.index.json"),
-        (["a.b.index.fp16.json", "a.fp16-00001-of-00002.b", "a.fp16-00002-of-00002.b"], "a.b.index.fp16.json"),
+        (
+            ["a.b.index.fp16.json", "a.fp16-00001-of-00002.b", "a.fp16-00002-of-00002.b"],
+            "a.b.index.fp16.json",
+        ),
         (["a.b.index.fp16.json", "a.fp16.b"], "a.fp16.b"),
         (["a.fp16.b", "a.b.index.json"], "a.b.index.json"),
         (["a.fp16-00001-of-00002.b", "a.txt", "xa.fp16.b"], None),
@@ -263,7 +300,9 @@ def test_weights_that_are_not_finite_are_refused_with_the_tensor_and_the_file(
     tensors[name].view(-1)[0] = wrong
     save_file(tensors, file, {"format": "pt"})
     what = "NaN" if wrong != wrong else "infinite"
-    with pytest.raises(MissingFile, match=rf"{file.name} has 1 of [\d,]+ numbers in '{name}' that are {what}"):
+    with pytest.raises(
+        MissingFile, match=rf"{file.name} has 1 of [\d,]+ numbers in '{name}' that are {what}"
+    ):
         built(there)
 
 
@@ -278,7 +317,9 @@ def network_of(encoder: SimCLR) -> ImageEncoder:
 
 
 def stored(tensors: Mapping[str, Any], path: Path) -> Path:
-    torch.save(dict(tensors), path) if path.suffix in (".pt", ".pth") else save_file(dict(tensors), path)
+    torch.save(dict(tensors), path) if path.suffix in (".pt", ".pth") else save_file(
+        dict(tensors), path
+    )
     return path
 
 
@@ -290,7 +331,9 @@ def test_weights_of_an_encoder_that_are_not_finite_are_refused(name: str, tmp_pa
     path = stored(tensors, tmp_path / name)
     network = network_of(SimCLR(width=8))
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
-    with pytest.raises(MissingFile, match=rf"{name} has 18 of 18 numbers in '{first}' that are NaN"):
+    with pytest.raises(
+        MissingFile, match=rf"{name} has 18 of 18 numbers in '{first}' that are NaN"
+    ):
         load_weights(network, path)
     assert all(tensor.equal(before[key]) for key, tensor in network.state_dict().items())
 
@@ -311,7 +354,9 @@ def test_timms_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     tensors = timm_state()
     tensors["norm.weight"][3] = torch.nan
     path = stored(tensors, tmp_path / "weights.pth")
-    with pytest.raises(MissingFile, match=r"weights\.pth has 1 of 384 numbers in 'norm\.weight' that are NaN"):
+    with pytest.raises(
+        MissingFile, match=r"weights\.pth has 1 of 384 numbers in 'norm\.weight' that are NaN"
+    ):
         DINOv2(weights=path, model=TIMM, resolution=28).build((3, 28, 28), 0)
 
 
@@ -391,13 +436,22 @@ def test_wrapped_weights_of_a_folder_are_read_and_it_is_said_once(
     folder = shutil.copytree(plain.weights, tmp_path / "model")
     [file] = folder.glob("*.safetensors")
     tensors = load_file(file)
-    save_file({f"module._orig_mod.{name}": tensor for name, tensor in tensors.items()}, file, {"format": "pt"})
+    save_file(
+        {f"module._orig_mod.{name}": tensor for name, tensor in tensors.items()},
+        file,
+        {"format": "pt"},
+    )
     expected = state(plain)
     capsys.readouterr()
     for _ in range(2):
-        assert all(tensor.equal(expected[name]) for name, tensor in state(at(plain, folder)).items())
+        assert all(
+            tensor.equal(expected[name]) for name, tensor in state(at(plain, folder)).items()
+        )
     said = [line for line in capsys.readouterr().err.splitlines() if str(file) in line]
-    assert said == [f"{file}: names of weights are read without `module.` and `_orig_mod.`, which wrapped the module"]
+    assert said == [
+        f"{file}: names of weights are read without `module.` and `_orig_mod.`, which wrapped the "
+        "module"
+    ]
 
 
 @pytest.mark.parametrize("wrapper", WRAPPED)
@@ -418,11 +472,21 @@ def test_wrapped_weights_of_an_encoder_are_read_and_it_is_said(
 def test_a_wrapped_encoder_and_a_wrapped_denoiser_are_read(tmp_path: Path) -> None:
     source, target = (network_of(SimCLR(width=8)) for _ in range(2))
     source.backbone = compiled(source.backbone)
-    load_weights(target, stored(nn.DataParallel(source).state_dict(), tmp_path / "encoder.safetensors"))
-    assert all(a.equal(b) for a, b in zip(target.state_dict().values(), source.state_dict().values(), strict=True))
+    load_weights(
+        target, stored(nn.DataParallel(source).state_dict(), tmp_path / "encoder.safetensors")
+    )
+    assert all(
+        a.equal(b)
+        for a, b in zip(target.state_dict().values(), source.state_dict().values(), strict=True)
+    )
     model, other = small_denoiser(), small_denoiser()
-    of_denoiser.load(other, stored(nn.DataParallel(compiled(model)).state_dict(), tmp_path / "model.safetensors"))
-    assert all(a.equal(b) for a, b in zip(other.state_dict().values(), model.state_dict().values(), strict=True))
+    of_denoiser.load(
+        other, stored(nn.DataParallel(compiled(model)).state_dict(), tmp_path / "model.safetensors")
+    )
+    assert all(
+        a.equal(b)
+        for a, b in zip(other.state_dict().values(), model.state_dict().values(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("form", ["module.{}", "_orig_mod.{}", "module._orig_mod.{}", "inner"])
@@ -431,7 +495,9 @@ def test_timms_wrapped_weights_are_read_and_it_is_said(
 ) -> None:
     tensors = timm_state()
     wrapped = {
-        name.replace("blocks.0.", "blocks.0._orig_mod.") if form == "inner" else form.format(name): tensor
+        name.replace("blocks.0.", "blocks.0._orig_mod.")
+        if form == "inner"
+        else form.format(name): tensor
         for name, tensor in tensors.items()
     }
     path = stored({"model": wrapped}, tmp_path / "weights.pth")
@@ -465,15 +531,24 @@ OF_SAFETENSORS = {
     "cut": (lambda path: some_safetensors(path)[:-9], r"is cut short, [\d,]+ of [\d,]+ bytes"),
     "cut early": (lambda path: some_safetensors(path)[:60], "is cut short at 60 bytes"),
     "torch": (some_torch, r"is what torch\.save writes, not safetensors: let its name end in \.pt"),
-    "pickle": (lambda path: pickle.dumps({"a": 1}, 2), r"is what torch\.save writes, not safetensors"),
-    "text": (lambda path: b"nothing of the kind", "is not in the format safetensors, whatever its name says"),
+    "pickle": (
+        lambda path: pickle.dumps({"a": 1}, 2),
+        r"is what torch\.save writes, not safetensors",
+    ),
+    "text": (
+        lambda path: b"nothing of the kind",
+        "is not in the format safetensors, whatever its name says",
+    ),
     "odd header": (lambda path: b"\x02\0\0\0\0\0\0\0[]", "is not in the format safetensors"),
     "odd offsets": (lambda path: b'\x08\0\0\0\0\0\0\0{"a": 1}', "is not in the format safetensors"),
 }
 OF_TORCH = {
     **CONTENTS,
     "cut": (lambda path: some_torch(path)[:-9], "is cut short at"),
-    "safetensors": (some_safetensors, r"is in the format safetensors: let its name end in \.safetensors"),
+    "safetensors": (
+        some_safetensors,
+        r"is in the format safetensors: let its name end in \.safetensors",
+    ),
 }
 
 
@@ -489,7 +564,9 @@ def test_safetensors_that_are_none_are_told_by_what_they_are(content: str, tmp_p
 
 
 @pytest.mark.parametrize("content", OF_TORCH)
-def test_files_of_torch_that_are_none_are_told_by_what_they_are(content: str, tmp_path: Path) -> None:
+def test_files_of_torch_that_are_none_are_told_by_what_they_are(
+    content: str, tmp_path: Path
+) -> None:
     made, told = OF_TORCH[content]
     path = tmp_path / "weights.pth"
     path.write_bytes(made(tmp_path))
@@ -533,7 +610,9 @@ def test_a_scheduler_that_cannot_be_read_is_told_and_not_taken_for_none(tmp_path
 
 
 def test_files_that_are_what_their_names_say_pass(plain: Any, tmp_path: Path) -> None:
-    assert [mismatch(file) for file in plain.weights.iterdir()] == [None] * len(list(plain.weights.iterdir()))
+    assert [mismatch(file) for file in plain.weights.iterdir()] == [None] * len(
+        list(plain.weights.iterdir())
+    )
     torch.save(simclr_state(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     torch.save(simclr_state(), tmp_path / "new.pt")
     for name in ("old.pt", "new.pt"):

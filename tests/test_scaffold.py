@@ -1,4 +1,5 @@
-"""`fw new-plugin`: what it writes is clean, tested, installable and usable as it is, for every kind.
+"""`fw new-plugin`: what it writes is clean, tested, installable and usable as it is, for every
+kind.
 
 The packages of all kinds are written once, and each tool is run once over all of them.
 """
@@ -38,7 +39,13 @@ PART_OF = {"joint": "backbone", "rule": "guidance"}
 """Kinds whose components are of another kind, and stand where those do."""
 
 PACKAGES = {f"fw-new-{kind}": kind for kind in KINDS}
-ODD = {"x": "joint", "aa-0_b": "encoder", "fw-" + "a" * 37: "dataset", "zz": "guidance", "fw-example": "tracker"}
+ODD = {
+    "x": "joint",
+    "aa-0_b": "encoder",
+    "fw-" + "a" * 37: "dataset",
+    "zz": "guidance",
+    "fw-example": "tracker",
+}
 """Names at the limits, and names that are sorted before and behind fw's."""
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -78,7 +85,13 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site(written: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The packages as pip installs them."""
     site = tmp_path_factory.mktemp("site")
-    offline = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
+    offline = [
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--disable-pip-version-check",
+    ]
     copies = shutil.copytree(written, tmp_path_factory.mktemp("build") / "copies")
     packages = [str(copies / name) for name in PACKAGES]
     done = run("python", "-m", "pip", "install", *offline, "--target", str(site), *packages)
@@ -104,12 +117,19 @@ def run(*words: str, cwd: Path | None = None, **variables: str) -> subprocess.Co
     program = str(Path(sys.executable).with_name(words[0]))
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **variables}
     return subprocess.run(
-        [program, *words[1:]], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False
+        [program, *words[1:]],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
 
 
 def fw(*words: str | Path) -> tuple[int, str, str]:
-    """The exit code of `fw WORDS` in this process, and what it wrote to standard output and error."""
+    """The exit code of `fw WORDS` in this process, and what it wrote to standard output and
+    error."""
     out, error = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
         try:
@@ -128,24 +148,30 @@ def block(package: Path, language: str, heading: str) -> str:
 def recipe_with(written: Path, *chosen: str) -> dict[str, Any]:
     """The toy recipe with the lines that the packages' READMEs show."""
     lines = [block(written / f"fw-new-{kind}", "yaml", "Use") for kind in chosen]
-    return yaml.safe_load(RECIPE) | {key: value for line in lines for key, value in yaml.safe_load(line).items()}
+    return yaml.safe_load(RECIPE) | {
+        key: value for line in lines for key, value in yaml.safe_load(line).items()
+    }
 
 
 # The templates
 
 
 def test_every_kind_has_a_template_a_line_for_recipes_and_a_word_in_the_help() -> None:
-    abstract = {name.lower() for name, value in vars(kinds).items() if is_kind(value)} - {"online"}  # has no page yet
+    abstract = {name.lower() for name, value in vars(kinds).items() if is_kind(value)}
+    abstract -= {"online"}  # has no page yet
     assert {"dataset", "joint"} <= abstract
     assert set(KINDS) == abstract
     assert {row.name for row in kinds.TABLE if row.template} == abstract
-    [option] = [each for each in typer.main.get_command(app).commands["new-plugin"].params if each.name == "kind"]  # type: ignore[attr-defined]
+    command = typer.main.get_command(app).commands["new-plugin"]  # type: ignore[attr-defined]
+    [option] = [each for each in command.params if each.name == "kind"]
     assert re.split(", | or ", option.help) == KINDS
 
 
 def is_kind(value: object) -> bool:
     return (
-        inspect.isclass(value) and issubclass(value, Component) and (inspect.isabstract(value) or value is kinds.Rule)
+        inspect.isclass(value)
+        and issubclass(value, Component)
+        and (inspect.isabstract(value) or value is kinds.Rule)
     )
 
 
@@ -154,7 +180,11 @@ def test_a_template_is_a_healthy_plugin_of_this_api_and_no_built_in(kind: str) -
     module = import_module(f"fw.core.templates.{kind}")
     assert module.FW_API == API
     [component] = module.fw_components()
-    assert (component.name, component.__name__, component.__module__) == ("example", "Example", module.__name__)
+    assert (component.name, component.__name__, component.__module__) == (
+        "example",
+        "Example",
+        module.__name__,
+    )
     assert issubclass(component, getattr(kinds, kind.capitalize()))
     assert component not in installed().components.values()
 
@@ -187,7 +217,9 @@ def test_a_package_is_complete_named_throughout_and_clean(name: str, written: Pa
         assert done.returncode == 0, done.stdout
 
 
-def test_the_types_hold_whether_or_not_mypy_sees_fw(written: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_types_hold_whether_or_not_mypy_sees_fw(
+    written: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     wrong = tmp_path_factory.mktemp("wrong") / "wrong.py"
     wrong.write_text("from fw_new_guidance import NewGuidance\n\nNewGuidance().scale.upper()\n")
     folders = [written / name for name in PACKAGES | ODD]
@@ -228,8 +260,13 @@ def test_the_steps_of_the_workflow_are_the_commands_of_the_readme_and_each_succe
 
 
 def test_the_test_extra_installs_what_the_steps_run(written: Path) -> None:
-    project = tomllib.loads((written / "fw-new-guidance/pyproject.toml").read_text("utf-8"))["project"]
-    extra = {re.split("[<>=]", requirement)[0] for requirement in project["optional-dependencies"]["test"]}
+    project = tomllib.loads((written / "fw-new-guidance/pyproject.toml").read_text("utf-8"))[
+        "project"
+    ]
+    extra = {
+        re.split("[<>=]", requirement)[0]
+        for requirement in project["optional-dependencies"]["test"]
+    }
     assert extra == {check.split()[0] for check in scaffold.CHECKS}
     assert project["dependencies"] == []
 
@@ -238,13 +275,16 @@ def test_the_test_extra_installs_what_the_steps_run(written: Path) -> None:
 
 
 def test_every_installed_package_appears_with_its_component(site: Path) -> None:
-    found = [entry for each in metadata.distributions(path=[str(site)]) for entry in each.entry_points]
+    found = [
+        entry for each in metadata.distributions(path=[str(site)]) for entry in each.entry_points
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(site))
         registry = discover(found)
     assert registry.broken == []
     assert {str(provider): key for key, provider in registry.providers.items()} == {
-        f"new_{kind} (fw-new-{kind} 0.1.0)": (PART_OF.get(kind, kind), f"new_{kind}") for kind in KINDS
+        f"new_{kind} (fw-new-{kind} 0.1.0)": (PART_OF.get(kind, kind), f"new_{kind}")
+        for kind in KINDS
     }
 
 
@@ -272,7 +312,10 @@ def test_the_readme_shows_a_line_that_a_recipe_may_have(
     [
         [kind for kind in KINDS if kind not in (*PART_OF, "objective")],
         ["joint", "rule", "sampler", "tracker"],
-        ["objective", "tracker"],  # on a network that has blocks to read, which the template's has not
+        [
+            "objective",
+            "tracker",
+        ],  # on a network that has blocks to read, which the template's has not
     ],
     ids=["all but joint, rule and objective", "joint and rule", "objective"],
 )
@@ -290,7 +333,9 @@ def test_a_recipe_of_new_components_runs_from_end_to_end(
     used = {"new_" + kind for kind in chosen}
     assert used - {"new_tracker"} <= set(result["plugins"])
     logged = (folder / "events.jsonl").read_text()
-    statuses = [event for event in map(json.loads, logged.splitlines()) if event["what"] == "status"]
+    statuses = [
+        event for event in map(json.loads, logged.splitlines()) if event["what"] == "status"
+    ]
     assert [event["value"] for event in statuses] == ["finished"] * 3
     assert fw(*words)[0] == 0
     assert (folder / "events.jsonl").read_text() == logged
@@ -321,14 +366,19 @@ REFUSED: Mapping[str, tuple[tuple[str, ...], str]] = {
     "the kind": (("fw-guidance",), "the class would be called Guidance"),
     "a class of Python": (("fw-exception",), "the class would be called Exception"),
     "an installed component": (("fw-cfg",), "there is a guidance 'cfg' already, from builtin (fw"),
-    "an installed component by option": (("sharpen", "--component", "cfg"), "there is a guidance 'cfg' already"),
+    "an installed component by option": (
+        ("sharpen", "--component", "cfg"),
+        "there is a guidance 'cfg' already",
+    ),
     "a component with a digit first": (("fw-3d",), "'3d' cannot name a component"),
     "a component with a dash": (("sharpen", "--component", "a-b"), "'a-b' cannot name a component"),
 }
 
 
 @pytest.mark.parametrize(("words", "reason"), REFUSED.values(), ids=REFUSED.keys())
-def test_a_name_that_does_not_do_is_refused_in_one_line(words: tuple[str, ...], reason: str, tmp_path: Path) -> None:
+def test_a_name_that_does_not_do_is_refused_in_one_line(
+    words: tuple[str, ...], reason: str, tmp_path: Path
+) -> None:
     code, out, error = fw("new-plugin", *words, "--kind", "guidance", "--into", tmp_path)
     assert (code, out) == (2, "")
     assert reason in error
@@ -342,7 +392,10 @@ def test_a_name_of_another_kind_may_be_used_again(tmp_path: Path) -> None:
 
 def test_an_unknown_kind_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     code, _, error = fw("new-plugin", "fw-sharpen", "--kind", "guide", "--into", tmp_path)
-    assert (code, error.strip()) == (2, f"there is no kind 'guide'; --kind is one of {', '.join(KINDS)}")
+    assert (code, error.strip()) == (
+        2,
+        f"there is no kind 'guide'; --kind is one of {', '.join(KINDS)}",
+    )
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
@@ -366,10 +419,14 @@ def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path: Path) -> Non
 
 def test_it_says_what_it_wrote_and_three_commands_that_come_next(tmp_path: Path) -> None:
     into = tmp_path / "my plugins"
-    code, out, error = fw("new-plugin", "fw-sharpen", "--kind", "guidance", "--into", into, "--component", "crisp")
+    code, out, error = fw(
+        "new-plugin", "fw-sharpen", "--kind", "guidance", "--into", into, "--component", "crisp"
+    )
     assert (code, error) == (0, "")
     *wrote, _, change, install, test = out.splitlines()
-    assert {Path(line.removeprefix("wrote ")) for line in wrote} == {path for path in into.rglob("*") if path.is_file()}
+    assert {Path(line.removeprefix("wrote ")) for line in wrote} == {
+        path for path in into.rglob("*") if path.is_file()
+    }
     assert change.strip() == f"cd '{into}/fw-sharpen'"
     assert install.strip() == block(into / "fw-sharpen", "sh", "Install").splitlines()[0]
     assert test.strip() in scaffold.CHECKS

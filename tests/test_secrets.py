@@ -95,12 +95,16 @@ def refusing() -> Iterator[int]:
 
 
 def places_of(secret: str, answer: Answer, *folders: Path) -> list[str]:
-    """Where the secret can be read: on the terminal, in a file's bytes (databases, too) or in its name."""
+    """Where the secret can be read: on the terminal, in a file's bytes (databases, too) or in
+    its name."""
     forms = {secret.encode(), quote(secret).encode(), base64.b64encode(f"alice:{secret}".encode())}
     said = (("stdout", answer.out), ("stderr", answer.err))
     found = [name for name, text in said if any(form in text.encode() for form in forms)]
     for path in (path for folder in folders for path in folder.rglob("*")):
-        if any(form in os.fsencode(path) or (path.is_file() and form in path.read_bytes()) for form in forms):
+        if any(
+            form in os.fsencode(path) or (path.is_file() and form in path.read_bytes())
+            for form in forms
+        ):
             found.append(str(path))
     return found
 
@@ -114,8 +118,14 @@ def recipe_with(folder: Path, uri: str) -> Path:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_secret_in_the_recipes_uri_is_nowhere(tmp_path, refusing, form):
-    uri = form.replace("{}", PASSWORD).replace("{port}", str(refusing)).replace("{out}", str(tmp_path))
-    answer = fw("run", recipe_with(tmp_path / "recipe", uri), "--out", tmp_path / "out", "--device", "cpu")
+    uri = (
+        form.replace("{}", PASSWORD)
+        .replace("{port}", str(refusing))
+        .replace("{out}", str(tmp_path))
+    )
+    answer = fw(
+        "run", recipe_with(tmp_path / "recipe", uri), "--out", tmp_path / "out", "--device", "cpu"
+    )
     assert answer.code == 2
     assert "Traceback" not in answer.err
     assert "warning: tracker.uri: it holds a password or a token" in answer.err
@@ -140,11 +150,20 @@ def mlflow_server(folder: Path, template: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", "sqlite:///mlflow.db"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        "sqlite:///mlflow.db",
+    ]
     command += ["--port", str(port), "--workers", "1"]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **quiet)
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment, start_new_session=True, **quiet
+    )
     try:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
@@ -159,11 +178,18 @@ def mlflow_server(folder: Path, template: Path) -> Iterator[str]:
         process.wait()
 
 
-def test_a_whole_run_on_a_real_server_writes_no_secret_of_its_address(tmp_path, template, monkeypatch):
+def test_a_whole_run_on_a_real_server_writes_no_secret_of_its_address(
+    tmp_path, template, monkeypatch
+):
     served, out = tmp_path / "served", tmp_path / "out"
     served.mkdir()
     with mlflow_server(served, template) as place, site(tmp_path / "site"):
-        words = ("--set", f"tracker={{name: mlflow, uri: 'http://alice:{PASSWORD}@{place}'}}", "--out", out)
+        words = (
+            "--set",
+            f"tracker={{name: mlflow, uri: 'http://alice:{PASSWORD}@{place}'}}",
+            "--out",
+            out,
+        )
         answer = fw("run", toy_recipe(tmp_path), *words, "--device", "cpu", "--jobs", "1")
         assert answer.code == 0, answer.err
         assert f"http://{HIDDEN}@{place}/#/experiments" in answer.out
@@ -211,7 +237,10 @@ def test_secrets_of_the_environment_are_hidden_wherever_they_stand(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
     monkeypatch.setenv("MY_API_KEY", "Quokka-1-key")
     monkeypatch.setenv("SHORT_TOKEN", "toy")
-    assert redact(f"user alice ({PASSWORD}, Quokka-1-key) runs toy") == f"user alice ({HIDDEN}, {HIDDEN}) runs toy"
+    assert (
+        redact(f"user alice ({PASSWORD}, Quokka-1-key) runs toy")
+        == f"user alice ({HIDDEN}, {HIDDEN}) runs toy"
+    )
     assert redacted({"test": [PASSWORD, 1, None]}) == {"test": [HIDDEN, 1, None]}
 
 
@@ -223,7 +252,16 @@ def test_a_stages_own_words_are_without_secrets(tmp_path, monkeypatch):
 
     with site(tmp_path / "site"):
         monkeypatch.setattr(toys.Dots, "load", fails)
-        words = ("--set", "tracker=null", "--out", tmp_path / "out", "--jobs", "1", "--device", "cpu")
+        words = (
+            "--set",
+            "tracker=null",
+            "--out",
+            tmp_path / "out",
+            "--jobs",
+            "1",
+            "--device",
+            "cpu",
+        )
         answer = fw("run", toy_recipe(tmp_path), *words)
     assert answer.code == 1
     assert "https://***@host/x" in answer.err
@@ -232,7 +270,13 @@ def test_a_stages_own_words_are_without_secrets(tmp_path, monkeypatch):
 
 
 def test_a_field_that_is_named_like_a_secret_is_left_out_of_the_resolved_recipe():
-    spec = {"name": "other", "token": PASSWORD, "url": "https://host", "tokens": "4", "password": None}
+    spec = {
+        "name": "other",
+        "token": PASSWORD,
+        "url": "https://host",
+        "tokens": "4",
+        "password": None,
+    }
     assert without_secrets(spec) == {**spec, "token": HIDDEN}
 
 
@@ -240,7 +284,10 @@ def test_recipes_without_secrets_are_resolved_as_ever():
     for entry in files("fw.recipes").iterdir():
         if entry.name.endswith(".yaml"):
             recipe = load(Path(str(entry)))
-            assert yaml.safe_load(recipe.to_yaml())["tracker"] == recipe.model_dump(mode="json")["tracker"]
+            assert (
+                yaml.safe_load(recipe.to_yaml())["tracker"]
+                == recipe.model_dump(mode="json")["tracker"]
+            )
             assert not list(checks.secrets_in(recipe))
 
 
@@ -260,7 +307,13 @@ def test_an_address_without_its_password_is_completed_from_the_environment(root,
 
 @pytest.mark.parametrize(
     "text",
-    ["a" * 50_000, "http://x:" * 5_000, "x+y" * 20_000 + "://", "?" + "a." * 25_000, "token=" * 9_000],
+    [
+        "a" * 50_000,
+        "http://x:" * 5_000,
+        "x+y" * 20_000 + "://",
+        "?" + "a." * 25_000,
+        "token=" * 9_000,
+    ],
     ids=["word", "addresses", "scheme", "query", "names"],
 )
 def test_hiding_costs_no_more_than_the_length_of_the_text(text: str) -> None:

@@ -1,4 +1,5 @@
-"""Attention guidance computes the blocks before the first changed layer once, and this changes no bit."""
+"""Attention guidance computes the blocks before the first changed layer once, and this changes
+no bit."""
 
 from __future__ import annotations
 
@@ -25,7 +26,10 @@ from fw.plugins.samplers.heun import Heun
 
 SHAPE = (1, 8, 8)
 CLASSES = torch.tensor([0, 1, 2])
-BACKBONES = {"unet": UNet(channels=(16, 32), attention=(1,)), "dit": DiT(depth=5, width=16, heads=2)}
+BACKBONES = {
+    "unet": UNet(channels=(16, 32), attention=(1,)),
+    "dit": DiT(depth=5, width=16, heads=2),
+}
 MODES: dict[str, list[Guidance]] = {
     "pag": [PAG(scale=2.0)],
     "seg": [SEG(scale=2.0)],

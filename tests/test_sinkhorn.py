@@ -1,4 +1,5 @@
-"""Sinkhorn's clusters: lightly's step solves the transport problem, and the assignment comes out balanced."""
+"""Sinkhorn's clusters: lightly's step solves the transport problem, and the assignment comes out
+balanced."""
 
 from __future__ import annotations
 
@@ -45,12 +46,15 @@ def blobs(sizes: list[int], noise: float, seed: int = 0) -> tuple[Observations, 
 
 def cosines(images: int, clusters: int, seed: int) -> Tensor:
     g = torch.Generator().manual_seed(seed)
-    points, prototypes = (normalize(torch.randn(count, 8, generator=g)) for count in (images, clusters))
+    points, prototypes = (
+        normalize(torch.randn(count, 8, generator=g)) for count in (images, clusters)
+    )
     return points @ prototypes.T  # (N, K)
 
 
 def transported(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """The optimal plan by Sinkhorn in the log domain, in double precision: rows sum to 1, columns to N / K."""
+    """The optimal plan by Sinkhorn in the log domain, in double precision: rows sum to 1,
+    columns to N / K."""
     plan = scores.double() / epsilon
     size = torch.tensor(len(scores) / scores.shape[1], dtype=torch.float64)
     for _ in range(iterations):
@@ -64,7 +68,9 @@ def test_the_contract_holds() -> None:
 
 
 @given(gap=st.floats(0, 1), epsilon=st.floats(0.05, 1))
-def test_lightlys_step_is_the_closed_form_for_two_images_and_two_prototypes(gap: float, epsilon: float) -> None:
+def test_lightlys_step_is_the_closed_form_for_two_images_and_two_prototypes(
+    gap: float, epsilon: float
+) -> None:
     codes = sinkhorn(torch.tensor([[gap, 0.0], [0.0, gap]]), iterations=3, epsilon=epsilon)
     own = torch.sigmoid(torch.tensor(gap / epsilon))
     torch.testing.assert_close(codes, torch.stack([own, 1 - own, 1 - own, own]).view(2, 2))
@@ -72,12 +78,16 @@ def test_lightlys_step_is_the_closed_form_for_two_images_and_two_prototypes(gap:
 
 @settings(max_examples=20)
 @given(images=st.integers(20, 200), clusters=st.integers(2, 20), seed=st.integers(0, 2**31))
-def test_codes_are_the_plan_that_double_precision_finds_in_the_log_domain(images, clusters, seed) -> None:
+def test_codes_are_the_plan_that_double_precision_finds_in_the_log_domain(
+    images, clusters, seed
+) -> None:
     scores = cosines(images, clusters, seed)
     codes = balanced_codes(scores, epsilon=0.1, iterations=1000)
     torch.testing.assert_close(codes.double(), transported(scores, 0.1, 1000), atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(codes.sum(dim=1), torch.ones(images))
-    torch.testing.assert_close(codes.sum(dim=0), torch.full((clusters,), images / clusters), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        codes.sum(dim=0), torch.full((clusters,), images / clusters), atol=1e-3, rtol=1e-3
+    )
 
 
 @settings(max_examples=20)
@@ -106,7 +116,9 @@ def test_clusters_of_unequal_groups_are_balanced_where_those_of_kmeans_are_not(j
 
 
 @pytest.mark.parametrize("clusters", [10, 50, 300])
-def test_clusters_of_real_digits_are_balanced_above_kmeans_and_almost_as_tight(job, digits, clusters) -> None:
+def test_clusters_of_real_digits_are_balanced_above_kmeans_and_almost_as_tight(
+    job, digits, clusters
+) -> None:
     points = normalize(digits.features)
 
     def tightness(ids: Tensor) -> float:
@@ -114,7 +126,9 @@ def test_clusters_of_real_digits_are_balanced_above_kmeans_and_almost_as_tight(j
         means = torch.stack([points[ids == i].mean(dim=0) for i in range(clusters)])
         return float((points * normalize(means)[ids]).sum(dim=1).mean())
 
-    found, control = (kind(clusters=clusters).annotate(digits, job).conditions for kind in (Sinkhorn, KMeans))
+    found, control = (
+        kind(clusters=clusters).annotate(digits, job).conditions for kind in (Sinkhorn, KMeans)
+    )
     balance, before = (utilisation(ids, clusters)["balance"] for ids in (found, control))
     assert balance > before
     assert balance > 0.97
@@ -124,7 +138,9 @@ def test_clusters_of_real_digits_are_balanced_above_kmeans_and_almost_as_tight(j
 
 @settings(max_examples=20)
 @given(groups=st.integers(2, 8), each=st.integers(10, 40), seed=st.integers(0, 2**31))
-def test_well_separated_groups_of_equal_size_are_found(tmp_path_factory, groups, each, seed) -> None:
+def test_well_separated_groups_of_equal_size_are_found(
+    tmp_path_factory, groups, each, seed
+) -> None:
     data, labels = blobs([each] * groups, noise=0.02, seed=seed)
     found = Sinkhorn(clusters=groups).annotate(data, Job(tmp_path_factory.mktemp("job"), seed=seed))
     assert normalized_mutual_info_score(labels, found.conditions) == pytest.approx(1)
@@ -160,11 +176,16 @@ def test_the_seed_of_the_job_alone_decides(tmp_path, digits) -> None:
     [
         (torch.eye(29), "30 clusters need as many images, and there are 29"),
         (torch.ones(40, 3), "30 clusters need as many different features, and there are 1"),
-        (torch.eye(20).repeat(2, 1), "30 clusters need as many different features, and there are 20"),
+        (
+            torch.eye(20).repeat(2, 1),
+            "30 clusters need as many different features, and there are 20",
+        ),
         (torch.full((40, 3), torch.nan), "not all finite"),
         (None, "give the arm an encoder"),
     ],
 )
 def test_what_cannot_be_assigned_is_told_in_one_sentence(job, features, said) -> None:
     with pytest.raises(FwError, match=said):
-        Sinkhorn(clusters=30).annotate(Observations(40 if features is None else len(features), features), job)
+        Sinkhorn(clusters=30).annotate(
+            Observations(40 if features is None else len(features), features), job
+        )

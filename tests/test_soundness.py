@@ -1,4 +1,5 @@
-"""A finished product is used if it is whole and was made of what lies beside it; else it is made again, aloud."""
+"""A finished product is used if it is whole and was made of what lies beside it; else it is made
+again, aloud."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def flip(file: Path) -> None:
 
 
 def features_change(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Damage the features in the store, and let the same encoder give others, as on another device."""
+    """Damage the features in the store, and let the same encoder give others, as on another
+    device."""
     for encoded in stages(out, "encode"):
         flip(encoded / "features.safetensors")
     build = toys.Mean.build
@@ -71,22 +73,32 @@ def test_what_was_made_of_a_product_that_came_out_otherwise_is_made_again(
     assert "doing it again" not in ok(run()).err
 
 
-def test_what_was_made_of_a_product_that_came_out_the_same_stays(run: Callable[..., Answer], tmp_path: Path) -> None:
+def test_what_was_made_of_a_product_that_came_out_the_same_stays(
+    run: Callable[..., Answer], tmp_path: Path
+) -> None:
     ok(run())
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/store").glob("[!e]*-*/*")}
     flip(stages(tmp_path / "out", "encode")[0] / "features.safetensors")
     assert "features.safetensors is wrong; doing it again" in ok(run()).err
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out/store").glob("[!e]*-*/*")} == before
+    assert {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "out/store").glob("[!e]*-*/*")
+    } == before
 
 
 def test_dependents_can_be_kept_and_the_mixture_is_told_wherever_results_are(
     run: Callable[..., Answer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ok(run())
-    before = {path.name: (path / "model.safetensors").read_bytes() for path in stages(tmp_path / "out", "train")}
+    before = {
+        path.name: (path / "model.safetensors").read_bytes()
+        for path in stages(tmp_path / "out", "train")
+    }
     features_change(tmp_path / "out", monkeypatch)
     ok(run("--keep-dependents"))
-    kept = {path.name: (path / "model.safetensors").read_bytes() for path in stages(tmp_path / "out", "train")}
+    kept = {
+        path.name: (path / "model.safetensors").read_bytes()
+        for path in stages(tmp_path / "out", "train")
+    }
     assert kept == before
     told = "it was made of another product of 'encode mean' than the one in the store"
     assert any(told in warning for warning in result(tmp_path / "out")["warnings"])
@@ -113,7 +125,9 @@ def test_a_store_from_before_inputs_were_noted_is_taken_as_it_is_and_notes_them(
 
 
 @pytest.mark.parametrize("fact", ["seconds", "device", INPUTS, "payload"])
-def test_a_changed_fact_in_a_manifest_is_noticed(run: Callable[..., Answer], tmp_path: Path, fact: str) -> None:
+def test_a_changed_fact_in_a_manifest_is_noticed(
+    run: Callable[..., Answer], tmp_path: Path, fact: str
+) -> None:
     ok(run())
     path = stages(tmp_path / "out", "train")[0] / MANIFEST
     manifest = json.loads(path.read_text())
@@ -176,7 +190,9 @@ def deleting(folder: Path) -> Callable[..., object]:
     return clumsy
 
 
-def test_what_killed_processes_leave_is_gone_after_the_next_run(run: Callable[..., Answer], tmp_path: Path) -> None:
+def test_what_killed_processes_leave_is_gone_after_the_next_run(
+    run: Callable[..., Answer], tmp_path: Path
+) -> None:
     ok(run())
     out = tmp_path / "out"
     litter = [
@@ -190,7 +206,9 @@ def test_what_killed_processes_leave_is_gone_after_the_next_run(run: Callable[..
         write(path, "left")
     (out / "toy/.latest").symlink_to("nowhere")
     ok(run())
-    assert [path for path in [*litter, out / "toy/.latest"] if path.exists() or path.is_symlink()] == []
+    assert [
+        path for path in [*litter, out / "toy/.latest"] if path.exists() or path.is_symlink()
+    ] == []
 
 
 def test_a_full_disk_at_the_end_is_one_sentence_and_the_same_command_finishes(
@@ -217,11 +235,26 @@ def test_samples_of_stages_that_do_not_belong_together_are_told_of(
     manifest = stages(tmp_path / "out", "annotate")[0] / MANIFEST
     facts = json.loads(manifest.read_text())
     (manifest.parent / "quality.json").write_text("{}")  # as if it had been made again since
-    facts["files"]["quality.json"] = {"sha256": checksum(manifest.parent / "quality.json"), "bytes": 2}
+    facts["files"]["quality.json"] = {
+        "sha256": checksum(manifest.parent / "quality.json"),
+        "bytes": 2,
+    }
     manifest.write_text(json.dumps(stamped(facts)))
-    drawn = fw("sample", tmp_path / "out/toy/latest", "--arm", "self_1.0", "-n", 4, "-o", tmp_path / "grid.png")
+    drawn = fw(
+        "sample",
+        tmp_path / "out/toy/latest",
+        "--arm",
+        "self_1.0",
+        "-n",
+        4,
+        "-o",
+        tmp_path / "grid.png",
+    )
     assert drawn.code == 0, drawn.err
-    assert "train linear, halves of mean: it was made of another product of 'annotate halves'" in drawn.err
+    assert (
+        "train linear, halves of mean: it was made of another product of 'annotate halves'"
+        in drawn.err
+    )
 
 
 def test_work_that_is_begun_again_because_of_its_inputs_is_told_of(

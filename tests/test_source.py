@@ -32,10 +32,45 @@ def problems(text: str, sets: Sequence[str] = ()) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "meant"),
     [
-        *[("1e-4", 1e-4), ("1E5", 1e5), ("2.0e-3", 2e-3), (".5", 0.5), ("-.5", -0.5), ("1.", 1.0), ("+1.5", 1.5)],
-        *[("012", 12), ("+7", 7), ("-0", 0), ("true", True), ("false", False), ("null", None), ("~", None), ("", None)],
-        *[(word, word) for word in ("no", "on", "yes", "off", "y", "N", "True", "FALSE", "Null", "0x1f", "0o17")],
-        *[(word, word) for word in ("1_000", "1:30", "2024-01-31", "1e", "e5", "+", ".", "1.2.3", "inf", "nan")],
+        *[
+            ("1e-4", 1e-4),
+            ("1E5", 1e5),
+            ("2.0e-3", 2e-3),
+            (".5", 0.5),
+            ("-.5", -0.5),
+            ("1.", 1.0),
+            ("+1.5", 1.5),
+        ],
+        *[
+            ("012", 12),
+            ("+7", 7),
+            ("-0", 0),
+            ("true", True),
+            ("false", False),
+            ("null", None),
+            ("~", None),
+            ("", None),
+        ],
+        *[
+            (word, word)
+            for word in (
+                "no",
+                "on",
+                "yes",
+                "off",
+                "y",
+                "N",
+                "True",
+                "FALSE",
+                "Null",
+                "0x1f",
+                "0o17",
+            )
+        ],
+        *[
+            (word, word)
+            for word in ("1_000", "1:30", "2024-01-31", "1e", "e5", "+", ".", "1.2.3", "inf", "nan")
+        ],
         *[("'1'", "1"), ('"true"', "true"), ("<<", "<<"), ("=", "=")],
     ],
 )
@@ -64,8 +99,19 @@ def test_every_repeated_key_and_every_key_that_is_not_text_is_told_with_its_line
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        *[("a: 1\nb: [1, 2", 2), ("a: 1\n b: 2", 2), ("a: 1\n---\nb: 2", 2), ("a: *x", 1), ("a: &x [*x]", 1)],
-        *[("a: {}\nb: &x 1", 2), ("a: !!int abc", 1), ("a: !!timestamp x", 1), ("a: !!python/object:os.system {}", 1)],
+        *[
+            ("a: 1\nb: [1, 2", 2),
+            ("a: 1\n b: 2", 2),
+            ("a: 1\n---\nb: 2", 2),
+            ("a: *x", 1),
+            ("a: &x [*x]", 1),
+        ],
+        *[
+            ("a: {}\nb: &x 1", 2),
+            ("a: !!int abc", 1),
+            ("a: !!timestamp x", 1),
+            ("a: !!python/object:os.system {}", 1),
+        ],
         *[("? [a]\n: 1", 1), ("a: 'x", 1), ("a: @x", 1), ("\ta: 1", 1)],
     ],
 )
@@ -89,7 +135,9 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
 odd = st.sampled_from(["1e5", "08", "no", "~", "1:30", "-.inf", ""])
 texts = st.text(st.characters(codec="utf-8"), max_size=8) | odd
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
-data = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3))
+data = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3)
+)
 
 
 @given(data)
@@ -106,21 +154,36 @@ def test_equal_parts_are_dumped_in_full() -> None:
 unique_keys = st.integers(0, 10**9).map("key{}".format)
 trees = st.recursive(
     st.integers() | st.just("some text"),
-    lambda inner: st.lists(inner, min_size=1, max_size=3) | st.dictionaries(unique_keys, inner, min_size=1, max_size=3),
+    lambda inner: (
+        st.lists(inner, min_size=1, max_size=3)
+        | st.dictionaries(unique_keys, inner, min_size=1, max_size=3)
+    ),
     max_leaves=12,
 )
 
 
 def locations(node: Any, path: tuple = ()) -> list[tuple]:
-    entries = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    return [place for key, child in entries for place in [(*path, key), *locations(child, (*path, key))]]
+    entries = (
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
+    )
+    return [
+        place for key, child in entries for place in [(*path, key), *locations(child, (*path, key))]
+    ]
 
 
 def key_at(tree: Any, path: tuple, text: str) -> int:
     """The line of a key, found by counting the keys of that name which are written before it."""
     names = [place[-1] for place in locations(tree)]
     earlier = names[: locations(tree).index(path)].count(path[-1])
-    return [n for n, line in enumerate(text.splitlines(), 1) for _ in re.findall(rf"\b{path[-1]}:", line)][earlier]
+    return [
+        n
+        for n, line in enumerate(text.splitlines(), 1)
+        for _ in re.findall(rf"\b{path[-1]}:", line)
+    ][earlier]
 
 
 @settings(max_examples=60)
@@ -167,8 +230,12 @@ def test_what_is_not_written_down_is_found_at_what_holds_it() -> None:
     assert source.path(()) == "recipe"
 
 
-@pytest.mark.parametrize("content", [b"", b"# nothing\n", b"- a\n", b"text\n", b"\xff\xfe\x00", b"a: [\n"])
-def test_a_file_that_is_no_mapping_is_refused_in_one_line_that_names_it(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    "content", [b"", b"# nothing\n", b"- a\n", b"text\n", b"\xff\xfe\x00", b"a: [\n"]
+)
+def test_a_file_that_is_no_mapping_is_refused_in_one_line_that_names_it(
+    tmp_path: Path, content: bytes
+) -> None:
     file = tmp_path / "x.yaml"
     file.write_bytes(content)
     with pytest.raises(RecipeError) as caught:
@@ -272,15 +339,32 @@ def test_a_section_that_is_added_to_keeps_its_line() -> None:
     [
         ("train.steps", "--set train.steps: expected KEY=VALUE, such as --set train.steps=2000"),
         ("=3", "--set =3: expected KEY=VALUE, such as --set train.steps=2000"),
-        ("train..steps=3", "--set train..steps=3: expected KEY=VALUE, such as --set train.steps=2000"),
-        ("train.steps.more=3", "--set #2: train.steps is 4, not a mapping, so there is no 'more' to set in it"),
-        ("metrics.2.k=3", "--set #2: metrics is a list of 2; write an index, from 0, instead of '2'"),
-        ("metrics.-1.k=3", "--set #2: metrics is a list of 2; write an index, from 0, instead of '-1'"),
-        ("metrics.name=3", "--set #2: metrics is a list of 2; write an index, from 0, instead of 'name'"),
+        (
+            "train..steps=3",
+            "--set train..steps=3: expected KEY=VALUE, such as --set train.steps=2000",
+        ),
+        (
+            "train.steps.more=3",
+            "--set #2: train.steps is 4, not a mapping, so there is no 'more' to set in it",
+        ),
+        (
+            "metrics.2.k=3",
+            "--set #2: metrics is a list of 2; write an index, from 0, instead of '2'",
+        ),
+        (
+            "metrics.-1.k=3",
+            "--set #2: metrics is a list of 2; write an index, from 0, instead of '-1'",
+        ),
+        (
+            "metrics.name=3",
+            "--set #2: metrics is a list of 2; write an index, from 0, instead of 'name'",
+        ),
         ("train={a: 1, a: 2}", "--set #2:1: a: written twice"),
     ],
 )
-def test_a_set_that_cannot_be_done_is_one_sentence_that_says_which(assignment: str, problem: str) -> None:
+def test_a_set_that_cannot_be_done_is_one_sentence_that_says_which(
+    assignment: str, problem: str
+) -> None:
     with pytest.raises(RecipeError) as caught:
         after("train.lr=1", assignment)
     assert caught.value.problems == [problem]
@@ -291,6 +375,10 @@ def test_a_value_that_is_not_yaml_is_one_sentence_that_says_which_set() -> None:
         after("train=[1, 2")
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8", categories=("L", "N", "P")), max_size=20), max_size=3))
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8", categories=("L", "N", "P")), max_size=20), max_size=3
+    )
+)
 def test_any_assignment_is_done_or_refused(assignments: list[str]) -> None:
     assert all(problem.startswith("--set ") for problem in problems(SET, assignments))

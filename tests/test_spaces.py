@@ -1,4 +1,5 @@
-"""The spaces that metrics measure in: they learn what they should, and distances in them rise when images get worse."""
+"""The spaces that metrics measure in: they learn what they should, and distances in them rise
+when images get worse."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ from fw.plugins.metrics.fid import FID
 
 def fitted(encoder: Encoder, data: ImageSet, folder: Path, seed: int = 0) -> nn.Module:
     network = fresh(encoder, data, seed)
-    encoder.fit(network, data if encoder.uses_labels else data.without_labels(), Job(folder, seed=seed))
+    encoder.fit(
+        network, data if encoder.uses_labels else data.without_labels(), Job(folder, seed=seed)
+    )
     return network.eval()
 
 
@@ -41,7 +44,8 @@ def features(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def corners(count: int, seed: int, channels: int = 3, size: int = 16) -> ImageSet:
-    """Noise with a bright patch in one of four corners: the class. The patch's colour says nothing."""
+    """Noise with a bright patch in one of four corners: the class. The patch's colour says
+    nothing."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 120, (count, channels, size, size), generator=generator)
     labels = torch.randint(4, (count,), generator=generator)
@@ -103,7 +107,9 @@ def test_a_classifier_that_was_interrupted_ends_with_the_same_weights(tmp_path):
         assert torch.equal(weight, resumed.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("shape", [(1, 4, 4), (1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 48, 64), (3, 128, 128)])
+@pytest.mark.parametrize(
+    "shape", [(1, 4, 4), (1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 48, 64), (3, 128, 128)]
+)
 def test_the_classifier_takes_images_of_any_size_and_keeps_its_number_of_features(shape):
     network = Classifier(dims=24, width=8).build(shape, classes=5)
     images = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
@@ -142,7 +148,9 @@ def test_pca_refuses_more_components_than_pixels_or_images(tmp_path):
 def test_a_fitted_space_is_whole_in_its_state_dict(encoder, spaces, held_out):
     again = fresh(encoder, held_out, seed=5)
     again.load_state_dict(spaces[encoder.name].state_dict())
-    assert torch.equal(features(again.eval(), held_out.images), features(spaces[encoder.name], held_out.images))
+    assert torch.equal(
+        features(again.eval(), held_out.images), features(spaces[encoder.name], held_out.images)
+    )
 
 
 # the self-test of a space: distances rise as images get worse
@@ -163,25 +171,35 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
 def distance(network: nn.Module, name: str, train: ImageSet, images: Tensor) -> float:
     known = features(network, train.images)
     metric = FD.model_validate({"space": name})
-    (value,) = metric.compare(metric.prepare(Reference(known, known)), features(network, images)).values()
+    (value,) = metric.compare(
+        metric.prepare(Reference(known, known)), features(network, images)
+    ).values()
     return value
 
 
 @pytest.mark.parametrize("name", ["classifier", "pca"])
-@pytest.mark.parametrize(("damage", "levels"), [(noisy, (0.0, 0.1, 0.2, 0.4)), (blurred, (0.0, 0.35, 0.5, 1.0))])
+@pytest.mark.parametrize(
+    ("damage", "levels"), [(noisy, (0.0, 0.1, 0.2, 0.4)), (blurred, (0.0, 0.35, 0.5, 1.0))]
+)
 def test_fd_rises_with_noise_and_with_blur(spaces, train, held_out, name, damage, levels):
-    scores = [distance(spaces[name], name, train, damage(held_out.images, level)) for level in levels]
+    scores = [
+        distance(spaces[name], name, train, damage(held_out.images, level)) for level in levels
+    ]
     assert scores == sorted(scores)
     assert scores[-1] > 3 * scores[0]
 
 
 @pytest.mark.parametrize("name", ["classifier", "pca"])
-def test_fd_rises_as_classes_are_dropped_and_not_because_images_are_fewer(spaces, train, held_out, name):
+def test_fd_rises_as_classes_are_dropped_and_not_because_images_are_fewer(
+    spaces, train, held_out, name
+):
     assert held_out.labels is not None
     kept = [held_out.images[held_out.labels >= dropped] for dropped in (0, 1, 3, 5)]
     scores = [distance(spaces[name], name, train, images) for images in kept]
     assert scores == sorted(scores)
-    rows = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[: len(kept[-1])]
+    rows = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))[
+        : len(kept[-1])
+    ]
     as_few = distance(spaces[name], name, train, held_out.images[rows])
     assert scores[-1] > 2 * as_few
 
@@ -231,8 +249,12 @@ def nowhere(monkeypatch, tmp_path) -> Path:
 def test_inception_features_are_those_of_torch_fidelity_whatever_mode_it_is_put_in(inception):
     from torch_fidelity import FeatureExtractorInceptionV3
 
-    images = torch.randint(0, 256, (2, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    theirs = FeatureExtractorInceptionV3("x", ["2048"], feature_extractor_weights_path=str(inception.weights))
+    images = torch.randint(
+        0, 256, (2, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    theirs = FeatureExtractorInceptionV3(
+        "x", ["2048"], feature_extractor_weights_path=str(inception.weights)
+    )
     network = inception.build((3, 20, 20), 0)
     inception.preflight()
     ours = features(network.train(), images)
@@ -243,7 +265,9 @@ def test_inception_features_are_those_of_torch_fidelity_whatever_mode_it_is_put_
 
 
 def test_grey_images_enter_inception_as_colour_images(inception):
-    grey = torch.randint(0, 256, (1, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    grey = torch.randint(
+        0, 256, (1, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     network = inception.build((1, 8, 8), 0)
     assert torch.equal(features(network, grey), features(network, grey.repeat(1, 3, 1, 1)))
 
@@ -266,7 +290,11 @@ def test_missing_weights_are_told_in_one_message_that_says_what_to_do(nowhere):
         FID.model_validate({"weights": nowhere / "own.pth"}).preflight()
     message = str(told.value)
     assert "\n" not in message
-    for place in (nowhere / "own.pth", nowhere / "weights", nowhere / "torch" / "hub" / "checkpoints"):
+    for place in (
+        nowhere / "own.pth",
+        nowhere / "weights",
+        nowhere / "torch" / "hub" / "checkpoints",
+    ):
         assert str(place) in message
     for words in (FILE_NAMES[0], "6726825d", "copy", "'classifier' or 'pca'"):
         assert words in message

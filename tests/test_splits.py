@@ -59,7 +59,8 @@ def folder_of(tmp_path, **fields):
 
 
 def refused(dataset, message):
-    """It is refused when it is validated, before a run and when it is loaded; each in one sentence."""
+    """It is refused when it is validated, before a run and when it is loaded; each in one
+    sentence."""
     for use, kind in (
         (dataset.check, ValueError),
         (dataset.preflight, MissingFile),
@@ -71,9 +72,12 @@ def refused(dataset, message):
 
 
 @pytest.mark.parametrize(
-    ("train", "test"), [("data", "./data/"), ("a/../b", "b"), (".", "test"), ("all", "all/test"), ("x/y", "x//y")]
+    ("train", "test"),
+    [("data", "./data/"), ("a/../b", "b"), (".", "test"), ("all", "all/test"), ("x/y", "x//y")],
 )
-def test_two_spellings_of_a_folder_and_a_folder_within_the_other_are_refused_without_the_files(tmp_path, train, test):
+def test_two_spellings_of_a_folder_and_a_folder_within_the_other_are_refused_without_the_files(
+    tmp_path, train, test
+):
     with pytest.raises(ValueError, match="`train` and `test`"):
         folder_of(tmp_path, train=train, test=test)
 
@@ -98,14 +102,18 @@ def test_classes_of_both_splits_that_are_links_to_one_folder_are_refused(tmp_pat
         (tmp_path / "data" / split).mkdir(parents=True)
         for name, source in (("cat", "train/cat"), ("dog", f"{split}/dog")):
             (tmp_path / "data" / split / name).symlink_to(tmp_path / "elsewhere" / source)
-    refused(folder_of(tmp_path, class_folders=2), "3 of 5 held-out images are links to the same files")
+    refused(
+        folder_of(tmp_path, class_folders=2), "3 of 5 held-out images are links to the same files"
+    )
 
 
 @pytest.mark.parametrize("link", [os.link, os.symlink])
 def test_a_file_that_is_in_both_splits_is_refused_or_dropped_from_training(tmp_path, link):
     fill(tmp_path / "data")
     link(tmp_path / "data/test/cat/0.png", tmp_path / "data/train/cat/again.png")
-    refused(folder_of(tmp_path), r"1 of 4 held-out images .* cat/0\.png in .* and cat/again\.png in")
+    refused(
+        folder_of(tmp_path), r"1 of 4 held-out images .* cat/0\.png in .* and cat/again\.png in"
+    )
     dropping = folder_of(tmp_path, drop_repeats=True)
     dropping.preflight()
     assert len(dropping.load("train")) == 6
@@ -205,8 +213,12 @@ class Noise(Dataset):
         if self.broken:
             raise RuntimeError("no such disk")
         torch.set_default_dtype(torch.float64)
-        images = torch.randint(0, 256, (30, 1, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-        return ImageSet(images[:20] if split == "train" else images[20 - self.shared : 30 - self.shared])
+        images = torch.randint(
+            0, 256, (30, 1, 4, 4), generator=torch.Generator().manual_seed(0)
+        ).to(torch.uint8)
+        return ImageSet(
+            images[:20] if split == "train" else images[20 - self.shared : 30 - self.shared]
+        )
 
     def remarks(self):
         return ["one\nremark"]
@@ -243,12 +255,28 @@ def test_a_run_says_it_on_stderr_in_its_file_and_in_the_report_each_time(tmp_pat
     (root / "train/cat/broken.png").write_text("not an image")
     os.mkfifo(root / "train/dog/pipe.png")
     for _ in range(2):
-        done = sites.fw("run", *in_a_recipe(tmp_path), "--out", tmp_path / "runs", "--device", "cpu", "--jobs", "1")
+        done = sites.fw(
+            "run",
+            *in_a_recipe(tmp_path),
+            "--out",
+            tmp_path / "runs",
+            "--device",
+            "cpu",
+            "--jobs",
+            "1",
+        )
         assert done.code == 0, done.err
         folder = tmp_path / "runs/pictures/latest"
-        for text in ("3 of 7 held-out images are also", "cat/broken.png: cannot identify", "dog/pipe.png (a pipe)"):
+        for text in (
+            "3 of 7 held-out images are also",
+            "cat/broken.png: cannot identify",
+            "dog/pipe.png (a pipe)",
+        ):
             assert text in " ".join(done.err.split())
-            assert any(text in warned for warned in json.loads((folder / "run.json").read_text())["warnings"])
+            assert any(
+                text in warned
+                for warned in json.loads((folder / "run.json").read_text())["warnings"]
+            )
             assert text in (folder / "report.md").read_text()
         assert "0 = cat, 1 = dog" in (folder / "report.md").read_text()
 
@@ -265,7 +293,10 @@ def test_class_folders_that_do_not_fit_are_a_fault_when_the_files_are_there(tmp_
     fill(tmp_path / "data")
     done = sites.fw("validate", *in_a_recipe(tmp_path, f"dataset.class_folders={classes}"))
     assert done.code == 2
-    assert f"dataset: dataset image_folder: {tmp_path}/data/train has 2 sub-folders with images" in done.err
+    assert (
+        f"dataset: dataset image_folder: {tmp_path}/data/train has 2 sub-folders with images"
+        in done.err
+    )
     assert f"`class_folders` is {classes}" in done.err
 
 
@@ -279,14 +310,19 @@ def test_class_folders_that_could_not_be_checked_are_a_warning(tmp_path):
 def negative(tmp_path, condition, annotator="labels"):
     guidance = f"{{name: negative, scale: 2.0, condition: {condition}}}"
     plain = "arms.plain={annotator: null, guidance: null}"
-    return in_a_recipe(tmp_path, f"annotator={annotator}", f"guidance={guidance}", plain, "arms.away={}")
+    return in_a_recipe(
+        tmp_path, f"annotator={annotator}", f"guidance={guidance}", plain, "arms.away={}"
+    )
 
 
 def test_a_class_may_be_asked_for_by_name_and_is_the_recipe_with_its_number(tmp_path):
     from fw.core.recipe.loading import load
 
     fill(tmp_path / "data")
-    by_name, by_number = (load(words[0], words[2::2]) for words in (negative(tmp_path, "dog"), negative(tmp_path, "1")))
+    by_name, by_number = (
+        load(words[0], words[2::2])
+        for words in (negative(tmp_path, "dog"), negative(tmp_path, "1"))
+    )
     assert by_name == by_number
     assert by_name.to_yaml() == by_number.to_yaml()
     assert by_name.guidance == (Negative(condition=1, scale=2.0),)
@@ -377,7 +413,10 @@ def test_the_fingerprint_of_an_ordinary_folder_is_what_it_was(tmp_path):
     ("content", "reason"),
     [
         (b"", "it is empty"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "it is a Git LFS pointer"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+            "it is a Git LFS pointer",
+        ),
         (b"<!DOCTYPE html><p>Sign in</p>", "it is a web page (HTML), not the file"),
         (b"not an image", "cannot identify an image in it, of the formats AVIF, BMP, "),
         (b"\x89PNG\r\n\x1a\n", ""),
@@ -391,7 +430,10 @@ def test_why_an_image_is_damaged_is_said_plainly(tmp_path, content, reason):
     data = folder_of(tmp_path)
     data.load("train")
     [said] = data.remarks()
-    assert f"1 of 7 images of the train split could not be decoded and are left out (cat/x.png: {reason}" in said
+    assert (
+        "1 of 7 images of the train split could not be decoded and are left out (cat/x.png: "
+        f"{reason}" in said
+    )
     assert " at 0x" not in said
     assert "BytesIO" not in said
 

@@ -1,6 +1,8 @@
-"""The self-supervised encoders: losses equal closed forms, each learns something, resumes bit for bit, tells collapse.
+"""The self-supervised encoders: losses equal closed forms, each learns something, resumes bit for
+bit, tells collapse.
 
-A short training is judged by nearest neighbours among five labelled images of each digit, for every method alike.
+A short training is judged by nearest neighbours among five labelled images of each digit, for every
+method alike.
 """
 
 from __future__ import annotations
@@ -70,7 +72,9 @@ def torch_draws_elsewhere() -> Iterator[None]:
         yield
 
 
-def built(encoder: SelfSupervised, seed: int = 0, shape: tuple[int, int, int] = (1, 8, 8)) -> ImageEncoder:
+def built(
+    encoder: SelfSupervised, seed: int = 0, shape: tuple[int, int, int] = (1, 8, 8)
+) -> ImageEncoder:
     torch.manual_seed(seed)
     network = encoder.build(shape, 0)
     assert isinstance(network, ImageEncoder)
@@ -104,11 +108,14 @@ def test_it_keeps_to_the_contract_of_encoders(encoder: SelfSupervised) -> None:
 def test_nearest_neighbours_are_more_often_the_same_digit_after_a_short_training(
     method: Any, digits: tuple[ImageSet, ImageSet], tmp_path: Path
 ) -> None:
-    """More often than at random weights, and than at these with the right statistics in their batch norms."""
+    """More often than at random weights, and than at these with the right statistics in their
+    batch norms."""
     encoder = method(steps=80, batch=64, width=64)
     for seed in (0, 1, 2):
         (tmp_path / str(seed)).mkdir()
-        trained = accuracy(fitted(encoder, digits[0], Job(tmp_path / str(seed), seed=seed)), *digits)
+        trained = accuracy(
+            fitted(encoder, digits[0], Job(tmp_path / str(seed), seed=seed)), *digits
+        )
         untrained = built(encoder, seed)
         assert trained > accuracy(untrained, *digits), f"seed {seed}"
         assert trained > accuracy(calibrated(untrained, digits[0]), *digits), f"seed {seed}"
@@ -126,12 +133,17 @@ def calibrated(network: ImageEncoder, train: ImageSet) -> ImageEncoder:
 
 @torch.no_grad()
 def accuracy(network: ImageEncoder, train: ImageSet, test: ImageSet, per_digit: int = 5) -> float:
-    """Of a vote of the 5 nearest among the first few labelled images of each digit, weighted by exp(cosine / 0.07)."""
+    """Of a vote of the 5 nearest among the first few labelled images of each digit, weighted by
+    exp(cosine / 0.07)."""
     assert train.labels is not None
     assert test.labels is not None
     rows = torch.cat([(train.labels == digit).nonzero()[:per_digit, 0] for digit in range(10)])
-    similarity, nearest = (encoded(network, test.images) @ encoded(network, train.images[rows]).T).topk(5)
-    votes = torch.zeros(len(test), 10).scatter_add(1, train.labels[rows][nearest], (similarity / 0.07).exp())
+    similarity, nearest = (
+        encoded(network, test.images) @ encoded(network, train.images[rows]).T
+    ).topk(5)
+    votes = torch.zeros(len(test), 10).scatter_add(
+        1, train.labels[rows][nearest], (similarity / 0.07).exp()
+    )
     return float((votes.argmax(1) == test.labels).float().mean())
 
 
@@ -165,8 +177,11 @@ def normalised_patches(images: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("encoder", SMALL, ids=named)
-def test_collapse_is_told(encoder: SelfSupervised, digits: tuple[ImageSet, ImageSet], tmp_path: Path) -> None:
-    """A weight decay that leaves nothing of the weights makes all features the same; without, the training is fine."""
+def test_collapse_is_told(
+    encoder: SelfSupervised, digits: tuple[ImageSet, ImageSet], tmp_path: Path
+) -> None:
+    """A weight decay that leaves nothing of the weights makes all features the same; without,
+    the training is fine."""
     (tmp_path / "decays").mkdir()
     decays = encoder.model_copy(update={"lr": 1e-4, "weight_decay": 1e4})
     with pytest.raises(StageFailed, match=f"encoder {encoder.name} collapsed"):
@@ -210,7 +225,8 @@ def test_moco_has_the_info_nce_loss_over_a_queue_of_the_latest_keys(images: Tens
         with torch.no_grad():
             contrast.head.layers[0].weight += 0.1
         contrast.follow(step)
-    # 40 is no multiple of 16: of the third batch 8 found room, and the fourth began at the front again
+    # 40 is no multiple of 16: of the third batch 8 found room, and the fourth began at the front
+    # again
     wanted = torch.cat([seen[3], seen[1], seen[2][:8]])
     torch.testing.assert_close(bank.bank, wanted, atol=1e-6, rtol=1e-5)
 
@@ -255,13 +271,25 @@ def test_the_momentum_of_byol_rises_to_one_along_a_cosine() -> None:
             target.copy_(weight - 1)
         bootstrap.follow(step)
         moved.append(1 - float((weight - target).detach().mean()))
-    assert moved == pytest.approx([0.4 * (1 + math.cos(math.pi * step / 4)) / 2 for step in range(5)], abs=1e-5)
+    assert moved == pytest.approx(
+        [0.4 * (1 + math.cos(math.pi * step / 4)) / 2 for step in range(5)], abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("local_views", [0, 2])
-def test_swav_predicts_balanced_assignments_of_other_views(digits: tuple[ImageSet, ImageSet], local_views: int) -> None:
+def test_swav_predicts_balanced_assignments_of_other_views(
+    digits: tuple[ImageSet, ImageSet], local_views: int
+) -> None:
     """Of its own images and, from the third step on, of the two batches before them."""
-    method = SwAV(**FEW, hidden=16, dims=8, prototypes=6, queue=32, local_views=local_views, freeze_prototypes=0)
+    method = SwAV(
+        **FEW,
+        hidden=16,
+        dims=8,
+        prototypes=6,
+        queue=32,
+        local_views=local_views,
+        freeze_prototypes=0,
+    )
     swapped = learner_of(method)
     views = 2 + local_views
     for step, batch in enumerate(digits[0].images[:64].split(16)):
@@ -274,7 +302,11 @@ def test_swav_predicts_balanced_assignments_of_other_views(digits: tuple[ImageSe
         for i in range(2):
             earlier = queues[i] @ prototypes.T if step * 16 >= 32 else scores[i, :0]
             assigned = sinkhorn(torch.cat([scores[i], earlier]), 0.05, 3)[:16]
-            terms += [-(assigned * (scores[v] / 0.1).log_softmax(1)).sum(1).mean() for v in range(views) if v != i]
+            terms += [
+                -(assigned * (scores[v] / 0.1).log_softmax(1)).sum(1).mean()
+                for v in range(views)
+                if v != i
+            ]
         assert loss.item() == pytest.approx(float(torch.stack(terms).mean()), rel=1e-3)
         assert loss.shape == ()
 
@@ -364,14 +396,18 @@ def test_mae_is_scored_on_the_hidden_patches_with_normalised_pixels(images: Tens
 
 @pytest.mark.parametrize("shape", [(1, 8, 12), (1, 9, 9), (3, 4, 4), (1, 30, 30)])
 def test_mae_refuses_images_that_it_cannot_cut_into_patches(shape: tuple[int, int, int]) -> None:
-    with pytest.raises(ValueError, match=f"2x2 or more patches of side 4, not {shape[1]}x{shape[2]}"):
+    with pytest.raises(
+        ValueError, match=f"2x2 or more patches of side 4, not {shape[1]}x{shape[2]}"
+    ):
         MAE().check(shape)
     with pytest.raises(ValueError, match="patches"):
         MAE().build(shape, 0)
 
 
 def test_mae_refuses_heads_that_do_not_share_the_width_equally() -> None:
-    with pytest.raises(ValidationError, match="width 64 and decoder_width 32 must divide by 5 heads"):
+    with pytest.raises(
+        ValidationError, match="width 64 and decoder_width 32 must divide by 5 heads"
+    ):
         MAE(heads=5)
 
 
@@ -383,13 +419,18 @@ def test_mae_refuses_heads_that_do_not_share_the_width_equally() -> None:
 def test_an_interrupted_training_resumes_bit_for_bit_with_all_that_it_learns_from(
     encoder: SelfSupervised, digits: tuple[ImageSet, ImageSet], tmp_path: Path, stop_at: int
 ) -> None:
-    """Momentum networks, queues, prototypes and the optimizer, as the last checkpoint holds them."""
+    """Momentum networks, queues, prototypes and the optimizer, as the last checkpoint holds
+    them."""
     for folder in ("straight", "resumed"):
         (tmp_path / folder).mkdir()
     fitted(encoder, digits[0], Job(tmp_path / "straight", seed=3))
     asked = iter(range(stop_at + 1))
     with pytest.raises(Interrupted):
-        fitted(encoder, digits[0], Job(tmp_path / "resumed", seed=3, stopping=lambda: next(asked) == stop_at))
+        fitted(
+            encoder,
+            digits[0],
+            Job(tmp_path / "resumed", seed=3, stopping=lambda: next(asked) == stop_at),
+        )
     fitted(encoder, digits[0], Job(tmp_path / "resumed", seed=3))
     straight, resumed = (checkpoint(tmp_path / folder) for folder in ("straight", "resumed"))
     assert straight.keys() == resumed.keys()
@@ -398,7 +439,9 @@ def test_an_interrupted_training_resumes_bit_for_bit_with_all_that_it_learns_fro
     assert logs[0] == logs[1]
 
 
-@pytest.mark.parametrize(("encoder", "queues"), [(SMALL[2], 1), (SMALL[4], 2)], ids=["moco", "swav"])
+@pytest.mark.parametrize(
+    ("encoder", "queues"), [(SMALL[2], 1), (SMALL[4], 2)], ids=["moco", "swav"]
+)
 def test_queues_are_in_the_checkpoint(
     encoder: SelfSupervised, queues: int, digits: tuple[ImageSet, ImageSet], tmp_path: Path
 ) -> None:
@@ -478,9 +521,18 @@ def test_missing_weights_are_told_before_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kept", "told"),
     [
-        (lambda state: {"0.weight": state["0.weight"]}, "'1.weight' is missing, and .* more like that; are its"),
-        (lambda state: {**state, "fc.weight": state["0.weight"]}, "'fc.weight' is not part of it; are its settings"),
-        (lambda state: {**state, "0.weight": state["0.weight"][:2]}, r"'0.weight' is \[2, 1, 3, 3\] and not \[4, 1,"),
+        (
+            lambda state: {"0.weight": state["0.weight"]},
+            "'1.weight' is missing, and .* more like that; are its",
+        ),
+        (
+            lambda state: {**state, "fc.weight": state["0.weight"]},
+            "'fc.weight' is not part of it; are its settings",
+        ),
+        (
+            lambda state: {**state, "0.weight": state["0.weight"][:2]},
+            r"'0.weight' is \[2, 1, 3, 3\] and not \[4, 1,",
+        ),
         (lambda state: {"model": state}, "is not a state dict: save the backbone's"),
         (lambda state: list(state.values()), "is not a state dict: save the backbone's"),
     ],
@@ -530,5 +582,7 @@ def refusal(network: ImageEncoder, path: Path) -> str | None:
 def test_a_file_of_anything_else_is_refused(tmp_path: Path, name: str) -> None:
     for content in (b"", b"weights", pickle.dumps({"0.weight": 1}, protocol=2)):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(FwError, match=rf"{name} (cannot be read|is empty|is not|is what torch)"):
+        with pytest.raises(
+            FwError, match=rf"{name} (cannot be read|is empty|is not|is what torch)"
+        ):
             load_weights(built(SMALL[1]), tmp_path / name)

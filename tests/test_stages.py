@@ -58,7 +58,9 @@ FIRST, SECOND = Made(name="first"), Made(name="second")
 
 
 def test_components_enter_by_identity_stages_by_id_and_the_rest_as_json() -> None:
-    stage = Everything(PCA(dims=4), FIRST, SECOND, (None, FIRST), sections=(Train(steps=3),), seed=5)
+    stage = Everything(
+        PCA(dims=4), FIRST, SECOND, (None, FIRST), sections=(Train(steps=3),), seed=5
+    )
     assert stage.payload == {
         "stage": "everything",
         "version": 1,
@@ -74,7 +76,9 @@ def test_components_enter_by_identity_stages_by_id_and_the_rest_as_json() -> Non
 
 def test_what_is_absent_and_what_is_not_keyed_leave_the_key_as_it_is() -> None:
     bare = Everything(PCA(), FIRST)
-    assert bare.key == Everything(PCA(), FIRST, None, (), later=None, whose="mine", note="again").key
+    assert (
+        bare.key == Everything(PCA(), FIRST, None, (), later=None, whose="mine", note="again").key
+    )
     assert "later" not in bare.payload
     assert "seed" not in bare.payload
     assert bare.key != Everything(PCA(), FIRST, later=0).key
@@ -116,7 +120,9 @@ def test_a_stage_can_work_on_what_another_has_made_and_is_keyed_by_it() -> None:
     assert on_samples.key != on_digits.key
 
 
-def test_samples_are_training_images_seed_after_seed_and_there_are_no_others(tmp_path: Path) -> None:
+def test_samples_are_training_images_seed_after_seed_and_there_are_no_others(
+    tmp_path: Path,
+) -> None:
     images = torch.arange(2 * 3 * 64, dtype=torch.uint8).view(2, 3, 1, 8, 8)
     for seed in range(2):
         save_file({"images": images[seed].contiguous()}, tmp_path / shard_name(seed, range(3)))

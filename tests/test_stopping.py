@@ -1,4 +1,5 @@
-"""A run is asked politely once, by Ctrl-C, SIGTERM or SIGHUP, and nothing is cut off in the middle of a transaction."""
+"""A run is asked politely once, by Ctrl-C, SIGTERM or SIGHUP, and nothing is cut off in the
+middle of a transaction."""
 
 from __future__ import annotations
 
@@ -46,7 +47,9 @@ print(os.waitpid(tracker, os.WNOHANG), signal.pthread_sigmask(signal.SIG_BLOCK, 
 
 
 def test_a_hangup_leaves_the_process_that_counts_shared_things_alone() -> None:
-    done = subprocess.run([sys.executable, "-c", SHELTERED], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SHELTERED], capture_output=True, text=True, check=True
+    )
     assert (done.stdout, done.stderr) == ("(0, 0) set()\n", "")
 
 

@@ -1,4 +1,5 @@
-"""The store: a stage is there whole or not at all, rot is noticed and named, and runs take turns."""
+"""The store: a stage is there whole or not at all, rot is noticed and named, and runs take
+turns."""
 
 from __future__ import annotations
 
@@ -21,7 +22,12 @@ from fw.core.errors import FwError, Interrupted
 from fw.core.store.store import MANIFEST, Store
 
 STAGE = "train-0123456789abcdef"
-FILES = {"model.safetensors": b"weights" * 100, "log.jsonl": b"{}\n", "deep/er.bin": b"\x00\x01", "empty": b""}
+FILES = {
+    "model.safetensors": b"weights" * 100,
+    "log.jsonl": b"{}\n",
+    "deep/er.bin": b"\x00\x01",
+    "empty": b"",
+}
 
 
 @pytest.fixture
@@ -52,13 +58,19 @@ def test_a_published_stage_is_done_with_all_its_files_and_facts(store: Store) ->
     assert {name: (folder / name).read_bytes() for name in FILES} == FILES
     assert not store.partial(STAGE).exists()
     manifest = store.manifest(STAGE)
-    assert (manifest["stage"], manifest["payload"], manifest["seconds"]) == (STAGE, {"seed": 0}, 1.5)
+    assert (manifest["stage"], manifest["payload"], manifest["seconds"]) == (
+        STAGE,
+        {"seed": 0},
+        1.5,
+    )
     assert {name: entry["bytes"] for name, entry in manifest["files"].items()} == {
         name: len(content) for name, content in FILES.items()
     }
 
 
-def test_what_is_not_published_is_absent_and_the_next_try_finds_it_as_it_was_left(store: Store) -> None:
+def test_what_is_not_published_is_absent_and_the_next_try_finds_it_as_it_was_left(
+    store: Store,
+) -> None:
     folder = work(store)
     assert store.status(STAGE) == ("absent", "")
     assert store.begin(STAGE) == folder
@@ -66,9 +78,15 @@ def test_what_is_not_published_is_absent_and_the_next_try_finds_it_as_it_was_lef
 
 
 def test_files_for_resuming_go_when_the_stage_is_published(store: Store) -> None:
-    work(store, {**FILES, "train.checkpoint": b"x", "train.writing": b"x", "deep/a.checkpoint": b"x"})
+    work(
+        store, {**FILES, "train.checkpoint": b"x", "train.writing": b"x", "deep/a.checkpoint": b"x"}
+    )
     store.publish(STAGE, {}, {})
-    left = {path.relative_to(store.path(STAGE)).as_posix() for path in store.path(STAGE).rglob("*") if path.is_file()}
+    left = {
+        path.relative_to(store.path(STAGE)).as_posix()
+        for path in store.path(STAGE).rglob("*")
+        if path.is_file()
+    }
     assert left == {*FILES, MANIFEST}
     assert store.manifest(STAGE)["files"].keys() == FILES.keys()
     assert store.status(STAGE).state == "done"
@@ -91,7 +109,9 @@ module.Store(Path(sys.argv[1])).publish(sys.argv[2], {}, {})
 """
 
 
-def test_a_kill_just_before_the_rename_leaves_work_that_the_next_try_publishes(store: Store) -> None:
+def test_a_kill_just_before_the_rename_leaves_work_that_the_next_try_publishes(
+    store: Store,
+) -> None:
     work(store, {**FILES, "train.checkpoint": b"x"})
     killed = subprocess.run([sys.executable, "-c", KILLED, str(store.root), STAGE], check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -140,7 +160,18 @@ def test_damage_is_noticed_with_its_reason_and_the_stage_can_be_done_again(
 
 
 @pytest.mark.parametrize(
-    "manifest", ["", "{", "[]", "3", "{}", '{"files": 3}', '{"files": {"a": 3}}', '{"files": {"a": {}}}', "\udcff"]
+    "manifest",
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        "{}",
+        '{"files": 3}',
+        '{"files": {"a": 3}}',
+        '{"files": {"a": {}}}',
+        "\udcff",
+    ],
 )
 def test_a_manifest_that_is_none_is_noticed(store: Store, manifest: str) -> None:
     (published(store) / MANIFEST).write_text(manifest, errors="surrogateescape")
@@ -161,7 +192,9 @@ def test_making_the_store_twice_is_fine_and_leaves_nothing_behind(store: Store) 
     assert list(store.root.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_to_is_one_sentence_that_says_what_to_do(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_is_one_sentence_that_says_what_to_do(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "file"
     file.write_text("not a folder")
     for root in (file, file / "store"):
@@ -184,7 +217,9 @@ def hold(root: Path, connection: Connection) -> None:
 
 def hold_elsewhere(store: Store) -> Connection:
     ours, theirs = multiprocessing.get_context("fork").Pipe()
-    multiprocessing.get_context("fork").Process(target=hold, args=(store.root, theirs), daemon=True).start()
+    multiprocessing.get_context("fork").Process(
+        target=hold, args=(store.root, theirs), daemon=True
+    ).start()
     assert ours.recv() == "held"
     return ours
 

@@ -35,7 +35,8 @@ TALKER = """
     Console().print("table \\u2193")
     Console(stderr=True).print("bar \\u2193")
     logging.warning("\\u2193")
-    child = [sys.executable, "-c", "import sys; print(1); sys.stdout.flush(); print(2, file=sys.stderr)"]
+    prints = "import sys; print(1); sys.stdout.flush(); print(2, file=sys.stderr)"
+    child = [sys.executable, "-c", prints]
     ended = 0 if sys.argv[1] == "alone" else subprocess.run(child).returncode
     with open(sys.argv[2], "w", encoding="utf-8") as file:
         file.write(f"all said, {ended}")
@@ -54,11 +55,15 @@ BROKEN = {
 def bash(line: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
     """The line in a shell; its code is that of the first command that fails in a pipe."""
     command = ["bash", "-c", f"set -o pipefail; {line}"]
-    return subprocess.run(command, capture_output=True, env={**os.environ, **variables}, timeout=240, check=False)
+    return subprocess.run(
+        command, capture_output=True, env={**os.environ, **variables}, timeout=240, check=False
+    )
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_a_program_finishes_and_succeeds_whatever_becomes_of_its_output(how: str, tmp_path: Path) -> None:
+def test_a_program_finishes_and_succeeds_whatever_becomes_of_its_output(
+    how: str, tmp_path: Path
+) -> None:
     redirected, company = BROKEN[how]
     talker = sites.write(tmp_path / "talker.py", TALKER)
     said = bash(f"{sys.executable} {talker} {company.split()[0]} {tmp_path}/end {redirected}")
@@ -68,7 +73,9 @@ def test_a_program_finishes_and_succeeds_whatever_becomes_of_its_output(how: str
     assert (tmp_path / "end").read_text(encoding="utf-8") == "all said, 0"
 
 
-@pytest.mark.parametrize("line", ["--help | head -0", "plugins >/dev/full", "schema | head -0", "recipes >&-"])
+@pytest.mark.parametrize(
+    "line", ["--help | head -0", "plugins >/dev/full", "schema | head -0", "recipes >&-"]
+)
 def test_a_command_whose_answer_nobody_reads_succeeds(line: str) -> None:
     said = bash(f"{FW} {line}")
     assert (said.returncode, said.stdout, said.stderr) == (0, b"", b"")
@@ -88,7 +95,9 @@ def test_what_an_ascii_terminal_cannot_show_is_replaced_and_keeps_its_width(tmp_
 
 
 def test_the_bytes_of_a_file_name_are_printed_as_they_are() -> None:
-    print_name = "from fw.core.machine.streams import sturdy; sturdy(); import sys; print(sys.argv[1])"
+    print_name = (
+        "from fw.core.machine.streams import sturdy; sturdy(); import sys; print(sys.argv[1])"
+    )
     said = bash(f"{sys.executable} -c '{print_name}' na\u00efve", **ASCII)
     assert (said.returncode, said.stdout) == (0, "na\u00efve\n".encode())
 
@@ -119,7 +128,9 @@ CHATTY = '''
 '''
 
 
-def test_a_run_in_an_ascii_locale_that_nobody_listens_to_is_finished_reported_and_logged(tmp_path: Path) -> None:
+def test_a_run_in_an_ascii_locale_that_nobody_listens_to_is_finished_reported_and_logged(
+    tmp_path: Path,
+) -> None:
     plugin = sites.write(tmp_path / "chatty.py", CHATTY)
     out = tmp_path / "runs"
     sets = [
@@ -128,7 +139,9 @@ def test_a_run_in_an_ascii_locale_that_nobody_listens_to_is_finished_reported_an
     ]
     words = " ".join(f"--set '{each}'" for each in sets)
     run = f"{FW} run {TINY} {words} --plugin {plugin} --out {out} --jobs 2 --device cpu"
-    ended = bash(f"{run} 2>&1 >/dev/full | head -1; echo ${{PIPESTATUS[0]}} >{tmp_path}/code", **ASCII)
+    ended = bash(
+        f"{run} 2>&1 >/dev/full | head -1; echo ${{PIPESTATUS[0]}} >{tmp_path}/code", **ASCII
+    )
     assert (tmp_path / "code").read_text(encoding="utf-8") == "0\n", ended.stdout
     [folder] = (out / "tiny").glob("seed0-*")
     result = json.loads((folder / "run.json").read_text(encoding="utf-8"))
@@ -140,7 +153,9 @@ def test_a_run_in_an_ascii_locale_that_nobody_listens_to_is_finished_reported_an
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     assert {run.info.status for run in runs} == {"FINISHED"}
-    logged = sorted(run.data.metrics["eval/fd_pca"] for run in runs if "eval/fd_pca" in run.data.metrics)
+    logged = sorted(
+        run.data.metrics["eval/fd_pca"] for run in runs if "eval/fd_pca" in run.data.metrics
+    )
     assert logged == pytest.approx(sorted(means.values()))
     shown = bash(f"{FW} compare {folder}", **ASCII)
     assert (shown.returncode, shown.stderr) == (0, b"")

@@ -1,4 +1,5 @@
-"""Reading activations: what a block returns, from the pass that any prediction makes, and nothing left behind."""
+"""Reading activations: what a block returns, from the pass that any prediction makes, and
+nothing left behind."""
 
 from __future__ import annotations
 
@@ -30,7 +31,10 @@ def denoiser(name: str, spec: ConditionSpec | None = None) -> NetworkDenoiser:
 
 
 def hooks(model: NetworkDenoiser) -> int:
-    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.network.modules())
+    return sum(
+        len(module._forward_hooks) + len(module._forward_pre_hooks)
+        for module in model.network.modules()
+    )
 
 
 @every_backbone
@@ -75,7 +79,9 @@ def test_activations_are_those_of_each_images_own_level_and_condition(name):
 def test_the_transformers_last_block_is_what_its_last_layer_reads():
     model, x = denoiser("dit"), torch.randn(2, *SHAPE)
     read: list[torch.Tensor] = []
-    model.network.get_submodule("last").register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    model.network.get_submodule("last").register_forward_pre_hook(
+        lambda _, given: read.append(given[0])
+    )
     found = model.features(x, torch.full((2,), 0.5), ["blocks.2"])["blocks.2"]
     assert torch.equal(found, read[0])
 

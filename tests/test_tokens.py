@@ -1,4 +1,5 @@
-"""Token conditions: a set is a set, the null is learned, and other forms of condition see nothing of it."""
+"""Token conditions: a set is a set, the null is learned, and other forms of condition see
+nothing of it."""
 
 from __future__ import annotations
 
@@ -82,7 +83,9 @@ def test_the_order_of_the_tokens_means_nothing_and_each_of_them_something(which)
     x, noise, condition = batch()
     plain = network(x, noise, condition)
     for order in ([1, 0, 2], [2, 0, 1]):
-        torch.testing.assert_close(network(x, noise, condition[:, order]), plain, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            network(x, noise, condition[:, order]), plain, rtol=1e-4, atol=1e-5
+        )
     for place in range(3):
         other = condition.clone()
         other[:, place] = -other[:, place]
@@ -112,7 +115,10 @@ def test_a_dropped_set_is_no_condition_as_a_whole_and_leaves_the_others_alone(wh
 
 def test_the_null_is_trained_where_a_set_is_dropped_and_only_there(which):
     x, noise, condition = batch()
-    for dropped, trained in ((torch.tensor([True, False, False]), True), (torch.zeros(3, dtype=torch.bool), False)):
+    for dropped, trained in (
+        (torch.tensor([True, False, False]), True),
+        (torch.zeros(3, dtype=torch.bool), False),
+    ):
         network = in_use(BACKBONES[which])
         network(x, noise, condition, dropped).square().mean().backward()
         assert bool(network.embed.null.grad.any()) is trained
@@ -135,7 +141,8 @@ def test_the_embedding_maps_each_token_alone_and_repeats_the_null(dropped, count
 
 
 def test_the_length_of_tokens_and_null_does_not_decide_how_loud_they_are():
-    """Unit features of 384 numbers are as loud as features of any other encoder, and as the null."""
+    """Unit features of 384 numbers are as loud as features of any other encoder, and as the
+    null."""
     torch.manual_seed(0)
     embed = TokenEmbedding(ConditionSpec("tokens", 384, 2), 64)
     tokens = nn.functional.normalize(torch.randn(50, 2, 384), dim=2)
@@ -168,12 +175,16 @@ def test_an_untrained_dit_is_the_identity_whatever_the_tokens():
     x, noise, condition = batch()
     tokens, told = torch.randn(3, 16, 16), torch.randn(3, 16)
     for index, block in enumerate(network.blocks):
-        assert torch.equal(block(tokens, told, mixed_as_usual, f"blocks.{index}", 10 * torch.randn(3, 3, 16)), tokens)
+        assert torch.equal(
+            block(tokens, told, mixed_as_usual, f"blocks.{index}", 10 * torch.randn(3, 3, 16)),
+            tokens,
+        )
     assert not network(x, noise, condition).any()
 
 
 def test_what_is_zero_at_first_is_trained_nevertheless():
-    """With the last layer open, the first step moves the output of cross-attention, and the next what it reads."""
+    """With the last layer open, the first step moves the output of cross-attention, and the next
+    what it reads."""
     network = fresh(BACKBONES["dit"], TOKENS)
     nn.init.normal_(network.last.out.weight)
     x, noise, condition = batch()
@@ -218,7 +229,9 @@ def test_attend_sees_self_attention_alone_under_the_names_that_it_has_without_to
     attended = network(x, noise, condition, attend=attend)
     assert sorted(seen) == LAYERS[which]
     assert all(shapes == [(3, *shapes[0][1:3], shapes[0][3])] * 3 for shapes in seen.values())
-    assert all(shapes[0][2] == 16 for shapes in seen.values())  # 4x4 pixels or patches, and not 3 tokens
+    assert all(
+        shapes[0][2] == 16 for shapes in seen.values()
+    )  # 4x4 pixels or patches, and not 3 tokens
     torch.testing.assert_close(attended, network(x, noise, condition), rtol=1e-4, atol=1e-5)
     if "attention" in backbone.provides:
         seen.clear()
@@ -233,7 +246,9 @@ def test_what_attend_returns_is_used_in_every_layer_and_nothing_of_it_stays(whic
     plain = network(x, noise, condition)
     for chosen in LAYERS[which]:
 
-        def attend(query: Tensor, key: Tensor, value: Tensor, layer: str, chosen: str = chosen) -> Tensor:
+        def attend(
+            query: Tensor, key: Tensor, value: Tensor, layer: str, chosen: str = chosen
+        ) -> Tensor:
             return 3 * value if layer == chosen else mixed_as_usual(query, key, value, layer)
 
         assert differ(network(x, noise, condition, attend=attend), plain)
@@ -250,7 +265,9 @@ def test_blocks_can_be_read_with_tokens_as_without(which):
         with_tokens(x, noise, condition)
     with tapped(without, names) as expected:
         without(x, noise)
-    assert {name: found[name].shape for name in names} == {name: expected[name].shape for name in names}
+    assert {name: found[name].shape for name in names} == {
+        name: expected[name].shape for name in names
+    }
 
 
 # Other forms of condition
@@ -263,18 +280,22 @@ BEFORE = {
     ("unet", "class"): ("b1cba10c32f1", 2852.5347),
     ("unet", "vector"): ("a82e91ce7d68", 2890.1001),
 }
-"""Of the networks before they could take tokens: a digest of their weights' names and shapes, and the sum of all
-weights' absolute values, which another order of random draws would change."""
+"""Of the networks before they could take tokens: a digest of their weights' names and shapes,
+and the sum of all weights' absolute values, which another order of random draws would change."""
 
 
 def fingerprint(network: nn.Module) -> tuple[str, float]:
     state = network.state_dict()
     names = repr([(name, tuple(tensor.shape)) for name, tensor in state.items()])
-    return hashlib.sha256(names.encode()).hexdigest()[:12], float(sum(tensor.abs().sum() for tensor in state.values()))
+    return hashlib.sha256(names.encode()).hexdigest()[:12], float(
+        sum(tensor.abs().sum() for tensor in state.values())
+    )
 
 
 @pytest.mark.parametrize(("which", "form"), BEFORE)
-def test_networks_for_other_forms_have_the_weights_that_they_had_before_there_were_tokens(which, form):
+def test_networks_for_other_forms_have_the_weights_that_they_had_before_there_were_tokens(
+    which, form
+):
     names, size = fingerprint(fresh(BACKBONES[which], form and ConditionSpec(form, 5)))
     assert names == BEFORE[which, form][0]
     assert size == pytest.approx(BEFORE[which, form][1], rel=1e-5)
@@ -282,7 +303,9 @@ def test_networks_for_other_forms_have_the_weights_that_they_had_before_there_we
 
 @pytest.mark.parametrize("form", [None, "class", "vector"])
 def test_networks_for_other_forms_have_no_cross_attention(which, form):
-    names = [name for name, _ in fresh(BACKBONES[which], form and ConditionSpec(form, 5)).named_modules()]
+    names = [
+        name for name, _ in fresh(BACKBONES[which], form and ConditionSpec(form, 5)).named_modules()
+    ]
     assert not [name for name in names if "cross" in name or "attn2" in name]
     crossed = [name for name, _ in fresh(BACKBONES[which], TOKENS).named_modules()]
     assert [name for name in crossed if "cross" in name or "attn2" in name]
@@ -290,4 +313,6 @@ def test_networks_for_other_forms_have_no_cross_attention(which, form):
 
 def test_a_backbone_takes_classes_and_vectors_unless_it_says_more():
     assert Backbone.conditions == {"class", "vector"}
-    assert all(backbone.conditions == {"class", "vector", "tokens"} for backbone in BACKBONES.values())
+    assert all(
+        backbone.conditions == {"class", "vector", "tokens"} for backbone in BACKBONES.values()
+    )

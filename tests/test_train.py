@@ -55,15 +55,22 @@ def two_classes(count: int = 64) -> tuple[ImageSet, Annotation]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_conditional_model_learns_what_its_condition_means(tmp_path: Path, precision: str) -> None:
+def test_a_conditional_model_learns_what_its_condition_means(
+    tmp_path: Path, precision: str
+) -> None:
     data, annotation = two_classes()
-    settings = Train.model_validate({"steps": 150, "batch": 32, "warmup": 10, "ema": 0.9, "precision": precision})
+    settings = Train.model_validate(
+        {"steps": 150, "batch": 32, "warmup": 10, "ema": 0.9, "precision": precision}
+    )
     process = DDPM()
     averaged = train(TINY, process, data, annotation, settings, Job(tmp_path))
     assert {parameter.dtype for parameter in averaged.parameters()} == {torch.float32}
     noise = 5 * torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        means = [NetworkDenoiser(averaged, process)(noise, 5.0, torch.full((32,), c)).mean().item() for c in (0, 1)]
+        means = [
+            NetworkDenoiser(averaged, process)(noise, 5.0, torch.full((32,), c)).mean().item()
+            for c in (0, 1)
+        ]
     assert means[0] < -0.5 < 0.5 < means[1]
 
 
@@ -73,10 +80,20 @@ def test_without_condition_dropout_the_null_condition_is_never_trained(tmp_path:
         folder = tmp_path / str(drop)
         folder.mkdir()
         settings = Train(steps=5, batch=16, warmup=0, ema=0.0, cond_drop=drop)
-        first = train(TINY, DDPM(), data, annotation, Train(steps=1, batch=16, warmup=0, lr=1e-12), Job(folder))
+        first = train(
+            TINY,
+            DDPM(),
+            data,
+            annotation,
+            Train(steps=1, batch=16, warmup=0, lr=1e-12),
+            Job(folder),
+        )
         (folder / "train.checkpoint").unlink()
         last = train(TINY, DDPM(), data, annotation, settings, Job(folder))
-        assert torch.equal(first.state_dict()["embed.null"], last.state_dict()["embed.null"]) is not trained
+        assert (
+            torch.equal(first.state_dict()["embed.null"], last.state_dict()["embed.null"])
+            is not trained
+        )
 
 
 class Watcher(Part):
@@ -151,7 +168,9 @@ def test_a_part_that_does_nothing_changes_no_bit(tmp_path: Path) -> None:
     assert found[:2] == found[2:]
 
 
-def test_mirroring_is_left_to_right_and_only_if_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mirroring_is_left_to_right_and_only_if_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[torch.Tensor] = []
 
     def remember(self, x0, sigma, noise, condition, dropped):
@@ -165,7 +184,18 @@ def test_mirroring_is_left_to_right_and_only_if_asked_for(tmp_path: Path, monkey
         folder = tmp_path / str(flip)
         folder.mkdir()
         seen.clear()
-        train(TINY, DDPM(), ImageSet(slope), None, Train(steps=2, batch=16, warmup=0, flip=flip), Job(folder))
-        found = {side for batch in seen for side in (batch[:, 0, 0, 0] - batch[:, 0, 0, -1]).sign().tolist()}
+        train(
+            TINY,
+            DDPM(),
+            ImageSet(slope),
+            None,
+            Train(steps=2, batch=16, warmup=0, flip=flip),
+            Job(folder),
+        )
+        found = {
+            side
+            for batch in seen
+            for side in (batch[:, 0, 0, 0] - batch[:, 0, 0, -1]).sign().tolist()
+        }
         assert found == sides
         assert all(torch.equal(batch[..., 0, :], batch[..., -1, :]) for batch in seen)

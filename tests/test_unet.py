@@ -1,4 +1,5 @@
-"""The U-Net keeps diffusers' numbers, takes conditions, and lets `attend` in without keeping anything of it."""
+"""The U-Net keeps diffusers' numbers, takes conditions, and lets `attend` in without keeping
+anything of it."""
 
 from __future__ import annotations
 
@@ -23,10 +24,16 @@ LAYERS = [
 ]
 
 
-def network(condition: ConditionSpec | None = None, attention: tuple[int, ...] = (1,), **fields: Any) -> Any:
+def network(
+    condition: ConditionSpec | None = None, attention: tuple[int, ...] = (1,), **fields: Any
+) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return UNet(channels=(8, 16), groups=4, attention=attention, **fields).build(SHAPE, condition).eval()
+        return (
+            UNet(channels=(8, 16), groups=4, attention=attention, **fields)
+            .build(SHAPE, condition)
+            .eval()
+        )
 
 
 def batch(count: int = 4) -> tuple[Tensor, Tensor]:
@@ -79,7 +86,8 @@ def test_attend_sees_every_attention_layer_by_name_with_heads_and_tokens():
 
 
 def test_attend_decides_how_tokens_mix():
-    """With the identity as attention map, a layer's output is its projected values (perturbed-attention guidance)."""
+    """With the identity as attention map, a layer's output is its projected values
+    (perturbed-attention guidance)."""
     net = network()
     x, noise = batch()
     inputs, outputs = {}, {}
@@ -92,7 +100,10 @@ def test_attend_decides_how_tokens_mix():
     perturbed = net(x, noise, attend=only_values)
     handle.remove()
     tokens = middle.group_norm(inputs["mid"]).flatten(2).transpose(1, 2)
-    expected = middle.to_out[0](middle.to_v(tokens)).transpose(1, 2).reshape(inputs["mid"].shape) + inputs["mid"]
+    expected = (
+        middle.to_out[0](middle.to_v(tokens)).transpose(1, 2).reshape(inputs["mid"].shape)
+        + inputs["mid"]
+    )
     torch.testing.assert_close(outputs["mid"], expected, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(perturbed, net(x, noise), atol=1e-4)
 
@@ -119,7 +130,9 @@ def test_nothing_of_attend_stays_behind():
     before, state = net(x, noise), net.state_dict()
     processors = [net.unet.get_submodule(name).processor for name in LAYERS]
     net(x, noise, attend=only_values)
-    assert all(net.unet.get_submodule(n).processor is p for n, p in zip(LAYERS, processors, strict=True))
+    assert all(
+        net.unet.get_submodule(n).processor is p for n, p in zip(LAYERS, processors, strict=True)
+    )
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
     assert net.state_dict().keys() == state.keys()
     assert torch.equal(net(x, noise), before)
@@ -138,13 +151,18 @@ def test_nothing_of_attend_stays_behind_when_it_raises():
 
     with pytest.raises(RuntimeError, match="as planned"):
         net(x, noise, attend=fail)
-    assert all(net.unet.get_submodule(n).processor is p for n, p in zip(LAYERS, processors, strict=True))
+    assert all(
+        net.unet.get_submodule(n).processor is p for n, p in zip(LAYERS, processors, strict=True)
+    )
     assert torch.equal(net(x, noise), before)
 
 
 CONDITIONS = {
     "class": (ConditionSpec("class", 5), torch.tensor([0, 4, 1, 1])),
-    "vector": (ConditionSpec("vector", 6), torch.randn(4, 6, generator=torch.Generator().manual_seed(2))),
+    "vector": (
+        ConditionSpec("vector", 6),
+        torch.randn(4, 6, generator=torch.Generator().manual_seed(2)),
+    ),
 }
 both_forms = pytest.mark.parametrize("form", CONDITIONS)
 
@@ -182,7 +200,11 @@ def test_the_null_and_the_conditions_learn_from_the_images_that_have_them(form):
         net = network(spec)
         dropped = torch.full((4,), bool(share))
         net(x, noise, condition, dropped).square().sum().backward()
-        moved = {name for name, p in net.embed.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        moved = {
+            name
+            for name, p in net.embed.named_parameters()
+            if p.grad is not None and p.grad.abs().sum() > 0
+        }
         assert {name.removeprefix("embed.") for name in moved} - {"bias"} == learns
 
 
@@ -217,7 +239,9 @@ def test_channels_last_and_double_precision_give_the_same_images():
         last(x.to(memory_format=torch.channels_last), noise, condition), plain, rtol=1e-4, atol=1e-5
     )
     double = copy.deepcopy(net).double()
-    torch.testing.assert_close(double(x.double(), noise.double(), condition).float(), plain, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        double(x.double(), noise.double(), condition).float(), plain, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_bf16_autocast_stays_near_the_float32_result():
@@ -241,10 +265,13 @@ def test_on_a_gpu_it_gives_the_images_of_the_cpu():
 
 def test_images_that_cannot_be_halved_are_refused_with_what_would_fit():
     with pytest.raises(
-        ValueError, match="unet with 3 levels needs images whose sides are multiples of 4, and these are 8x6"
+        ValueError,
+        match="unet with 3 levels needs images whose sides are multiples of 4, and these are 8x6",
     ):
         UNet(channels=(16, 16, 16)).build((1, 8, 6), None)
-    assert UNet(channels=(16, 16)).build((1, 8, 6), None)(torch.zeros(1, 1, 8, 6), torch.zeros(1)).shape == (1, 1, 8, 6)
+    assert UNet(channels=(16, 16)).build((1, 8, 6), None)(
+        torch.zeros(1, 1, 8, 6), torch.zeros(1)
+    ).shape == (1, 1, 8, 6)
 
 
 @pytest.mark.parametrize(
@@ -267,4 +294,6 @@ def test_one_channel_per_group_is_refused_because_the_norm_would_erase_the_embed
     spec = ConditionSpec("class", 2)
     network = UNet(channels=(8, 16), groups=4).build((1, 8, 8), spec)
     x, noise = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.ones(1)
-    assert not torch.equal(network(x, noise, torch.tensor([0])), network(x, noise, torch.tensor([1])))
+    assert not torch.equal(
+        network(x, noise, torch.tensor([0])), network(x, noise, torch.tensor([1]))
+    )

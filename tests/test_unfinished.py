@@ -1,4 +1,5 @@
-"""What a stage keeps for a later try is used as it was kept, or made again: whatever bit of it flips."""
+"""What a stage keeps for a later try is used as it was kept, or made again: whatever bit of it
+flips."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def test_a_file_is_intact_as_it_was_kept_and_with_no_bit_changed(tmp_path: Path)
 
 @pytest.fixture
 def cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Plan, Stage]:
-    """A plan of which all is done but a sampling of nine files, which was stopped behind the fourth."""
+    """A plan of which all is done but a sampling of nine files, which was stopped behind the
+    fourth."""
     monkeypatch.setattr(sampling, "SHARD", 2)
     found = planned("arms={plain: {annotator: null}}")
     assert not run_here(found, (), settings(tmp_path / "whole"), Heard(), lambda: False).failed
@@ -63,7 +65,9 @@ def cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Plan, Stag
     return found, stage
 
 
-def test_a_damaged_file_of_stopped_work_is_made_again_aloud(cut_off: tuple[Plan, Stage], tmp_path: Path) -> None:
+def test_a_damaged_file_of_stopped_work_is_made_again_aloud(
+    cut_off: tuple[Plan, Stage], tmp_path: Path
+) -> None:
     found, stage = cut_off
     left = sorted(path.name for path in Store(tmp_path / "store").partial(stage.id).iterdir())
     assert sum(name.endswith(".safetensors") for name in left) == 4
@@ -71,7 +75,9 @@ def test_a_damaged_file_of_stopped_work_is_made_again_aloud(cut_off: tuple[Plan,
     for name in left:
         shutil.copytree(tmp_path / "store", tmp_path / "copy")
         file = Store(tmp_path / "copy").partial(stage.id) / name
-        vouching = name.endswith(unfinished.VOUCHER)  # for this file and for the one before, which may be equal
+        vouching = name.endswith(
+            unfinished.VOUCHER
+        )  # for this file and for the one before, which may be equal
         file.write_bytes(b"?" if vouching else next(flips(file.read_bytes(), every=1)))
         heard = Heard()
         assert not run_here(found, (), settings(tmp_path / "copy"), heard, lambda: False).failed
@@ -101,7 +107,11 @@ def test_a_file_that_is_damaged_while_its_stage_is_at_work_is_not_published(
     monkeypatch.setattr(toys.Euler, "sample", damaging)
     outcome = run_here(found, (), settings(tmp_path), Heard(), lambda: False)
     assert list(outcome.failed) == [found.arms["plain"].sample]
-    assert "samples-000-0000000.safetensors was damaged" in outcome.failed[found.arms["plain"].sample]
+    assert (
+        "samples-000-0000000.safetensors was damaged" in outcome.failed[found.arms["plain"].sample]
+    )
     heard = Heard()
     assert not run_here(found, (), settings(tmp_path), heard, lambda: False).failed
-    assert heard.said == ["samples-000-0000000.safetensors was damaged since it was written, and is made again"]
+    assert heard.said == [
+        "samples-000-0000000.safetensors was damaged since it was written, and is made again"
+    ]

@@ -1,4 +1,5 @@
-"""Plugins made for version 1 of the API: they run as their forms for version 2 do, and that is said.
+"""Plugins made for version 1 of the API: they run as their forms for version 2 do, and that is
+said.
 
 To be deleted with core/kinds/version_1.py.
 """
@@ -141,7 +142,8 @@ BEFORE = '''
 
         def score(self, train: Examples, test: Examples, job):
             x = test.features.to(job.device)
-            one, other = (test.told.denoise(x, 0.5, torch.full((len(x),), label)) for label in (0, 1))
+            labels = (torch.full((len(x),), label) for label in (0, 1))
+            one, other = (test.told.denoise(x, 0.5, each) for each in labels)
             return {"gives": float((one - other).norm()) + int(train.features.sum())}
 
 
@@ -152,9 +154,13 @@ BEFORE = '''
 
 CHANGED = {
     "from fw.core.conditioning": "from fw.core.diffusion.conditioning",
-    "import Encoder, Metric, Probe": ("import ConditionalProbe, Encoder, FeatureProbe, LogitProbe, Metric, TokenProbe"),
+    "import Encoder, Metric, Probe": (
+        "import ConditionalProbe, Encoder, FeatureProbe, LogitProbe, Metric, TokenProbe"
+    ),
     "from fw.registry import hookimpl\n": "from fw.registry import hookimpl\n\n    FW_API = 2\n",
-    "def compare(self, reference: Reference, fake):": "def compare(self, reference, fake, wanted=None):",
+    "def compare(self, reference: Reference, fake):": (
+        "def compare(self, reference, fake, wanted=None):"
+    ),
     "(reference.asked == 1)": "(wanted == 1)",
     "class Spread(Probe)": "class Spread(FeatureProbe)",
     "class Corner(Probe)": "class Corner(TokenProbe)",
@@ -201,7 +207,9 @@ arms:
   joint: {model: {name: jdm, channels: [8], groups: 4}}
 """
 
-NOTICE = "it was made for plugin API 1; this fw has plugin API 2, and the next will refuse the plugin"
+NOTICE = (
+    "it was made for plugin API 1; this fw has plugin API 2, and the next will refuse the plugin"
+)
 
 
 @pytest.fixture
@@ -259,7 +267,12 @@ def test_their_fields_and_so_their_keys_are_what_they_were(site: Path) -> None:
         "sure": {"of": "model", **read},
         "gives": {"of": "model", **read},
     }
-    bases = {"spread": FeatureProbe, "corner": TokenProbe, "sure": LogitProbe, "gives": ConditionalProbe}
+    bases = {
+        "spread": FeatureProbe,
+        "corner": TokenProbe,
+        "sure": LogitProbe,
+        "gives": ConditionalProbe,
+    }
     for name, expected in fields.items():
         probe = registry.get("probe", name)()
         assert isinstance(probe, Probe)
@@ -277,7 +290,9 @@ def test_a_metric_of_version_1_keeps_the_contract_that_its_own_tests_check(site:
 def test_one_that_says_2_and_is_written_for_1_is_refused_with_both_named(site: Path) -> None:
     sites.install(site, "mine", BEFORE + "\n    FW_API = 2\n")
     [broken] = discover().broken
-    assert broken.reason.startswith("Middle is written for plugin API 1, and the plugin says 2 (docs/plugins.md")
+    assert broken.reason.startswith(
+        "Middle is written for plugin API 1, and the plugin says 2 (docs/plugins.md"
+    )
 
 
 def test_a_class_in_a_function_may_use_the_types_of_that_function() -> None:
@@ -291,7 +306,9 @@ def test_a_class_in_a_function_may_use_the_types_of_that_function() -> None:
         def keys(self) -> dict[str, str]:
             return {"local": "lower"}
 
-        def compare(self, prepared: Any, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+        def compare(
+            self, prepared: Any, fake: Tensor, wanted: Tensor | None = None
+        ) -> dict[str, float]:
             return {}
 
     assert Local.model_fields["mode"].annotation == Mode

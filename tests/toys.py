@@ -1,4 +1,5 @@
-"""Toy components of every kind, a registry of them, and a recipe: all of fw's logic in milliseconds."""
+"""Toy components of every kind, a registry of them, and a recipe: all of fw's logic in
+milliseconds."""
 
 from __future__ import annotations
 
@@ -68,7 +69,10 @@ class Dots(Dataset):
     def load(self, split: Split) -> ImageSet:
         draw = torch.Generator().manual_seed(len(split))
         labels = torch.arange(self.count) % 2
-        images = torch.randint(0, 128, (self.count, 1, 4, 4), generator=draw) + 128 * labels[:, None, None, None]
+        images = (
+            torch.randint(0, 128, (self.count, 1, 4, 4), generator=draw)
+            + 128 * labels[:, None, None, None]
+        )
         return ImageSet(images.to(torch.uint8), labels if self.labelled else None, self.classes)
 
 
@@ -116,7 +120,9 @@ class Halves(Annotator):
     def annotate(self, data: Observations, job: Job) -> Annotation:
         assert data.features is not None
         ranks = data.features[:, 0].argsort().argsort()
-        return Annotation(ConditionSpec("class", self.clusters), ranks * self.clusters // data.count)
+        return Annotation(
+            ConditionSpec("class", self.clusters), ranks * self.clusters // data.count
+        )
 
 
 class Coin(Annotator):
@@ -238,7 +244,9 @@ class Free(Guidance):
 
     name: ClassVar[str] = "free"
 
-    def worse(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+    def worse(
+        self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor
+    ) -> Tensor:
         return model(x, sigma, None)
 
 
@@ -289,7 +297,9 @@ class Euler(Sampler):
     def nfe(self) -> int:
         return self.steps
 
-    def sample(self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    def sample(
+        self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]
+    ) -> Tensor:
         x = noise * denoise.sigma_max
         for step in range(self.steps):
             x = x + (denoise(x, 1 - step / self.steps) - x) / (self.steps - step)
@@ -306,12 +316,28 @@ class Gap(Metric):
     def keys(self) -> Mapping[str, str]:
         return {f"gap_{self.space.name}": "lower"}
 
-    def compare(self, prepared: Reference, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+    def compare(
+        self, prepared: Reference, fake: Tensor, wanted: Tensor | None = None
+    ) -> dict[str, float]:
         return {f"gap_{self.space.name}": float((prepared.train.mean(0) - fake.mean(0)).norm())}
 
 
 COMPONENTS: list[type[Component]] = [
-    *(Dots, Mean, Flat, Taught, Halves, Coin, Truth, Broken, Deadly, Endless, Linear, Attentive, Unit),
+    *(
+        Dots,
+        Mean,
+        Flat,
+        Taught,
+        Halves,
+        Coin,
+        Truth,
+        Broken,
+        Deadly,
+        Endless,
+        Linear,
+        Attentive,
+        Unit,
+    ),
     *(Free, Dropped, Selfish, Blurred, Through, Euler, Gap),
 ]
 

@@ -18,9 +18,16 @@ from fw.registry.errors import in_one_line
 ELSEWHERE = "it may log to a server that others use; give its name to check it"
 
 
-def verdicts(selection: Selection, registry: Registry, console: Console) -> Iterator[dict[str, Any]]:
-    """One verdict per component, then the broken plugins; with a progress bar on `console`, if that is a terminal."""
-    columns = TextColumn("check {task.description}", markup=False), BarColumn(), MofNCompleteColumn()
+def verdicts(
+    selection: Selection, registry: Registry, console: Console
+) -> Iterator[dict[str, Any]]:
+    """One verdict per component, then the broken plugins; with a progress bar on `console`, if
+    that is a terminal."""
+    columns = (
+        TextColumn("check {task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+    )
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task("", total=len(selection.components))
     several = len(selection.components) > 1
@@ -28,7 +35,9 @@ def verdicts(selection: Selection, registry: Registry, console: Console) -> Iter
         logs = component.kind == "tracker"
         bar.update(task, description=visible(f"{component.kind} {component.name}"))
         with bar:  # and not around the loop: the verdict is printed while there is no bar
-            status, reasons = ("skipped", [ELSEWHERE]) if logs and several else judged(component, registry)
+            status, reasons = (
+                ("skipped", [ELSEWHERE]) if logs and several else judged(component, registry)
+            )
         bar.advance(task)
         plugin = registry.providers[component.kind, component.name].plugin
         yield verdict(component.kind, component.name, plugin, status, reasons)
@@ -36,13 +45,16 @@ def verdicts(selection: Selection, registry: Registry, console: Console) -> Iter
         yield verdict(None, None, entry.provider.plugin, "failed", [entry.reason])
 
 
-def verdict(kind: str | None, name: str | None, plugin: str, status: str, reasons: list[str]) -> dict[str, Any]:
+def verdict(
+    kind: str | None, name: str | None, plugin: str, status: str, reasons: list[str]
+) -> dict[str, Any]:
     """JSON. Kind and name are null for a broken plugin, because its components are not known."""
     return {"kind": kind, "name": name, "plugin": plugin, "status": status, "reasons": reasons}
 
 
 def judged(component: type[Component], registry: Registry) -> tuple[str, list[str]]:
-    """`ok`, `failed` with a reason per violated clause, or `skipped` with the file that is missing."""
+    """`ok`, `failed` with a reason per violated clause, or `skipped` with the file that is
+    missing."""
     from fw.core.testing import distinct, violations
 
     try:

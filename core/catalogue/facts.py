@@ -1,4 +1,5 @@
-"""What recipes can name, as data: components, kinds and plugins, as `fw plugins --json` prints them."""
+"""What recipes can name, as data: components, kinds and plugins, as `fw plugins --json` prints
+them."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ SENTENCE = re.compile(r".*?[.!?](?<!e\.g\.)(?<!i\.e\.)(?<!\bal\.)(?<!\bcf\.)(?=\
 
 
 class Selection(NamedTuple):
-    """What a request selects. `single` is whether the components are to be described in full, not listed."""
+    """What a request selects. `single` is whether the components are to be described in full,
+    not listed."""
 
     components: list[type[Component]]
     broken: list[Broken]
@@ -36,11 +38,17 @@ class Selection(NamedTuple):
 
 
 def find(registry: Registry, name: str | None = None, kind: str | None = None) -> Selection:
-    """The components, the kind or the plugin that `name` stands for, within one kind if `kind` is given; or FwError."""
+    """The components, the kind or the plugin that `name` stands for, within one kind if `kind`
+    is given; or FwError."""
     by_name = known_kinds(registry)
     if kind is not None and kind not in by_name:
         raise FwError(f"--kind {kind}: there is no such kind (known: {', '.join(sorted(by_name))})")
-    among = [component for each in sorted(by_name) if kind in (None, each) for component in registry.of_kind(each)]
+    among = [
+        component
+        for each in sorted(by_name)
+        if kind in (None, each)
+        for component in registry.of_kind(each)
+    ]
     if name is None:
         return Selection(among, registry.broken)
     broken = [entry for entry in registry.broken if entry.provider.plugin == name]
@@ -51,7 +59,11 @@ def find(registry: Registry, name: str | None = None, kind: str | None = None) -
     theirs = [each for each in among if registry.providers[each.kind, each.name].plugin == name]
     if theirs or broken:
         return Selection(theirs, broken)
-    known = {*(each.name for each in among), *by_name, *(each.plugin for each in registry.plugins())}
+    known = {
+        *(each.name for each in among),
+        *by_name,
+        *(each.plugin for each in registry.plugins()),
+    }
     raise FwError(unknown(name, kind, sorted(known), registry))
 
 
@@ -63,15 +75,22 @@ def known_kinds(registry: Registry) -> dict[str, type[Component]]:
 def unknown(name: str, kind: str | None, known: Sequence[str], registry: Registry) -> str:
     near = [f"'{each}'" for each in difflib.get_close_matches(name.lower(), known, n=3)]
     reason = f"there is no {kind or 'component, kind or plugin'} named '{name}'"
-    reason += f"; did you mean {' or '.join(near)}?" if near else " (`fw plugins` lists what there is)"
+    reason += (
+        f"; did you mean {' or '.join(near)}?" if near else " (`fw plugins` lists what there is)"
+    )
     if registry.broken:
-        reason += f"; these plugins are broken: {', '.join(entry.provider.plugin for entry in registry.broken)}"
+        reason += (
+            "; these plugins are broken: "
+            f"{', '.join(entry.provider.plugin for entry in registry.broken)}"
+        )
     return reason
 
 
 def document(selection: Selection, registry: Registry) -> dict[str, Any]:
     """All facts about a selection; JSON, with the same keys whatever it is."""
-    providers = dict.fromkeys(registry.providers[each.kind, each.name] for each in selection.components)
+    providers = dict.fromkeys(
+        registry.providers[each.kind, each.name] for each in selection.components
+    )
     return {
         "api": API,
         "kind": None if selection.kind is None else kind_facts(selection.kind),
@@ -87,7 +106,8 @@ def broken_facts(entry: Broken) -> dict[str, str]:
 
 
 def component_facts(component: type[Component], registry: Registry) -> dict[str, Any]:
-    """`requires` and `provides` are the example's; null, with the reason in `no_example`, where there is none."""
+    """`requires` and `provides` are the example's; null, with the reason in `no_example`, where
+    there is none."""
     docs = inspect.cleandoc(component.__doc__ or "")
     instance, requires, provides, reason = None, None, None, None
     try:
@@ -156,7 +176,8 @@ def jsonable(value: Any) -> Any:
 
 
 def snippet(component: type[Component], instance: Component | None, registry: Registry) -> str:
-    """The component in a recipe, with every field: its default, or an example, or `...` for the user to fill in."""
+    """The component in a recipe, with every field: its default, or an example, or `...` for the
+    user to fill in."""
     known = kind_of(component)
     head, first = section(component, registry), "- " if known is not None and known.listed else ""
     lines = [f"name: {inline(component.name)}"]
@@ -164,7 +185,9 @@ def snippet(component: type[Component], instance: Component | None, registry: Re
         if not info.is_required():
             lines.append(f"{name}: {inline(default_of(name, info, instance))}")
         elif info.examples:
-            lines.append(f"{name}: {inline(jsonable(info.examples[0]))}  # required; this is an example")
+            lines.append(
+                f"{name}: {inline(jsonable(info.examples[0]))}  # required; this is an example"
+            )
         else:
             lines.append(f"{name}: ...  # required: {type_in_words(info.annotation)}")
     indents = [f"  {first}", *[" " * (2 + len(first))] * (len(lines) - 1)]
@@ -172,7 +195,8 @@ def snippet(component: type[Component], instance: Component | None, registry: Re
 
 
 def section(component: type[Component], registry: Registry) -> str:
-    """The key under which a recipe names components of this kind; for a plugin's own kind, a field that takes it."""
+    """The key under which a recipe names components of this kind; for a plugin's own kind, a
+    field that takes it."""
     from fw.core.recipe.loading import field_model
     from fw.core.recipe.model import Recipe
 
@@ -208,14 +232,23 @@ def public_name(kind: type) -> str:
 
 
 def methods(kind: type[Component]) -> Iterable[str]:
-    """The public methods and properties of the kind's own, the abstract ones first, then what all kinds share."""
-    own = [name for base in kind.__mro__[: kind.__mro__.index(Component)] for name in public_members(base)]
-    return sorted(dict.fromkeys([*own, *HOOKS]), key=lambda name: name not in kind.__abstractmethods__)
+    """The public methods and properties of the kind's own, the abstract ones first, then what
+    all kinds share."""
+    own = [
+        name
+        for base in kind.__mro__[: kind.__mro__.index(Component)]
+        for name in public_members(base)
+    ]
+    return sorted(
+        dict.fromkeys([*own, *HOOKS]), key=lambda name: name not in kind.__abstractmethods__
+    )
 
 
 def public_members(owner: type) -> Iterator[str]:
     for name, value in vars(owner).items():
-        if not name.startswith(("_", "model_")) and (isinstance(value, property) or inspect.isfunction(value)):
+        if not name.startswith(("_", "model_")) and (
+            isinstance(value, property) or inspect.isfunction(value)
+        ):
             yield name
 
 

@@ -1,4 +1,5 @@
-"""Every guidance with every annotator, in a small recipe: which pairs run, and why others are refused."""
+"""Every guidance with every annotator, in a small recipe: which pairs run, and why others are
+refused."""
 
 from __future__ import annotations
 
@@ -47,8 +48,11 @@ class Cell(NamedTuple):
 
 
 def cells(registry: Registry) -> dict[tuple[str, str], Cell]:
-    """All pairs, by the names of guidance and annotator; `none` stands for arms without conditions."""
-    annotators = {NONE: None} | {each.name: quick_spec(each, registry) for each in registry.of_kind("annotator")}
+    """All pairs, by the names of guidance and annotator; `none` stands for arms without
+    conditions."""
+    annotators = {NONE: None} | {
+        each.name: quick_spec(each, registry) for each in registry.of_kind("annotator")
+    }
     return {
         (each.name, name): cell(each, annotator, registry)
         for each in registry.of_kind("guidance")
@@ -66,7 +70,13 @@ def cell(guidance: type[Component], annotator: dict[str, Any] | None, registry: 
     if not (joint_reasons := refused(with_joint, registry)):
         return Cell(with_joint, [])
     new = [reason for reason in joint_reasons if reason not in reasons]
-    return Cell(None, [*reasons, *(f"with one, {reason}" for reason in new if annotator and "joint" in reasons[0])])
+    return Cell(
+        None,
+        [
+            *reasons,
+            *(f"with one, {reason}" for reason in new if annotator and "joint" in reasons[0]),
+        ],
+    )
 
 
 def refused(arm: dict[str, Any], registry: Registry) -> list[str]:
@@ -94,17 +104,23 @@ def parts(registry: Registry) -> Iterator[str]:
     pairs = cells(registry)
     guidance = list(dict.fromkeys(name for name, _ in pairs))
     annotators = list(dict.fromkeys(name for _, name in pairs))
-    reasons = list(dict.fromkeys("; ".join(each.reasons) for each in pairs.values() if each.reasons))
+    reasons = list(
+        dict.fromkeys("; ".join(each.reasons) for each in pairs.values() if each.reasons)
+    )
     numbers = {reason: number for number, reason in enumerate(reasons, 1)}
     yield "# Which guidance goes with which conditions"
     yield (
-        "*Made by `make reference`, which checks each pair as `fw validate` does. `tests/test_matrix.py` trains and\n"
+        "*Made by `make reference`, which checks each pair as `fw validate` does. "
+        "`tests/test_matrix.py` trains and\n"
         "samples every pair that is not refused.*"
     )
     yield (
-        "Rows are what `guidance:` may name, columns what `annotator:` may. `yes` runs with a U-Net or a transformer,\n"
-        "`joint` with a joint model only; a number is the reason why the pair is refused. Rules (`apg`, `rescale`)\n"
-        "are tried beside `pag`. Process and sampler change nothing in it; an encoder that learned from labels counts\n"
+        "Rows are what `guidance:` may name, columns what `annotator:` may. `yes` runs with a "
+        "U-Net or a transformer,\n"
+        "`joint` with a joint model only; a number is the reason why the pair is refused. Rules "
+        "(`apg`, `rescale`)\n"
+        "are tried beside `pag`. Process and sampler change nothing in it; an encoder that learned "
+        "from labels counts\n"
         "as labels."
     )
     lines = [f"| | {' | '.join(annotators)} |", "|---|" + "---|" * len(annotators)]

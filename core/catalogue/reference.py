@@ -1,4 +1,5 @@
-"""The reference page of a kind, made from its abstract class, its contract and its template; and one of the types.
+"""The reference page of a kind, made from its abstract class, its contract and its template; and
+one of the types.
 
 python -m fw.core.catalogue.reference docs/kinds
 """
@@ -35,17 +36,20 @@ def page(name: str, registry: Registry) -> str:
     optional = [method for method in own if not method["required"]]
     parts = [
         f"# {name}",
-        f"*Made by `make reference` from `{facts['class']}`, its contract and its template. Change those.*",
+        f"*Made by `make reference` from `{facts['class']}`, its contract and its template. Change "
+        "those.*",
         facts["docs"],
         *(["## To write"] if required else []),
         *(described(method) for method in required),
         "## May be overridden",
-        "And what [every component](../plugins.md#rules) may: `requires`, `provides`, `preflight`, `identity`.",
+        "And what [every component](../plugins.md#rules) may: `requires`, `provides`, `preflight`, "
+        "`identity`.",
         *(described(method) for method in optional),
         *settings(kind),
         *inherited_fields(facts["fields"]),
         "## The contract",
-        "What `fw plugins --check` and `fw.core.testing.check` check, beside what they check of any component:",
+        "What `fw plugins --check` and `fw.core.testing.check` check, beside what they check of "
+        "any component:",
         "\n".join(f"* {sentence(clause)}." for clause in clauses(name)),
         "## A complete plugin",
         f"`fw new-plugin fw-example --kind {name}` begins with this module.",
@@ -66,14 +70,20 @@ def described(method: dict[str, str]) -> str:
 
 
 def settings(kind: type[Component]) -> Iterator[str]:
-    """The class variables of the kind and of the kinds that it extends, with the text below each."""
+    """The class variables of the kind and of the kinds that it extends, with the text below
+    each."""
     variables: dict[str, str] = {}
     for owner in reversed(kind.__mro__[: kind.__mro__.index(Component)]):
-        variables |= {name: meaning or variables.get(name, "") for name, meaning in class_variables(owner)}
+        variables |= {
+            name: meaning or variables.get(name, "") for name, meaning in class_variables(owner)
+        }
     if variables:
         yield "## Class variables"
         lines = ["| name | default | meaning |", "|---|---|---|"]
-        lines += [f"| `{name}` | `{text_of(getattr(kind, name))}` | {meaning} |" for name, meaning in variables.items()]
+        lines += [
+            f"| `{name}` | `{text_of(getattr(kind, name))}` | {meaning} |"
+            for name, meaning in variables.items()
+        ]
         yield "\n".join(lines)
 
 
@@ -83,7 +93,11 @@ def text_of(value: object) -> str:
 
 def class_variables(owner: type) -> Iterator[tuple[str, str]]:
     """Name and meaning of each class variable; the meaning is the text below it."""
-    [body] = [node.body for node in ast.parse(dedent(inspect.getsource(owner))).body if isinstance(node, ast.ClassDef)]
+    [body] = [
+        node.body
+        for node in ast.parse(dedent(inspect.getsource(owner))).body
+        if isinstance(node, ast.ClassDef)
+    ]
     for line, below in zip(body, [*body[1:], None], strict=True):
         if is_class_variable(line) and ast.unparse(line.target) != "kind":
             text = below.value if isinstance(below, ast.Expr) else None
@@ -101,14 +115,20 @@ def inherited_fields(fields: list[dict[str, Any]]) -> Iterator[str]:
         lines = ["| field | type | default | meaning |", "|---|---|---|---|"]
         for field in fields:
             default = "required" if field["required"] else f"`{inline(field['default'])}`"
-            lines.append(f"| `{field['name']}` | {field['type']} | {default} | {field['description']} |")
+            lines.append(
+                f"| `{field['name']}` | {field['type']} | {default} | {field['description']} |"
+            )
         yield "\n".join(lines)
 
 
 def clauses(name: str) -> list[Clause]:
     """The clauses of the kind, and of the kind that it extends."""
     modules = KINDS[name].contracts
-    return [clause for module in modules for clause in import_module(f"fw.core.testing.{module}").CLAUSES]
+    return [
+        clause
+        for module in modules
+        for clause in import_module(f"fw.core.testing.{module}").CLAUSES
+    ]
 
 
 def template(name: str) -> str:
@@ -121,7 +141,8 @@ def built_in(kind: type[Component], registry: Registry) -> Iterator[str]:
         yield "## Comes with fw"
         lines = ["| name | what it does |", "|---|---|"]
         lines += [
-            f"| `{each.name}` | {summary(each.__doc__ or '')} |" for each in sorted(mine, key=lambda each: each.name)
+            f"| `{each.name}` | {summary(each.__doc__ or '')} |"
+            for each in sorted(mine, key=lambda each: each.name)
         ]
         yield "\n".join(lines)
 
@@ -156,20 +177,36 @@ def types_page() -> str:
     parts = [
         "# What components pass around",
         "*Made by `make reference` from `fw.core.types` and `fw.core.job`. Change those.*",
-        "Images at every boundary are uint8 (N, C, H, W) in 0..255; inside diffusion they are float in -1..1; sigma\n"
-        "is the noise's standard deviation in that unit; features are float32 (N, D). Features, labels and\n"
+        "Images at every boundary are uint8 (N, C, H, W) in 0..255; inside diffusion they are "
+        "float in -1..1; sigma\n"
+        "is the noise's standard deviation in that unit; features are float32 (N, D). Features, "
+        "labels and\n"
         "annotations are on the CPU.",
     ]
     for cls in PASSED_AROUND:
-        fields = {name: hint for name, hint in inspect.get_annotations(cls).items() if not name.startswith("_")}
-        listed = ", ".join(f"`{name}: {getattr(hint, '__forward_arg__', hint)}`" for name, hint in fields.items())
+        fields = {
+            name: hint
+            for name, hint in inspect.get_annotations(cls).items()
+            if not name.startswith("_")
+        }
+        listed = ", ".join(
+            f"`{name}: {getattr(hint, '__forward_arg__', hint)}`" for name, hint in fields.items()
+        )
         docs = inspect.cleandoc(cls.__doc__ or "").replace("See the module's docstring. ", "")
-        parts += [f"## {cls.__name__}", f"`{public_name(cls)}`" + (f": {listed}" if listed else ""), docs]
+        parts += [
+            f"## {cls.__name__}",
+            f"`{public_name(cls)}`" + (f": {listed}" if listed else ""),
+            docs,
+        ]
         for name, value in vars(cls).items():
-            function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+            function = (
+                value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+            )
             if inspect.isfunction(function) and function.__doc__ and not name.startswith("_"):
                 docs = inspect.cleandoc(function.__doc__)
-                parts.append(described({"signature": signature(name, value, function), "docs": docs}))
+                parts.append(
+                    described({"signature": signature(name, value, function), "docs": docs})
+                )
     return "\n\n".join(parts) + "\n"
 
 

@@ -49,23 +49,33 @@ def answer(request: Request, registry: Registry, stdout: Console) -> bool:
 
 
 def checked_part(selection: Selection, request: Request, registry: Registry) -> Selection:
-    """What is to be checked. If files were given, only their components; broken plugins only if nothing was given."""
+    """What is to be checked. If files were given, only their components; broken plugins only if
+    nothing was given."""
     if request.name is not None or not (request.files or request.kind):
         return selection
     if not request.files:
         return selection._replace(broken=[])
     files = [file.absolute() for file in request.files]
-    theirs = [each for each in selection.components if registry.providers[each.kind, each.name].root in files]
+    theirs = [
+        each
+        for each in selection.components
+        if registry.providers[each.kind, each.name].root in files
+    ]
     return selection._replace(components=theirs, broken=[])
 
 
 def show_verdicts(verdicts: Iterable[dict[str, Any]], request: Request, stdout: Console) -> bool:
-    """A line per component as soon as it is checked, and under it a line per violated clause; or one JSON document."""
+    """A line per component as soon as it is checked, and under it a line per violated clause; or
+    one JSON document."""
     done = []
     for verdict in verdicts:
         done.append(verdict)
         if not request.as_json:
-            what = f"{verdict['kind']} {verdict['name']}" if verdict["kind"] else f"plugin {verdict['plugin']}"
+            what = (
+                f"{verdict['kind']} {verdict['name']}"
+                if verdict["kind"]
+                else f"plugin {verdict['plugin']}"
+            )
             skipped = f": {verdict['reasons'][0]}" if verdict["status"] == "skipped" else ""
             say(stdout, f"{verdict['status']:8} {what}{skipped}")
             for reason in verdict["reasons"] if verdict["status"] == "failed" else ():
@@ -76,7 +86,8 @@ def show_verdicts(verdicts: Iterable[dict[str, Any]], request: Request, stdout: 
 
 
 def show(document: Mapping[str, Any], console: Console, single: bool, tracebacks: bool) -> None:
-    """Print the facts of a selection (catalogue/facts.py); its components in full if `single`, else as a table.
+    """Print the facts of a selection (catalogue/facts.py); its components in full if `single`, else
+    as a table.
 
     `tracebacks`: whether to print those of broken plugins, too.
     """
@@ -110,7 +121,9 @@ def titled(plugin: Mapping[str, Any]) -> str:
 
 def show_table(components: Sequence[Mapping[str, Any]], console: Console) -> None:
     """One line per component, the kind written once."""
-    table = Table(*(Column(title, no_wrap=True) for title in ("kind", "name", "plugin")), "what it does")
+    table = Table(
+        *(Column(title, no_wrap=True) for title in ("kind", "name", "plugin")), "what it does"
+    )
     for kind, group in groupby(components, key=lambda component: component["kind"]):
         table.add_section()
         for number, each in enumerate(group):
@@ -119,7 +132,9 @@ def show_table(components: Sequence[Mapping[str, Any]], console: Console) -> Non
     console.print(table)
 
 
-def show_component(component: Mapping[str, Any], plugin: Mapping[str, Any], console: Console) -> None:
+def show_component(
+    component: Mapping[str, Any], plugin: Mapping[str, Any], console: Console
+) -> None:
     say(console, f"{component['kind']} {component['name']}", style="bold")
     say(console, f"plugin  {titled(plugin)}, API {plugin['api']}")
     say(console, f"class   {component['class']}, version {component['version']}\n")
@@ -141,7 +156,13 @@ def show_fields(fields: Sequence[Mapping[str, Any]], console: Console) -> None:
     table = Table("field", "type", "bounds", "default", "what it is")
     for field in fields:
         default = "required" if field["required"] else inline(field["default"])
-        cells = (field["name"], field["type"], ", ".join(field["bounds"]), default, field["description"])
+        cells = (
+            field["name"],
+            field["type"],
+            ", ".join(field["bounds"]),
+            default,
+            field["description"],
+        )
         table.add_row(*map(Text, map(visible, cells)))
     console.print(table)
     say(console, "")
@@ -160,7 +181,11 @@ def show_kind(kind: Mapping[str, Any], console: Console) -> None:
             say(console, f"{indented(method['docs'], 6)}\n".lstrip("\n"))
     if kind["settings"]:
         say(console, "class attributes that have a default:\n")
-        say(console, "\n".join(f"  {name} = {inline(value)}" for name, value in kind["settings"].items()) + "\n")
+        say(
+            console,
+            "\n".join(f"  {name} = {inline(value)}" for name, value in kind["settings"].items())
+            + "\n",
+        )
     if kind["fields"]:
         say(console, "fields that every component of this kind has:\n")
         show_fields(kind["fields"], console)

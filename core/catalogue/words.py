@@ -30,7 +30,8 @@ BOUNDS: Mapping[type, tuple[str, str]] = {
 
 
 def type_in_words(annotation: Any) -> str:
-    """`int`, `float or null`, `one of conv, resnet18`, `encoder`, `tuple of int`, `mapping of text to float`."""
+    """`int`, `float or null`, `one of conv, resnet18`, `encoder`, `tuple of int`, `mapping of
+    text to float`."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if hasattr(annotation, "__value__"):  # `type Size = int`, from Python 3.12 on
         return type_in_words(annotation.__value__)
@@ -65,13 +66,18 @@ def null_last(inner: Iterable[Any]) -> list[Any]:
 
 def inline(value: Any) -> str:
     """The value as a recipe writes it, in one line: `null`, `[16, 32]`, `{name: pca, dims: 8}`."""
-    text = yaml.dump([value], Dumper=StrictDumper, sort_keys=False, default_flow_style=True, width=float("inf"))[1:-2]
+    text = yaml.dump(
+        [value], Dumper=StrictDumper, sort_keys=False, default_flow_style=True, width=float("inf")
+    )[1:-2]
     return json.dumps(value) if "\n" in text else text
 
 
 def bounds_in_words(info: FieldInfo) -> list[str]:
     """`>= 1`, `multiple of 4`, `length >= 1`, and `each >= 1` for what is in a tuple."""
-    return [*(words for mark in info.metadata for words in bound(mark)), *bounds_within(info.annotation, "")]
+    return [
+        *(words for mark in info.metadata for words in bound(mark)),
+        *bounds_within(info.annotation, ""),
+    ]
 
 
 def bound(mark: Any) -> Iterator[str]:
@@ -90,7 +96,8 @@ def bound(mark: Any) -> Iterator[str]:
 
 
 def bounds_within(annotation: Any, whose: str) -> Iterator[str]:
-    """The bounds of `Annotated` types inside an annotation; `whose` says for what in the field they hold."""
+    """The bounds of `Annotated` types inside an annotation; `whose` says for what in the field
+    they hold."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         yield from (f"{whose}{words}" for mark in inner[1:] for words in bound(mark))

@@ -1,7 +1,8 @@
 """`fw clusters`: one arm's annotator at several numbers of clusters K, to choose K without labels.
 
-Nothing is trained but the encoder, and every stage is one that `fw run` would find again. The upper bound on K is that
-of arXiv 2403.00570: the largest K of which at least 96 % of the clusters are used.
+Nothing is trained but the encoder, and every stage is one that `fw run` would find again. The upper
+bound on K is that of arXiv 2403.00570: the largest K of which at least 96 % of the clusters are
+used.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from fw.core.store.store import Store
 from fw.core.types import Annotation
 
 LADDER = (10, 20, 50, 100, 200, 500, 1000)
-"""The numbers of clusters that are tried unless others are named, as far as there are twice as many images."""
+"""The numbers of clusters that are tried unless others are named, as far as there are twice as
+many images."""
 
 USED = 0.96
 """The share of clusters that have to be used (arXiv 2403.00570)."""
@@ -52,7 +54,8 @@ DIGITS = 18
 def survey(
     recipe: Recipe, arm: str | None, counts: Sequence[int], options: Options, console: Console
 ) -> dict[str, Any]:
-    """What `fw clusters` answers, as JSON: for each K what the annotator makes of the arm's features."""
+    """What `fw clusters` answers, as JSON: for each K what the annotator makes of the arm's
+    features."""
     arm = arm or sweepable(recipe)
     annotator = annotator_of(recipe, arm)
     store = Store(options.store)
@@ -63,9 +66,14 @@ def survey(
     most = min(len(features) // 2, different(features, max(LADDER)))
     chosen = sorted(set(counts)) or [count for count in LADDER if count <= most]
     if chosen and chosen[-1] > len(features):
-        raise FwError(f"-k {chosen[-1]}: {chosen[-1]} clusters need as many images, and there are {len(features)}")
+        raise FwError(
+            f"-k {chosen[-1]}: {chosen[-1]} clusters need as many images, and there are "
+            f"{len(features)}"
+        )
     if not chosen:
-        raise FwError(f"-k: name numbers of clusters that fit; there are only {len(features)} images")
+        raise FwError(
+            f"-k: name numbers of clusters that fit; there are only {len(features)} images"
+        )
     wanted = swept(recipe, arm, [with_clusters(annotator, count) for count in chosen])
     finish(recipe, wanted, options, console)
     rows = [measured(store, stage, features) for stage in wanted.stages if stage != encode]
@@ -87,16 +95,25 @@ def sweepable(recipe: Recipe) -> str:
     for name in recipe.arms:
         if clusters_features(recipe.arm(name)):
             return name
-    raise FwError(f"recipe '{recipe.name}': no arm's annotator clusters features (such as kmeans, with its `clusters`)")
+    raise FwError(
+        f"recipe '{recipe.name}': no arm's annotator clusters features (such as kmeans, with its "
+        "`clusters`)"
+    )
 
 
 def annotator_of(recipe: Recipe, name: str) -> Annotator:
     """The arm's annotator, if it clusters features."""
     if name not in recipe.arms:
-        raise FwError(f"--arm {name}: no such arm in recipe '{recipe.name}' (known: {', '.join(recipe.arms)})")
+        raise FwError(
+            f"--arm {name}: no such arm in recipe '{recipe.name}' (known: {', '.join(recipe.arms)})"
+        )
     arm = recipe.arm(name)
     if arm.annotator is None or not clusters_features(arm):
-        has = f"annotator '{arm.annotator.name}', which does not cluster features" if arm.annotator else "no annotator"
+        has = (
+            f"annotator '{arm.annotator.name}', which does not cluster features"
+            if arm.annotator
+            else "no annotator"
+        )
         raise FwError(f"--arm {name}: it has {has}; name another arm")
     return arm.annotator
 
@@ -115,7 +132,9 @@ def numbers(text: str) -> list[int]:
     """The numbers in `10,20,50`."""
     words = [word.strip() for word in text.split(",")]
     if not all(word.isdecimal() and len(word) <= DIGITS for word in words):
-        raise FwError(f"-k {text}: numbers of clusters with commas between them, such as -k 10,20,50")
+        raise FwError(
+            f"-k {text}: numbers of clusters with commas between them, such as -k 10,20,50"
+        )
     return [int(word) for word in words]
 
 
@@ -124,14 +143,20 @@ def with_clusters(annotator: Annotator, count: int) -> Annotator:
         return annotator.model_validate({**dict(annotator), "clusters": count})
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
-        raise FwError(f"-k {count}: annotator '{annotator.name}': {reason[0].lower()}{reason[1:]}") from None
+        raise FwError(
+            f"-k {count}: annotator '{annotator.name}': {reason[0].lower()}{reason[1:]}"
+        ) from None
 
 
 def swept(recipe: Recipe, name: str, annotators: Sequence[Annotator]) -> Plan:
-    """The encode stage of the arm, and its annotate stages with each of the annotators, in this order."""
+    """The encode stage of the arm, and its annotate stages with each of the annotators, in this
+    order."""
     override = recipe.arms[name]
     given = {section: getattr(override, section) for section in override.model_fields_set}
-    arms = {f"arm{number}": Override(**{**given, "annotator": each}) for number, each in enumerate(annotators)}
+    arms = {
+        f"arm{number}": Override(**{**given, "annotator": each})
+        for number, each in enumerate(annotators)
+    }
     whole = plan(recipe.model_copy(update={"arms": arms}))
     chosen = Plan()
     for arm in whole.arms.values():
@@ -166,16 +191,28 @@ def measured(store: Store, stage: str, features: Tensor) -> dict[str, Any]:
 def spread(features: Tensor, ids: Tensor, clusters: int) -> float:
     """The mean distance of features (N, D) to the mean of their cluster, ids (N,)."""
     sizes = ids.bincount(minlength=clusters).clamp(min=1)  # (K,)
-    means = features.new_zeros(clusters, features.shape[1]).index_add_(0, ids, features) / sizes[:, None]  # (K, D)
+    means = (
+        features.new_zeros(clusters, features.shape[1]).index_add_(0, ids, features)
+        / sizes[:, None]
+    )  # (K, D)
     return float((features - means[ids]).norm(dim=1).mean())
 
 
 def show(answer: Mapping[str, Any], console: Console) -> None:
     """The answer as a table, the bound in words, and what the labels are good for here."""
-    labelled = [key for key in FOR_READING if any(key in row["with_labels"] for row in answer["rows"])]
+    labelled = [
+        key for key in FOR_READING if any(key in row["with_labels"] for row in answer["rows"])
+    ]
     title = visible(f"{answer['recipe']}, arm {answer['arm']}: {answer['annotator']['name']}")
     table = Table(title=Text(title), title_justify="left")
-    for column in ("clusters", "used", "balance", "smallest", "spread", *(f"({key})" for key in labelled)):
+    for column in (
+        "clusters",
+        "used",
+        "balance",
+        "smallest",
+        "spread",
+        *(f"({key})" for key in labelled),
+    ):
         table.add_column(Text(column), justify="right", no_wrap=True)
     for row in answer["rows"]:
         scores = (row["used"], row["balance"])
@@ -189,7 +226,8 @@ def show(answer: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     say(
         console,
-        f"spread: mean distance of the encoder's features to the mean of their cluster; {answer['spread']:.3f} if all "
+        "spread: mean distance of the encoder's features to the mean of their cluster; "
+        f"{answer['spread']:.3f} if all "
         f"{answer['images']} images were one cluster.",
     )
     say(console, bound(answer))
@@ -202,15 +240,19 @@ def bound(answer: Mapping[str, Any]) -> str:
     most = answer["upper_bound"]
     if most is None:
         least = answer["rows"][0]["clusters"]
-        return f"Upper bound: below {least}; no K that was tried has {USED:.0%} of its clusters used."
+        return (
+            f"Upper bound: below {least}; no K that was tried has {USED:.0%} of its clusters used."
+        )
     share = f"{USED:.0%} of its clusters used"
     if answer["bound_is_largest_tried"]:
         return (
-            f"Upper bound: not found; even {most} has at least {share}. Try more, and see `smallest`: "
+            f"Upper bound: not found; even {most} has at least {share}. Try more, and see "
+            "`smallest`: "
             "k-means and balanced assignments fill almost any number of clusters."
         )
     low, high = (max(1, round(most / factor)) for factor in reversed(BELOW))
     return (
         f"Upper bound: {most}, the largest K with {share} (arXiv 2403.00570). "
-        f"There, the best K by Frechet distance was {BELOW[0]:g} to {BELOW[1]:g} times smaller; here: {low} to {high}."
+        f"There, the best K by Frechet distance was {BELOW[0]:g} to {BELOW[1]:g} times smaller; "
+        f"here: {low} to {high}."
     )

@@ -1,7 +1,8 @@
-"""`fw heatmap`: what each block of an arm's trained model knows at each noise level, by a linear probe with labels.
+"""`fw heatmap`: what each block of an arm's trained model knows at each noise level, by a linear
+probe with labels.
 
-Controls: the same network before it was trained, and the raw pixels. The best cell is chosen on a validation split of
-the training images; what is reported of it is from held-out images.
+Controls: the same network before it was trained, and the raw pixels. The best cell is chosen on a
+validation split of the training images; what is reported of it is from held-out images.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Asked(NamedTuple):
 
 
 class Split(NamedTuple):
-    """uint8 images (N, C, H, W), the same in the units of the diffusion (N, C, h, w), and their labels (N,)."""
+    """uint8 images (N, C, H, W), the same in the units of the diffusion (N, C, h, w), and their
+    labels (N,)."""
 
     images: Tensor
     x0: Tensor
@@ -73,7 +75,10 @@ def levels(text: str) -> tuple[float, ...]:
     except ValueError:
         found = ()
     if not found or not all(0 < sigma < math.inf for sigma in found):
-        raise FwError(f"--sigmas {text}: noise levels above 0 with commas between them, such as --sigmas 0.05,0.5")
+        raise FwError(
+            f"--sigmas {text}: noise levels above 0 with commas between them, such as --sigmas "
+            "0.05,0.5"
+        )
     return found
 
 
@@ -87,7 +92,8 @@ def target(run: FinishedRun, arm: str, output: Path | None) -> Path:
 
 
 def survey(run: FinishedRun, asked: Asked, console: Console) -> dict[str, Any]:
-    """What `fw heatmap` answers, as JSON: rows are blocks, columns noise levels, from the most noise to the least."""
+    """What `fw heatmap` answers, as JSON: rows are blocks, columns noise levels, from the most
+    noise to the least."""
     where = torch.device(checked_device(asked.device))
     arm = run.arm(asked.arm)
     recipe, stage = arm.recipe, arm.sample.train
@@ -95,7 +101,8 @@ def survey(run: FinishedRun, asked: Asked, console: Console) -> dict[str, Any]:
     made_conditions = stage.conditions
     arm.check([stage] if made_conditions is None else [stage, made_conditions], console)
     splits: dict[str, ImageSet] = {
-        name: subset(load_split(recipe.dataset, name, arm.products), name, asked.images) for name in SPLITS
+        name: subset(load_split(recipe.dataset, name, arm.products), name, asked.images)
+        for name in SPLITS
     }
     job = Job(run.path, seed=recipe.seed, device=where)
     with stock_state(recipe.seed, where, torch.get_num_threads()):
@@ -103,12 +110,18 @@ def survey(run: FinishedRun, asked: Asked, console: Console) -> dict[str, Any]:
         trained = stage.denoiser(arm.products(stage), annotation, where)
         spec = annotation.spec if annotation else None
         fresh = initial_network(stage.model, stage.shape, spec, job).eval()
-        networks = {"trained": trained, "untrained": NetworkDenoiser(fresh, trained.process, bf16=trained.bf16)}
+        networks = {
+            "trained": trained,
+            "untrained": NetworkDenoiser(fresh, trained.process, bf16=trained.bf16),
+        }
         blocks = list(blocks_of(trained.network))
         if not blocks:
-            raise FwError(f"--arm {asked.arm}: backbone '{stage.model.name}' names no blocks to read")
+            raise FwError(
+                f"--arm {asked.arm}: backbone '{stage.model.name}' names no blocks to read"
+            )
         diffused = {
-            name: Split(data.images, encoded(recipe, data, where), labels_of(data)) for name, data in splits.items()
+            name: Split(data.images, encoded(recipe, data, where), labels_of(data))
+            for name, data in splits.items()
         }
         fitted, held = split(len(splits["train"]), generator(recipe.seed, "heatmap", "validation"))
         with bars(console) as bar:
@@ -133,14 +146,20 @@ def survey(run: FinishedRun, asked: Asked, console: Console) -> dict[str, Any]:
 
 
 def chosen_levels(arm: Arm, asked: Asked) -> list[float]:
-    """The noise levels from the largest to the smallest, if the arm's model was trained at them; or FwError."""
+    """The noise levels from the largest to the smallest, if the arm's model was trained at them;
+    or FwError."""
     if not arm.works_without_condition:
-        raise FwError(f"--arm {asked.arm}: its model never saw the null condition (train.cond_drop is 0)")
+        raise FwError(
+            f"--arm {asked.arm}: its model never saw the null condition (train.cond_drop is 0)"
+        )
     least, most = arm.process.sigma_range
     inside = [sigma for sigma in LEVELS if least <= sigma <= most]
     for sigma in asked.sigmas:
         if not least <= sigma <= most:
-            raise FwError(f"--sigmas {sigma:g}: the model was trained at noise levels from {least:g} to {most:g}")
+            raise FwError(
+                f"--sigmas {sigma:g}: the model was trained at noise levels from {least:g} to "
+                f"{most:g}"
+            )
     return sorted(set(asked.sigmas or inside), reverse=True)
 
 
@@ -177,23 +196,37 @@ def probed(
     bar: Progress,
 ) -> dict[str, list[list[float]]]:
     """The scores of each block (rows) at each noise level (columns)."""
-    task = bar.add_task(f"{name}, images", total=len(sigmas) * sum(len(part.x0) for part in data.values()))
-    found: dict[str, list[list[float]]] = {"validation": [[] for _ in blocks], "held_out": [[] for _ in blocks]}
+    task = bar.add_task(
+        f"{name}, images", total=len(sigmas) * sum(len(part.x0) for part in data.values())
+    )
+    found: dict[str, list[list[float]]] = {
+        "validation": [[] for _ in blocks],
+        "held_out": [[] for _ in blocks],
+    }
     labels = {split: part.labels for split, part in data.items()}
     for sigma in sigmas:
         features = {
-            split: features_of(model, part, draws, sigma, blocks, lambda count: bar.advance(task, count))
+            split: features_of(
+                model, part, draws, sigma, blocks, lambda count: bar.advance(task, count)
+            )
             for split, part in data.items()
         }
         for row, block in enumerate(blocks):
-            cell = scores({split: part[block] for split, part in features.items()}, labels, fitted, held)
+            cell = scores(
+                {split: part[block] for split, part in features.items()}, labels, fitted, held
+            )
             for what, value in cell.items():
                 found[what][row].append(value)
     return found
 
 
 def features_of(
-    model: NetworkDenoiser, data: Split, draws: int, sigma: float, blocks: Sequence[str], done: Callable[[int], None]
+    model: NetworkDenoiser,
+    data: Split,
+    draws: int,
+    sigma: float,
+    blocks: Sequence[str],
+    done: Callable[[int], None],
 ) -> dict[str, Tensor]:
     """By block (N, D), on the CPU; all blocks in one pass."""
     device = next(model.network.parameters()).device
@@ -211,7 +244,8 @@ def features_of(
 def scores(
     features: Mapping[str, Tensor], labels: Mapping[str, Tensor], fitted: Tensor, held: Tensor
 ) -> dict[str, float]:
-    """Accuracy of one probe of features (N, D) by split, on the validation split and on held-out images."""
+    """Accuracy of one probe of features (N, D) by split, on the validation split and on held-out
+    images."""
     train, known = features["train"], labels["train"]
     probe = linear_probe(train[fitted], known[fitted])
     return {
@@ -223,7 +257,11 @@ def scores(
 def best(answer: Mapping[str, Any]) -> dict[str, Any]:
     """The cell that does best on the validation split; of equals the one with less noise."""
     validation = answer["trained"]["validation"]
-    cells = [(column, row) for column in reversed(range(len(answer["sigmas"]))) for row in range(len(validation))]
+    cells = [
+        (column, row)
+        for column in reversed(range(len(answer["sigmas"])))
+        for row in range(len(validation))
+    ]
     column, row = max(cells, key=lambda cell: validation[cell[1]][cell[0]])
     return {
         "block": answer["blocks"][row],
@@ -246,23 +284,33 @@ def write(answer: Mapping[str, Any], output: Path) -> list[Path]:
 def verdict(answer: Mapping[str, Any]) -> str:
     cell = answer["best"]
     return (
-        f"best on the validation split: {cell['block']} at sigma {cell['sigma']:g}; held out {cell['held_out']:.1%}, "
+        f"best on the validation split: {cell['block']} at sigma {cell['sigma']:g}; held out "
+        f"{cell['held_out']:.1%}, "
         f"untrained {cell['untrained']:.1%}, raw pixels {answer['pixels']['held_out']:.1%}"
     )
 
 
 def log(run: FinishedRun, answer: Mapping[str, Any], output: Path, console: Console) -> None:
-    """Show the figure in the arm's run of the recipe's tracker, if it has one; a failure is only told."""
+    """Show the figure in the arm's run of the recipe's tracker, if it has one; a failure is only
+    told."""
     try:
         recipe = run.recipe()
         if recipe.tracker is None:
             return
         folder, previous = run.path.resolve(), run.record()
-        states = {name: entry["status"] for name, entry in previous["arms"].items() if entry["status"] != "pending"}
+        states = {
+            name: entry["status"]
+            for name, entry in previous["arms"].items()
+            if entry["status"] != "pending"
+        }
         known = plan(recipe, list(states))
         with Turn(folder) as turn:
             if not turn.take():
-                say(console, f"warning: {owner(folder)} writes this run's record; the heat map is not in it", "yellow")
+                say(
+                    console,
+                    f"warning: {owner(folder)} writes this run's record; the heat map is not in it",
+                    "yellow",
+                )
                 return
             made_by = provenance.record(plan(recipe))
             tracked = open_tracker(recipe, known, made_by, folder, previous)
@@ -274,5 +322,9 @@ def log(run: FinishedRun, answer: Mapping[str, Any], output: Path, console: Cons
                 tracked.end("failed" if "failed" in states.values() else "finished")
                 turn.ended = True
     except Exception as error:
-        told = str(error) if isinstance(error, FwError) else f"it raised {type(error).__name__}: {error}"
+        told = (
+            str(error)
+            if isinstance(error, FwError)
+            else f"it raised {type(error).__name__}: {error}"
+        )
         say(console, f"warning: the tracker did not take the heat map: {told}", style="yellow")

@@ -1,4 +1,5 @@
-"""`fw new-plugin`: a complete package from the template of a kind, clean and tested before its author changes a line.
+"""`fw new-plugin`: a complete package from the template of a kind, clean and tested before its
+author changes a line.
 
 A template is a working module in `fw.core.templates` with a class `Example`, and a test of it in
 `fw.core.templates.tests`. Here they get their names, and what every package has.
@@ -59,14 +60,18 @@ class Plugin:
 
 
 def new_plugin(name: str, template: str, into: Path, component: str | None = None) -> list[Path]:
-    """Write the package `into/name` and return its files; FwError if a name does not do or something is there."""
+    """Write the package `into/name` and return its files; FwError if a name does not do or
+    something is there."""
     plugin = Plugin(name, template, proposed(name) if component is None else component)
     check_names(plugin)
     folder = into / name
     contents = package(plugin)
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise FwError(f"{folder} is there already, and nothing is overwritten: choose another name or --into")
+            raise FwError(
+                f"{folder} is there already, and nothing is overwritten: choose another name or "
+                "--into"
+            )
         for path, text in contents.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(text, encoding="utf-8")
@@ -82,7 +87,9 @@ def proposed(name: str) -> str:
 
 def check_names(plugin: Plugin) -> None:
     if plugin.template not in templates.names():
-        raise FwError(f"there is no kind {plugin.template!r}; --kind is one of {', '.join(templates.names())}")
+        raise FwError(
+            f"there is no kind {plugin.template!r}; --kind is one of {', '.join(templates.names())}"
+        )
     if reason := next(unfit_names(plugin), None):
         raise FwError(reason)
 
@@ -92,32 +99,42 @@ def unfit_names(plugin: Plugin) -> Iterator[str]:
     name, component = plugin.distribution, plugin.component
     if len(name) > LONGEST_NAME or not re.fullmatch(r"[a-z]([a-z0-9_-]*[a-z0-9])?", name):
         yield (
-            f"{name!r} cannot name a package: take at most {LONGEST_NAME} lower-case letters, digits, '-' and '_', "
+            f"{name!r} cannot name a package: take at most {LONGEST_NAME} lower-case letters, "
+            "digits, '-' and '_', "
             "a letter first and no '-' or '_' last, such as fw-sharpen"
         )
     if len(component) > LONGEST_NAME or not re.fullmatch(r"[a-z][a-z0-9_]*", component):
         yield (
-            f"{component!r} cannot name a component: give --component with at most {LONGEST_NAME} lower-case letters, "
+            f"{component!r} cannot name a component: give --component with at most {LONGEST_NAME} "
+            "lower-case letters, "
             "digits and '_', a letter first, such as sharpen"
         )
     if plugin.module in RESERVED or is_taken(plugin.module):
-        yield f"the module would be called {plugin.module}, and there is one of that name: choose another name"
+        yield (
+            f"the module would be called {plugin.module}, and there is one of that name: choose "
+            "another name"
+        )
     if keyword.iskeyword(plugin.module) or keyword.iskeyword(plugin.class_name):
         word = plugin.module if keyword.iskeyword(plugin.module) else plugin.class_name
         yield f"'{word}' is a keyword of Python, so nothing can be called that: choose another name"
     if hasattr(builtins, plugin.class_name) or plugin.class_name in words(plugin.template):
         yield (
-            f"the class would be called {plugin.class_name}, which the module needs for something else: "
+            f"the class would be called {plugin.class_name}, which the module needs for something "
+            "else: "
             "choose another --component"
         )
     from fw.registry import installed
 
     if provider := installed().providers.get((plugin.kind, component)):
-        yield f"there is a {plugin.kind} '{component}' already, from {provider}: choose another --component"
+        yield (
+            f"there is a {plugin.kind} '{component}' already, from {provider}: choose another "
+            "--component"
+        )
 
 
 def is_taken(module: str) -> bool:
-    """Whether importing the name gives something else; a folder of that name in the working directory does not."""
+    """Whether importing the name gives something else; a folder of that name in the working
+    directory does not."""
     if module in sys.stdlib_module_names:
         return True
     found = importlib.util.find_spec(module)
@@ -126,7 +143,9 @@ def is_taken(module: str) -> bool:
 
 def words(template: str) -> set[str]:
     """All identifiers of a template and its test."""
-    tokens = tokenize.generate_tokens(io.StringIO(source(template) + test_source(template)).readline)
+    tokens = tokenize.generate_tokens(
+        io.StringIO(source(template) + test_source(template)).readline
+    )
     return {token.string for token in tokens if token.type == tokenize.NAME} - {"Example"}
 
 
@@ -153,7 +172,8 @@ def package(plugin: Plugin) -> dict[str, str]:
 
 
 def named(text: str, plugin: Plugin) -> str:
-    """A template's source under the plugin's names. The module's import moves to the end, where local ones are."""
+    """A template's source under the plugin's names. The module's import moves to the end, where
+    local ones are."""
     text = text.replace('"example"', f'"{plugin.component}"')
     imported = f"from fw.core.templates.{plugin.template} import Example\n"
     if imported in text:
@@ -183,7 +203,8 @@ description = "A plugin for fw: the $kind $component."
 readme = "README.md"
 requires-python = ">=3.11"
 # license = "..."  # yours to choose: an SPDX expression, and a file LICENSE with its text
-dependencies = []  # fw is not among them: it is on no package index, so pip would install a stranger of that name
+# fw is not among them: it is on no package index, so pip would install a stranger of that name.
+dependencies = []
 
 [project.optional-dependencies]
 test = ["pytest>=8.3", "ruff>=0.9", "mypy>=1.14"]
@@ -199,7 +220,7 @@ testpaths = ["tests"]
 pythonpath = ["."]
 
 [tool.ruff]
-line-length = 120
+line-length = 100
 target-version = "py311"
 
 [tool.ruff.lint]
@@ -219,7 +240,8 @@ disallow_untyped_defs = true
 warn_redundant_casts = true
 
 [[tool.mypy.overrides]]
-module = ["fw.*"]  # mypy does not see an fw that was installed with --editable; everything of it is then Any
+# mypy does not see an fw that was installed with --editable; everything of it is then Any.
+module = ["fw.*"]
 ignore_missing_imports = true
 follow_imports = "silent"
 """
@@ -252,12 +274,14 @@ $recipe
 $checks
 ```
 
-The first test runs fw's contract kit, which tells all that a $kind must keep to and this one does not.
-[.github/workflows/ci.yml](.github/workflows/ci.yml) runs the same commands. It installs fw from the repository
-variable `FW`, a requirement as pip takes it: a wheel's address, or `fw @ git+` and the address of a repository.
+The first test runs fw's contract kit, which tells all that a $kind must keep to and this one does
+not. [.github/workflows/ci.yml](.github/workflows/ci.yml) runs the same commands. It installs fw
+from the repository variable `FW`, a requirement as pip takes it: a wheel's address, or `fw @ git+`
+and the address of a repository.
 
-When the same fields begin to give other results, raise `version: ClassVar[int] = 2` in the class: stored work that
-used it is then done again. `FW_API` is the version of fw's plugin interface that the module was written for.
+When the same fields begin to give other results, raise `version: ClassVar[int] = 2` in the class:
+stored work that used it is then done again. `FW_API` is the version of fw's plugin interface that
+the module was written for.
 
 ## Publish
 
@@ -267,8 +291,8 @@ Choose a license and name it in pyproject.toml, then build a wheel:
 python -m pip wheel --no-deps --wheel-dir dist .
 ```
 
-Give the wheel away or upload it to a package index. Whoever installs it beside fw can name `$component` in a recipe.
-Keep fw out of `dependencies` for as long as it is on no index.
+Give the wheel away or upload it to a package index. Whoever installs it beside fw can name
+`$component` in a recipe. Keep fw out of `dependencies` for as long as it is on no index.
 """
 
 CI = """\
@@ -290,7 +314,9 @@ jobs:
       - name: Install fw and this package
         env:
           FW: $${{ vars.FW }}
-        run: python -m pip install "$${FW:?set the repository variable FW to a requirement for fw}" --editable ".[test]"
+        run: |
+          : "$${FW:?set the repository variable FW to a requirement for fw}"
+          python -m pip install "$$FW" --editable ".[test]"
 $steps
 """
 

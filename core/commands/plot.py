@@ -1,4 +1,5 @@
-"""`fw plot`: a score against one key of the recipe, from the arms of a finished run that differ in it."""
+"""`fw plot`: a score against one key of the recipe, from the arms of a finished run that differ
+in it."""
 
 from __future__ import annotations
 
@@ -26,24 +27,37 @@ def plot(run: FinishedRun, key: str, wanted: Sequence[str], output: Path) -> Non
     keys = list(dict.fromkeys(wanted)) or list(result["better"])[:DEFAULT_SCORES]
     for each in keys:
         if each not in result["better"]:
-            raise FwError(f"--y {each}: no such score in {run.path} (known: {', '.join(result['better'])})")
+            raise FwError(
+                f"--y {each}: no such score in {run.path} (known: {', '.join(result['better'])})"
+            )
     series = sweep(result, run.sections(result), key)
     with writing(output, "-o"):
         save_sweep_figure(series, result["arms"], keys, result["baseline"], key, output)
 
 
 def sweep(result: Mapping[str, Any], recipe: Mapping[str, Any], key: str) -> Series:
-    """The arms of a run along one key of its resolved recipe; arms that differ in more are of different series."""
+    """The arms of a run along one key of its resolved recipe; arms that differ in more are of
+    different series."""
     flat = {name: flattened(arm_sections(recipe, name)) for name in recipe["arms"]}
     along = numbers(flat, key, result["baseline"])
     if len(set(along.values())) < 2:
         keys = sorted({path for values in flat.values() for path in values})
-        fit = [path for path in keys if len(set(numbers(flat, path, result["baseline"]).values())) > 1]
-        found = f"it is {min(along.values()):g} in every arm that has it" if along else "no arm has a number there"
-        raise FwError(f"--x {key}: {found}, the baseline aside; keys that differ: {', '.join(fit) or 'none'}")
+        fit = [
+            path for path in keys if len(set(numbers(flat, path, result["baseline"]).values())) > 1
+        ]
+        found = (
+            f"it is {min(along.values()):g} in every arm that has it"
+            if along
+            else "no arm has a number there"
+        )
+        raise FwError(
+            f"--x {key}: {found}, the baseline aside; keys that differ: {', '.join(fit) or 'none'}"
+        )
     arms = [result["baseline"], *along]
     if unfinished := [name for name in arms if result["arms"][name]["status"] != "finished"]:
-        raise FwError(f"run '{result['recipe']}': {', '.join(unfinished)} not finished; run its recipe again")
+        raise FwError(
+            f"run '{result['recipe']}': {', '.join(unfinished)} not finished; run its recipe again"
+        )
     series: Series = {}
     for name, label in labels({name: without(flat[name], key) for name in along}).items():
         series.setdefault(label, []).append((along[name], name))
@@ -68,7 +82,9 @@ def arm_sections(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:
     """An arm of a resolved recipe with every section in place, as plain data."""
     own = recipe["arms"][name]
     return {
-        section: own.get(section, recipe.get(section)) for section in Arm.model_fields if section in {*own, *recipe}
+        section: own.get(section, recipe.get(section))
+        for section in Arm.model_fields
+        if section in {*own, *recipe}
     }
 
 
@@ -93,10 +109,13 @@ def children(value: Any) -> Iterator[tuple[str | int, Any]]:
 def labels(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """What sets each arm apart from the others, in words; arms with the same settings get the same.
 
-    Where components of other names stand, their names say it, and their fields only where one name has several values.
+    Where components of other names stand, their names say it, and their fields only where one name
+    has several values.
     """
     paths = list(dict.fromkeys(path for values in arms.values() for path in values))
-    telling = [path for path in paths if differs(path, arms.values()) and not told_by_name(path, arms)]
+    telling = [
+        path for path in paths if differs(path, arms.values()) and not told_by_name(path, arms)
+    ]
     return {name: ", ".join(said(values, telling)) or "arms" for name, values in arms.items()}
 
 
@@ -114,7 +133,9 @@ def told_by_name(path: str, arms: Mapping[str, Mapping[str, Any]]) -> bool:
         if name_at in values:
             groups.setdefault(values[name_at], []).append(values)
     whole = [values for values in arms.values() if path in values]
-    return all(name_at in values for values in whole) and not any(differs(path, group) for group in groups.values())
+    return all(name_at in values for values in whole) and not any(
+        differs(path, group) for group in groups.values()
+    )
 
 
 def said(values: Mapping[str, Any], telling: Sequence[str]) -> Iterator[str]:

@@ -16,8 +16,11 @@ from fw.core.run.finished import FinishedRun
 from fw.core.stages.grid import save_grid
 
 
-def draw(run: FinishedRun, name: str, count: int, output: Path, seed: int, device: str, console: Console) -> None:
-    """Write a PNG grid of `count` images of an arm; with the same seed, the first ones are the report's own."""
+def draw(
+    run: FinishedRun, name: str, count: int, output: Path, seed: int, device: str, console: Console
+) -> None:
+    """Write a PNG grid of `count` images of an arm; with the same seed, the first ones are the
+    report's own."""
     run.source()
     check_target(output)
     where = torch.device(checked_device(device))
@@ -28,7 +31,15 @@ def draw(run: FinishedRun, name: str, count: int, output: Path, seed: int, devic
         annotation = stage.annotation(arm.products)
         networks = stage.networks(annotation, arm.products, where)
         to_images = stage.decoder(where)
-        batches = generate(networks.own, networks.siblings, stage.drawing, annotation, seed, range(count), to_images)
+        batches = generate(
+            networks.own,
+            networks.siblings,
+            stage.drawing,
+            annotation,
+            seed,
+            range(count),
+            to_images,
+        )
         images = torch.cat(list(batches))
     with writing(output, "-o"):
         save_grid(images, output)

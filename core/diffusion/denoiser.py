@@ -1,6 +1,8 @@
-"""The mathematics of fw: the denoiser and its training loss, in EDM's convention (arXiv 2206.00364).
+"""The mathematics of fw: the denoiser and its training loss, in EDM's convention (arXiv
+2206.00364).
 
-Noisy images are x = x0 + sigma * n with n ~ N(0, 1); a denoiser D(x; sigma, c) estimates E[x0 | x, c].
+Noisy images are x = x0 + sigma * n with n ~ N(0, 1); a denoiser D(x; sigma, c) estimates E[x0 | x,
+c].
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class NetworkDenoiser:
         self.sigma_min, self.sigma_max = process.sigma_range
         self.evaluations = 0
         self.sharing = False
-        """Whether blocks before the first changed layer are computed once for both branches of attention guidance."""
+        """Whether blocks before the first changed layer are computed once for both branches of
+        attention guidance."""
         self._layers: dict[str, str | None] | None = None
         self._last: tuple[Tensor, float, Tensor | None, dict[str, Any]] | None = None
 
@@ -52,7 +55,8 @@ class NetworkDenoiser:
         return per_image(skip) * x + per_image(out) * raw
 
     def layers(self, x: Tensor) -> tuple[str, ...]:
-        """The attention layers in the order of their calls. One pass of one image shows them; it is not counted."""
+        """The attention layers in the order of their calls. One pass of one image shows them; it
+        is not counted."""
         if self._layers is None:
             called: dict[str, str | None] = {}
             entered: list[str] = []
@@ -67,8 +71,11 @@ class NetworkDenoiser:
             self._layers = called
         return tuple(self._layers)
 
-    def _unchanged(self, x: Tensor, sigma: float, condition: Tensor | None, attend: Attend | None) -> dict[str, Any]:
-        """What the blocks before the first layer that `attend` changes returned in the last usual pass."""
+    def _unchanged(
+        self, x: Tensor, sigma: float, condition: Tensor | None, attend: Attend | None
+    ) -> dict[str, Any]:
+        """What the blocks before the first layer that `attend` changes returned in the last
+        usual pass."""
         if not (self.sharing and self._last and self._layers and isinstance(attend, Changed)):
             return {}
         x_before, sigma_before, condition_before, returned = self._last
@@ -82,7 +89,8 @@ class NetworkDenoiser:
         )
 
     def logits(self, x: Tensor, sigma: float) -> Tensor:
-        """A joint model's class logits (B, K) of a batch x (B, C, H, W) that has one noise level."""
+        """A joint model's class logits (B, K) of a batch x (B, C, H, W) that has one noise
+        level."""
         self.evaluations += 1
         sigmas = x.new_full((len(x),), sigma)
         _, _, scale, noise = self.process.coefficients(sigmas)
@@ -101,7 +109,8 @@ class NetworkDenoiser:
     def features(
         self, x: Tensor, sigma: Tensor, blocks: Sequence[str], condition: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """What these blocks return for noisy images x (B, C, H, W) at levels sigma (B,), from one pass."""
+        """What these blocks return for noisy images x (B, C, H, W) at levels sigma (B,), from
+        one pass."""
         self.evaluations += 1
         _, _, scale, noise = self.process.coefficients(sigma)
         with tapped(self.network, blocks) as activations:
@@ -109,18 +118,27 @@ class NetworkDenoiser:
         return {block: activations[block].float() for block in blocks}
 
     def loss(
-        self, x0: Tensor, sigma: Tensor, noise: Tensor, condition: Tensor | None, dropped: Tensor | None
+        self,
+        x0: Tensor,
+        sigma: Tensor,
+        noise: Tensor,
+        condition: Tensor | None,
+        dropped: Tensor | None,
     ) -> Tensor:
-        """The weighted squared error of F, (B,), whose target is (x0 - skip * x) / out (EDM eq. 8)."""
+        """The weighted squared error of F, (B,), whose target is (x0 - skip * x) / out (EDM eq.
+        8)."""
         x, level, target = self._task(x0, sigma, noise)
         raw = self._network(x, level, condition, dropped, None)
         return self._error(raw, target, sigma)
 
-    def joint_loss(self, x0: Tensor, sigma: Tensor, noise: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A joint model's two losses on the same noisy images, (B,) each, and whether it recognised them, bool (B,).
+    def joint_loss(
+        self, x0: Tensor, sigma: Tensor, noise: Tensor, classes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A joint model's two losses on the same noisy images, (B,) each, and whether it recognised
+        them, bool (B,).
 
-        The losses are that of F, and the cross entropy of the logits with `classes` (B,). Class -1 means no class; the
-        cross entropy is then 0.
+        The losses are that of F, and the cross entropy of the logits with `classes` (B,). Class -1
+        means no class; the cross entropy is then 0.
         """
         x, level, target = self._task(x0, sigma, noise)
         with self._autocast(x):

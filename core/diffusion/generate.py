@@ -1,4 +1,5 @@
-"""Sample from a trained model: image i has the same noise in every arm, at any count, and after a resume."""
+"""Sample from a trained model: image i has the same noise in every arm, at any count, and after
+a resume."""
 
 from __future__ import annotations
 
@@ -44,10 +45,10 @@ def generate(
 ) -> Iterator[Tensor]:
     """These `images` of a sampling seed, by number: uint8 (B, C, H, W), batch by batch.
 
-    `siblings` are the networks that guidance modes asked for, and `to_images` makes uint8 images of what was diffused.
-    All randomness of image i, its condition included, is a function of (run seed, sampling seed, i). Convolutions may
-    round differently in batches of another size, so every batch is computed in full, and images beyond the range are
-    dropped.
+    `siblings` are the networks that guidance modes asked for, and `to_images` makes uint8 images of
+    what was diffused. All randomness of image i, its condition included, is a function of (run
+    seed, sampling seed, i). Convolutions may round differently in batches of another size, so every
+    batch is computed in full, and images beyond the range are dropped.
     """
     check_guidance(drawing.guidance, annotation.spec if annotation else None)
     device = next(model.network.parameters()).device
@@ -56,7 +57,9 @@ def generate(
     for start in range(images.start, images.stop, size):
         indices = range(start, start + size)
         draws = [generator(drawing.seed, "sample", seed, index) for index in indices]
-        noise = torch.stack([torch.randn(drawing.shape, generator=draw) for draw in draws]).to(device)
+        noise = torch.stack([torch.randn(drawing.shape, generator=draw) for draw in draws]).to(
+            device
+        )
         condition = conditions(annotation, drawing.seed, seed, indices)
         guided = Guided(
             model,
@@ -77,8 +80,11 @@ def batch_size(shape: tuple[int, int, int], device: torch.device) -> int:
     return max(1, min(most, most * 32 * 32 // (height * width)))
 
 
-def conditions(annotation: Annotation | None, run_seed: int, sampling_seed: int, indices: range) -> Tensor | None:
-    """One condition per image from the prior. Their random streams are their own, so the noise is the same without."""
+def conditions(
+    annotation: Annotation | None, run_seed: int, sampling_seed: int, indices: range
+) -> Tensor | None:
+    """One condition per image from the prior. Their random streams are their own, so the noise
+    is the same without."""
     if annotation is None:
         return None
     draws = [generator(run_seed, "condition", sampling_seed, index) for index in indices]

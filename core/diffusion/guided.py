@@ -15,7 +15,8 @@ from fw.core.kinds.boundaries import checked_rule, checked_worse
 
 @dataclass
 class Guided:
-    """D_w = good + sum_i (w_i - 1) * (good - worse_i), changed by the rules, with the conditions of one batch bound."""
+    """D_w = good + sum_i (w_i - 1) * (good - worse_i), changed by the rules, with the conditions
+    of one batch bound."""
 
     model: kinds.Denoiser
     guidance: Sequence[Steering]
@@ -23,7 +24,8 @@ class Guided:
     sigma_min: float
     sigma_max: float
     siblings: Sequence[kinds.Denoiser | None] = ()
-    """For each entry of `guidance` the network that it asked for in place of the model, or None; may be empty."""
+    """For each entry of `guidance` the network that it asked for in place of the model, or None;
+    may be empty."""
     diverged: dict[str, Tensor] = field(default_factory=dict)
     """By mode, bool (): whether its worse prediction was not finite although the good one was."""
     memory: dict[tuple[int, int], dict[str, Tensor]] = field(default_factory=dict)
@@ -32,14 +34,22 @@ class Guided:
     def __call__(self, x: Tensor, sigma: float) -> Tensor:
         good = self.model(x, sigma, self.condition)
         result = good
-        rules = [(place, rule) for place, rule in enumerate(self.guidance) if isinstance(rule, Rule)]
-        for place, (mode, sibling) in enumerate(itertools.zip_longest(self.guidance, self.siblings)):
+        rules = [
+            (place, rule) for place, rule in enumerate(self.guidance) if isinstance(rule, Rule)
+        ]
+        for place, (mode, sibling) in enumerate(
+            itertools.zip_longest(self.guidance, self.siblings)
+        ):
             if isinstance(mode, Guidance) and mode.active(sigma):
-                worse = checked_worse(mode, mode.worse(sibling or self.model, x, sigma, self.condition, good), good)
+                worse = checked_worse(
+                    mode, mode.worse(sibling or self.model, x, sigma, self.condition, good), good
+                )
                 difference = good - worse
                 for other, rule in rules:
                     remembered = self.memory.setdefault((other, place), {})
-                    difference = checked_rule(rule, rule.direction(good, difference, remembered), good)
+                    difference = checked_rule(
+                        rule, rule.direction(good, difference, remembered), good
+                    )
                 result = result + (mode.scale - 1) * difference
                 first = good.isfinite().all() & ~worse.isfinite().all()
                 self.diverged[mode.name] = self.diverged.get(mode.name, first) | first

@@ -1,8 +1,8 @@
-"""Diffusion in latents (Rombach et al., arXiv 2112.10752): images are encoded once, training reads the stored latents,
-and samples are decoded.
+"""Diffusion in latents (Rombach et al., arXiv 2112.10752): images are encoded once, training reads
+the stored latents, and samples are decoded.
 
-The autoencoder always gets full batches, as networks do in sampling, so an image's latents do not depend on how many
-others there are.
+The autoencoder always gets full batches, as networks do in sampling, so an image's latents do not
+depend on how many others there are.
 """
 
 from __future__ import annotations
@@ -47,8 +47,12 @@ class Codec:
     def encode(self, images: Tensor) -> Code:
         """At most `size` uint8 images (B, C, H, W) to latents, on the CPU."""
         batch = filled(images.to(self.device), self.size)
-        code = checked_code(self.autoencoder, self.autoencoder.encode(self.network, batch), self.shape, len(batch))
-        mean, std = (None if part is None else part[: len(images)].cpu().contiguous() for part in code)
+        code = checked_code(
+            self.autoencoder, self.autoencoder.encode(self.network, batch), self.shape, len(batch)
+        )
+        mean, std = (
+            None if part is None else part[: len(images)].cpu().contiguous() for part in code
+        )
         assert mean is not None
         return Code(mean, std)
 
@@ -61,13 +65,16 @@ class Codec:
         batch = filled(latents.to(self.device), self.size)
         images = self.autoencoder.decode(self.network, batch)
         return (
-            to_uint8(checked_decoded(self.autoencoder, images, self.shape, len(batch)))[: len(latents)]
+            to_uint8(checked_decoded(self.autoencoder, images, self.shape, len(batch)))[
+                : len(latents)
+            ]
             .cpu()
             .contiguous()
         )
 
     def encode_split(self, images: Tensor, flip: bool, job: Job) -> None:
-        """Store the latents of all images in the job's folder, for `flip` those of their mirror images too."""
+        """Store the latents of all images in the job's folder, for `flip` those of their mirror
+        images too."""
         parts: dict[str, list[Tensor]] = defaultdict(list)
         for shard, batch in job.track(list(batches(len(images), self.size)), "encode"):
             name = f"latents-{shard.start:07d}.safetensors"
@@ -84,13 +91,20 @@ class Codec:
                 parts.clear()
 
     def _named(self, images: Tensor, flip: bool) -> dict[str, Tensor]:
-        codes = {"": self.encode(images), **({MIRRORED: self.encode(images.flip(-1))} if flip else {})}
-        tensors = {prefix + part: tensor for prefix, code in codes.items() for part, tensor in code._asdict().items()}
+        codes = {
+            "": self.encode(images),
+            **({MIRRORED: self.encode(images.flip(-1))} if flip else {}),
+        }
+        tensors = {
+            prefix + part: tensor
+            for prefix, code in codes.items()
+            for part, tensor in code._asdict().items()
+        }
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def quality(self, held_out: Tensor) -> dict[str, float]:
-        """Mean and standard deviation of the latents of some held-out images, and by how many of the 256 levels the
-        images that are decoded from them are off (root mean square)."""
+        """Mean and standard deviation of the latents of some held-out images, and by how many of
+        the 256 levels the images that are decoded from them are off (root mean square)."""
         images = held_out[:HELD_OUT]
         latents = torch.cat([self.encode(few).mean for few in images.split(self.size)])
         error = (self.decode(latents).float() - images.float()).square().mean().sqrt()
@@ -99,8 +113,8 @@ class Codec:
 
 @dataclass(frozen=True)
 class Latents:
-    """What `Codec.encode_split` stored: `mean` (N, C, h, w), `std` of the same shape if codes have one, and the same
-    of the mirror images."""
+    """What `Codec.encode_split` stored: `mean` (N, C, h, w), `std` of the same shape if codes
+    have one, and the same of the mirror images."""
 
     tensors: Mapping[str, Tensor]
 
@@ -122,7 +136,8 @@ class Latents:
         return Latents({name: tensor.to(device) for name, tensor in self.tensors.items()})
 
     def take(self, chosen: Tensor, mirrored: Tensor | None, generator: torch.Generator) -> Tensor:
-        """The latents (B, C, h, w) of the images `chosen` (B,); of their mirror images where `mirrored`, bool (B,)."""
+        """The latents (B, C, h, w) of the images `chosen` (B,); of their mirror images where
+        `mirrored`, bool (B,)."""
         mean = self._rows("mean", chosen, mirrored)
         if "std" not in self.tensors:
             return mean
@@ -137,7 +152,8 @@ class Latents:
 
 
 def new_network(autoencoder: Autoencoder, shape: tuple[int, int, int]) -> nn.Module:
-    """The frozen network. Building it may draw random numbers; it moves no generator and is always the same."""
+    """The frozen network. Building it may draw random numbers; it moves no generator and is
+    always the same."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return autoencoder.build(shape).eval().requires_grad_(False)

@@ -1,4 +1,5 @@
-"""Read what a network's blocks return, or let them return it again without computing. No hook is left behind."""
+"""Read what a network's blocks return, or let them return it again without computing. No hook is
+left behind."""
 
 from __future__ import annotations
 
@@ -17,14 +18,16 @@ if TYPE_CHECKING:
 
 
 def blocks_of(network: nn.Module) -> Mapping[str, nn.Module]:
-    """The blocks that a network names (`fw.core.kinds.Tapped`), in the order of their calls; none if it names none."""
+    """The blocks that a network names (`fw.core.kinds.Tapped`), in the order of their calls;
+    none if it names none."""
     return network.taps() if hasattr(network, "taps") else {}  # type: ignore[operator]
 
 
 def misnamed(model: Backbone, shape: tuple[int, int, int], names: Sequence[str]) -> str | None:
     """What is wrong with these names of a model's blocks. No weights are made for it.
 
-    None if nothing is wrong, or if it takes the real network to say, as when that is loaded from files.
+    None if nothing is wrong, or if it takes the real network to say, as when that is loaded from
+    files.
     """
     if not names:
         return None
@@ -37,9 +40,11 @@ def misnamed(model: Backbone, shape: tuple[int, int, int], names: Sequence[str])
     return fault and f"backbone '{model.name}' {fault}"
 
 
-def attention_layers(model: Backbone, shape: tuple[int, int, int], condition: ConditionSpec | None) -> dict[str, int]:
-    """The layers that mix tokens through `attend`, in the order of their calls, and how many tokens each has. No
-    weights are made for it; empty if it takes the real network to say."""
+def attention_layers(
+    model: Backbone, shape: tuple[int, int, int], condition: ConditionSpec | None
+) -> dict[str, int]:
+    """The layers that mix tokens through `attend`, in the order of their calls, and how many
+    tokens each has. No weights are made for it; empty if it takes the real network to say."""
     called: dict[str, int] = {}
 
     def record(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
@@ -111,7 +116,9 @@ def watched(
         for name, block in blocks.items()
         for hook in (
             block.register_forward_pre_hook(lambda _block, _args, name=name: before(name)),
-            block.register_forward_hook(lambda _block, _args, returned, name=name: after(name, returned)),
+            block.register_forward_hook(
+                lambda _block, _args, returned, name=name: after(name, returned)
+            ),
         )
     ]
     try:
@@ -132,7 +139,8 @@ def pooled(activation: Tensor) -> Tensor:
 
 
 def usual_block(network: nn.Module) -> str:
-    """The block whose activations recognise best, by the literature (DDAE, arXiv 2303.09769; DIFT, arXiv 2306.03881).
+    """The block whose activations recognise best, by the literature (DDAE, arXiv 2303.09769; DIFT,
+    arXiv 2306.03881).
 
     In a U-Net it is the decoder's at the second-lowest resolution, in a transformer the middle one.
     """

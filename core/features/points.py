@@ -1,4 +1,5 @@
-"""Features as points, checked before faiss gets them: it aborts the process where squares overflow."""
+"""Features as points, checked before faiss gets them: it aborts the process where squares
+overflow."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ SHORTEST, LONGEST = 1e-12, 1e18
 """Between them torch's `normalize` is right in single precision; below, it divides by 1e-12."""
 
 LARGEST = 1e15
-"""Squares of such features, summed over a million of them, are still below the largest single, 3e38."""
+"""Squares of such features, summed over a million of them, are still below the largest single,
+3e38."""
 
 SMALLEST = 1e-15
 """Squares of such differences are still normal singles, which end at 1e-38."""
@@ -36,13 +38,16 @@ def check_range(points: Tensor, whose: str) -> None:
     spread = float((points.amax(dim=0) - points.amin(dim=0)).max())
     if largest > LARGEST:
         raise StageFailed(
-            f"{whose}: the features reach {largest:.2g}, where distances overflow: they must lie within "
+            f"{whose}: the features reach {largest:.2g}, where distances overflow: they must lie "
+            "within "
             f"{LARGEST:g}; scale each to length 1 (`normalise: true`), or take another encoder"
         )
     if 0 < spread < SMALLEST:
         raise StageFailed(
-            f"{whose}: the features differ by no more than {spread:.2g}, where distances vanish: they must "
-            f"differ by {SMALLEST:g}; scale each to length 1 (`normalise: true`), or take another encoder"
+            f"{whose}: the features differ by no more than {spread:.2g}, where distances vanish: "
+            "they must "
+            f"differ by {SMALLEST:g}; scale each to length 1 (`normalise: true`), or take another "
+            "encoder"
         )
 
 
@@ -58,6 +63,11 @@ def different(points: Tensor, enough: int) -> int:
 
 def check_clusters(points: Tensor, clusters: int, whose: str) -> None:
     """FwError if there are fewer points, or different ones, than clusters."""
-    for count, what in ((len(points), "images"), (different(points, clusters), "different features")):
+    for count, what in (
+        (len(points), "images"),
+        (different(points, clusters), "different features"),
+    ):
         if count < clusters:
-            raise FwError(f"{whose}: {clusters} clusters need as many {what}, and there are {count}")
+            raise FwError(
+                f"{whose}: {clusters} clusters need as many {what}, and there are {count}"
+            )

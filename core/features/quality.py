@@ -26,7 +26,8 @@ def cluster_quality(conditions: Tensor, labels: Tensor) -> dict[str, float]:
 def utilisation(conditions: Tensor, clusters: int) -> dict[str, float]:
     """How evenly ids (N,) use the `clusters`, each in 0..1 with 1 for equal sizes.
 
-    `used` is the share of clusters that have an image; `balance` is the perplexity of the sizes over `clusters`.
+    `used` is the share of clusters that have an image; `balance` is the perplexity of the sizes
+    over `clusters`.
     """
     share = torch.bincount(conditions.cpu(), minlength=clusters).double() / len(conditions)
     perplexity = torch.special.entr(share).sum().exp()
@@ -34,7 +35,8 @@ def utilisation(conditions: Tensor, clusters: int) -> dict[str, float]:
 
 
 def difference(bank: Tensor, other: Tensor) -> float | None:
-    """The share of draws from one bank of conditions that would have to change to be draws from the other, 0..1.
+    """The share of draws from one bank of conditions that would have to change to be draws from the
+    other, 0..1.
 
     None for banks of vectors or tokens, unless they are equal.
     """

@@ -1,5 +1,5 @@
-"""What a trained arm makes of images, for probes: after arXiv 2407.00783, choose blocks and a noise level, show the
-model the images in that noise once or more, and average."""
+"""What a trained arm makes of images, for probes: after arXiv 2407.00783, choose blocks and a
+noise level, show the model the images in that noise once or more, and average."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class ArmReader:
         return self.lacks("features") if self.features is None else self.features[split]
 
     @torch.no_grad()
-    def in_noise(self, split: Split, look: Callable[[Glance], Tensor], sigma: float, draws: int) -> Tensor:
+    def in_noise(
+        self, split: Split, look: Callable[[Glance], Tensor], sigma: float, draws: int
+    ) -> Tensor:
         """Each image has noise of its own, a function of the job's seed, the split and its place.
         Noise that images shared would hide nothing: a reader takes into account what is the same
         in all of them."""
@@ -72,7 +74,9 @@ class ArmReader:
     def diffused(self, split: Split) -> Tensor:
         images, job = self.images[split], self.job
         batches = images.split(batch_size((*images.shape[1:],), job.device))
-        return torch.cat([diffused(batch, self.codec).cpu() for batch in job.track(batches, f"read {split}")])
+        return torch.cat(
+            [diffused(batch, self.codec).cpu() for batch in job.track(batches, f"read {split}")]
+        )
 
     def classes(self) -> Tensor:
         return self.given.conditions
@@ -96,7 +100,9 @@ class ArmReader:
 
     def lacks(self, what: str) -> NoReturn:
         name = self.probe.name
-        raise StageFailed(f"probe {name}: this arm has no {what} to read; say so in its `needs` and `of`")
+        raise StageFailed(
+            f"probe {name}: this arm has no {what} to read; say so in its `needs` and `of`"
+        )
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,9 @@ class Noisy:
         parts = dict(zip(activations, positions(list(activations.values())), strict=True))
         if len({part.shape[1] for part in parts.values()}) > 1:
             counts = ", ".join(f"{block} has {part.shape[1]}" for block, part in parts.items())
-            raise FwError(f"probe {self.probe}: tokens of different numbers cannot be put together ({counts})")
+            raise FwError(
+                f"probe {self.probe}: tokens of different numbers cannot be put together ({counts})"
+            )
         return torch.cat(list(parts.values()), dim=2)
 
     def logits(self) -> Tensor:
@@ -128,18 +136,25 @@ class Noisy:
 
 
 def diffused(images: Tensor, codec: Codec | None) -> Tensor:
-    """What the model is shown, without noise, of uint8 images (B, C, H, W): float32, in -1..1 or their latents."""
+    """What the model is shown, without noise, of uint8 images (B, C, H, W): float32, in -1..1 or
+    their latents."""
     return to_unit(images) if codec is None else codec.encode(images).mean
 
 
 def positions(activations: Sequence[Tensor]) -> list[Tensor]:
-    """The positions (B, n, D) of maps (B, C, h, w), row by row, or of tokens (B, n, D), which have them already.
+    """The positions (B, n, D) of maps (B, C, h, w), row by row, or of tokens (B, n, D), which have
+    them already.
 
-    Maps of more than 8x8 are averaged to that, and smaller ones are upsampled to the largest, bilinearly.
+    Maps of more than 8x8 are averaged to that, and smaller ones are upsampled to the largest,
+    bilinearly.
     """
     sides = [each.shape[2:] for each in activations if each.dim() == 4]
-    height, width = (min(max(side[axis] for side in sides), SIDE) for axis in (0, 1)) if sides else (0, 0)
-    return [as_tokens(resized(each, height, width) if each.dim() == 4 else each) for each in activations]
+    height, width = (
+        (min(max(side[axis] for side in sides), SIDE) for axis in (0, 1)) if sides else (0, 0)
+    )
+    return [
+        as_tokens(resized(each, height, width) if each.dim() == 4 else each) for each in activations
+    ]
 
 
 def resized(activation: Tensor, height: int, width: int) -> Tensor:

@@ -1,6 +1,8 @@
-"""What is in the files of weights and settings that users bring; keys depend on their content, not on their place.
+"""What is in the files of weights and settings that users bring; keys depend on their content, not
+on their place.
 
-A file that is not what its name says is refused with what it is instead, before a library stumbles over it.
+A file that is not what its name says is refused with what it is instead, before a library stumbles
+over it.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from fw.core.files.unfinished import checksum
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of the file's content, in hex, or OSError. A file that has not changed is read once."""
+    """The sha256 of the file's content, in hex, or OSError. A file that has not changed is read
+    once."""
     status = path.stat()
     return remembered_sha256(path, status.st_size, status.st_mtime_ns)
 
@@ -44,7 +47,8 @@ ZIP = b"PK\x03\x04"
 
 
 def genuine(path: Path, whose: str = "") -> Path:
-    """The path of a file; MissingFile, its message beginning with `whose`, if it is not what its name says."""
+    """The path of a file; MissingFile, its message beginning with `whose`, if it is not what its
+    name says."""
     try:
         reason = mismatch(path)
     except OSError as error:
@@ -55,7 +59,8 @@ def genuine(path: Path, whose: str = "") -> Path:
 
 
 def mismatch(path: Path) -> str | None:
-    """Why a file of weights or settings is not what its name says, as far as its beginning and size show; or None."""
+    """Why a file of weights or settings is not what its name says, as far as its beginning and
+    size show; or None."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(BEGINNING)
@@ -75,7 +80,8 @@ def mismatch(path: Path) -> str | None:
 
 
 def stand_in(data: bytes) -> str | None:
-    """What is there in place of the file, as far as its first bytes show; None if it may be the file."""
+    """What is there in place of the file, as far as its first bytes show; None if it may be the
+    file."""
     start = data[:BEGINNING]
     if start.startswith(LFS):
         return "is a Git LFS pointer, not the file: run `git lfs pull` in its repository"
@@ -85,8 +91,11 @@ def stand_in(data: bytes) -> str | None:
 
 
 def safetensors_mismatch(path: Path, start: bytes, size: int) -> str | None:
-    """The same for safetensors: 8 bytes give the length of the JSON that gives the places of the tensors."""
-    if start[8:9] not in (b"{", b"") and start.startswith((ZIP, b"\x80")):  # \x80 also begins a length
+    """The same for safetensors: 8 bytes give the length of the JSON that gives the places of the
+    tensors."""
+    if start[8:9] not in (b"{", b"") and start.startswith(
+        (ZIP, b"\x80")
+    ):  # \x80 also begins a length
         return "is what torch.save writes, not safetensors: let its name end in .pt"
     if size < 8 or start[8:9] not in (b"{", b""):
         return "is not in the format safetensors, whatever its name says"
@@ -96,8 +105,16 @@ def safetensors_mismatch(path: Path, start: bytes, size: int) -> str | None:
     with path.open("rb") as file:
         header = file.read(8 + length)[8:]
     try:
-        ends = [each["data_offsets"][1] for name, each in json.loads(header).items() if name != "__metadata__"]
+        ends = [
+            each["data_offsets"][1]
+            for name, each in json.loads(header).items()
+            if name != "__metadata__"
+        ]
         expected = 8 + length + max(ends, default=0)
     except (ValueError, LookupError, TypeError, AttributeError):
         return "is not in the format safetensors, whatever its name says"
-    return f"is cut short, {size} of {expected} bytes: copy or download it again" if size < expected else None
+    return (
+        f"is cut short, {size} of {expected} bytes: copy or download it again"
+        if size < expected
+        else None
+    )

@@ -1,4 +1,5 @@
-"""Write files that are there whole or not at all, also after a power cut: written aside, synced and renamed.
+"""Write files that are there whole or not at all, also after a power cut: written aside, synced and
+renamed.
 
 A rename may reach the disk before the file's content does, and a folder later than the files in
 it. So the file is synced before it is renamed, and its folder after.
@@ -38,7 +39,8 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's bytes or a folder's entries are on the disk. Windows cannot open folders."""
+    """Wait until a file's bytes or a folder's entries are on the disk. Windows cannot open
+    folders."""
     if os.name == "nt" and path.is_dir():
         return
     descriptor = os.open(path, os.O_RDONLY)

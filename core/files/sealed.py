@@ -1,4 +1,5 @@
-"""JSON files that hold their own checksum, for remembered facts: a damaged file counts as absent."""
+"""JSON files that hold their own checksum, for remembered facts: a damaged file counts as
+absent."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Files of unfinished work that a later try reads back. Each has its sha256 in a file beside it, the voucher, and is
-used only if that is right.
+"""Files of unfinished work that a later try reads back. Each has its sha256 in a file beside it,
+the voucher, and is used only if that is right.
 
-The voucher is on the disk before the file gets its name. It holds the checksum of the file and of the one that it
-replaces, so a crash at any moment leaves a file with a right checksum.
+The voucher is on the disk before the file gets its name. It holds the checksum of the file and of
+the one that it replaces, so a crash at any moment leaves a file with a right checksum.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The weights in files that users bring: their names without those of wrappers, and whether they are finite."""
+"""The weights in files that users bring: their names without those of wrappers, and whether they
+are finite."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ OUTER = "module"
 def unwrapped(names: Iterable[str], expected: Collection[str] = ()) -> dict[str, str]:
     """Each name, and the one that it had before its module was wrapped.
 
-    `expected` are the network's own names; a name that cannot become one of them stays as it is. Where they are not
-    given, an outer `module.` is taken off only if all names have it.
+    `expected` are the network's own names; a name that cannot become one of them stays as it is.
+    Where they are not given, an outer `module.` is taken off only if all names have it.
     """
     if expected:
         plain = {name: unwrapped_to(name, expected) for name in names}
@@ -48,7 +49,10 @@ def report_wrappers(names: Mapping[str, str], path: Path) -> None:
     """Say on stderr which wrappers were taken off, if any were."""
     removed = {part for old, new in names.items() if old != new for part in old.split(".")}
     if wrappers := [f"`{part}.`" for part in (OUTER, *INNER) if part in removed]:
-        say_once(f"{path}: names of weights are read without {' and '.join(wrappers)}, which wrapped the module")
+        say_once(
+            f"{path}: names of weights are read without {' and '.join(wrappers)}, which wrapped "
+            "the module"
+        )
 
 
 @functools.cache
@@ -56,8 +60,11 @@ def say_once(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def check_finite(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, whose: str = "") -> None:
-    """MissingFile, its message beginning with `whose`, if a weight of the network is not finite in this file.
+def check_finite(
+    network: nn.Module, tensors: Mapping[str, Tensor], path: Path, whose: str = ""
+) -> None:
+    """MissingFile, its message beginning with `whose`, if a weight of the network is not finite in
+    this file.
 
     In a buffer only NaN is a fault, since a mask may hold infinity.
     """
@@ -67,6 +74,7 @@ def check_finite(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, 
         if wrong.any():
             what = "NaN" if tensor.isnan().any() else "infinite"
             raise MissingFile(
-                f"{whose}{path} has {int(wrong.sum()):,} of {tensor.numel():,} numbers in '{name}' that are {what}: "
+                f"{whose}{path} has {int(wrong.sum()):,} of {tensor.numel():,} numbers in '{name}' "
+                f"that are {what}: "
                 "bring weights from before the training diverged or half precision overflowed"
             )

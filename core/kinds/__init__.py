@@ -1,7 +1,9 @@
-"""The kinds: one small abstract class for everything that a recipe names, each in a file of its own.
+"""The kinds: one small abstract class for everything that a recipe names, each in a file of its
+own.
 
-A component subclasses its kind, sets `name`, declares its fields and writes the abstract methods; the rest has a
-default. What it needs of the rest of an arm, and what it brings, are words of kinds/capabilities.py.
+A component subclasses its kind, sets `name`, declares its fields and writes the abstract methods;
+the rest has a default. What it needs of the rest of an arm, and what it brings, are words of
+kinds/capabilities.py.
 """
 
 from __future__ import annotations
@@ -59,11 +61,13 @@ TABLE: tuple[Kind, ...] = (
     Kind("probe", Probe, "probes: [$component]"),
     Kind("tracker", Tracker, "tracker: $component"),
 )
-"""All there is to know of the kinds: contracts, templates and pages of the reference follow from it."""
+"""All there is to know of the kinds: contracts, templates and pages of the reference follow from
+it."""
 
 
 def kind_of(component: type[Component]) -> Kind | None:
-    """The row of a component's class, the most special one; None of a kind that a plugin brought."""
+    """The row of a component's class, the most special one; None of a kind that a plugin
+    brought."""
     return next((row for row in reversed(TABLE) if issubclass(component, row.type)), None)
 
 

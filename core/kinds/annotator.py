@@ -23,9 +23,11 @@ class Annotator(Component):
 
     @property
     def partial(self) -> bool:
-        """Whether it may leave images without a condition: they get class -1, and its annotation has a bank.
+        """Whether it may leave images without a condition: they get class -1, and its annotation
+        has a bank.
 
-        A conditional model learns such images without a condition. A joint model only denoises them.
+        A conditional model learns such images without a condition. A joint model only denoises
+        them.
         """
         return False
 
@@ -35,7 +37,11 @@ class Annotator(Component):
 
     @property
     def provides(self) -> frozenset[str]:
-        return frozenset({"conditions"}) if self.uses_labels else frozenset({"conditions", "label_free"})
+        return (
+            frozenset({"conditions"})
+            if self.uses_labels
+            else frozenset({"conditions", "label_free"})
+        )
 
     @property
     def least_images(self) -> int:
@@ -43,12 +49,13 @@ class Annotator(Component):
         return 1
 
     def makes(self, classes: int) -> ConditionSpec | None:
-        """The form and number of its conditions, where the labels of the images have so many classes. None if that
-        is known only after annotating. Called when a recipe is validated."""
+        """The form and number of its conditions, where the labels of the images have so many
+        classes. None if that is known only after annotating. Called when a recipe is validated."""
         return None
 
     def caution(self, images: int, classes: int) -> str | None:
-        """A warning to give before it annotates so many images, whose labels have so many classes; or None."""
+        """A warning to give before it annotates so many images, whose labels have so many
+        classes; or None."""
         return None
 
     @abstractmethod

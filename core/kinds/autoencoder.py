@@ -1,4 +1,5 @@
-"""Images to latents and back; the model is trained and sampled in the latents (arXiv 2112.10752)."""
+"""Images to latents and back; the model is trained and sampled in the latents (arXiv
+2112.10752)."""
 
 from __future__ import annotations
 
@@ -11,30 +12,32 @@ from fw.registry import Component
 
 
 class Code(NamedTuple):
-    """Latents of images, float32 (B, C, h, w). Training takes `mean`. With a `std`, of the same shape, it takes a
-    fresh draw of N(mean, std) at each step."""
+    """Latents of images, float32 (B, C, h, w). Training takes `mean`. With a `std`, of the same
+    shape, it takes a fresh draw of N(mean, std) at each step."""
 
     mean: Tensor
     std: Tensor | None = None
 
 
 class Autoencoder(Component):
-    """Images to latents and back (arXiv 2112.10752): the model is trained and sampled in the latents.
+    """Images to latents and back (arXiv 2112.10752): the model is trained and sampled in the
+    latents.
 
-    Encoders, annotators and metrics still see pixels. The training split is encoded once, and samples are decoded.
-    fw does not train autoencoders.
+    Encoders, annotators and metrics still see pixels. The training split is encoded once, and
+    samples are decoded. fw does not train autoencoders.
     """
 
     kind: ClassVar[str] = "autoencoder"
 
     @abstractmethod
     def latent_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """(C, h, w) of the latents of images (C, H, W), or ValueError if it cannot take them. Called when a recipe is
-        validated, so it must not need the files."""
+        """(C, h, w) of the latents of images (C, H, W), or ValueError if it cannot take them.
+        Called when a recipe is validated, so it must not need the files."""
 
     @abstractmethod
     def build(self, shape: tuple[int, int, int]) -> nn.Module:
-        """The trained network for images (C, H, W). fw puts it into eval mode and takes no gradients."""
+        """The trained network for images (C, H, W). fw puts it into eval mode and takes no
+        gradients."""
 
     @abstractmethod
     def encode(self, network: nn.Module, images: Tensor) -> Code:
@@ -42,4 +45,5 @@ class Autoencoder(Component):
 
     @abstractmethod
     def decode(self, network: nn.Module, latents: Tensor) -> Tensor:
-        """Latents (B, C, h, w) to float32 images (B, C, H, W) in -1..1; fw clamps what lies outside."""
+        """Latents (B, C, h, w) to float32 images (B, C, H, W) in -1..1; fw clamps what lies
+        outside."""

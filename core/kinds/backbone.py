@@ -21,7 +21,8 @@ class Backbone(Component):
     """Whether `build` returns a network that was trained before, elsewhere."""
 
     def check(self, shape: tuple[int, int, int]) -> None:
-        """Raise ValueError if the network cannot take images (C, H, W); called when a recipe is validated."""
+        """Raise ValueError if the network cannot take images (C, H, W); called when a recipe is
+        validated."""
 
     @abstractmethod
     def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:

@@ -40,7 +40,11 @@ def refuse(component: Component, reason: str) -> StageFailed:
 
 def describe(value: Any) -> str:
     """A tensor as `torch.float32 (8, 2)`, anything else by its type, as `a list`."""
-    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    return (
+        f"{value.dtype} {tuple(value.shape)}"
+        if isinstance(value, Tensor)
+        else f"a {type(value).__name__}"
+    )
 
 
 def is_tensor(value: Any, dtype: torch.dtype, shape: tuple[int | None, ...]) -> bool:
@@ -51,21 +55,30 @@ def is_tensor(value: Any, dtype: torch.dtype, shape: tuple[int | None, ...]) -> 
 
 
 def checked_images(dataset: Dataset, data: ImageSet, split: str) -> ImageSet:
-    """A split as it was loaded: uint8 (N, C, H, W) of the promised shape, labels int64 (N,) in 0..classes-1."""
+    """A split as it was loaded: uint8 (N, C, H, W) of the promised shape, labels int64 (N,) in
+    0..classes-1."""
     images, labels = data.images, data.labels
     promised = dataset.shape
     if not is_tensor(images, torch.uint8, (None, *promised)) or not len(images):
-        raise refuse(dataset, f"its {split} images are {describe(images)}, not torch.uint8 (N, {str(promised)[1:]}")
+        raise refuse(
+            dataset,
+            f"its {split} images are {describe(images)}, not torch.uint8 (N, {str(promised)[1:]}",
+        )
     if labels is None and dataset.classes:
-        raise refuse(dataset, f"its {split} split has no labels; it promised {dataset.classes} classes")
+        raise refuse(
+            dataset, f"its {split} split has no labels; it promised {dataset.classes} classes"
+        )
     if labels is None:
         return data
     if not is_tensor(labels, torch.int64, (len(images),)):
-        raise refuse(dataset, f"its {split} labels are {describe(labels)}, not torch.int64 ({len(images)},)")
+        raise refuse(
+            dataset, f"its {split} labels are {describe(labels)}, not torch.int64 ({len(images)},)"
+        )
     if data.classes != dataset.classes or labels.min() < 0 or labels.max() >= data.classes:
         raise refuse(
             dataset,
-            f"its {split} labels are {labels.min()} to {labels.max()} of {data.classes} classes; it promised "
+            f"its {split} labels are {labels.min()} to {labels.max()} of {data.classes} classes; "
+            "it promised "
             f"{dataset.classes}",
         )
     return data
@@ -87,8 +100,10 @@ def checked_network(backbone: Backbone, network: nn.Module) -> nn.Module:
         method = "__call__" if own_call else "forward"
         raise refuse(
             backbone,
-            f"its network has {method}{signature}, and fw calls it with ({', '.join(CALLED_WITH)}), by position: "
-            "write forward(x, noise, condition=None, dropped=None, attend=None), see docs/kinds/backbone.md",
+            f"its network has {method}{signature}, and fw calls it with "
+            f"({', '.join(CALLED_WITH)}), by position: "
+            "write forward(x, noise, condition=None, dropped=None, attend=None), see "
+            "docs/kinds/backbone.md",
         ) from None
     return network
 
@@ -98,10 +113,12 @@ CALLED_WITH = ("x", "noise", "condition", "dropped", "attend")
 
 
 def check_prediction(network: nn.Module, prediction: Tensor, x: Tensor) -> None:
-    """That a network's output has the shape of its input; another one would broadcast in the loss."""
+    """That a network's output has the shape of its input; another one would broadcast in the
+    loss."""
     if not isinstance(prediction, Tensor) or prediction.shape != x.shape:
         raise StageFailed(
-            f"the network {type(network).__name__} made {describe(prediction)} of images {describe(x)}: "
+            f"the network {type(network).__name__} made {describe(prediction)} of images "
+            f"{describe(x)}: "
             "it has to return one tensor of their shape, see docs/kinds/backbone.md"
         )
 
@@ -111,7 +128,8 @@ def checked_features(encoder: Component, features: Tensor, count: int) -> Tensor
     if not is_tensor(features, torch.float32, (count, None)) or not features.shape[1]:
         raise refuse(
             encoder,
-            f"its features of {count} images are {describe(features)}, not torch.float32 ({count}, D)",
+            f"its features of {count} images are {describe(features)}, not torch.float32 ({count}, "
+            "D)",
         )
     if not features.isfinite().all():
         wrong = int((~features.isfinite()).any(dim=1).sum())
@@ -120,32 +138,50 @@ def checked_features(encoder: Component, features: Tensor, count: int) -> Tensor
 
 
 def checked_annotation(annotator: Annotator, annotation: Annotation, count: int) -> Annotation:
-    """One condition per image, of the promised form: int64 (N,) in 0..size-1, or float32 (N, size), finite."""
+    """One condition per image, of the promised form: int64 (N,) in 0..size-1, or float32 (N,
+    size), finite."""
     spec = annotation.spec
     if spec.form != annotator.form:
-        raise refuse(annotator, f"it made {spec.form} conditions and promised {annotator.form} ones")
-    checked_conditions(annotator, spec, annotation.conditions, "conditions", least=-1 if annotator.partial else 0)
+        raise refuse(
+            annotator, f"it made {spec.form} conditions and promised {annotator.form} ones"
+        )
+    checked_conditions(
+        annotator, spec, annotation.conditions, "conditions", least=-1 if annotator.partial else 0
+    )
     if annotation.bank is not None:
         checked_conditions(annotator, spec, annotation.bank, "bank")
     elif not annotation.known.all():
-        raise refuse(annotator, "some images have no condition, and there is no bank of conditions to draw from")
+        raise refuse(
+            annotator,
+            "some images have no condition, and there is no bank of conditions to draw from",
+        )
     if len(annotation.conditions) != count:
-        raise refuse(annotator, f"it made {len(annotation.conditions)} conditions for {count} images")
+        raise refuse(
+            annotator, f"it made {len(annotation.conditions)} conditions for {count} images"
+        )
     return annotation
 
 
-def checked_conditions(component: Component, spec: ConditionSpec, values: Tensor, what: str, least: int = 0) -> Tensor:
-    """At least one condition: int64 (N,) in least..size-1, or float32 (N, size) or (N, count, size), finite."""
+def checked_conditions(
+    component: Component, spec: ConditionSpec, values: Tensor, what: str, least: int = 0
+) -> Tensor:
+    """At least one condition: int64 (N,) in least..size-1, or float32 (N, size) or (N, count,
+    size), finite."""
     if spec.form == "class":
         if not is_tensor(values, torch.int64, (None,)):
             raise refuse(component, f"its {what} are {describe(values)}, not torch.int64 (N,)")
         if len(values) and not (values.min() >= least and values.max() < spec.size):
-            raise refuse(component, f"its {what} are {values.min()} to {values.max()}, not in {least}..{spec.size - 1}")
+            raise refuse(
+                component,
+                f"its {what} are {values.min()} to {values.max()}, not in {least}..{spec.size - 1}",
+            )
     else:
         sizes = (spec.size,) if spec.form == "vector" else (spec.count, spec.size)
         if not is_tensor(values, torch.float32, (None, *sizes)):
             raise refuse(
-                component, f"its {what} are {describe(values)}, not torch.float32 (N, {str(sizes)[1:].rstrip(',)')})"
+                component,
+                f"its {what} are {describe(values)}, not torch.float32 (N, "
+                f"{str(sizes)[1:].rstrip(',)')})",
             )
     if not values.isfinite().all():
         raise refuse(component, f"its {what} are not all finite")
@@ -154,7 +190,9 @@ def checked_conditions(component: Component, spec: ConditionSpec, values: Tensor
     return values
 
 
-def checked_code(autoencoder: Autoencoder, code: Code, shape: tuple[int, int, int], count: int) -> Code:
+def checked_code(
+    autoencoder: Autoencoder, code: Code, shape: tuple[int, int, int], count: int
+) -> Code:
     """The code of `count` images (C, H, W): float32 of the promised shape, finite."""
     promised = (count, *autoencoder.latent_shape(shape))
     for part, latents in zip(("mean", "std"), code, strict=True):
@@ -170,11 +208,15 @@ def checked_code(autoencoder: Autoencoder, code: Code, shape: tuple[int, int, in
     return code
 
 
-def checked_decoded(autoencoder: Autoencoder, images: Tensor, shape: tuple[int, int, int], count: int) -> Tensor:
+def checked_decoded(
+    autoencoder: Autoencoder, images: Tensor, shape: tuple[int, int, int], count: int
+) -> Tensor:
     """Images decoded of `count` latents: float32 (count, C, H, W), finite."""
     if not is_tensor(images, torch.float32, (count, *shape)):
         raise refuse(
-            autoencoder, f"it decodes {count} latents to {describe(images)}, not to torch.float32 {(count, *shape)}"
+            autoencoder,
+            f"it decodes {count} latents to {describe(images)}, not to torch.float32 "
+            f"{(count, *shape)}",
         )
     if not images.isfinite().all():
         raise refuse(autoencoder, f"some of {count} images that it decodes are not finite")
@@ -199,27 +241,36 @@ def check_guidance(guidance: Sequence[Steering], condition: ConditionSpec | None
 
 
 def checked_term(objective: Objective, term: Tensor) -> Tensor:
-    """A term of the loss: one floating-point number. Whether it is finite shows when it is logged."""
+    """A term of the loss: one floating-point number. Whether it is finite shows when it is
+    logged."""
     if not isinstance(term, Tensor) or term.shape != () or not term.is_floating_point():
         raise refuse(objective, f"its term is {describe(term)}, not one number ()")
     return term
 
 
 def checked_worse(mode: Guidance, worse: Tensor, good: Tensor) -> Tensor:
-    """A worse prediction, of the shape of the good one. Whether it is finite shows in the samples."""
+    """A worse prediction, of the shape of the good one. Whether it is finite shows in the
+    samples."""
     if not isinstance(worse, Tensor) or worse.shape != good.shape:
         raise refuse(mode, f"worse() returned {describe(worse)} for predictions {describe(good)}")
     return worse
 
 
-def checked_samples(sampler: Sampler, samples: Tensor, noise: Tensor, diverged: Mapping[str, Tensor]) -> Tensor:
-    """Samples of the noise's shape, finite. `diverged` is that of `fw.core.diffusion.guided.Guided`."""
+def checked_samples(
+    sampler: Sampler, samples: Tensor, noise: Tensor, diverged: Mapping[str, Tensor]
+) -> Tensor:
+    """Samples of the noise's shape, finite. `diverged` is that of
+    `fw.core.diffusion.guided.Guided`."""
     if not isinstance(samples, Tensor) or samples.shape != noise.shape:
         raise refuse(sampler, f"it made {describe(samples)} of noise {describe(noise)}")
     if not samples.isfinite().all():
         wrong = int((~samples.isfinite()).flatten(1).any(dim=1).sum())
         modes = [f"guidance '{name}'" for name, first in diverged.items() if first]
-        cause = f"what {' and '.join(modes)} called worse was not" if modes else "the model or the sampler diverged"
+        cause = (
+            f"what {' and '.join(modes)} called worse was not"
+            if modes
+            else "the model or the sampler diverged"
+        )
         raise refuse(sampler, f"{wrong} of {len(samples)} samples are not finite: {cause}")
     return samples
 
@@ -227,7 +278,10 @@ def checked_samples(sampler: Sampler, samples: Tensor, noise: Tensor, diverged: 
 def checked_scores(metric: Metric, scores: Mapping[str, float]) -> Mapping[str, float]:
     """Exactly the promised keys, with numbers. Infinity is one, NaN is not."""
     if scores.keys() != metric.keys.keys():
-        raise refuse(metric, f"it scored {', '.join(scores) or 'nothing'} and promised {', '.join(metric.keys)}")
+        raise refuse(
+            metric,
+            f"it scored {', '.join(scores) or 'nothing'} and promised {', '.join(metric.keys)}",
+        )
     for key, value in scores.items():
         if not isinstance(value, float | int) or math.isnan(value):
             raise refuse(metric, f"its {key} is {value!r}, not a number")
@@ -237,7 +291,10 @@ def checked_scores(metric: Metric, scores: Mapping[str, float]) -> Mapping[str, 
 def checked_probe_scores(probe: Probe, scores: Mapping[str, float]) -> Mapping[str, float]:
     """At least one of the promised keys and no other, with finite numbers."""
     if not scores or not scores.keys() <= probe.keys.keys():
-        raise refuse(probe, f"it scored {', '.join(scores) or 'nothing'} and promised {', '.join(probe.keys)}")
+        raise refuse(
+            probe,
+            f"it scored {', '.join(scores) or 'nothing'} and promised {', '.join(probe.keys)}",
+        )
     for key, value in scores.items():
         if not isinstance(value, float | int) or not math.isfinite(value):
             raise refuse(probe, f"its {key} is {value!r}, not a finite number")

@@ -1,4 +1,5 @@
-"""The words of `requires` and `provides`: what components need of the rest of an arm, and what they bring."""
+"""The words of `requires` and `provides`: what components need of the rest of an arm, and what
+they bring."""
 
 from __future__ import annotations
 
@@ -14,14 +15,18 @@ class Capability(NamedTuple):
 
 CAPABILITIES: dict[str, Capability] = {
     "labels": Capability("the dataset has labels", "a dataset with labels"),
-    "conditions": Capability("the model is trained with conditions", "an annotator (this arm has none)"),
+    "conditions": Capability(
+        "the model is trained with conditions", "an annotator (this arm has none)"
+    ),
     "class_conditions": Capability(
         "... which are classes", "an annotator whose conditions are classes, such as clusters"
     ),
     "vector_conditions": Capability(
         "... which are vectors", "an annotator whose conditions are vectors, such as representation"
     ),
-    "tokens_conditions": Capability("... which are sets of tokens", "an annotator whose conditions are tokens"),
+    "tokens_conditions": Capability(
+        "... which are sets of tokens", "an annotator whose conditions are tokens"
+    ),
     "told": Capability(
         "... which the network is told, and does not read off the image as a joint model does",
         "a network that is told its condition (a joint model reads it off the image)",
@@ -42,7 +47,9 @@ CAPABILITIES: dict[str, Capability] = {
         "the network can be asked without a condition",
         "a model without conditions, or with condition dropout: train.cond_drop > 0",
     ),
-    "attention": Capability("the network has layers that mix tokens through `attend`", "a model with attention layers"),
+    "attention": Capability(
+        "the network has layers that mix tokens through `attend`", "a model with attention layers"
+    ),
     "logits": Capability(
         "the network also recognises the conditions: a joint model",
         "a joint model and an annotator, whose conditions it recognises",
@@ -52,7 +59,8 @@ CAPABILITIES: dict[str, Capability] = {
         "a joint model whose features can be moved, such as jdm or hybvit, and an annotator",
     ),
     "taps": Capability(
-        "the network names its blocks, whose activations can be read", "a model whose blocks can be read"
+        "the network names its blocks, whose activations can be read",
+        "a model whose blocks can be read",
     ),
     "timesteps": Capability(
         "the process tells the network timesteps 0..T-1, as DDPM",
@@ -60,11 +68,19 @@ CAPABILITIES: dict[str, Capability] = {
     ),
     "pixels": Capability(
         "what is diffused are the images themselves, in -1..1, and not latents",
-        "the images themselves in -1..1, not latents (of a sampler that clamps, set `clip` to null)",
+        "the images themselves in -1..1, not latents (of a sampler that clamps, set `clip` to "
+        "null)",
     ),
 }
 
-ABOUT_CONDITIONS = {"told", "null", "label_free", "class_conditions", "vector_conditions", "tokens_conditions"}
+ABOUT_CONDITIONS = {
+    "told",
+    "null",
+    "label_free",
+    "class_conditions",
+    "vector_conditions",
+    "tokens_conditions",
+}
 """Not worth a message of their own where there are no conditions at all."""
 
 

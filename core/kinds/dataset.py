@@ -18,7 +18,8 @@ class Dataset(Component):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image. Read when a recipe is validated, so it must not need the files."""
+        """(C, H, W) of every image. Read when a recipe is validated, so it must not need the
+        files."""
 
     @property
     @abstractmethod
@@ -47,10 +48,12 @@ class Dataset(Component):
 
     @abstractmethod
     def load(self, split: Split) -> ImageSet:
-        """The split's images; `test` is never trained on. The same fields give the same images in the same order."""
+        """The split's images; `test` is never trained on. The same fields give the same images
+        in the same order."""
 
     def how_many(self, split: Split) -> int | None:
-        """How many images the split has, if that is known without reading any; called when a recipe is validated."""
+        """How many images the split has, if that is known without reading any; called when a
+        recipe is validated."""
         return None
 
     def remarks(self) -> Sequence[str]:

@@ -18,16 +18,19 @@ class Denoiser(Protocol):
     ) -> Tensor: ...
 
     def layers(self, x: Tensor) -> tuple[str, ...]:
-        """The names of the network's layers that mix tokens through `attend`, in the order in which they are called."""
+        """The names of the network's layers that mix tokens through `attend`, in the order in
+        which they are called."""
 
     def logits(self, x: Tensor, sigma: float) -> Tensor:
         """The class logits (B, K) of noisy images, for guidance that requires `logits`.
 
-        For a gradient with respect to x, leave inference mode: `torch.inference_mode(False)`, `torch.enable_grad()`.
+        For a gradient with respect to x, leave inference mode: `torch.inference_mode(False)`,
+        `torch.enable_grad()`.
         """
 
     def steered(self, x: Tensor, sigma: float, move: Move) -> Tensor:
-        """D(x; sigma) decoded from moved features (`Steerable`), for guidance that requires `steerable`."""
+        """D(x; sigma) decoded from moved features (`Steerable`), for guidance that requires
+        `steerable`."""
         ...
 
 

@@ -29,15 +29,18 @@ class Encoder(Component):
         return 1
 
     def check(self, shape: tuple[int, int, int]) -> None:
-        """Raise ValueError if it cannot take images (C, H, W); called when a recipe is validated."""
+        """Raise ValueError if it cannot take images (C, H, W); called when a recipe is
+        validated."""
 
     @abstractmethod
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        """An unfitted module whose forward maps uint8 images (B, C, H, W) to float32 features (B, D).
+        """An unfitted module whose forward maps uint8 images (B, C, H, W) to float32 features (B,
+        D).
 
-        `shape` is (C, H, W). `classes` is 0 unless the encoder declares `uses_labels`. All that fitting learns must be
-        in the module's state dict, because that is what is stored. torch's global generator is seeded before this is
-        called. The fitted module is called in eval mode, without gradients, on the job's device and in batches.
+        `shape` is (C, H, W). `classes` is 0 unless the encoder declares `uses_labels`. All that
+        fitting learns must be in the module's state dict, because that is what is stored. torch's
+        global generator is seeded before this is called. The fitted module is called in eval mode,
+        without gradients, on the job's device and in batches.
         """
 
     def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:

@@ -1,4 +1,5 @@
-"""Guidance modes: each makes a prediction that is worse. The rule that uses it is the same for all."""
+"""Guidance modes: each makes a prediction that is worse. The rule that uses it is the same for
+all."""
 
 from __future__ import annotations
 
@@ -25,13 +26,14 @@ class Sibling(NamedTuple):
 
 
 class Steering(Component):
-    """What the list `guidance` of an arm holds: modes (`Guidance`), which make a worse prediction, and rules (`Rule`),
-    which change how the modes' differences are put together."""
+    """What the list `guidance` of an arm holds: modes (`Guidance`), which make a worse
+    prediction, and rules (`Rule`), which change how the modes' differences are put together."""
 
     kind: ClassVar[str] = "guidance"
 
     def idle(self) -> str | None:
-        """Why it changes no prediction with these fields, whatever the model says; None if it may change some."""
+        """Why it changes no prediction with these fields, whatever the model says; None if it
+        may change some."""
         return None
 
 
@@ -40,8 +42,8 @@ class Guidance(Steering):
 
     D_w = good + sum_i (scale_i - 1) * (good - worse_i)
 
-    scale = 1 is off, costs no forward pass and is bit-exact. `interval` limits it to noise levels lo < sigma <= hi
-    (arXiv 2404.07724).
+    scale = 1 is off, costs no forward pass and is bit-exact. `interval` limits it to noise levels
+    lo < sigma <= hi (arXiv 2404.07724).
     """
 
     evaluations: ClassVar[int] = 1
@@ -52,26 +54,32 @@ class Guidance(Steering):
     _lowest_first = field_validator("interval")(lowest_first)
 
     @abstractmethod
-    def worse(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+    def worse(
+        self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor
+    ) -> Tensor:
         """A worse prediction than `good` = D(x; sigma, condition), of the same shape.
 
         `model` is the arm's denoiser, or the sibling that the mode asked for.
         """
 
     def sibling(self, model: Backbone, train: Train) -> Sibling | None:
-        """The network that `worse` gets in place of the arm's own, or None. It is trained in a stage of its own, on
-        the same data and conditions. `model` and `train` are the arm's."""
+        """The network that `worse` gets in place of the arm's own, or None. It is trained in a
+        stage of its own, on the same data and conditions. `model` and `train` are the arm's."""
         return None
 
     def check(self, condition: ConditionSpec | None) -> None:
-        """Raise ValueError if it cannot guide with conditions of this form and number. Called before sampling, and
-        also when a recipe is validated if they are known by then."""
+        """Raise ValueError if it cannot guide with conditions of this form and number. Called
+        before sampling, and also when a recipe is validated if they are known by then."""
 
-    def check_layers(self, called: Callable[[], Mapping[str, int]], shape: tuple[int, int, int]) -> None:
-        """Raise ValueError if the network has no layers to act in; called when a recipe is validated.
+    def check_layers(
+        self, called: Callable[[], Mapping[str, int]], shape: tuple[int, int, int]
+    ) -> None:
+        """Raise ValueError if the network has no layers to act in; called when a recipe is
+        validated.
 
-        `called()` gives the layers that mix tokens through `attend` for images (C, H, W), in the order of their calls,
-        and how many tokens each has. It is empty where that cannot be known without the real network.
+        `called()` gives the layers that mix tokens through `attend` for images (C, H, W), in the
+        order of their calls, and how many tokens each has. It is empty where that cannot be known
+        without the real network.
         """
 
     def idle(self) -> str | None:

@@ -22,7 +22,8 @@ class Metric(Component, metaclass=OldMetrics):
 
     kind: ClassVar[str] = "metric"
     reads_conditions: ClassVar[bool] = False
-    """Whether it scores how samples fit the classes that they were asked for. Arms without classes are not scored."""
+    """Whether it scores how samples fit the classes that they were asked for. Arms without
+    classes are not scored."""
     space: Encoder
 
     @property
@@ -34,8 +35,8 @@ class Metric(Component, metaclass=OldMetrics):
 
     @property
     def least_images(self) -> int:
-        """How many samples, held-out and training images it needs each; fewer are refused when a recipe is
-        validated."""
+        """How many samples, held-out and training images it needs each; fewer are refused when a
+        recipe is validated."""
         return 1
 
     def prepare(self, reference: Reference) -> Any:
@@ -49,7 +50,9 @@ class Metric(Component, metaclass=OldMetrics):
         """The keys that `compare` returns, each with `lower` or `higher`: which is better."""
 
     @abstractmethod
-    def compare(self, prepared: Any, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+    def compare(
+        self, prepared: Any, fake: Tensor, wanted: Tensor | None = None
+    ) -> dict[str, float]:
         """Score features (n, D) of samples against what `prepare` made, which stays as it is: it is
         compared with the samples of each seed, and with the held-out images, for the floor.
 

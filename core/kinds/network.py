@@ -14,7 +14,8 @@ class Attend(Protocol):
     """How a layer mixes tokens: the one extension point inside networks."""
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
-        """query, key, value: (B, heads, N, d); returns (B, heads, N, d). `layer` is the layer's name."""
+        """query, key, value: (B, heads, N, d); returns (B, heads, N, d). `layer` is the layer's
+        name."""
 
 
 def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
@@ -24,7 +25,8 @@ def scaled_dot_product(query: Tensor, key: Tensor, value: Tensor, layer: str) ->
 
 @dataclass(frozen=True)
 class Changed:
-    """An `Attend` that changes only some layers: blocks before the first of them need not be computed again."""
+    """An `Attend` that changes only some layers: blocks before the first of them need not be
+    computed again."""
 
     layers: Collection[str]
     mix: Attend
@@ -46,7 +48,8 @@ class Network(Protocol):
     ) -> Tensor:
         """x (B, C, H, W), noise (B,) -> (B, C, H, W).
 
-        `condition` None means the null condition; `dropped`, bool (B,), replaces single conditions by it.
+        `condition` None means the null condition; `dropped`, bool (B,), replaces single conditions
+        by it.
         """
 
 
@@ -54,5 +57,6 @@ class Tapped(Network, Protocol):
     """What a backbone that provides `taps` builds."""
 
     def taps(self) -> Mapping[str, nn.Module]:
-        """Its blocks by name, in the order in which they are called. Each returns (B, C, h, w) or (B, N, D), or a
-        tuple that begins with it. Later blocks must not write into what it returned."""
+        """Its blocks by name, in the order in which they are called. Each returns (B, C, h, w)
+        or (B, N, D), or a tuple that begins with it. Later blocks must not write into what it
+        returned."""

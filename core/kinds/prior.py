@@ -13,7 +13,8 @@ from fw.registry import Component
 
 
 class Prior(Component):
-    """p(c), from which the conditions of samples are drawn. Without one they are those of random training images."""
+    """p(c), from which the conditions of samples are drawn. Without one they are those of random
+    training images."""
 
     kind: ClassVar[str] = "prior"
     forms: ClassVar[frozenset[str]] = frozenset({"class", "vector", "tokens"})
@@ -21,7 +22,8 @@ class Prior(Component):
 
     @abstractmethod
     def bank(self, annotation: Annotation, job: Job) -> Tensor:
-        """Any number of conditions like `annotation.conditions`; each sample draws one of them at random."""
+        """Any number of conditions like `annotation.conditions`; each sample draws one of them
+        at random."""
 
     def quality(self, bank: Tensor, annotation: Annotation) -> dict[str, float]:
         """Scores of the bank, for the report."""

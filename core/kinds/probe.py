@@ -48,7 +48,9 @@ class Reader(Protocol):
     def encoded(self, split: Split) -> Tensor:
         """The features that the arm's conditions are made of, (N, D)."""
 
-    def in_noise(self, split: Split, look: Callable[[Glance], Tensor], sigma: float, draws: int) -> Tensor:
+    def in_noise(
+        self, split: Split, look: Callable[[Glance], Tensor], sigma: float, draws: int
+    ) -> Tensor:
         """What `look` makes of each batch, (N, ...): the mean over draws of noise of level `sigma`.
         All models see the same noise."""
 
@@ -83,9 +85,9 @@ class Probe(Component, metaclass=OldProbes):
       made of. `of: model`, means over the positions of blocks of the trained network.
     * `TokenProbe`: the positions of a block themselves, (n, D), at most 8x8 of a map.
     * `LogitProbe`: the logits (K) of a joint model.
-    * `ConditionalProbe`: a model that is given classes, `Examples.told`. Of a training image it gets
-      the class that the model was given in training, int64 (), where -1 is none, and of a held-out
-      one x0 (C, H, W), in -1..1 or its latents.
+    * `ConditionalProbe`: a model that is given classes, `Examples.told`. Of a training image it
+      gets the class that the model was given in training, int64 (), where -1 is none, and of a
+      held-out one x0 (C, H, W), in -1..1 or its latents.
 
     These write `keys` and `score` alone. A model is read with its averaged weights; the first three
     show it images in a little noise and no condition. What reads something else subclasses `Probe`
@@ -111,7 +113,8 @@ class Probe(Component, metaclass=OldProbes):
         return 1
 
     def caution(self, images: int, classes: int) -> str | None:
-        """What is to be known before it reads so many training images of so many classes; None if nothing is."""
+        """What is to be known before it reads so many training images of so many classes; None
+        if nothing is."""
         return None
 
     @property
@@ -146,7 +149,8 @@ class Probe(Component, metaclass=OldProbes):
 
     @property
     def protocol(self) -> str:
-        """What is read, to end keys with: `encoder`, `model`, or with what is not the default `model_mid_s0.1_d8`."""
+        """What is read, to end keys with: `encoder`, `model`, or with what is not the default
+        `model_mid_s0.1_d8`."""
         return self.of
 
     @property
@@ -154,13 +158,14 @@ class Probe(Component, metaclass=OldProbes):
     def keys(self) -> Mapping[str, str]:
         """The keys that `score` may return, each with `lower` or `higher`: which is better.
 
-        A key names the protocol, so that numbers that were found in other ways have other names: what is done, its
-        constants, and `protocol`, such as `knn20_t07_encoder`.
+        A key names the protocol, so that numbers that were found in other ways have other names:
+        what is done, its constants, and `protocol`, such as `knn20_t07_encoder`.
         """
 
     @abstractmethod
     def score(self, train: Examples, test: Examples, job: Job) -> dict[str, float]:
-        """Fit on `train`, and score on `test`: at least one of the keys. The labels of `test` only score."""
+        """Fit on `train`, and score on `test`: at least one of the keys. The labels of `test`
+        only score."""
 
 
 class ProbeInNoise(Probe):
@@ -169,12 +174,15 @@ class ProbeInNoise(Probe):
     blocks: tuple[Annotated[str, Field(pattern=r"^[\w.]+$")], ...] | None = Field(
         None,
         min_length=1,
-        description="blocks of the model, put side by side; null is `up.1` of a U-Net with three levels or more, "
-        "`up.0` of a smaller one, and else the middle block",
+        description="blocks of the model, put side by side; null is `up.1` of a U-Net with three "
+        "levels or more, `up.0` of a smaller one, and else the middle block",
     )
     sigma: float = Field(0.05, gt=0, description="noise level at which the model is read")
     draws: int = Field(
-        4, ge=1, le=10_000, description="draws of that noise over which is averaged what the model makes of it"
+        4,
+        ge=1,
+        le=10_000,
+        description="draws of that noise over which is averaged what the model makes of it",
     )
 
     @property
@@ -183,7 +191,10 @@ class ProbeInNoise(Probe):
 
     @property
     def subject(self) -> str:
-        return "a model whose blocks can be read without a condition (a conditional one needs train.cond_drop > 0)"
+        return (
+            "a model whose blocks can be read without a condition (a conditional one needs "
+            "train.cond_drop > 0)"
+        )
 
     @property
     def named_blocks(self) -> tuple[str, ...]:
@@ -204,7 +215,9 @@ class ProbeInNoise(Probe):
         return "_".join(["model", *parts])
 
     def read(self, reader: Reader) -> Reading:
-        train, test = (reader.in_noise(split, self.look, self.sigma, self.draws) for split in SPLITS)
+        train, test = (
+            reader.in_noise(split, self.look, self.sigma, self.draws) for split in SPLITS
+        )
         return Reading(train, test)
 
     @abstractmethod
@@ -229,7 +242,11 @@ class FeatureProbe(ProbeInNoise):
 
     @property
     def subject(self) -> str:
-        return "an encoder whose features its conditions are made of" if self.of == "encoder" else super().subject
+        return (
+            "an encoder whose features its conditions are made of"
+            if self.of == "encoder"
+            else super().subject
+        )
 
     def read(self, reader: Reader) -> Reading:
         if self.of == "encoder":
@@ -243,7 +260,9 @@ class FeatureProbe(ProbeInNoise):
 class TokenProbe(ProbeInNoise):
     """A probe that reads the positions (n, D) of a model's blocks."""
 
-    of: Literal["model"] = Field("model", description="a model whose blocks can be read; an encoder has no positions")
+    of: Literal["model"] = Field(
+        "model", description="a model whose blocks can be read; an encoder has no positions"
+    )
 
     def look(self, glance: Glance) -> Tensor:
         return glance.positions(self.blocks)
@@ -274,10 +293,16 @@ class ConditionalProbe(Probe):
 
     reads_classes: ClassVar[bool] = True
 
-    of: Literal["model"] = Field("model", description="a model that is told classes; other arms are not probed")
+    of: Literal["model"] = Field(
+        "model", description="a model that is told classes; other arms are not probed"
+    )
     blocks: None = Field(None, description="always null: it asks the model for its predictions")
-    sigma: float = Field(0.05, ge=0.05, le=0.05, description="not used: the model is asked at many noise levels")
-    draws: int = Field(4, ge=4, le=4, description="not used: there is one draw of noise at each level")
+    sigma: float = Field(
+        0.05, ge=0.05, le=0.05, description="not used: the model is asked at many noise levels"
+    )
+    draws: int = Field(
+        4, ge=4, le=4, description="not used: there is one draw of noise at each level"
+    )
 
     @property
     def needs(self) -> frozenset[str]:

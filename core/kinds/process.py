@@ -24,7 +24,8 @@ class Coefficients(NamedTuple):
 
 
 class Process(Component):
-    """A forward process with its prediction target: DDPM, EDM, flow matching, ... are choices of four coefficients."""
+    """A forward process with its prediction target: DDPM, EDM, flow matching, ... are choices of
+    four coefficients."""
 
     kind: ClassVar[str] = "process"
 
@@ -42,5 +43,6 @@ class Process(Component):
         """Training noise levels (B,) from uniform random numbers (B,) in [0, 1): an inverse CDF."""
 
     def weight(self, sigma: Tensor) -> Tensor:
-        """The weight (B,) of the squared error of F in the loss. With weight 1 it is each process's simple loss."""
+        """The weight (B,) of the squared error of F in the loss. With weight 1 it is each
+        process's simple loss."""
         return torch.ones_like(sigma)

@@ -16,10 +16,11 @@ class Rule(Steering):
     """
 
     def direction(self, good: Tensor, difference: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        """Takes and returns a difference (B, C, H, W) between predictions of x0. Each rule has a `memory` for each mode
-        in each batch; it is empty at the first noise level."""
+        """Takes and returns a difference (B, C, H, W) between predictions of x0. Each rule has a
+        `memory` for each mode in each batch; it is empty at the first noise level."""
         return difference
 
     def result(self, good: Tensor, guided: Tensor) -> Tensor:
-        """Takes the unguided and the guided prediction of x0 (B, C, H, W), and returns the guided one."""
+        """Takes the unguided and the guided prediction of x0 (B, C, H, W), and returns the
+        guided one."""
         return guided

@@ -14,7 +14,8 @@ from fw.registry import Component
 
 
 class Recorder:
-    """A `Denoise` that predicts a grey image, and records the noise levels at which it is called."""
+    """A `Denoise` that predicts a grey image, and records the noise levels at which it is
+    called."""
 
     def __init__(self, sigma_min: float, sigma_max: float):
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
@@ -36,19 +37,23 @@ class Sampler(Component):
         """Denoiser evaluations per sample, without guidance."""
 
     def check(self, sigma_range: tuple[float, float]) -> None:
-        """Raise ValueError if the schedule leaves the trained noise levels; called when a recipe is validated."""
+        """Raise ValueError if the schedule leaves the trained noise levels; called when a recipe
+        is validated."""
 
     def asks(self, sigma_range: tuple[float, float]) -> list[float]:
-        """The noise level of each of its calls of a denoiser that was trained in this range: it samples a small grey
-        image to see."""
+        """The noise level of each of its calls of a denoiser that was trained in this range: it
+        samples a small grey image to see."""
         recorder = Recorder(*sigma_range)
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
             self.sample(recorder, torch.zeros(1, 1, 8, 8), [torch.Generator()])
         return recorder.levels
 
     @abstractmethod
-    def sample(self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    def sample(
+        self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]
+    ) -> Tensor:
         """Unit-variance noise (B, C, H, W) to samples in -1..1.
 
-        A stochastic sampler draws image i's noise from `generators[i]` (CPU), so samples do not depend on the batch.
+        A stochastic sampler draws image i's noise from `generators[i]` (CPU), so samples do not
+        depend on the batch.
         """

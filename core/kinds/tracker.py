@@ -19,7 +19,8 @@ class ArmDescription(NamedTuple):
 
 
 class RunDescription(NamedTuple):
-    """A run as a tracker opens it. `previous` is the handle that the tracker returned when the run last stopped."""
+    """A run as a tracker opens it. `previous` is the handle that the tracker returned when the
+    run last stopped."""
 
     recipe: str
     key: str
@@ -33,7 +34,8 @@ class RunDescription(NamedTuple):
 
 
 class TrackedRun(Protocol):
-    """An open run. `arm` None means the run as a whole. Any call may be repeated; nothing may be logged twice."""
+    """An open run. `arm` None means the run as a whole. Any call may be repeated; nothing may be
+    logged twice."""
 
     def series(self, arm: str | None, records: Sequence[Mapping[str, float]]) -> None:
         """Values over steps; each record has `step`."""
@@ -75,15 +77,18 @@ class Tracker(Component):
         """Open the run, or open it again."""
 
     def check_keys(self, keys: Collection[str]) -> None:
-        """Raise ValueError if it cannot take these names of scores; called when a recipe is validated."""
+        """Raise ValueError if it cannot take these names of scores; called when a recipe is
+        validated."""
 
     def close(self, handle: Mapping[str, Any], root: Path, status: str) -> None:
-        """End a run whose process died, as `failed` or `killed`. It may be repeated: what has ended stays as it is.
+        """End a run whose process died, as `failed` or `killed`. It may be repeated: what has ended
+        stays as it is.
 
-        `handle` is the run's, with its `recipe` and `key`; these two are all if it died while it was opened. `root` is
-        the runs folder that it is in now.
+        `handle` is the run's, with its `recipe` and `key`; these two are all if it died while it
+        was opened. `root` is the runs folder that it is in now.
         """
 
     def serve(self, root: Path, port: int) -> int:
-        """Show in a browser what was logged to the runs folder `root`, until Ctrl-C; returns the exit code."""
+        """Show in a browser what was logged to the runs folder `root`, until Ctrl-C; returns the
+        exit code."""
         raise FwError(f"the tracker '{self.name}' has no page of its own")

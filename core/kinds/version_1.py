@@ -40,7 +40,9 @@ class Asked(Reference):
 class OldMetrics(ModelMetaclass):
     """Lets a metric's `compare(reference, fake)` take what there is now: nothing is prepared."""
 
-    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **more: Any) -> type:
+    def __new__(
+        cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **more: Any
+    ) -> type:
         compare = namespace.get("compare")
         if inspect.isfunction(compare) and takes_two(compare):
             namespace = {**namespace, "compare": as_now(compare), "api": 1}
@@ -50,12 +52,16 @@ class OldMetrics(ModelMetaclass):
 def takes_two(method: Callable[..., Any]) -> bool:
     """Whether it takes a reference and features alone, beside itself."""
     parameters = inspect.signature(method).parameters.values()
-    return len(parameters) == 3 and all(each.kind is each.POSITIONAL_OR_KEYWORD for each in parameters)
+    return len(parameters) == 3 and all(
+        each.kind is each.POSITIONAL_OR_KEYWORD for each in parameters
+    )
 
 
 def as_now(compare: Callable[[Any, Reference, Tensor], Scores]) -> Callable[..., Scores]:
     @functools.wraps(compare)
-    def called(self: Any, prepared: Reference, fake: Tensor, wanted: Tensor | None = None) -> Scores:
+    def called(
+        self: Any, prepared: Reference, fake: Tensor, wanted: Tensor | None = None
+    ) -> Scores:
         if isinstance(prepared, Asked):  # a subclass calls this one
             return compare(self, prepared, fake)
         known = (prepared.train, prepared.held_out, prepared.conditions)
@@ -72,7 +78,9 @@ class OldProbes(ModelMetaclass):
     """Gives a class that names `Probe` alone, and does not say how it reads, the base for its
     `reads`."""
 
-    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **more: Any) -> type:
+    def __new__(
+        cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **more: Any
+    ) -> type:
         if "read" in namespace or not any("kind" in vars(base) for base in bases):
             return completed(super().__new__(cls, name, bases, namespace, **more))
         reads = namespace.get("reads", "features")

@@ -78,6 +78,7 @@ class Pixels:
         return Pixels(self.images.to(device))
 
     def take(self, chosen: Tensor, mirrored: Tensor | None, generator: torch.Generator) -> Tensor:
-        """The images `chosen` (B,) as (B, C, H, W) in -1..1, mirrored where `mirrored`, bool (B,)."""
+        """The images `chosen` (B,) as (B, C, H, W) in -1..1, mirrored where `mirrored`, bool
+        (B,)."""
         x0 = to_unit(self.images[chosen])
         return x0 if mirrored is None else torch.where(per_image(mirrored), x0.flip(-1), x0)

@@ -6,4 +6,6 @@ from torch import Tensor, nn
 
 
 def state_of(network: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    return {
+        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
+    }

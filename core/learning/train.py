@@ -108,7 +108,9 @@ def train(
     return averaged
 
 
-def initial_network(backbone: Backbone, shape: tuple[int, int, int], spec: ConditionSpec | None, job: Job) -> nn.Module:
+def initial_network(
+    backbone: Backbone, shape: tuple[int, int, int], spec: ConditionSpec | None, job: Job
+) -> nn.Module:
     """The untrained network; arms with the same architecture start from the same weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_from(job.seed, "init"))

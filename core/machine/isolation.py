@@ -1,7 +1,8 @@
 """Every stage starts from the same global state, whatever plugins did to it in an earlier stage.
 
-Results are functions of generators that fw seeds, so a stage needs none of this. It guards against accidents: a
-component that sets torch's default dtype must not change the numbers of a recipe that does not name it.
+Results are functions of generators that fw seeds, so a stage needs none of this. It guards against
+accidents: a component that sets torch's default dtype must not change the numbers of a recipe that
+does not name it.
 """
 
 from __future__ import annotations
@@ -18,12 +19,18 @@ from fw.registry.global_state import SDP_KERNELS, flags, undisturbed
 
 @contextmanager
 def stock_state(seed: int, device: torch.device, threads: int) -> Iterator[None]:
-    """torch's own defaults, `threads` threads, and global random generators seeded by `seed`. All is restored after.
+    """torch's own defaults, `threads` threads, and global random generators seeded by `seed`. All
+    is restored after.
 
     Of the GPUs' generators, only that of `device` is restored.
     """
     forked = [device] if device.type == "cuda" else []
-    with undisturbed(), torch.random.fork_rng(forked), torch.inference_mode(False), torch.set_grad_enabled(True):
+    with (
+        undisturbed(),
+        torch.random.fork_rng(forked),
+        torch.inference_mode(False),
+        torch.set_grad_enabled(True),
+    ):
         torch.set_default_dtype(torch.float32)
         torch.set_default_device(None)
         torch.set_deterministic_debug_mode(0)

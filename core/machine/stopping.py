@@ -1,6 +1,7 @@
 """The first Ctrl-C, SIGTERM or loss of the terminal asks a run to stop: stages checkpoint and end.
 
-A second Ctrl-C ends it abruptly, but not in the middle of what has to be whole, such as a tracker's transaction.
+A second Ctrl-C ends it abruptly, but not in the middle of what has to be whole, such as a tracker's
+transaction.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import threading
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 
-POLITE = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+POLITE = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 """The signals that ask to stop. Windows has no SIGHUP."""
 
 
 def shelter_resource_tracker() -> None:
-    """Start the process in which Python counts what worker processes share, so that it ignores SIGHUP.
+    """Start the process in which Python counts what worker processes share, so that it ignores
+    SIGHUP.
 
     Python makes it ignore SIGINT and SIGTERM only. A terminal that closes would end it, and its
     successor prints tracebacks. A signal that is blocked here is blocked in the child, too.
@@ -29,7 +33,8 @@ def shelter_resource_tracker() -> None:
 
 @contextlib.contextmanager
 def deaf() -> Iterator[None]:
-    """Processes that are started meanwhile do not get the signals. In this process the signals wait."""
+    """Processes that are started meanwhile do not get the signals. In this process the signals
+    wait."""
     if os.name != "posix":
         yield
         return
@@ -81,7 +86,11 @@ def stop_on_signals() -> Iterator[Stopping]:
     if threading.current_thread() is not threading.main_thread():
         yield stopping
         return
-    numbers = [each for each in POLITE if each == signal.SIGINT or signal.getsignal(each) is not signal.SIG_IGN]
+    numbers = [
+        each
+        for each in POLITE
+        if each == signal.SIGINT or signal.getsignal(each) is not signal.SIG_IGN
+    ]
     before = {number: signal.signal(number, stopping.handle) for number in numbers}
     try:
         yield stopping

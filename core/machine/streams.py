@@ -1,9 +1,10 @@
-"""Standard output and standard error that never end a run: output that nobody can read is dropped, and characters that
-a terminal cannot show are replaced.
+"""Standard output and standard error that never end a run: output that nobody can read is dropped,
+and characters that a terminal cannot show are replaced.
 
-A pipe whose reader has gone (`| head`), a closed descriptor (`2>&-`), a full disk or a closed terminal are no fault of
-the work, which goes on. This is done below Python's text streams, so it holds for all that write to them: rich, the
-logging of libraries, and Python itself when it flushes at the end.
+A pipe whose reader has gone (`| head`), a closed descriptor (`2>&-`), a full disk or a closed
+terminal are no fault of the work, which goes on. This is done below Python's text streams, so it
+holds for all that write to them: rich, the logging of libraries, and Python itself when it flushes
+at the end.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class Descriptor(io.RawIOBase):
         while True:
             try:
                 return os.write(self.number, data)
-            except BlockingIOError:  # whoever shares the pipe may have made it so; wait for the reader
+            except (
+                BlockingIOError
+            ):  # whoever shares the pipe may have made it so; wait for the reader
                 select.select([], [self.number], [])
             except OSError:
                 return memoryview(data).nbytes
@@ -51,14 +54,17 @@ def replaced(error: UnicodeError) -> tuple[bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letters = map(ord, error.object[error.start : error.end])
-    return bytes(letter - 0xDC00 if 0xDC80 <= letter <= 0xDCFF else ord("?") for letter in letters), error.end
+    return bytes(
+        letter - 0xDC00 if 0xDC80 <= letter <= 0xDCFF else ord("?") for letter in letters
+    ), error.end
 
 
 codecs.register_error(REPLACE, replaced)
 
 
 def sturdy() -> None:
-    """Make the standard output and standard error of this process so, and those that children inherit."""
+    """Make the standard output and standard error of this process so, and those that children
+    inherit."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         fill(number)
         if number > 0 and not isinstance(getattr(getattr(sys, name), "buffer", None), Sturdy):

@@ -9,9 +9,13 @@ from fw.registry.errors import in_one_line
 
 
 def blamed(error: BaseException) -> str | None:
-    """`guidance 'sharpen' raised KeyError: 'x' (sharpen.py:12)`, or None if no component was at work."""
+    """`guidance 'sharpen' raised KeyError: 'x' (sharpen.py:12)`, or None if no component was at
+    work."""
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         own = frame.f_locals.get("self")
         if isinstance(own, Component):
-            return f"{own.kind} '{own.name}' raised {in_one_line(error)} ({frame.f_code.co_filename}:{line})"
+            return (
+                f"{own.kind} '{own.name}' raised {in_one_line(error)} "
+                f"({frame.f_code.co_filename}:{line})"
+            )
     return None

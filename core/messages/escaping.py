@@ -1,7 +1,9 @@
-"""Make text of plugins, files and recipes safe to print: it cannot command a terminal, nor be taken for Markdown.
+"""Make text of plugins, files and recipes safe to print: it cannot command a terminal, nor be taken
+for Markdown.
 
-All text that others wrote passes `visible` (one line) or `visible_lines` on the way to a terminal, and `markdown` on
-the way to a report. `rich.text.Text` and `markup=False` keep it from being taken for rich's own markup.
+All text that others wrote passes `visible` (one line) or `visible_lines` on the way to a terminal,
+and `markdown` on the way to a report. `rich.text.Text` and `markup=False` keep it from being taken
+for rich's own markup.
 """
 
 from __future__ import annotations

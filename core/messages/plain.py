@@ -1,7 +1,8 @@
 """Errors of the machine in plain words: which file, why, and what would help.
 
-Python, torch, safetensors and SQLite each have words of their own for a full disk. The exit code says whose fault it
-is: 2 where the user gave a file that cannot be written, 1 where the machine is full or broken.
+Python, torch, safetensors and SQLite each have words of their own for a full disk. The exit code
+says whose fault it is: 2 where the user gave a file that cannot be written, 1 where the machine is
+full or broken.
 """
 
 from __future__ import annotations
@@ -17,9 +18,15 @@ from fw.core.errors import FwError, OutOfOrder
 
 FULL = "the disk is full: free some space"
 LIMIT = "a file may not grow that large here (`ulimit -f`): raise the limit"
-NO_LOCKS = "this file system has no file locks, as some network folders have none: choose another folder with --out"
+NO_LOCKS = (
+    "this file system has no file locks, as some network folders have none: choose another folder "
+    "with --out"
+)
 NOT_WRITABLE = "it cannot be written to: choose another folder, or change who may write there"
-LOCALE = "a file's name has letters that the locale cannot write: set LC_ALL=C.UTF-8 (or another UTF-8 locale)"
+LOCALE = (
+    "a file's name has letters that the locale cannot write: set LC_ALL=C.UTF-8 (or another UTF-8 "
+    "locale)"
+)
 GONE = "it is not there, or not any more: was it moved or deleted meanwhile?"
 
 WORKING = "the folder that the command was started in"
@@ -30,8 +37,12 @@ REMEDIES = {
     errno.EDQUOT: "the quota of this user is used up: free some space",
     errno.EFBIG: LIMIT,
     errno.EROFS: NOT_WRITABLE,
-    errno.EACCES: "it may not be read or written by this user: choose another, or change its permissions",
-    errno.EPERM: "it may not be read or written by this user: choose another, or change its permissions",
+    errno.EACCES: (
+        "it may not be read or written by this user: choose another, or change its permissions"
+    ),
+    errno.EPERM: (
+        "it may not be read or written by this user: choose another, or change its permissions"
+    ),
     errno.ENOENT: GONE,
     errno.ESTALE: GONE,
     errno.ENOTDIR: "a part of the path is a file, not a folder: choose another path",
@@ -65,7 +76,8 @@ PATH_ERRORS = {
 
 WORDS = (
     (
-        r"unexpected pos \d+ vs \d+|PytorchStreamWriter failed writing|file write failed|iostream error",
+        r"unexpected pos \d+ vs \d+|PytorchStreamWriter failed writing|file write failed|iostream "
+        r"error",
         f"{FULL}; or {LIMIT}",
     ),
     (r"No space left on device|os error 28|database or disk is full", FULL),
@@ -73,8 +85,14 @@ WORDS = (
     (r"File too large|os error 27\b", LIMIT),
     (r"readonly database|Read-only file system|os error 30\b", NOT_WRITABLE),
     (r"does not appear to support flock|No locks available", NO_LOCKS),
-    (r"CUDA out of memory|CUDA error: out of memory", "the GPU's memory is full: use smaller batches or models"),
-    (r"DefaultCPUAllocator|can't allocate memory|Cannot allocate memory|bad_alloc", REMEDIES[errno.ENOMEM]),
+    (
+        r"CUDA out of memory|CUDA error: out of memory",
+        "the GPU's memory is full: use smaller batches or models",
+    ),
+    (
+        r"DefaultCPUAllocator|can't allocate memory|Cannot allocate memory|bad_alloc",
+        REMEDIES[errno.ENOMEM],
+    ),
     (r"can't start new thread", REMEDIES[errno.EAGAIN]),
     (r"surrogates not allowed", LOCALE),
 )
@@ -118,7 +136,8 @@ def path_of(error: BaseException) -> str | None:
 
 
 def unlockable(folder: Path, error: Exception) -> FwError:
-    """What to raise where files cannot be locked: the file system is read-only or full, or has no locks."""
+    """What to raise where files cannot be locked: the file system is read-only or full, or has
+    no locks."""
     return OutOfOrder(plain(error, folder) or f"{folder}: {NO_LOCKS}")
 
 

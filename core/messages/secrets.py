@@ -1,4 +1,5 @@
-"""Hide passwords and tokens: those that are known from a URI or the environment, and what looks like one.
+"""Hide passwords and tokens: those that are known from a URI or the environment, and what looks
+like one.
 
 Secrets belong in the environment. If one is in a recipe all the same, it is known as soon as the
 recipe is read. All that a run prints or writes goes through `redact`.
@@ -32,21 +33,31 @@ SCHEME = r"(?<![a-z])[a-z][\w+.-]{0,40}://"
 
 _SHAPES = (
     # user:password@, whatever the password holds, and token@ of web addresses
-    (rf"({SCHEME})[^\s/:@'\"<>]{{0,1000}}:(?!\d+(?:[/?#]|$))[^\s'\"<>]{{0,1000}}@", rf"\1{HIDDEN}@"),
+    (
+        rf"({SCHEME})[^\s/:@'\"<>]{{0,1000}}:(?!\d+(?:[/?#]|$))[^\s'\"<>]{{0,1000}}@",
+        rf"\1{HIDDEN}@",
+    ),
     (rf"({SCHEME})[^\s/@'\"<>]{{0,1000}}:[^\s/'\"<>]{{0,1000}}@", rf"\1{HIDDEN}@"),
     (r"((?:https?|s?ftp)://)[^\s/?#'\"<>]{0,1000}@", rf"\1{HIDDEN}@"),
     # named values in a query or a fragment
     (rf"([?&;#][\w.-]*(?:{QUERY})=)[^&\s'\"<>;#]+", rf"\1{HIDDEN}"),
     # a database's settings, and the header of a request
-    (r"\b((?:password|passwd|pwd|secret|api_key|access_token|auth_token)\s?=\s?)(?!\*)[^\s&;,]+", rf"\1{HIDDEN}"),
-    (r"(authorization['\"]?\s*[:=]\s*['\"]?(?>(?:(?:basic|bearer)\s+)?))(?!\*)[^\s'\"]+", rf"\1{HIDDEN}"),
+    (
+        r"\b((?:password|passwd|pwd|secret|api_key|access_token|auth_token)\s?=\s?)(?!\*)[^\s&;,]+",
+        rf"\1{HIDDEN}",
+    ),
+    (
+        r"(authorization['\"]?\s*[:=]\s*['\"]?(?>(?:(?:basic|bearer)\s+)?))(?!\*)[^\s'\"]+",
+        rf"\1{HIDDEN}",
+    ),
 )
 _PATTERNS = [(re.compile(shape, re.IGNORECASE), instead) for shape, instead in _SHAPES]
 _NAMED = re.compile(rf"{NAMES}$", re.IGNORECASE)
 
 
 def hide(uri: str) -> str:
-    """A URI without its user's password or token, and without those in its query; the same if it has none."""
+    """A URI without its user's password or token, and without those in its query; the same if it
+    has none."""
     scheme, separator, rest = uri.partition("://")
     if not separator or any(each.isspace() for each in scheme):
         return uri
@@ -59,7 +70,8 @@ def hide(uri: str) -> str:
 
 
 def learn(uri: str) -> None:
-    """Know the secrets of a URI, to hide them wherever they occur: as they are, quoted or encoded."""
+    """Know the secrets of a URI, to hide them wherever they occur: as they are, quoted or
+    encoded."""
     hidden = hide(uri)
     if hidden == uri:
         return
@@ -78,7 +90,9 @@ def learn(uri: str) -> None:
 def keep(secret: str) -> None:
     """Know one secret in all the ways in which it may be written."""
     for plain in {secret, unquote(secret)}:
-        _known.update(form for form in (plain, quote(plain, safe=""), quote_plus(plain)) if distinctive(form))
+        _known.update(
+            form for form in (plain, quote(plain, safe=""), quote_plus(plain)) if distinctive(form)
+        )
 
 
 def distinctive(secret: str) -> bool:
@@ -125,12 +139,15 @@ def redacted(value: Any) -> Any:
 
 
 def without_secrets(spec: Any, name: str = "") -> Any:
-    """A component's spec with its secrets hidden: those in URIs, and fields with names such as `password`."""
+    """A component's spec with its secrets hidden: those in URIs, and fields with names such as
+    `password`."""
     if isinstance(spec, str):
         return HIDDEN if spec and _NAMED.search(name) else hide(spec)
     if isinstance(spec, Mapping):
         return {key: without_secrets(entry, str(key)) for key, entry in spec.items()}
-    return [without_secrets(entry, name) for entry in spec] if isinstance(spec, list | tuple) else spec
+    return (
+        [without_secrets(entry, name) for entry in spec] if isinstance(spec, list | tuple) else spec
+    )
 
 
 def secret_places(spec: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:

@@ -28,7 +28,10 @@ def plan(recipe: Recipe, arms: Sequence[str] = ()) -> Plan:
     """The plan of the named arms, of all if none is named."""
     for name in arms:
         if name not in recipe.arms:
-            raise FwError(f"--arm {name}: no such arm in recipe '{recipe.name}' (known: {', '.join(recipe.arms)})")
+            raise FwError(
+                f"--arm {name}: no such arm in recipe '{recipe.name}' (known: "
+                f"{', '.join(recipe.arms)})"
+            )
     result = Plan()
     for name in arms or recipe.arms:
         result.arms[name] = Assembly(result, recipe, name).whole()
@@ -49,7 +52,9 @@ class Assembly:
         conditioned = self.encode(arm.conditioner, recipe.seed)
         annotate: Stage | None = None
         if arm.annotator is not None and arm.online is None:
-            annotate = self.plan.add(Annotate(recipe.dataset, arm.annotator, conditioned, seed=recipe.seed))
+            annotate = self.plan.add(
+                Annotate(recipe.dataset, arm.annotator, conditioned, seed=recipe.seed)
+            )
         train = self.train(annotate)
         conditions = train.conditions
         prior = None
@@ -60,10 +65,15 @@ class Assembly:
         return ArmPlan(arm, sample, judged, conditioned)
 
     def encode(self, encoder: Encoder | None, seed: int) -> Encode | None:
-        return None if encoder is None else self.plan.add(Encode(self.recipe.dataset, encoder, seed=seed))
+        return (
+            None
+            if encoder is None
+            else self.plan.add(Encode(self.recipe.dataset, encoder, seed=seed))
+        )
 
     def latents(self, train: Train) -> EncodeLatents | None:
-        """What a training reads in place of the images: their latents, for `flip` also of their mirror images."""
+        """What a training reads in place of the images: their latents, for `flip` also of their
+        mirror images."""
         if self.recipe.latents is None:
             return None
         return self.plan.add(EncodeLatents(self.recipe.dataset, self.recipe.latents, train.flip))
@@ -81,13 +91,18 @@ class Assembly:
                 objectives=arm.objectives,
                 annotate=annotate,
                 latents=latents,
-                targets=tuple(self.encode(objective.target, recipe.seed) for objective in arm.objectives),
+                targets=tuple(
+                    self.encode(objective.target, recipe.seed) for objective in arm.objectives
+                ),
                 seed=recipe.seed,
             )
         )
 
-    def sibling(self, model: TrainDenoiser, place: int, conditions: Stage | None) -> TrainDenoiser | None:
-        """The worse network that an entry of the guidance asks for, on the data and conditions of the arm's own."""
+    def sibling(
+        self, model: TrainDenoiser, place: int, conditions: Stage | None
+    ) -> TrainDenoiser | None:
+        """The worse network that an entry of the guidance asks for, on the data and conditions
+        of the arm's own."""
         wanted = self.arm.siblings[place]
         if wanted is None:
             return None
@@ -103,9 +118,13 @@ class Assembly:
         )
         return self.plan.add(worse)
 
-    def sample(self, train: TrainDenoiser, conditions: Stage | None, prior: FitPrior | None) -> Sample:
+    def sample(
+        self, train: TrainDenoiser, conditions: Stage | None, prior: FitPrior | None
+    ) -> Sample:
         arm, recipe = self.arm, self.recipe
-        siblings = tuple(self.sibling(train, place, conditions) for place in range(len(arm.guidance)))
+        siblings = tuple(
+            self.sibling(train, place, conditions) for place in range(len(arm.guidance))
+        )
         models = tuple(None if sibling is None else sibling.model for sibling in siblings)
         return self.plan.add(
             Sample(
@@ -135,13 +154,17 @@ class Assembly:
             assert space is not None
             evaluate = Evaluate(self.recipe.dataset, metric, self.recipe.samples, sample, space)
             if metric.reads_conditions:
-                evaluate = replace(evaluate, annotate=sample.annotate, prior=sample.prior, seed=self.recipe.seed)
+                evaluate = replace(
+                    evaluate, annotate=sample.annotate, prior=sample.prior, seed=self.recipe.seed
+                )
             found.append(self.plan.add(evaluate))
         return found
 
-    def probes(self, encode: Encode | None, train: TrainDenoiser, conditions: Stage | None) -> list[Stage]:
-        """Every probe for which the arm has what it reads. Like evaluators, probes have their own seed: they are the
-        ruler."""
+    def probes(
+        self, encode: Encode | None, train: TrainDenoiser, conditions: Stage | None
+    ) -> list[Stage]:
+        """Every probe for which the arm has what it reads. Like evaluators, probes have their
+        own seed: they are the ruler."""
         found: list[Stage] = []
         for probe in filter(self.arm.probed_by, self.recipe.probes):
             if probe.of == "encoder":
@@ -163,7 +186,8 @@ class Assembly:
         return found
 
     def taught(self, probe: Probe) -> bool | None:
-        """Whether the classes that such a probe reads were made with labels; None of one that reads none."""
+        """Whether the classes that such a probe reads were made with labels; None of one that
+        reads none."""
         if not probe.reads_classes or self.arm.annotator is None:
             return None
         return self.arm.annotator.uses_labels

@@ -3,8 +3,9 @@
     encode -> annotate -> train -> sample -> evaluate
                     `---> prior -----^
 
-Where the recipe has `latents`, train reads those of a stage of this name in place of the images. Where it has `probes`,
-a stage `probe` reads encode or train. Where an objective learns an encoder's features, train reads encode.
+Where the recipe has `latents`, train reads those of a stage of this name in place of the images.
+Where it has `probes`, a stage `probe` reads encode or train. Where an objective learns an encoder's
+features, train reads encode.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ AnyStage = TypeVar("AnyStage", bound=Stage)
 
 @dataclass
 class ArmPlan:
-    """One arm's stages: those that lead to its images, and those that judge it. Properties give ids."""
+    """One arm's stages: those that lead to its images, and those that judge it. Properties give
+    ids."""
 
     arm: Arm
     drawn: Sample

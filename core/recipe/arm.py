@@ -1,5 +1,5 @@
-"""One row of a comparison, and the facts about it that other modules go by; each is derived here and
-nowhere else."""
+"""One row of a comparison, and the facts about it that other modules go by; each is derived here
+and nowhere else."""
 
 from __future__ import annotations
 
@@ -98,10 +98,12 @@ class Arm(Section):
 
     @property
     def siblings(self) -> list[Sibling | None]:
-        """For each entry of `guidance` the network that it asks for, or None; a mode that is off asks
-        for none."""
+        """For each entry of `guidance` the network that it asks for, or None; a mode that is off
+        asks for none."""
         return [
-            entry.sibling(self.model, self.train) if isinstance(entry, Guidance) and entry.scale != 1 else None
+            entry.sibling(self.model, self.train)
+            if isinstance(entry, Guidance) and entry.scale != 1
+            else None
             for entry in self.guidance
         ]
 
@@ -114,8 +116,14 @@ class Arm(Section):
     def sections(self) -> Iterator[tuple[str, Component]]:
         """The components that the arm really uses, by their sections; an encoder counts only if the
         annotator looks at features."""
-        single = {"encoder": self.conditioner, "annotator": self.annotator, "prior": self.drawn_from}
-        yield from ((section, component) for section, component in single.items() if component is not None)
+        single = {
+            "encoder": self.conditioner,
+            "annotator": self.annotator,
+            "prior": self.drawn_from,
+        }
+        yield from (
+            (section, component) for section, component in single.items() if component is not None
+        )
         yield "model", self.model
         yield "process", self.process
         yield from (("objectives", objective) for objective in self.objectives)

@@ -24,12 +24,19 @@ RESERVED = frozenset({"store", "mlartifacts"})
 def faults(recipe: Recipe) -> Iterator[Finding]:
     """Everything that makes the recipe impossible or dishonest to run."""
     if recipe.name in RESERVED:
-        yield Finding(("name",), f"the runs folder keeps other things under '{recipe.name}'; choose another name")
+        yield Finding(
+            ("name",),
+            f"the runs folder keeps other things under '{recipe.name}'; choose another name",
+        )
     if recipe.baseline not in recipe.arms:
-        yield Finding(("baseline",), f"no arm named '{recipe.baseline}' (known: {', '.join(recipe.arms)})")
+        yield Finding(
+            ("baseline",), f"no arm named '{recipe.baseline}' (known: {', '.join(recipe.arms)})"
+        )
     for key, count in Counter(key for metric in recipe.metrics for key in metric.keys).items():
         if count > 1:
-            yield Finding(("metrics",), f"two metrics report '{key}'; take one away or change its space")
+            yield Finding(
+                ("metrics",), f"two metrics report '{key}'; take one away or change its space"
+            )
     for index, metric in enumerate(recipe.metrics):
         for need in sorted(metric.requires - recipe.dataset.provides):
             yield Finding(("metrics", index), f"{metric.name} needs {remedy(need)}")
@@ -50,7 +57,9 @@ def probe_faults(recipe: Recipe) -> Iterator[Finding]:
     found.update(key for metric in recipe.metrics for key in set(metric.keys) & set(found))
     for key, count in found.items():
         if count > 1:
-            yield Finding(("probes",), f"'{key}' is reported twice; take one away or change its fields")
+            yield Finding(
+                ("probes",), f"'{key}' is reported twice; take one away or change its fields"
+            )
     for index, probe in enumerate(recipe.probes):
         at = ("probes", index)
         for need in sorted(probe.requires - recipe.dataset.provides):
@@ -68,11 +77,20 @@ def probe_faults(recipe: Recipe) -> Iterator[Finding]:
 
 
 def untracked_keys(recipe: Recipe) -> Iterator[Finding]:
-    """Scores whose names the recipe's tracker does not take: it would miss them when all the work is done."""
+    """Scores whose names the recipe's tracker does not take: it would miss them when all the
+    work is done."""
     if recipe.tracker is None:
         return
-    scored = [("metrics", index, f"eval/{key}") for index, each in enumerate(recipe.metrics) for key in each.keys]
-    scored += [("probes", index, f"probe/{key}") for index, each in enumerate(recipe.probes) for key in each.keys]
+    scored = [
+        ("metrics", index, f"eval/{key}")
+        for index, each in enumerate(recipe.metrics)
+        for key in each.keys
+    ]
+    scored += [
+        ("probes", index, f"probe/{key}")
+        for index, each in enumerate(recipe.probes)
+        for key in each.keys
+    ]
     for section, index, key in scored:
         yield from misfit((section, index), recipe.tracker.check_keys, [key])
 
@@ -82,7 +100,10 @@ def idle(recipe: Recipe) -> Iterator[Finding]:
     arms = [recipe.arm(name) for name in recipe.arms]
     for index, metric in enumerate(recipe.metrics):
         if not any(arm.scored_by(metric) for arm in arms):
-            yield Finding(("metrics", index), f"{metric.name} reads the classes of conditions, and no arm has any")
+            yield Finding(
+                ("metrics", index),
+                f"{metric.name} reads the classes of conditions, and no arm has any",
+            )
     for index, probe in enumerate(recipe.probes):
         if not any(arm.probed_by(probe) for arm in arms):
             yield Finding(("probes", index), f"no arm has {probe.subject}")
@@ -97,12 +118,16 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
 
     annotator = arm.annotator
     if annotator is not None and annotator.uses_features and arm.encoder is None:
-        yield Finding(at("annotator"), f"annotator '{annotator.name}' uses features; name an encoder")
+        yield Finding(
+            at("annotator"), f"annotator '{annotator.name}' uses features; name an encoder"
+        )
     if (online := arm.online) is not None:
         least, most = arm.process.sigma_range
         if not least <= online.sigma <= most:
             told = f"annotator '{online.name}' reads features at sigma {online.sigma:g}"
-            yield Finding(at("annotator"), f"{told}, and the model is trained from {most:g} to {least:g}")
+            yield Finding(
+                at("annotator"), f"{told}, and the model is trained from {most:g} to {least:g}"
+            )
     available = recipe.available(arm)
     for section, component in arm.sections:
         missing = component.requires - available
@@ -110,7 +135,9 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
             missing -= ABOUT_CONDITIONS
         for need in sorted(missing):
             yield Finding(at(section), f"{component.kind} '{component.name}' needs {remedy(need)}")
-    asked: list[tuple[str, Callable[[Any], None], Any]] = [("sampler", arm.sampler.check, arm.process.sigma_range)]
+    asked: list[tuple[str, Callable[[Any], None], Any]] = [
+        ("sampler", arm.sampler.check, arm.process.sigma_range)
+    ]
     if any(each == (arm.model, arm.train) for each in arm.siblings):
         yield Finding(at("guidance"), "the worse network would be the arm's own: nothing is worse")
     shape = recipe.diffused_shape
@@ -119,15 +146,30 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
             asked.append((section, model.check, shape))
         if annotator is not None and annotator.form not in model.conditions:
             takes = " or ".join(sorted(model.conditions)) or "no"
-            yield Finding(at(section), f"backbone '{model.name}' takes {takes} conditions, not {annotator.form} ones")
-    if arm.drawn_from is not None and annotator is not None and annotator.form not in arm.drawn_from.forms:
+            yield Finding(
+                at(section),
+                f"backbone '{model.name}' takes {takes} conditions, not {annotator.form} ones",
+            )
+    if (
+        arm.drawn_from is not None
+        and annotator is not None
+        and annotator.form not in arm.drawn_from.forms
+    ):
         takes = " or ".join(sorted(arm.drawn_from.forms))
-        yield Finding(at("prior"), f"prior '{arm.drawn_from.name}' draws {takes} conditions, not {annotator.form} ones")
+        yield Finding(
+            at("prior"),
+            f"prior '{arm.drawn_from.name}' draws {takes} conditions, not {annotator.form} ones",
+        )
     if "prior" in overridden and arm.prior is not None and annotator is None:
-        yield Finding(at("prior"), f"prior '{arm.prior.name}' draws conditions, and this arm has no annotator")
+        yield Finding(
+            at("prior"), f"prior '{arm.prior.name}' draws conditions, and this arm has no annotator"
+        )
     rules = Counter(rule.name for rule in arm.rules)
     if rules and len(arm.rules) == len(arm.guidance):
-        yield Finding(at("guidance"), "a rule puts guidance modes together, and there is none; name one beside it")
+        yield Finding(
+            at("guidance"),
+            "a rule puts guidance modes together, and there is none; name one beside it",
+        )
     for twice in (name for name, count in rules.items() if count > 1):
         yield Finding(at("guidance"), f"rule '{twice}' is listed twice; take one away")
     if arm.conditioner is not None:
@@ -139,9 +181,14 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
         low, high = objective.interval or (least, most)
         if low >= most or high < least:
             told = f"objective '{objective.name}' takes noise levels from {low:g} to {high:g}"
-            yield Finding(at("objectives"), f"{told}, and the model is trained from {most:g} to {least:g}")
+            yield Finding(
+                at("objectives"), f"{told}, and the model is trained from {most:g} to {least:g}"
+            )
         if objective.uses_teacher and not arm.works_without_condition:
-            asks = f"objective '{objective.name}' looks at images without a condition, so it needs {remedy('null')}"
+            asks = (
+                f"objective '{objective.name}' looks at images without a condition, so it needs "
+                f"{remedy('null')}"
+            )
             yield Finding(at("objectives"), asks)
     for section, block in blocks(arm):
         if shape is not None and (fault := misnamed(arm.model, shape, [block])):
@@ -153,7 +200,8 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
 
 
 def guidance_faults(recipe: Recipe, name: str, shape: tuple[int, int, int]) -> Iterator[Finding]:
-    """Guidance modes that name what the arm's conditions or the layers of its network do not have."""
+    """Guidance modes that name what the arm's conditions or the layers of its network do not
+    have."""
     arm = recipe.arm(name)
     spec = recipe.condition_spec(arm)
     at = location_in_arm(recipe, name, "guidance")
@@ -168,7 +216,11 @@ def guidance_faults(recipe: Recipe, name: str, shape: tuple[int, int, int]) -> I
 
 def blocks(arm: Arm) -> Iterator[tuple[str, str]]:
     """The blocks that are named of the arm's network, and the sections that name them."""
-    yield from (("objectives", objective.block) for objective in arm.objectives if objective.block is not None)
+    yield from (
+        ("objectives", objective.block)
+        for objective in arm.objectives
+        if objective.block is not None
+    )
     if arm.online is not None and arm.online.block is not None:
         yield "annotator", arm.online.block
 
@@ -176,20 +228,28 @@ def blocks(arm: Arm) -> Iterator[tuple[str, str]]:
 def backbones(arm: Arm) -> Iterator[tuple[str, Backbone]]:
     """The arm's network, and others that its guidance modes ask for."""
     yield "model", arm.model
-    yield from (("guidance", each.model) for each in arm.siblings if each is not None and each.model != arm.model)
+    yield from (
+        ("guidance", each.model)
+        for each in arm.siblings
+        if each is not None and each.model != arm.model
+    )
 
 
 def secrets_in(recipe: Recipe) -> Iterator[Finding]:
-    """Passwords and tokens in URIs. Those of the tracker are left out of what a run writes; others cannot be."""
+    """Passwords and tokens in URIs. Those of the tracker are left out of what a run writes;
+    others cannot be."""
     for at in secret_places(recipe.model_dump(mode="json")):
         yield Finding(at, SECRET if at[0] == "tracker" else SECRET_ELSEWHERE)
 
 
 SECRET = (
-    "it holds a password or a token, which belongs into the environment; the run's files are written without it, and "
+    "it holds a password or a token, which belongs into the environment; the run's files are "
+    "written without it, and "
     "commands that read them need it there"
 )
-SECRET_ELSEWHERE = "it holds a password or a token, which is written to the run's folder and to the store"
+SECRET_ELSEWHERE = (
+    "it holds a password or a token, which is written to the run's folder and to the store"
+)
 
 
 def warnings(recipe: Recipe) -> Iterator[Finding]:

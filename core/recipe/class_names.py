@@ -1,4 +1,5 @@
-"""Class names in a recipe become class numbers, so that both ways of writing are the same recipe."""
+"""Class names in a recipe become class numbers, so that both ways of writing are the same
+recipe."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ class Numbered(NamedTuple):
 
 
 def numbered(recipe: Recipe) -> Numbered:
-    names = recipe.dataset.class_names if any(names_classes(each) for each in entries(recipe)) else ()
+    names = (
+        recipe.dataset.class_names if any(names_classes(each) for each in entries(recipe)) else ()
+    )
     faults: list[Finding] = []
 
     def replaced(guidance: Sequence[Steering], at: tuple[str, ...]) -> tuple[Steering, ...]:
@@ -35,14 +38,24 @@ def numbered(recipe: Recipe) -> Numbered:
     for name, override in recipe.arms.items():
         arm = recipe.arm(name)
         if not arm.classes_are_labels and any(map(names_classes, arm.guidance)):
-            at = ("arms", name, "guidance") if "guidance" in override.model_fields_set else ("arms", name)
-            faults.append(Finding(at, "a class has a name only where the conditions are labels; give its number"))
+            at = (
+                ("arms", name, "guidance")
+                if "guidance" in override.model_fields_set
+                else ("arms", name)
+            )
+            faults.append(
+                Finding(
+                    at, "a class has a name only where the conditions are labels; give its number"
+                )
+            )
     update: dict[str, object] = {}
     if any(map(names_classes, recipe.guidance)):
         update["guidance"] = replaced(recipe.guidance, ("guidance",))
     if any(names_classes(mode) for override in recipe.arms.values() for mode in override.guidance):
         update["arms"] = {
-            name: override.model_copy(update={"guidance": replaced(override.guidance, ("arms", name, "guidance"))})
+            name: override.model_copy(
+                update={"guidance": replaced(override.guidance, ("arms", name, "guidance"))}
+            )
             if any(map(names_classes, override.guidance))
             else override
             for name, override in recipe.arms.items()

@@ -1,5 +1,5 @@
-"""Parts of a recipe that will have no effect, as far as that is known before a run. Nothing else would show it: the
-scores of an arm whose guidance never acts look like any others."""
+"""Parts of a recipe that will have no effect, as far as that is known before a run. Nothing else
+would show it: the scores of an arm whose guidance never acts look like any others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class Acting(NamedTuple):
 
 
 def acting(arm: Arm) -> list[Acting]:
-    """How often each of the arm's guidance modes that are on acts, where the sampler's noise levels are known."""
+    """How often each of the arm's guidance modes that are on acts, where the sampler's noise
+    levels are known."""
     modes = []
     levels: Sequence[float] | None = None
     for mode in arm.modes:
@@ -44,7 +45,8 @@ def acting(arm: Arm) -> list[Acting]:
 
 
 def sampler_levels(sampler: Sampler, process: Process) -> Sequence[float]:
-    """The noise levels at which the denoiser will be called; empty if the sampler cannot say so without it."""
+    """The noise levels at which the denoiser will be called; empty if the sampler cannot say so
+    without it."""
     if sampler.nfe > MOST_CALLS:
         return ()
     try:
@@ -61,14 +63,17 @@ def without_effect(recipe: Recipe) -> Iterator[Finding]:
         yield from idle_guidance(recipe, name, arm)
         yield from unlearned(recipe, name, arm)
         for twin in (other for other, like in first.items() if alike(like, arm)):
-            yield Finding(("arms", name), f"it is the same as arm {twin}, whose work and scores it shares")
+            yield Finding(
+                ("arms", name), f"it is the same as arm {twin}, whose work and scores it shares"
+            )
             break
         else:
             first[name] = arm
 
 
 def idle_guidance(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
-    """Guidance modes that never act, rules that change nothing, and priors whose conditions nothing reads."""
+    """Guidance modes that never act, rules that change nothing, and priors whose conditions
+    nothing reads."""
     at = location_in_arm(recipe, name, "guidance")
     for each in arm.guidance:
         if reason := each.idle():
@@ -79,15 +84,18 @@ def idle_guidance(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
             low, high = mode.interval
             yield Finding(
                 at,
-                f"guidance '{mode.name}' never acts: its interval is ({low:g}, {high:g}], and sampler "
-                f"'{arm.sampler.name}' asks the model {len(levels)} times, at sigma {max(levels):.4g} to "
+                f"guidance '{mode.name}' never acts: its interval is ({low:g}, {high:g}], and "
+                "sampler "
+                f"'{arm.sampler.name}' asks the model {len(levels)} times, at sigma "
+                f"{max(levels):.4g} to "
                 f"{min(levels):.4g}",
             )
     judged = any(metric.reads_conditions and arm.scored_by(metric) for metric in recipe.metrics)
     if arm.drawn_from is not None and arm.joint is not None and not arm.modes and not judged:
         yield Finding(
             location_in_arm(recipe, name, "prior"),
-            f"prior '{arm.drawn_from.name}' changes no sample: a joint model takes no conditions, and no guidance "
+            f"prior '{arm.drawn_from.name}' changes no sample: a joint model takes no conditions, "
+            "and no guidance "
             "reads them",
         )
 
@@ -99,14 +107,19 @@ def unlearned(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
     if arm.annotator is not None and arm.takes_conditions:
         at = location_in_arm(recipe, name, "train")
         setting = f"train.cond_drop {arm.train.cond_drop:g}"
-        if any("null" in mode.requires for mode in arm.modes) and without < 1 and not arm.annotator.partial:
+        if (
+            any("null" in mode.requires for mode in arm.modes)
+            and without < 1
+            and not arm.annotator.partial
+        ):
             yield Finding(at, f"{setting}: {too_few(without, images)} without a condition")
         if conditioned < 1:
             yield Finding(at, f"{setting}: {too_few(conditioned, images)} with a condition")
     if arm.online is not None and round(arm.online.start * arm.train.steps) >= arm.train.steps:
         yield Finding(
             location_in_arm(recipe, name, "annotator"),
-            f"annotator '{arm.online.name}' starts after the last of {arm.train.steps} steps: the model learns "
+            f"annotator '{arm.online.name}' starts after the last of {arm.train.steps} steps: the "
+            "model learns "
             "without conditions",
         )
     for objective in arm.objectives:
@@ -115,7 +128,8 @@ def unlearned(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
             low, high = objective.interval or arm.process.sigma_range
             yield Finding(
                 location_in_arm(recipe, name, "objectives"),
-                f"objective '{objective.name}' takes noise levels from {low:g} to {high:g}: {too_few(count, images)} "
+                f"objective '{objective.name}' takes noise levels from {low:g} to {high:g}: "
+                f"{too_few(count, images)} "
                 "of these",
             )
 
@@ -134,5 +148,10 @@ def share(objective: Objective, process: Process) -> float:
 
 def alike(one: Arm, other: Arm) -> bool:
     """Whether two arms are the same work under two names."""
-    parts = ("conditioner", "annotator", "drawn_from", *Arm.model_fields.keys() - {"encoder", "annotator", "prior"})
+    parts = (
+        "conditioner",
+        "annotator",
+        "drawn_from",
+        *Arm.model_fields.keys() - {"encoder", "annotator", "prior"},
+    )
     return all(getattr(one, part) == getattr(other, part) for part in parts)

@@ -12,7 +12,11 @@ from fw.core.recipe.model import Recipe
 from fw.core.settings import Train
 
 SAME_IN_ALL_ARMS: tuple[tuple[str, Callable[[Arm], Any]], ...] = (
-    *((f"train.{key}", attrgetter(f"train.{key}")) for key in Train.model_fields if key != "cond_drop"),
+    *(
+        (f"train.{key}", attrgetter(f"train.{key}"))
+        for key in Train.model_fields
+        if key != "cond_drop"
+    ),
     ("model", lambda arm: arm.model.spec()),
     ("process", lambda arm: arm.process.spec()),
     ("sampler", lambda arm: arm.sampler.spec()),
@@ -34,30 +38,36 @@ def unfair(recipe: Recipe) -> Iterator[Finding]:
         if arm.conditioner is not None and arm.conditioner.name in spaces:
             yield Finding(
                 ("metrics",),
-                f"arm {name} is conditioned by encoder '{arm.conditioner.name}' and scored in its space: "
+                f"arm {name} is conditioned by encoder '{arm.conditioner.name}' and scored in its "
+                "space: "
                 "such a score can rate bad images better than real ones",
             )
         for objective in arm.objectives:
             if objective.target is not None and objective.target.name in spaces:
                 yield Finding(
                     ("metrics",),
-                    f"arm {name} learns the features of encoder '{objective.target.name}' ({objective.name}) and is "
+                    f"arm {name} learns the features of encoder '{objective.target.name}' "
+                    f"({objective.name}) and is "
                     "scored in its space, which flatters it",
                 )
         if arm.conditioner is not None and arm.conditioner.uses_labels:
             for index, probe in enumerate(recipe.probes):
                 if probe.of == "encoder" and probe.withholds_labels:
                     reason = (
-                        f"{probe.name} withholds labels that encoder '{arm.conditioner.name}' of arm {name} "
+                        f"{probe.name} withholds labels that encoder '{arm.conditioner.name}' of "
+                        f"arm {name} "
                         "was trained with"
                     )
                     yield Finding(("probes", index), reason)
         if arm.train.warmup >= arm.train.steps:
-            yield Finding(("arms", name), f"train.warmup ({arm.train.warmup}) is not shorter than train.steps")
+            yield Finding(
+                ("arms", name), f"train.warmup ({arm.train.warmup}) is not shorter than train.steps"
+            )
     if baseline.annotator is not None:
         yield Finding(
             ("baseline",),
-            "the baseline is conditional; an unconditional one is a model trained without conditions",
+            "the baseline is conditional; an unconditional one is a model trained without "
+            "conditions",
         )
     if recipe.samples.seeds < 3:
         yield Finding(
@@ -68,5 +78,6 @@ def unfair(recipe: Recipe) -> Iterator[Finding]:
         if metric.name == "fid" and recipe.samples.count < 50_000:
             yield Finding(
                 ("metrics", index),
-                f"fid is defined on 50,000 samples; with {recipe.samples.count} it is biased upwards",
+                f"fid is defined on 50,000 samples; with {recipe.samples.count} it is biased "
+                "upwards",
             )

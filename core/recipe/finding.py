@@ -21,7 +21,8 @@ class Finding(NamedTuple):
 
 
 def location_in_arm(recipe: Recipe, arm: str, section: str) -> Location:
-    """Where an arm's section is written in the arm; the arm itself, if it takes the recipe's section."""
+    """Where an arm's section is written in the arm; the arm itself, if it takes the recipe's
+    section."""
     own = section in recipe.arms[arm].model_fields_set
     return ("arms", arm, section) if own else ("arms", arm)
 

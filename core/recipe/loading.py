@@ -1,4 +1,5 @@
-"""Read a recipe file and report all that is wrong with it: file, line, path, reason and the nearest right word."""
+"""Read a recipe file and report all that is wrong with it: file, line, path, reason and the
+nearest right word."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def load(path: Path, assignments: Sequence[str] = (), registry: Registry | None 
 def validate(source: Source, registry: Registry, whole: bool = True) -> Recipe:
     """Turn a source into a recipe, or raise RecipeError with all problems at once.
 
-    `whole` is false for a recipe without some of its arms: then metrics and probes may be for those.
+    `whole` is false for a recipe without some of its arms: then metrics and probes may be for
+    those.
     """
     try:
         recipe = Recipe.model_validate(source.data, context={"registry": registry})
@@ -38,7 +40,9 @@ def validate(source: Source, registry: Registry, whole: bool = True) -> Recipe:
     recipe, unknown = numbered(recipe)
     findings = [*unknown, *faults(recipe), *(idle(recipe) if whole else ())]
     if findings:
-        raise refused([f"{source.where(at)}: {source.path(at)}: {reason}" for at, reason in findings])
+        raise refused(
+            [f"{source.where(at)}: {source.path(at)}: {reason}" for at, reason in findings]
+        )
     return recipe
 
 
@@ -78,7 +82,9 @@ def known_keys(location: Sequence[str | int], data: Any, registry: Registry) -> 
             annotation = get_args(annotation)[1]
         elif model is not None and part in model.model_fields:
             annotation = model.model_fields[str(part)].annotation
-        with contextlib.suppress(LookupError, TypeError):  # a single entry stands for a list, a name for a component
+        with contextlib.suppress(
+            LookupError, TypeError
+        ):  # a single entry stands for a list, a name for a component
             data = data[part]
     model = model_at(annotation, data, registry)
     if model is None:
@@ -91,7 +97,11 @@ def model_at(annotation: Any, data: Any, registry: Registry) -> type[BaseModel] 
     """The model that the data is read as: for a kind, the component that the data names."""
     model = field_model(annotation)
     if model is not None and issubclass(model, Component) and model.chosen_by_name():
-        return registry.components.get((model.kind, str(data.get("name")))) if isinstance(data, Mapping) else None
+        return (
+            registry.components.get((model.kind, str(data.get("name"))))
+            if isinstance(data, Mapping)
+            else None
+        )
     return model
 
 

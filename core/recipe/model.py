@@ -1,4 +1,5 @@
-"""A recipe: defaults and arms. An arm replaces whole sections; nothing is deep-merged, inherited or interpolated."""
+"""A recipe: defaults and arms. An arm replaces whole sections; nothing is deep-merged, inherited
+or interpolated."""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ ProbeList = Annotated[tuple[Probe, ...], BeforeValidator(as_list)]
 
 
 class Override(Section):
-    """What one arm does differently. Without a section it has the recipe's; `null` leaves the section out."""
+    """What one arm does differently. Without a section it has the recipe's; `null` leaves the
+    section out."""
 
     encoder: Encoder | None = None
     annotator: Annotator | None = None
@@ -69,7 +71,9 @@ class Override(Section):
     @classmethod
     def _indispensable(cls, section: Any) -> Any:
         if section is None:
-            raise PydanticCustomError("no_section", "no arm can do without; leave the key out to keep the recipe's")
+            raise PydanticCustomError(
+                "no_section", "no arm can do without; leave the key out to keep the recipe's"
+            )
         return section
 
 
@@ -82,7 +86,9 @@ class Recipe(Section):
         max_length=255,
         description="names the run folder and the MLflow experiment",
     )
-    seed: int = Field(0, ge=0, lt=2**64, description="decides everything that is random, except the evaluators")
+    seed: int = Field(
+        0, ge=0, lt=2**64, description="decides everything that is random, except the evaluators"
+    )
     dataset: Dataset
     latents: Autoencoder | None = None
     encoder: Encoder | None = None
@@ -112,7 +118,8 @@ class Recipe(Section):
 
     @property
     def diffused_shape(self) -> tuple[int, int, int] | None:
-        """(C, H, W) of what is diffused, images or their latents; None if the images cannot be encoded."""
+        """(C, H, W) of what is diffused, images or their latents; None if the images cannot be
+        encoded."""
         if self.latents is None:
             return self.dataset.shape
         try:
@@ -149,5 +156,6 @@ class Recipe(Section):
         return data
 
     def folder_text(self) -> str:
-        """The text that the run folder's name is hashed from: the resolved recipe, without neutral fields."""
+        """The text that the run folder's name is hashed from: the resolved recipe, without
+        neutral fields."""
         return dump(lean(self, self.resolved()))

@@ -1,10 +1,11 @@
 """A recipe's text: strict YAML that knows the line of every key, and `--set` on top of it.
 
-It is stricter than YAML 1.1 where that surprises: `1e-4` is a number, only `true` and `false` are booleans, and there
-are no octal, sexagesimal or date literals. Duplicate keys, keys that are not text, aliases and tags are errors.
+It is stricter than YAML 1.1 where that surprises: `1e-4` is a number, only `true` and `false` are
+booleans, and there are no octal, sexagesimal or date literals. Duplicate keys, keys that are not
+text, aliases and tags are errors.
 
-People write recipes, so their size has bounds. A file beyond them (weights by mistake, a list of millions) is refused
-while it is read, before it costs time and memory.
+People write recipes, so their size has bounds. A file beyond them (weights by mistake, a list of
+millions) is refused while it is read, before it costs time and memory.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ CHARACTERS = 2000
 """Those of one problem that are printed."""
 
 FOREIGN = {
-    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),  # before UTF-16, whose mark is the beginning of this one
+    "UTF-32": (
+        codecs.BOM_UTF32_LE,
+        codecs.BOM_UTF32_BE,
+    ),  # before UTF-16, whose mark is the beginning of this one
     "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
 }
 """Encodings that editors write and fw does not read, and how files in them begin."""
@@ -62,7 +66,8 @@ class StrictLoader(yaml.SafeLoader):
         event: Any = self.peek_event()
         if event.anchor or getattr(event, "tag", None):
             raise yaml.MarkedYAMLError(
-                problem="anchors, aliases and tags are not read; write the entry out", problem_mark=event.start_mark
+                problem="anchors, aliases and tags are not read; write the entry out",
+                problem_mark=event.start_mark,
             )
         self.entries += 1
         for amount, bound, what in (
@@ -72,7 +77,9 @@ class StrictLoader(yaml.SafeLoader):
             (len(getattr(event, "value", "")), LENGTH, "{:,} characters in one text"),
         ):
             if amount > bound:
-                raise TooMuch(problem=f"more than {what.format(bound)}", problem_mark=event.start_mark)
+                raise TooMuch(
+                    problem=f"more than {what.format(bound)}", problem_mark=event.start_mark
+                )
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -80,7 +87,8 @@ class StrictLoader(yaml.SafeLoader):
 
 
 class StrictDumper(yaml.SafeDumper):
-    """Writes what StrictLoader reads back. Text is quoted if it looks like a number here or in YAML 1.1."""
+    """Writes what StrictLoader reads back. Text is quoted if it looks like a number here or in
+    YAML 1.1."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -90,15 +98,23 @@ for tag, pattern, first in (
     ("bool", r"true|false", "tf"),
     ("null", r"null|~|", ["n", "~", ""]),
     ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", "-+.0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan",
+        "-+.0123456789",
+    ),
 ):
     for strict in (StrictLoader, StrictDumper):
-        strict.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(rf"^({pattern})$"), list(first))
+        strict.add_implicit_resolver(
+            f"tag:yaml.org,2002:{tag}", re.compile(rf"^({pattern})$"), list(first)
+        )
 
 
 def construct_decimal(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     if len(node.value) > DIGITS:
-        raise TooMuch(problem=f"a number of more than {DIGITS} digits", problem_mark=node.start_mark)
+        raise TooMuch(
+            problem=f"a number of more than {DIGITS} digits", problem_mark=node.start_mark
+        )
     return int(node.value)
 
 
@@ -119,7 +135,8 @@ class Source:
         return self.lines.get(written, self.name)
 
     def written(self, location: Sequence[str | int]) -> Location:
-        """The location without the parts that stand only in the model (a list around a single entry, say)."""
+        """The location without the parts that stand only in the model (a list around a single
+        entry, say)."""
         path: Location = ()
         for part in location:
             if (*path, part) in self.lines:
@@ -129,30 +146,44 @@ class Source:
     def path(self, location: Sequence[str | int]) -> str:
         """The dotted path of a location, `arms.pag.guidance.scale`; a missing last key is kept."""
         written = list(self.written(location))
-        if location and isinstance(location[-1], str) and (not written or written[-1] != location[-1]):
+        if (
+            location
+            and isinstance(location[-1], str)
+            and (not written or written[-1] != location[-1])
+        ):
             written.append(location[-1])
         return ".".join(map(str, written)) or "recipe"
 
     def set(self, assignments: Sequence[str]) -> None:
-        """Apply `train.steps=2000`, `metrics.0.space=pca` and the like to the raw mapping, by the same YAML rules."""
+        """Apply `train.steps=2000`, `metrics.0.space=pca` and the like to the raw mapping, by
+        the same YAML rules."""
         for number, assignment in enumerate(assignments, start=1):
             key, equals, text = assignment.partition("=")
             words = key.split(".")
             if not equals or not all(words):
-                raise refused([f"--set {assignment}: expected KEY=VALUE, such as --set train.steps=2000"])
+                raise refused(
+                    [f"--set {assignment}: expected KEY=VALUE, such as --set train.steps=2000"]
+                )
             origin = f"--set #{number}"
             value = parse(text, origin)
             if len(words) + max(map(len, value.lines), default=0) > DEPTH:
-                raise refused([f"{origin}: {key}: too deep for a recipe, which has at most {DEPTH} levels"])
+                raise refused(
+                    [f"{origin}: {key}: too deep for a recipe, which has at most {DEPTH} levels"]
+                )
             self.put(self.data, words, (), value, origin)
 
-    def put(self, target: Any, words: Sequence[str], path: Location, value: Source, origin: str) -> None:
-        """Put a value where the words lead from `target`; a short name becomes a mapping, and a missing one is made."""
+    def put(
+        self, target: Any, words: Sequence[str], path: Location, value: Source, origin: str
+    ) -> None:
+        """Put a value where the words lead from `target`; a short name becomes a mapping, and a
+        missing one is made."""
         part, rest = entry(target, words, f"{origin}: {'.'.join(map(str, path))}")
         here = (*path, part)
         if rest:
             child = target.get(part) if isinstance(target, dict) else target[part]
-            target[part] = {"name": child} if isinstance(child, str) else {} if child is None else child
+            target[part] = (
+                {"name": child} if isinstance(child, str) else {} if child is None else child
+            )
             self.lines.setdefault(here, origin)
             self.put(target[part], rest, here, value, origin)
         else:
@@ -162,13 +193,18 @@ class Source:
 
 
 def entry(target: Any, words: Sequence[str], place: str) -> tuple[str | int, Sequence[str]]:
-    """The key or index that the first words name, and the words after it. A key that is there may hold dots."""
+    """The key or index that the first words name, and the words after it. A key that is there
+    may hold dots."""
     if isinstance(target, list):
         if words[0].isdecimal() and int(words[0]) < len(target):
             return int(words[0]), words[1:]
-        raise refused([f"{place} is a list of {len(target)}; write an index, from 0, instead of '{words[0]}'"])
+        raise refused(
+            [f"{place} is a list of {len(target)}; write an index, from 0, instead of '{words[0]}'"]
+        )
     if not isinstance(target, dict):
-        raise refused([f"{place} is {target!r}, not a mapping, so there is no '{words[0]}' to set in it"])
+        raise refused(
+            [f"{place} is {target!r}, not a mapping, so there is no '{words[0]}' to set in it"]
+        )
     lengths = [n for n in range(len(words), 0, -1) if ".".join(words[:n]) in target]
     length = lengths[0] if lengths else 1
     return ".".join(words[:length]), words[length:]
@@ -204,7 +240,9 @@ def text_of(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(BYTES + 1)
     except FileNotFoundError:
-        raise refused([f"{path}: there is no such file (`fw recipes` lists those that come with fw)"]) from None
+        raise refused(
+            [f"{path}: there is no such file (`fw recipes` lists those that come with fw)"]
+        ) from None
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise refused([f"{path}: cannot be read as text: {error}"]) from None
     if len(data) > BYTES:
@@ -254,7 +292,9 @@ def parse(text: str, name: str) -> Source:
     return Source(name, data, lines)  # `read` sees to it that a recipe is a mapping
 
 
-def locate(node: yaml.Node, path: Location, name: str, lines: dict[Location, str], problems: list[str]) -> None:
+def locate(
+    node: yaml.Node, path: Location, name: str, lines: dict[Location, str], problems: list[str]
+) -> None:
     """Fill `lines` with the line of every entry under `node`, and `problems` with its bad keys."""
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
@@ -262,9 +302,14 @@ def locate(node: yaml.Node, path: Location, name: str, lines: dict[Location, str
             locate(child, (*path, index), name, lines, problems)
     elif isinstance(node, yaml.MappingNode):
         for key, child in node.value:
-            here, written = f"{name}:{key.start_mark.line + 1}", ".".join(map(str, (*path, key.value)))
+            here, written = (
+                f"{name}:{key.start_mark.line + 1}",
+                ".".join(map(str, (*path, key.value))),
+            )
             if key.tag != "tag:yaml.org,2002:str":
-                problems.append(f"{here}: {written}: the key {key.value or 'null'} is not text; quote it")
+                problems.append(
+                    f"{here}: {written}: the key {key.value or 'null'} is not text; quote it"
+                )
             elif (*path, key.value) in lines:
                 problems.append(f"{here}: {written}: written twice")
             lines[(*path, key.value)] = here

@@ -49,7 +49,10 @@ def headline(recipe: Recipe) -> str:
 
 def probed_keys(recipe: Recipe, plan: Plan) -> dict[str, Any]:
     """The keys that probes may report, and other stages whose scores are one number each."""
-    judges = [*(probe.keys for probe in recipe.probes), *(stage.columns for stage in plan.stages.values())]
+    judges = [
+        *(probe.keys for probe in recipe.probes),
+        *(stage.columns for stage in plan.stages.values()),
+    ]
     keys = {key: better for columns in judges for key, better in columns.items()}
     return {"probes": keys} if keys else {}
 

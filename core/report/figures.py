@@ -24,8 +24,11 @@ def words(text: object) -> str:
     return visible(in_utf8(str(text))).replace("$", r"\$")
 
 
-def save_arms_figure(arms: Mapping[str, Mapping[str, Any]], keys: Sequence[str], baseline: str, path: Path) -> None:
-    """Bars of each key, one per arm: mean, standard deviation over sampling seeds, every value, and the floor."""
+def save_arms_figure(
+    arms: Mapping[str, Mapping[str, Any]], keys: Sequence[str], baseline: str, path: Path
+) -> None:
+    """Bars of each key, one per arm: mean, standard deviation over sampling seeds, every value,
+    and the floor."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -46,10 +49,25 @@ def save_arms_figure(arms: Mapping[str, Mapping[str, Any]], keys: Sequence[str],
             score = arms[name]["metrics"].get(key)
             if score is None:
                 continue
-            axis.barh(row, score["mean"], xerr=score["std"], color=GREY if name == baseline else BLUE, alpha=0.85)
-            axis.plot(score["values"], [row] * len(score["values"]), ".", color="black", markersize=4)
+            axis.barh(
+                row,
+                score["mean"],
+                xerr=score["std"],
+                color=GREY if name == baseline else BLUE,
+                alpha=0.85,
+            )
+            axis.plot(
+                score["values"], [row] * len(score["values"]), ".", color="black", markersize=4
+            )
             if border is not None and score["mean"] > border:
-                axis.text(0.97 * border, row, f"{score['mean']:.3g} \u2192", ha="right", va="center", color="white")
+                axis.text(
+                    0.97 * border,
+                    row,
+                    f"{score['mean']:.3g} \u2192",
+                    ha="right",
+                    va="center",
+                    color="white",
+                )
         for floor in floors(arms, key):
             axis.axvline(floor, color="black", linestyle=":", linewidth=1)
         if border is not None:
@@ -59,13 +77,17 @@ def save_arms_figure(arms: Mapping[str, Mapping[str, Any]], keys: Sequence[str],
         axis.axvline(0, color="black", linewidth=0.8)
     axes[0][0].set_yticks(range(len(names)), [words(name) for name in names])
     axes[0][0].invert_yaxis()
-    figure.supxlabel("mean ± std over sampling seeds; dots: each seed; dotted line: real held-out images", fontsize=8)
+    figure.supxlabel(
+        "mean ± std over sampling seeds; dots: each seed; dotted line: real held-out images",
+        fontsize=8,
+    )
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
 def cut(arms: Mapping[str, Mapping[str, Any]], key: str) -> float | None:
-    """Where bars are cut that would make the others too short to compare: four times the median, if any is longer."""
+    """Where bars are cut that would make the others too short to compare: four times the median,
+    if any is longer."""
     means = [arm["metrics"][key]["mean"] for arm in arms.values() if key in arm["metrics"]]
     border = CUT * statistics.median(means) if means else 0.0
     return border if min(means, default=0.0) >= 0 and max(means, default=0.0) > border > 0 else None
@@ -85,7 +107,8 @@ def save_sweep_figure(
     x: str,
     path: Path,
 ) -> None:
-    """Each key against x, one line per series of (x, arm): mean and standard deviation over sampling seeds."""
+    """Each key against x, one line per series of (x, arm): mean and standard deviation over
+    sampling seeds."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -93,16 +116,38 @@ def save_sweep_figure(
 
     places = sorted({place for points in series.values() for place, _ in points})
     figure, axes = plt.subplots(
-        1, len(keys), figsize=(4.2 * len(keys), 3.6), sharex=True, squeeze=False, layout="constrained"
+        1,
+        len(keys),
+        figsize=(4.2 * len(keys), 3.6),
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
     )
     for axis, key in zip(axes[0], keys, strict=True):
         for label, points in series.items():
-            scored = [(place, arms[name]["metrics"][key]) for place, name in points if key in arms[name]["metrics"]]
+            scored = [
+                (place, arms[name]["metrics"][key])
+                for place, name in points
+                if key in arms[name]["metrics"]
+            ]
             means, stds = ([score[part] for _, score in scored] for part in ("mean", "std"))
-            axis.errorbar([place for place, _ in scored], means, yerr=stds, marker="o", capsize=3, label=words(label))
+            axis.errorbar(
+                [place for place, _ in scored],
+                means,
+                yerr=stds,
+                marker="o",
+                capsize=3,
+                label=words(label),
+            )
         if of_baseline := arms[baseline]["metrics"].get(key):
-            axis.axhline(of_baseline["mean"], color=GREY, linestyle="--", linewidth=1, label=words(baseline))
-            axis.axhspan(*(of_baseline["mean"] + sign * of_baseline["std"] for sign in (-1, 1)), color=GREY, alpha=0.2)
+            axis.axhline(
+                of_baseline["mean"], color=GREY, linestyle="--", linewidth=1, label=words(baseline)
+            )
+            axis.axhspan(
+                *(of_baseline["mean"] + sign * of_baseline["std"] for sign in (-1, 1)),
+                color=GREY,
+                alpha=0.2,
+            )
         for floor in floors(arms, key):
             axis.axhline(floor, color="black", linestyle=":", linewidth=1)
         if places[0] > 0 and places[-1] > LOGARITHMIC * places[0]:
@@ -113,14 +158,17 @@ def save_sweep_figure(
         axis.set_xlabel(words(x))
         axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].legend(fontsize=8)
-    figure.supxlabel("mean ± std over sampling seeds; dotted line: real held-out images", fontsize=8)
+    figure.supxlabel(
+        "mean ± std over sampling seeds; dotted line: real held-out images", fontsize=8
+    )
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
 def save_heat_map(answer: Mapping[str, Any], path: Path) -> None:
-    """What a linear probe makes of each block at each noise level, on an axis of log SNR: of the trained network, of
-    the untrained one in the same colours, and both as lines over the raw pixels. `answer` is that of `fw heatmap`."""
+    """What a linear probe makes of each block at each noise level, on an axis of log SNR: of the
+    trained network, of the untrained one in the same colours, and both as lines over the raw
+    pixels. `answer` is that of `fw heatmap`."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -132,16 +180,32 @@ def save_heat_map(answer: Mapping[str, Any], path: Path) -> None:
     edges = cell_edges(places)
     height = 0.42 * len(blocks) + 1.8
     figure, axes = plt.subplots(
-        1, 3, figsize=(1.2 * len(sigmas) + 7.5, height), layout="constrained", width_ratios=[len(sigmas)] * 2 + [5]
+        1,
+        3,
+        figsize=(1.2 * len(sigmas) + 7.5, height),
+        layout="constrained",
+        width_ratios=[len(sigmas)] * 2 + [5],
     )
     for axis, (name, rows) in zip(axes, scores.items(), strict=False):
-        mesh = axis.pcolormesh(edges, range(len(blocks) + 1), rows, vmin=min(every), vmax=max(every), cmap="viridis")
+        mesh = axis.pcolormesh(
+            edges, range(len(blocks) + 1), rows, vmin=min(every), vmax=max(every), cmap="viridis"
+        )
         for row, values in enumerate(rows):
             for place, value in zip(places, values, strict=True):
                 dark = value < (min(every) + max(every)) / 2
                 colour = "white" if dark else "black"
-                axis.text(place, row + 0.5, f"{100 * value:.0f}", ha="center", va="center", fontsize=7, color=colour)
-        axis.set_yticks([row + 0.5 for row in range(len(blocks))], [words(block) for block in blocks])
+                axis.text(
+                    place,
+                    row + 0.5,
+                    f"{100 * value:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color=colour,
+                )
+        axis.set_yticks(
+            [row + 0.5 for row in range(len(blocks))], [words(block) for block in blocks]
+        )
         axis.set_title(f"{name}: accuracy, %", fontsize=10)
     figure.colorbar(mesh, ax=axes[1])
     for block, values in zip(blocks, scores["trained"], strict=True):
@@ -152,7 +216,9 @@ def save_heat_map(answer: Mapping[str, Any], path: Path) -> None:
     axes[2].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     axes[2].spines[["top", "right"]].set_visible(False)
     for axis in axes:
-        axis.set_xticks(places, [f"{place:.1f}\n{sigma:g}" for place, sigma in zip(places, sigmas, strict=True)])
+        axis.set_xticks(
+            places, [f"{place:.1f}\n{sigma:g}" for place, sigma in zip(places, sigmas, strict=True)]
+        )
         axis.tick_params(labelsize=7)
     figure.supxlabel("log SNR = -2 ln σ, below it σ: less noise to the right", fontsize=8)
     figure.savefig(path, dpi=150)
@@ -160,7 +226,8 @@ def save_heat_map(answer: Mapping[str, Any], path: Path) -> None:
 
 
 def cell_edges(places: Sequence[float]) -> list[float]:
-    """Where cells around these places begin and end: half-way to the next, and as far on the other side."""
+    """Where cells around these places begin and end: half-way to the next, and as far on the
+    other side."""
     if len(places) == 1:
         return [places[0] - 0.5, places[0] + 0.5]
     middles = [(one + other) / 2 for one, other in itertools.pairwise(places)]

@@ -1,4 +1,5 @@
-"""Which plugins made a result: recorded in run.json and with the tracker, so that a number says what computed it."""
+"""Which plugins made a result: recorded in run.json and with the tracker, so that a number says
+what computed it."""
 
 from __future__ import annotations
 
@@ -18,24 +19,30 @@ Record = Mapping[str, Mapping[str, str | int]]
 def providers(plan: Plan) -> list[Provider]:
     """The plugins that a plan's components came from, nested components included, by name."""
     registry = installed()
-    found = {registry.provider(type(component)) for stage in plan.stages.values() for component in stage.components}
+    found = {
+        registry.provider(type(component))
+        for stage in plan.stages.values()
+        for component in stage.components
+    }
     return sorted((provider for provider in found if provider is not None), key=str)
 
 
 def record(plan: Plan) -> Record:
-    """plugin -> its distribution, version, API version and the sha256 of its source as it is now."""
+    """plugin -> its distribution, version, API version and the sha256 of its source as it is
+    now."""
     found = providers(plan)
     count = Counter(provider.plugin for provider in found)
     return {
-        provider.plugin if count[provider.plugin] == 1 else f"{provider.plugin} of {provider.distribution}": (
-            provider.facts()
-        )
+        provider.plugin
+        if count[provider.plugin] == 1
+        else f"{provider.plugin} of {provider.distribution}": (provider.facts())
         for provider in found
     }
 
 
 def tags(made_by: Record) -> dict[str, str]:
-    """The record as tags of a tracked run; their names are of letters, digits, blanks, `_`, `.` and `-`."""
+    """The record as tags of a tracked run; their names are of letters, digits, blanks, `_`, `.`
+    and `-`."""
     return {
         re.sub(r"[^\w. -]", "_", f"fw.plugin.{plugin}"): (
             "{distribution} {version}, API {api}, sha256 {source}".format(**facts)
@@ -45,7 +52,8 @@ def tags(made_by: Record) -> dict[str, str]:
 
 
 def files(recipe: Recipe) -> list[LocalPlugin]:
-    """The local plugins without which the recipe cannot be read: also what no stage uses, and the tracker."""
+    """The local plugins without which the recipe cannot be read: also what no stage uses, and
+    the tracker."""
     named = {component.file_hash for component in components_in(recipe)}
     return [plugin for plugin in installed().files if plugin.digest in named]
 

@@ -1,6 +1,8 @@
-"""What lies in a run's folder, read back: run.json and the resolved recipe, checked as whatever comes from a disk.
+"""What lies in a run's folder, read back: run.json and the resolved recipe, checked as whatever
+comes from a disk.
 
-A file that was cut, edited or overwritten is refused with the place in it that is wrong; nobody else has to doubt it.
+A file that was cut, edited or overwritten is refused with the place in it that is wrong; nobody
+else has to doubt it.
 """
 
 from __future__ import annotations
@@ -67,9 +69,14 @@ class RunFacts(Facts):
     def _consistent(self) -> RunFacts:
         if self.arms is None:
             return self
-        for what, name, known in (("baseline", self.baseline, self.arms), ("headline", self.headline, self.better)):
+        for what, name, known in (
+            ("baseline", self.baseline, self.arms),
+            ("headline", self.headline, self.better),
+        ):
             if name not in known:
-                raise ValueError(f"{what} is '{name}', which is none of {', '.join(known) or 'nothing'}")
+                raise ValueError(
+                    f"{what} is '{name}', which is none of {', '.join(known) or 'nothing'}"
+                )
         return self
 
 
@@ -84,7 +91,9 @@ def read_record(path: Path) -> dict[str, Any]:
             return run
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         pass
-    raise FwError(f"{path}: no readable {RUN_FILE} there; name a run's folder, such as runs/<recipe>/latest")
+    raise FwError(
+        f"{path}: no readable {RUN_FILE} there; name a run's folder, such as runs/<recipe>/latest"
+    )
 
 
 def handle_in(run: Mapping[str, Any], tracker: str) -> dict[str, Any] | None:
@@ -109,7 +118,9 @@ def read_results(path: Path) -> dict[str, Any]:
     """The same of a run that has results; FwError if it was stopped before."""
     run = read_run(path)
     if run.get("arms") is None:
-        raise FwError(f"run '{run['recipe']}' was stopped before it had results; run its recipe again")
+        raise FwError(
+            f"run '{run['recipe']}' was stopped before it had results; run its recipe again"
+        )
     return run
 
 
@@ -118,7 +129,9 @@ def resolved(run: Path) -> Path:
     run's folder."""
     path = run / RESOLVED
     if not path.exists() or len(run.resolve().parents) < 2:
-        raise FwError(f"{run}: not a run folder (it has no {RESOLVED}); such as runs/<recipe>/latest")
+        raise FwError(
+            f"{run}: not a run folder (it has no {RESOLVED}); such as runs/<recipe>/latest"
+        )
     return path
 
 
@@ -128,5 +141,7 @@ def read_resolved(run: Path) -> Source:
     source = read(resolved(run))
     arms = source.data.get("arms")
     if not isinstance(arms, dict) or not all(isinstance(arm, dict) for arm in arms.values()):
-        raise FwError(f"{run / RESOLVED}: it is damaged: `arms` is no mapping of arms; run its recipe again")
+        raise FwError(
+            f"{run / RESOLVED}: it is damaged: `arms` is no mapping of arms; run its recipe again"
+        )
     return source

@@ -13,8 +13,9 @@ from fw.registry import installed
 
 
 def end_abandoned(out: Path, say: Callable[[str], object]) -> None:
-    """End the runs in a runs folder whose process is dead, on this machine. What cannot be ended now, because a server
-    is away, say, is left to a later command: the note of its owner stays, and that is this process then."""
+    """End the runs in a runs folder whose process is dead, on this machine. What cannot be ended
+    now, because a server is away, say, is left to a later command: the note of its owner stays,
+    and that is this process then."""
     for folder in abandoned(out):
         with Turn(folder) as turn:
             if turn.take():
@@ -31,10 +32,14 @@ def end(folder: Path, out: Path) -> bool:
             return True
         name, fields = (named, {}) if isinstance(named, str) else (named["name"], named)
         kind = installed().get("tracker", name)
-        tracker = kind.model_validate({key: value for key, value in fields.items() if key != "name"})
+        tracker = kind.model_validate(
+            {key: value for key, value in fields.items() if key != "name"}
+        )
         assert isinstance(tracker, Tracker)
         known = {"recipe": source["name"], "key": folder.name}
         tracker.close({**known, **(handle_in(previous_run(folder), name) or {})}, out, "killed")
-    except Exception:  # a server that is away, a tracker that is not installed here, a damaged folder
+    except (
+        Exception
+    ):  # a server that is away, a tracker that is not installed here, a damaged folder
         return False
     return True

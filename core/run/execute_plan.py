@@ -159,7 +159,12 @@ def run_in_workers(
             if not busy:
                 return outcome
             for ready in connections.wait([seat.connection for seat in busy], timeout=0.2):
-                hear(next(seat for seat in busy if seat.connection is ready), queue, outcome, listener)
+                hear(
+                    next(seat for seat in busy if seat.connection is ready),
+                    queue,
+                    outcome,
+                    listener,
+                )
     finally:
         for seat in seats:
             seat.process.kill()
@@ -176,7 +181,9 @@ def new_seat(context: Any, place: Place, stop: Any) -> Seat:
     return Seat(process, ours)
 
 
-def hand_out(stage: Stage, seat: Seat, queue: Queue, outcome: Outcome, listener: StageListener) -> None:
+def hand_out(
+    stage: Stage, seat: Seat, queue: Queue, outcome: Outcome, listener: StageListener
+) -> None:
     listener.started(stage.id)
     try:
         seat.connection.send(stage)
@@ -196,7 +203,13 @@ def hear(seat: Seat, queue: Queue, outcome: Outcome, listener: StageListener) ->
         seat.stage = None
         code = seat.process.exitcode
         hint = ": was there too little memory?" if code == -signal.SIGKILL else ""
-        fail(stage.id, f"its worker process died with exit code {code}{hint}", queue, outcome, listener)
+        fail(
+            stage.id,
+            f"its worker process died with exit code {code}{hint}",
+            queue,
+            outcome,
+            listener,
+        )
         return
     if kind in ("progress", "metrics", "told", "waiting"):
         getattr(listener, kind)(name, *rest)

@@ -42,7 +42,8 @@ class Place:
     keep_dependents: bool = False
     """Whether a product stays that was made of other inputs than those in the store."""
     plugins: tuple[LocalPlugin, ...] = ()
-    """Plugins that are single files: a worker process loads them before components of theirs arrive."""
+    """Plugins that are single files: a worker process loads them before components of theirs
+    arrive."""
 
 
 class Listener(Protocol):
@@ -93,10 +94,15 @@ def execute(
             if settled(stage, store, place.keep_dependents, listener):
                 return
             if gone := [source for source in stage.inputs.values() if not store.present(source)]:
-                raise StageFailed(f"its input {gone[0]} is gone from the store; the same command makes it again")
+                raise StageFailed(
+                    f"its input {gone[0]} is gone from the store; the same command makes it again"
+                )
             made_of = store.digests(stage.inputs.values())
             if store.partial(stage.id).exists() and not store.begun(stage.id, made_of):
-                listener.told(stage.id, "what was left of an earlier try is not of these inputs; beginning again")
+                listener.told(
+                    stage.id,
+                    "what was left of an earlier try is not of these inputs; beginning again",
+                )
             job = Job(
                 folder=store.begin(stage.id, made_of),
                 seed=stage.seed or 0,
@@ -117,19 +123,24 @@ def execute(
     except Exception as error:
         where = ""
         with contextlib.suppress(OSError):  # the disk may be full, or the folder gone
-            trace.write_text(redact(traceback.format_exc()), encoding="utf-8", errors="backslashreplace")
+            trace.write_text(
+                redact(traceback.format_exc()), encoding="utf-8", errors="backslashreplace"
+            )
             where = f" (traceback in {trace})"
         raise StageFailed(f"{redact(plain(error) or in_one_line(error))}{where}") from error
 
 
 def settled(stage: Stage, store: Store, keep: bool, listener: Listener) -> bool:
-    """Whether the product is there and can stay; one that was made of other inputs makes way, unless told to `keep`."""
+    """Whether the product is there and can stay; one that was made of other inputs makes way,
+    unless told to `keep`."""
     if not store.path(stage.id).exists():
         return False
     if store.present(stage.id) and (keep or not store.stale(stage.id)):
         return True
     if store.present(stage.id):
-        listener.told(stage.id, "it was made of other inputs than those in the store; doing it again")
+        listener.told(
+            stage.id, "it was made of other inputs than those in the store; doing it again"
+        )
     store.discard(stage.id)
     return False
 

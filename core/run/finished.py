@@ -1,4 +1,5 @@
-"""A run that has ended, read back from disk: what it found, its recipe, and its arms' trained models."""
+"""A run that has ended, read back from disk: what it found, its recipe, and its arms' trained
+models."""
 
 from __future__ import annotations
 
@@ -17,7 +18,14 @@ from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import Source
 from fw.core.report import provenance
-from fw.core.report.runfile import RESOLVED, RUN_FILE, read_resolved, read_results, read_run, resolved
+from fw.core.report.runfile import (
+    RESOLVED,
+    RUN_FILE,
+    read_resolved,
+    read_results,
+    read_run,
+    resolved,
+)
 from fw.core.stages.base import Stage
 from fw.core.stages.sample import Sample
 from fw.core.store.soundness import check_inputs
@@ -64,7 +72,9 @@ class FinishedRun:
         """The resolved recipe as plain data; FwError if it is of other arms than the results."""
         recipe = self.source().data
         if recipe["arms"].keys() != results["arms"].keys():
-            raise FwError(f"{self.folder}: {RUN_FILE} and {RESOLVED} are of other arms; run the recipe again")
+            raise FwError(
+                f"{self.folder}: {RUN_FILE} and {RESOLVED} are of other arms; run the recipe again"
+            )
         return recipe
 
     def recipe(self) -> Recipe:
@@ -72,15 +82,28 @@ class FinishedRun:
         return validate(self.source(), installed())
 
     def arm(self, name: str) -> FinishedArm:
-        """One arm, without the tracker. FwError unless the local plugins of that arm are as they were."""
+        """One arm, without the tracker. FwError unless the local plugins of that arm are as they
+        were."""
         source = self.source()
         if name not in source.data["arms"]:
-            raise FwError(f"--arm {name}: no such arm in {self.path} (known: {', '.join(source.data['arms'])})")
-        source.data |= {"arms": {name: source.data["arms"][name]}, "baseline": name, "tracker": None}
+            raise FwError(
+                f"--arm {name}: no such arm in {self.path} (known: "
+                f"{', '.join(source.data['arms'])})"
+            )
+        source.data |= {
+            "arms": {name: source.data["arms"][name]},
+            "baseline": name,
+            "tracker": None,
+        }
         copies = {plugin.digest: plugin.path for plugin in self._plugins()}
         there = {plugin.digest for plugin in installed().files}
-        missing = " ".join(f"--plugin {path}" for digest, path in copies.items() if digest not in there)
-        lacking = FwError(f"{self.path}: arm {name} needs local plugins as they were when it was run: add {missing}")
+        missing = " ".join(
+            f"--plugin {path}" for digest, path in copies.items() if digest not in there
+        )
+        lacking = FwError(
+            f"{self.path}: arm {name} needs local plugins as they were when it was run: add "
+            f"{missing}"
+        )
         try:
             recipe = validate(source, installed(), whole=False)
         except RecipeError:
@@ -89,11 +112,16 @@ class FinishedRun:
             raise
         for plugin in provenance.files(recipe):
             if plugin.digest not in copies:
-                raise lacking if missing else FwError(f"{self.path}: this run did not use {plugin.path}; leave it out")
+                raise (
+                    lacking
+                    if missing
+                    else FwError(f"{self.path}: this run did not use {plugin.path}; leave it out")
+                )
         return FinishedArm(self, name, recipe, plan(recipe))
 
     def _plugins(self) -> list[LocalPlugin]:
-        """The run's copies of the local plugins that it used; FwError if one cannot be read any more."""
+        """The run's copies of the local plugins that it used; FwError if one cannot be read any
+        more."""
         try:
             return [LocalPlugin.read(path) for path in sorted((self.path / "plugins").glob("*.py"))]
         except UnfitPlugin as error:
@@ -122,4 +150,6 @@ class FinishedArm:
 
     def check(self, stages: Iterable[Stage], console: Console) -> None:
         """FwError unless these stages are finished; aloud where they do not belong together."""
-        check_inputs(self.run.path, self.plan, [stage.id for stage in stages], self.run.store, console)
+        check_inputs(
+            self.run.path, self.plan, [stage.id for stage in stages], self.run.store, console
+        )

@@ -24,7 +24,12 @@ def owner(folder: Path) -> str:
 
 def this_process() -> dict[str, Any]:
     """What tells this process from all others, also from those that get its number later."""
-    return {"host": socket.gethostname(), "boot": boot_id(), "pid": os.getpid(), "started": started(os.getpid())}
+    return {
+        "host": socket.gethostname(),
+        "boot": boot_id(),
+        "pid": os.getpid(),
+        "started": started(os.getpid()),
+    }
 
 
 def boot_id() -> str:
@@ -36,7 +41,8 @@ def boot_id() -> str:
 
 
 def started(pid: int) -> str:
-    """When a process began, in ticks since the machine did; nothing if it has ended, or where that is not told."""
+    """When a process began, in ticks since the machine did; nothing if it has ended, or where
+    that is not told."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         state, *facts = text.rpartition(")")[2].split()
@@ -46,7 +52,8 @@ def started(pid: int) -> str:
 
 
 def abandoned(out: Path) -> Iterator[Path]:
-    """The run folders below `out` whose owner has died on this machine; those of other machines are left alone."""
+    """The run folders below `out` whose owner has died on this machine; those of other machines
+    are left alone."""
     for note in sorted(out.glob(f"*/*/{OWNER}")):
         if note.parent.is_symlink():  # `latest` is one of the others
             continue

@@ -36,7 +36,8 @@ def run_folder(recipe: Recipe, plugins: Sequence[LocalPlugin], out: Path) -> Pat
 
 
 def describe(recipe: Recipe, plugins: Sequence[LocalPlugin], folder: Path) -> None:
-    """Write down what is run: the resolved recipe and its local plugins. For whoever has the turn."""
+    """Write down what is run: the resolved recipe and its local plugins. For whoever has the
+    turn."""
     with writing(folder, "--out:"):
         folder.mkdir(parents=True, exist_ok=True)  # somebody may have cleaned up meanwhile
         write_text(folder / RESOLVED, recipe.to_yaml())
@@ -46,7 +47,8 @@ def describe(recipe: Recipe, plugins: Sequence[LocalPlugin], folder: Path) -> No
 
 
 def run_key(recipe: Recipe, plugins: Sequence[LocalPlugin]) -> str:
-    """`seed<seed>-<hash>`, the hash of the resolved recipe and of the local plugins that it names."""
+    """`seed<seed>-<hash>`, the hash of the resolved recipe and of the local plugins that it
+    names."""
     text = recipe.folder_text() + "".join(plugin.digest for plugin in plugins)
     return f"seed{recipe.seed}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
@@ -77,7 +79,8 @@ class Turn:
     def __init__(self, folder: Path):
         self.folder = folder
         self.ended = False
-        """Whether the tracker knows how the run ended. Otherwise the note stays, for a later command to find."""
+        """Whether the tracker knows how the run ended. Otherwise the note stays, for a later
+        command to find."""
         self._lock = FileLock(folder / LOCK)
 
     def __enter__(self) -> Turn:
@@ -107,4 +110,7 @@ class Turn:
         """Take the right as soon as nobody else has it."""
         while not self.take(timeout=0.5):
             if stopping():
-                raise Interrupted("stopped while waiting for another run of this recipe; all that is finished is kept")
+                raise Interrupted(
+                    "stopped while waiting for another run of this recipe; all that is finished is "
+                    "kept"
+                )

@@ -60,10 +60,14 @@ def look(dataset: Dataset) -> dict[str, Any]:
 def said(dataset: Dataset, values: dict[str, Any]) -> Iterator[str]:
     yield from values["remarks"]
     if values["repeated"]:
-        remedy = "; `drop_repeats: true` trains without them" if hasattr(dataset, "drop_repeats") else ""
+        remedy = (
+            "; `drop_repeats: true` trains without them" if hasattr(dataset, "drop_repeats") else ""
+        )
         yield (
-            f"{values['repeated']:,} of {values['held_out']:,} held-out images are also in the training split (equal "
-            f"pixels), which flatters probes and the floor, and distances of a model that repeats them{remedy}"
+            f"{values['repeated']:,} of {values['held_out']:,} held-out images are also in the "
+            "training split (equal "
+            "pixels), which flatters probes and the floor, and distances of a model that repeats "
+            f"them{remedy}"
         )
 
 

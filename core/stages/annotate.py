@@ -51,20 +51,29 @@ class Annotate(Stage):
         with_labels = self.annotator.uses_labels
         observations = Observations(
             count=len(data),
-            features=load_features(products(self.encode))["train"] if self.encode is not None else None,
+            features=load_features(products(self.encode))["train"]
+            if self.encode is not None
+            else None,
             labels=data.labels if with_labels else None,
             classes=data.classes if with_labels else 0,
         )
-        annotation = checked_annotation(self.annotator, self.annotator.annotate(observations, job), len(data))
+        annotation = checked_annotation(
+            self.annotator, self.annotator.annotate(observations, job), len(data)
+        )
         annotation.save(job.folder / ANNOTATION)
         known = annotation.known
         labels = data.labels[known] if data.labels is not None else None
         are_groups = annotation.spec.form == "class"
-        quality = group_quality(annotation.conditions[known], annotation.spec.size, labels) if are_groups else {}
+        quality = (
+            group_quality(annotation.conditions[known], annotation.spec.size, labels)
+            if are_groups
+            else {}
+        )
         write_json(job.folder / "quality.json", quality)
 
 
 def group_quality(groups: Tensor, count: int, labels: Tensor | None) -> dict[str, float]:
-    """Scores of the training images' groups (N,), ids below `count`. The true labels (N,) only score them."""
+    """Scores of the training images' groups (N,), ids below `count`. The true labels (N,) only
+    score them."""
     agreement = cluster_quality(groups, labels) if labels is not None else {}
     return utilisation(groups, count) | agreement

@@ -1,4 +1,5 @@
-"""What a stage is: one unit of stored work, as a typed object that owns all that is to be said of it.
+"""What a stage is: one unit of stored work, as a typed object that owns all that is to be said of
+it.
 
 Its key comes from its fields (stages/keys.py), its version and the stages that it reads. How it is
 run (device, jobs, folders) is in no field, so it is in no key.
@@ -96,7 +97,11 @@ class Stage(ABC):
             if isinstance(value, Stage):
                 yield role, value
             elif each.metadata.get("input") and isinstance(value, tuple):
-                yield from ((f"{role} {place}", stage) for place, stage in enumerate(value) if stage is not None)
+                yield from (
+                    (f"{role} {place}", stage)
+                    for place, stage in enumerate(value)
+                    if stage is not None
+                )
 
     @property
     def components(self) -> Iterator[Component]:

@@ -25,10 +25,16 @@ NETWORK = "encoder.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Encode(Stage):
-    """Makes the features (N, D) of both splits, the fitted network, its scores, and a log where it is trained."""
+    """Makes the features (N, D) of both splits, the fitted network, its scores, and a log where
+    it is trained."""
 
     kind: ClassVar[str] = "encode"
-    files: ClassVar[tuple[str, ...]] = ("features.safetensors", "encoder.safetensors", "quality.json", "log.jsonl")
+    files: ClassVar[tuple[str, ...]] = (
+        "features.safetensors",
+        "encoder.safetensors",
+        "quality.json",
+        "log.jsonl",
+    )
     cost: ClassVar[int] = 4
 
     dataset: Data
@@ -41,7 +47,9 @@ class Encode(Stage):
     def run(self, job: Job, products: Products) -> None:
         train, test = (load_split(self.dataset, split, products) for split in ("train", "test"))
         network = self.new_network(job)
-        self.encoder.fit(network, train if self.encoder.uses_labels else train.without_labels(), job)
+        self.encoder.fit(
+            network, train if self.encoder.uses_labels else train.without_labels(), job
+        )
         network.eval()
         features = {
             "train": self.features(network, train.images, job),
@@ -55,7 +63,9 @@ class Encode(Stage):
         """An unfitted network whose initial weights depend only on the job's seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(job.seed)
-            network = self.encoder.build(self.dataset.shape, self.dataset.classes if self.encoder.uses_labels else 0)
+            network = self.encoder.build(
+                self.dataset.shape, self.dataset.classes if self.encoder.uses_labels else 0
+            )
         return network.to(job.device)
 
     def network(self, folder: Path, job: Job) -> nn.Module:

@@ -26,12 +26,14 @@ from fw.core.types import Annotation, Reference
 
 @dataclass(frozen=True, eq=False)
 class Evaluate(Stage):
-    """Makes the scores of each sampling seed, of held-out images as the floor, and the number of real images."""
+    """Makes the scores of each sampling seed, of held-out images as the floor, and the number of
+    real images."""
 
     kind: ClassVar[str] = "evaluate"
     files: ClassVar[tuple[str, ...]] = ("scores.json",)
 
-    # `seed` is the run's for a metric that reads conditions: they are drawn as they were for the samples.
+    # `seed` is the run's for a metric that reads conditions: they are drawn as they were for the
+    # samples.
     dataset: Data
     metric: Metric
     samples: Samples

@@ -25,8 +25,12 @@ def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:
     _, channels, height, width = images.shape
     sheet = torch.zeros(rows * columns, channels, height, width, dtype=torch.uint8)
     sheet[: len(images)] = images
-    tiled = sheet.view(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)  # (rows, H, columns, W, C)
+    tiled = sheet.view(rows, columns, channels, height, width).permute(
+        0, 3, 1, 4, 2
+    )  # (rows, H, columns, W, C)
     array = tiled.reshape(rows * height, columns * width, channels).numpy()
     picture = Image.fromarray(array.squeeze(-1) if channels == 1 else array)
     enlarge = max(1, GRID_PIXELS // (columns * width))
-    picture.resize((picture.width * enlarge, picture.height * enlarge), Image.Resampling.NEAREST).save(path)
+    picture.resize(
+        (picture.width * enlarge, picture.height * enlarge), Image.Resampling.NEAREST
+    ).save(path)

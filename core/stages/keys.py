@@ -27,7 +27,8 @@ NEVER = object()
 
 
 def part(default: Any = NEVER, *, name: str | None = None, absent: Any = NEVER) -> Any:
-    """A field that enters the key as `name`, by default its own name, unless its value is `absent`."""
+    """A field that enters the key as `name`, by default its own name, unless its value is
+    `absent`."""
     options = {} if default is NEVER else {"default": default}
     return field(metadata={"name": name, "absent": absent}, **options)
 
@@ -55,6 +56,7 @@ def identity(value: Any) -> Any:
 
 
 def digest(payload: Mapping[str, Any]) -> str:
-    """The first 16 hex digits of the sha256 of canonical JSON: sorted keys, no spaces; .inf is `Infinity`."""
+    """The first 16 hex digits of the sha256 of canonical JSON: sorted keys, no spaces; .inf is
+    `Infinity`."""
     text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -15,14 +15,16 @@ from fw.core.stages.data import Data, load_split
 LATENTS = Section(
     "latents",
     "Latents",
-    "Mean and standard deviation of the latents of held-out images, and by how many of the 256 levels "
+    "Mean and standard deviation of the latents of held-out images, and by how many of the 256 "
+    "levels "
     "the images that are decoded from them are off (root mean square).",
 )
 
 
 @dataclass(frozen=True, eq=False)
 class EncodeLatents(Stage):
-    """Makes the latents, with `flip` also those of the mirror images, and scores of how well they decode."""
+    """Makes the latents, with `flip` also those of the mirror images, and scores of how well
+    they decode."""
 
     kind: ClassVar[str] = "latents"
     files: ClassVar[tuple[str, ...]] = ("latents-*.safetensors", "quality.json")

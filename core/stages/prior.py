@@ -47,11 +47,14 @@ class FitPrior(Stage):
     def run(self, job: Job, products: Products) -> None:
         annotation = Annotation.load(products(self.annotate) / ANNOTATION)
         annotation = replace(annotation, conditions=annotation.conditions[annotation.known])
-        bank = checked_conditions(self.prior, annotation.spec, self.prior.bank(annotation, job), "bank")
+        bank = checked_conditions(
+            self.prior, annotation.spec, self.prior.bank(annotation, job), "bank"
+        )
         drawn = annotation.conditions if annotation.bank is None else annotation.bank
         if (apart := difference(bank, drawn)) is not None and apart < NOTICED:
             job.warn(
-                f"prior {self.prior.name} changes only {apart:.1%} of the conditions that are drawn: arms with and "
+                f"prior {self.prior.name} changes only {apart:.1%} of the conditions that are "
+                "drawn: arms with and "
                 "without it can hardly differ"
             )
         save_file({"bank": bank.contiguous()}, job.folder / BANK)

@@ -41,7 +41,8 @@ class ApplyProbe(Stage):
     process: Process | None = part(None, absent=None)
     precision: str | None = part(None, absent=None)
     taught: bool | None = part(None, absent=None)
-    """Whether the model's classes were made with labels, for a probe that reads what it says of them."""
+    """Whether the model's classes were made with labels, for a probe that reads what it says of
+    them."""
 
     @property
     def label(self) -> str:
@@ -58,7 +59,9 @@ class ApplyProbe(Stage):
         splits = {split: load_split(self.dataset, split, products) for split in SPLITS}
         annotation = load_annotation(self.annotate, None, products)
         reading = self.probe.read(self.reader(job, products, splits, annotation))
-        named = annotation is not None and bool(self.taught) and are_labels(annotation, splits["train"])
+        named = (
+            annotation is not None and bool(self.taught) and are_labels(annotation, splits["train"])
+        )
         train = self.examples(reading.train, splits["train"], named, reading.told)
         test = self.examples(reading.test, splits["test"], named, reading.told)
         scores = checked_probe_scores(self.probe, self.probe.score(train, test, job))
@@ -77,10 +80,14 @@ class ApplyProbe(Stage):
             return replace(reader, features=load_features(products(self.encode)))
         assert self.train is not None
         model = self.train.denoiser(products(self.train), annotation, job.device)
-        codec = None if self.latents is None else Codec(self.latents, self.dataset.shape, job.device)
+        codec = (
+            None if self.latents is None else Codec(self.latents, self.dataset.shape, job.device)
+        )
         return replace(reader, model=model, codec=codec, annotation=annotation)
 
-    def examples(self, features: Tensor, split: ImageSet, named: bool, told: Told | None) -> Examples:
+    def examples(
+        self, features: Tensor, split: ImageSet, named: bool, told: Told | None
+    ) -> Examples:
         if "labels" in self.probe.requires:
             return Examples(features, split.labels, split.classes, named, told)
         return Examples(features, named=named, told=told)

@@ -60,7 +60,8 @@ class Sample(ImageStage):
     siblings: tuple[TrainDenoiser | None, ...] = read((), "sibling")
     """For each entry of `guidance` the training of the network that it asks for, or None."""
     sibling_models: tuple[Backbone | None, ...] = part((), name="siblings", absent=())
-    """The models of the siblings; they are part of the keys, as they were before stages had fields."""
+    """The models of the siblings; they are part of the keys, as they were before stages had
+    fields."""
     arm: str = unkeyed("")
 
     @property
@@ -83,9 +84,21 @@ class Sample(ImageStage):
             name = shard_name(seed, images)
             if job.kept(name) is None or job.kept(INFO) is None:
                 before = networks.evaluations
-                batches = list(generate(networks.own, networks.siblings, drawing, annotation, seed, images, to_images))
+                batches = list(
+                    generate(
+                        networks.own,
+                        networks.siblings,
+                        drawing,
+                        annotation,
+                        seed,
+                        images,
+                        to_images,
+                    )
+                )
                 nfe = {"nfe": (networks.evaluations - before) // len(batches)}
-                job.keep(INFO, methodcaller("write_text", json.dumps(nfe, indent=1), encoding="utf-8"))
+                job.keep(
+                    INFO, methodcaller("write_text", json.dumps(nfe, indent=1), encoding="utf-8")
+                )
                 job.keep(name, partial(save_file, {"images": torch.cat(batches)}))
         save_grid(self.load(job.folder)[0][:64], job.folder / GRID)
 
@@ -97,7 +110,9 @@ class Sample(ImageStage):
         """The conditions that images are drawn for."""
         return load_annotation(self.annotate, self.prior, products)
 
-    def networks(self, annotation: Annotation | None, products: Products, device: torch.device) -> Networks:
+    def networks(
+        self, annotation: Annotation | None, products: Products, device: torch.device
+    ) -> Networks:
         """The trained denoisers."""
 
         def loaded(stage: TrainDenoiser) -> NetworkDenoiser:
@@ -123,18 +138,22 @@ class Sample(ImageStage):
 
 @dataclass(frozen=True)
 class Networks:
-    """An arm's denoiser, and for each entry of its guidance the denoiser that it asks for, or None."""
+    """An arm's denoiser, and for each entry of its guidance the denoiser that it asks for, or
+    None."""
 
     own: NetworkDenoiser
     siblings: list[NetworkDenoiser | None]
 
     @property
     def evaluations(self) -> int:
-        return sum(network.evaluations for network in (self.own, *self.siblings) if network is not None)
+        return sum(
+            network.evaluations for network in (self.own, *self.siblings) if network is not None
+        )
 
 
 def shards(samples: Samples) -> Iterator[tuple[int, range]]:
-    """The sampling seed and the images of each file; the same on every device, so any device can continue."""
+    """The sampling seed and the images of each file; the same on every device, so any device can
+    continue."""
     for seed in range(samples.seeds):
         for start in range(0, samples.count, SHARD):
             yield seed, range(start, min(start + SHARD, samples.count))

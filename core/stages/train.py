@@ -35,10 +35,16 @@ MODEL = "model.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class TrainDenoiser(Stage):
-    """Makes the averaged weights and a log. With an online annotator it also makes what Annotate does."""
+    """Makes the averaged weights and a log. With an online annotator it also makes what Annotate
+    does."""
 
     kind: ClassVar[str] = "train"
-    files: ClassVar[tuple[str, ...]] = ("model.safetensors", "log.jsonl", "annotation.safetensors", "quality.json")
+    files: ClassVar[tuple[str, ...]] = (
+        "model.safetensors",
+        "log.jsonl",
+        "annotation.safetensors",
+        "quality.json",
+    )
     cost: ClassVar[int] = 10
 
     dataset: Data
@@ -57,7 +63,9 @@ class TrainDenoiser(Stage):
     @property
     def label(self) -> str:
         own = self.model_label(self.worse_than or self.model)
-        return ", ".join([own, *map(objective_label, self.objectives), *(["worse"] if self.worse_than else [])])
+        return ", ".join(
+            [own, *map(objective_label, self.objectives), *(["worse"] if self.worse_than else [])]
+        )
 
     def model_label(self, model: Backbone) -> str:
         """The names of the model and of what makes its conditions."""
@@ -102,7 +110,9 @@ class TrainDenoiser(Stage):
         if online is not None:
             data = load_split(self.dataset, "train", products)
             annotation, groups = online.annotation(len(data))
-            checked_annotation(online.annotator, annotation, len(data)).save(job.folder / ANNOTATION)
+            checked_annotation(online.annotator, annotation, len(data)).save(
+                job.folder / ANNOTATION
+            )
             quality = group_quality(groups, len(online.prototypes), data.labels)
             write_json(job.folder / "quality.json", quality)
 
@@ -112,14 +122,22 @@ class TrainDenoiser(Stage):
         return load_split(self.dataset, "train", products).without_labels()
 
     def features(self, products: Products) -> list[Tensor | None]:
-        """For each objective the features (N, F) of the training images that its term sees, or None."""
-        return [None if target is None else load_features(products(target))["train"] for target in self.targets]
+        """For each objective the features (N, F) of the training images that its term sees, or
+        None."""
+        return [
+            None if target is None else load_features(products(target))["train"]
+            for target in self.targets
+        ]
 
     def denoiser(
-        self, folder: Path, annotation: Annotation | None, device: torch.device, precision: str | None = None
+        self,
+        folder: Path,
+        annotation: Annotation | None,
+        device: torch.device,
+        precision: str | None = None,
     ) -> NetworkDenoiser:
-        """The trained denoiser of a finished product, with averaged weights. `precision` is by default that of the
-        training."""
+        """The trained denoiser of a finished product, with averaged weights. `precision` is by
+        default that of the training."""
         spec: ConditionSpec | None = annotation.spec if annotation is not None else None
         network = checked_network(self.model, self.model.build(self.shape, spec))
         network.load_state_dict(load_file(folder / MODEL))
@@ -128,4 +146,8 @@ class TrainDenoiser(Stage):
 
 
 def objective_label(objective: Objective) -> str:
-    return objective.name if objective.target is None else f"{objective.name} to {objective.target.name}"
+    return (
+        objective.name
+        if objective.target is None
+        else f"{objective.name} to {objective.target.name}"
+    )

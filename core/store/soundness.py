@@ -1,4 +1,5 @@
-"""Which finished stages of a plan can be built on: those that are intact and were made from the store's own inputs."""
+"""Which finished stages of a plan can be built on: those that are intact and were made from the
+store's own inputs."""
 
 from __future__ import annotations
 
@@ -14,11 +15,13 @@ from fw.core.stages.base import Stage
 from fw.core.store.store import Store
 
 
-def usable_stages(plan: Plan, store: Store, console: Console, keep_dependents: bool = False) -> list[str]:
+def usable_stages(
+    plan: Plan, store: Store, console: Console, keep_dependents: bool = False
+) -> list[str]:
     """The plan's stages that need no work. Corrupted ones are discarded, with a message.
 
-    A stage whose input has to be made again is not among them. Once the input is there, it turns out whether the stage
-    was made from the same.
+    A stage whose input has to be made again is not among them. Once the input is there, it turns
+    out whether the stage was made from the same.
     """
     for stage in plan.stages.values():
         store.adopt(stage.id, stage.inputs.values())
@@ -27,7 +30,9 @@ def usable_stages(plan: Plan, store: Store, console: Console, keep_dependents: b
         if not whole(stage, store, console):
             continue
         store.sweep(stage.id)
-        if keep_dependents or (set(stage.inputs.values()) <= set(usable) and not store.stale(stage.id)):
+        if keep_dependents or (
+            set(stage.inputs.values()) <= set(usable) and not store.stale(stage.id)
+        ):
             usable.append(stage.id)
     return usable
 
@@ -40,29 +45,49 @@ def whole(stage: Stage, store: Store, console: Console) -> bool:
     with store.lock(stage.id, waiting=lambda: None, stopping=lambda: False):
         if store.status(stage.id).state == "corrupted":  # no other run has mended it meanwhile
             store.discard(stage.id)
-    say(console, f"{stage.title}: corrupted in the store, {status.reason}; doing it again", style="yellow")
+    say(
+        console,
+        f"{stage.title}: corrupted in the store, {status.reason}; doing it again",
+        style="yellow",
+    )
     return False
 
 
-def check_inputs(run: Path, plan: Plan, stages: Sequence[str], store: Store, console: Console) -> None:
-    """FwError unless these stages of a run are finished; a warning where they do not belong together."""
+def check_inputs(
+    run: Path, plan: Plan, stages: Sequence[str], store: Store, console: Console
+) -> None:
+    """FwError unless these stages of a run are finished; a warning where they do not belong
+    together."""
     for stage in stages:
         if store.status(stage).state != "done":
-            raise FwError(f"{run}: {plan.stages[stage].title} is not finished; run the recipe first")
+            raise FwError(
+                f"{run}: {plan.stages[stage].title} is not finished; run the recipe first"
+            )
     for text in mixtures(plan, store, stages):
         say(console, f"warning: {text}; the same recipe run again makes them fit", style="yellow")
 
 
 def mixtures(plan: Plan, store: Store, stages: Sequence[str] | None = None) -> Iterator[str]:
-    """A text for each of the stages, by default of all, that was made from other products than the store now has."""
-    for stage in plan.stages.values() if stages is None else [plan.stages[stage] for stage in stages]:
+    """A text for each of the stages, by default of all, that was made from other products than
+    the store now has."""
+    for stage in (
+        plan.stages.values() if stages is None else [plan.stages[stage] for stage in stages]
+    ):
         if store.present(stage.id):
             for source in store.stale(stage.id):
                 title = plan.stages[source].title if source in plan.stages else source
-                yield f"{stage.title}: it was made of another product of '{title}' than the one in the store"
+                yield (
+                    f"{stage.title}: it was made of another product of '{title}' than the one in "
+                    "the store"
+                )
 
 
 def disappeared(plan: Plan, store: Store, unfinished: Collection[str]) -> dict[str, str]:
     """The stages that were finished and whose product is no longer there, with the reason."""
-    gone = "its product is gone from the store; was it deleted meanwhile? The same command makes it again"
-    return {stage: gone for stage in plan.stages if stage not in unfinished and not store.present(stage)}
+    gone = (
+        "its product is gone from the store; was it deleted meanwhile? The same command makes it "
+        "again"
+    )
+    return {
+        stage: gone for stage in plan.stages if stage not in unfinished and not store.present(stage)
+    }

@@ -1,10 +1,12 @@
 """A directory of finished stages, addressed by key, that survives crashes and notices damage.
 
-Work happens in `<stage>.partial/`. Publishing writes a manifest with a checksum for every file and renames the folder.
-A crash leaves the partial folder, and the next try continues in it. A lock per stage lets several runs share a store.
+Work happens in `<stage>.partial/`. Publishing writes a manifest with a checksum for every file and
+renames the folder. A crash leaves the partial folder, and the next try continues in it. A lock per
+stage lets several runs share a store.
 
-A manifest also holds a digest of every product that the stage read. If such a product was made again since and came out
-different (on another device, say), the stage is stale: it does not belong to the products now in the store.
+A manifest also holds a digest of every product that the stage read. If such a product was made
+again since and came out different (on another device, say), the stage is stale: it does not belong
+to the products now in the store.
 """
 
 from __future__ import annotations
@@ -103,8 +105,12 @@ class Store:
     def present(self, stage: str) -> bool:
         """Whether the stage is finished, by the sizes of its files, without reading them."""
         try:
-            sizes = {name: recorded["bytes"] for name, recorded in self.manifest(stage)["files"].items()}
-            return all((self.path(stage) / name).stat().st_size == size for name, size in sizes.items())
+            sizes = {
+                name: recorded["bytes"] for name, recorded in self.manifest(stage)["files"].items()
+            }
+            return all(
+                (self.path(stage) / name).stat().st_size == size for name, size in sizes.items()
+            )
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return False
 
@@ -113,14 +119,18 @@ class Store:
         return {stage: self.manifest(stage) for stage in stages if self.present(stage)}
 
     def digest(self, stage: str) -> str:
-        """A finished stage's product in 64 hex digits, made from the names and checksums of its files."""
-        return seal({name: recorded["sha256"] for name, recorded in self.manifest(stage)["files"].items()})
+        """A finished stage's product in 64 hex digits, made from the names and checksums of its
+        files."""
+        return seal(
+            {name: recorded["sha256"] for name, recorded in self.manifest(stage)["files"].items()}
+        )
 
     def digests(self, inputs: Iterable[str]) -> dict[str, str]:
         return {stage: self.digest(stage) for stage in sorted(set(inputs))}
 
     def stale(self, stage: str) -> list[str]:
-        """The inputs of a finished stage whose products are gone, or are not those that it was made from."""
+        """The inputs of a finished stage whose products are gone, or are not those that it was
+        made from."""
         inputs = self.manifest(stage).get(INPUTS, {}) if self.readable(stage) else {}
         return [source for source, digest in inputs.items() if not self.holds(source, digest)]
 
@@ -128,7 +138,8 @@ class Store:
         return self.readable(stage) and self.digest(stage) == digest
 
     def adopt(self, stage: str, inputs: Collection[str]) -> None:
-        """Write the digests of its inputs into a finished stage's manifest, if it is too old to have them."""
+        """Write the digests of its inputs into a finished stage's manifest, if it is too old to
+        have them."""
         if not self.readable(stage):
             return
         manifest = self.manifest(stage)
@@ -140,7 +151,8 @@ class Store:
         shutil.rmtree(self.path(stage))
 
     def begin(self, stage: str, inputs: Mapping[str, str] | None = None) -> Path:
-        """The folder to work in: a new one, or what a crash left if it was `begun` with inputs of these digests."""
+        """The folder to work in: a new one, or what a crash left if it was `begun` with inputs
+        of these digests."""
         folder = self.partial(stage)
         digest = seal(inputs or {})
         if folder.exists() and not self.begun(stage, inputs):
@@ -161,7 +173,8 @@ class Store:
         facts: Mapping[str, Any],
         inputs: Mapping[str, str] | None = None,
     ) -> None:
-        """Make the partial folder the finished stage, in one atomic rename, and remove its checkpoints.
+        """Make the partial folder the finished stage, in one atomic rename, and remove its
+        checkpoints.
 
         StageFailed if a file that was kept for later tries was damaged.
         """
@@ -174,22 +187,35 @@ class Store:
                 sync(folder / file)
                 digest = checksum(folder / file)
                 if digest not in (unfinished.vouched(folder / file) or [digest]):
-                    raise StageFailed(f"{file} was damaged since it was written; run it again to make that file again")
+                    raise StageFailed(
+                        f"{file} was damaged since it was written; run it again to make that file "
+                        "again"
+                    )
                 files[file.as_posix()] = {"sha256": digest, "bytes": (folder / file).stat().st_size}
         write_manifest(
-            folder, {"stage": stage, "files": files, "payload": payload, INPUTS: dict(inputs or {}), **facts}
+            folder,
+            {
+                "stage": stage,
+                "files": files,
+                "payload": payload,
+                INPUTS: dict(inputs or {}),
+                **facts,
+            },
         )
         put(folder, self.path(stage))
         self.sweep(stage)
 
     def sweep(self, stage: str) -> None:
-        """Remove from a finished stage the files that only the work on it needed, if a crash left some."""
+        """Remove from a finished stage the files that only the work on it needed, if a crash
+        left some."""
         for file in sorted(self.path(stage).rglob("*")):
             if file.suffix in SCRATCH:
                 file.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def lock(self, stage: str, waiting: Callable[[], None], stopping: Callable[[], bool]) -> Iterator[None]:
+    def lock(
+        self, stage: str, waiting: Callable[[], None], stopping: Callable[[], bool]
+    ) -> Iterator[None]:
         """Hold the stage's lock; `waiting` is called once if another run has it."""
         locks = self.root / "locks"
         lock = FileLock(locks / f"{stage}.lock")

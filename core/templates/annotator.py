@@ -15,7 +15,8 @@ FW_API = 2
 
 
 class Example(Annotator):
-    """The nearest of some training images drawn at random: k-means before its first iteration, without labels."""
+    """The nearest of some training images drawn at random: k-means before its first iteration,
+    without labels."""
 
     name: ClassVar[str] = "example"
 
@@ -25,7 +26,10 @@ class Example(Annotator):
         if data.features is None:
             raise StageFailed(f"annotator {self.name} compares features: give the arm an encoder")
         if data.count < self.clusters:
-            raise FwError(f"annotator {self.name}: {self.clusters} clusters need as many images, not {data.count}")
+            raise FwError(
+                f"annotator {self.name}: {self.clusters} clusters need as many images, not "
+                f"{data.count}"
+            )
         drawn = torch.randperm(data.count, generator=job.generator(self.name))[: self.clusters]
         distances = torch.cdist(data.features, data.features[drawn])  # (N, K)
         return Annotation(ConditionSpec("class", self.clusters), distances.argmin(dim=1))

@@ -15,19 +15,28 @@ FW_API = 2
 
 
 class Example(Autoencoder):
-    """The lowest frequencies of each square of pixels; with all of them (`keep: patch`), nothing is lost."""
+    """The lowest frequencies of each square of pixels; with all of them (`keep: patch`), nothing
+    is lost."""
 
     name: ClassVar[str] = "example"
 
-    patch: int = Field(2, ge=1, le=64, description="side of the square of pixels that is transformed")
-    keep: int = Field(2, ge=1, le=64, description="frequencies that are kept along each side, at most `patch`")
+    patch: int = Field(
+        2, ge=1, le=64, description="side of the square of pixels that is transformed"
+    )
+    keep: int = Field(
+        2, ge=1, le=64, description="frequencies that are kept along each side, at most `patch`"
+    )
 
     def latent_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         colours, height, width = shape
         if self.keep > self.patch:
-            raise ValueError(f"a square of side {self.patch} has {self.patch} frequencies, not {self.keep}")
+            raise ValueError(
+                f"a square of side {self.patch} has {self.patch} frequencies, not {self.keep}"
+            )
         if height % self.patch or width % self.patch:
-            raise ValueError(f"images are {height}x{width}, and sides must be multiples of {self.patch}")
+            raise ValueError(
+                f"images are {height}x{width}, and sides must be multiples of {self.patch}"
+            )
         return colours * self.keep**2, height // self.patch, width // self.patch
 
     def build(self, shape: tuple[int, int, int]) -> "Cosines":
@@ -44,7 +53,8 @@ class Example(Autoencoder):
 
 
 class Cosines(nn.Module):
-    """The orthonormal cosine transform (DCT-II) of squares that do not overlap, for each colour on its own."""
+    """The orthonormal cosine transform (DCT-II) of squares that do not overlap, for each colour
+    on its own."""
 
     waves: Tensor
 
@@ -52,10 +62,16 @@ class Cosines(nn.Module):
         super().__init__()
         self.colours, self.patch = colours, patch
         positions, frequencies = torch.arange(patch), torch.arange(keep)
-        lines = torch.cos(math.pi / patch * (positions + 0.5) * frequencies[:, None])  # (keep, patch)
+        lines = torch.cos(
+            math.pi / patch * (positions + 0.5) * frequencies[:, None]
+        )  # (keep, patch)
         lines = lines / lines.norm(dim=1, keepdim=True)
-        squares = torch.einsum("ux,vy->uvxy", lines, lines).reshape(-1, 1, patch, patch)  # (keep^2, 1, patch, patch)
-        self.register_buffer("waves", squares.repeat(colours, 1, 1, 1))  # (colours * keep^2, 1, patch, patch)
+        squares = torch.einsum("ux,vy->uvxy", lines, lines).reshape(
+            -1, 1, patch, patch
+        )  # (keep^2, 1, patch, patch)
+        self.register_buffer(
+            "waves", squares.repeat(colours, 1, 1, 1)
+        )  # (colours * keep^2, 1, patch, patch)
 
     def analyse(self, x: Tensor) -> Tensor:
         """(B, colours, H, W) -> (B, colours * keep^2, H / patch, W / patch)"""

@@ -59,7 +59,8 @@ class Residual(nn.Module):
 
 
 def waves(noise: Tensor) -> Tensor:
-    """Noise levels (B,) as cosines and sines (B, 2 * WAVES) of falling frequency (arXiv 1706.03762, section 3.5)."""
+    """Noise levels (B,) as cosines and sines (B, 2 * WAVES) of falling frequency (arXiv
+    1706.03762, section 3.5)."""
     frequencies = torch.exp(-math.log(10_000) * torch.arange(WAVES, device=noise.device) / WAVES)
     angles = noise[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)

@@ -18,7 +18,9 @@ class Example(Dataset):
     name: ClassVar[str] = "example"
 
     side: int = Field(8, ge=4, le=256, description="height and width in pixels")
-    count: int = Field(400, ge=8, le=1_000_000, description="training images; half as many are held out")
+    count: int = Field(
+        400, ge=8, le=1_000_000, description="training images; half as many are held out"
+    )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -33,9 +35,13 @@ class Example(Dataset):
         draw = torch.Generator().manual_seed(0 if split == "train" else 1)
         labels = torch.arange(count) % self.classes  # (N,)
         quadrant = torch.stack([labels // 2, labels % 2])  # (2, N): below or above, right or left
-        centre = (quadrant + 0.3 + 0.4 * torch.rand(2, count, generator=draw)) * self.side / 2  # (2, N)
+        centre = (
+            (quadrant + 0.3 + 0.4 * torch.rand(2, count, generator=draw)) * self.side / 2
+        )  # (2, N)
         pixels = torch.arange(self.side) + 0.5
-        y, x = (torch.exp(-((pixels - at[:, None]) / (0.15 * self.side)).square()) for at in centre)  # (N, side) each
+        y, x = (
+            torch.exp(-((pixels - at[:, None]) / (0.15 * self.side)).square()) for at in centre
+        )  # (N, side) each
         spots = y[:, None, :, None] * x[:, None, None, :]  # (N, 1, side, side) in 0..1
         return ImageSet((255 * spots).round().to(torch.uint8), labels, self.classes)
 

@@ -20,9 +20,13 @@ class Example(Guidance):
 
     radius: int = Field(1, ge=1, le=64, description="half the width of the blur, in pixels")
 
-    def worse(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+    def worse(
+        self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor
+    ) -> Tensor:
         width = 2 * self.radius + 1
-        return avg_pool2d(good, width, stride=1, padding=self.radius, count_include_pad=False)  # (B, C, H, W)
+        return avg_pool2d(
+            good, width, stride=1, padding=self.radius, count_include_pad=False
+        )  # (B, C, H, W)
 
 
 @hookimpl

@@ -16,7 +16,8 @@ WAVES = 16
 
 
 class Example(Joint):
-    """A trunk of residual 3x3 convolutions; one head predicts, the other classifies the trunk's mean over pixels."""
+    """A trunk of residual 3x3 convolutions; one head predicts, the other classifies the trunk's
+    mean over pixels."""
 
     name: ClassVar[str] = "example"
 
@@ -28,7 +29,8 @@ class Example(Joint):
 
 
 class TwoHeads(nn.Module):
-    """See `fw.core.kinds.JointNetwork`. Built without a condition it has no head to recognise with."""
+    """See `fw.core.kinds.JointNetwork`. Built without a condition it has no head to recognise
+    with."""
 
     def __init__(self, colours: int, width: int, blocks: int, condition: ConditionSpec | None):
         super().__init__()
@@ -71,7 +73,8 @@ class TwoHeads(nn.Module):
 
 
 def waves(noise: Tensor) -> Tensor:
-    """Noise levels (B,) as cosines and sines (B, 2 * WAVES) of falling frequency (arXiv 1706.03762, section 3.5)."""
+    """Noise levels (B,) as cosines and sines (B, 2 * WAVES) of falling frequency (arXiv
+    1706.03762, section 3.5)."""
     frequencies = torch.exp(-math.log(10_000) * torch.arange(WAVES, device=noise.device) / WAVES)
     angles = noise[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)

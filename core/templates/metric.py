@@ -1,4 +1,5 @@
-"""The distance between mean features: the first term of the Frechet distance (arXiv 1706.08500, eq. 6)."""
+"""The distance between mean features: the first term of the Frechet distance (arXiv 1706.08500,
+eq. 6)."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -18,7 +19,9 @@ class Example(Metric):
 
     name: ClassVar[str] = "example"
 
-    space: Encoder = Field("pca", validate_default=True, description="encoder whose features are averaged")
+    space: Encoder = Field(
+        "pca", validate_default=True, description="encoder whose features are averaged"
+    )
 
     @property
     def keys(self) -> Mapping[str, str]:
@@ -27,7 +30,9 @@ class Example(Metric):
     def prepare(self, reference: Reference) -> Tensor:
         return reference.train.mean(dim=0)  # (D,)
 
-    def compare(self, prepared: Tensor, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+    def compare(
+        self, prepared: Tensor, fake: Tensor, wanted: Tensor | None = None
+    ) -> dict[str, float]:
         gap = prepared - fake.mean(dim=0)  # (D,)
         return {f"{self.name}_{self.space.name}": float(gap.norm())}
 

@@ -12,7 +12,8 @@ FW_API = 2
 
 
 class Example(Objective):
-    """Decorrelates the dimensions of a projection of the images' activations (VICReg, arXiv 2105.04906, eq. 4)."""
+    """Decorrelates the dimensions of a projection of the images' activations (VICReg, arXiv
+    2105.04906, eq. 4)."""
 
     name: ClassVar[str] = "example"
     depth: ClassVar[float] = 0.5
@@ -24,7 +25,9 @@ class Example(Objective):
 
     def term(self, head: nn.Module, seen: Seen) -> Tensor:
         projected = head(seen.tokens.mean(dim=1))  # (B, dims)
-        share = seen.taken / seen.taken.sum().clamp(min=1)  # (B,), which sums to 1, or to 0 if no image is taken
+        share = seen.taken / seen.taken.sum().clamp(
+            min=1
+        )  # (B,), which sums to 1, or to 0 if no image is taken
         centred = projected - share @ projected
         covariance = centred.T @ (share[:, None] * centred)  # (dims, dims)
         return (covariance - covariance.diag().diag()).square().sum() / self.dims

@@ -23,7 +23,9 @@ class Example(Prior):
 
     def bank(self, annotation: Annotation, job: Job) -> Tensor:
         order = torch.randperm(len(annotation.conditions), generator=job.generator(self.name))
-        return annotation.conditions[order[: self.images]]  # (images, ...), fewer where there are fewer
+        return annotation.conditions[
+            order[: self.images]
+        ]  # (images, ...), fewer where there are fewer
 
     def quality(self, bank: Tensor, annotation: Annotation) -> dict[str, float]:
         return {"kept": len(bank) / len(annotation.conditions)}

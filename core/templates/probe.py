@@ -20,7 +20,9 @@ class Example(FeatureProbe):
 
     name: ClassVar[str] = "example"
 
-    power: float = Field(2.0, ge=1, description="the p of the distance: 2 is Euclid's, 1 the sum over dimensions")
+    power: float = Field(
+        2.0, ge=1, description="the p of the distance: 2 is Euclid's, 1 the sum over dimensions"
+    )
 
     @property
     def keys(self) -> Mapping[str, str]:
@@ -30,7 +32,9 @@ class Example(FeatureProbe):
         if train.labels is None or test.labels is None:
             raise StageFailed(f"probe {self.name} needs a dataset with labels")
         known = train.labels.unique()  # (K,), fewer than classes where some do not occur
-        means = torch.stack([train.features[train.labels == label].mean(dim=0) for label in known])  # (K, D)
+        means = torch.stack(
+            [train.features[train.labels == label].mean(dim=0) for label in known]
+        )  # (K, D)
         nearest = known[torch.cdist(test.features, means, p=self.power).argmin(dim=1)]  # (M,)
         return {key: float((nearest == test.labels).double().mean()) for key in self.keys}
 

@@ -13,7 +13,8 @@ FW_API = 2
 
 
 class Example(Process):
-    """Variance-exploding diffusion (arXiv 2011.13456): the network predicts the negative of the noise."""
+    """Variance-exploding diffusion (arXiv 2011.13456): the network predicts the negative of the
+    noise."""
 
     name: ClassVar[str] = "example"
 
@@ -23,7 +24,9 @@ class Example(Process):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.sigma_min >= self.sigma_max:
-            raise ValueError(f"sigma_min ({self.sigma_min}) must be smaller than sigma_max ({self.sigma_max})")
+            raise ValueError(
+                f"sigma_min ({self.sigma_min}) must be smaller than sigma_max ({self.sigma_max})"
+            )
         return self
 
     @property
@@ -35,7 +38,9 @@ class Example(Process):
         return Coefficients(skip=one, out=sigma, scale=one, noise=(sigma / 2).log())  # (B,) each
 
     def sigmas(self, uniform: Tensor) -> Tensor:
-        return self.sigma_min * (self.sigma_max / self.sigma_min) ** uniform  # (B,), uniform in log sigma
+        return (
+            self.sigma_min * (self.sigma_max / self.sigma_min) ** uniform
+        )  # (B,), uniform in log sigma
 
 
 @hookimpl

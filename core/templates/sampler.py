@@ -16,7 +16,8 @@ FW_API = 2
 
 
 class Example(Sampler):
-    """DDIM (arXiv 2010.02502) at geometrically spaced noise levels: eta 0 is deterministic, eta 1 is DDPM."""
+    """DDIM (arXiv 2010.02502) at geometrically spaced noise levels: eta 0 is deterministic, eta
+    1 is DDPM."""
 
     name: ClassVar[str] = "example"
 
@@ -27,7 +28,9 @@ class Example(Sampler):
     def nfe(self) -> int:
         return self.steps
 
-    def sample(self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    def sample(
+        self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]
+    ) -> Tensor:
         ratio = denoise.sigma_min / denoise.sigma_max
         levels = [denoise.sigma_max * ratio ** (step / self.steps) for step in range(self.steps)]
         x = levels[0] * noise  # (B, C, H, W)
@@ -35,8 +38,12 @@ class Example(Sampler):
             fresh = self.eta * target * math.sqrt(sigma**2 - target**2) / sigma
             x0 = denoise(x, sigma).clamp(-1, 1)
             x = x0 + (x - x0) * math.sqrt(target**2 - fresh**2) / sigma
-            if fresh > 0:  # from each image's own generator, so that an image does not depend on its batch
-                x = x + fresh * torch.stack([torch.randn(x.shape[1:], generator=each) for each in generators]).to(x)
+            if (
+                fresh > 0
+            ):  # from each image's own generator, so that an image does not depend on its batch
+                x = x + fresh * torch.stack(
+                    [torch.randn(x.shape[1:], generator=each) for each in generators]
+                ).to(x)
         return x
 
 

@@ -15,7 +15,8 @@ FW_API = 2
 
 
 class Example(Tracker):
-    """Appends JSON lines to a file in the run's folder: arm, what, key, step and value of each entry."""
+    """Appends JSON lines to a file in the run's folder: arm, what, key, step and value of each
+    entry."""
 
     name: ClassVar[str] = "example"
 
@@ -30,7 +31,8 @@ class Example(Tracker):
 
 
 class Lines:
-    """See `fw.core.kinds.TrackedRun`. A resumed run logs everything again; what the file has already is not added."""
+    """See `fw.core.kinds.TrackedRun`. A resumed run logs everything again; what the file has
+    already is not added."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -76,7 +78,9 @@ class Lines:
     def hint(self) -> str:
         return str(self.path)
 
-    def add(self, arm: str | None, what: str, key: str, value: float | str, step: int | None = None) -> None:
+    def add(
+        self, arm: str | None, what: str, key: str, value: float | str, step: int | None = None
+    ) -> None:
         """Append a line, unless the last line of the same entry has the same value."""
         if self.logged.get((arm, what, key, step)) == value:
             return

@@ -5,8 +5,8 @@
     def test_the_contract():
         check(Sharpen(scale=1.5))
 
-`check` runs every clause of the kind's contract and reports all that are violated. Installing fw also gives pytest the
-fixtures of `fw.core.testing.fixtures`.
+`check` runs every clause of the kind's contract and reports all that are violated. Installing fw
+also gives pytest the fixtures of `fw.core.testing.fixtures`.
 """
 
 from fw.core.testing.contract import Clause, ContractViolated, check, clauses, distinct, violations

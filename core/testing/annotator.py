@@ -1,4 +1,5 @@
-"""The contract of an annotator: valid conditions, a function of the job's seed and of what it declares to look at."""
+"""The contract of an annotator: valid conditions, a function of the job's seed and of what it
+declares to look at."""
 
 from __future__ import annotations
 
@@ -44,13 +45,16 @@ def valid(annotator: Annotator) -> None:
         with contextlib.suppress(FwError):
             assert_valid(annotator, annotated(annotator, observed(annotator, count, size)), count)
 
-    assert_valid(annotator, annotated(annotator, observed(annotator, enough(annotator))), enough(annotator))
+    assert_valid(
+        annotator, annotated(annotator, observed(annotator, enough(annotator))), enough(annotator)
+    )
     forall(body, more=st.integers(0, 50), size=st.sampled_from([2, 6, 32, 3]), examples=6)
 
 
 @usual.function_of_the_seed
 def function_of_the_seed(annotator: Annotator) -> Iterator[Callable[[Job], Made]]:
-    """annotate() gives the same for the same seed, whatever was done before and whatever global generators hold"""
+    """annotate() gives the same for the same seed, whatever was done before and whatever global
+    generators hold"""
     data = observed(annotator, enough(annotator))
     yield lambda job: made(annotator.annotate(data, job))
 
@@ -67,20 +71,28 @@ def sees_what_it_declares(annotator: Annotator) -> None:
     labels = torch.arange(data.count) % tiny.CLASSES
     undeclared: list[Observations] = []
     if not annotator.uses_labels:
-        undeclared += [replace(data, labels=each, classes=tiny.CLASSES) for each in (labels, labels.flip(0))]
+        undeclared += [
+            replace(data, labels=each, classes=tiny.CLASSES) for each in (labels, labels.flip(0))
+        ]
     if not annotator.uses_features:
-        undeclared += [replace(data, features=tiny.features(data.count, seed=seed)) for seed in (1, 2)]
+        undeclared += [
+            replace(data, features=tiny.features(data.count, seed=seed)) for seed in (1, 2)
+        ]
     without = made(annotated(annotator, data))
     for more in undeclared:
         what = "labels" if more.labels is not data.labels else "features"
-        assert same(made(annotated(annotator, more)), without), f"{what} that it does not declare change the conditions"
+        assert same(made(annotated(annotator, more)), without), (
+            f"{what} that it does not declare change the conditions"
+        )
 
 
 @usual.inputs_untouched
 def inputs_untouched(annotator: Annotator) -> Iterator[Use]:
     """annotate() does not write into features and labels"""
     data = observed(annotator, enough(annotator))
-    yield Use(lambda: annotated(annotator, data), {"features": data.features, "labels": data.labels})
+    yield Use(
+        lambda: annotated(annotator, data), {"features": data.features, "labels": data.labels}
+    )
 
 
 @usual.odd_inputs
@@ -127,11 +139,14 @@ CLAUSES: tuple[Clause, ...] = (
 @once
 def enough(annotator: Annotator) -> int:
     """The smallest number of images that it takes."""
-    return usual.first_taken(COUNTS, lambda count: annotated(annotator, observed(annotator, count)), "images")
+    return usual.first_taken(
+        COUNTS, lambda count: annotated(annotator, observed(annotator, count)), "images"
+    )
 
 
 def observed(annotator: Annotator, count: int, size: int = 6) -> Observations:
-    """What a run gives it: three clusters of features, and the cluster as the label, each if it declares their use."""
+    """What a run gives it: three clusters of features, and the cluster as the label, each if it
+    declares their use."""
     return Observations(
         count,
         tiny.features(count, size) if annotator.uses_features else None,
@@ -145,7 +160,8 @@ def equal(data: Observations) -> Observations:
 
 
 def annotated(annotator: Annotator, data: Observations) -> Annotation:
-    """Its annotation, always from the same state of the global generators; they are checked by another clause."""
+    """Its annotation, always from the same state of the global generators; they are checked by
+    another clause."""
     with ambient(0), tiny.job(SEED) as job:
         return annotator.annotate(data, job)
 

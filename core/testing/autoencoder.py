@@ -1,4 +1,5 @@
-"""The contract of an autoencoder: latents of the promised shape, each image's own, and images back from them."""
+"""The contract of an autoencoder: latents of the promised shape, each image's own, and images
+back from them."""
 
 from __future__ import annotations
 
@@ -42,17 +43,28 @@ PROBE = 4
 
 
 def latent_shape_speaks(autoencoder: Autoencoder) -> None:
-    """latent_shape() refuses shapes by ValueError and by nothing else, and takes images of a common shape"""
+    """latent_shape() refuses shapes by ValueError and by nothing else, and takes images of a
+    common shape"""
 
     def body(channels: int, height: int, width: int) -> None:
         with contextlib.suppress(ValueError):
             latent = autoencoder.latent_shape((channels, height, width))
-            whole = isinstance(latent, tuple) and len(latent) == 3 and all(type(n) is int and n > 0 for n in latent)
+            whole = (
+                isinstance(latent, tuple)
+                and len(latent) == 3
+                and all(type(n) is int and n > 0 for n in latent)
+            )
             assert whole, f"that of {(channels, height, width)} is {latent!r}, not (C, h, w)"
 
     for shape in (*SHAPES, *ODD):
         body(*shape)
-    forall(body, channels=st.integers(1, 4), height=st.integers(1, 64), width=st.integers(1, 64), examples=25)
+    forall(
+        body,
+        channels=st.integers(1, 4),
+        height=st.integers(1, 64),
+        width=st.integers(1, 64),
+        examples=25,
+    )
     smallest(autoencoder)
 
 
@@ -90,7 +102,10 @@ def images_differ(autoencoder: Autoencoder) -> None:
     """Different images have different latents, and these are decoded to different images"""
     latents = encoded(autoencoder, probe(autoencoder)).mean
     images = decoded(autoencoder, latents)
-    for what, (first, second, *_) in (("latents of two images", latents), ("images of two latents", images)):
+    for what, (first, second, *_) in (
+        ("latents of two images", latents),
+        ("images of two latents", images),
+    ):
         assert not torch.equal(first, second), f"{what} are the same"
 
 
@@ -114,12 +129,17 @@ def pure(autoencoder: Autoencoder) -> Iterator[Use]:
     images = probe(autoencoder)
     latents = encoded(autoencoder, images.clone()).mean
     network = {"the network": lambda: state_of(built(autoencoder))}
-    yield Use(lambda: encoded(autoencoder, images), {"the images": images, **network}, user="encode()")
-    yield Use(lambda: decoded(autoencoder, latents), {"the latents": latents, **network}, user="decode()")
+    yield Use(
+        lambda: encoded(autoencoder, images), {"the images": images, **network}, user="encode()"
+    )
+    yield Use(
+        lambda: decoded(autoencoder, latents), {"the latents": latents, **network}, user="decode()"
+    )
 
 
 def always_the_same_network(autoencoder: Autoencoder) -> None:
-    """build() gives the same network again: encode() and decode() of two are the same to the last bit"""
+    """build() gives the same network again: encode() and decode() of two are the same to the
+    last bit"""
     images = probe(autoencoder)
     results = []
     for seed in (1, 2):
@@ -128,7 +148,9 @@ def always_the_same_network(autoencoder: Autoencoder) -> None:
         with torch.inference_mode():
             latents = autoencoder.encode(network, images).mean
             results.append((latents, autoencoder.decode(network, latents)))
-    assert same(*results), "two networks differ: it is trained already, so nothing of it may be random"
+    assert same(*results), (
+        "two networks differ: it is trained already, so nothing of it may be random"
+    )
 
 
 @usual.same_on_a_gpu

@@ -1,7 +1,8 @@
-"""The contract of a backbone: what its networks compute is each image's own, from weights that can be stored.
+"""The contract of a backbone: what its networks compute is each image's own, from weights that can
+be stored.
 
-Networks are called as training and sampling call them. Small random numbers are added to their weights first: a layer
-that starts at zero would hide the layers before it.
+Networks are called as training and sampling call them. Small random numbers are added to their
+weights first: a layer that starts at zero would hide the layers before it.
 """
 
 from __future__ import annotations
@@ -40,13 +41,15 @@ SPECS: dict[str | None, ConditionSpec | None] = {
     "tokens": ConditionSpec("tokens", 6, 3),
 }
 LEVELS = (-1.0, 0.5, 10.0, 300.0, 2.0)
-"""Noise levels as processes give them to networks: ln(sigma) / 4 in EDM, up to 1000 in DDPM and rectified flow."""
+"""Noise levels as processes give them to networks: ln(sigma) / 4 in EDM, up to 1000 in DDPM and
+rectified flow."""
 DIFFERENT = 1e-5
 """Larger differences, as a share of the largest value, are more than rounding."""
 
 
 def check_speaks(backbone: Backbone) -> None:
-    """check() refuses shapes by ValueError and by nothing else, and takes images of a common shape"""
+    """check() refuses shapes by ValueError and by nothing else, and takes images of a common
+    shape"""
 
     def body(channels: int, height: int, width: int) -> None:
         with contextlib.suppress(ValueError):
@@ -54,7 +57,13 @@ def check_speaks(backbone: Backbone) -> None:
 
     for shape in (*SHAPES, *ODD):
         body(*shape)
-    forall(body, channels=st.integers(1, 4), height=st.integers(1, 64), width=st.integers(1, 64), examples=25)
+    forall(
+        body,
+        channels=st.integers(1, 4),
+        height=st.integers(1, 64),
+        width=st.integers(1, 64),
+        examples=25,
+    )
     smallest(backbone)
 
 
@@ -65,7 +74,8 @@ def forms_are_known(backbone: Backbone) -> None:
 
 
 def right_shape(backbone: Backbone) -> None:
-    """For every shape that check() takes and every form of condition, predictions are finite float32 like the images"""
+    """For every shape that check() takes and every form of condition, predictions are finite
+    float32 like the images"""
     cases = [(shape, forms(backbone)[-1]) for shape in accepted(backbone, (*SHAPES, *ODD))]
     cases += [(smallest(backbone), form) for form in forms(backbone)]
     networks = {(shape, form): built(backbone, shape, form) for shape, form in cases}
@@ -96,14 +106,17 @@ def same_seed_same_weights(backbone: Backbone) -> None:
 
 
 def condition_matters(backbone: Backbone) -> None:
-    """Every condition, and no condition, gives a prediction of its own (a joint model takes no condition)"""
+    """Every condition, and no condition, gives a prediction of its own (a joint model takes no
+    condition)"""
     if isinstance(backbone, Joint):
         return
     for form in forms(backbone)[1:]:
         network = built(backbone, smallest(backbone), form)
         inputs = inputs_for(range(5), smallest(backbone), form)
         inputs = inputs._replace(x=inputs.x[:1].repeat(5, 1, 1, 1), noise=torch.full((5,), 0.5))
-        predictions = {f"{form} condition {row}": image for row, image in enumerate(predict(network, inputs))}
+        predictions = {
+            f"{form} condition {row}": image for row, image in enumerate(predict(network, inputs))
+        }
         predictions["no condition"] = predict(network, inputs._replace(condition=None))[0]
         for (one, first), (other, second) in itertools.combinations(predictions.items(), 2):
             assert gap(first, second) > DIFFERENT, f"{one} and {other} give the same prediction"
@@ -114,11 +127,14 @@ def noise_level_matters(backbone: Backbone) -> None:
     network, inputs = in_use(backbone, count=5)
     inputs = inputs._replace(x=inputs.x[:1].repeat(5, 1, 1, 1), condition=None)
     gaps = [gap(one, other) for one, other in itertools.combinations(predict(network, inputs), 2)]
-    assert max(gaps) > DIFFERENT, f"noise levels {', '.join(map(str, LEVELS))} give the same prediction"
+    assert max(gaps) > DIFFERENT, (
+        f"noise levels {', '.join(map(str, LEVELS))} give the same prediction"
+    )
 
 
 def dropped_is_no_condition(backbone: Backbone) -> None:
-    """Images whose condition is dropped get the prediction for no condition, and the others keep their own"""
+    """Images whose condition is dropped get the prediction for no condition, and the others keep
+    their own"""
     shape = smallest(backbone)
     networks = {form: built(backbone, shape, form) for form in forms(backbone)[1:]}
 
@@ -128,10 +144,13 @@ def dropped_is_no_condition(backbone: Backbone) -> None:
             inputs = inputs_for(range(4), shape, form)
             null, kept = predict(network, inputs._replace(condition=None)), predict(network, inputs)
             expected = torch.where(mask[:, None, None, None], null, kept)
-            for row, pair in enumerate(zip(predict(network, inputs._replace(dropped=mask)), expected, strict=True)):
+            for row, pair in enumerate(
+                zip(predict(network, inputs._replace(dropped=mask)), expected, strict=True)
+            ):
                 what = "no condition" if dropped[row] else f"its {form} condition"
                 assert gap(*pair) <= DIFFERENT, (
-                    f"with dropped={dropped}, image {row} is not that of {what}: they differ by {gap(*pair):.2g} of "
+                    f"with dropped={dropped}, image {row} is not that of {what}: they differ by "
+                    f"{gap(*pair):.2g} of "
                     "the largest value"
                 )
 
@@ -149,7 +168,8 @@ def batch_does_not_matter(backbone: Backbone) -> Iterator[Batch]:
 
 @usual.pure
 def pure(backbone: Backbone) -> Iterator[Use]:
-    """A prediction is the same whatever was predicted before, draws nothing at random, and leaves its inputs alone"""
+    """A prediction is the same whatever was predicted before, draws nothing at random, and
+    leaves its inputs alone"""
     network, inputs = in_use(backbone)
     inputs = inputs._replace(dropped=torch.tensor([False, True, False]))
     other = inputs_for(range(1, 4), smallest(backbone), forms(backbone)[-1])
@@ -157,7 +177,8 @@ def pure(backbone: Backbone) -> Iterator[Use]:
 
 
 def gradients_reach_the_weights(backbone: Backbone) -> None:
-    """Gradients are finite and reach every weight that is trained, also after a prediction in inference mode"""
+    """Gradients are finite and reach every weight that is trained, also after a prediction in
+    inference mode"""
     network, inputs = in_use(backbone)
     predict(network, inputs)
     learn(network, inputs)
@@ -176,7 +197,8 @@ def training_mode_works(backbone: Backbone) -> None:
 
 
 def weights_can_be_stored(backbone: Backbone) -> None:
-    """A fresh network takes the stored weights of one that was in use, and then gives the same bits"""
+    """A fresh network takes the stored weights of one that was in use, and then gives the same
+    bits"""
     network, inputs = in_use(backbone)
     with torch.random.fork_rng():
         learn(network.train(), inputs)
@@ -184,7 +206,10 @@ def weights_can_be_stored(backbone: Backbone) -> None:
     other = fresh(backbone, smallest(backbone), forms(backbone)[-1], seed=1)
     other.load_state_dict(load(stored))
     share = gap(predict(other, inputs), predict(network, inputs))
-    assert share == 0, f"predictions differ by {share:.2g} of the largest value: the state dict leaves something out"
+    assert share == 0, (
+        f"predictions differ by {share:.2g} of the largest value: the state dict leaves something "
+        "out"
+    )
 
 
 def any_memory_layout(backbone: Backbone) -> None:
@@ -193,7 +218,9 @@ def any_memory_layout(backbone: Backbone) -> None:
     expected = predict(network, inputs)
     network = network.to(memory_format=torch.channels_last)
     for layout in (torch.contiguous_format, torch.channels_last):
-        share = gap(predict(network, inputs._replace(x=inputs.x.contiguous(memory_format=layout))), expected)
+        share = gap(
+            predict(network, inputs._replace(x=inputs.x.contiguous(memory_format=layout))), expected
+        )
         assert share <= 1e-3, f"they differ by {share:.2g} of the largest value"
 
 
@@ -215,9 +242,12 @@ def same_on_a_gpu(backbone: Backbone) -> Iterator[OnDevice]:
 
 @usual.if_provided("attention")
 def attend_sees_every_layer(backbone: Backbone) -> None:
-    """If it provides `attention`, `attend` gets (B, heads, N, d) three times per layer, under a name of its own"""
+    """If it provides `attention`, `attend` gets (B, heads, N, d) three times per layer, under a
+    name of its own"""
     distinct = {layers_of(backbone, count, seed) for count, seed in ((1, 0), (3, 0), (3, 1))}
-    assert len(distinct) == 1, f"the layers are not always the same: {', '.join(map(str, sorted(distinct)))}"
+    assert len(distinct) == 1, (
+        f"the layers are not always the same: {', '.join(map(str, sorted(distinct)))}"
+    )
     [layers] = distinct
     twice = [layer for layer, times in Counter(layers).items() if times > 1]
     assert layers, "it is never called"
@@ -226,7 +256,8 @@ def attend_sees_every_layer(backbone: Backbone) -> None:
 
 @usual.if_provided("attention")
 def attend_may_be_the_usual(backbone: Backbone) -> None:
-    """If it provides `attention`, scaled dot products as `attend` give the prediction without `attend`"""
+    """If it provides `attention`, scaled dot products as `attend` give the prediction without
+    `attend`"""
     network, inputs = in_use(backbone)
     share = gap(predict(network, inputs, scaled_dot_product), predict(network, inputs))
     assert share <= 1e-4, f"they differ by {share:.2g} of the largest value"
@@ -250,9 +281,15 @@ def attend_is_forgotten(backbone: Backbone) -> None:
     predict(network, inputs, nothing)
     assert torch.equal(predict(network, inputs), plain), "the next prediction is another one"
     for layer in layers_of(backbone):
-        assert interrupted(network, inputs, only_in(layer, interrupt)), f"what it raises in layer {layer} is swallowed"
-        assert not interrupted(network, inputs), f"it is called again after it raised in layer {layer}"
-        assert torch.equal(predict(network, inputs), plain), f"predictions change after it raised in layer {layer}"
+        assert interrupted(network, inputs, only_in(layer, interrupt)), (
+            f"what it raises in layer {layer} is swallowed"
+        )
+        assert not interrupted(network, inputs), (
+            f"it is called again after it raised in layer {layer}"
+        )
+        assert torch.equal(predict(network, inputs), plain), (
+            f"predictions change after it raised in layer {layer}"
+        )
     left = [name or "the network" for name, module in network.named_modules() if hooks(module)]
     assert not left, f"there is a hook on {', '.join(left)}"
 
@@ -300,7 +337,8 @@ def in_use(backbone: Backbone, count: int = 3, seed: int = 0) -> tuple[nn.Module
 
 
 def built(backbone: Backbone, shape: Shape, form: str | None, seed: int = 0) -> nn.Module:
-    """A network whose weights are not what they start from: small random numbers are added to them."""
+    """A network whose weights are not what they start from: small random numbers are added to
+    them."""
     network = fresh(backbone, shape, form, seed)
     draw = generator(seed, "weights")
     with torch.no_grad():
@@ -353,18 +391,22 @@ def predict(network: nn.Module, inputs: Inputs, attend: Attend | None = None) ->
 
 
 def learn(network: nn.Module, inputs: Inputs) -> None:
-    """Gradients of a loss in which the first condition is dropped; AssertionError unless all is finite."""
+    """Gradients of a loss in which the first condition is dropped; AssertionError unless all is
+    finite."""
     dropped = None if inputs.condition is None else torch.arange(len(inputs.x)) == 0
     with torch.inference_mode(False), torch.enable_grad():
         prediction = network(*inputs._replace(dropped=dropped), None)
         assert_like(prediction.detach(), inputs.x, "it", " while training")
         prediction.square().mean().backward()
     for name, weight in network.named_parameters():
-        assert weight.grad is None or weight.grad.isfinite().all(), f"the gradient of {name} is not finite"
+        assert weight.grad is None or weight.grad.isfinite().all(), (
+            f"the gradient of {name} is not finite"
+        )
 
 
 def accepted(backbone: Backbone, shapes: Sequence[Shape]) -> Iterator[Shape]:
-    """The shapes that check() takes. Whether it refuses the others by ValueError is a clause of its own."""
+    """The shapes that check() takes. Whether it refuses the others by ValueError is a clause of
+    its own."""
     for shape in shapes:
         try:
             backbone.check(shape)
@@ -386,7 +428,8 @@ def forms(backbone: Backbone) -> list[str | None]:
 
 
 def layers_of(backbone: Backbone, count: int = 3, seed: int = 0) -> tuple[str, ...]:
-    """The names under which layers call `attend`, in order; AssertionError where a call is not as it should be."""
+    """The names under which layers call `attend`, in order; AssertionError where a call is not
+    as it should be."""
     called: list[str] = []
 
     def attend(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:

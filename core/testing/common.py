@@ -36,16 +36,21 @@ def explained(component: Component) -> None:
 def spec_round_trips(component: Component) -> None:
     """Written out as JSON and read back, it is the same component"""
     written = json.dumps(component.spec())
-    assert rebuilt(component, json.loads(written)) == component, f"{written} reads back as something else"
+    assert rebuilt(component, json.loads(written)) == component, (
+        f"{written} reads back as something else"
+    )
 
 
 def fields_are_checked(component: Component) -> None:
-    """Fields drawn from their types and bounds give a component that can be stored, or are refused in words"""
+    """Fields drawn from their types and bounds give a component that can be stored, or are
+    refused in words"""
 
     def body(changes: dict[str, Any]) -> None:
         with contextlib.suppress(ValidationError):
             made = changed(component, changes)
-            assert rebuilt(made, json.loads(json.dumps(made.spec()))) == made, f"{made!r} does not read back"
+            assert rebuilt(made, json.loads(json.dumps(made.spec()))) == made, (
+                f"{made!r} does not read back"
+            )
 
     forall(body, changes=changes(type(component)), examples=25)
 
@@ -76,7 +81,9 @@ def capabilities_are_words(component: Component) -> None:
     """What it requires and provides are sets of words"""
     for capabilities in (component.requires, component.provides):
         assert isinstance(capabilities, frozenset), f"{capabilities!r} is not a frozenset"
-        assert all(isinstance(each, str) for each in capabilities), f"{set(capabilities)} are not all words"
+        assert all(isinstance(each, str) for each in capabilities), (
+            f"{set(capabilities)} are not all words"
+        )
 
 
 def preflight_speaks(component: Component) -> None:
@@ -109,7 +116,8 @@ def changed(component: AnyComponent, fields: dict[str, Any]) -> AnyComponent:
 
 
 def rebuilt(component: Component, spec: Any) -> Component:
-    """The component that a recipe would get from the spec, whether or not its plugin is installed."""
+    """The component that a recipe would get from the spec, whether or not its plugin is
+    installed."""
     kind: TypeAdapter[Component] = TypeAdapter(kind_of(type(component)))
     return kind.validate_python(spec, context={"registry": registry_of(component)})
 
@@ -123,7 +131,8 @@ def registry_of(component: Component) -> Registry:
 
 
 def changes(component: type[Component]) -> st.SearchStrategy[dict[str, Any]]:
-    """New values for some of the fields, drawn from their types and bounds; models and paths stay what they are."""
+    """New values for some of the fields, drawn from their types and bounds; models and paths
+    stay what they are."""
     drawn = {}
     for name, info in component.model_fields.items():
         if not mentions(info.annotation, (BaseModel, PurePath)):

@@ -20,7 +20,9 @@ def same(one: Any, other: Any) -> bool:
             and torch.equal(one.nan_to_num(nan=1e30), other.nan_to_num(nan=1e30))
         )
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+        return one.keys() == other.keys() and all(
+            same(value, other[key]) for key, value in one.items()
+        )
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(same(*pair) for pair in zip(one, other, strict=True))
     return bool(one == other)
@@ -51,9 +53,13 @@ def largest(values: Tensor) -> float:
 
 
 def assert_like(result: Tensor, given: Tensor, what: str = "it", when: str = "") -> None:
-    """AssertionError unless a result is finite and has the shape, dtype and device of the tensor that was given."""
+    """AssertionError unless a result is finite and has the shape, dtype and device of the tensor
+    that was given."""
     alike = (result.shape, result.dtype) == (given.shape, given.dtype)
     assert alike, f"{what} is {describe(result)} for {describe(given)}{when}"
     assert result.device == given.device, f"{what} is on {result.device} for {given.device}{when}"
     wrong = int((~result.isfinite()).sum())
-    assert not wrong, f"{what} has {wrong} of {result.numel()} values that are not finite for {describe(given)}{when}"
+    assert not wrong, (
+        f"{what} has {wrong} of {result.numel()} values that are not finite for "
+        f"{describe(given)}{when}"
+    )

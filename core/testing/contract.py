@@ -1,4 +1,5 @@
-"""A contract is a list of clauses; a clause is a sentence and a function that fails where it does not hold."""
+"""A contract is a list of clauses; a clause is a sentence and a function that fails where it
+does not hold."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from fw.registry.errors import in_one_line
 RAISED = ": it raised "
 
 Clause = Callable[[Any], None]
-"""Takes the component, raises AssertionError with the reason. Its docstring begins with the sentence, a paragraph."""
+"""Takes the component, raises AssertionError with the reason. Its docstring begins with the
+sentence, a paragraph."""
 
 
 class ContractViolated(AssertionError):
@@ -33,13 +35,16 @@ def check(component: Component) -> None:
     lines = distinct(violations(component))
     if lines:
         name = f"{component.kind} '{component.name}'"
-        raise ContractViolated("\n".join([f"{name} breaks {len(lines)} of {len(clauses(component))} clauses:", *lines]))
+        raise ContractViolated(
+            "\n".join([f"{name} breaks {len(lines)} of {len(clauses(component))} clauses:", *lines])
+        )
 
 
 def violations(component: Component) -> Iterator[str]:
     """`sentence: reason` for every clause that the component violates.
 
-    Where a kind's PREREQUISITE does not hold, the clauses after it would only say so again, and are left out.
+    Where a kind's PREREQUISITE does not hold, the clauses after it would only say so again, and are
+    left out.
     """
     for module in contracts(component):
         for clause in module.CLAUSES:
@@ -54,7 +59,11 @@ def violations(component: Component) -> Iterator[str]:
             except AssertionError as error:
                 yield f"{sentence(clause)}: {error}"
             except (Exception, SystemExit) as error:
-                reason = str(error) if isinstance(error, FwError) else in_one_line(error) + place(component, error)
+                reason = (
+                    str(error)
+                    if isinstance(error, FwError)
+                    else in_one_line(error) + place(component, error)
+                )
                 yield f"{sentence(clause)}{RAISED}{reason}"
             if clause is getattr(module, "PREREQUISITE", None):
                 break
@@ -69,9 +78,14 @@ def distinct(lines: Iterable[str]) -> list[str]:
 
 
 def place(component: Component, error: BaseException) -> str:
-    """` (sharpen.py:12)`, the innermost line of the component's own module that an exception came through."""
+    """` (sharpen.py:12)`, the innermost line of the component's own module that an exception
+    came through."""
     file = getattr(sys.modules.get(type(component).__module__), "__file__", None)
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == file
+    ]
     return f" ({Path(str(file)).name}:{lines[-1]})" if lines else ""
 
 
@@ -89,4 +103,7 @@ def clauses(component: Component) -> list[Clause]:
 def contracts(component: Component) -> list[Any]:
     """The modules whose clauses are checked, in this order."""
     kind = kind_of(type(component))
-    return [common, *(import_module(f"fw.core.testing.{name}") for name in (kind.contracts if kind else ()))]
+    return [
+        common,
+        *(import_module(f"fw.core.testing.{name}") for name in (kind.contracts if kind else ())),
+    ]

@@ -1,4 +1,5 @@
-"""The contract of a dataset: the same images on every call, in every process, of the shape that it promises."""
+"""The contract of a dataset: the same images on every call, in every process, of the shape that
+it promises."""
 
 from __future__ import annotations
 
@@ -21,7 +22,11 @@ def known_without_loading(dataset: Dataset) -> None:
     """Shape and classes are known without loading, and where its files are not there"""
     bare = without_files(dataset, "load")
     shape, classes = bare.shape, bare.classes
-    sizes = isinstance(shape, tuple) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)
+    sizes = (
+        isinstance(shape, tuple)
+        and len(shape) == 3
+        and all(isinstance(n, int) and n > 0 for n in shape)
+    )
     assert sizes, f"shape is {shape!r}, not (C, H, W)"
     assert isinstance(classes, int), f"classes is {classes!r}, not a number from 0 on"
     assert classes >= 0, f"classes is {classes!r}, not a number from 0 on"
@@ -37,13 +42,17 @@ def splits_as_promised(dataset: Dataset) -> None:
         with as_in_a_run():
             checked_images(dataset, data, split)
         for what, tensor in (("images", data.images), ("labels", data.labels)):
-            assert tensor is None or tensor.device.type == "cpu", f"its {split} {what} are on {tensor.device}"
+            assert tensor is None or tensor.device.type == "cpu", (
+                f"its {split} {what} are on {tensor.device}"
+            )
 
 
 def labels_where_provided(dataset: Dataset) -> None:
     """It provides `labels` exactly if it has classes"""
     provided = "labels" in dataset.provides
-    assert provided == (dataset.classes > 0), f"it provides {set(dataset.provides)} with {dataset.classes} classes"
+    assert provided == (dataset.classes > 0), (
+        f"it provides {set(dataset.provides)} with {dataset.classes} classes"
+    )
 
 
 def counted_as_loaded(dataset: Dataset) -> None:
@@ -51,7 +60,9 @@ def counted_as_loaded(dataset: Dataset) -> None:
     for split in SPLITS:
         stated = dataset.how_many(split)
         count = len(loaded(dataset, split))
-        assert stated in (None, count), f"it gives {stated} as the number of {split} images and loads {count}"
+        assert stated in (None, count), (
+            f"it gives {stated} as the number of {split} images and loads {count}"
+        )
 
 
 def classes_named(dataset: Dataset) -> None:
@@ -64,17 +75,23 @@ def classes_named(dataset: Dataset) -> None:
 
 
 def always_the_same(dataset: Dataset) -> None:
-    """load() gives the same images and labels again, whatever was loaded before, and in another process"""
+    """load() gives the same images and labels again, whatever was loaded before, and in another
+    process"""
     here = repeated(lambda: [tensors(dataset.load(split)) for split in SPLITS])
     for split, there in zip(SPLITS, elsewhere(loaded_backwards, dataset), strict=True):
         same = there == digest(here[SPLITS.index(split)])
-        assert same, f"the {split} split is another one there, where `test` is loaded first and strings hash otherwise"
+        assert same, (
+            f"the {split} split is another one there, where `test` is loaded first and strings "
+            "hash otherwise"
+        )
 
 
 def held_out_is_new(dataset: Dataset) -> None:
     """The test split holds images that the train split does not"""
     trained, held_out = (distinct(loaded(dataset, split).images) for split in SPLITS)
-    assert held_out - trained, f"all {len(held_out)} distinct test images are among the train images"
+    assert held_out - trained, (
+        f"all {len(held_out)} distinct test images are among the train images"
+    )
 
 
 def nothing_shared(dataset: Dataset) -> None:
@@ -101,7 +118,8 @@ CLAUSES: tuple[Clause, ...] = (
 
 
 def loaded(dataset: Dataset, split: Split) -> ImageSet:
-    """A split, always from the same state of the global generators; they are checked by another clause."""
+    """A split, always from the same state of the global generators; they are checked by another
+    clause."""
     with ambient(0):
         return dataset.load(split)
 

@@ -17,5 +17,7 @@ def digest(tensors: Iterable[Tensor | None]) -> str:
             sha256.update(b"none")
         else:
             sha256.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-            sha256.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
+            sha256.update(
+                tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes()
+            )
     return sha256.hexdigest()

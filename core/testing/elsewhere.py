@@ -1,4 +1,5 @@
-"""A second process, as stages have it: what holds there too does not depend on this process's memory or hash seed."""
+"""A second process, as stages have it: what holds there too does not depend on this process's
+memory or hash seed."""
 
 from __future__ import annotations
 
@@ -20,9 +21,11 @@ STDERR = 2
 
 
 def elsewhere(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What `function(*arguments)` returns in another process; AssertionError if it raises or cannot be sent there.
+    """What `function(*arguments)` returns in another process; AssertionError if it raises or cannot
+    be sent there.
 
-    The function is a module's. It takes components and plain values and returns plain values, not tensors.
+    The function is a module's. It takes components and plain values and returns plain values, not
+    tensors.
     """
     try:
         call = ForkingPickler.dumps((function, arguments))
@@ -38,12 +41,21 @@ def elsewhere(function: Callable[..., Any], *arguments: Any) -> Any:
 
 @functools.cache
 def second_process() -> Connection:
-    """Started once. Its strings hash differently, so what depends on the order of a set differs as well."""
+    """Started once. Its strings hash differently, so what depends on the order of a set differs
+    as well."""
     seed = "1234" if os.environ.get("PYTHONHASHSEED") == "4321" else "4321"
     ours, theirs = Pipe()
-    command = [sys.executable, "-P", "-c", f"from fw.core.testing.elsewhere import serve; serve({theirs.fileno()})"]
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        f"from fw.core.testing.elsewhere import serve; serve({theirs.fileno()})",
+    ]
     process = subprocess.Popen(
-        command, env={**os.environ, "PYTHONHASHSEED": seed}, pass_fds=[theirs.fileno()], stdout=STDERR
+        command,
+        env={**os.environ, "PYTHONHASHSEED": seed},
+        pass_fds=[theirs.fileno()],
+        stdout=STDERR,
     )
     theirs.close()
     atexit.register(process.kill)

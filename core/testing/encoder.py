@@ -1,4 +1,5 @@
-"""The contract of an encoder: fitting is a function of the job, all it learns is stored, features are pure."""
+"""The contract of an encoder: fitting is a function of the job, all it learns is stored,
+features are pure."""
 
 from __future__ import annotations
 
@@ -59,7 +60,9 @@ def batch_does_not_matter(encoder: Encoder) -> Iterator[Batch]:
     """An image's features do not depend on what else is in the batch, nor on the order"""
     network, images = refitted(encoder), probe(encoder).images
     scale = largest(encoded(network, images)) or 1.0
-    yield Batch(PROBE, lambda rows: encoded(network, images[rows]) / scale, differ=largest_difference)
+    yield Batch(
+        PROBE, lambda rows: encoded(network, images[rows]) / scale, differ=largest_difference
+    )
 
 
 @usual.inputs_untouched
@@ -72,7 +75,8 @@ def forward_leaves_no_trace(encoder: Encoder) -> Iterator[Use]:
 
 
 def all_is_stored(encoder: Encoder) -> None:
-    """All that fitting learned is in the state dict: loaded into a fresh network, it gives the same features"""
+    """All that fitting learned is in the state dict: loaded into a fresh network, it gives the
+    same features"""
     was = fitted(encoder)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "encoder.safetensors"
@@ -80,18 +84,26 @@ def all_is_stored(encoder: Encoder) -> None:
         network = built(encoder)
         network.load_state_dict(load_file(path))
     features = encoded(network.eval(), probe(encoder).images)
-    wrong = int((features != was.features).any(dim=1).sum()) if features.shape == was.features.shape else PROBE
+    wrong = (
+        int((features != was.features).any(dim=1).sum())
+        if features.shape == was.features.shape
+        else PROBE
+    )
     assert not wrong, f"the features of {wrong} of {PROBE} images are other ones"
 
 
 def build_is_a_function_of_the_seed(encoder: Encoder) -> None:
-    """build() gives the same weights from the same seed, in another process too, drawing from torch's generator only"""
+    """build() gives the same weights from the same seed, in another process too, drawing from
+    torch's generator only"""
     here = repeated(lambda: state(built(encoder)))
-    assert elsewhere(built_digest, encoder) == digest(here.values()), "another process builds another network"
+    assert elsewhere(built_digest, encoder) == digest(here.values()), (
+        "another process builds another network"
+    )
 
 
 def fit_is_a_function_of_the_seed(encoder: Encoder) -> None:
-    """fit() gives the same for the same job, and neither moves nor reads global generators outside job.steps"""
+    """fit() gives the same for the same job, and neither moves nor reads global generators
+    outside job.steps"""
     first = fitted(encoder)
     with ambient(SEED):
         before = random_state()
@@ -106,7 +118,9 @@ def fit_resumes(encoder: Encoder) -> None:
     """A fit that is stopped half-way and continued in the same folder gives the same bits"""
     first = fitted(encoder)
     if first.checks:
-        continued = resumed(lambda job: state(trained(encoder, job, visible(encoder))), SEED, first.checks)
+        continued = resumed(
+            lambda job: state(trained(encoder, job, visible(encoder))), SEED, first.checks
+        )
         assert_same_state(continued, first.state, "the continued fit")
 
 
@@ -141,7 +155,9 @@ def checks_shapes(encoder: Encoder) -> None:
         try:
             encoded(built(encoder, shape).eval(), tiny.images(2, shape).images)
         except Exception as error:
-            raise AssertionError(f"check() takes images {shape}, which raise {in_one_line(error)}") from error
+            raise AssertionError(
+                f"check() takes images {shape}, which raise {in_one_line(error)}"
+            ) from error
 
     side = st.sampled_from([8, 16, 32, 9, 28, 5])
     forall(body, channels=st.sampled_from([1, 3, 2]), height=side, width=side, examples=8)
@@ -165,7 +181,8 @@ CLAUSES: tuple[Clause, ...] = (
 
 @dataclass(frozen=True)
 class Fitted:
-    """What one fit leaves: its state dict, and the probe's features from the very network that was fitted."""
+    """What one fit leaves: its state dict, and the probe's features from the very network that
+    was fitted."""
 
     state: dict[str, Tensor]
     features: Tensor
@@ -202,7 +219,9 @@ def built(encoder: Encoder, shape: Shape | None = None) -> nn.Module:
     """An unfitted network whose initial weights depend only on the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        return encoder.build(shape or shape_for(encoder), tiny.CLASSES if encoder.uses_labels else 0)
+        return encoder.build(
+            shape or shape_for(encoder), tiny.CLASSES if encoder.uses_labels else 0
+        )
 
 
 def built_digest(encoder: Encoder) -> str:
@@ -221,7 +240,9 @@ def state(network: nn.Module) -> dict[str, Tensor]:
 def assert_same_state(actual: dict[str, Tensor], expected: dict[str, Tensor], what: str) -> None:
     names = actual.keys() | expected.keys()
     other = sorted(name for name in names if not same(actual.get(name), expected.get(name)))
-    assert not other, f"{what} ends with other values of {', '.join(other[:3])}" + (" ..." if len(other) > 3 else "")
+    assert not other, f"{what} ends with other values of {', '.join(other[:3])}" + (
+        " ..." if len(other) > 3 else ""
+    )
 
 
 def shape_for(encoder: Encoder) -> Shape:

@@ -1,4 +1,5 @@
-"""Fixtures for pytest, there wherever fw is installed: a tiny dataset, a tiny denoiser, a store and a job."""
+"""Fixtures for pytest, there wherever fw is installed: a tiny dataset, a tiny denoiser, a store
+and a job."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ def tiny_dataset() -> Dataset:
 
 @pytest.fixture
 def tiny_denoiser() -> NetworkDenoiser:
-    """An untrained D(x; sigma, c) for images (1, 8, 8): 3 classes and null, attention layer `middle`, logits."""
+    """An untrained D(x; sigma, c) for images (1, 8, 8): 3 classes and null, attention layer
+    `middle`, logits."""
     from fw.core.testing.tiny import denoiser
 
     return denoiser()

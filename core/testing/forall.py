@@ -1,4 +1,5 @@
-"""hypothesis, run from inside a clause: few examples, the same ones every time, and the smallest that fails."""
+"""hypothesis, run from inside a clause: few examples, the same ones every time, and the smallest
+that fails."""
 
 from __future__ import annotations
 
@@ -13,10 +14,14 @@ from hypothesis.strategies import SearchStrategy
 EXAMPLES = 12
 
 
-def forall(body: Callable[..., None], examples: int = EXAMPLES, **strategies: SearchStrategy[Any]) -> None:
-    """Call `body` with drawn keyword arguments; what it raises for the smallest failing example goes out.
+def forall(
+    body: Callable[..., None], examples: int = EXAMPLES, **strategies: SearchStrategy[Any]
+) -> None:
+    """Call `body` with drawn keyword arguments; what it raises for the smallest failing example
+    goes out.
 
-    Bounds that hypothesis does not know are its warnings, not ours: what they exclude is refused by the component.
+    Bounds that hypothesis does not know are its warnings, not ours: what they exclude is refused by
+    the component.
     """
     wrapped = settings(
         max_examples=examples,

@@ -79,15 +79,27 @@ def matmul_precision() -> Any:
 
 def process_state() -> dict[str, Any]:
     """Without variables that libraries set when they are first imported."""
-    watched = {name: value for name, value in os.environ.items() if not name.startswith(SET_BY_LIBRARIES)}
+    watched = {
+        name: value for name, value in os.environ.items() if not name.startswith(SET_BY_LIBRARIES)
+    }
     return {"the environment variables": watched, "the working directory": Path.cwd()}
 
 
 def own_state(component: Component) -> dict[str, Any]:
-    """The component's fields and private attributes, and the plain data of its classes and of its module."""
-    watched = {f"its field {name}": mark(getattr(component, name)) for name in type(component).model_fields}
-    watched |= {f"its own {name}": mark(value) for name, value in (component.__pydantic_private__ or {}).items()}
-    for owner in [cls for cls in type(component).__mro__ if issubclass(cls, Component) and cls is not Component]:
+    """The component's fields and private attributes, and the plain data of its classes and of
+    its module."""
+    watched = {
+        f"its field {name}": mark(getattr(component, name)) for name in type(component).model_fields
+    }
+    watched |= {
+        f"its own {name}": mark(value)
+        for name, value in (component.__pydantic_private__ or {}).items()
+    }
+    for owner in [
+        cls
+        for cls in type(component).__mro__
+        if issubclass(cls, Component) and cls is not Component
+    ]:
         watched |= {f"{owner.__name__}.{name}": value for name, value in plain(vars(owner))}
     module = sys.modules[type(component).__module__]
     watched |= {f"{module.__name__}.{name}": value for name, value in plain(vars(module))}
@@ -112,7 +124,8 @@ def mark(value: Any) -> str:
 
 
 def repeated(call: Callable[[], Result]) -> Result:
-    """The result of a call that may not depend on global random generators or on an earlier call; AssertionError else.
+    """The result of a call that may not depend on global random generators or on an earlier call;
+    AssertionError else.
 
     The call is made twice, from different states of every global generator, and may not move them.
     """
@@ -122,8 +135,13 @@ def repeated(call: Callable[[], Result]) -> Result:
             before = random_state()
             results.append(call())
             drawn = [what for what, value in random_state().items() if before[what] != value]
-        assert not drawn, f"it draws from {', '.join(drawn)}: take job.generator(...) or a generator that it is given"
-    assert same(*results), "a second call gives another result: it keeps state or draws from a global generator"
+        assert not drawn, (
+            f"it draws from {', '.join(drawn)}: take job.generator(...) or a generator that it is "
+            "given"
+        )
+    assert same(*results), (
+        "a second call gives another result: it keeps state or draws from a global generator"
+    )
     return results[0]
 
 

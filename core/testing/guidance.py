@@ -1,4 +1,5 @@
-"""The contract of a guidance mode: `worse` is a pure function of its arguments, at the cost that it states."""
+"""The contract of a guidance mode: `worse` is a pure function of its arguments, at the cost that
+it states."""
 
 from __future__ import annotations
 
@@ -32,7 +33,11 @@ def right_shape(mode: Guidance) -> None:
     """worse() returns a finite prediction of the shape, dtype and device of the good one"""
 
     def body(shape: tuple[int, int, int], count: int, sigma: float) -> None:
-        model, x, condition = tiny.denoiser(shape), tiny.noisy(count, sigma, shape), conditions(count)
+        model, x, condition = (
+            tiny.denoiser(shape),
+            tiny.noisy(count, sigma, shape),
+            conditions(count),
+        )
         with torch.inference_mode():
             good = model(x, sigma, condition)
             worse = mode.worse(model_for(mode, model, shape), x, sigma, condition, good)
@@ -51,7 +56,9 @@ def scale_one_is_off(mode: Guidance) -> None:
     with torch.inference_mode():
         plain = model(x, 0.5, condition)
         model.evaluations = 0
-        guided = Guided(model, (off,), condition, *tiny.TinyProcess().sigma_range, (sibling,))(x, 0.5)
+        guided = Guided(model, (off,), condition, *tiny.TinyProcess().sigma_range, (sibling,))(
+            x, 0.5
+        )
     assert torch.equal(guided, plain), "the prediction changes"
     evaluations = model.evaluations + (0 if sibling is model else sibling.evaluations)
     assert evaluations == 1, f"networks are evaluated {evaluations} times"
@@ -89,14 +96,17 @@ def price_is_stated(mode: Guidance) -> None:
             good = own(x, sigma, condition)
             model.evaluations = 0
             mode.worse(model, x, sigma, condition, good)
-        assert model.evaluations == mode.evaluations, f"{model.evaluations} times, not {mode.evaluations}"
+        assert model.evaluations == mode.evaluations, (
+            f"{model.evaluations} times, not {mode.evaluations}"
+        )
 
     forall(body, sigma=SIGMAS, examples=5)
 
 
 @usual.pure
 def pure(mode: Guidance) -> Iterator[Use]:
-    """worse() gives the same for the same, whatever was called before, and leaves its inputs alone"""
+    """worse() gives the same for the same, whatever was called before, and leaves its inputs
+    alone"""
     model, x, condition = tiny.denoiser(), tiny.noisy(3, 0.5), conditions(3)
     worse = torch.inference_mode()(mode.worse)
     with torch.inference_mode():
@@ -104,7 +114,9 @@ def pure(mode: Guidance) -> Iterator[Use]:
     yield Use(
         lambda: worse(model, x, 0.5, condition, good),
         {"x": x, "condition": condition, "good": good},
-        lambda: worse(model, tiny.noisy(2, 3.0, seed=1), 3.0, conditions(2), tiny.noisy(2, 0.1, seed=2)),
+        lambda: worse(
+            model, tiny.noisy(2, 3.0, seed=1), 3.0, conditions(2), tiny.noisy(2, 0.1, seed=2)
+        ),
     )
 
 
@@ -119,7 +131,9 @@ def nothing_left_behind(mode: Guidance) -> None:
     for name, tensor in model.network.state_dict().items():
         assert torch.equal(tensor, weights[name]), f"it changed the weights {name}"
     hooks = [
-        name for name, module in model.network.named_modules() if module._forward_hooks or module._forward_pre_hooks
+        name
+        for name, module in model.network.named_modules()
+        if module._forward_hooks or module._forward_pre_hooks
     ]
     assert not hooks, f"it left a hook on {hooks}"
 
@@ -139,7 +153,12 @@ def batch_does_not_matter(mode: Guidance) -> Iterator[Batch]:
 
 def bad_scales_are_refused(mode: Guidance) -> None:
     """A scale that is negative or not finite, and an interval that is upside down, are refused"""
-    for change in ({"scale": -1.0}, {"scale": float("nan")}, {"scale": float("inf")}, {"interval": (2.0, 1.0)}):
+    for change in (
+        {"scale": -1.0},
+        {"scale": float("nan")},
+        {"scale": float("inf")},
+        {"interval": (2.0, 1.0)},
+    ):
         with contextlib.suppress(ValidationError):
             type(mode).model_validate({**mode.model_dump(), **change})
             raise AssertionError(f"{change} was taken")
@@ -161,7 +180,8 @@ CLAUSES = (
 
 
 def assert_idle(mode: Guidance) -> None:
-    """AssertionError if an idle mode changes the prediction: at scale 1 by a bit, else by more than rounding."""
+    """AssertionError if an idle mode changes the prediction: at scale 1 by a bit, else by more
+    than rounding."""
     if reason := mode.idle():
         plain, guided = with_and_without(mode)
         tolerance = 1e-5 if mode.scale != 1 else 0
@@ -177,9 +197,15 @@ def with_and_without(mode: Guidance) -> tuple[Tensor, Tensor]:
     return model(x, 0.5, condition), guided(x, 0.5)
 
 
-def model_for(mode: Guidance, model: NetworkDenoiser, shape: tuple[int, int, int] = tiny.SHAPE) -> NetworkDenoiser:
+def model_for(
+    mode: Guidance, model: NetworkDenoiser, shape: tuple[int, int, int] = tiny.SHAPE
+) -> NetworkDenoiser:
     """The denoiser that `worse` gets: the model, or another one if the mode asks for it."""
-    return model if mode.sibling(tiny.TinyBackbone(), Train()) is None else tiny.denoiser(shape, seed=1)
+    return (
+        model
+        if mode.sibling(tiny.TinyBackbone(), Train()) is None
+        else tiny.denoiser(shape, seed=1)
+    )
 
 
 def conditions(count: int) -> Tensor:

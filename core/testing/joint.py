@@ -1,6 +1,8 @@
-"""The contract of a joint model, beside that of a backbone: one network that denoises and recognises.
+"""The contract of a joint model, beside that of a backbone: one network that denoises and
+recognises.
 
-Its predictions do not depend on the condition. Its logits are each image's own, and have a gradient with respect to it.
+Its predictions do not depend on the condition. Its logits are each image's own, and have a gradient
+with respect to it.
 """
 
 from __future__ import annotations
@@ -35,8 +37,12 @@ from fw.core.testing.usual import Batch, OnDevice
 
 def says_so(joint: Joint) -> None:
     """It provides `logits`, and the conditions that it takes are classes"""
-    assert "logits" in joint.provides, f"it provides {', '.join(sorted(joint.provides)) or 'nothing'}"
-    assert joint.conditions == {"class"}, f"`conditions` is {', '.join(sorted(joint.conditions)) or 'empty'}"
+    assert "logits" in joint.provides, (
+        f"it provides {', '.join(sorted(joint.provides)) or 'nothing'}"
+    )
+    assert joint.conditions == {"class"}, (
+        f"`conditions` is {', '.join(sorted(joint.conditions)) or 'empty'}"
+    )
 
 
 def logits_are_usable(joint: Joint) -> None:
@@ -48,12 +54,21 @@ def logits_are_usable(joint: Joint) -> None:
         for device in tiny.devices():
             x, level = inputs.x.to(device), noise.to(device)
             for bf16 in (False, True):
-                with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
+                with (
+                    torch.inference_mode(),
+                    torch.autocast(device, dtype=torch.bfloat16, enabled=bf16),
+                ):
                     logits = logits_of(network.to(device), x, level)
                 expected = (count, classes())
-                assert logits.shape == expected, f"they are {describe(logits)} for {count} images, not {expected}"
-                assert bf16 or logits.dtype == torch.float32, f"they are {describe(logits)}, not float32"
-                assert logits.isfinite().all(), f"they are not finite at noise levels {levels}{' in bf16' * bf16}"
+                assert logits.shape == expected, (
+                    f"they are {describe(logits)} for {count} images, not {expected}"
+                )
+                assert bf16 or logits.dtype == torch.float32, (
+                    f"they are {describe(logits)}, not float32"
+                )
+                assert logits.isfinite().all(), (
+                    f"they are not finite at noise levels {levels}{' in bf16' * bf16}"
+                )
 
     body([-1.5])
     body([0.0, 999.0])
@@ -65,7 +80,10 @@ def both_is_both(joint: Joint) -> None:
     network, inputs = with_head(joint)
     with torch.inference_mode():
         prediction, logits = network.both(inputs.x, inputs.noise)  # type: ignore[operator]
-        pairs = {"forward": (prediction, predict(network, inputs)), "logits()": (logits, answer(network, inputs))}
+        pairs = {
+            "forward": (prediction, predict(network, inputs)),
+            "logits()": (logits, answer(network, inputs)),
+        }
     for name, (joint_result, expected) in pairs.items():
         assert joint_result.shape == expected.shape, (
             f"{describe(joint_result)} from both(), {describe(expected)} from {name}"
@@ -89,7 +107,8 @@ def condition_changes_nothing(joint: Joint) -> None:
 
 @usual.same_in_any_batch
 def logits_are_each_images_own(joint: Joint) -> Iterator[Batch]:
-    """The logits of an image depend on the image, and not on the batch that it is in or on earlier calls"""
+    """The logits of an image depend on the image, and not on the batch that it is in or on
+    earlier calls"""
     network, inputs = with_head(joint, 5)
     together = repeated(lambda: answer(network, inputs))
     assert gap(together[:1].expand(5, -1), together) > 1e-6, "all images get the same logits"
@@ -105,9 +124,17 @@ def one_trunk(joint: Joint) -> None:
     for task in ("denoising", "recognising"):
         network.zero_grad(set_to_none=True)
         prediction, logits = network.both(inputs.x, inputs.noise)  # type: ignore[operator]
-        loss = prediction.square().mean() if task == "denoising" else cross_entropy(logits, inputs.condition)
+        loss = (
+            prediction.square().mean()
+            if task == "denoising"
+            else cross_entropy(logits, inputs.condition)
+        )
         loss.backward()
-        gradients = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
+        gradients = {
+            name: weight.grad
+            for name, weight in network.named_parameters()
+            if weight.grad is not None
+        }
         wrong = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
         assert not wrong, f"{task} gives {', '.join(wrong)} a gradient that is not finite"
         reached.append({name for name, gradient in gradients.items() if gradient.any()})
@@ -115,7 +142,8 @@ def one_trunk(joint: Joint) -> None:
 
 
 def logits_can_guide(joint: Joint) -> None:
-    """The logits have a finite gradient with respect to the image, also inside sampling's inference mode"""
+    """The logits have a finite gradient with respect to the image, also inside sampling's
+    inference mode"""
     network, inputs = with_head(joint)
     with torch.inference_mode():
         answer(network, inputs)
@@ -129,7 +157,8 @@ def logits_can_guide(joint: Joint) -> None:
 
 @usual.if_provided("steerable")
 def features_can_be_moved(joint: Joint) -> None:
-    """If it provides `steerable`, moved features are decoded, and the logits are read off them, with a gradient"""
+    """If it provides `steerable`, moved features are decoded, and the logits are read off them,
+    with a gradient"""
     network, inputs = with_head(joint)
     read_off: list[Tensor] = []
 
@@ -141,15 +170,25 @@ def features_can_be_moved(joint: Joint) -> None:
         with torch.inference_mode(False), torch.enable_grad():
             copies = [each.clone().requires_grad_() for each in hidden]
             gradients = torch.autograd.grad(read(copies)[:, 0].sum(), copies)
-        assert all(each.isfinite().all() for each in gradients), "a gradient with respect to the features is not finite"
-        assert any(each.any() for each in gradients), "the gradients with respect to the features are zero"
+        assert all(each.isfinite().all() for each in gradients), (
+            "a gradient with respect to the features is not finite"
+        )
+        assert any(each.any() for each in gradients), (
+            "the gradients with respect to the features are zero"
+        )
         return [each + gradient for each, gradient in zip(hidden, gradients, strict=True)]
 
     expected, kept = predict(network, inputs), steered(network, inputs, stay)
-    assert gap(kept, expected) <= 1e-5, f"left in place, they give predictions that differ by {gap(kept, expected):.2g}"
+    assert gap(kept, expected) <= 1e-5, (
+        f"left in place, they give predictions that differ by {gap(kept, expected):.2g}"
+    )
     logits = answer(network, inputs)
-    assert gap(read_off[0], logits) <= 1e-5, f"what is read differs from the logits by {gap(read_off[0], logits):.2g}"
-    assert gap(steered(network, inputs, uphill), expected) > DIFFERENT, "moved, they give the same prediction"
+    assert gap(read_off[0], logits) <= 1e-5, (
+        f"what is read differs from the logits by {gap(read_off[0], logits):.2g}"
+    )
+    assert gap(steered(network, inputs, uphill), expected) > DIFFERENT, (
+        "moved, they give the same prediction"
+    )
     assert same(steered(network, inputs, stay), kept), "what was moved before stays behind"
 
 

@@ -16,7 +16,9 @@ def keys_are_words(scorer: Metric | Probe) -> None:
         assert re.fullmatch(r"[\w.-]+", str(key)), f"{key!r} is not a word"
         assert better in ("lower", "higher"), f"{key} is better {better!r}"
     assert dict(scorer.keys) == keys, f"{', '.join(scorer.keys)} the next time"
-    assert elsewhere(pairs, scorer) == list(keys.items()), "they are other ones, or in another order, elsewhere"
+    assert elsewhere(pairs, scorer) == list(keys.items()), (
+        "they are other ones, or in another order, elsewhere"
+    )
 
 
 def pairs(scorer: Metric | Probe) -> list[tuple[str, str]]:

@@ -1,4 +1,5 @@
-"""The contract of a metric: the scores that it promises, from nothing but the features that it is given."""
+"""The contract of a metric: the scores that it promises, from nothing but the features that it
+is given."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ COUNTS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 
 class Case(NamedTuple):
-    """What a metric is given: of real images, of samples, and the classes that these were to show."""
+    """What a metric is given: of real images, of samples, and the classes that these were to
+    show."""
 
     reference: Reference
     fake: Tensor
@@ -54,19 +56,24 @@ def scores_as_promised(metric: Metric) -> None:
     more = st.integers(0, 40)
     with as_in_a_run():
         checked_scores(metric, scored(metric, *few(metric)))
-    forall(body, train=more, held_out=more, fakes=more, size=st.sampled_from([2, 6, 24]), examples=8)
+    forall(
+        body, train=more, held_out=more, fakes=more, size=st.sampled_from([2, 6, 24]), examples=8
+    )
 
 
 def floor_is_scored(metric: Metric) -> None:
     """compare() scores the held-out images themselves, for the floor"""
-    reference, _, wanted = few(metric)  # as many held-out images as samples, of the same classes one by one
+    reference, _, wanted = few(
+        metric
+    )  # as many held-out images as samples, of the same classes one by one
     with as_in_a_run():
         checked_scores(metric, scored(metric, reference, reference.held_out, wanted))
 
 
 @usual.repeatable
 def function_of_the_features(metric: Metric) -> Iterator[Callable[[], dict[str, str]]]:
-    """compare() gives the same for the same features, whatever was done before and whatever global generators hold"""
+    """compare() gives the same for the same features, whatever was done before and whatever
+    global generators hold"""
     other = few(metric, seed=1)
 
     def call() -> dict[str, str]:
@@ -85,7 +92,9 @@ def prepared_once(metric: Metric) -> None:
         first, *others = (metric.compare(prepared, fake.clone(), wanted) for _ in range(3))
     for scores in others:
         for key, value in first.items():
-            assert same(value, scores[key]), f"{key} is {value!r} at first and {scores[key]!r} later"
+            assert same(value, scores[key]), (
+                f"{key} is {value!r} at first and {scores[key]!r} later"
+            )
 
 
 @usual.inputs_untouched
@@ -132,7 +141,9 @@ def nan_is_seen(metric: Metric) -> None:
         except Exception:
             return
         numbers = [f"{key} = {value:.6g}" for key, value in scores.items() if not math.isnan(value)]
-        assert len(numbers) < len(scores), f"{', '.join(numbers)} from samples with NaN in {rows} of {len(fake)}"
+        assert len(numbers) < len(scores), (
+            f"{', '.join(numbers)} from samples with NaN in {rows} of {len(fake)}"
+        )
 
     forall(body, row=st.integers(0, fewest(metric) - 1), rows=st.integers(1, 3), examples=3)
 
@@ -166,13 +177,19 @@ def few(metric: Metric, seed: int = 0) -> Case:
     return features(metric, count, count, count, seed=seed)
 
 
-def features(metric: Metric, train: int, held_out: int, fakes: int, size: int = 6, seed: int = 0) -> Case:
-    """Features of real images in three clusters, and of samples a little beside them, float32 (n, size).
+def features(
+    metric: Metric, train: int, held_out: int, fakes: int, size: int = 6, seed: int = 0
+) -> Case:
+    """Features of real images in three clusters, and of samples a little beside them, float32 (n,
+    size).
 
-    A metric that reads conditions is given the clusters; of one training image the class is not known.
+    A metric that reads conditions is given the clusters; of one training image the class is not
+    known.
     """
     real = tiny.features(train + held_out, size, seed)
-    beside = tiny.features(fakes, size, seed) + torch.rand(fakes, size, generator=generator(seed, "beside"))
+    beside = tiny.features(fakes, size, seed) + torch.rand(
+        fakes, size, generator=generator(seed, "beside")
+    )
     reference = Reference(real[:train].clone(), real[train:].clone())
     if not metric.reads_conditions:
         return Case(reference, beside)
@@ -181,11 +198,16 @@ def features(metric: Metric, train: int, held_out: int, fakes: int, size: int = 
     return Case(replace(reference, conditions=known), beside, wanted)
 
 
-def scored(metric: Metric, reference: Reference, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
-    """Its scores, from the same state of the global generators each time; that they do not matter is one clause."""
+def scored(
+    metric: Metric, reference: Reference, fake: Tensor, wanted: Tensor | None = None
+) -> dict[str, float]:
+    """Its scores, from the same state of the global generators each time; that they do not
+    matter is one clause."""
     with ambient(0):
         return compared(metric, reference, fake, wanted)
 
 
-def compared(metric: Metric, reference: Reference, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+def compared(
+    metric: Metric, reference: Reference, fake: Tensor, wanted: Tensor | None = None
+) -> dict[str, float]:
     return metric.compare(metric.prepare(reference), fake, wanted)

@@ -1,4 +1,5 @@
-"""The contract of an objective: a finite term of the images that are taken, which teaches the network and the head."""
+"""The contract of an objective: a finite term of the images that are taken, which teaches the
+network and the head."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ COUNT = 8
 
 
 def says_what_it_needs(objective: Objective) -> None:
-    """It requires `taps`, and `labels` if the encoder that it names uses them; its depth is in 0..1"""
+    """It requires `taps`, and `labels` if the encoder that it names uses them; its depth is in
+    0..1"""
     needed = {"taps"} | (objective.target.requires if objective.target is not None else set())
     missing = ", ".join(sorted(needed - objective.requires))
     assert not missing, f"it does not require {missing}"
@@ -35,7 +37,8 @@ def says_what_it_needs(objective: Objective) -> None:
 
 
 def one_finite_number(objective: Objective) -> None:
-    """term() is one finite number, for any block and batch, also where no image is taken or all are alike"""
+    """term() is one finite number, for any block and batch, also where no image is taken or all
+    are alike"""
 
     def body(count: int, positions: int, width: int, level: float) -> None:
         for device in tiny.devices():
@@ -43,12 +46,18 @@ def one_finite_number(objective: Objective) -> None:
             head = built(objective, width).to(device)
             alike = replace(usual, tokens=torch.ones_like(usual.tokens, requires_grad=True))
             none = replace(usual, taken=torch.zeros_like(usual.taken))
-            for what, seen in {"": usual, " where all are alike": alike, " where none is taken": none}.items():
+            for what, seen in {
+                "": usual,
+                " where all are alike": alike,
+                " where none is taken": none,
+            }.items():
                 with tiny.as_in_a_run():
                     term = checked_term(objective, term_of(objective, head, seen))
                 assert term.isfinite(), f"it is {float(term)}{what}"
                 gradients = reached(term, [seen.tokens, *head.parameters()])
-                assert all(each.isfinite().all() for each in gradients), f"a gradient is not finite{what}"
+                assert all(each.isfinite().all() for each in gradients), (
+                    f"a gradient is not finite{what}"
+                )
 
     body(COUNT, 4, WIDTH, 0.5)
     forall(
@@ -62,7 +71,8 @@ def one_finite_number(objective: Objective) -> None:
 
 
 def teaches_the_network(objective: Objective) -> None:
-    """The activations of an image that is taken get a gradient, so that the network learns from it"""
+    """The activations of an image that is taken get a gradient, so that the network learns from
+    it"""
     seen = example(objective)
     [gradient] = reached(term_of(objective, built(objective), seen), [seen.tokens])
     assert gradient.flatten(1).any(dim=1).any(), "they get none"
@@ -79,25 +89,31 @@ def teaches_the_head(objective: Objective) -> None:
 
 
 def only_what_is_taken(objective: Objective) -> None:
-    """Images that are not taken change nothing and get no gradient; if none is taken, the term is 0"""
+    """Images that are not taken change nothing and get no gradient; if none is taken, the term
+    is 0"""
     head, usual = built(objective), example(objective)
     half = replace(usual, taken=torch.arange(COUNT) % 2 == 0)
     term = term_of(objective, head, half)
     [gradient] = reached(term, [half.tokens])
     left = gradient[~half.taken].abs().max()
-    assert left <= 1e-6 * gradient.abs().max().clamp(min=1e-6), f"one that is not taken gets a gradient of {left:.2g}"
+    assert left <= 1e-6 * gradient.abs().max().clamp(min=1e-6), (
+        f"one that is not taken gets a gradient of {left:.2g}"
+    )
     none = term_of(objective, head, replace(usual, taken=torch.zeros_like(usual.taken)))
     assert none == 0, f"it is {float(none.detach()):.4g} where none is taken"
     louder = half.tokens.detach().clone()
     louder[~half.taken] *= 3
     other = term_of(objective, head, replace(half, tokens=louder.requires_grad_()))
     gap = (other - term).abs()
-    assert gap <= 1e-4 * term.abs().clamp(min=1e-2), f"other activations of those not taken change it by {gap:.2g}"
+    assert gap <= 1e-4 * term.abs().clamp(min=1e-2), (
+        f"other activations of those not taken change it by {gap:.2g}"
+    )
 
 
 @usual.repeatable
 def function_of_what_it_sees(objective: Objective) -> Iterator[Callable[[], Tensor]]:
-    """term() gives the same for the same head, images and generator; no other randomness comes in"""
+    """term() gives the same for the same head, images and generator; no other randomness comes
+    in"""
     head = built(objective)
     stored = copied(head.state_dict())
 
@@ -134,8 +150,12 @@ def goes_on(objective: Objective) -> None:
     again.load_state_dict(torch.load(stored, weights_only=True))
     for each in (head, again):
         learn(objective, each)
-    assert same(dict(head.state_dict()), dict(again.state_dict())), "it learns something else afterwards"
-    first, second = (term_of(objective, each, example(objective)).detach() for each in (head, again))
+    assert same(dict(head.state_dict()), dict(again.state_dict())), (
+        "it learns something else afterwards"
+    )
+    first, second = (
+        term_of(objective, each, example(objective)).detach() for each in (head, again)
+    )
     assert torch.equal(first, second), "its term is another one afterwards"
 
 
@@ -162,7 +182,8 @@ def example(
     level: float = 0.5,
     device: str = "cpu",
 ) -> Seen:
-    """What a training gives it of a batch, the same each time: features and a teacher only if it asks for them."""
+    """What a training gives it of a batch, the same each time: features and a teacher only if it
+    asks for them."""
     draw = generator(0, "objective", count, positions, width)
     x0 = tiny.images(count).images.float() / 127.5 - 1  # (B, C, H, W)
     noise = torch.randn(x0.shape, generator=draw)
@@ -195,7 +216,9 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return torch.tanh(x.reshape(len(x), self.positions, -1) @ self.weight / (1 + sigma[:, None, None]))
+        return torch.tanh(
+            x.reshape(len(x), self.positions, -1) @ self.weight / (1 + sigma[:, None, None])
+        )
 
 
 def built(objective: Objective, width: int = WIDTH) -> nn.Module:
@@ -205,7 +228,9 @@ def built(objective: Objective, width: int = WIDTH) -> nn.Module:
 
 def term_of(objective: Objective, head: nn.Module, seen: Seen) -> Tensor:
     """The term, with a fresh generator each time."""
-    return objective.term(head, replace(seen, generator=generator(0, "term", device=seen.x0.device)))
+    return objective.term(
+        head, replace(seen, generator=generator(0, "term", device=seen.x0.device))
+    )
 
 
 def reached(term: Tensor, weights: list[Any]) -> list[Tensor]:
@@ -213,7 +238,10 @@ def reached(term: Tensor, weights: list[Any]) -> list[Tensor]:
     if not weights or not term.requires_grad:
         return [torch.zeros_like(each) for each in weights]
     gradients = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(each) if one is None else one for each, one in zip(weights, gradients, strict=True)]
+    return [
+        torch.zeros_like(each) if one is None else one
+        for each, one in zip(weights, gradients, strict=True)
+    ]
 
 
 def learn(objective: Objective, head: nn.Module, steps: int = 3) -> None:

@@ -1,4 +1,5 @@
-"""The contract of an online annotator: a module that groups features and goes on with the same bits after a crash."""
+"""The contract of an online annotator: a module that groups features and goes on with the same
+bits after a crash."""
 
 from __future__ import annotations
 
@@ -29,12 +30,17 @@ LATE = 100_000
 
 
 def says_what_it_is(online: Online) -> None:
-    """It makes vectors, of the denoiser's blocks and a null condition, and sees neither labels nor features"""
-    assert online.form == online.condition.form == "vector", f"its form is {online.form}, of {online.condition}"
+    """It makes vectors, of the denoiser's blocks and a null condition, and sees neither labels
+    nor features"""
+    assert online.form == online.condition.form == "vector", (
+        f"its form is {online.form}, of {online.condition}"
+    )
     assert online.condition.size >= 1, f"its conditions have size {online.condition.size}"
     assert not online.uses_labels, "it declares uses_labels"
     assert not online.uses_features, "it declares uses_features"
-    assert online.requires >= {"taps", "null"}, f"it requires {', '.join(sorted(online.requires)) or 'nothing'}"
+    assert online.requires >= {"taps", "null"}, (
+        f"it requires {', '.join(sorted(online.requires)) or 'nothing'}"
+    )
 
 
 def not_before(online: Online) -> None:
@@ -48,7 +54,8 @@ def not_before(online: Online) -> None:
 
 
 def valid(online: Online) -> None:
-    """Prototypes are float32 (K, D) of length 1 and the promised size, and assign() names one of them per image"""
+    """Prototypes are float32 (K, D) of length 1 and the promised size, and assign() names one of
+    them per image"""
 
     def body(width: int, count: int) -> None:
         for device in tiny.devices():
@@ -56,12 +63,16 @@ def valid(online: Online) -> None:
             prototypes: Any = grouping.prototypes
             size = online.condition.size
             expected = f"not torch.float32 (K, {size})"
-            assert is_tensor(prototypes, torch.float32, (None, size)), f"they are {describe(prototypes)}, {expected}"
+            assert is_tensor(prototypes, torch.float32, (None, size)), (
+                f"they are {describe(prototypes)}, {expected}"
+            )
             assert len(prototypes), "there are none"
             off = float((prototypes.norm(dim=1) - 1).abs().max())
             assert off < 1e-4, f"their lengths are off by {off:.2g}"
             groups = assigned(grouping, tiny.features(count, width).to(device))
-            assert is_tensor(groups, torch.int64, (count,)), f"assign() gives {describe(groups)}, not int64 ({count},)"
+            assert is_tensor(groups, torch.int64, (count,)), (
+                f"assign() gives {describe(groups)}, not int64 ({count},)"
+            )
             assert 0 <= int(groups.min()) <= int(groups.max()) < len(prototypes), (
                 "it names prototypes that are not there"
             )
@@ -88,7 +99,8 @@ def each_image_its_own(online: Online) -> Iterator[Batch]:
 
 
 def loss_teaches(online: Online) -> None:
-    """loss() is a finite number, and every weight gets a finite gradient from it, once it has begun"""
+    """loss() is a finite number, and every weight gets a finite gradient from it, once it has
+    begun"""
     grouping = built(online).train()
     with ambient(0):
         loss = grouping.loss(tiny.features(BATCH), LATE)  # type: ignore[operator]
@@ -120,7 +132,9 @@ def goes_on(online: Online) -> None:
     other.load_state_dict(moments)
     for each in ((grouping, optimizer), (again, other)):
         learn(*each, range(3, 6))
-    assert same(dict(grouping.state_dict()), dict(again.state_dict())), "it learns something else afterwards"
+    assert same(dict(grouping.state_dict()), dict(again.state_dict())), (
+        "it learns something else afterwards"
+    )
 
 
 PREREQUISITE = valid

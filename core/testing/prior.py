@@ -1,4 +1,5 @@
-"""The contract of a prior: valid conditions of every form that it says it draws, a function of the job's seed."""
+"""The contract of a prior: valid conditions of every form that it says it draws, a function of
+the job's seed."""
 
 from __future__ import annotations
 
@@ -48,18 +49,29 @@ def valid(prior: Prior) -> None:
     def body(more: int, size: int, banked: bool) -> None:
         for form in sorted(prior.forms):
             annotation = example(form, enough(prior) + more, size)
-            annotation = replace(annotation, bank=annotation.conditions[::2].clone()) if banked else annotation
+            annotation = (
+                replace(annotation, bank=annotation.conditions[::2].clone())
+                if banked
+                else annotation
+            )
             with contextlib.suppress(FwError):
                 assert_valid(prior, annotation, drawn(prior, annotation))
 
     for annotation in examples(prior):
         assert_valid(prior, annotation, drawn(prior, annotation))
-    forall(body, more=st.integers(0, 50), size=st.sampled_from([SIZE, 2, 32, 3]), banked=st.booleans(), examples=4)
+    forall(
+        body,
+        more=st.integers(0, 50),
+        size=st.sampled_from([SIZE, 2, 32, 3]),
+        banked=st.booleans(),
+        examples=4,
+    )
 
 
 @usual.function_of_the_seed
 def function_of_the_seed(prior: Prior) -> Iterator[Callable[[Job], Tensor]]:
-    """bank() gives the same for the same seed, whatever was done before and whatever global generators hold"""
+    """bank() gives the same for the same seed, whatever was done before and whatever global
+    generators hold"""
     for annotation in examples(prior):
         yield partial(prior.bank, annotation)
 
@@ -85,7 +97,9 @@ def inputs_untouched(prior: Prior) -> Iterator[Use]:
         inputs = {"the conditions": annotation.conditions}
         yield Use(partial(drawn, prior, annotation), inputs, user="bank")
         bank = drawn(prior, fresh)
-        yield Use(partial(prior.quality, bank, annotation), {**inputs, "the bank": bank}, user="quality")
+        yield Use(
+            partial(prior.quality, bank, annotation), {**inputs, "the bank": bank}, user="quality"
+        )
 
 
 @usual.odd_inputs
@@ -96,8 +110,11 @@ def odd_inputs(prior: Prior) -> Iterator[Odd]:
 
 
 def quality_is_numbers(prior: Prior) -> None:
-    """quality() gives finite numbers by name, for one condition, two conditions and equal conditions too"""
-    usual_ones = [(f"{annotation.spec.form} conditions", annotation) for annotation in examples(prior)]
+    """quality() gives finite numbers by name, for one condition, two conditions and equal
+    conditions too"""
+    usual_ones = [
+        (f"{annotation.spec.form} conditions", annotation) for annotation in examples(prior)
+    ]
     for what, annotation in [*usual_ones, *odd(prior)]:
         with contextlib.suppress(FwError):
             usual.assert_numbers(prior.quality(drawn(prior, annotation), annotation), f"{what}: ")
@@ -148,11 +165,15 @@ def odd(prior: Prior) -> Iterator[tuple[str, Annotation]]:
         yield f"one {form} condition", example(form, 1)
         yield f"two {form} conditions", example(form, 2)
         usual = example(form, enough(prior))
-        yield f"equal {form} conditions", replace(usual, conditions=torch.ones_like(usual.conditions))
+        yield (
+            f"equal {form} conditions",
+            replace(usual, conditions=torch.ones_like(usual.conditions)),
+        )
 
 
 def drawn(prior: Prior, annotation: Annotation) -> Tensor:
-    """Its bank, always from the same state of the global generators; they are checked by another clause."""
+    """Its bank, always from the same state of the global generators; they are checked by another
+    clause."""
     with ambient(0), tiny.job(SEED) as job:
         return prior.bank(annotation, job)
 

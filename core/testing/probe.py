@@ -1,4 +1,5 @@
-"""The contract of a probe: the promised scores, from what it is shown alone, better where there is more to read."""
+"""The contract of a probe: the promised scores, from what it is shown alone, better where there
+is more to read."""
 
 from __future__ import annotations
 
@@ -44,18 +45,22 @@ OTHERS: tuple[dict[str, Any], ...] = (
 
 
 def keys_name_what_is_read(probe: Probe) -> None:
-    """Probes of something else, of other blocks, at another noise level or of more draws have other keys"""
+    """Probes of something else, of other blocks, at another noise level or of more draws have
+    other keys"""
     found: dict[str, Probe] = {}
     given = {name: getattr(probe, name) for name in type(probe).model_fields}
     for changes in ({}, *OTHERS):
         with contextlib.suppress(ValidationError):
             other = type(probe).model_validate({**given, **changes})
             for key in other.keys:
-                assert found.setdefault(key, other) == other, f"{key} is also that of {changes}: end it with `protocol`"
+                assert found.setdefault(key, other) == other, (
+                    f"{key} is also that of {changes}: end it with `protocol`"
+                )
 
 
 def scores_as_promised(probe: Probe) -> None:
-    """score() gives finite numbers for at least one of its keys and for no other, for splits of any size"""
+    """score() gives finite numbers for at least one of its keys and for no other, for splits of
+    any size"""
     least = fewest(probe)
 
     def body(more: int, held_out: int, size: int) -> None:
@@ -68,7 +73,8 @@ def scores_as_promised(probe: Probe) -> None:
 
 
 def labels_are_read(probe: Probe) -> None:
-    """Labels that features tell apart score better by the first key than the same labels shuffled"""
+    """Labels that features tell apart score better by the first key than the same labels
+    shuffled"""
     if "labels" not in probe.requires:
         return
     train, test = few(probe)
@@ -77,13 +83,19 @@ def labels_are_read(probe: Probe) -> None:
     order = torch.randperm(len(test), generator=generator(SEED, "shuffle"))
     shuffled = scored(probe, train, replace(test, labels=test.labels[order]))
     key = next(key for key in probe.keys if key in found)
-    better = found[key] > shuffled[key] if probe.keys[key] == "higher" else found[key] < shuffled[key]
-    assert better, f"{key} is {found[key]:.4g} for features in a cluster per label, and {shuffled[key]:.4g} shuffled"
+    better = (
+        found[key] > shuffled[key] if probe.keys[key] == "higher" else found[key] < shuffled[key]
+    )
+    assert better, (
+        f"{key} is {found[key]:.4g} for features in a cluster per label, and {shuffled[key]:.4g} "
+        "shuffled"
+    )
 
 
 @usual.function_of_the_seed
 def function_of_the_seed(probe: Probe) -> Iterator[Callable[[Job], dict[str, float]]]:
-    """score() gives the same for the same seed, whatever was done before and whatever global generators hold"""
+    """score() gives the same for the same seed, whatever was done before and whatever global
+    generators hold"""
     yield lambda job: probe.score(*few(probe), job)
 
 
@@ -126,7 +138,8 @@ def order_does_not_matter(probe: Probe) -> Iterator[Scores]:
 
 @usual.odd_inputs
 def odd_inputs(probe: Probe) -> Iterator[Odd]:
-    """One held-out image, one training image, one class alone and equal features are scored or refused in words"""
+    """One held-out image, one training image, one class alone and equal features are scored or
+    refused in words"""
     for what, train, test in odd(probe):
         yield Odd(what, partial(scored, probe, train, test), partial(assert_promised, probe))
 
@@ -150,7 +163,9 @@ CLAUSES: tuple[Clause, ...] = (
 @once
 def fewest(probe: Probe) -> int:
     """The smallest number of training images that it scores."""
-    return usual.first_taken(COUNTS, lambda count: scored(probe, *examples(probe, count)), "training images")
+    return usual.first_taken(
+        COUNTS, lambda count: scored(probe, *examples(probe, count)), "training images"
+    )
 
 
 def few(probe: Probe) -> tuple[Examples, Examples]:
@@ -158,7 +173,9 @@ def few(probe: Probe) -> tuple[Examples, Examples]:
     return examples(probe, fewest(probe))
 
 
-def examples(probe: Probe, train: int, test: int = HELD_OUT, size: int = SIZE) -> tuple[Examples, Examples]:
+def examples(
+    probe: Probe, train: int, test: int = HELD_OUT, size: int = SIZE
+) -> tuple[Examples, Examples]:
     """What a run shows it of images whose labels are a cluster each; no label without need."""
     reader = TinyReader(train, test, size)
     reading = probe.read(reader)
@@ -174,7 +191,8 @@ def examples(probe: Probe, train: int, test: int = HELD_OUT, size: int = SIZE) -
 
 @dataclass(frozen=True)
 class TinyReader:
-    """What a probe can ask for, of images of which nothing is there but the clusters that they are in."""
+    """What a probe can ask for, of images of which nothing is there but the clusters that they
+    are in."""
 
     train: int
     test: int
@@ -189,7 +207,9 @@ class TinyReader:
     def encoded(self, split: Split) -> Tensor:
         return self.part(tiny.features(self.train + self.test, self.size), split)
 
-    def in_noise(self, split: Split, look: Callable[[Glance], Tensor], sigma: float, draws: int) -> Tensor:
+    def in_noise(
+        self, split: Split, look: Callable[[Glance], Tensor], sigma: float, draws: int
+    ) -> Tensor:
         return look(TinyGlance(self, split))
 
     def diffused(self, split: Split) -> Tensor:
@@ -231,7 +251,8 @@ class TinyGlance:
 
 
 def exact(size: int) -> Told:
-    """A model that knows the clusters of `tiny.features`: E[x0 | x, c] (B, 1, 1, size) of Gaussians of variance 1."""
+    """A model that knows the clusters of `tiny.features`: E[x0 | x, c] (B, 1, 1, size) of
+    Gaussians of variance 1."""
     centres = 4 * torch.randn(tiny.CLASSES, size, generator=generator(0, "features"))
 
     def denoise(x: Tensor, sigma: float, told: Tensor) -> Tensor:
@@ -244,7 +265,11 @@ def odd(probe: Probe) -> Iterator[tuple[str, Examples, Examples]]:
     train, test = few(probe)
 
     def first(data: Examples) -> Examples:
-        return replace(data, features=data.features[:1], labels=None if data.labels is None else data.labels[:1])
+        return replace(
+            data,
+            features=data.features[:1],
+            labels=None if data.labels is None else data.labels[:1],
+        )
 
     yield "one held-out image", train, first(test)
     yield "one training image", first(train), test
@@ -254,7 +279,8 @@ def odd(probe: Probe) -> Iterator[tuple[str, Examples, Examples]]:
 
 
 def scored(probe: Probe, train: Examples, test: Examples) -> dict[str, float]:
-    """Its scores, from the same state of the global generators each time; that they do not matter is one clause."""
+    """Its scores, from the same state of the global generators each time; that they do not
+    matter is one clause."""
     with ambient(0), tiny.job(SEED) as job:
         return probe.score(train, test, job)
 

@@ -1,4 +1,5 @@
-"""The contract of a process: noise levels from uniform numbers, and coefficients that are each noise level's own."""
+"""The contract of a process: noise levels from uniform numbers, and coefficients that are each
+noise level's own."""
 
 from __future__ import annotations
 
@@ -58,21 +59,24 @@ def sigmas_in_range(process: Process) -> None:
             same_form(sigmas, uniform, "sigmas")
             inside = (sigmas >= low * 0.999) & (sigmas <= high * 1.001)
             assert inside.all(), (
-                f"{uniform[~inside][0]:.9g} becomes {sigmas[~inside][0]:.9g}, and the range is {low:.9g} to {high:.9g}"
+                f"{uniform[~inside][0]:.9g} becomes {sigmas[~inside][0]:.9g}, and the range is "
+                f"{low:.9g} to {high:.9g}"
             )
 
     forall(body, uniforms=UNIFORMS)
 
 
 def sigmas_rise(process: Process) -> None:
-    """sigmas() is an inverse CDF: of two uniform numbers, the larger never gets the smaller noise level"""
+    """sigmas() is an inverse CDF: of two uniform numbers, the larger never gets the smaller
+    noise level"""
 
     def body(uniforms: list[float]) -> None:
         uniform = torch.tensor([0.0, *uniforms, LAST_BELOW_ONE]).sort().values
         sigmas = process.sigmas(uniform)
         falls = (sigmas.diff() < -1e-5 * sigmas[1:]).nonzero().flatten().tolist()
         assert not falls, (
-            f"{uniform[falls[0]]:.9g} and {uniform[falls[0] + 1]:.9g} become {sigmas[falls[0]]:.9g} and "
+            f"{uniform[falls[0]]:.9g} and {uniform[falls[0] + 1]:.9g} become "
+            f"{sigmas[falls[0]]:.9g} and "
             f"{sigmas[falls[0] + 1]:.9g}"
         )
         assert sigmas[-1] > sigmas[0], f"every uniform number becomes {sigmas[0]:.9g}"
@@ -81,7 +85,8 @@ def sigmas_rise(process: Process) -> None:
 
 
 def coefficients_are_usable(process: Process) -> None:
-    """coefficients() are four finite tensors like the noise levels (B,); out and scale are never 0"""
+    """coefficients() are four finite tensors like the noise levels (B,); out and scale are never
+    0"""
 
     def body(places: list[float]) -> None:
         for device in tiny.devices():
@@ -89,7 +94,9 @@ def coefficients_are_usable(process: Process) -> None:
             for name, values in by_name(process.coefficients(sigma)):
                 same_form(values, sigma, name)
                 wrong = ~values.isfinite()
-                assert not wrong.any(), f"{name} is {values[wrong][0]} at sigma {sigma[wrong][0]:.6g}"
+                assert not wrong.any(), (
+                    f"{name} is {values[wrong][0]} at sigma {sigma[wrong][0]:.6g}"
+                )
                 if name in ("out", "scale"):
                     assert values.all(), f"{name} is 0 at sigma {sigma[values == 0][0]:.6g}"
 
@@ -104,24 +111,30 @@ def precision_is_kept(process: Process) -> None:
 
 
 def each_level_is_its_own(process: Process) -> None:
-    """The coefficients and the weight of a noise level do not depend on what else is in the batch"""
+    """The coefficients and the weight of a noise level do not depend on what else is in the
+    batch"""
 
     def body(places: list[float]) -> None:
         sigma = levels(process, places)
         together = {**dict(by_name(process.coefficients(sigma))), "weight": process.weight(sigma)}
         for index in range(len(sigma)):
             one = sigma[index : index + 1]
-            for name, value in (*by_name(process.coefficients(one)), ("weight", process.weight(one))):
+            for name, value in (
+                *by_name(process.coefficients(one)),
+                ("weight", process.weight(one)),
+            ):
                 alone, among = float(value), float(together[name][index])
                 assert math.isclose(alone, among, rel_tol=1e-4, abs_tol=1e-6), (
-                    f"{name} at sigma {float(one):.6g} is {alone:.6g} alone and {among:.6g} in a batch of {len(sigma)}"
+                    f"{name} at sigma {float(one):.6g} is {alone:.6g} alone and {among:.6g} in a "
+                    f"batch of {len(sigma)}"
                 )
 
     forall(body, places=PLACES)
 
 
 def weight_is_usable(process: Process) -> None:
-    """weight() is finite, never negative and somewhere positive, a tensor like the noise levels (B,)"""
+    """weight() is finite, never negative and somewhere positive, a tensor like the noise levels
+    (B,)"""
 
     def body(places: list[float]) -> None:
         sigma = levels(process, places)
@@ -131,7 +144,9 @@ def weight_is_usable(process: Process) -> None:
         assert not wrong.any(), f"it is {weight[wrong][0]:.6g} at sigma {sigma[wrong][0]:.6g}"
 
     forall(body, places=PLACES)
-    assert process.weight(levels(process, [place / 100 for place in range(100)])).any(), "it is 0 everywhere"
+    assert process.weight(levels(process, [place / 100 for place in range(100)])).any(), (
+        "it is 0 everywhere"
+    )
 
 
 @usual.pure
@@ -173,6 +188,9 @@ def by_name(coefficients: Coefficients) -> list[tuple[str, Tensor]]:
 def same_form(values: Tensor, given: Tensor, name: str) -> None:
     """AssertionError unless `values` have the shape, dtype and device of what was given."""
     assert (values.shape, values.dtype) == (given.shape, given.dtype), (
-        f"{name} is {describe(values)} for {describe(given)}: one value per image, in the same precision"
+        f"{name} is {describe(values)} for {describe(given)}: one value per image, in the same "
+        "precision"
     )
-    assert values.device == given.device, f"{name} is on {values.device} for numbers on {given.device}"
+    assert values.device == given.device, (
+        f"{name} is on {values.device} for numbers on {given.device}"
+    )

@@ -1,4 +1,5 @@
-"""The contract of a rule: pure functions of predictions, each image for itself, that remember in `memory` alone."""
+"""The contract of a rule: pure functions of predictions, each image for itself, that remember in
+`memory` alone."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ LEVELS = 3
 
 
 class Level(NamedTuple):
-    """The arguments of a rule at one noise level: a good prediction of x0 and a difference, (B, C, H, W) each."""
+    """The arguments of a rule at one noise level: a good prediction of x0 and a difference, (B,
+    C, H, W) each."""
 
     good: Tensor
     difference: Tensor
@@ -45,11 +47,15 @@ def says_something(rule: Rule) -> None:
 
 
 def right_shape(rule: Rule) -> None:
-    """direction() and result() return finite tensors of the shape, dtype and device of the good prediction"""
+    """direction() and result() return finite tensors of the shape, dtype and device of the good
+    prediction"""
 
     def body(shape: tuple[int, int, int], count: int, power: float) -> None:
         for device in tiny.devices():
-            levels = [Level(*(each.to(device) for each in level)) for level in make_levels(count, shape, 10**power)]
+            levels = [
+                Level(*(each.to(device) for each in level))
+                for level in make_levels(count, shape, 10**power)
+            ]
             for level, answer in zip(levels, answers(rule, levels), strict=True):
                 for name, result in answer._asdict().items():
                     with tiny.as_in_a_run():
@@ -61,12 +67,15 @@ def right_shape(rule: Rule) -> None:
 
 
 def nothing_comes_of_nothing(rule: Rule) -> None:
-    """A difference of zero gives the direction zero, and a good prediction as the guided one stays as it is"""
+    """A difference of zero gives the direction zero, and a good prediction as the guided one
+    stays as it is"""
     good, _ = make_levels(3)[0]
     nothing = torch.zeros_like(good)
     for what, prediction in {"usual predictions": good, "predictions of zero": nothing}.items():
         [(direction, result)] = answers(rule, [Level(prediction, nothing)])
-        assert torch.equal(direction, nothing), f"{what}: a difference of zero becomes up to {largest(direction):.2g}"
+        assert torch.equal(direction, nothing), (
+            f"{what}: a difference of zero becomes up to {largest(direction):.2g}"
+        )
         gap = largest(result - prediction)
         assert gap <= 1e-5, f"{what}: result(good, good) is {gap:.2g} off"
 
@@ -81,7 +90,9 @@ def idle_changes_nothing(rule: Rule) -> None:
                 for level, answer in zip(levels, answers(other, levels), strict=True):
                     kept = Answer(level.difference, level.good + level.difference)
                     for name, result, expected in zip(Answer._fields, answer, kept, strict=True):
-                        assert torch.equal(result, expected), f"{name}() changes it, and idle() says {reason!r}"
+                        assert torch.equal(result, expected), (
+                            f"{name}() changes it, and idle() says {reason!r}"
+                        )
 
     body({})
     forall(body, fields=changes(type(rule)), examples=25)
@@ -89,7 +100,8 @@ def idle_changes_nothing(rule: Rule) -> None:
 
 @usual.pure
 def pure(rule: Rule) -> Iterator[Use]:
-    """The same predictions and the same memory give the same, whatever was called before; inputs are left alone"""
+    """The same predictions and the same memory give the same, whatever was called before; inputs
+    are left alone"""
     levels = make_levels(3)
 
     def call() -> list[Answer]:
@@ -101,7 +113,11 @@ def pure(rule: Rule) -> Iterator[Use]:
         assert same(returned, copies), "it writes into what it returned before"
         return returned
 
-    yield Use(call, {"what it is given": levels}, lambda: answers(rule, make_levels(2, (3, 16, 16), seed=1)))
+    yield Use(
+        call,
+        {"what it is given": levels},
+        lambda: answers(rule, make_levels(2, (3, 16, 16), seed=1)),
+    )
 
 
 def memory_holds_tensors(rule: Rule) -> None:
@@ -118,8 +134,12 @@ def memory_holds_tensors(rule: Rule) -> None:
     for number, level in enumerate(levels):
         again = {name: tensor.clone() for name, tensor in known[number].items()}
         second = apply(rule, level, again)
-        assert same(second, first[number]), f"at level {number + 1} the same memory gives something else"
-        assert same(again, known[number + 1]), f"at level {number + 1} the same memory becomes something else"
+        assert same(second, first[number]), (
+            f"at level {number + 1} the same memory gives something else"
+        )
+        assert same(again, known[number + 1]), (
+            f"at level {number + 1} the same memory becomes something else"
+        )
 
 
 @usual.same_in_any_batch
@@ -151,8 +171,11 @@ CLAUSES = (
 )
 
 
-def make_levels(count: int, shape: tuple[int, int, int] = tiny.SHAPE, size: float = 0.5, seed: int = 0) -> list[Level]:
-    """Predictions of `count` images at falling noise levels, and differences whose values are around `size`."""
+def make_levels(
+    count: int, shape: tuple[int, int, int] = tiny.SHAPE, size: float = 0.5, seed: int = 0
+) -> list[Level]:
+    """Predictions of `count` images at falling noise levels, and differences whose values are
+    around `size`."""
     draw = generator(seed, "rule")
     levels = []
     for level in range(LEVELS):
@@ -168,7 +191,8 @@ def answers(rule: Rule, levels: list[Level]) -> list[Answer]:
 
 
 def apply(rule: Rule, level: Level, memory: dict[str, Tensor]) -> Answer:
-    """Call both methods as sampling does. Each gets its own predictions, so faults of one do not affect the other."""
+    """Call both methods as sampling does. Each gets its own predictions, so faults of one do not
+    affect the other."""
     with torch.inference_mode():
         direction = rule.direction(level.good, level.difference, memory)
         return Answer(direction, rule.result(level.good, level.good + level.difference))

@@ -1,4 +1,5 @@
-"""The contract of a sampler: from noise to the images that the denoiser knows, each image on its own.
+"""The contract of a sampler: from noise to the images that the denoiser knows, each image on its
+own.
 
 The denoisers are exact: that of a single image, and that of pixels with a normal distribution.
 """
@@ -37,7 +38,8 @@ FEW = " (or do these fields make too few steps?)"
 
 
 def check_speaks(sampler: Sampler) -> None:
-    """check() refuses noise levels by ValueError and by nothing else, and does not refuse all of them"""
+    """check() refuses noise levels by ValueError and by nothing else, and does not refuse all of
+    them"""
 
     def body(low: float, factor: float) -> None:
         with contextlib.suppress(ValueError):
@@ -68,7 +70,9 @@ def price_is_stated(sampler: Sampler) -> None:
             denoise = Exact(picture(), 0.0, *trained)
             run(sampler, denoise, *start(range(count)))
             calls = len(denoise.calls)
-            assert calls == sampler.nfe, f"{calls} times for {count} images at {text_of(trained)}, not {sampler.nfe}"
+            assert calls == sampler.nfe, (
+                f"{calls} times for {count} images at {text_of(trained)}, not {sampler.nfe}"
+            )
 
 
 def says_when_it_asks(sampler: Sampler) -> None:
@@ -78,9 +82,17 @@ def says_when_it_asks(sampler: Sampler) -> None:
         run(sampler, denoise, *start(range(2)))
         levels = [float(call.sigma) for call in denoise.calls]
         stated = repeated(partial(sampler.asks, trained))
-        off = [pair for pair in zip(stated, levels, strict=False) if not math.isclose(*pair, rel_tol=1e-6)]
-        assert len(stated) == len(levels), f"it says {len(stated)} and calls {len(levels)} times at {text_of(trained)}"
-        assert not off, f"it says {off[0][0]:.6g} and calls at {off[0][1]:.6g}, at {text_of(trained)}"
+        off = [
+            pair
+            for pair in zip(stated, levels, strict=False)
+            if not math.isclose(*pair, rel_tol=1e-6)
+        ]
+        assert len(stated) == len(levels), (
+            f"it says {len(stated)} and calls {len(levels)} times at {text_of(trained)}"
+        )
+        assert not off, (
+            f"it says {off[0][0]:.6g} and calls at {off[0][1]:.6g}, at {text_of(trained)}"
+        )
 
 
 def asks_inside_the_range(sampler: Sampler) -> None:
@@ -105,15 +117,20 @@ def asks_inside_the_range(sampler: Sampler) -> None:
 
 
 def asks_about_noisy_images(sampler: Sampler) -> None:
-    """It calls the denoiser with one image per noise that has as much noise as it says, x0 + sigma * n"""
+    """It calls the denoiser with one image per noise that has as much noise as it says, x0 +
+    sigma * n"""
     trained = ranges(sampler)[0]
     noise, draws = start(range(6))
     denoise = Exact(picture(), 0.0, *trained)
     run(sampler, denoise, noise, draws)
     for call in denoise.calls:
-        assert call.x.shape == noise.shape, f"it is called with {tuple(call.x.shape)} for noise {tuple(noise.shape)}"
+        assert call.x.shape == noise.shape, (
+            f"it is called with {tuple(call.x.shape)} for noise {tuple(noise.shape)}"
+        )
         spread = float(((call.x - picture()) / call.sigma).square().mean().sqrt())
-        assert 0.5 < spread < 2, f"at sigma {call.sigma:.6g} the noise has standard deviation {spread:.3g} * sigma{FEW}"
+        assert 0.5 < spread < 2, (
+            f"at sigma {call.sigma:.6g} the noise has standard deviation {spread:.3g} * sigma{FEW}"
+        )
 
 
 def finds_the_image(sampler: Sampler) -> None:
@@ -122,7 +139,9 @@ def finds_the_image(sampler: Sampler) -> None:
         samples = run(sampler, Exact(picture(), 0.0, *trained), *start(range(4)))
         error = float((samples - picture()).abs().max())
         allowed = max(0.05, 4 * trained[0])
-        assert error <= allowed, f"it is up to {error:.3g} away, for a model with {text_of(trained)}{FEW}"
+        assert error <= allowed, (
+            f"it is up to {error:.3g} away, for a model with {text_of(trained)}{FEW}"
+        )
 
 
 def finds_the_mean(sampler: Sampler) -> None:
@@ -130,7 +149,9 @@ def finds_the_mean(sampler: Sampler) -> None:
     for trained in ranges(sampler):
         denoise = Exact(torch.full((1, 8, 8), MEAN), NARROW, *trained)
         mean = float(run(sampler, denoise, *start(range(16))).mean())
-        assert abs(mean - MEAN) <= 0.05, f"it is {mean:.3f}, not {MEAN}, for a model with {text_of(trained)}{FEW}"
+        assert abs(mean - MEAN) <= 0.05, (
+            f"it is {mean:.3f}, not {MEAN}, for a model with {text_of(trained)}{FEW}"
+        )
 
 
 def noise_matters(sampler: Sampler) -> None:
@@ -138,18 +159,23 @@ def noise_matters(sampler: Sampler) -> None:
     denoise = gaussian(sampler)
     noise, _ = start(range(3))
     one, other = (run(sampler, denoise, each, start(range(3))[1]) for each in (noise, -noise))
-    assert not torch.equal(one, other), "the samples are the same: it starts from something else than the given noise"
+    assert not torch.equal(one, other), (
+        "the samples are the same: it starts from something else than the given noise"
+    )
 
 
 @usual.same_in_any_batch
 def batch_does_not_matter(sampler: Sampler) -> Iterator[Batch]:
     """An image depends on its own noise and generator, not on the batch that it is in"""
-    yield Batch(5, lambda rows: run(sampler, gaussian(sampler), *start(rows)), 1e-5, largest_difference)
+    yield Batch(
+        5, lambda rows: run(sampler, gaussian(sampler), *start(rows)), 1e-5, largest_difference
+    )
 
 
 @usual.pure
 def pure(sampler: Sampler) -> Iterator[Use]:
-    """Samples depend only on the denoiser, the noise and the generators: not on earlier calls or global state"""
+    """Samples depend only on the denoiser, the noise and the generators: not on earlier calls or
+    global state"""
     noise, _ = start(range(3))
     other = Exact(picture(), 0.0, *ranges(sampler)[0])
     yield Use(
@@ -209,7 +235,9 @@ class Exact:
         return self.mean + share * (x - self.mean)
 
 
-def gaussian(sampler: Sampler, shape: tuple[int, int, int] = tiny.SHAPE, device: str = "cpu") -> Exact:
+def gaussian(
+    sampler: Sampler, shape: tuple[int, int, int] = tiny.SHAPE, device: str = "cpu"
+) -> Exact:
     return Exact(torch.full(shape, MEAN, device=device), WIDE, *ranges(sampler)[0])
 
 
@@ -221,13 +249,16 @@ def picture() -> Tensor:
 def start(
     rows: Sequence[int], shape: tuple[int, int, int] = tiny.SHAPE, device: str = "cpu"
 ) -> tuple[Tensor, list[torch.Generator]]:
-    """Noise and generators of the images `rows`, which are the same in any batch, as sampling has them."""
+    """Noise and generators of the images `rows`, which are the same in any batch, as sampling
+    has them."""
     draws = [generator("sampler", row) for row in rows]
     return torch.stack([torch.randn(shape, generator=draw) for draw in draws]).to(device), draws
 
 
 @torch.inference_mode()
-def run(sampler: Sampler, denoise: Exact, noise: Tensor, draws: Sequence[torch.Generator]) -> Tensor:
+def run(
+    sampler: Sampler, denoise: Exact, noise: Tensor, draws: Sequence[torch.Generator]
+) -> Tensor:
     return sampler.sample(denoise, noise, draws)
 
 
@@ -236,7 +267,9 @@ def ranges(sampler: Sampler) -> list[Range]:
     accepted = [trained for trained in RANGES if accepts(sampler, trained)]
     if not accepted and accepts(sampler, WIDEST):
         accepted = [WIDEST]
-    assert accepted, f"check() refuses every range tried: {', '.join(map(text_of, (*RANGES, WIDEST)))}"
+    assert accepted, (
+        f"check() refuses every range tried: {', '.join(map(text_of, (*RANGES, WIDEST)))}"
+    )
     return accepted
 
 

@@ -30,9 +30,12 @@ class Stop:
 
 
 def resumed(call: Callable[[Job], Result], seed: int, times: int) -> Result:
-    """What the call returns after it was stopped half-way; `times` is how often it checks whether to stop."""
+    """What the call returns after it was stopped half-way; `times` is how often it checks
+    whether to stop."""
     with ambient(0), tempfile.TemporaryDirectory() as folder:
         with contextlib.suppress(Interrupted):
             call(Job(Path(folder), seed=seed, stopping=Stop(at=times // 2 + 1)))
-            raise AssertionError("it goes on when job.steps or job.track stops it: let Interrupted out")
+            raise AssertionError(
+                "it goes on when job.steps or job.track stops it: let Interrupted out"
+            )
         return call(Job(Path(folder), seed=seed))

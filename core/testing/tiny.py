@@ -1,4 +1,5 @@
-"""Small stand-ins for the rest of an arm: images, features, a process and a denoiser that has every capability."""
+"""Small stand-ins for the rest of an arm: images, features, a process and a denoiser that has
+every capability."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def job(seed: int = 0) -> Iterator[Job]:
 
 @contextlib.contextmanager
 def as_in_a_run() -> Iterator[None]:
-    """Make what a run refuses (core/kinds/boundaries.py) a violation of the contract, in the same words."""
+    """Make what a run refuses (core/kinds/boundaries.py) a violation of the contract, in the
+    same words."""
     try:
         yield
     except StageFailed as error:
@@ -102,7 +104,9 @@ class TinyProcess(Process):
 class TinyNetwork(nn.Module):
     """A convolution, one attention layer called `middle`, conditions, and a classifying head."""
 
-    def __init__(self, shape: tuple[int, int, int], condition: ConditionSpec | None, width: int = 8):
+    def __init__(
+        self, shape: tuple[int, int, int], condition: ConditionSpec | None, width: int = 8
+    ):
         super().__init__()
         self.read = nn.Conv2d(shape[0], width, 3, padding=1)
         self.level = nn.Linear(1, width)
@@ -128,7 +132,9 @@ class TinyNetwork(nn.Module):
             for part in self.mix(hidden.flatten(2).transpose(1, 2)).chunk(3, 2)
         )
         mixed = (attend or scaled_dot_product)(query, key, value, "middle")
-        mixed = mixed.transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, x.shape[2:])  # (B, width, H, W)
+        mixed = (
+            mixed.transpose(1, 2).flatten(2).transpose(1, 2).unflatten(2, x.shape[2:])
+        )  # (B, width, H, W)
         return self.write(hidden + mixed)
 
     def logits(self, x: Tensor, noise: Tensor) -> Tensor:
@@ -169,4 +175,6 @@ def denoiser(shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> NetworkDenoi
 def noisy(count: int, sigma: float, shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> Tensor:
     """Noisy images x0 + sigma * n in -1..1 plus noise, (B, C, H, W)."""
     clean = images(count, shape, seed).images.float() / 127.5 - 1
-    return clean + per_image(torch.full((count,), sigma)) * torch.randn(clean.shape, generator=generator(seed, "noise"))
+    return clean + per_image(torch.full((count,), sigma)) * torch.randn(
+        clean.shape, generator=generator(seed, "noise")
+    )

@@ -1,4 +1,5 @@
-"""The contract of a tracker: every call may be repeated, and a run that is opened again is the same run."""
+"""The contract of a tracker: every call may be repeated, and a run that is opened again is the
+same run."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ STATUSES = ("finished", "failed", "killed")
 
 
 def stays_in_its_folder(tracker: Tracker) -> None:
-    """It writes nothing outside the run's root, and leaves no thread that keeps the process from ending"""
+    """It writes nothing outside the run's root, and leaves no thread that keeps the process from
+    ending"""
     root = runs(tracker)
     before = set(threading.enumerate())
     with ambient(0), elsewhere_on_disk() as empty:
@@ -42,7 +44,8 @@ def stays_in_its_folder(tracker: Tracker) -> None:
 
 
 def calls_may_be_repeated(tracker: Tracker) -> None:
-    """Every call may be made twice, for the run and for an arm, and all of them again when it is opened again"""
+    """Every call may be made twice, for the run and for an arm, and all of them again when it is
+    opened again"""
     root = runs(tracker)
     first = tracker.open(described(root, "repeated"))
     say_all(first, root)
@@ -85,7 +88,8 @@ def found_again(tracker: Tracker) -> None:
 
 
 def closed_for_the_dead(tracker: Tracker) -> None:
-    """A run whose process died can be closed, also twice, and is the same run when it is opened again"""
+    """A run whose process died can be closed, also twice, and is the same run when it is opened
+    again"""
     root = runs(tracker)
     left = dict(tracker.open(described(root, "left")).handle)
     for _ in range(2):
@@ -118,7 +122,8 @@ CLAUSES: tuple[Clause, ...] = (
 
 @once
 def runs(tracker: Tracker) -> Path:
-    """A runs folder that the clauses share, because a tracker may take seconds to set its own up."""
+    """A runs folder that the clauses share, because a tracker may take seconds to set its own
+    up."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     root = folder / "runs"
@@ -139,7 +144,9 @@ def described(root: Path, key: str, previous: Mapping[str, Any] | None = None) -
     folder.mkdir(parents=True, exist_ok=True)
     arms = [ArmDescription(arm, {"train.steps": "10", "guidance.name": arm}) for arm in ARMS]
     tags = {"fw.version": "0", "fw.seed": "0"}
-    return RunDescription("contract", key, folder, root, ARMS[0], "eval/fd_pca", arms, tags, previous)
+    return RunDescription(
+        "contract", key, folder, root, ARMS[0], "eval/fd_pca", arms, tags, previous
+    )
 
 
 def say_all(run: TrackedRun, root: Path, when: str = "") -> None:
@@ -155,7 +162,12 @@ def say_all(run: TrackedRun, root: Path, when: str = "") -> None:
 
 def calls(run: TrackedRun, paths: Mapping[str, Path]) -> list[tuple[str, Callable[[], None]]]:
     losses = [{"step": step, "train/loss": 1 / (1 + step)} for step in range(0, 30, 10)]
-    scores = {"eval/fd_pca": 0.5, "cost/nfe": 35.0, "eval/undefined": float("inf"), "of others@5": 0.5}
+    scores = {
+        "eval/fd_pca": 0.5,
+        "cost/nfe": 35.0,
+        "eval/undefined": float("inf"),
+        "of others@5": 0.5,
+    }
     made: list[tuple[str, Callable[[], None]]] = []
     for arm in (None, *ARMS):
         made += [
@@ -176,7 +188,11 @@ def files(root: Path) -> dict[str, Path]:
     from PIL import Image
 
     folder = root / "contract"
-    paths = {"picture": folder / "grid.png", "text": folder / "report.md", "weights": folder / "model.safetensors"}
+    paths = {
+        "picture": folder / "grid.png",
+        "text": folder / "report.md",
+        "weights": folder / "model.safetensors",
+    }
     if not paths["weights"].exists():
         Image.new("RGB", (8, 8)).save(paths["picture"])
         paths["text"].write_text("# Report\n", encoding="utf-8")

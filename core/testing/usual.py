@@ -36,7 +36,8 @@ Case = TypeVar("Case")
 
 
 def usual(held: Callable[[Case], None]) -> Callable[[Callable[[Any], Iterable[Case]]], Clause]:
-    """Make `held`, which checks one case, a decorator that turns a function which yields cases into a clause."""
+    """Make `held`, which checks one case, a decorator that turns a function which yields cases
+    into a clause."""
 
     def decorate(cases: Callable[[Any], Iterable[Case]]) -> Clause:
         @functools.wraps(cases)
@@ -100,7 +101,8 @@ SEED = 5
 
 @usual
 def function_of_the_seed(call: Callable[[Job], Any]) -> None:
-    """In a job of the same seed it gives the same, and neither moves nor reads global generators."""
+    """In a job of the same seed it gives the same, and neither moves nor reads global
+    generators."""
 
     def in_a_job() -> Any:
         with tiny.job(SEED) as job:
@@ -110,7 +112,8 @@ def function_of_the_seed(call: Callable[[Job], Any]) -> None:
 
 
 class Batch(NamedTuple):
-    """A computation on some of the images, chosen by number, that gives tensors with a row for each."""
+    """A computation on some of the images, chosen by number, that gives tensors with a row for
+    each."""
 
     images: int
     compute: Callable[[list[int]], Tensor | dict[str, Tensor]]
@@ -132,7 +135,9 @@ def same_in_any_batch(batch: Batch) -> None:
 
     for row in range(batch.images):
         body([row])
-    forall(body, rows=st.lists(st.integers(0, batch.images - 1), unique=True, min_size=1), examples=6)
+    forall(
+        body, rows=st.lists(st.integers(0, batch.images - 1), unique=True, min_size=1), examples=6
+    )
 
 
 def by_name(values: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
@@ -202,7 +207,8 @@ def resumes(case: Stopped) -> None:
 
 
 class Odd(NamedTuple):
-    """What to call odd inputs, what is made of them, and what raises AssertionError unless that is valid."""
+    """What to call odd inputs, what is made of them, and what raises AssertionError unless that
+    is valid."""
 
     what: str
     make: Callable[[], Any]

@@ -18,8 +18,11 @@ def without_files(component: AnyComponent, method: str) -> AnyComponent:
         raise AssertionError(f"{method}() is called for it")
 
     kind = type(component)
-    bare = types.new_class(kind.__name__, (kind,), exec_body=lambda body: body.update({method: refuse}))
+    bare = types.new_class(
+        kind.__name__, (kind,), exec_body=lambda body: body.update({method: refuse})
+    )
     fields: dict[str, Any] = {
-        name: value / "absent" if isinstance(value, PurePath) else value for name, value in component
+        name: value / "absent" if isinstance(value, PurePath) else value
+        for name, value in component
     }
     return bare.model_construct(**fields)  # type: ignore[attr-defined]

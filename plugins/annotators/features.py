@@ -20,15 +20,20 @@ CONSTANT = 1e-6
 class Representation(Annotator):
     """Each image's own features as its condition, standardised per image (RCG, arXiv 2312.03701).
 
-    Without a `prior`, samples are made for the representations of random training images: RCG's oracle, whose samples
-    may come close to copies. With `prior: rdm` it is RCG, which samples from nothing but noise.
+    Without a `prior`, samples are made for the representations of random training images: RCG's
+    oracle, whose samples may come close to copies. With `prior: rdm` it is RCG, which samples from
+    nothing but noise.
     """
 
     name: ClassVar[str] = "representation"
     form: ClassVar[str] = "vector"
 
     dims: int | None = Field(
-        None, ge=2, description="project on so many principal components first; RCG is best at 256 and worse at 768"
+        None,
+        ge=2,
+        description=(
+            "project on so many principal components first; RCG is best at 256 and worse at 768"
+        ),
     )
 
     @property
@@ -37,12 +42,17 @@ class Representation(Annotator):
 
     def annotate(self, data: Observations, job: Job) -> Annotation:
         if data.features is None:
-            raise StageFailed("annotator representation takes features as conditions: give the arm an encoder")
+            raise StageFailed(
+                "annotator representation takes features as conditions: give the arm an encoder"
+            )
         features = data.features.cpu()  # (N, D)
         if not features.isfinite().all():
             raise StageFailed("annotator representation: the encoder's features are not all finite")
         if features.shape[1] < 2:
-            raise FwError("annotator representation: one feature per image says nothing once it is standardised")
+            raise FwError(
+                "annotator representation: one feature per image says nothing once it is "
+                "standardised"
+            )
         if self.dims is not None:
             features = self._projected(features, self.dims)
         conditions = standardised(features)
@@ -55,10 +65,13 @@ class Representation(Annotator):
         most = min(features.shape)
         if dims > most:
             raise FwError(
-                f"annotator representation: dims is {dims}, but {features.shape[0]} images with {features.shape[1]} "
+                f"annotator representation: dims is {dims}, but {features.shape[0]} images with "
+                f"{features.shape[1]} "
                 f"features have at most {most} principal components"
             )
-        return torch.from_numpy(PCA(dims, svd_solver="full").fit_transform(features.double().numpy()))
+        return torch.from_numpy(
+            PCA(dims, svd_solver="full").fit_transform(features.double().numpy())
+        )
 
 
 def standardised(features: Tensor) -> Tensor:
@@ -68,7 +81,8 @@ def standardised(features: Tensor) -> Tensor:
     constant = int((spread <= CONSTANT * exact.abs().amax(dim=1, keepdim=True)).sum())
     if constant:
         raise StageFailed(
-            f"annotator representation: all features of an image are the same number in {constant} of {len(exact)} "
+            f"annotator representation: all features of an image are the same number in {constant} "
+            f"of {len(exact)} "
             "images, so they cannot be standardised; is the encoder trained?"
         )
     return ((exact - exact.mean(dim=1, keepdim=True)) / spread).float()

@@ -1,4 +1,5 @@
-"""Clusters as labels: k-means on the training images' features (faiss), as in self-guidance (arXiv 2210.06462)."""
+"""Clusters as labels: k-means on the training images' features (faiss), as in self-guidance
+(arXiv 2210.06462)."""
 
 from __future__ import annotations
 
@@ -21,9 +22,13 @@ class KMeans(Annotator):
     name: ClassVar[str] = "kmeans"
 
     clusters: int = Field(30, ge=2, description="number of clusters, K")
-    nredo: int = Field(5, ge=1, le=1_000_000, description="restarts; the one with the smallest distortion is kept")
+    nredo: int = Field(
+        5, ge=1, le=1_000_000, description="restarts; the one with the smallest distortion is kept"
+    )
     iterations: int = Field(25, ge=1, le=1_000_000, description="Lloyd iterations per restart")
-    spherical: bool = Field(False, description="keep the centroids on the unit sphere and compare by cosine")
+    spherical: bool = Field(
+        False, description="keep the centroids on the unit sphere and compare by cosine"
+    )
     normalise: bool = Field(True, description="scale each feature vector to length 1 first")
 
     @property

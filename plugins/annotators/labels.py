@@ -16,7 +16,8 @@ from fw.registry import Neutral
 
 
 class Labels(Annotator):
-    """The dataset's own labels. With `known` below 1 the others are withheld, as in semi-supervised learning."""
+    """The dataset's own labels. With `known` below 1 the others are withheld, as in
+    semi-supervised learning."""
 
     name: ClassVar[str] = "labels"
     uses_features: ClassVar[bool] = False
@@ -37,7 +38,8 @@ class Labels(Annotator):
         if self.known * images >= classes:
             return None
         return (
-            f"known {self.known:g} of {images:,} images in {classes} classes is less than one of each: one of each is "
+            f"known {self.known:g} of {images:,} images in {classes} classes is less than one of "
+            "each: one of each is "
             f"known, {classes} labels, which is a share of {classes / images:.2g}"
         )
 
@@ -48,7 +50,11 @@ class Labels(Annotator):
         if not self.partial:
             return Annotation(spec, labels)
         known = torch.cat([self._drawn(labels, each, job) for each in labels.unique().tolist()])
-        return Annotation(spec, torch.full_like(labels, -1).index_copy(0, known, labels[known]), bank=labels[known])
+        return Annotation(
+            spec,
+            torch.full_like(labels, -1).index_copy(0, known, labels[known]),
+            bank=labels[known],
+        )
 
     def _drawn(self, labels: Tensor, label: int, job: Job) -> Tensor:
         """The numbers of the images of a class that keep their label."""

@@ -20,13 +20,21 @@ SAME = 1e-6
 
 
 class Neighbours(Annotator):
-    """Conditions that are features of an image's k nearest others, by cosine. They take N * k * D * 4 bytes."""
+    """Conditions that are features of an image's k nearest others, by cosine. They take N * k *
+    D * 4 bytes."""
 
     form: ClassVar[str] = "tokens"
 
-    k: int = Field(4, ge=1, description="neighbours of an image; never itself, though there may be equal images")
+    k: int = Field(
+        4,
+        ge=1,
+        description="neighbours of an image; never itself, though there may be equal images",
+    )
     index: Literal["exact", "ivf"] = Field(
-        "exact", description="exact compares all pairs; ivf only images in near cells out of sqrt(N), for large sets"
+        "exact",
+        description=(
+            "exact compares all pairs; ivf only images in near cells out of sqrt(N), for large sets"
+        ),
     )
     nprobe: int = Field(8, ge=1, description="cells that ivf looks into")
 
@@ -35,14 +43,16 @@ class Neighbours(Annotator):
         return self.k + 1
 
     def nearest(self, data: Observations, job: Job) -> tuple[Tensor, Tensor]:
-        """Features of length 1, float32 (N, D), and the numbers of each one's neighbours (N, k), nearest first."""
+        """Features of length 1, float32 (N, D), and the numbers of each one's neighbours (N, k),
+        nearest first."""
         points = self._directions(data)
         index = self._filled(points, job)
         _, numbers = index.search(points.numpy(), self.k + 1)
         others = without_itself(torch.from_numpy(numbers))  # (N, k)
         if (others < 0).any():
             raise FwError(
-                f"annotator {self.name}: ivf found fewer than {self.k} neighbours of an image in {self.nprobe} cells: "
+                f"annotator {self.name}: ivf found fewer than {self.k} neighbours of an image in "
+                f"{self.nprobe} cells: "
                 "raise nprobe, or take `index: exact`"
             )
         return points, others
@@ -50,10 +60,13 @@ class Neighbours(Annotator):
     def _directions(self, data: Observations) -> Tensor:
         """The features (N, D) at length 1."""
         if data.features is None:
-            raise StageFailed(f"annotator {self.name} needs features to compare: give the arm an encoder")
+            raise StageFailed(
+                f"annotator {self.name} needs features to compare: give the arm an encoder"
+            )
         if data.count < self.k + 1:
             raise FwError(
-                f"annotator {self.name}: {self.k} neighbours of an image need {self.k + 1} images, and there are "
+                f"annotator {self.name}: {self.k} neighbours of an image need {self.k + 1} images, "
+                "and there are "
                 f"{data.count}"
             )
         features = data.features.float().cpu()
@@ -63,12 +76,14 @@ class Neighbours(Annotator):
         zero = int((~points.any(dim=1)).sum())
         if zero:
             raise StageFailed(
-                f"annotator {self.name}: the features of {zero} of {data.count} images are all zero and point nowhere: "
+                f"annotator {self.name}: the features of {zero} of {data.count} images are all "
+                "zero and point nowhere: "
                 "take another encoder"
             )
         if (points.amax(dim=0) - points.amin(dim=0)).max() < SAME:
             raise StageFailed(
-                f"annotator {self.name}: the features of all images point the same way, so none is nearer than others: "
+                f"annotator {self.name}: the features of all images point the same way, so none is "
+                "nearer than others: "
                 "take another encoder"
             )
         return points

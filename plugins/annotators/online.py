@@ -1,4 +1,5 @@
-"""Clusters found during training, in the diffusion model's own features (SGFM, arXiv 2312.08825), with lightly."""
+"""Clusters found during training, in the diffusion model's own features (SGFM, arXiv
+2312.08825), with lightly."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from fw.core.types import ConditionSpec
 
 
 class OnlineClusters(Online):
-    """Prototypes that Sinkhorn balances over the images, in the denoiser's own features (SGFM, arXiv 2312.08825).
+    """Prototypes that Sinkhorn balances over the images, in the denoiser's own features (SGFM,
+    arXiv 2312.08825).
 
     The paper takes K = 300 for 100 classes of ImageNet and 5000 for all, dims 1024 and hidden 512,
     the middle block, and in sampling scale 1.4 (its 0.4 is scale - 1). Its code has no queue,
@@ -27,17 +29,29 @@ class OnlineClusters(Online):
 
     name: ClassVar[str] = "online"
 
-    clusters: int = Field(30, ge=2, description="number of prototypes, K; no more than batch + queue")
-    hidden: int = Field(256, ge=1, le=65536, description="hidden dimension of the head")
-    dims: int = Field(64, ge=2, le=65536, description="dimension of the prototypes, which are the conditions")
-    hide: float = Field(
-        0.8, ge=0, lt=1, description="share of the features that predictions do not see; the paper's is 0"
+    clusters: int = Field(
+        30, ge=2, description="number of prototypes, K; no more than batch + queue"
     )
-    temperature: float = Field(0.1, ge=1e-30, description="temperature of the predictions' softmax; tau")
+    hidden: int = Field(256, ge=1, le=65536, description="hidden dimension of the head")
+    dims: int = Field(
+        64, ge=2, le=65536, description="dimension of the prototypes, which are the conditions"
+    )
+    hide: float = Field(
+        0.8,
+        ge=0,
+        lt=1,
+        description="share of the features that predictions do not see; the paper's is 0",
+    )
+    temperature: float = Field(
+        0.1, ge=1e-30, description="temperature of the predictions' softmax; tau"
+    )
     epsilon: float = Field(0.05, ge=0.02, description="entropy of the assignments; lower is harder")
     iterations: int = Field(3, ge=1, description="Sinkhorn-Knopp iterations")
     queue: int = Field(
-        0, ge=0, le=1_000_000, description="earlier images that are assigned with the batch, once there are so many"
+        0,
+        ge=0,
+        le=1_000_000,
+        description="earlier images that are assigned with the batch, once there are so many",
     )
     freeze: int = Field(100, ge=0, description="steps in which the prototypes stay as they are")
 
@@ -48,7 +62,8 @@ class OnlineClusters(Online):
     def check_batch(self, batch: int) -> None:
         if batch + self.queue < self.clusters:
             raise ValueError(
-                f"annotator online: {self.clusters} prototypes need as many images at once, and a batch and the queue "
+                f"annotator online: {self.clusters} prototypes need as many images at once, and a "
+                "batch and the queue "
                 f"are {batch + self.queue}: raise `queue`"
             )
 
@@ -70,7 +85,9 @@ class Prototypes(nn.Module):
 
         super().__init__()
         self.method = method
-        self.head = SwaVProjectionHead(width, method.hidden, method.dims)  # Linear, BatchNorm, ReLU, Linear
+        self.head = SwaVProjectionHead(
+            width, method.hidden, method.dims
+        )  # Linear, BatchNorm, ReLU, Linear
         self.directions = nn.Parameter(torch.randn(method.clusters, method.dims))
         self.criterion = SwaVLoss(method.temperature, method.iterations, method.epsilon)
         self.register_buffer("earlier", torch.zeros(method.queue, method.dims))
@@ -89,7 +106,8 @@ class Prototypes(nn.Module):
         return self.scores(features)[1].argmax(dim=1)
 
     def loss(self, features: Tensor, step: int) -> Tensor:
-        """The cross entropy of an image's softmax over prototypes with what Sinkhorn assigns to it (SwAV, eq. 2).
+        """The cross entropy of an image's softmax over prototypes with what Sinkhorn assigns to it
+        (SwAV, eq. 2).
 
         The assignment comes from all features, its prediction from some of them, which stand for
         SwAV's second view: a prediction from the same features need not mean anything.
@@ -97,12 +115,15 @@ class Prototypes(nn.Module):
         count = len(features) + self.method.queue
         if count < self.method.clusters:
             raise FwError(
-                f"annotator online: {self.method.clusters} prototypes need as many images at once, and a batch and the "
+                f"annotator online: {self.method.clusters} prototypes need as many images at once, "
+                "and a batch and the "
                 f"queue are {count}: raise `queue`"
             )
         self.directions.requires_grad_(step >= self.method.freeze)
         some = dropout(features, self.method.hide)
-        embedded, scores = (both.chunk(2) for both in self.scores(torch.cat([features, some])))  # (B, D), (B, K) twice
+        embedded, scores = (
+            both.chunk(2) for both in self.scores(torch.cat([features, some]))
+        )  # (B, D), (B, K) twice
         full = self.method.queue and int(self.seen) >= self.method.queue
         queued = [self.earlier @ self.prototypes.T] if full else None
         loss = self.criterion(scores[:1], scores[1:], queued)

@@ -30,6 +30,9 @@ class Random(Annotator):
 
     def annotate(self, data: Observations, job: Job) -> Annotation:
         if data.count < self.clusters:
-            raise FwError(f"annotator random: {self.clusters} clusters need as many images, and there are {data.count}")
+            raise FwError(
+                f"annotator random: {self.clusters} clusters need as many images, and there are "
+                f"{data.count}"
+            )
         order = torch.randperm(data.count, generator=job.generator("random"))
         return Annotation(ConditionSpec("class", self.clusters), order % self.clusters)

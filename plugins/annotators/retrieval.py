@@ -1,4 +1,5 @@
-"""The features of an image's nearest neighbours as its condition: retrieval-augmented diffusion (arXiv 2204.11824)."""
+"""The features of an image's nearest neighbours as its condition: retrieval-augmented diffusion
+(arXiv 2204.11824)."""
 
 from __future__ import annotations
 
@@ -26,14 +27,19 @@ class Retrieval(Neighbours):
     name: ClassVar[str] = "retrieval"
 
     top_m: float = Field(
-        1.0, gt=0, le=1, description="share of the images, the most retrieved, that are pseudo-queries"
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the images, the most retrieved, that are pseudo-queries",
     )
 
     def annotate(self, data: Observations, job: Job) -> Annotation:
         points, others = self.nearest(data, job)
         conditions = points[others]  # (N, k, D)
         queries = self._pseudo_queries(others, job.generator(self.name))
-        return Annotation(ConditionSpec("tokens", points.shape[1], self.k), conditions, bank=conditions[queries])
+        return Annotation(
+            ConditionSpec("tokens", points.shape[1], self.k), conditions, bank=conditions[queries]
+        )
 
     def _pseudo_queries(self, others: Tensor, generator: torch.Generator) -> Tensor:
         """As many draws from p_D as there are images. Where several are equally frequent at the
@@ -41,4 +47,8 @@ class Retrieval(Neighbours):
         count = len(others)
         retrieved = others.flatten().bincount(minlength=count)  # (N,): p_D * k * N
         kept = retrieved.argsort(descending=True, stable=True)[: max(1, round(self.top_m * count))]
-        return kept[torch.multinomial(retrieved[kept].double(), count, replacement=True, generator=generator)]
+        return kept[
+            torch.multinomial(
+                retrieved[kept].double(), count, replacement=True, generator=generator
+            )
+        ]

@@ -1,7 +1,9 @@
-"""Balanced clusters as labels: optimal transport on fixed features (SwAV, arXiv 2006.09882, eq. 3 to 5), with lightly.
+"""Balanced clusters as labels: optimal transport on fixed features (SwAV, arXiv 2006.09882, eq. 3
+to 5), with lightly.
 
-SwAV's prototypes are learned with its encoder; here the features stay as they are, and assignments and prototypes
-take turns, as in k-means (SeLa, arXiv 1911.05371, section 3.2, with the update of k-means).
+SwAV's prototypes are learned with its encoder; here the features stay as they are, and assignments
+and prototypes take turns, as in k-means (SeLa, arXiv 1911.05371, section 3.2, with the update of
+k-means).
 """
 
 from __future__ import annotations
@@ -30,18 +32,24 @@ exp(-60) is safe in fp32."""
 
 
 class Sinkhorn(Annotator):
-    """Clusters of nearly equal size, found without labels by optimal transport (arXiv 2006.09882, eq. 3).
+    """Clusters of nearly equal size, found without labels by optimal transport (arXiv 2006.09882,
+    eq. 3).
 
-    It begins with k-means on the unit sphere. Each round assigns the whole set with equal shares for all prototypes,
-    and moves each prototype to the mean of its images. `used` and `balance` in the report say how equal the clusters
-    came out, and `kmeans` is the control. Memory: some 16 bytes per image and cluster.
+    It begins with k-means on the unit sphere. Each round assigns the whole set with equal shares
+    for all prototypes, and moves each prototype to the mean of its images. `used` and `balance` in
+    the report say how equal the clusters came out, and `kmeans` is the control. Memory: some 16
+    bytes per image and cluster.
     """
 
     name: ClassVar[str] = "sinkhorn"
 
     clusters: int = Field(30, ge=2, description="number of clusters, K")
-    epsilon: float = Field(0.005, ge=0.001, le=START, description="entropy of the last assignment; lower is harder")
-    rounds: int = Field(20, ge=2, le=100_000, description="assignments; epsilon falls from 0.1 over them")
+    epsilon: float = Field(
+        0.005, ge=0.001, le=START, description="entropy of the last assignment; lower is harder"
+    )
+    rounds: int = Field(
+        20, ge=2, le=100_000, description="assignments; epsilon falls from 0.1 over them"
+    )
     iterations: int = Field(100, ge=1, description="Sinkhorn-Knopp iterations per assignment")
 
     @property
@@ -53,7 +61,9 @@ class Sinkhorn(Annotator):
 
     def annotate(self, data: Observations, job: Job) -> Annotation:
         if data.features is None:
-            raise StageFailed("annotator sinkhorn needs features to cluster: give the arm an encoder")
+            raise StageFailed(
+                "annotator sinkhorn needs features to cluster: give the arm an encoder"
+            )
         if not data.features.isfinite().all():
             raise StageFailed("annotator sinkhorn: the encoder's features are not all finite")
         points = directions(data.features)  # (N, D)
@@ -62,7 +72,10 @@ class Sinkhorn(Annotator):
         start = Centroids(points.cpu(), self.clusters, seed, spherical=True)
         prototypes = normalize(start.vectors, dim=1).to(job.device)
         points = points.to(job.device)
-        falling = [START * (self.epsilon / START) ** (step / (self.rounds - 1)) for step in range(self.rounds)]
+        falling = [
+            START * (self.epsilon / START) ** (step / (self.rounds - 1))
+            for step in range(self.rounds)
+        ]
         assigned = torch.zeros(0, dtype=torch.int64)
         for epsilon in job.track(falling, "sinkhorn"):
             if len(assigned):
@@ -72,10 +85,11 @@ class Sinkhorn(Annotator):
 
 
 def balanced_codes(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """Soft codes (N, K) of cosines (N, K): every image sums to 1, every prototype to about N / K (eq. 5).
+    """Soft codes (N, K) of cosines (N, K): every image sums to 1, every prototype to about N / K
+    (eq. 5).
 
-    A constant per image changes nothing in the solution, so each image's best score becomes 0: exp cannot overflow,
-    and no prototype is left without any share.
+    A constant per image changes nothing in the solution, so each image's best score becomes 0: exp
+    cannot overflow, and no prototype is left without any share.
     """
     from lightly.loss.swav_loss import sinkhorn
 
@@ -89,6 +103,8 @@ def means(points: Tensor, assigned: Tensor, prototypes: Tensor) -> Tensor:
     The codes are hard: with soft ones many prototypes collapse to one, and most are never the best
     of any image.
     """
-    codes = points.new_zeros(len(points), len(prototypes)).scatter_(1, assigned[:, None], 1.0)  # (N, K)
+    codes = points.new_zeros(len(points), len(prototypes)).scatter_(
+        1, assigned[:, None], 1.0
+    )  # (N, K)
     empty = codes.sum(dim=0) == 0  # (K,)
     return torch.where(empty[:, None], prototypes, normalize(codes.T @ points, dim=1))

@@ -1,4 +1,5 @@
-"""The autoencoder of latent diffusion (Rombach et al., arXiv 2112.10752), as diffusers' AutoencoderKL."""
+"""The autoencoder of latent diffusion (Rombach et al., arXiv 2112.10752), as diffusers'
+AutoencoderKL."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from fw.plugins.autoencoders.pretrained import Facts, Pretrained
 
 
 class KL(Pretrained):
-    """The KL-regularised autoencoder of latent diffusion (arXiv 2112.10752), from a local folder of diffusers; frozen.
+    """The KL-regularised autoencoder of latent diffusion (arXiv 2112.10752), from a local folder of
+    diffusers; frozen.
 
     Latents are brought to about unit variance with the folder's own numbers: (z - shift_factor) *
     scaling_factor, or (z - latents_mean) / latents_std * scaling_factor where it has these. Stable
@@ -26,7 +28,10 @@ class KL(Pretrained):
     architecture: ClassVar[str] = "AutoencoderKL"
 
     posterior: Literal["mean", "sample"] = Field(
-        "mean", description="train on the posterior's mean, or on a sample of it that is drawn afresh at each step"
+        "mean",
+        description=(
+            "train on the posterior's mean, or on a sample of it that is drawn afresh at each step"
+        ),
     )
 
     def facts(self, config: dict[str, Any]) -> Facts:

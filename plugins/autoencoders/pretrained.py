@@ -45,12 +45,16 @@ class Pretrained(Autoencoder):
     """The class of diffusers."""
 
     weights: Path = Field(
-        description=f"a folder as diffusers' save_pretrained writes it, with {CONFIG} and {WEIGHTS}, or shards or a "
-        "variant of it",
+        description=f"a folder as diffusers' save_pretrained writes it, with {CONFIG} and "
+        f"{WEIGHTS}, or shards or a variant of it",
         examples=["weights/autoencoder"],
     )
-    channels: int = Field(4, ge=1, le=65536, description="channels of the latents, which the folder must agree with")
-    shrink: int = Field(8, ge=1, le=1024, description="by how much height and width shrink, likewise")
+    channels: int = Field(
+        4, ge=1, le=65536, description="channels of the latents, which the folder must agree with"
+    )
+    shrink: int = Field(
+        8, ge=1, le=1024, description="by how much height and width shrink, likewise"
+    )
 
     @abstractmethod
     def facts(self, config: dict[str, Any]) -> Facts:
@@ -78,14 +82,19 @@ class Pretrained(Autoencoder):
         if reason := self.disagreement(facts):
             raise ValueError(reason)
         if colours not in (1, facts.colours):
-            raise ValueError(f"autoencoder {self.name}: images have {colours} channels, it takes 1 or {facts.colours}")
+            raise ValueError(
+                f"autoencoder {self.name}: images have {colours} channels, it takes 1 or "
+                f"{facts.colours}"
+            )
         if height % self.shrink or width % self.shrink:
             raise ValueError(
-                f"autoencoder {self.name}: images are {height}x{width}, and sides must be multiples of {self.shrink}"
+                f"autoencoder {self.name}: images are {height}x{width}, and sides must be "
+                f"multiples of {self.shrink}"
             )
         if facts.side is not None and (height, width) != (facts.side, facts.side):
             raise ValueError(
-                f"autoencoder {self.name}: images are {height}x{width}, and it takes {facts.side}x{facts.side} only"
+                f"autoencoder {self.name}: images are {height}x{width}, and it takes "
+                f"{facts.side}x{facts.side} only"
             )
         return self.channels, height // self.shrink, width // self.shrink
 
@@ -93,12 +102,14 @@ class Pretrained(Autoencoder):
         config = checked_settings(
             self,
             self.folder(),
-            "set `weights` to a folder as diffusers' save_pretrained writes it (of a whole pipeline, "
+            "set `weights` to a folder as diffusers' save_pretrained writes it (of a whole "
+            "pipeline, "
             "the sub-folder vae)",
         )
         if config.get("_class_name") != self.architecture:
             raise MissingFile(
-                f"autoencoder {self.name}: {self.folder()} holds an {config.get('_class_name', 'unknown model')}, and "
+                f"autoencoder {self.name}: {self.folder()} holds an "
+                f"{config.get('_class_name', 'unknown model')}, and "
                 f"this is for {self.architecture}"
             )
         if reason := self.disagreement(self.facts(config)):
@@ -107,7 +118,8 @@ class Pretrained(Autoencoder):
 
         if not hasattr(diffusers, self.architecture):
             raise FwError(
-                f"autoencoder {self.name}: diffusers {diffusers.__version__} has no {self.architecture}; update it"
+                f"autoencoder {self.name}: diffusers {diffusers.__version__} has no "
+                f"{self.architecture}; update it"
             )
 
     def identity(self) -> dict[str, Any]:
@@ -120,7 +132,8 @@ class Pretrained(Autoencoder):
         network, loading_info = from_folder(self, self.architecture, self.folder())
         if missing := loading_info["missing_keys"]:
             raise MissingFile(
-                f"autoencoder {self.name}: the weights in {self.folder()} lack {len(missing)} of the network, such as "
+                f"autoencoder {self.name}: the weights in {self.folder()} lack {len(missing)} of "
+                "the network, such as "
                 f"{missing[0]}: they are not of this {CONFIG}"
             )
         return Colours(network, repeated=shape[0] != self.known_facts().colours)
@@ -134,7 +147,8 @@ class Pretrained(Autoencoder):
         if (facts.channels, facts.shrink) == (self.channels, self.shrink):
             return None
         return (
-            f"autoencoder {self.name}: {self.folder()} has `channels` {facts.channels} and `shrink` {facts.shrink}, "
+            f"autoencoder {self.name}: {self.folder()} has `channels` {facts.channels} and "
+            f"`shrink` {facts.shrink}, "
             f"and the recipe says {self.channels} and {self.shrink}"
         )
 
@@ -147,7 +161,8 @@ class Pretrained(Autoencoder):
 
 
 class Colours(nn.Module):
-    """An autoencoder and the colours that it takes: grey images are `repeated`, and averaged when decoded."""
+    """An autoencoder and the colours that it takes: grey images are `repeated`, and averaged
+    when decoded."""
 
     def __init__(self, network: nn.Module, repeated: bool):
         super().__init__()

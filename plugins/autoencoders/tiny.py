@@ -1,4 +1,5 @@
-"""The tiny autoencoder TAESD, distilled from that of Stable Diffusion, as diffusers' AutoencoderTiny."""
+"""The tiny autoencoder TAESD, distilled from that of Stable Diffusion, as diffusers'
+AutoencoderTiny."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from fw.plugins.autoencoders.pretrained import Facts, Pretrained
 
 
 class Tiny(Pretrained):
-    """TAESD and its kin, some 2M weights distilled from larger autoencoders, from a local folder of diffusers; frozen.
+    """TAESD and its kin, some 2M weights distilled from larger autoencoders, from a local folder of
+    diffusers; frozen.
 
     It reconstructs worse than the autoencoder that it was distilled from, but a hundred times
     faster. Its latents have about unit variance as they are; the folder's shift_factor and
@@ -28,7 +30,12 @@ class Tiny(Pretrained):
         return Facts(config.get("in_channels", 3), config.get("latent_channels", 4), shrink)
 
     def code(self, network: Any, x: Tensor) -> Code:
-        return Code((network.encode(x).latents - network.config.shift_factor) * network.config.scaling_factor)
+        return Code(
+            (network.encode(x).latents - network.config.shift_factor)
+            * network.config.scaling_factor
+        )
 
     def images(self, network: Any, latents: Tensor) -> Tensor:
-        return network.decode(latents / network.config.scaling_factor + network.config.shift_factor).sample
+        return network.decode(
+            latents / network.config.scaling_factor + network.config.shift_factor
+        ).sample

@@ -43,7 +43,8 @@ Config = Mapping[str, Any]
 
 
 class DiffusersFolder(Backbone):
-    """A pretrained UNet2DModel, UNet2DConditionModel or DiTTransformer2DModel of diffusers, from a local folder.
+    """A pretrained UNet2DModel, UNet2DConditionModel or DiTTransformer2DModel of diffusers, from a
+    local folder.
 
     Training goes on from its weights. Its timesteps and its prediction are those of process `ddpm`,
     whose fields must agree with the pipeline's scheduler. The network's folder alone does not say
@@ -55,12 +56,15 @@ class DiffusersFolder(Backbone):
     conditions: ClassVar[frozenset[str]] = frozenset({"class"})
 
     weights: Path = Field(
-        description=f"a pipeline's folder, with {PIPELINE}, or that of its network, with {CONFIG} and {WEIGHTS}, "
-        "or shards or a variant of it",
+        description=f"a pipeline's folder, with {PIPELINE}, or that of its network, with {CONFIG} "
+        f"and {WEIGHTS}, or shards or a variant of it",
         examples=["weights/ddpm"],
     )
     classes: Literal["new", "kept"] = Field(
-        "new", description="new ones are learned; kept are those that the network was trained with, in their order"
+        "new",
+        description=(
+            "new ones are learned; kept are those that the network was trained with, in their order"
+        ),
     )
 
     @property
@@ -75,7 +79,11 @@ class DiffusersFolder(Backbone):
     def provides(self) -> frozenset[str]:
         """All that such networks can provide, as long as the folder is not there."""
         config = self.config()
-        return frozenset({"taps"}) if config is not None and not attends(config) else frozenset({"attention", "taps"})
+        return (
+            frozenset({"taps"})
+            if config is not None and not attends(config)
+            else frozenset({"attention", "taps"})
+        )
 
     def check(self, shape: Shape) -> None:
         config = self.config()
@@ -86,21 +94,24 @@ class DiffusersFolder(Backbone):
         colours, height, width = shape
         if colours != config.get("in_channels"):
             raise ValueError(
-                f"backbone {self.name}: the network takes images with {config.get('in_channels')} channels, and these "
+                f"backbone {self.name}: the network takes images with {config.get('in_channels')} "
+                "channels, and these "
                 f"have {colours}"
             )
         if config["_class_name"] == DIT:
             side = config.get("sample_size")
             if (height, width) != (side, side):
                 raise ValueError(
-                    f"backbone {self.name}: the network takes images of {side}x{side} only, and these are "
+                    f"backbone {self.name}: the network takes images of {side}x{side} only, and "
+                    "these are "
                     f"{height}x{width}"
                 )
             return
         smallest = 2 ** (len(config["block_out_channels"]) - 1)
         if height % smallest or width % smallest:
             raise ValueError(
-                f"backbone {self.name}: the network takes images whose sides are multiples of {smallest}, and these "
+                f"backbone {self.name}: the network takes images whose sides are multiples of "
+                f"{smallest}, and these "
                 f"are {height}x{width}"
             )
 
@@ -108,7 +119,8 @@ class DiffusersFolder(Backbone):
         config = checked_settings(
             self,
             self.folder(),
-            "set `weights` to a folder as diffusers' save_pretrained writes it, of a pipeline or of its network, with "
+            "set `weights` to a folder as diffusers' save_pretrained writes it, of a pipeline or "
+            "of its network, with "
             "safetensors",
         )
         if (settings := self.scheduler_file()).is_file() and self.scheduler() is None:
@@ -127,13 +139,18 @@ class DiffusersFolder(Backbone):
         config = self.config()
         assert config is not None
         kept = self.classes == "kept" and condition is not None
-        own = config.get("num_embeds_ada_norm" if config["_class_name"] == DIT else "num_class_embeds")
+        own = config.get(
+            "num_embeds_ada_norm" if config["_class_name"] == DIT else "num_class_embeds"
+        )
         if condition is not None and kept and condition.size != own:
             raise FwError(
-                f"backbone {self.name}: `classes: kept` needs the network's own {own or 0} classes, and the arm has "
+                f"backbone {self.name}: `classes: kept` needs the network's own {own or 0} "
+                "classes, and the arm has "
                 f"{condition.size}"
             )
-        return wrapped(self.loaded(config["_class_name"]), condition.size if condition else None, kept).train()
+        return wrapped(
+            self.loaded(config["_class_name"]), condition.size if condition else None, kept
+        ).train()
 
     def loaded(self, architecture: str) -> Any:
         """diffusers' network, or MissingFile if the files are damaged or do not belong together."""
@@ -141,7 +158,8 @@ class DiffusersFolder(Backbone):
         for which, fault in (("missing", "lacks"), ("unexpected", "has too many")):
             if keys := sorted(loading_info[f"{which}_keys"]):
                 raise MissingFile(
-                    f"backbone {self.name}: {self.folder()} {fault} weights, {len(keys)} such as {keys[0]}: "
+                    f"backbone {self.name}: {self.folder()} {fault} weights, {len(keys)} such as "
+                    f"{keys[0]}: "
                     f"they are not of this {CONFIG}"
                 )
         return network
@@ -157,7 +175,11 @@ class DiffusersFolder(Backbone):
     def folder(self) -> Path:
         """The network's folder: a part of the pipeline's, or `weights` itself."""
         folder = self.weights.expanduser()
-        parts = [folder / part for part in PARTS if (folder / PIPELINE).is_file() and (folder / part).is_dir()]
+        parts = [
+            folder / part
+            for part in PARTS
+            if (folder / PIPELINE).is_file() and (folder / part).is_dir()
+        ]
         return parts[0] if parts else folder
 
     def config(self) -> Config | None:
@@ -180,11 +202,16 @@ def unfit_network(config: Config) -> str | None:
     if architecture not in WRAPPERS:
         return f"holds an {architecture or 'unknown model'}, and fw takes {', '.join(WRAPPERS)}"
     if config.get("time_embedding_type", "positional") != "positional":
-        return f"has time_embedding_type {config['time_embedding_type']}, and fw gives it timesteps (positional)"
+        return (
+            f"has time_embedding_type {config['time_embedding_type']}, and fw gives it timesteps "
+            "(positional)"
+        )
     for key in UNFED:
         if config.get(key):
             return f"has {key} {config[key]}, and fw has no input for that"
-    if architecture == "UNet2DConditionModel" and not isinstance(config.get("cross_attention_dim", 1280), int):
+    if architecture == "UNet2DConditionModel" and not isinstance(
+        config.get("cross_attention_dim", 1280), int
+    ):
         return "has a cross_attention_dim of its own for each level, which fw does not know"
     inputs, outputs = config.get("in_channels"), config.get("out_channels")
     if outputs is not None and inputs is not None and outputs not in (inputs, 2 * inputs):
@@ -198,13 +225,22 @@ def unfit_network(config: Config) -> str | None:
 def unfit_scheduler(scheduler: Config) -> str | None:
     """Why process `ddpm` cannot follow the scheduler's settings, or None."""
     if scheduler.get("prediction_type", "epsilon") not in PREDICTIONS:
-        return f"has a scheduler with prediction_type {scheduler['prediction_type']}, which process ddpm does not know"
+        return (
+            f"has a scheduler with prediction_type {scheduler['prediction_type']}, which process "
+            "ddpm does not know"
+        )
     betas = scheduler.get("beta_schedule", "linear")
     if scheduler.get("trained_betas") is not None or betas not in ("linear", "squaredcos_cap_v2"):
-        return f"has a scheduler with beta_schedule {betas}, and process ddpm has linear and squaredcos_cap_v2 (cosine)"
+        return (
+            f"has a scheduler with beta_schedule {betas}, and process ddpm has linear and "
+            "squaredcos_cap_v2 (cosine)"
+        )
     ends = scheduler.get("beta_start", 1e-4), scheduler.get("beta_end", 0.02)
     if betas == "linear" and ends != (1e-4, 0.02):
-        return f"has a scheduler with betas from {ends[0]} to {ends[1]}, and process ddpm's are from 0.0001 to 0.02"
+        return (
+            f"has a scheduler with betas from {ends[0]} to {ends[1]}, and process ddpm's are from "
+            "0.0001 to 0.02"
+        )
     return None
 
 
@@ -213,7 +249,10 @@ def described(scheduler: Config) -> str:
     prediction = PREDICTIONS[scheduler.get("prediction_type", "epsilon")]
     schedule = "linear" if scheduler.get("beta_schedule", "linear") == "linear" else "cosine"
     steps = scheduler.get("num_train_timesteps", 1000)
-    return f"process: {{name: ddpm, prediction: {prediction}, schedule: {schedule}, timesteps: {steps}}}"
+    return (
+        f"process: {{name: ddpm, prediction: {prediction}, schedule: {schedule}, timesteps: "
+        f"{steps}}}"
+    )
 
 
 def attends(config: Config) -> bool:
@@ -222,4 +261,6 @@ def attends(config: Config) -> bool:
     if config.get("_class_name") == DIT or any("Attn" in block for block in blocks):
         return True
     middle = config.get("mid_block_type", "UNetMidBlock2D")
-    return bool(middle) and (config.get("add_attention", True) if middle == "UNetMidBlock2D" else "Attn" in middle)
+    return bool(middle) and (
+        config.get("add_attention", True) if middle == "UNetMidBlock2D" else "Attn" in middle
+    )

@@ -41,7 +41,9 @@ class PretrainedNetwork(nn.Module):
         attend: Attend | None = None,
     ) -> Tensor:
         """x (B, C, H, W), timesteps noise (B,) -> (B, C, H, W)"""
-        layers = {name: self.network.get_submodule(path) for name, path in self.attention_layers().items()}
+        layers = {
+            name: self.network.get_submodule(path) for name, path in self.attention_layers().items()
+        }
         with nullcontext() if attend is None else attending(layers, attend):
             raw = self.predicted(x, noise, self.labels(condition, dropped, x))
         return raw[:, : x.shape[1]]
@@ -73,7 +75,8 @@ class PretrainedUNet(PretrainedNetwork):
     """UNet2DModel."""
 
     def taps(self) -> dict[str, nn.Module]:
-        """`down.0`, ..., `mid`, `up.0`, ...: maps (B, C, h, w) after each level; `up.0` is the coarsest."""
+        """`down.0`, ..., `mid`, `up.0`, ...: maps (B, C, h, w) after each level; `up.0` is the
+        coarsest."""
         down = {f"down.{level}": block for level, block in enumerate(self.network.down_blocks)}
         up = {f"up.{level}": block for level, block in enumerate(self.network.up_blocks)}
         middle = {} if self.network.mid_block is None else {"mid": self.network.mid_block}
@@ -100,11 +103,16 @@ class PretrainedDiT(PretrainedNetwork):
     """DiTTransformer2DModel."""
 
     def attention_layers(self) -> dict[str, str]:
-        return {f"blocks.{index}": f"transformer_blocks.{index}.attn1" for index in range(len(self.taps()))}
+        return {
+            f"blocks.{index}": f"transformer_blocks.{index}.attn1"
+            for index in range(len(self.taps()))
+        }
 
     def taps(self) -> dict[str, nn.Module]:
         """`blocks.0`, `blocks.1`, ...: tokens (B, N, width) after each block."""
-        return {f"blocks.{index}": block for index, block in enumerate(self.network.transformer_blocks)}
+        return {
+            f"blocks.{index}": block for index, block in enumerate(self.network.transformer_blocks)
+        }
 
 
 WRAPPERS: dict[str, type[PretrainedNetwork]] = {
@@ -124,8 +132,14 @@ def wrapped(network: Any, classes: int | None, kept: bool) -> nn.Module:
     for holder, name, own, null in tables(network):
         if own is None and classes is None:
             return WRAPPERS[type(network).__name__](network, None)
-        rows = own if kept and own is not None else null + INITIAL_STD * torch.randn(count, len(null))
-        setattr(holder, name, nn.Embedding.from_pretrained(torch.cat([rows[:count], null[None]]), freeze=False))
+        rows = (
+            own if kept and own is not None else null + INITIAL_STD * torch.randn(count, len(null))
+        )
+        setattr(
+            holder,
+            name,
+            nn.Embedding.from_pretrained(torch.cat([rows[:count], null[None]]), freeze=False),
+        )
     return WRAPPERS[type(network).__name__](network, count)
 
 
@@ -142,7 +156,12 @@ def tables(network: Any) -> Iterator[tuple[nn.Module, str, Tensor | None, Tensor
             *_, null = own = embedder.embedding_table.weight.detach()  # (N + 1, width)
             yield embedder, "embedding_table", own[:-1], null
     elif network.class_embedding is None:
-        yield network, "class_embedding", None, torch.zeros(network.time_embedding.linear_2.out_features)
+        yield (
+            network,
+            "class_embedding",
+            None,
+            torch.zeros(network.time_embedding.linear_2.out_features),
+        )
     else:
         own = network.class_embedding.weight.detach()  # (N, width)
         yield network, "class_embedding", own, own.mean(dim=0)

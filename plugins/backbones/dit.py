@@ -1,4 +1,5 @@
-"""The diffusion transformer DiT with adaLN-zero (arXiv 2212.09748; SiT, arXiv 2401.08740, is the same network)."""
+"""The diffusion transformer DiT with adaLN-zero (arXiv 2212.09748; SiT, arXiv 2401.08740, is the
+same network)."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ SIZES = {
 
 
 class DiT(Backbone):
-    """The diffusion transformer with adaLN-zero (arXiv 2212.09748); attention layers are `blocks.0`, `blocks.1`, ...
+    """The diffusion transformer with adaLN-zero (arXiv 2212.09748); attention layers are
+    `blocks.0`, `blocks.1`, ...
 
     Classes and vectors are added to the time embedding. Sets of tokens enter by cross-attention in
     every block, which does not count as an attention layer.
@@ -45,7 +47,11 @@ class DiT(Backbone):
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "vector", "tokens"})
 
     size: Literal["S", "B", "L", "XL"] | None = Field(
-        None, description="the paper's S (33M weights), B (130M), L (458M) or XL (675M), in place of the next three"
+        None,
+        description=(
+            "the paper's S (33M weights), B (130M), L (458M) or XL (675M), in place of the next "
+            "three"
+        ),
     )
     depth: int = Field(4, ge=1, le=1000, description="blocks")
     width: int = Field(64, ge=4, le=16384, description="channels of a token")
@@ -61,7 +67,10 @@ class DiT(Backbone):
             return fields
         for name, value in SIZES[size].items():
             if fields.get(name, value) != value:
-                raise ValueError(f"size {size} has {name} {value}, not {fields[name]}: leave out `size` or `{name}`")
+                raise ValueError(
+                    f"size {size} has {name} {value}, not {fields[name]}: leave out `size` or "
+                    f"`{name}`"
+                )
         return {**fields, **SIZES[size]}
 
     @model_validator(mode="after")
@@ -91,7 +100,8 @@ class DiT(Backbone):
 
 
 class DiffusionTransformer(nn.Module):
-    """See `fw.core.kinds.Network`. Untrained, it predicts zero, and each block is the identity (adaLN-zero)."""
+    """See `fw.core.kinds.Network`. Untrained, it predicts zero, and each block is the identity
+    (adaLN-zero)."""
 
     positions: Tensor
 
@@ -109,7 +119,9 @@ class DiffusionTransformer(nn.Module):
         self.patch = patch
         self.rows = height // patch
         self.first = linear(patch * patch * colours, width)
-        self.register_buffer("positions", positions(self.rows, across // patch, width))  # (N, width)
+        self.register_buffer(
+            "positions", positions(self.rows, across // patch, width)
+        )  # (N, width)
         self.level = LevelEmbedding(width)
         self.embed = embed
         self.crossed = isinstance(embed, TokenEmbedding)
@@ -125,10 +137,14 @@ class DiffusionTransformer(nn.Module):
         attend: Attend | None = None,
     ) -> Tensor:
         """x (B, C, H, W), noise (B,) -> (B, C, H, W)"""
-        conditioning, context = self.conditioning(noise, condition, dropped)  # (B, width), (B, n, width)
+        conditioning, context = self.conditioning(
+            noise, condition, dropped
+        )  # (B, width), (B, n, width)
         tokens = self.first(patchify(x, self.patch)) + self.positions  # (B, N, width)
         for index, block in enumerate(self.blocks):
-            tokens = block(tokens, conditioning, attend or scaled_dot_product, f"blocks.{index}", context)
+            tokens = block(
+                tokens, conditioning, attend or scaled_dot_product, f"blocks.{index}", context
+            )
         return unpatchify(self.last(tokens, conditioning), self.patch, self.rows)
 
     def taps(self) -> dict[str, nn.Module]:

@@ -1,4 +1,5 @@
-"""The parts of the diffusion transformer: patches, their positions, and blocks with adaLN-zero (arXiv 2212.09748).
+"""The parts of the diffusion transformer: patches, their positions, and blocks with adaLN-zero
+(arXiv 2212.09748).
 
 Section 3.2 and figure 3 of the paper; weights start as there.
 """
@@ -22,7 +23,9 @@ def check_sizes(width: int, heads: int) -> None:
     if width % heads:
         raise ValueError(f"width {width} is not a multiple of heads {heads}")
     if width % 4:
-        raise ValueError(f"width {width} is not a multiple of 4, which the position embedding needs")
+        raise ValueError(
+            f"width {width} is not a multiple of 4, which the position embedding needs"
+        )
 
 
 def check_patches(name: str, patch: int, shape: tuple[int, int, int]) -> None:
@@ -30,7 +33,8 @@ def check_patches(name: str, patch: int, shape: tuple[int, int, int]) -> None:
     _, height, width = shape
     if height % patch or width % patch:
         raise ValueError(
-            f"{name} with patches of {patch}x{patch} needs images whose sides are multiples of {patch}, and these are "
+            f"{name} with patches of {patch}x{patch} needs images whose sides are multiples of "
+            f"{patch}, and these are "
             f"{height}x{width}: take another `patch`, or another image size"
         )
 
@@ -43,7 +47,9 @@ def patchify(x: Tensor, patch: int) -> Tensor:
 
 def unpatchify(tokens: Tensor, patch: int, rows: int) -> Tensor:
     """The inverse of `patchify`: (B, N, patch * patch * C) -> (B, C, H, W)."""
-    x = tokens.unflatten(2, (patch, patch, -1)).unflatten(1, (rows, -1))  # (B, rows, columns, patch, patch, C)
+    x = tokens.unflatten(2, (patch, patch, -1)).unflatten(
+        1, (rows, -1)
+    )  # (B, rows, columns, patch, patch, C)
     return x.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
 
@@ -55,7 +61,8 @@ def positions(rows: int, columns: int, width: int) -> Tensor:
 
 
 def waves(values: Tensor, count: int) -> Tensor:
-    """Numbers (n,) as sines and cosines (n, 2 * count) of falling frequency (arXiv 1706.03762, section 3.5)."""
+    """Numbers (n,) as sines and cosines (n, 2 * count) of falling frequency (arXiv 1706.03762,
+    section 3.5)."""
     frequencies = torch.exp(-math.log(10_000) * torch.arange(count, device=values.device) / count)
     angles = values[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1)
@@ -86,17 +93,26 @@ class Block(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.attention = SelfAttention(width, heads)
-        self.mlp = nn.Sequential(linear(width, 4 * width), nn.GELU("tanh"), linear(4 * width, width))
+        self.mlp = nn.Sequential(
+            linear(width, 4 * width), nn.GELU("tanh"), linear(4 * width, width)
+        )
         self.modulation = zero_linear(width, 6 * width)
         self.cross = CrossAttention(width, heads) if crossed else None
 
     def forward(
-        self, tokens: Tensor, conditioning: Tensor, attend: Attend, layer: str, context: Tensor | None = None
+        self,
+        tokens: Tensor,
+        conditioning: Tensor,
+        attend: Attend,
+        layer: str,
+        context: Tensor | None = None,
     ) -> Tensor:
         """tokens (B, N, width), conditioning (B, width), context (B, n, width) -> (B, N, width)"""
         modulation = self.modulation(conditioning)[:, None]  # (B, 1, 6 * width)
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation.chunk(6, dim=2)
-        tokens = tokens + gate * self.attention(self.norm(tokens) * (1 + scale) + shift, attend, layer)
+        tokens = tokens + gate * self.attention(
+            self.norm(tokens) * (1 + scale) + shift, attend, layer
+        )
         if self.cross is not None:
             tokens = tokens + self.cross(self.norm(tokens), context)
         return tokens + mlp_gate * self.mlp(self.norm(tokens) * (1 + mlp_scale) + mlp_shift)
@@ -134,7 +150,9 @@ class CrossAttention(nn.Module):
 
     def forward(self, tokens: Tensor, context: Tensor) -> Tensor:
         """tokens (B, N, width), context (B, n, width) -> (B, N, width)"""
-        query = self.query(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, d)
+        query = (
+            self.query(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        )  # (B, heads, N, d)
         split = self.key_value(context).unflatten(2, (2, self.heads, -1))  # (B, n, 2, heads, d)
         key, value = split.permute(2, 0, 3, 1, 4).unbind()  # (B, heads, n, d)
         mixed = scaled_dot_product_attention(query, key, value)  # (B, heads, N, d)

@@ -22,7 +22,8 @@ IN_TRANSFORMER = ".transformer_blocks.0.attn1"
 
 
 class UNet(Backbone):
-    """The U-Net of DDPM (arXiv 2006.11239) by diffusers; conditions are added to the time embedding.
+    """The U-Net of DDPM (arXiv 2006.11239) by diffusers; conditions are added to the time
+    embedding.
 
     Sets of tokens enter by cross-attention instead, at the levels with attention and in the middle.
     These have transformer blocks then (arXiv 2112.10752), whose self-attention counts as an
@@ -37,7 +38,10 @@ class UNet(Backbone):
     )
     layers: int = Field(1, ge=1, le=1000, description="residual blocks per level")
     attention: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        (), description="levels with self-attention, 0 is full resolution; with any, the middle has it too"
+        (),
+        description=(
+            "levels with self-attention, 0 is full resolution; with any, the middle has it too"
+        ),
     )
     head_dim: int = Field(8, ge=1, description="channels per attention head")
     groups: int = Field(8, ge=1, description="groups of the group norms")
@@ -48,18 +52,23 @@ class UNet(Backbone):
         levels = len(self.channels)
         for level in self.attention:
             if level >= levels:
-                raise ValueError(f"attention at level {level}, but channels has levels 0 to {levels - 1}")
+                raise ValueError(
+                    f"attention at level {level}, but channels has levels 0 to {levels - 1}"
+                )
         for width in self.channels:
             if width % self.groups:
                 raise ValueError(f"channels {width} is not a multiple of groups {self.groups}")
             if width == self.groups:
                 raise ValueError(
-                    f"channels {width} in {self.groups} groups is one channel per group: the group norm would then "
+                    f"channels {width} in {self.groups} groups is one channel per group: the group "
+                    "norm would then "
                     "erase the time and condition embeddings; take fewer groups"
                 )
         for width in {self.channels[level] for level in (*self.attention, -1) if self.attention}:
             if width % self.head_dim:
-                raise ValueError(f"channels {width} with attention is not a multiple of head_dim {self.head_dim}")
+                raise ValueError(
+                    f"channels {width} with attention is not a multiple of head_dim {self.head_dim}"
+                )
         return self
 
     @property
@@ -72,8 +81,10 @@ class UNet(Backbone):
         smallest = 2 ** (len(self.channels) - 1)
         if height % smallest or width % smallest:
             raise ValueError(
-                f"{self.name} with {len(self.channels)} levels needs images whose sides are multiples of {smallest}, "
-                f"and these are {height}x{width}: take fewer entries in `channels`, or another image size"
+                f"{self.name} with {len(self.channels)} levels needs images whose sides are "
+                f"multiples of {smallest}, "
+                f"and these are {height}x{width}: take fewer entries in `channels`, or another "
+                "image size"
             )
 
     def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:
@@ -85,7 +96,9 @@ class UNet(Backbone):
         if condition is not None and condition.form == "tokens":
             crossed = UNet2DConditionModel(
                 **self._blocks(shape[0], "CrossAttn"),
-                attention_head_dim=tuple(map(self._heads, self.channels)),  # diffusers' name for the number of heads
+                attention_head_dim=tuple(
+                    map(self._heads, self.channels)
+                ),  # diffusers' name for the number of heads
                 cross_attention_dim=width,
             )
             return ConditionedUNet(crossed, TokenEmbedding(condition, width))
@@ -95,11 +108,15 @@ class UNet(Backbone):
             attention_head_dim=self.head_dim,
             class_embed_type=None if condition is None else "identity",
         )
-        return ConditionedUNet(unet, None if condition is None else ConditionEmbedding(condition, width))
+        return ConditionedUNet(
+            unet, None if condition is None else ConditionEmbedding(condition, width)
+        )
 
     def _blocks(self, colours: int, attending: str) -> dict[str, Any]:
         """Settings of both U-Nets; the type of a block with attention begins with `attending`."""
-        prefixes = [attending if level in self.attention else "" for level in range(len(self.channels))]
+        prefixes = [
+            attending if level in self.attention else "" for level in range(len(self.channels))
+        ]
         return {
             "in_channels": colours,
             "out_channels": colours,
@@ -141,16 +158,27 @@ class ConditionedUNet(nn.Module):
         """x (B, C, H, W), noise (B,) -> (B, C, H, W)"""
         if self.embed is None and condition is not None:
             raise ValueError("this unet was built without conditions, so it cannot take one")
-        embedded = None if self.embed is None else self.embed(condition, dropped, len(x))  # (B, width) or (B, n, width)
+        embedded = (
+            None if self.embed is None else self.embed(condition, dropped, len(x))
+        )  # (B, width) or (B, n, width)
         inputs = {"encoder_hidden_states" if self.crossed else "class_labels": embedded}
-        layers = {name: self.unet.get_submodule(path) for name, path in self.attention_layers.items()}
+        layers = {
+            name: self.unet.get_submodule(path) for name, path in self.attention_layers.items()
+        }
         with attending(layers, attend or scaled_dot_product):
             return self.unet(x, noise, **inputs, return_dict=False)[0]
 
     def taps(self) -> dict[str, nn.Module]:
-        """`down.0`, ..., `mid`, `up.0`, ...: maps (B, C, h, w) after each level; `up.0` is the coarsest."""
-        down = {f"down.{level}": block for level, block in self.unet.get_submodule("down_blocks").named_children()}
-        up = {f"up.{level}": block for level, block in self.unet.get_submodule("up_blocks").named_children()}
+        """`down.0`, ..., `mid`, `up.0`, ...: maps (B, C, h, w) after each level; `up.0` is the
+        coarsest."""
+        down = {
+            f"down.{level}": block
+            for level, block in self.unet.get_submodule("down_blocks").named_children()
+        }
+        up = {
+            f"up.{level}": block
+            for level, block in self.unet.get_submodule("up_blocks").named_children()
+        }
         return {**down, "mid": self.unet.get_submodule("mid_block"), **up}
 
 
@@ -161,12 +189,15 @@ def self_attention(unet: nn.Module) -> dict[str, str]:
     perturbs self-attention alone.
     """
     paths = [path for path, layer in unet.named_modules() if hasattr(layer, "set_processor")]
-    return {path.removesuffix(IN_TRANSFORMER): path for path in paths if not path.endswith(".attn2")}
+    return {
+        path.removesuffix(IN_TRANSFORMER): path for path in paths if not path.endswith(".attn2")
+    }
 
 
 @contextmanager
 def attending(layers: Mapping[str, Any], attend: Attend) -> Iterator[None]:
-    """Let `attend` mix the tokens of the layers; afterwards they have the processors that they had before."""
+    """Let `attend` mix the tokens of the layers; afterwards they have the processors that they
+    had before."""
     before = {name: layer.processor for name, layer in layers.items()}
     try:
         for name, layer in layers.items():
@@ -207,7 +238,9 @@ class Attending:
     def mixed(self, attn: Any, tokens: Tensor) -> Tensor:
         """(B, N, C) -> (B, N, C)"""
         query, key, value = (
-            project(tokens).unflatten(2, (attn.heads, -1)).transpose(1, 2)  # (B, heads, N, C / heads)
+            project(tokens)
+            .unflatten(2, (attn.heads, -1))
+            .transpose(1, 2)  # (B, heads, N, C / heads)
             for project in (attn.to_q, attn.to_k, attn.to_v)
         )
         mixed = self.attend(query, key, value, self.layer)  # (B, heads, N, C / heads)

@@ -1,4 +1,5 @@
-"""CIFAR-10 from a local folder (Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009)."""
+"""CIFAR-10 from a local folder (Krizhevsky, Learning Multiple Layers of Features from Tiny
+Images, 2009)."""
 
 from __future__ import annotations
 
@@ -14,12 +15,14 @@ from fw.core.types import ImageSet, Split
 
 
 class Cifar10(Dataset):
-    """CIFAR-10, (N, 3, 32, 32), ten classes, 50,000 + 10,000 images; read by torchvision, never downloaded."""
+    """CIFAR-10, (N, 3, 32, 32), ten classes, 50,000 + 10,000 images; read by torchvision, never
+    downloaded."""
 
     name: ClassVar[str] = "cifar10"
 
     root: Path = Field(
-        description="the folder that holds cifar-10-batches-py (unpacked cifar-10-python.tar.gz)", examples=["data"]
+        description="the folder that holds cifar-10-batches-py (unpacked cifar-10-python.tar.gz)",
+        examples=["data"],
     )
 
     @property
@@ -32,26 +35,44 @@ class Cifar10(Dataset):
 
     @property
     def class_names(self) -> list[str]:
-        return ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+        return [
+            "airplane",
+            "automobile",
+            "bird",
+            "cat",
+            "deer",
+            "dog",
+            "frog",
+            "horse",
+            "ship",
+            "truck",
+        ]
 
     def identity(self) -> dict[str, Any]:
         return {key: value for key, value in super().identity().items() if key != "root"}
 
     def preflight(self) -> None:
-        """Raise MissingFile unless every file is there and is the original one: they are pickles."""
+        """Raise MissingFile unless every file is there and is the original one: they are
+        pickles."""
         from torchvision.datasets import CIFAR10
         from torchvision.datasets.utils import check_md5
 
         folder = self.root.expanduser().absolute() / CIFAR10.base_folder
-        for file, md5 in [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]:
+        for file, md5 in [
+            *CIFAR10.train_list,
+            *CIFAR10.test_list,
+            (CIFAR10.meta["filename"], CIFAR10.meta["md5"]),
+        ]:
             if not (folder / file).is_file():
                 raise MissingFile(
-                    f"dataset cifar10 expects the file {file} in {folder}, where it is not: unpack {CIFAR10.filename} "
+                    f"dataset cifar10 expects the file {file} in {folder}, where it is not: unpack "
+                    f"{CIFAR10.filename} "
                     "there, or set `root` to the folder that holds cifar-10-batches-py"
                 )
             if not check_md5(folder / file, md5):
                 raise MissingFile(
-                    f"dataset cifar10 does not read {folder / file}: its md5 is not that of the original file, {md5}"
+                    f"dataset cifar10 does not read {folder / file}: its md5 is not that of the "
+                    f"original file, {md5}"
                 )
 
     def how_many(self, split: Split) -> int:
@@ -62,5 +83,7 @@ class Cifar10(Dataset):
 
         self.preflight()
         data = CIFAR10(self.root.expanduser(), train=split == "train", download=False)
-        images = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()  # (N, 32, 32, 3) -> (N, 3, 32, 32)
+        images = (
+            torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
+        )  # (N, 32, 32, 3) -> (N, 3, 32, 32)
         return ImageSet(images, torch.tensor(data.targets), self.classes)

@@ -115,14 +115,20 @@ class Decoded(NamedTuple):
         """Remarks for the user on the images that are left out."""
         if self.failed:
             count = len(self.failed) + self.repeats + len(self.labels)
-            examples = "; ".join(f"{name}: {reason}" for name, reason in islice(self.failed.items(), EXAMPLES))
+            examples = "; ".join(
+                f"{name}: {reason}" for name, reason in islice(self.failed.items(), EXAMPLES)
+            )
             more = ", and others" if len(self.failed) > EXAMPLES else ""
             yield (
-                f"{len(self.failed):,} of {count:,} images of the {split} split could not be decoded and are left out "
+                f"{len(self.failed):,} of {count:,} images of the {split} split could not be "
+                "decoded and are left out "
                 f"({examples}{more})"
             )
         if self.repeats:
-            yield f"{self.repeats:,} images of the {split} split are left out because they are also held out"
+            yield (
+                f"{self.repeats:,} images of the {split} split are left out because they are also "
+                "held out"
+            )
 
 
 def decoded(request: Request, cache: Path) -> Decoded:
@@ -200,7 +206,8 @@ def check_room(folder: Path, count: int | None, shape: tuple[int, int, int]) -> 
     needed, free = (count or 0) * int(np.prod(shape)), shutil.disk_usage(folder).free
     if needed > free:
         raise FwError(
-            f"{count:,} decoded images take {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB left; give "
+            f"{count:,} decoded images take {needed / 1e9:.1f} GB and {folder} has "
+            f"{free / 1e9:.1f} GB left; give "
             "another folder as the dataset's `cache` or in $FW_CACHE_DIR"
         )
 
@@ -216,7 +223,9 @@ def decode_into(folder: Path, request: Request) -> dict[str, Any]:
         raise MissingFile("every image is also held out, and none is left to train on")
     if not outcome.labels:
         name, reason = next(iter(outcome.failed.items()), ("", "there are none"))
-        raise MissingFile(f"none of {len(outcome.failed):,} images could be decoded; {name}: {reason}")
+        raise MissingFile(
+            f"none of {len(outcome.failed):,} images could be decoded; {name}: {reason}"
+        )
     labels = np.asarray(outcome.labels, dtype="<i8").tobytes()
     (writing / LABELS).write_bytes(labels)
     for name in (IMAGES, LABELS):
@@ -230,7 +239,9 @@ def decode_into(folder: Path, request: Request) -> dict[str, Any]:
     sealed.write(writing / FACTS, facts)
     put(writing, folder)
     if outcome.failed:
-        report_failures(outcome.failed, len(outcome.labels) + outcome.repeats + len(outcome.failed), folder)
+        report_failures(
+            outcome.failed, len(outcome.labels) + outcome.repeats + len(outcome.failed), folder
+        )
     return facts
 
 
@@ -250,7 +261,11 @@ def decode(request: Request, images: BinaryIO) -> Outcome:
     repeats, pixels, files = 0, hashlib.sha256(), hashlib.sha256()
     largest: list[dict[str, int]] = []
     unwanted = request.unwanted()
-    with strict_pillow(), progress("decoding images", request.count) as advance, ThreadPoolExecutor(cores()) as pool:
+    with (
+        strict_pillow(),
+        progress("decoding images", request.count) as advance,
+        ThreadPoolExecutor(cores()) as pool,
+    ):
         one = partial(attempt, shape=request.shape, scale=request.scale)
         for few in chunks(request.sources(), AT_ONCE * cores()):
             for source, result in zip(few, pool.map(one, few), strict=True):
@@ -277,8 +292,10 @@ def decode(request: Request, images: BinaryIO) -> Outcome:
 
 def too_dark(white: int) -> str:
     return (
-        f"the images of 16 bits per channel have no values above {white:,}, so that read as 16 bits they would be dark "
-        f"or black: set the dataset's `range` to [0, {white}], or to [0, 65535] if they are meant to be"
+        f"the images of 16 bits per channel have no values above {white:,}, so that read as 16 "
+        "bits they would be dark "
+        f"or black: set the dataset's `range` to [0, {white}], or to [0, 65535] if they are meant "
+        "to be"
     )
 
 
@@ -299,7 +316,9 @@ def attempt(source: Source, shape: tuple[int, int, int], scale: Scale | None) ->
         raise unreadable(source.name, error) from None
     checksum = hashlib.sha256(data).digest()
     try:
-        return Attempt(picture(data, shape, scale or Scale()), checksum, deep(data) if scale is None else None)
+        return Attempt(
+            picture(data, shape, scale or Scale()), checksum, deep(data) if scale is None else None
+        )
     except MemoryError:
         raise
     except Exception as error:  # whatever Pillow makes of damaged bytes

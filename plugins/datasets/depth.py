@@ -47,7 +47,8 @@ START = 25
 
 
 class Deep(NamedTuple):
-    """An image of 16 bits per channel: the group that says how it is scaled, and its largest value."""
+    """An image of 16 bits per channel: the group that says how it is scaled, and its largest
+    value."""
 
     group: str
     largest: int
@@ -65,7 +66,8 @@ class Scale:
     whites: Mapping[str, int] = field(default_factory=dict)
 
     def limits(self, group: str) -> tuple[float, float]:
-        """Black and white of a group. A PNM file states its white itself, whatever the others need."""
+        """Black and white of a group. A PNM file states its white itself, whatever the others
+        need."""
         if self.range is not None and group != PNM:
             return self.range
         return 0, self.whites.get(group, FULL)
@@ -113,7 +115,10 @@ def group_of(file: ImageFile, data: bytes) -> str | None:
     stated = 0
     if file.format == "TIFF":
         tags: Any = file.tag_v2  # type: ignore[attr-defined]
-        bits, largest = (int(np.max(tags.get(tag, least))) for tag, least in ((BITS_PER_SAMPLE, 16), (MAX_SAMPLE, 0)))
+        bits, largest = (
+            int(np.max(tags.get(tag, least)))
+            for tag, least in ((BITS_PER_SAMPLE, 16), (MAX_SAMPLE, 0))
+        )
         stated = 2**bits - 1 if bits < 16 else largest if largest in WHITES else 0
     elif file.format == "PNG":
         stated = 2 ** significant_bits(data) - 1
@@ -147,7 +152,9 @@ def values(file: ImageFile, data: bytes, exact: bool = True) -> NDArray[np.uint3
         return upper * 256 + np.asarray(lower(data)).astype(np.uint32)
     except ValueError:
         if exact:
-            raise ValueError(f"of {file.mode} with 16 bits per channel only the upper 8 can be read") from None
+            raise ValueError(
+                f"of {file.mode} with 16 bits per channel only the upper 8 can be read"
+            ) from None
         return upper * 256 + 255
 
 

@@ -24,7 +24,9 @@ class Digits(Dataset):
 
     name: ClassVar[str] = "digits"
 
-    held_out: float = Field(0.2, ge=0.01, le=0.99, description="share of every class that is kept for the test split")
+    held_out: float = Field(
+        0.2, ge=0.01, le=0.99, description="share of every class that is kept for the test split"
+    )
 
     @property
     def shape(self) -> tuple[int, int, int]:

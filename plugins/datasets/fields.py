@@ -16,10 +16,13 @@ from fw.plugins.datasets.decoded import Decoded
 
 Side = Annotated[int, Ge(1), Le(4096)]
 Size = Annotated[
-    Side | tuple[Side, Side], Field(examples=[32], description="height and width in pixels, or one number for both")
+    Side | tuple[Side, Side],
+    Field(examples=[32], description="height and width in pixels, or one number for both"),
 ]
 Channels = Annotated[Literal[1, 3], Field(description="1 for grey, 3 for RGB")]
-Cache = Annotated[Path | None, Field(description="for decoded images; null is $FW_CACHE_DIR or ~/.cache/fw")]
+Cache = Annotated[
+    Path | None, Field(description="for decoded images; null is $FW_CACHE_DIR or ~/.cache/fw")
+]
 
 
 def image_shape(channels: int, size: int | tuple[int, int]) -> tuple[int, int, int]:
@@ -36,20 +39,32 @@ class Encoded(Dataset):
     NEUTRAL: ClassVar[dict[str, Any]] = {"range": None, "drop_repeats": False}
 
     range: tuple[float, float] | None = Field(
-        None, description="black and white of images with more than 8 bits per channel; null: as docs/data.md says"
+        None,
+        description=(
+            "black and white of images with more than 8 bits per channel; null: as docs/data.md "
+            "says"
+        ),
     )
-    drop_repeats: bool = Field(False, description="leave out training images that are equal to a held-out one")
+    drop_repeats: bool = Field(
+        False, description="leave out training images that are equal to a held-out one"
+    )
 
     @model_validator(mode="after")
     def black_below_white(self) -> Encoded:
         if self.range is not None and not self.range[0] < self.range[1]:
-            raise ValueError("`range` is black and white, such as [0, 4095]: the first number is the smaller one")
+            raise ValueError(
+                "`range` is black and white, such as [0, 4095]: the first number is the smaller one"
+            )
         return self
 
     def spec(self) -> dict[str, Any]:
         """Without fields at neutral values: keys stay as they were before these fields."""
         spec = super().spec()
-        return {key: value for key, value in spec.items() if key not in self.NEUTRAL or value != self.NEUTRAL[key]}
+        return {
+            key: value
+            for key, value in spec.items()
+            if key not in self.NEUTRAL or value != self.NEUTRAL[key]
+        }
 
     def identity(self) -> dict[str, Any]:
         """Without `PLACES`, and with the size as two numbers."""

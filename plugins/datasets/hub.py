@@ -42,16 +42,27 @@ class Hub(Encoded):
     name: ClassVar[str] = "hub"
     PLACES: ClassVar[frozenset[str]] = frozenset({"path", "revision", "cache"})
 
-    path: str = Field(min_length=1, description="a folder, or a name on the hub", examples=["uoft-cs/cifar10"])
-    config: str | None = Field(None, description="which of the dataset's configurations; null: its default")
-    revision: str | None = Field(None, description="branch, tag or commit on the hub; null: its main branch")
+    path: str = Field(
+        min_length=1, description="a folder, or a name on the hub", examples=["uoft-cs/cifar10"]
+    )
+    config: str | None = Field(
+        None, description="which of the dataset's configurations; null: its default"
+    )
+    revision: str | None = Field(
+        None, description="branch, tag or commit on the hub; null: its main branch"
+    )
     train: str = Field("train", description="the split that is trained on")
     test: str = Field("test", description="the split that is held out")
     held_out: float = Field(
-        0.0, ge=0, lt=1, description="share of `train` that is held out, by a hash of row numbers; 0: take `test`"
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of `train` that is held out, by a hash of row numbers; 0: take `test`",
     )
     image: str = Field("image", description="the column of images")
-    label: str | None = Field(None, description="the column of labels 0, 1, ...; null: the images have no labels")
+    label: str | None = Field(
+        None, description="the column of labels 0, 1, ...; null: the images have no labels"
+    )
     label_count: int = Field(0, ge=0, description="how many classes the labels have")
     size: Size
     channels: Channels = 3
@@ -61,7 +72,10 @@ class Hub(Encoded):
     @model_validator(mode="after")
     def in_itself_sound(self) -> Hub:
         if (self.label is None) != (self.label_count == 0):
-            raise ValueError("`label` names a column and `label_count` says how many classes it has: give both or none")
+            raise ValueError(
+                "`label` names a column and `label_count` says how many classes it has: give both "
+                "or none"
+            )
         if not self.held_out and self.train == self.test:
             raise ValueError("`train` and `test` are the same split; split one with `held_out`")
         return self
@@ -91,7 +105,10 @@ class Hub(Encoded):
     def missing(self) -> str | None:
         if self.folder(download=False) is not None:
             return None
-        return f"{self.path} is not on this machine, so that its splits and columns could not be checked"
+        return (
+            f"{self.path} is not on this machine, so that its splits and columns could not be "
+            "checked"
+        )
 
     def preflight(self) -> None:
         rows = self.rows(self.checked_folder())
@@ -109,14 +126,23 @@ class Hub(Encoded):
 
         def sources() -> Iterator[Source]:
             for number, row in enumerate(rows.read(source)):
-                if self.held_out == 0 or is_held_out(str(number), self.held_out) == (split == "test"):
+                if self.held_out == 0 or is_held_out(str(number), self.held_out) == (
+                    split == "test"
+                ):
                     yield row
 
-        settings = [self.content_of(folder), self.config, source, self.held_out and [split, self.held_out]]
+        settings = [
+            self.content_of(folder),
+            self.config,
+            source,
+            self.held_out and [split, self.held_out],
+        ]
         settings += [self.image, self.label, self.label_count]
         count = None if self.held_out else rows.count(source)
         # Planning does not read rows, so a guessed depth could not enter the key.
-        request = Request(sources, count, self.shape, settings, Scale(self.range) if self.range else None)
+        request = Request(
+            sources, count, self.shape, settings, Scale(self.range) if self.range else None
+        )
         if split == "train" and self.drop_repeats:
             return without(request, self.request("test", folder), cache_folder(self.cache))
         return request
@@ -129,7 +155,8 @@ class Hub(Encoded):
         return self.test if split == "test" and not self.held_out else self.train
 
     def checked_folder(self) -> Path:
-        """The folder with the files; MissingFile if there is none, or another than in the recipe."""
+        """The folder with the files; MissingFile if there is none, or another than in the
+        recipe."""
         folder = self.folder(download=os.environ.get("HF_HUB_OFFLINE") == "0")
         if folder is None:
             raise MissingFile(self.how_to_fetch())
@@ -149,11 +176,16 @@ class Hub(Encoded):
 
         try:
             snapshot = snapshot_download(
-                self.path, repo_type="dataset", revision=self.revision, local_files_only=not download
+                self.path,
+                repo_type="dataset",
+                revision=self.revision,
+                local_files_only=not download,
             )
         except Exception as error:  # no such name, no network, no such revision: a dozen classes
             if download:
-                raise MissingFile(f"dataset hub: {self.path} could not be downloaded: {first_line(error)}") from error
+                raise MissingFile(
+                    f"dataset hub: {self.path} could not be downloaded: {first_line(error)}"
+                ) from error
             return None
         return Path(snapshot)
 
@@ -162,8 +194,10 @@ class Hub(Encoded):
             return f"dataset hub expects a dataset in {self.path}, which is no folder: set `path`"
         revision = f" --revision {self.revision}" if self.revision else ""
         return (
-            f"dataset hub: {self.path} is neither a folder nor in the hub's cache, and fw does not download: fetch it "
-            f"with `hf download --repo-type dataset {self.path}{revision}`, or set HF_HUB_OFFLINE=0 for this run"
+            f"dataset hub: {self.path} is neither a folder nor in the hub's cache, and fw does not "
+            "download: fetch it "
+            f"with `hf download --repo-type dataset {self.path}{revision}`, or set "
+            "HF_HUB_OFFLINE=0 for this run"
         )
 
     def content_of(self, folder: Path) -> str:
@@ -180,11 +214,16 @@ def check_files(listing: Listing, folder: Path) -> None:
     unnoticed; also if anything is no regular file, because `datasets` would wait for somebody to
     write into a pipe."""
     if listing.strange:
-        raise MissingFile(f"dataset hub: {folder} holds what is no regular file: {', '.join(listing.strange[:5])}")
+        raise MissingFile(
+            f"dataset hub: {folder} holds what is no regular file: {', '.join(listing.strange[:5])}"
+        )
     shards: dict[tuple[str, int], set[str]] = {}
     for file in listing.files:
         if shard := SHARD.match(file.name):
             shards.setdefault((shard[1], int(shard[3])), set()).add(shard[2])
     for (name, total), numbers in shards.items():
         if len(numbers) != total:
-            raise MissingFile(f"dataset hub: {folder} has {len(numbers)} of the {total} files {name}-*; fetch the rest")
+            raise MissingFile(
+                f"dataset hub: {folder} has {len(numbers)} of the {total} files {name}-*; fetch "
+                "the rest"
+            )

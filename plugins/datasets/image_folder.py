@@ -55,11 +55,18 @@ class ImageFolder(Encoded):
     root: Path = Field(description="the folder", examples=["data/flowers"])
     size: Size
     channels: Channels = 3
-    class_folders: int = Field(0, ge=0, description="how many sub-folders are classes; 0: the images have no labels")
+    class_folders: int = Field(
+        0, ge=0, description="how many sub-folders are classes; 0: the images have no labels"
+    )
     train: str = Field("train", description="the sub-folder that is trained on")
     test: str = Field("test", description="the sub-folder that is held out")
     held_out: float = Field(
-        0.0, ge=0, lt=1, description="share of `root` that is held out, by a hash of names; 0: there are sub-folders"
+        0.0,
+        ge=0,
+        lt=1,
+        description=(
+            "share of `root` that is held out, by a hash of names; 0: there are sub-folders"
+        ),
     )
     content: Content = None
     cache: Cache = None
@@ -68,9 +75,13 @@ class ImageFolder(Encoded):
     def two_splits(self) -> ImageFolder:
         train, test = (Path(os.path.normpath(folder)) for folder in self.folders().values())
         if not self.held_out and train == test:
-            raise ValueError("`train` and `test` are the same sub-folder; split one folder with `held_out`")
+            raise ValueError(
+                "`train` and `test` are the same sub-folder; split one folder with `held_out`"
+            )
         if not self.held_out and one_within_the_other(train, test):
-            raise ValueError("of `train` and `test`, one sub-folder lies in the other; split one with `held_out`")
+            raise ValueError(
+                "of `train` and `test`, one sub-folder lies in the other; split one with `held_out`"
+            )
         return self
 
     @property
@@ -103,7 +114,11 @@ class ImageFolder(Encoded):
         if self.content or not self.there:
             return same
         splits = self.files()
-        scaled = {"whites": white_points} if self.range is None and (white_points := self.whites(splits)) else {}
+        scaled = (
+            {"whites": white_points}
+            if self.range is None and (white_points := self.whites(splits))
+            else {}
+        )
         return {**same, "content": self.content_of(splits), **scaled}
 
     def check(self) -> None:
@@ -121,9 +136,14 @@ class ImageFolder(Encoded):
         remarks = super().remarks()
         for folder, listing in listings.items():
             if listing.strange:
-                remarks.append(f"left out in {folder.name}, no regular files: {in_short(listing.strange)}")
+                remarks.append(
+                    f"left out in {folder.name}, no regular files: {in_short(listing.strange)}"
+                )
             if listing.again:
-                remarks.append(f"{listing.again:,} files in {folder.name} are links to others there and count once")
+                remarks.append(
+                    f"{listing.again:,} files in {folder.name} are links to others there and count "
+                    "once"
+                )
         return remarks + self.guessed()
 
     def guessed(self) -> list[str]:
@@ -132,8 +152,10 @@ class ImageFolder(Encoded):
         if white is None:
             return []
         return [
-            f"its images of 16 bits per channel have no values above {white:,} and state no depth: they are taken to "
-            f"have {white.bit_length()} bits; say `range: [0, {white}]` if that is right, else the right range"
+            f"its images of 16 bits per channel have no values above {white:,} and state no depth: "
+            "they are taken to "
+            f"have {white.bit_length()} bits; say `range: [0, {white}]` if that is right, else the "
+            "right range"
         ]
 
     def decoded(self, split: Split) -> Decoded:
@@ -142,20 +164,27 @@ class ImageFolder(Encoded):
     def request(self, split: Split, splits: dict[Split, list[File]]) -> Request:
         """The request to decode a split."""
         files, cache = splits[split], cache_folder(self.cache)
-        number = {name: label for label, name in enumerate(class_names(splits["train"]))} if self.classes else {}
+        number = (
+            {name: label for label, name in enumerate(class_names(splits["train"]))}
+            if self.classes
+            else {}
+        )
         content = fingerprint(files, cache)
 
         def sources() -> Iterator[Source]:
             for file in files:
                 yield Source(file.name, Path(file.path), number[class_of(file)] if number else 0)
             if self.files()[split] != files:
-                raise MissingFile(f"{self.root}: its files changed while they were decoded; run it again")
+                raise MissingFile(
+                    f"{self.root}: its files changed while they were decoded; run it again"
+                )
 
         def check(actual: str) -> None:
             if actual != content:
                 memory_of(files, cache).unlink(missing_ok=True)
                 raise MissingFile(
-                    f"{self.root}: its files are others than when their fingerprint was taken, and their times of "
+                    f"{self.root}: its files are others than when their fingerprint was taken, and "
+                    "their times of "
                     "change are the same; run it again, and check the disk"
                 )
 
@@ -171,7 +200,8 @@ class ImageFolder(Encoded):
         for folder in self.folders().values():
             if not is_folder(folder):
                 raise MissingFile(
-                    f"dataset image_folder expects images in {folder}, which is no folder: set `root`, `train` and "
+                    f"dataset image_folder expects images in {folder}, which is no folder: set "
+                    "`root`, `train` and "
                     "`test`, or split one folder with `held_out`"
                 )
         splits = self.files()
@@ -181,7 +211,9 @@ class ImageFolder(Encoded):
             check_content(whose, self.content, self.content_of(splits))
         if self.content and self.range is None and (needed := self.whites(splits)):
             # The key holds `content` alone, because the values may not be there to look at.
-            raise MissingFile(f"dataset image_folder: {too_dark(max(needed.values()))}; `content` does not say it")
+            raise MissingFile(
+                f"dataset image_folder: {too_dark(max(needed.values()))}; `content` does not say it"
+            )
         return splits
 
     def check_splits(self, splits: dict[Split, list[File]]) -> None:
@@ -190,19 +222,26 @@ class ImageFolder(Encoded):
         folders = self.folders()
         for split, files in splits.items():
             if not files:
-                raise MissingFile(f"dataset image_folder finds no images for its {split} split in {folders[split]}")
+                raise MissingFile(
+                    f"dataset image_folder finds no images for its {split} split in "
+                    f"{folders[split]}"
+                )
         train, test = (folder.resolve() for folder in folders.values())
         if not self.held_out and one_within_the_other(train, test):
             raise MissingFile(
-                f"dataset image_folder: {folders['train']} and {folders['test']} lead to {train} and {test}, of which "
-                "one holds the other; give `train` and `test` folders of their own, or split one with `held_out`"
+                f"dataset image_folder: {folders['train']} and {folders['test']} lead to {train} "
+                f"and {test}, of which "
+                "one holds the other; give `train` and `test` folders of their own, or split one "
+                "with `held_out`"
             )
         trained = {file.inode: file.name for file in splits["train"] if file.inode[1]}
         both = [file for file in splits["test"] if file.inode in trained]
         if both and not self.drop_repeats:
             raise MissingFile(
-                f"dataset image_folder: {len(both):,} of {len(splits['test']):,} held-out images are links to the same "
-                f"files as training images, such as {both[0].name} in {folders['test']} and {trained[both[0].inode]} "
+                f"dataset image_folder: {len(both):,} of {len(splits['test']):,} held-out images "
+                "are links to the same "
+                f"files as training images, such as {both[0].name} in {folders['test']} and "
+                f"{trained[both[0].inode]} "
                 f"in {folders['train']}; take them out of one of the splits, or set `drop_repeats`"
             )
         if self.classes:
@@ -213,18 +252,21 @@ class ImageFolder(Encoded):
             stray = next((file.name for file in files if "/" not in file.name), None)
             if stray:
                 raise MissingFile(
-                    f"dataset image_folder: {stray} in {self.folders()[split]} is in no class's sub-folder; move it, "
+                    f"dataset image_folder: {stray} in {self.folders()[split]} is in no class's "
+                    "sub-folder; move it, "
                     "or set `class_folders` to 0"
                 )
         classes = class_names(splits["train"])
         if len(classes) != self.classes:
             raise MissingFile(
-                f"dataset image_folder: {self.folders()['train']} has {len(classes)} sub-folders with images "
+                f"dataset image_folder: {self.folders()['train']} has {len(classes)} sub-folders "
+                "with images "
                 f"({in_short(classes)}), and `class_folders` is {self.classes}"
             )
         if unknown := sorted(set(class_names(splits["test"])) - set(classes)):
             raise MissingFile(
-                f"dataset image_folder: the test split has classes that the train split has not: {in_short(unknown)}"
+                "dataset image_folder: the test split has classes that the train split has not: "
+                f"{in_short(unknown)}"
             )
 
     def folders(self) -> dict[Split, Path]:
@@ -235,7 +277,9 @@ class ImageFolder(Encoded):
 
     def listings(self) -> dict[Path, Listing]:
         """What is in each folder."""
-        return {folder: listed(folder, ENDINGS) for folder in dict.fromkeys(self.folders().values())}
+        return {
+            folder: listed(folder, ENDINGS) for folder in dict.fromkeys(self.folders().values())
+        }
 
     def files(self) -> dict[Split, list[File]]:
         listings = [listing.files for listing in self.listings().values()]

@@ -70,9 +70,20 @@ def listed(folder: Path, endings: tuple[str, ...] = ("",), once: bool = True) ->
                 relative = path[len(str(folder)) + 1 :]
                 if stat.S_ISREG(facts.st_mode):
                     inode = facts.st_dev, facts.st_ino
-                    files.append(File(relative, path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, inode))
+                    files.append(
+                        File(
+                            relative,
+                            path,
+                            facts.st_size,
+                            facts.st_mtime_ns,
+                            facts.st_ctime_ns,
+                            inode,
+                        )
+                    )
                 else:
-                    strange.append(f"{relative} ({STRANGE.get(stat.S_IFMT(facts.st_mode), 'no file')})")
+                    strange.append(
+                        f"{relative} ({STRANGE.get(stat.S_IFMT(facts.st_mode), 'no file')})"
+                    )
     kept = under_one_name(files) if once else files
     return Listing(sorted(kept), sorted(strange), len(files) - len(kept))
 
@@ -104,7 +115,11 @@ def walked(folder: Path) -> Iterator[tuple[str, list[str]]]:
             below[:] = sorted(name for name in below if not name.startswith("."))
             links = [name for name in below if Path(here, name).is_symlink()]
             below[:] = [name for name in below if name not in links]
-            waiting += [f"{here}/{name}" for name in links if not real.is_relative_to(Path(here, name).resolve())]
+            waiting += [
+                f"{here}/{name}"
+                for name in links
+                if not real.is_relative_to(Path(here, name).resolve())
+            ]
             yield here, names
 
 
@@ -169,7 +184,8 @@ def memory_of(files: Sequence[File], cache: Path) -> Path:
 
 def unwritable(cache: Path, error: OSError) -> FwError:
     return FwError(
-        f"cannot write to {cache}: {error.strerror or error}; give another folder as the dataset's `cache` or in "
+        f"cannot write to {cache}: {error.strerror or error}; give another folder as the dataset's "
+        "`cache` or in "
         "$FW_CACHE_DIR"
     )
 
@@ -182,7 +198,11 @@ def cache_folder(given: Path | None) -> Path:
 def read_through(files: Sequence[File]) -> Facts:
     """Reads every file; the fingerprint is the sha256 over each file's name and sha256."""
     digest, largest = hashlib.sha256(), dict[str, int]()
-    with strict_pillow(), progress("reading files", len(files)) as advance, ThreadPoolExecutor(cores()) as pool:
+    with (
+        strict_pillow(),
+        progress("reading files", len(files)) as advance,
+        ThreadPoolExecutor(cores()) as pool,
+    ):
         for start in range(0, len(files), AT_ONCE):
             few = files[start : start + AT_ONCE]
             for file, (checksum, deep) in zip(few, pool.map(read_file, few), strict=True):

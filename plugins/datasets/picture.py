@@ -44,7 +44,9 @@ def picture(data: bytes, shape: tuple[int, int, int], scale: Scale) -> NDArray[n
 
     channels, height, width = shape
     Image.init()  # registers the formats; does nothing from the second time on
-    with Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN]) as file:
+    with Image.open(
+        io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN]
+    ) as file:
         group = group_of(file, data)
         file.load()
         shallow = eight_bits(file, data, group, scale)
@@ -52,8 +54,12 @@ def picture(data: bytes, shape: tuple[int, int, int], scale: Scale) -> NDArray[n
             shallow.info["exif"] = file.getexif().tobytes()  # which way is up
     colour = opaque(ImageOps.exif_transpose(shallow)).convert("RGB")
     plain = colour if channels == 3 else colour.convert("L")
-    small = plain.resize((width, height), Image.Resampling.LANCZOS, box=middle(plain.size, height, width))
-    return np.asarray(small).reshape(height, width, channels).transpose(2, 0, 1)  # (H, W, C) -> (C, H, W)
+    small = plain.resize(
+        (width, height), Image.Resampling.LANCZOS, box=middle(plain.size, height, width)
+    )
+    return (
+        np.asarray(small).reshape(height, width, channels).transpose(2, 0, 1)
+    )  # (H, W, C) -> (C, H, W)
 
 
 def eight_bits(image: ImageFile, data: bytes, group: str | None, scale: Scale) -> Image:
@@ -66,7 +72,8 @@ def eight_bits(image: ImageFile, data: bytes, group: str | None, scale: Scale) -
             return image
         if scale.range is None:
             raise ValueError(
-                f"{image.mode}: 32 bits per pixel, whose range is not known; set the dataset's `range`, such as "
+                f"{image.mode}: 32 bits per pixel, whose range is not known; set the dataset's "
+                "`range`, such as "
                 f"{'[0, 65535]' if image.mode == 'I' else '[0, 1]'}"
             )
         return Image.fromarray(scaled(np.asarray(image), scale.range))
@@ -94,7 +101,9 @@ def middle(size: tuple[int, int], height: int, width: int) -> tuple[float, float
     width, to fractions of a pixel."""
     across, down = size
     scale = min(across / width, down / height)
-    left = max(0.0, (across - width * scale) / 2)  # rounding may put it a hair outside, which Pillow refuses
+    left = max(
+        0.0, (across - width * scale) / 2
+    )  # rounding may put it a hair outside, which Pillow refuses
     top = max(0.0, (down - height * scale) / 2)
     return left, top, across - left, down - top
 

@@ -32,11 +32,24 @@ def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
 @contextlib.contextmanager
 def bar(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    columns = (
+        TextColumn(label),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+    )
     started = time.monotonic()
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as display:
+    with Progress(
+        *columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True
+    ) as display:
         task = display.add_task(label, total=total, rate="")
 
         def advance(count: int) -> None:
@@ -62,5 +75,9 @@ class Lines:
         if now - self.last_line >= EVERY:
             self.last_line = now
             rate = self.done / (now - self.started)
-            left = f" of {self.total:,}, {(self.total - self.done) / rate:.0f} s left" if self.total else ""
+            left = (
+                f" of {self.total:,}, {(self.total - self.done) / rate:.0f} s left"
+                if self.total
+                else ""
+            )
             print(f"{self.label}: {self.done:,}{left}, {rate:,.0f}/s", file=sys.stderr, flush=True)

@@ -1,6 +1,8 @@
-"""The rows of a Hugging Face dataset in a local folder, one after the other, with their images still encoded.
+"""The rows of a Hugging Face dataset in a local folder, one after the other, with their images
+still encoded.
 
-What `save_to_disk` wrote is mapped; parquet files are streamed, so that `datasets` makes no copy of them in its cache.
+What `save_to_disk` wrote is mapped; parquet files are streamed, so that `datasets` makes no copy of
+them in its cache.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ SAVED = ("dataset_dict.json", "state.json")
 
 @dataclass
 class Rows:
-    """A column of images and, perhaps, one of labels 0 to `label_count` - 1, in each split of the dataset."""
+    """A column of images and, perhaps, one of labels 0 to `label_count` - 1, in each split of
+    the dataset."""
 
     folder: Path
     config: str | None
@@ -34,27 +37,40 @@ class Rows:
         """The rows of a split, in order."""
         self.check(split)
         datasets = import_datasets()
-        table = self.splits[split].select_columns([self.image, self.label] if self.label else [self.image])
+        table = self.splits[split].select_columns(
+            [self.image, self.label] if self.label else [self.image]
+        )
         if isinstance(table.features[self.image], datasets.Image):
             table = table.cast_column(self.image, datasets.Image(decode=False))
         for number, row in enumerate(readable(table, self.folder)):
-            yield Source(f"row {number} of {split}", encoded(row[self.image]), self.label_of(row, number, split))
+            yield Source(
+                f"row {number} of {split}",
+                encoded(row[self.image]),
+                self.label_of(row, number, split),
+            )
 
     def check(self, split: str) -> None:
-        """Raise MissingFile or FwError if the split or a column is not there, or holds something else."""
+        """Raise MissingFile or FwError if the split or a column is not there, or holds something
+        else."""
         if split not in self.splits:
-            raise MissingFile(f"dataset hub: {self.folder} has no split '{split}' (it has {', '.join(self.splits)})")
+            raise MissingFile(
+                f"dataset hub: {self.folder} has no split '{split}' (it has "
+                f"{', '.join(self.splits)})"
+            )
         features = self.splits[split].features or {}
         for what, column in (("image", self.image), ("label", self.label)):
             if column is not None and column not in features:
                 raise FwError(
-                    f"dataset hub: {self.folder} has no column '{column}' in split '{split}' (it has "
+                    f"dataset hub: {self.folder} has no column '{column}' in split '{split}' (it "
+                    "has "
                     f"{', '.join(features)}); set `{what}`"
                 )
         datasets = import_datasets()
         held = features[self.image]
         if not isinstance(held, datasets.Image) and getattr(held, "dtype", None) != "binary":
-            raise FwError(f"dataset hub: column '{self.image}' holds {held}, not images or their files' bytes")
+            raise FwError(
+                f"dataset hub: column '{self.image}' holds {held}, not images or their files' bytes"
+            )
         if self.label:
             check_labels(features[self.label], self.label, self.label_count)
 
@@ -64,7 +80,8 @@ class Rows:
         return getattr(self.splits[split], "num_rows", None)
 
     def check_apart(self, train: str, test: str) -> None:
-        """Raise MissingFile if two splits have a file in common, by its name, a link or its bytes."""
+        """Raise MissingFile if two splits have a file in common, by its name, a link or its
+        bytes."""
         trained, held_out = (self.files(split) for split in (train, test))
         sizes = {file.stat().st_size for file in trained}
         known: dict[str, Path] = {}
@@ -73,21 +90,29 @@ class Rows:
                 known = known or {checksum(each): each for each in trained}
                 if same := known.get(checksum(file)):
                     raise MissingFile(
-                        f"dataset hub: the splits '{train}' and '{test}' share a file ({same.name} is {file.name}): "
+                        f"dataset hub: the splits '{train}' and '{test}' share a file ({same.name} "
+                        f"is {file.name}): "
                         "name another split, or split one with `held_out`"
                     )
 
     def files(self, split: str) -> list[Path]:
         """The files that hold a split, as far as that is known."""
         if (self.folder / SAVED[0]).exists():
-            return [path for path in sorted((self.folder / split).glob("*.arrow")) if path.is_file()]
+            return [
+                path for path in sorted((self.folder / split).glob("*.arrow")) if path.is_file()
+            ]
         if (self.folder / SAVED[1]).exists():
             return []  # one split alone
         datasets = import_datasets()
         try:
-            data_files = datasets.load_dataset_builder(str(self.folder), name=self.config).config.data_files or {}
+            data_files = (
+                datasets.load_dataset_builder(str(self.folder), name=self.config).config.data_files
+                or {}
+            )
         except Exception as error:  # whatever it makes of the files
-            raise MissingFile(f"dataset hub cannot read {self.folder}: {first_line(error)}") from error
+            raise MissingFile(
+                f"dataset hub cannot read {self.folder}: {first_line(error)}"
+            ) from error
         return [path for name in data_files.get(split, ()) if (path := Path(str(name))).is_file()]
 
     def label_names(self, split: str) -> list[str]:
@@ -105,7 +130,9 @@ class Rows:
                 return saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
             return datasets.load_dataset(str(self.folder), name=self.config, streaming=True)
         except Exception as error:  # whatever it makes of the files
-            raise MissingFile(f"dataset hub cannot read {self.folder}: {first_line(error)}") from error
+            raise MissingFile(
+                f"dataset hub cannot read {self.folder}: {first_line(error)}"
+            ) from error
 
     def label_of(self, row: Any, number: int, split: str) -> int:
         if self.label is None:
@@ -113,7 +140,8 @@ class Rows:
         label = row[self.label]
         if not isinstance(label, int) or not 0 <= label < self.label_count:
             raise FwError(
-                f"dataset hub: row {number} of split '{split}' has {label!r} in '{self.label}', not one of 0 to "
+                f"dataset hub: row {number} of split '{split}' has {label!r} in '{self.label}', "
+                "not one of 0 to "
                 f"{self.label_count - 1}"
             )
         return label
@@ -130,7 +158,9 @@ def readable(table: Iterable[dict[str, Any]], folder: Path) -> Iterator[dict[str
 def check_labels(feature: Any, column: str, count: int) -> None:
     names = getattr(feature, "names", None)
     if names is not None and len(names) != count:
-        raise FwError(f"dataset hub: column '{column}' has {len(names)} classes, and `label_count` is {count}")
+        raise FwError(
+            f"dataset hub: column '{column}' has {len(names)} classes, and `label_count` is {count}"
+        )
     if names is None and "int" not in str(getattr(feature, "dtype", "")):
         raise FwError(f"dataset hub: column '{column}' holds {feature}, not whole numbers")
 
@@ -146,7 +176,9 @@ def import_datasets() -> ModuleType:
     try:
         import datasets
     except ImportError as error:
-        raise FwError(f"dataset hub needs the package datasets ({error}): pip install 'fw[hub]'") from None
+        raise FwError(
+            f"dataset hub needs the package datasets ({error}): pip install 'fw[hub]'"
+        ) from None
     return datasets
 
 

@@ -1,4 +1,5 @@
-"""Synthetic coloured shapes with known factors, of any size and number, drawn by signed distances."""
+"""Synthetic coloured shapes with known factors, of any size and number, drawn by signed
+distances."""
 
 from __future__ import annotations
 
@@ -16,14 +17,16 @@ from fw.core.types import ImageSet, Split
 MOST_BYTES = 2**40
 
 CHUNK = 256
-"""Images that share one stream of random numbers: an image depends on its number, not on how many there are."""
+"""Images that share one stream of random numbers: an image depends on its number, not on how
+many there are."""
 
 
 class Shapes(Dataset):
     """One coloured shape per image on a textured background, (N, 3, size, size).
 
-    The label is `shape * colours + colour`: shape is one of circle, square, triangle, cross and ring, colour is one
-    of `colours` evenly spaced hues. Position, scale, rotation, exact hue, saturation, brightness and background vary.
+    The label is `shape * colours + colour`: shape is one of circle, square, triangle, cross and
+    ring, colour is one of `colours` evenly spaced hues. Position, scale, rotation, exact hue,
+    saturation, brightness and background vary.
     """
 
     name: ClassVar[str] = "shapes"
@@ -31,9 +34,16 @@ class Shapes(Dataset):
     size: int = Field(32, ge=8, le=4096, description="height and width in pixels")
     count: int = Field(10_000, ge=1, description="training images")
     held_out_count: int = Field(2_000, ge=1, description="test images")
-    shapes: int = Field(5, ge=1, le=5, description="how many of circle, square, triangle, cross, ring, in this order")
+    shapes: int = Field(
+        5,
+        ge=1,
+        le=5,
+        description="how many of circle, square, triangle, cross, ring, in this order",
+    )
     colours: int = Field(5, ge=1, le=12, description="how many hues")
-    seed: int = Field(0, description="the dataset's own seed; the run's seed does not change the images")
+    seed: int = Field(
+        0, description="the dataset's own seed; the run's seed does not change the images"
+    )
 
     @model_validator(mode="after")
     def _holdable(self) -> Self:
@@ -55,7 +65,11 @@ class Shapes(Dataset):
 
     @property
     def class_names(self) -> list[str]:
-        return [f"{shape.__name__} {hue}" for shape in DISTANCES[: self.shapes] for hue in range(self.colours)]
+        return [
+            f"{shape.__name__} {hue}"
+            for shape in DISTANCES[: self.shapes]
+            for hue in range(self.colours)
+        ]
 
     def load(self, split: Split) -> ImageSet:
         count = self.how_many(split)
@@ -82,7 +96,8 @@ def between(low: float, high: float, stream: torch.Generator) -> Tensor:
 
 
 def coverage(shape: Tensor, size: int, stream: torch.Generator) -> Tensor:
-    """How much of each pixel the shape covers, (CHUNK, size, size) in 0..1: anti-aliased over one pixel."""
+    """How much of each pixel the shape covers, (CHUNK, size, size) in 0..1: anti-aliased over
+    one pixel."""
     scale = between(0.18, 0.34, stream)
     room = 0.5 - REACH * scale
     across, down = (0.5 + room * between(-1, 1, stream) for _ in range(2))
@@ -97,8 +112,11 @@ def coverage(shape: Tensor, size: int, stream: torch.Generator) -> Tensor:
     return (0.5 - pixels).clamp(0, 1)
 
 
-def grid(size: int, angle: Tensor, across: Tensor | float, down: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Pixel centres in a frame turned by `angle` about (across, down), in image widths; each (CHUNK, size, size)."""
+def grid(
+    size: int, angle: Tensor, across: Tensor | float, down: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """Pixel centres in a frame turned by `angle` about (across, down), in image widths; each
+    (CHUNK, size, size)."""
     axis = (torch.arange(size) + 0.5) / size
     x = axis - torch.as_tensor(across).reshape(-1, 1, 1)  # (CHUNK or 1, 1, size)
     y = axis[:, None] - torch.as_tensor(down).reshape(-1, 1, 1)  # (CHUNK or 1, size, 1)
@@ -140,11 +158,13 @@ REACH = 1.21
 
 
 def background(size: int, stream: torch.Generator) -> Tensor:
-    """Tinted stripes on a brightness slope, (CHUNK, 3, size, size) in 0..1, darker than any shape."""
+    """Tinted stripes on a brightness slope, (CHUNK, 3, size, size) in 0..1, darker than any
+    shape."""
     tint = rgb(between(0, 1, stream), between(0, 0.3, stream), between(0.1, 0.4, stream))
     x, y = grid(size, between(0, 2 * math.pi, stream), 0.5, 0.5)
     slope, strength, frequency, phase = (
-        between(low, high, stream)[:, None, None] for low, high in ((-0.4, 0.4), (0, 0.3), (1, 4), (0, 2 * math.pi))
+        between(low, high, stream)[:, None, None]
+        for low, high in ((-0.4, 0.4), (0, 0.3), (1, 4), (0, 2 * math.pi))
     )
     light = 1 + slope * x + strength * torch.sin(2 * math.pi * frequency * y + phase)
     return (tint[:, :, None, None] * light[:, None]).clamp(0, 1)

@@ -15,24 +15,31 @@ from fw.plugins.encoders.trunks import ImageEncoder
 
 
 class BYOL(JointEmbedding):
-    """BYOL: predict a moving average's projection of another view, without negatives (arXiv 2006.07733).
+    """BYOL: predict a moving average's projection of another view, without negatives (arXiv
+    2006.07733).
 
-    The features are those of the online backbone. The defaults suit the digits; for photographs take
-    `backbone: resnet18`, `augment: photos`, hidden 4096, dims 256, momentum 0.996 and many more steps.
+    The features are those of the online backbone. The defaults suit the digits; for photographs
+    take `backbone: resnet18`, `augment: photos`, hidden 4096, dims 256, momentum 0.996 and many
+    more steps.
     """
 
     name: ClassVar[str] = "byol"
 
-    hidden: int = Field(256, ge=1, le=65536, description="hidden dimension of projector and predictor")
+    hidden: int = Field(
+        256, ge=1, le=65536, description="hidden dimension of projector and predictor"
+    )
     dims: int = Field(64, ge=2, le=65536, description="dimension of the projections")
-    momentum: float = Field(0.95, ge=0, le=1, description="the target's momentum at the start; rises to 1; tau")
+    momentum: float = Field(
+        0.95, ge=0, le=1, description="the target's momentum at the start; rises to 1; tau"
+    )
 
     def learner(self, network: ImageEncoder) -> Learner:
         return Bootstrap(self, network)
 
 
 class Bootstrap(Learner):
-    """The squared distance 2 - 2 cos between prediction and target (eq. 2), both ways; the target gets no gradient."""
+    """The squared distance 2 - 2 cos between prediction and target (eq. 2), both ways; the
+    target gets no gradient."""
 
     def __init__(self, method: BYOL, network: ImageEncoder):
         from lightly.loss import NegativeCosineSimilarity
@@ -47,11 +54,15 @@ class Bootstrap(Learner):
         self.target_head = copy.deepcopy(self.head).requires_grad_(False)
         self.criterion = NegativeCosineSimilarity()
 
-    def forward(self, images: Tensor, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, images: Tensor, step: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         views = self.method.views(images, 2, generator)  # (2 * batch, C, H, W)
         predicted = self.predictor(self.head(self.backbone(views)))  # (2 * batch, dims)
         with torch.no_grad():
-            targets = self.target_head(self.target_backbone(views)).roll(len(images), dims=0)  # the other view's
+            targets = self.target_head(self.target_backbone(views)).roll(
+                len(images), dims=0
+            )  # the other view's
         return 2 + 2 * self.criterion(predicted, targets), targets
 
     def follow(self, step: int) -> None:

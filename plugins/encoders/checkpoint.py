@@ -38,9 +38,12 @@ class Tower(nn.Module, ABC):
         """(B, 3, h, w) -> features (B, D)."""
 
     def pooled(self, tokens: Tensor, prefix: int) -> Tensor:
-        """Tokens (B, prefix + patches, D), the class token first -> (B, D), or (B, 2 D) for `both`."""
+        """Tokens (B, prefix + patches, D), the class token first -> (B, D), or (B, 2 D) for
+        `both`."""
         cls, patches = tokens[:, 0], tokens[:, prefix:].mean(dim=1)
-        return {"cls": cls, "patches": patches}.get(self.embedding, torch.cat([cls, patches], dim=1))
+        return {"cls": cls, "patches": patches}.get(
+            self.embedding, torch.cat([cls, patches], dim=1)
+        )
 
 
 class Checkpoint(ABC):
@@ -76,7 +79,8 @@ class Checkpoint(ABC):
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of the file's content, in hex, or MissingFile; a file that has not changed is read once."""
+    """The sha256 of the file's content, in hex, or MissingFile; a file that has not changed is
+    read once."""
     try:
         return contents.sha256(path)
     except OSError as error:

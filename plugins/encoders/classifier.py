@@ -1,8 +1,9 @@
 """A small classifier as a feature space for evaluation, for images that Inception's features say
 little about.
 
-The Frechet distance in the features of a classifier trained on the data at hand ("Frechet Classifier Distance") is
-customary for MNIST-like images. It learns from true labels, so only the evaluation may use it.
+The Frechet distance in the features of a classifier trained on the data at hand ("Frechet
+Classifier Distance") is customary for MNIST-like images. It learns from true labels, so only the
+evaluation may use it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from fw.core.types import LARGEST, ImageSet
 
 
 class Classifier(Encoder):
-    """Penultimate features of a small CNN trained on the true labels. It scores models and never trains them."""
+    """Penultimate features of a small CNN trained on the true labels. It scores models and never
+    trains them."""
 
     name: ClassVar[str] = "classifier"
     uses_labels: ClassVar[bool] = True
@@ -41,7 +43,9 @@ class Classifier(Encoder):
 
     def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
         if data.labels is None:
-            raise StageFailed("the encoder 'classifier' needs a dataset with labels: use the space 'pca' instead")
+            raise StageFailed(
+                "the encoder 'classifier' needs a dataset with labels: use the space 'pca' instead"
+            )
         assert isinstance(network, SmallCNN)
         network.to(job.device).train()
         labels = data.labels
@@ -69,15 +73,19 @@ class Classifier(Encoder):
         assert isinstance(network, SmallCNN)
         device = next(network.parameters()).device
         with torch.no_grad():
-            guesses = [network.logits(images.to(device)).argmax(1).cpu() for images in held_out.images.split(1024)]
+            guesses = [
+                network.logits(images.to(device)).argmax(1).cpu()
+                for images in held_out.images.split(1024)
+            ]
         return {"accuracy": float((torch.cat(guesses) == held_out.labels).float().mean())}
 
 
 class SmallCNN(nn.Module):
     """Halves the image until about 4x4, then one hidden layer: the features.
 
-    Batch norm, in eval mode: a norm over each image (group, layer, instance) would hide its contrast, and made the
-    Frechet distance of blurred and of blended digits three times less sensitive.
+    Batch norm, in eval mode: a norm over each image (group, layer, instance) would hide its
+    contrast, and made the Frechet distance of blurred and of blended digits three times less
+    sensitive.
     """
 
     def __init__(self, shape: tuple[int, int, int], classes: int, width: int, dims: int):
@@ -107,18 +115,25 @@ class SmallCNN(nn.Module):
 
 def convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
     )
 
 
 def jitter(images: Tensor, degrees: float = 10, shift: float = 0.1) -> Tensor:
-    """Rotate and shift each image a little; `shift` is a share of half the image. No flips: they make other digits."""
+    """Rotate and shift each image a little; `shift` is a share of half the image. No flips: they
+    make other digits."""
     count, device = len(images), images.device
     angle = (2 * torch.rand(count, device=device) - 1) * math.radians(degrees)
     offset = (2 * torch.rand(count, 2, device=device) - 1) * shift
     cosine, sine = angle.cos(), angle.sin()
-    turn = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)  # (B, 2, 2)
-    grid = functional.affine_grid(torch.cat([turn, offset[:, :, None]], 2), list(images.shape), align_corners=False)
+    turn = torch.stack(
+        [torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1
+    )  # (B, 2, 2)
+    grid = functional.affine_grid(
+        torch.cat([turn, offset[:, :, None]], 2), list(images.shape), align_corners=False
+    )
     return functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
 
 

@@ -1,8 +1,8 @@
 """A denoiser as an encoder: choose a noise level and blocks, read their activations, pool (arXiv
 2407.00783).
 
-The default choice is the literature's: the decoder's second-lowest resolution and little noise (DDAE, arXiv 2303.09769;
-DIFT, arXiv 2306.03881).
+The default choice is the literature's: the decoder's second-lowest resolution and little noise
+(DDAE, arXiv 2303.09769; DIFT, arXiv 2306.03881).
 """
 
 from __future__ import annotations
@@ -30,10 +30,15 @@ MOST_IMAGES = 10_000
 
 
 class DenoiserEncoder(OfDenoiser):
-    """Trains a denoiser on the training images, without labels and conditions, or loads one, and reads it."""
+    """Trains a denoiser on the training images, without labels and conditions, or loads one, and
+    reads it."""
 
-    draws: int = Field(4, ge=1, le=10_000, description="draws of noise over which features are averaged")
-    pool: Pool = Field("mean", description="mean over all positions, or grid: over each quarter of the image")
+    draws: int = Field(
+        4, ge=1, le=10_000, description="draws of noise over which features are averaged"
+    )
+    pool: Pool = Field(
+        "mean", description="mean over all positions, or grid: over each quarter of the image"
+    )
 
     @model_validator(mode="after")
     def _once(self) -> Self:
@@ -62,7 +67,8 @@ class Diffusion(DenoiserEncoder):
     """The activations of a denoiser's blocks on images in a little noise; the denoiser is trained
     here, without labels.
 
-    Every feature has mean 0 and variance 1 over the training images, so that no block or channel drowns the others.
+    Every feature has mean 0 and variance 1 over the training images, so that no block or channel
+    drowns the others.
     """
 
     name: ClassVar[str] = "diffusion"
@@ -70,9 +76,16 @@ class Diffusion(DenoiserEncoder):
     blocks: Blocks = Field(
         None,
         min_length=1,
-        description="blocks that are put side by side; null is the decoder's at the second-lowest resolution",
+        description=(
+            "blocks that are put side by side; null is the decoder's at the second-lowest "
+            "resolution"
+        ),
     )
-    sigma: Sigmas = Field((0.05,), min_length=1, description="noise levels, likewise; sigma / alpha of other notations")
+    sigma: Sigmas = Field(
+        (0.05,),
+        min_length=1,
+        description="noise levels, likewise; sigma / alpha of other notations",
+    )
 
     def reader(self, network: nn.Module, shape: tuple[int, int, int], classes: int) -> Reader:
         return Standardised(self, network, self.blocks or (usual_block(network),), shape)
@@ -83,7 +96,9 @@ class Diffusion(DenoiserEncoder):
         rows = torch.randperm(len(data), generator=job.generator("standardise"))[:MOST_IMAGES]
         batches = data.images[rows].split(batch_size(data.shape, job.device))
         network.eval()
-        features = [network.side_by_side(batch.to(job.device)).cpu() for batch in job.track(batches, "read")]
+        features = [
+            network.side_by_side(batch.to(job.device)).cpu() for batch in job.track(batches, "read")
+        ]
         network.standardise(torch.cat(features))
 
 
@@ -122,7 +137,11 @@ class Standardised(Reader):
     scale: Tensor
 
     def __init__(
-        self, settings: DenoiserEncoder, network: nn.Module, blocks: Sequence[str], shape: tuple[int, int, int]
+        self,
+        settings: DenoiserEncoder,
+        network: nn.Module,
+        blocks: Sequence[str],
+        shape: tuple[int, int, int],
     ):
         super().__init__(settings, network, blocks)
         size = self.eval().side_by_side(torch.zeros(1, *shape, dtype=torch.uint8)).shape[1]

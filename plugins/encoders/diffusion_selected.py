@@ -1,4 +1,5 @@
-"""A denoiser as an encoder whose noise level and block are chosen with labels, by a grid or a learned mixture.
+"""A denoiser as an encoder whose noise level and block are chosen with labels, by a grid or a
+learned mixture.
 
 The grid is step one of arXiv 2407.00783: argmin over cells of the error of a linear probe. The
 mixture is that of Diffusion Hyperfeatures (arXiv 2305.14334, section 3.2): each block has its own
@@ -31,7 +32,8 @@ LEARNING_RATE = 1e-2
 
 
 class DiffusionSelected(DenoiserEncoder):
-    """The noise level and block of a denoiser at which a linear probe does best, or a learned mixture of all.
+    """The noise level and block of a denoiser at which a linear probe does best, or a learned
+    mixture of all.
 
     The denoiser is trained without labels, but the choice uses those of the training images: it is
     validated on a fifth of them. Self-guidance is refused with it, as with any encoder that uses
@@ -48,7 +50,9 @@ class DiffusionSelected(DenoiserEncoder):
         description="noise levels to choose from",
         examples=[(0.05, 1.0)],
     )
-    selector: Literal["grid", "learned"] = Field("grid", description="the best cell, or a learned mixture of all")
+    selector: Literal["grid", "learned"] = Field(
+        "grid", description="the best cell, or a learned mixture of all"
+    )
     dims: int = Field(64, ge=1, le=65536, description="number of features of the mixture")
     steps: int = Field(500, ge=1, description="training steps of the mixture", examples=[6])
 
@@ -58,12 +62,17 @@ class DiffusionSelected(DenoiserEncoder):
 
     def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
         if data.labels is None:
-            raise StageFailed(f"encoder {self.name} needs a dataset with labels: use `diffusion` instead")
+            raise StageFailed(
+                f"encoder {self.name} needs a dataset with labels: use `diffusion` instead"
+            )
         super().fit(network, data, job)
         assert isinstance(network, Choice)
         network.eval()
         batches = data.images.split(batch_size(data.shape, job.device))
-        parts = [list(network.read(batch.to(job.device), network.cells)) for batch in job.track(batches, "read")]
+        parts = [
+            list(network.read(batch.to(job.device), network.cells))
+            for batch in job.track(batches, "read")
+        ]
         cells = [torch.cat(column).cpu() for column in zip(*parts, strict=True)]
         fitted, held = split(len(data), job.generator("validation"))
         network.choose([cell[fitted] for cell in cells], data.labels[fitted], job)
@@ -74,7 +83,8 @@ class DiffusionSelected(DenoiserEncoder):
         assert isinstance(network, Choice)
         names = [f"{block}/{sigma:g}" for sigma, block in network.cells]
         return network.facts() | {
-            f"{network.measure}/{name}": value for name, value in zip(names, network.values.tolist(), strict=True)
+            f"{network.measure}/{name}": value
+            for name, value in zip(names, network.values.tolist(), strict=True)
         }
 
 
@@ -85,14 +95,22 @@ class Choice(Reader):
     """What the values measure, as in the names of scores."""
     values: Tensor
 
-    def __init__(self, settings: DiffusionSelected, network: nn.Module, shape: tuple[int, int, int], classes: int):
+    def __init__(
+        self,
+        settings: DiffusionSelected,
+        network: nn.Module,
+        shape: tuple[int, int, int],
+        classes: int,
+    ):
         super().__init__(settings, network, settings.blocks or tuple(blocks_of(network)))
         self.register_buffer("values", torch.zeros(len(self.cells)))
 
     def choose(self, cells: list[Tensor], labels: Tensor, job: Job) -> None:
         """Learn from features (N, D) of each cell and labels (N,)."""
 
-    def judge(self, cells: list[Tensor], labels: Tensor, fitted: Tensor, held: Tensor, job: Job) -> None:
+    def judge(
+        self, cells: list[Tensor], labels: Tensor, fitted: Tensor, held: Tensor, job: Job
+    ) -> None:
         """Compute the values, and whatever else `facts` returns."""
         raise NotImplementedError
 
@@ -113,14 +131,20 @@ class Grid(Choice):
         """The number of the best cell, the first of equal ones: noise levels count as listed."""
         return int(self.values.argmax())
 
-    def judge(self, cells: list[Tensor], labels: Tensor, fitted: Tensor, held: Tensor, job: Job) -> None:
+    def judge(
+        self, cells: list[Tensor], labels: Tensor, fitted: Tensor, held: Tensor, job: Job
+    ) -> None:
         for place, cell in enumerate(job.track(cells, "probe")):
             probe = linear_probe(cell[fitted], labels[fitted])
             self.values[place] = accuracy_of(probe, cell[held], labels[held])
 
     def facts(self) -> dict[str, float]:
         sigma, block = self.cells[self.best]
-        return {"sigma": sigma, "block": self.blocks.index(block), "accuracy": float(self.values.max())}
+        return {
+            "sigma": sigma,
+            "block": self.blocks.index(block),
+            "accuracy": float(self.values.max()),
+        }
 
 
 class Mixture(Choice):
@@ -129,10 +153,19 @@ class Mixture(Choice):
     measure: ClassVar[str] = "weight"
     validated: Tensor
 
-    def __init__(self, settings: DiffusionSelected, network: nn.Module, shape: tuple[int, int, int], classes: int):
+    def __init__(
+        self,
+        settings: DiffusionSelected,
+        network: nn.Module,
+        shape: tuple[int, int, int],
+        classes: int,
+    ):
         super().__init__(settings, network, shape, classes)
         self.steps = settings.steps
-        widths = [cell.shape[1] for cell in self.eval().read(torch.zeros(1, *shape, dtype=torch.uint8), self.cells)]
+        widths = [
+            cell.shape[1]
+            for cell in self.eval().read(torch.zeros(1, *shape, dtype=torch.uint8), self.cells)
+        ]
         self.train()
         self.mix = Hyperfeatures(widths, len(self.blocks), settings.dims)
         self.head = nn.Linear(settings.dims, classes)
@@ -142,10 +175,15 @@ class Mixture(Choice):
         return self.mix(self.side_by_side(images))
 
     def choose(self, cells: list[Tensor], labels: Tensor, job: Job) -> None:
-        features, labels = torch.cat(cells, dim=1).to(job.device), labels.to(job.device)  # (N, all widths), (N,)
+        features, labels = (
+            torch.cat(cells, dim=1).to(job.device),
+            labels.to(job.device),
+        )  # (N, all widths), (N,)
         self.mix.mean.copy_(features.mean(dim=0))
         self.mix.scale.copy_(1 / features.std(dim=0).clamp(min=1e-6))
-        optimizer = torch.optim.AdamW([*self.mix.parameters(), *self.head.parameters()], lr=LEARNING_RATE)
+        optimizer = torch.optim.AdamW(
+            [*self.mix.parameters(), *self.head.parameters()], lr=LEARNING_RATE
+        )
 
         def loss(step: Step) -> Tensor:
             rows = torch.randint(len(features), (BATCH,)).to(job.device)
@@ -163,7 +201,9 @@ class Mixture(Choice):
         )
 
     @torch.no_grad()
-    def judge(self, cells: list[Tensor], labels: Tensor, fitted: Tensor, held: Tensor, job: Job) -> None:
+    def judge(
+        self, cells: list[Tensor], labels: Tensor, fitted: Tensor, held: Tensor, job: Job
+    ) -> None:
         features = torch.cat([cell[held] for cell in cells], dim=1).to(job.device)
         guessed = self.head(self.mix(features)).argmax(dim=1).cpu()
         self.validated.fill_((guessed == labels[held]).double().mean())
@@ -174,7 +214,8 @@ class Mixture(Choice):
 
 
 class Hyperfeatures(nn.Module):
-    """sum_i w_i P_b(i)(f_i) of standardised cells f_i: the weights w are a softmax, and P_b belongs to the block."""
+    """sum_i w_i P_b(i)(f_i) of standardised cells f_i: the weights w are a softmax, and P_b
+    belongs to the block."""
 
     mean: Tensor
     scale: Tensor
@@ -196,5 +237,8 @@ class Hyperfeatures(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """The features of all cells side by side (B, all widths) -> (B, dims)"""
         cells = ((features - self.mean) * self.scale).split(self.widths, dim=1)
-        projected = [self.bottlenecks[place % len(self.bottlenecks)](cell) for place, cell in enumerate(cells)]
+        projected = [
+            self.bottlenecks[place % len(self.bottlenecks)](cell)
+            for place, cell in enumerate(cells)
+        ]
         return torch.einsum("i,ibd->bd", self.weights, torch.stack(projected))

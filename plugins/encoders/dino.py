@@ -1,4 +1,5 @@
-"""DINO: self-distillation with no labels (Caron et al., arXiv 2104.14294, algorithm 1), trained here with lightly."""
+"""DINO: self-distillation with no labels (Caron et al., arXiv 2104.14294, algorithm 1), trained
+here with lightly."""
 
 from __future__ import annotations
 
@@ -16,29 +17,41 @@ from fw.plugins.encoders.trunks import ImageEncoder
 
 
 class Dino(JointEmbedding):
-    """DINO, trained on the training images at their own resolution without labels (arXiv 2104.14294).
+    """DINO, trained on the training images at their own resolution without labels (arXiv
+    2104.14294).
 
-    The features are those of the teacher's backbone; for the published weights take `dinov1`. The defaults suit the
-    digits; for photographs take `backbone: resnet18`, `augment: photos`, momentum 0.996, a wider head and many more
-    steps.
+    The features are those of the teacher's backbone; for the published weights take `dinov1`. The
+    defaults suit the digits; for photographs take `backbone: resnet18`, `augment: photos`, momentum
+    0.996, a wider head and many more steps.
     """
 
     name: ClassVar[str] = "dino"
 
     hidden: int = Field(256, ge=1, le=65536, description="hidden dimension of the projection head")
-    bottleneck: int = Field(64, ge=1, le=65536, description="dimension of the head before the prototypes")
+    bottleneck: int = Field(
+        64, ge=1, le=65536, description="dimension of the head before the prototypes"
+    )
     prototypes: int = Field(128, ge=2, le=1_000_000, description="output dimension of the head")
-    local_views: int = Field(2, ge=0, le=100, description="local views of each image, beside two global ones")
-    momentum: float = Field(0.95, ge=0, le=1, description="the teacher's momentum at the start; rises to 1")
-    teacher_temperature: float = Field(0.06, ge=1e-15, description="reached from 0.04 after a third of the steps")
-    student_temperature: float = Field(0.1, ge=1e-30, description="temperature of the student's softmax")
+    local_views: int = Field(
+        2, ge=0, le=100, description="local views of each image, beside two global ones"
+    )
+    momentum: float = Field(
+        0.95, ge=0, le=1, description="the teacher's momentum at the start; rises to 1"
+    )
+    teacher_temperature: float = Field(
+        0.06, ge=1e-15, description="reached from 0.04 after a third of the steps"
+    )
+    student_temperature: float = Field(
+        0.1, ge=1e-30, description="temperature of the student's softmax"
+    )
 
     def learner(self, network: ImageEncoder) -> Learner:
         return Distillation(self, network)
 
 
 class Distillation(Learner):
-    """A student learns a teacher's assignments to prototypes from other views; the teacher is its moving average."""
+    """A student learns a teacher's assignments to prototypes from other views; the teacher is
+    its moving average."""
 
     def __init__(self, method: Dino, network: ImageEncoder):
         from lightly.loss import DINOLoss
@@ -48,22 +61,30 @@ class Distillation(Learner):
         self.student = copy.deepcopy(network.backbone)
         self.teacher = network.backbone.requires_grad_(False)
         self.head = projection_head(method, network.dims)
-        self.teacher_head = projection_head(method, network.dims).requires_grad_(False)  # it cannot be deep-copied
+        self.teacher_head = projection_head(method, network.dims).requires_grad_(
+            False
+        )  # it cannot be deep-copied
         self.teacher_head.load_state_dict(self.head.state_dict())
         self.criterion = DINOLoss(method.prototypes, student_temp=method.student_temperature)
 
-    def forward(self, images: Tensor, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, images: Tensor, step: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         method = self.method
         wholes = method.views(images, 2, generator)  # (2 * batch, C, H, W)
         parts = method.views(images, method.local_views, generator, local=True)
         with torch.no_grad():
             targets = self.teacher_head(self.teacher(wholes))  # (2 * batch, prototypes)
         guesses = self.head(self.student(torch.cat([wholes, parts]))).chunk(2 + method.local_views)
-        return self.criterion(list(targets.chunk(2)), list(guesses), teacher_temp=self.temperature(step)), targets
+        return self.criterion(
+            list(targets.chunk(2)), list(guesses), teacher_temp=self.temperature(step)
+        ), targets
 
     def temperature(self, step: int) -> float:
         """The teacher's temperature: a linear warm-up from 0.04."""
-        return 0.04 + (self.method.teacher_temperature - 0.04) * min(1.0, 3 * step / self.method.steps)
+        return 0.04 + (self.method.teacher_temperature - 0.04) * min(
+            1.0, 3 * step / self.method.steps
+        )
 
     def follow(self, step: int) -> None:
         from lightly.models.utils import update_momentum
@@ -84,5 +105,6 @@ def projection_head(method: Dino, dims: int) -> nn.Module:
             method.hidden,
             method.bottleneck,
             method.prototypes,
-            batch_norm=method.backbone != "vit_tiny",  # without any, the loss stays at log(prototypes)
+            batch_norm=method.backbone
+            != "vit_tiny",  # without any, the loss stays at log(prototypes)
         )

@@ -1,4 +1,5 @@
-"""The published DINO: self-distilled vision transformers (Caron et al., arXiv 2104.14294), from local files."""
+"""The published DINO: self-distilled vision transformers (Caron et al., arXiv 2104.14294), from
+local files."""
 
 from __future__ import annotations
 
@@ -13,10 +14,12 @@ from fw.plugins.encoders.pretrained import Pretrained
 
 
 class DINOv1(Pretrained):
-    """The published DINO, pretrained on ImageNet without its labels (arXiv 2104.14294), from local files; frozen.
+    """The published DINO, pretrained on ImageNet without its labels (arXiv 2104.14294), from local
+    files; frozen.
 
-    The encoder `dino` is the same method, trained on the dataset at hand. timm's weights are taken, as a file or a
-    folder. A folder of transformers does not say whether its ViT is DINO's or was trained with labels, and is refused.
+    The encoder `dino` is the same method, trained on the dataset at hand. timm's weights are taken,
+    as a file or a folder. A folder of transformers does not say whether its ViT is DINO's or was
+    trained with labels, and is refused.
     """
 
     name: ClassVar[str] = "dinov1"
@@ -30,6 +33,7 @@ class DINOv1(Pretrained):
 
     def from_transformers(self, folder: Path, config: dict[str, Any]) -> Checkpoint:
         raise MissingFile(
-            f"encoder dinov1: {folder} is a folder of transformers, which does not say whether its ViT saw labels: "
+            f"encoder dinov1: {folder} is a folder of transformers, which does not say whether its "
+            "ViT saw labels: "
             "take timm's folder of the same weights"
         )

@@ -1,4 +1,5 @@
-"""DINOv3: self-supervised features of 1.7 billion images (Siméoni et al., arXiv 2508.10104), from local files."""
+"""DINOv3: self-supervised features of 1.7 billion images (Siméoni et al., arXiv 2508.10104),
+from local files."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from fw.plugins.encoders.pretrained import Pretrained
 
 
 class DINOv3(Pretrained):
-    """DINOv3, pretrained without labels (arXiv 2508.10104), from local files; frozen, nothing is downloaded.
+    """DINOv3, pretrained without labels (arXiv 2508.10104), from local files; frozen, nothing is
+    downloaded.
 
     It was trained on 1.7 billion images from the web (or, with the tag sat493m, 493 million from
     satellites). That is far more than the dataset at hand, which its training may even contain. Say

@@ -39,9 +39,13 @@ class Teacher:
         x = to_unit(images) + per_image(sigma) * noise
         return list(self.model.features(x, sigma, self.blocks).values())
 
-    def in_fresh_noise(self, images: Tensor, sigma: Tensor, generator: torch.Generator) -> list[Tensor]:
+    def in_fresh_noise(
+        self, images: Tensor, sigma: Tensor, generator: torch.Generator
+    ) -> list[Tensor]:
         """The same activations, in noise that is drawn here."""
-        return self(images, sigma, torch.randn(images.shape, generator=generator, device=images.device))
+        return self(
+            images, sigma, torch.randn(images.shape, generator=generator, device=images.device)
+        )
 
     def sample(self, shape: tuple[int, int, int]) -> list[Tensor]:
         """The blocks' activations on one black image (C, H, W), for their shapes."""
@@ -53,27 +57,40 @@ class Teacher:
 class Lesson(nn.Module):
     """All that a distillation changes: the student and what only the training needs.
 
-    Its children are checkpointed, so everything that has to survive a crash is in the state dict of one of them. The
-    teacher is not among them.
+    Its children are checkpointed, so everything that has to survive a crash is in the state dict of
+    one of them. The teacher is not among them.
     """
 
     def forward(
         self, images: Tensor, labels: Tensor | None, progress: float, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """The terms () of the loss on uint8 images (B, C, H, W), which are summed up. `progress` is in [0, 1)."""
+        """The terms () of the loss on uint8 images (B, C, H, W), which are summed up. `progress`
+        is in [0, 1)."""
         raise NotImplementedError
 
 
 class Distilled(OfDenoiser):
-    """Trains a denoiser on the training images, without labels and conditions, or loads one, and then its student."""
+    """Trains a denoiser on the training images, without labels and conditions, or loads one, and
+    then its student."""
 
     student: Literal["conv", "resnet18", "vit_tiny"] = Field(
-        "conv", description="conv: a few convolutions; resnet18: with a 3x3 stem; vit_tiny: with 8x8 patches"
+        "conv",
+        description=(
+            "conv: a few convolutions; resnet18: with a 3x3 stem; vit_tiny: with 8x8 patches"
+        ),
     )
-    width: int = Field(128, ge=8, le=16384, multiple_of=4, description="largest number of channels of the conv student")
+    width: int = Field(
+        128,
+        ge=8,
+        le=16384,
+        multiple_of=4,
+        description="largest number of channels of the conv student",
+    )
     steps: int = Field(500, ge=1, description="training steps of the student", examples=[6])
     batch: int = Field(128, ge=2, le=1_000_000, description="images per step")
-    lr: float = Field(2e-3, gt=0, le=LARGEST, description="AdamW's learning rate, which falls to 0 along a cosine")
+    lr: float = Field(
+        2e-3, gt=0, le=LARGEST, description="AdamW's learning rate, which falls to 0 along a cosine"
+    )
     weight_decay: float = Field(0.01, ge=0, le=LARGEST, description="AdamW's weight decay")
 
     @abstractmethod
@@ -81,7 +98,9 @@ class Distilled(OfDenoiser):
         """The blocks of a denoiser that the student learns if none are named."""
 
     @abstractmethod
-    def lesson(self, student: nn.Module, teacher: Teacher, shape: tuple[int, int, int], classes: int) -> Lesson:
+    def lesson(
+        self, student: nn.Module, teacher: Teacher, shape: tuple[int, int, int], classes: int
+    ) -> Lesson:
         """The lesson that trains `student`, which `build` made. Torch's global generator is seeded
         by the job."""
 
@@ -90,7 +109,8 @@ class Distilled(OfDenoiser):
         _, height, width = shape
         if self.student == "vit_tiny" and (height != width or height % 8):
             raise ValueError(
-                f"encoder {self.name}: vit_tiny needs square images whose side divides by 8, not {height}x{width}"
+                f"encoder {self.name}: vit_tiny needs square images whose side divides by 8, not "
+                f"{height}x{width}"
             )
 
     def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
@@ -99,7 +119,9 @@ class Distilled(OfDenoiser):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_from(job.seed, "lesson"))
             lesson = self.lesson(network, teacher, data.shape, data.classes).to(job.device)
-        optimizer = torch.optim.AdamW(lesson.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(
+            lesson.parameters(), lr=self.lr, weight_decay=self.weight_decay
+        )
         images = data.images.to(job.device)
         labels = None if data.labels is None or not self.uses_labels else data.labels.to(job.device)
 
@@ -127,7 +149,11 @@ class Distilled(OfDenoiser):
         """The denoiser, trained or loaded."""
         network = initial_network(self.model, data.shape, None, job)
         self.check_blocks(network)
-        return Teacher(self.learned(network, data, job), self.process, self.blocks or self.default_blocks(network))
+        return Teacher(
+            self.learned(network, data, job),
+            self.process,
+            self.blocks or self.default_blocks(network),
+        )
 
 
 def levels_of(sigmas: Sigmas, count: int, generator: torch.Generator) -> Tensor:

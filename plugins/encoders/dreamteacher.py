@@ -1,4 +1,5 @@
-"""DreamTeacher: a student learns maps of several levels of a generator's decoder (Li et al., arXiv 2307.07487).
+"""DreamTeacher: a student learns maps of several levels of a generator's decoder (Li et al., arXiv
+2307.07487).
 
 This is its feature distillation, after descriptions of the paper; no code of the authors was found.
 """
@@ -27,8 +28,8 @@ SCENES = (1, 2)
 
 
 class DreamTeacher(Distilled):
-    """DreamTeacher: from the student's maps, a pyramid predicts those of several blocks of a diffusion model, without
-    labels (arXiv 2307.07487).
+    """DreamTeacher: from the student's maps, a pyramid predicts those of several blocks of a
+    diffusion model, without labels (arXiv 2307.07487).
 
     The loss is the mean over blocks of the squared error, with the teacher's maps normalised over
     channels and positions, plus `attention` times the loss of attention transfer: the distance
@@ -40,21 +41,32 @@ class DreamTeacher(Distilled):
     name: ClassVar[str] = "dreamteacher"
 
     blocks: Blocks = Field(
-        None, min_length=1, description="blocks that it learns; null is each of a U-Net's decoder, else four of them"
+        None,
+        min_length=1,
+        description="blocks that it learns; null is each of a U-Net's decoder, else four of them",
     )
-    sigma: Sigmas = Field((0.05,), min_length=1, description="noise level; of several, one is drawn for each image")
-    attention: float = Field(10.0, ge=0, le=LARGEST, description="weight of the attention transfer; lambda_AT")
+    sigma: Sigmas = Field(
+        (0.05,), min_length=1, description="noise level; of several, one is drawn for each image"
+    )
+    attention: float = Field(
+        10.0, ge=0, le=LARGEST, description="weight of the attention transfer; lambda_AT"
+    )
 
     def default_blocks(self, network: nn.Module) -> tuple[str, ...]:
         known = list(blocks_of(network))
         decoder = [block for block in known if block.startswith("up.")]
-        return tuple(decoder or dict.fromkeys(known[(len(known) * quarter - 1) // 4] for quarter in (1, 2, 3, 4)))
+        return tuple(
+            decoder
+            or dict.fromkeys(known[(len(known) * quarter - 1) // 4] for quarter in (1, 2, 3, 4))
+        )
 
     def build(self, shape: tuple[int, int, int], classes: int) -> Pyramid:
         self.check(shape)
         return Pyramid(self.student, shape, self.width)
 
-    def lesson(self, student: nn.Module, teacher: Teacher, shape: tuple[int, int, int], classes: int) -> Lesson:
+    def lesson(
+        self, student: nn.Module, teacher: Teacher, shape: tuple[int, int, int], classes: int
+    ) -> Lesson:
         assert isinstance(student, Pyramid)
         return Dream(student, teacher, shape, self.sigma, self.attention)
 
@@ -63,7 +75,12 @@ class Dream(Lesson):
     """The two losses of the maps that the regressor predicts."""
 
     def __init__(
-        self, student: Pyramid, teacher: Teacher, shape: tuple[int, int, int], sigmas: Sigmas, attention: float
+        self,
+        student: Pyramid,
+        teacher: Teacher,
+        shape: tuple[int, int, int],
+        sigmas: Sigmas,
+        attention: float,
     ):
         super().__init__()
         self.teacher = teacher
@@ -71,7 +88,9 @@ class Dream(Lesson):
         self.attention = attention
         self.ratio = shape[1] / shape[2]
         self.student = student
-        self.regressor = Regressor(student.widths, [each.shape[1] for each in self.maps(teacher.sample(shape))])
+        self.regressor = Regressor(
+            student.widths, [each.shape[1] for each in self.maps(teacher.sample(shape))]
+        )
 
     def forward(
         self, images: Tensor, labels: Tensor | None, progress: float, generator: torch.Generator
@@ -93,12 +112,14 @@ class Dream(Lesson):
 
 
 def powers(maps: Tensor) -> Tensor:
-    """Maps (B, C, h, w) to the sums over channels of their squares, vectors (B, h * w) of length 1."""
+    """Maps (B, C, h, w) to the sums over channels of their squares, vectors (B, h * w) of length
+    1."""
     return normalize(maps.square().sum(dim=1).flatten(1), dim=1)
 
 
 class Regressor(nn.Module):
-    """A feature pyramid: coarse maps are handed down to finer ones, which predict the teacher's of about their size.
+    """A feature pyramid: coarse maps are handed down to finer ones, which predict the teacher's of
+    about their size.
 
     `widths` are the channels of the student's maps, from fine to coarse, and `target_widths` those
     of the teacher's.
@@ -109,7 +130,8 @@ class Regressor(nn.Module):
         self.read = nn.ModuleList(nn.Conv2d(width, HIDDEN, 1) for width in widths)
         self.scenes = nn.ModuleList(nn.Conv2d(widths[-1], HIDDEN, 1) for _ in SCENES)
         self.write = nn.ModuleList(
-            nn.Sequential(nn.ReLU(), nn.Conv2d(HIDDEN, width, 3, padding=1)) for width in target_widths
+            nn.Sequential(nn.ReLU(), nn.Conv2d(HIDDEN, width, 3, padding=1))
+            for width in target_widths
         )
 
     def forward(self, maps: list[Tensor], targets: list[Tensor]) -> list[Tensor]:

@@ -1,6 +1,8 @@
-"""Inception-v3 (2015-12-05, pool3, 2048-d, TensorFlow-1 resize): the one space that may be called FID.
+"""Inception-v3 (2015-12-05, pool3, 2048-d, TensorFlow-1 resize): the one space that may be called
+FID.
 
-Heusel et al., GANs Trained by a Two Time-Scale Update Rule, arXiv 1706.08500. Network and resize are torch-fidelity's.
+Heusel et al., GANs Trained by a Two Time-Scale Update Rule, arXiv 1706.08500. Network and resize
+are torch-fidelity's.
 """
 
 from __future__ import annotations
@@ -27,12 +29,17 @@ AT_ONCE = 64  # images of 299x299 in flight: about 1 GB
 
 
 class Inception(Encoder):
-    """Inception-v3 pool3 features (2048), as in FID (arXiv 1706.08500), from a local weights file."""
+    """Inception-v3 pool3 features (2048), as in FID (arXiv 1706.08500), from a local weights
+    file."""
 
     name: ClassVar[str] = "inception"
 
-    weights: Path | None = Field(None, description="weights file; null looks in $FW_WEIGHTS_DIR and torch hub's cache")
-    sha256: str = Field("6726825d", pattern="^[0-9a-f]{8,64}$", description="how the weights file's sha256 begins")
+    weights: Path | None = Field(
+        None, description="weights file; null looks in $FW_WEIGHTS_DIR and torch hub's cache"
+    )
+    sha256: str = Field(
+        "6726825d", pattern="^[0-9a-f]{8,64}$", description="how the weights file's sha256 begins"
+    )
 
     def preflight(self) -> None:
         self.weights_file()
@@ -42,7 +49,9 @@ class Inception(Encoder):
 
     def check(self, shape: tuple[int, int, int]) -> None:
         if shape[0] not in (1, 3):
-            raise ValueError(f"encoder inception: images have {shape[0]} channels, it takes 1 (grey) or 3 (RGB)")
+            raise ValueError(
+                f"encoder inception: images have {shape[0]} channels, it takes 1 (grey) or 3 (RGB)"
+            )
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         self.check(shape)
@@ -54,15 +63,18 @@ class Inception(Encoder):
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             raise MissingFile(
-                f"Inception's weights are missing; looked at {', '.join(map(str, places))}: copy {FILE_NAMES[0]} "
-                f"(sha256 {self.sha256}..., from {SOURCE}) to one of these or give its path as `weights`, "
+                f"Inception's weights are missing; looked at {', '.join(map(str, places))}: copy "
+                f"{FILE_NAMES[0]} "
+                f"(sha256 {self.sha256}..., from {SOURCE}) to one of these or give its path as "
+                "`weights`, "
                 "or measure in the space 'classifier' or 'pca' (metric fd) instead of fid"
             )
         genuine(path, "encoder inception: ")
         digest = sha256(path)
         if not digest.startswith(self.sha256):
             raise MissingFile(
-                f"{path} is not the expected Inception: its sha256 begins with {digest[:8]}, expected {self.sha256} "
+                f"{path} is not the expected Inception: its sha256 begins with {digest[:8]}, "
+                f"expected {self.sha256} "
                 f"({FILE_NAMES[0]}, from {SOURCE})"
             )
         return path
@@ -77,7 +89,8 @@ class Inception(Encoder):
 
 
 class Pool3(nn.Module):
-    """Loads the network when it is first used and keeps it out of the state dict: its file is already on disk.
+    """Loads the network when it is first used and keeps it out of the state dict: its file is
+    already on disk.
 
     Because it is no submodule, it also stays in eval mode whatever is done to this module.
     """
@@ -99,8 +112,8 @@ class Pool3(nn.Module):
 def load(path: Path) -> nn.Module:
     """torch-fidelity's extractor with the weights of `path`.
 
-    torch-fidelity would unpickle the file without restriction, so the file is read safely here and handed over as
-    bytes that we wrote ourselves.
+    torch-fidelity would unpickle the file without restriction, so the file is read safely here and
+    handed over as bytes that we wrote ourselves.
     """
     from torch_fidelity import FeatureExtractorInceptionV3
 
@@ -109,7 +122,9 @@ def load(path: Path) -> nn.Module:
         safe = io.BytesIO()
         torch.save(weights, safe)
         safe.seek(0)
-        network = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=safe)
+        network = FeatureExtractorInceptionV3(
+            "inception", ["2048"], feature_extractor_weights_path=safe
+        )
     except (RuntimeError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MissingFile(

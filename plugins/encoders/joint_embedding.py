@@ -17,24 +17,35 @@ class JointEmbedding(SelfSupervised):
     """Brings random views of one image together, in the features of a backbone."""
 
     backbone: Literal["conv", "resnet18", "vit_tiny"] = Field(
-        "conv", description="conv: a few convolutions; resnet18: with a 3x3 stem; vit_tiny: with 8x8 patches"
+        "conv",
+        description=(
+            "conv: a few convolutions; resnet18: with a 3x3 stem; vit_tiny: with 8x8 patches"
+        ),
     )
-    width: int = Field(128, ge=8, le=16384, multiple_of=4, description="feature dimension of the conv backbone")
-    augment: Literal["digits", "photos"] = Field("digits", description="the random views, see views.py")
+    width: int = Field(
+        128, ge=8, le=16384, multiple_of=4, description="feature dimension of the conv backbone"
+    )
+    augment: Literal["digits", "photos"] = Field(
+        "digits", description="the random views, see views.py"
+    )
 
     def check(self, shape: tuple[int, int, int]) -> None:
         _, height, width = shape
         if self.backbone == "vit_tiny" and (height != width or height % 8):
             raise ValueError(
-                f"encoder {self.name}: vit_tiny needs square images whose side divides by 8, not {height}x{width}"
+                f"encoder {self.name}: vit_tiny needs square images whose side divides by 8, not "
+                f"{height}x{width}"
             )
 
     def build(self, shape: tuple[int, int, int], classes: int) -> ImageEncoder:
         self.check(shape)
         return ImageEncoder(*BACKBONES[self.backbone](shape, self.width))
 
-    def views(self, images: Tensor, count: int, generator: torch.Generator, local: bool = False) -> Tensor:
-        """`count` views (count * B, C, H, W) in -1..1 of images (B, C, H, W) in 0..1, view by view."""
+    def views(
+        self, images: Tensor, count: int, generator: torch.Generator, local: bool = False
+    ) -> Tensor:
+        """`count` views (count * B, C, H, W) in -1..1 of images (B, C, H, W) in 0..1, view by
+        view."""
         if not count:
             return images[:0]
         return 2 * VIEWS[self.augment](images.repeat(count, 1, 1, 1), local, generator) - 1

@@ -1,4 +1,5 @@
-"""MAE: masked autoencoders are scalable vision learners (He et al., arXiv 2111.06377), with lightly and timm."""
+"""MAE: masked autoencoders are scalable vision learners (He et al., arXiv 2111.06377), with
+lightly and timm."""
 
 from __future__ import annotations
 
@@ -17,33 +18,45 @@ from fw.plugins.encoders.views import VIEWS
 
 
 class MAE(SelfSupervised):
-    """MAE: a vision transformer sees some patches, a small decoder fills in the others (arXiv 2111.06377).
+    """MAE: a vision transformer sees some patches, a small decoder fills in the others (arXiv
+    2111.06377).
 
-    The features are the mean of the patch tokens of the whole image, after the last norm. They are good to fine-tune
-    and poor for nearest neighbours. The defaults suit the digits; for photographs take patch 16, width 768, depth 12,
-    heads 12, decoder_width 512, decoder_depth 8, mask_ratio 0.75, lr 1.5e-4 per 256 images of a batch, weight_decay
-    0.05 and very many steps (800 epochs).
+    The features are the mean of the patch tokens of the whole image, after the last norm. They are
+    good to fine-tune and poor for nearest neighbours. The defaults suit the digits; for photographs
+    take patch 16, width 768, depth 12, heads 12, decoder_width 512, decoder_depth 8, mask_ratio
+    0.75, lr 1.5e-4 per 256 images of a batch, weight_decay 0.05 and very many steps (800 epochs).
     """
 
     name: ClassVar[str] = "mae"
 
     steps: int = Field(1200, ge=1, description="training steps", examples=[8])
     batch: int = Field(64, ge=2, le=1_000_000, description="images per step")
-    lr: float = Field(3e-3, gt=0, le=LARGEST, description="AdamW's learning rate, which falls to 0 along a cosine")
+    lr: float = Field(
+        3e-3, gt=0, le=LARGEST, description="AdamW's learning rate, which falls to 0 along a cosine"
+    )
     patch: int = Field(4, ge=2, description="side of a patch in pixels")
-    width: int = Field(64, ge=4, le=16384, multiple_of=4, description="dimension of the tokens and features")
+    width: int = Field(
+        64, ge=4, le=16384, multiple_of=4, description="dimension of the tokens and features"
+    )
     depth: int = Field(2, ge=1, le=1000, description="transformer blocks of the encoder")
     heads: int = Field(8, ge=1, description="attention heads of encoder and decoder")
-    decoder_width: int = Field(32, ge=4, le=16384, multiple_of=4, description="dimension of the decoder's tokens")
+    decoder_width: int = Field(
+        32, ge=4, le=16384, multiple_of=4, description="dimension of the decoder's tokens"
+    )
     decoder_depth: int = Field(1, ge=1, le=1000, description="transformer blocks of the decoder")
-    mask_ratio: float = Field(0.5, ge=1e-15, lt=1, description="share of the patches that are hidden")
-    augment: Literal["none", "digits", "photos"] = Field("none", description="a random view of each image, or none")
+    mask_ratio: float = Field(
+        0.5, ge=1e-15, lt=1, description="share of the patches that are hidden"
+    )
+    augment: Literal["none", "digits", "photos"] = Field(
+        "none", description="a random view of each image, or none"
+    )
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Self:
         if self.width % self.heads or self.decoder_width % self.heads:
             raise ValueError(
-                f"width {self.width} and decoder_width {self.decoder_width} must divide by {self.heads} heads"
+                f"width {self.width} and decoder_width {self.decoder_width} must divide by "
+                f"{self.heads} heads"
             )
         return self
 
@@ -53,7 +66,8 @@ class MAE(SelfSupervised):
         _, height, width = shape
         if height != width or height % self.patch or height < 2 * self.patch:
             raise ValueError(
-                f"encoder mae: it needs squares of 2x2 or more patches of side {self.patch}, not {height}x{width}"
+                f"encoder mae: it needs squares of 2x2 or more patches of side {self.patch}, not "
+                f"{height}x{width}"
             )
 
     def build(self, shape: tuple[int, int, int], classes: int) -> ImageEncoder:
@@ -72,22 +86,30 @@ class MAE(SelfSupervised):
             depth=self.depth,
             num_heads=self.heads,
         )
-        return ImageEncoder(MaskedVisionTransformerTIMM(vit).vit, self.width)  # with MAE's initial weights
+        return ImageEncoder(
+            MaskedVisionTransformerTIMM(vit).vit, self.width
+        )  # with MAE's initial weights
 
     def learner(self, network: ImageEncoder) -> Learner:
         return MaskedAutoencoder(self, network)
 
 
 class MaskedAutoencoder(Learner):
-    """The mean squared error on hidden patches only, whose pixels are normalised patch by patch (section 3)."""
+    """The mean squared error on hidden patches only, whose pixels are normalised patch by patch
+    (section 3)."""
 
     def __init__(self, method: MAE, network: ImageEncoder):
-        from lightly.models.modules import MaskedVisionTransformerDecoderTIMM, MaskedVisionTransformerTIMM
+        from lightly.models.modules import (
+            MaskedVisionTransformerDecoderTIMM,
+            MaskedVisionTransformerTIMM,
+        )
 
         super().__init__()
         self.method = method
         vit: Any = network.backbone
-        self.encoder = MaskedVisionTransformerTIMM(vit, weight_initialization="skip", pos_embed_initialization="skip")
+        self.encoder = MaskedVisionTransformerTIMM(
+            vit, weight_initialization="skip", pos_embed_initialization="skip"
+        )
         vit.pos_embed.requires_grad_(False)  # sines and cosines
         count = vit.patch_embed.num_patches
         self.narrow = nn.Linear(method.width, method.decoder_width)
@@ -96,12 +118,22 @@ class MaskedAutoencoder(Learner):
         )
         self.pixels = nn.Linear(method.decoder_width, vit.patch_embed.proj.weight[0].numel())
 
-    def forward(self, images: Tensor, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        from lightly.models.utils import get_at_index, normalize_mean_var, patchify, random_token_mask
+    def forward(
+        self, images: Tensor, step: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        from lightly.models.utils import (
+            get_at_index,
+            normalize_mean_var,
+            patchify,
+            random_token_mask,
+        )
 
         if self.method.augment != "none":
             images = VIEWS[self.method.augment](images, False, generator)
-        size = len(images), self.encoder.sequence_length  # the class token is the first, and never hidden
+        size = (
+            len(images),
+            self.encoder.sequence_length,
+        )  # the class token is the first, and never hidden
         kept, hidden = random_token_mask(size, self.method.mask_ratio, device=images.device)
         visible = self.encoder.encode(2 * images - 1, idx_keep=kept)  # (B, 1 + kept, width)
         guesses = self.reconstruct(visible, kept, hidden)

@@ -1,4 +1,5 @@
-"""MoCo v2: momentum contrast (He et al., arXiv 1911.05722, algorithm 1; v2 is arXiv 2003.04297), with lightly."""
+"""MoCo v2: momentum contrast (He et al., arXiv 1911.05722, algorithm 1; v2 is arXiv 2003.04297),
+with lightly."""
 
 from __future__ import annotations
 
@@ -16,20 +17,28 @@ from fw.plugins.encoders.trunks import ImageEncoder
 
 
 class MoCo(JointEmbedding):
-    """MoCo v2: a view is to recognise its key among a queue of keys of earlier images (arXiv 2003.04297).
+    """MoCo v2: a view is to recognise its key among a queue of keys of earlier images (arXiv
+    2003.04297).
 
-    The features are those of the query's backbone. The defaults suit the digits; for photographs take
-    `backbone: resnet18`, `augment: photos`, hidden 2048, dims 128, queue 4096 (ImageNet: 65536), momentum 0.999 and
-    many more steps.
+    The features are those of the query's backbone. The defaults suit the digits; for photographs
+    take `backbone: resnet18`, `augment: photos`, hidden 2048, dims 128, queue 4096 (ImageNet:
+    65536), momentum 0.999 and many more steps.
     """
 
     name: ClassVar[str] = "moco"
 
     hidden: int = Field(256, ge=1, le=65536, description="hidden dimension of the projection head")
-    dims: int = Field(64, ge=2, le=65536, description="dimension that queries and keys are compared in")
-    temperature: float = Field(0.2, ge=1e-3, description="temperature of the softmax over similarities; tau")
+    dims: int = Field(
+        64, ge=2, le=65536, description="dimension that queries and keys are compared in"
+    )
+    temperature: float = Field(
+        0.2, ge=1e-3, description="temperature of the softmax over similarities; tau"
+    )
     queue: int = Field(
-        1024, ge=2, le=1_000_000, description="keys of earlier images to tell apart from; best a multiple of batch"
+        1024,
+        ge=2,
+        le=1_000_000,
+        description="keys of earlier images to tell apart from; best a multiple of batch",
     )
     momentum: float = Field(0.99, ge=0, le=1, description="how slowly the key encoder follows; m")
 
@@ -38,7 +47,8 @@ class MoCo(JointEmbedding):
 
 
 class MomentumContrast(Learner):
-    """InfoNCE (arXiv 1911.05722, eq. 1); the keys come from a moving average of the query encoder (eq. 2)."""
+    """InfoNCE (arXiv 1911.05722, eq. 1); the keys come from a moving average of the query
+    encoder (eq. 2)."""
 
     def __init__(self, method: MoCo, network: ImageEncoder):
         from lightly.loss import NTXentLoss
@@ -50,10 +60,14 @@ class MomentumContrast(Learner):
         self.head = MoCoProjectionHead(network.dims, method.hidden, method.dims)
         self.key_backbone = copy.deepcopy(self.backbone).requires_grad_(False)
         self.key_head = copy.deepcopy(self.head).requires_grad_(False)
-        self.criterion = NTXentLoss(method.temperature, memory_bank_size=(method.queue, method.dims))
+        self.criterion = NTXentLoss(
+            method.temperature, memory_bank_size=(method.queue, method.dims)
+        )
         checkpointed(self.criterion.memory_bank)
 
-    def forward(self, images: Tensor, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, images: Tensor, step: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         one, other = self.method.views(images, 2, generator).chunk(2)  # (batch, C, H, W) each
         queries = self.head(self.backbone(one))  # (batch, dims)
         with torch.no_grad():

@@ -34,13 +34,20 @@ class OfDenoiser(Encoder):
     untrained network, as a control.
     """
 
-    model: Backbone = Field("unet", validate_default=True, description="the denoiser's network", examples=[SMALL])
+    model: Backbone = Field(
+        "unet", validate_default=True, description="the denoiser's network", examples=[SMALL]
+    )
     process: Process = Field("ddpm", validate_default=True, description="its process")
     train: Train | None = Field(
-        Train(), description="how it is trained; null reads a pretrained model as it is", examples=[SHORT]
+        Train(),
+        description="how it is trained; null reads a pretrained model as it is",
+        examples=[SHORT],
     )
     weights: Annotated[Path | None, Neutral(None, names_folders=True)] = Field(
-        None, description="the model.safetensors of a run with the same model, unconditional, instead of training"
+        None,
+        description=(
+            "the model.safetensors of a run with the same model, unconditional, instead of training"
+        ),
     )
     blocks: Blocks
     sigma: Sigmas
@@ -50,14 +57,22 @@ class OfDenoiser(Encoder):
         if "taps" not in self.model.provides:
             raise ValueError(f"backbone '{self.model.name}' names no blocks that could be read")
         if missing := sorted(self.model.requires - self.process.provides):
-            raise ValueError(f"backbone '{self.model.name}' needs {missing[0]}, and this is {self.process.spec()}")
+            raise ValueError(
+                f"backbone '{self.model.name}' needs {missing[0]}, and this is "
+                f"{self.process.spec()}"
+            )
         if self.model.pretrained and self.weights is None and "train" not in self.model_fields_set:
             choices = "`train: null` reads it as it is, `train: {...}` trains it further"
-            raise ValueError(f"backbone '{self.model.name}' was trained before: say which is meant, {choices}")
+            raise ValueError(
+                f"backbone '{self.model.name}' was trained before: say which is meant, {choices}"
+            )
         least, most = self.process.sigma_range
         for sigma in self.sigma:
             if not least <= sigma <= most:
-                raise ValueError(f"sigma {sigma:g} is not among the noise levels of training, {least:g} to {most:g}")
+                raise ValueError(
+                    f"sigma {sigma:g} is not among the noise levels of training, {least:g} to "
+                    f"{most:g}"
+                )
         return self
 
     def preflight(self) -> None:
@@ -67,7 +82,11 @@ class OfDenoiser(Encoder):
     def identity(self) -> dict[str, Any]:
         """With `weights`, their content counts, and `train` does not."""
         identity = super().identity()
-        return identity if self.weights is None else {**identity, "train": None, "weights": sha256(self.weights)}
+        return (
+            identity
+            if self.weights is None
+            else {**identity, "train": None, "weights": sha256(self.weights)}
+        )
 
     def check(self, shape: tuple[int, int, int]) -> None:
         self.model.check(shape)
@@ -80,7 +99,8 @@ class OfDenoiser(Encoder):
             raise FwError(f"encoder {self.name}: the model {problem}")
 
     def learned(self, network: nn.Module, data: ImageSet, job: Job) -> nn.Module:
-        """The denoiser of a fresh network: trained without labels, loaded, or the network as it is."""
+        """The denoiser of a fresh network: trained without labels, loaded, or the network as it
+        is."""
         if self.weights is not None:
             load(network, self.weights)
         elif self.train is not None:
@@ -94,8 +114,13 @@ def load(network: nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        reason = " ".join(str(error).splitlines()[1].split()) if len(str(error).splitlines()) > 1 else str(error)
+        reason = (
+            " ".join(str(error).splitlines()[1].split())
+            if len(str(error).splitlines()) > 1
+            else str(error)
+        )
         raise FwError(
-            f"{path} does not hold weights of this model without conditions: {reason[:150]}; are its settings the same?"
+            f"{path} does not hold weights of this model without conditions: {reason[:150]}; are "
+            "its settings the same?"
         ) from None
     check_finite(network, weights, path)

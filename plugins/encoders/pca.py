@@ -14,11 +14,14 @@ from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.types import ImageSet
 
-MOST_IMAGES = 10_000  # bounds the memory of the fit: 10 000 RGB images of 64x64 are 0.5 GB as float32
+MOST_IMAGES = (
+    10_000  # bounds the memory of the fit: 10 000 RGB images of 64x64 are 0.5 GB as float32
+)
 
 
 class PCA(Encoder):
-    """First principal components of the training pixels (in 0..1): sees noise and blur better than content."""
+    """First principal components of the training pixels (in 0..1): sees noise and blur better
+    than content."""
 
     name: ClassVar[str] = "pca"
 
@@ -30,7 +33,9 @@ class PCA(Encoder):
 
     def check(self, shape: tuple[int, int, int]) -> None:
         if self.dims > math.prod(shape):
-            raise ValueError(f"encoder pca: dims is {self.dims}, but an image has {math.prod(shape)} values")
+            raise ValueError(
+                f"encoder pca: dims is {self.dims}, but an image has {math.prod(shape)} values"
+            )
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         self.check(shape)
@@ -40,12 +45,17 @@ class PCA(Encoder):
         from sklearn import decomposition
 
         if self.dims > len(data):
-            raise RecipeError([f"encoder pca: dims is {self.dims}, but there are {len(data)} training images"])
+            raise RecipeError(
+                [f"encoder pca: dims is {self.dims}, but there are {len(data)} training images"]
+            )
         rows = torch.randperm(len(data), generator=job.generator("pca"))[:MOST_IMAGES]
         pixels = as_pixels(data.images[rows])  # (N, P)
         fitted = decomposition.PCA(self.dims, random_state=job.seed % 2**32).fit(pixels.numpy())
         network.load_state_dict(
-            {"mean": torch.from_numpy(fitted.mean_).float(), "axes": torch.from_numpy(fitted.components_).float()}
+            {
+                "mean": torch.from_numpy(fitted.mean_).float(),
+                "axes": torch.from_numpy(fitted.components_).float(),
+            }
         )
         network.to(job.device)
 

@@ -37,20 +37,34 @@ class Pretrained(Encoder):
     model: str | None = Field(
         None,
         min_length=1,
-        description="timm's name, or a repository of the hub (with a /), in the hub's cache; null: the default",
+        description=(
+            "timm's name, or a repository of the hub (with a /), in the hub's cache; null: the "
+            "default"
+        ),
     )
     weights: Path | None = Field(
-        None, description="a file (timm's state dict) or a folder (timm's or transformers'); null: the hub's cache"
+        None,
+        description=(
+            "a file (timm's state dict) or a folder (timm's or transformers'); null: the hub's "
+            "cache"
+        ),
     )
     resolution: int | None = Field(
-        None, ge=1, le=4096, description="side of the network's input in pixels; null: the model's own"
+        None,
+        ge=1,
+        le=4096,
+        description="side of the network's input in pixels; null: the model's own",
     )
 
     def preflight(self) -> None:
         self.sound()
 
     def identity(self) -> dict[str, Any]:
-        fields = {key: value for key, value in super().identity().items() if key not in ("weights", "model")}
+        fields = {
+            key: value
+            for key, value in super().identity().items()
+            if key not in ("weights", "model")
+        }
         try:
             return {**fields, "content": self.checkpoint().content()}
         except MissingFile:
@@ -58,7 +72,10 @@ class Pretrained(Encoder):
 
     def check(self, shape: tuple[int, int, int]) -> None:
         if shape[0] not in (1, 3):
-            raise ValueError(f"encoder {self.name}: images have {shape[0]} channels, it takes 1 (grey) or 3 (RGB)")
+            raise ValueError(
+                f"encoder {self.name}: images have {shape[0]} channels, it takes 1 (grey) or 3 "
+                "(RGB)"
+            )
         if self.weights is None or self.model is not None:
             self.check_model(self.model or self.default)
 
@@ -66,21 +83,30 @@ class Pretrained(Encoder):
         if "/" in model:
             return
         if not re.match(self.architectures, model) or not timm_config(model):
-            raise ValueError(f"encoder {self.name}: {model} is none of its models in timm, such as {self.default}")
+            raise ValueError(
+                f"encoder {self.name}: {model} is none of its models in timm, such as "
+                f"{self.default}"
+            )
         if fine_tuned(model):
-            raise ValueError(f"encoder {self.name}: {model} was trained further with the labels of ImageNet")
+            raise ValueError(
+                f"encoder {self.name}: {model} was trained further with the labels of ImageNet"
+            )
         self.check_resolution(patch_in(model))
 
     def check_resolution(self, patch: int) -> None:
         if self.resolution is not None and self.resolution % patch:
-            raise ValueError(f"encoder {self.name}: resolution {self.resolution} is no multiple of the patch, {patch}")
+            raise ValueError(
+                f"encoder {self.name}: resolution {self.resolution} is no multiple of the patch, "
+                f"{patch}"
+            )
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         self.check(shape)
         return self.sound().load(self.spec()["embedding"], self.resolution)
 
     def sound(self) -> Checkpoint:
-        """The checkpoint, or FwError: it is not there, not of this encoder, or not for this resolution."""
+        """The checkpoint, or FwError: it is not there, not of this encoder, or not for this
+        resolution."""
         checkpoint = self.checkpoint()
         checkpoint.check()
         for file in checkpoint.files:
@@ -99,12 +125,14 @@ class Pretrained(Encoder):
         if place.is_dir():
             if self.model is not None:
                 raise MissingFile(
-                    f"encoder {self.name}: {place} is a folder, whose config.json says what it holds: leave out `model`"
+                    f"encoder {self.name}: {place} is a folder, whose config.json says what it "
+                    "holds: leave out `model`"
                 )
             return self.in_folder(place)
         if not place.is_file():
             raise MissingFile(
-                f"encoder {self.name}: `weights` is {place}, and there is neither a state dict in timm's format nor a "
+                f"encoder {self.name}: `weights` is {place}, and there is neither a state dict in "
+                "timm's format nor a "
                 "folder with config.json and model.safetensors; mend the path"
             )
         return TimmCheckpoint(self.model or self.default, place)
@@ -114,8 +142,13 @@ class Pretrained(Encoder):
             return self.in_folder(self.cached(model, ["config.json"]).parent)
         config = timm_config(model)
         if not config or not config.hf_hub_id:
-            raise MissingFile(f"encoder {self.name}: timm has no weights of {model}; give a file of them as `weights`")
-        names = [config.hf_hub_filename] if config.hf_hub_filename else list(timm_checkpoint.WEIGHTS)
+            raise MissingFile(
+                f"encoder {self.name}: timm has no weights of {model}; give a file of them as "
+                "`weights`"
+            )
+        names = (
+            [config.hf_hub_filename] if config.hf_hub_filename else list(timm_checkpoint.WEIGHTS)
+        )
         return TimmCheckpoint(model, self.cached(config.hf_hub_id, names))
 
     def cached(self, repository: str, names: list[str]) -> Path:
@@ -131,8 +164,10 @@ class Pretrained(Encoder):
             if isinstance(file, str):
                 return Path(file)
         raise MissingFile(
-            f"encoder {self.name}: {names[0]} of {repository} is not in the hub's cache {constants.HF_HUB_CACHE}, and "
-            f"fw does not download it: run `hf download {repository} --local-dir FOLDER` where there is a network, "
+            f"encoder {self.name}: {names[0]} of {repository} is not in the hub's cache "
+            f"{constants.HF_HUB_CACHE}, and "
+            f"fw does not download it: run `hf download {repository} --local-dir FOLDER` where "
+            "there is a network, "
             "bring the folder here and set `weights: FOLDER`, without `model`"
         )
 
@@ -143,7 +178,8 @@ class Pretrained(Encoder):
         if "architecture" in config:
             return self.from_timm(folder, config)
         raise MissingFile(
-            f"encoder {self.name}: {folder / 'config.json'} has neither timm's `architecture` nor transformers' "
+            f"encoder {self.name}: {folder / 'config.json'} has neither timm's `architecture` nor "
+            "transformers' "
             "`model_type`, so it is of neither"
         )
 
@@ -158,20 +194,24 @@ class Pretrained(Encoder):
     def from_transformers(self, folder: Path, config: dict[str, Any]) -> Checkpoint:
         if config["model_type"] not in self.model_types:
             raise MissingFile(
-                f"encoder {self.name}: {folder} holds a model of the type '{config['model_type']}', and this encoder "
+                f"encoder {self.name}: {folder} holds a model of the type "
+                f"'{config['model_type']}', and this encoder "
                 f"takes {' or '.join(self.model_types)}"
             )
         weights = saved(folder, transformers_checkpoint.WEIGHTS)
         if weights is None:
             raise self.lacking(folder, transformers_checkpoint.WEIGHTS)
-        return TransformersCheckpoint(folder, config, weights, self.present(folder, transformers_checkpoint.PROCESSOR))
+        return TransformersCheckpoint(
+            folder, config, weights, self.present(folder, transformers_checkpoint.PROCESSOR)
+        )
 
     def from_timm(self, folder: Path, config: dict[str, Any]) -> Checkpoint:
         name, pretrained_cfg = config["architecture"], config.get("pretrained_cfg", {})
         full = f"{name}.{pretrained_cfg['tag']}" if pretrained_cfg.get("tag") else name
         if not re.match(self.architectures, full) or not timm_config(name) or fine_tuned(full):
             raise MissingFile(
-                f"encoder {self.name}: {folder} holds timm's {full}, which is none of its models like {self.default}"
+                f"encoder {self.name}: {folder} holds timm's {full}, which is none of its models "
+                f"like {self.default}"
             )
         weights = self.present(folder, timm_checkpoint.WEIGHTS)
         return TimmCheckpoint(name, weights, pretrained_cfg, config.get("model_args", {}))
@@ -185,7 +225,8 @@ class Pretrained(Encoder):
 
     def lacking(self, folder: Path, names: tuple[str, ...]) -> MissingFile:
         return MissingFile(
-            f"encoder {self.name}: there is no {' or '.join(names)} in {folder}: download the whole repository, "
+            f"encoder {self.name}: there is no {' or '.join(names)} in {folder}: download the "
+            "whole repository, "
             "with `hf download NAME --local-dir FOLDER`"
         )
 

@@ -22,7 +22,9 @@ class Pyramid(nn.Module):
         self.between = MAPS[name]
         self.eval()
         with torch.no_grad():
-            self.widths = [each.shape[1] for each in self.maps(torch.zeros(1, *shape, dtype=torch.uint8))]
+            self.widths = [
+                each.shape[1] for each in self.maps(torch.zeros(1, *shape, dtype=torch.uint8))
+            ]
         self.train()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -36,7 +38,11 @@ class Pyramid(nn.Module):
 def without_end(backbone: nn.Module) -> nn.Sequential:
     """The convolutions alone."""
     layers = list(backbone.children())
-    return nn.Sequential(*layers[: next(i for i, each in enumerate(layers) if isinstance(each, nn.AdaptiveAvgPool2d))])
+    return nn.Sequential(
+        *layers[
+            : next(i for i, each in enumerate(layers) if isinstance(each, nn.AdaptiveAvgPool2d))
+        ]
+    )
 
 
 def convolution_maps(backbone: Any, x: Tensor) -> list[Tensor]:
@@ -61,7 +67,9 @@ def transformer_maps(backbone: Any, x: Tensor) -> list[Tensor]:
     """The patches' tokens after each quarter of the blocks."""
     depth = len(backbone.blocks)
     quarters = [depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
-    return list(backbone.forward_intermediates(x, indices=quarters, norm=True, intermediates_only=True))
+    return list(
+        backbone.forward_intermediates(x, indices=quarters, norm=True, intermediates_only=True)
+    )
 
 
 MAPS: Mapping[str, Callable[[Any, Tensor], list[Tensor]]] = {

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
 
 
 def checkpointed(queue: MemoryBankModule) -> MemoryBankModule:
-    """The queue with its content in its state dict, where lightly leaves it out and a crash would lose it."""
+    """The queue with its content in its state dict, where lightly leaves it out and a crash
+    would lose it."""
     for name in ("bank", "bank_ptr"):
         queue.register_buffer(name, queue.get_buffer(name), persistent=True)
     return queue

@@ -21,8 +21,8 @@ from fw.plugins.encoders.trunks import BACKBONES, ImageEncoder
 
 
 class RepFusion(Distilled):
-    """RepFusion: the student's features, projected, become the means over positions of a diffusion model's block,
-    without labels (arXiv 2308.10916).
+    """RepFusion: the student's features, projected, become the means over positions of a diffusion
+    model's block, without labels (arXiv 2308.10916).
 
     Of several noise levels, one is drawn for each image at each step, all equally often. The
     paper's policy that chooses among them needs labels: `repfusion_policy`. The teacher gets images
@@ -36,9 +36,14 @@ class RepFusion(Distilled):
     blocks: Blocks = Field(
         None,
         min_length=1,
-        description="blocks that are put side by side; null is the decoder's at the second-lowest resolution",
+        description=(
+            "blocks that are put side by side; null is the decoder's at the second-lowest "
+            "resolution"
+        ),
     )
-    sigma: Sigmas = Field((0.05,), min_length=1, description="noise levels of which one is drawn for each image")
+    sigma: Sigmas = Field(
+        (0.05,), min_length=1, description="noise levels of which one is drawn for each image"
+    )
 
     def default_blocks(self, network: nn.Module) -> tuple[str, ...]:
         return (usual_block(network),)
@@ -47,7 +52,9 @@ class RepFusion(Distilled):
         self.check(shape)
         return ImageEncoder(*BACKBONES[self.student](shape, self.width))
 
-    def lesson(self, student: nn.Module, teacher: Teacher, shape: tuple[int, int, int], classes: int) -> Lesson:
+    def lesson(
+        self, student: nn.Module, teacher: Teacher, shape: tuple[int, int, int], classes: int
+    ) -> Lesson:
         assert isinstance(student, ImageEncoder)
         return Imitation(student, teacher, shape, self.sigma)
 
@@ -55,7 +62,9 @@ class RepFusion(Distilled):
 class Imitation(Lesson):
     """The squared error of the student's projected features: 1 if they predict nothing."""
 
-    def __init__(self, student: ImageEncoder, teacher: Teacher, shape: tuple[int, int, int], sigmas: Sigmas):
+    def __init__(
+        self, student: ImageEncoder, teacher: Teacher, shape: tuple[int, int, int], sigmas: Sigmas
+    ):
         super().__init__()
         self.teacher = teacher
         self.sigmas = sigmas

@@ -40,7 +40,9 @@ class RepFusionPolicy(RepFusion):
         description="noise levels of which the policy chooses one for each image",
     )
 
-    def lesson(self, student: nn.Module, teacher: Teacher, shape: tuple[int, int, int], classes: int) -> Lesson:
+    def lesson(
+        self, student: nn.Module, teacher: Teacher, shape: tuple[int, int, int], classes: int
+    ) -> Lesson:
         assert isinstance(student, ImageEncoder)
         return Chosen(student, teacher, shape, self.sigma, classes)
 
@@ -49,7 +51,12 @@ class Chosen(Imitation):
     """The imitation at the levels that the policy chose, and the losses of policy and judge."""
 
     def __init__(
-        self, student: ImageEncoder, teacher: Teacher, shape: tuple[int, int, int], sigmas: Sigmas, classes: int
+        self,
+        student: ImageEncoder,
+        teacher: Teacher,
+        shape: tuple[int, int, int],
+        sigmas: Sigmas,
+        classes: int,
     ):
         super().__init__(student, teacher, shape, sigmas)
         self.policy = Policy(shape, len(sigmas), classes)
@@ -79,7 +86,8 @@ class Chosen(Imitation):
 
 
 class Policy(nn.Module):
-    """Images (B, C, H, W) in -1..1 to logits (B, levels), by a few convolutions as in LeNet; remembers rewards."""
+    """Images (B, C, H, W) in -1..1 to logits (B, levels), by a few convolutions as in LeNet;
+    remembers rewards."""
 
     usual: Tensor
     """The running mean of rewards (); its name is in checkpoints."""
@@ -91,7 +99,9 @@ class Policy(nn.Module):
             *(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()),
             nn.Linear(64, levels),
         )
-        self.register_buffer("usual", -torch.tensor(float(classes)).log())  # of a judge that guesses
+        self.register_buffer(
+            "usual", -torch.tensor(float(classes)).log()
+        )  # of a judge that guesses
 
     def forward(self, x: Tensor) -> Tensor:
         return self.choose(x)

@@ -31,7 +31,9 @@ class Learner(nn.Module):
     one of them. The optimizer gets only what requires gradients.
     """
 
-    def forward(self, images: Tensor, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, images: Tensor, step: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """The loss on images (B, C, H, W) in 0..1; vectors (N, D) whose spread shows collapse."""
         raise NotImplementedError
 
@@ -44,7 +46,9 @@ class SelfSupervised(Encoder):
 
     steps: int = Field(250, ge=1, description="training steps", examples=[8])
     batch: int = Field(128, ge=2, le=1_000_000, description="images per step")
-    lr: float = Field(2e-3, gt=0, le=LARGEST, description="AdamW's learning rate, which falls to 0 along a cosine")
+    lr: float = Field(
+        2e-3, gt=0, le=LARGEST, description="AdamW's learning rate, which falls to 0 along a cosine"
+    )
     weight_decay: float = Field(0.01, ge=0, le=LARGEST, description="AdamW's weight decay")
     weights: Annotated[Path | None, Neutral(None, names_folders=True)] = Field(
         None, description="a file with the backbone's weights, loaded instead of training"
@@ -103,10 +107,12 @@ class SelfSupervised(Encoder):
         with torch.no_grad():
             if spread(network.eval()(images[:1000])) < COLLAPSED:
                 raise StageFailed(
-                    f"encoder {self.name} collapsed, all images have the same features: lower lr or weight_decay?"
+                    f"encoder {self.name} collapsed, all images have the same features: lower lr "
+                    "or weight_decay?"
                 )
 
 
 def spread(vectors: Tensor) -> Tensor:
-    """How different the directions of vectors (B, D) are: 0 when all are alike, 1 when their mean is 0."""
+    """How different the directions of vectors (B, D) are: 0 when all are alike, 1 when their
+    mean is 0."""
     return normalize(vectors, dim=1).var(dim=0, correction=0).sum().sqrt()

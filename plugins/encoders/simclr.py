@@ -1,4 +1,5 @@
-"""SimCLR: a simple framework for contrastive learning (Chen et al., arXiv 2002.05709, algorithm 1), with lightly."""
+"""SimCLR: a simple framework for contrastive learning (Chen et al., arXiv 2002.05709, algorithm
+1), with lightly."""
 
 from __future__ import annotations
 
@@ -14,17 +15,21 @@ from fw.plugins.encoders.trunks import ImageEncoder
 
 
 class SimCLR(JointEmbedding):
-    """SimCLR: two views of an image attract each other and repel all others in the batch (arXiv 2002.05709).
+    """SimCLR: two views of an image attract each other and repel all others in the batch (arXiv
+    2002.05709).
 
-    The features are the backbone's, before the projection head. The defaults suit the digits; for photographs take
-    `backbone: resnet18`, `augment: photos`, hidden 2048, dims 128, a batch of 512 or more and many more steps.
+    The features are the backbone's, before the projection head. The defaults suit the digits; for
+    photographs take `backbone: resnet18`, `augment: photos`, hidden 2048, dims 128, a batch of 512
+    or more and many more steps.
     """
 
     name: ClassVar[str] = "simclr"
 
     hidden: int = Field(256, ge=1, le=65536, description="hidden dimension of the projection head")
     dims: int = Field(64, ge=2, le=65536, description="dimension that the views are compared in")
-    temperature: float = Field(0.5, ge=1e-3, description="temperature of the softmax over similarities; tau")
+    temperature: float = Field(
+        0.5, ge=1e-3, description="temperature of the softmax over similarities; tau"
+    )
 
     def learner(self, network: ImageEncoder) -> Learner:
         return Contrast(self, network)
@@ -43,7 +48,9 @@ class Contrast(Learner):
         self.head = SimCLRProjectionHead(network.dims, method.hidden, method.dims)
         self.criterion = NTXentLoss(method.temperature)
 
-    def forward(self, images: Tensor, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, images: Tensor, step: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         views = self.method.views(images, 2, generator)  # (2 * batch, C, H, W)
         projected = self.head(self.backbone(views))  # (2 * batch, dims)
         return self.criterion(*projected.chunk(2)), projected

@@ -1,4 +1,5 @@
-"""A vision transformer in timm's format: a state dict of a model that timm knows by name, or a folder of the hub."""
+"""A vision transformer in timm's format: a state dict of a model that timm knows by name, or a
+folder of the hub."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 @dataclass(frozen=True)
 class TimmCheckpoint(Checkpoint):
-    """`name` is timm's; `config` and `arguments` are those of a folder's config.json, by default timm's own."""
+    """`name` is timm's; `config` and `arguments` are those of a folder's config.json, by default
+    timm's own."""
 
     name: str
     weights: Path
@@ -46,7 +48,10 @@ class TimmCheckpoint(Checkpoint):
 
     def check(self) -> None:
         if (mode := self.preprocessing(None)["crop_mode"]) not in ("center", "squash"):
-            raise MissingFile(f"{self.weights} wants its images cropped in the way '{mode}', which fw does not know")
+            raise MissingFile(
+                f"{self.weights} wants its images cropped in the way '{mode}', which fw does not "
+                "know"
+            )
 
     def preprocessing(self, resolution: int | None) -> dict[str, Any]:
         """input_size, interpolation, mean, std, crop_pct and crop_mode."""
@@ -56,14 +61,20 @@ class TimmCheckpoint(Checkpoint):
         config = self.config or (own.to_dict() if own else {})
         size = resolution or self.arguments.get("img_size")
         sides = [size, size] if isinstance(size, int) else size
-        return resolve_data_config({"input_size": (3, *sides)} if sides else {}, pretrained_cfg=config)
+        return resolve_data_config(
+            {"input_size": (3, *sides)} if sides else {}, pretrained_cfg=config
+        )
 
     def source(self) -> dict[str, Any]:
         """The source of weights for timm, so that it looks nowhere else: the file, or its tensors
         if their names have a wrapper. timm takes wrappers off the beginning of names only."""
         from timm.models import load_state_dict
 
-        if not (wrapped := {old: new for old, new in unwrapped(names(self.weights)).items() if old != new}):
+        if not (
+            wrapped := {
+                old: new for old, new in unwrapped(names(self.weights)).items() if old != new
+            }
+        ):
             return {"file": str(self.weights)}
         report_wrappers(wrapped, self.weights)
         tensors = load_state_dict(str(self.weights))
@@ -84,11 +95,14 @@ class TimmCheckpoint(Checkpoint):
             )
         except Exception as error:  # a damaged or a wrong file makes timm raise nearly anything
             raise MissingFile(
-                f"{self.weights} does not hold weights of timm's {self.name}, if that is meant: {reason(error)}"
+                f"{self.weights} does not hold weights of timm's {self.name}, if that is meant: "
+                f"{reason(error)}"
             ) from error
         check_finite(network, network.state_dict(), self.weights)
         if embedding == "projected" and not isinstance(network.head, nn.Linear):
-            raise MissingFile(f"{self.weights} has no projection to the joint space: take `embedding: pooled`")
+            raise MissingFile(
+                f"{self.weights} has no projection to the joint space: take `embedding: pooled`"
+            )
         return TimmTower(network, embedding, self.preprocessing(resolution))
 
 
@@ -109,7 +123,8 @@ def patch_in(name: str) -> int:
 
 
 class TimmTower(Tower):
-    """timm's evaluation transform on the images' device: 8-bit resize, centre crop, mean and standard deviation."""
+    """timm's evaluation transform on the images' device: 8-bit resize, centre crop, mean and
+    standard deviation."""
 
     def __init__(self, network: nn.Module, embedding: str, config: dict[str, Any]):
         from timm.data.transforms import str_to_interp_mode
@@ -117,7 +132,9 @@ class TimmTower(Tower):
         super().__init__(network, embedding)
         self.side = list(config["input_size"][1:])
         larger = [math.floor(side / config["crop_pct"]) for side in self.side]
-        self.larger = larger if config["crop_mode"] == "squash" else [min(larger)]  # one number is the shorter side
+        self.larger = (
+            larger if config["crop_mode"] == "squash" else [min(larger)]
+        )  # one number is the shorter side
         self.interpolation = str_to_interp_mode(config["interpolation"])
         self.mean: Tensor
         self.std: Tensor

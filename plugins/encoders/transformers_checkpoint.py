@@ -1,4 +1,5 @@
-"""A folder in the format of Hugging Face's transformers: config.json, weights and the image processor's settings."""
+"""A folder in the format of Hugging Face's transformers: config.json, weights and the image
+processor's settings."""
 
 from __future__ import annotations
 
@@ -52,13 +53,26 @@ class TransformersCheckpoint(Checkpoint):
 
     def load(self, embedding: str, resolution: int | None) -> Tower:
         self.check()
-        from transformers import AutoImageProcessor, AutoModel, CLIPVisionModel, CLIPVisionModelWithProjection
+        from transformers import (
+            AutoImageProcessor,
+            AutoModel,
+            CLIPVisionModel,
+            CLIPVisionModelWithProjection,
+        )
 
-        classes: dict[str, Any] = {"projected": CLIPVisionModelWithProjection, "pooled": CLIPVisionModel}
+        classes: dict[str, Any] = {
+            "projected": CLIPVisionModelWithProjection,
+            "pooled": CLIPVisionModel,
+        }
         offline: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        options: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # reported below
+        options: dict[str, Any] = {
+            "output_loading_info": True,
+            "ignore_mismatched_sizes": True,
+        }  # reported below
         if embedding == "projected" and "projection_dim" in self.config:
-            options["projection_dim"] = self.config["projection_dim"]  # the image tower's own part of it may differ
+            options["projection_dim"] = self.config[
+                "projection_dim"
+            ]  # the image tower's own part of it may differ
         try:
             with quiet(), self.weights.standard_folder(CONFIG) as standard:
                 processor = AutoImageProcessor.from_pretrained(self.folder, **offline)
@@ -66,12 +80,21 @@ class TransformersCheckpoint(Checkpoint):
                     standard, dtype=torch.float32, **options, **offline
                 )
         except Exception as error:  # a damaged folder makes it raise nearly anything
-            raise MissingFile(f"{self.folder} cannot be loaded by transformers: {reason(error)}") from error
-        self.weights.check_loaded(network)
-        if lacking := sorted([*loading_info["missing_keys"], *(name for name, *_ in loading_info["mismatched_keys"])]):
             raise MissingFile(
-                f"{self.weights.first} lacks weights that fit the network in config.json, such as {lacking[0]}"
-                + ("; if it has no projection, take `embedding: pooled`" if embedding == "projected" else "")
+                f"{self.folder} cannot be loaded by transformers: {reason(error)}"
+            ) from error
+        self.weights.check_loaded(network)
+        if lacking := sorted(
+            [*loading_info["missing_keys"], *(name for name, *_ in loading_info["mismatched_keys"])]
+        ):
+            raise MissingFile(
+                f"{self.weights.first} lacks weights that fit the network in config.json, such as "
+                f"{lacking[0]}"
+                + (
+                    "; if it has no projection, take `embedding: pooled`"
+                    if embedding == "projected"
+                    else ""
+                )
             )
         return TransformersTower(network, embedding, processor, resolution)
 
@@ -94,12 +117,15 @@ class TransformersTower(Tower):
             return self.network(pixels, interpolate_pos_encoding=True).image_embeds
         if self.embedding == "pooled":
             return self.network(pixels, interpolate_pos_encoding=True).pooler_output
-        tokens = self.network(pixels).last_hidden_state  # (B, 1 + registers + patches, D), normalised
+        tokens = self.network(
+            pixels
+        ).last_hidden_state  # (B, 1 + registers + patches, D), normalised
         return self.pooled(tokens, 1 + getattr(self.network.config, "num_register_tokens", 0))
 
 
 def sizes(processor: Any, resolution: int) -> dict[str, dict[str, int]]:
-    """The processor's sizes, enlarged or shrunk together so that its images come out at `resolution`."""
+    """The processor's sizes, enlarged or shrunk together so that its images come out at
+    `resolution`."""
     size = {name: side for name, side in dict(processor.size).items() if side}
     cropped = dict(processor.crop_size) if processor.do_center_crop else size
     share = resolution / (cropped.get("height") or min(size.values()))
@@ -111,7 +137,8 @@ def sizes(processor: Any, resolution: int) -> dict[str, dict[str, int]]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without a progress bar, and without a table of the weights that were left out (CLIP's text tower)."""
+    """Without a progress bar, and without a table of the weights that were left out (CLIP's text
+    tower)."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

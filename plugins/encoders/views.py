@@ -14,11 +14,13 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 View = Callable[[Tensor, bool, torch.Generator], Tensor]
-"""(images (B, C, H, W) in 0..1, local, generator on the images' device) -> views of the same shape and range"""
+"""(images (B, C, H, W) in 0..1, local, generator on the images' device) -> views of the same
+shape and range"""
 
 
 def digit_view(images: Tensor, local: bool, generator: torch.Generator) -> Tensor:
-    """Small turns, shears, shifts and zooms on a black background, contrast and noise; no flips, no colour."""
+    """Small turns, shears, shifts and zooms on a black background, contrast and noise; no flips,
+    no colour."""
     angle, shear, zoom, across, down, contrast, grain = uniform(
         images,
         generator,
@@ -36,7 +38,8 @@ def digit_view(images: Tensor, local: bool, generator: torch.Generator) -> Tenso
 
 
 def photo_view(images: Tensor, local: bool, generator: torch.Generator) -> Tensor:
-    """DINO's views of natural images (arXiv 2104.14294): resized crop, flip, colour jitter and grayscale."""
+    """DINO's views of natural images (arXiv 2104.14294): resized crop, flip, colour jitter and
+    grayscale."""
     area, ratio, across, down, flip = uniform(
         images,
         generator,
@@ -47,7 +50,11 @@ def photo_view(images: Tensor, local: bool, generator: torch.Generator) -> Tenso
     width = (area * ratio.exp()).sqrt().clamp(max=1)
     height = (area / ratio.exp()).sqrt().clamp(max=1)
     none = torch.zeros_like(area)
-    views = warp(images, (width * flip.sign(), none, across * (1 - width)), (none, height, down * (1 - height)))
+    views = warp(
+        images,
+        (width * flip.sign(), none, across * (1 - width)),
+        (none, height, down * (1 - height)),
+    )
     return jitter(views, generator) if images.shape[1] == 3 else views
 
 
@@ -56,19 +63,25 @@ VIEWS: dict[str, View] = {"digits": digit_view, "photos": photo_view}
 
 def uniform(images: Tensor, generator: torch.Generator, *ranges: tuple[float, float]) -> Tensor:
     """One random number per range and image, (ranges, B)."""
-    low, high = torch.tensor(ranges).to(images.device, non_blocking=True).T[..., None]  # (ranges, 1) each
-    return low + (high - low) * torch.rand(len(ranges), len(images), generator=generator, device=images.device)
+    low, high = (
+        torch.tensor(ranges).to(images.device, non_blocking=True).T[..., None]
+    )  # (ranges, 1) each
+    return low + (high - low) * torch.rand(
+        len(ranges), len(images), generator=generator, device=images.device
+    )
 
 
 def warp(images: Tensor, x_row: tuple[Tensor, ...], y_row: tuple[Tensor, ...]) -> Tensor:
-    """Resample with one affine map per image, rows of (B,) numbers in units of half the image; black outside."""
+    """Resample with one affine map per image, rows of (B,) numbers in units of half the image;
+    black outside."""
     matrix = torch.stack([torch.stack(x_row, dim=1), torch.stack(y_row, dim=1)], dim=1)  # (B, 2, 3)
     grid = affine_grid(matrix, list(images.shape), align_corners=False)
     return grid_sample(images, grid, align_corners=False)
 
 
 def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast, saturation and hue for 80 % of the images (B, 3, H, W), grayscale for 20 %."""
+    """Brightness, contrast, saturation and hue for 80 % of the images (B, 3, H, W), grayscale
+    for 20 %."""
     brightness, contrast, saturation, hue, applied, grey = uniform(
         images, generator, (0.6, 1.4), (0.6, 1.4), (0.8, 1.2), (-0.1, 0.1), (0, 1), (0, 1)
     )[..., None, None, None]
@@ -83,7 +96,8 @@ def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def turn_hue(chroma: Tensor, angle: Tensor) -> Tensor:
-    """Rotate colour differences (B, 3, H, W) about the grey axis (1, 1, 1) by Rodrigues' formula."""
+    """Rotate colour differences (B, 3, H, W) about the grey axis (1, 1, 1) by Rodrigues'
+    formula."""
     normal = chroma.mean(dim=1, keepdim=True)
     crossed = (chroma.roll(1, dims=1) - chroma.roll(-1, dims=1)) / math.sqrt(3)
     return chroma * angle.cos() + crossed * angle.sin() + normal * (1 - angle.cos())

@@ -17,9 +17,12 @@ PREFIX = "backbone."
 
 
 def load_weights(network: ImageEncoder, path: Path) -> None:
-    """Load the backbone's weights, from a state dict of it or from an `encoder.safetensors` that a run stored."""
+    """Load the backbone's weights, from a state dict of it or from an `encoder.safetensors` that
+    a run stored."""
     expected = network.backbone.state_dict()
-    plain = unwrapped_tensors(state_dict(path), path, expected=[*expected, *(PREFIX + name for name in expected)])
+    plain = unwrapped_tensors(
+        state_dict(path), path, expected=[*expected, *(PREFIX + name for name in expected)]
+    )
     weights = {name.removeprefix(PREFIX): tensor for name, tensor in plain.items()}
     faults = [
         *(f"'{name}' is missing" for name in expected if name not in weights),
@@ -32,7 +35,10 @@ def load_weights(network: ImageEncoder, path: Path) -> None:
     ]
     if faults:
         more = f", and {len(faults) - 1} more like that" if len(faults) > 1 else ""
-        raise FwError(f"{path} does not hold weights of this backbone: {faults[0]}{more}; are its settings the same?")
+        raise FwError(
+            f"{path} does not hold weights of this backbone: {faults[0]}{more}; are its settings "
+            "the same?"
+        )
     check_finite(network.backbone, weights, path)
     network.backbone.load_state_dict(weights)
 
@@ -44,15 +50,23 @@ def state_dict(path: Path) -> dict[str, Tensor]:
         tensors = tensors_in(path)
     except Exception as error:  # a damaged file makes torch.load raise nearly anything
         raise MissingFile(
-            f"the weights file {path} cannot be read ({type(error).__name__}): it has to be a state dict, "
+            f"the weights file {path} cannot be read ({type(error).__name__}): it has to be a "
+            "state dict, "
             "as safetensors or as torch.save wrote it"
         ) from error
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise FwError(f"{path} is not a state dict: save the backbone's state_dict(), not the module or a checkpoint")
+    if not isinstance(tensors, dict) or not all(
+        isinstance(tensor, Tensor) for tensor in tensors.values()
+    ):
+        raise FwError(
+            f"{path} is not a state dict: save the backbone's state_dict(), not the module or a "
+            "checkpoint"
+        )
     return tensors
 
 
-def unwrapped_tensors(tensors: dict[str, Tensor], path: Path, expected: Collection[str]) -> dict[str, Tensor]:
+def unwrapped_tensors(
+    tensors: dict[str, Tensor], path: Path, expected: Collection[str]
+) -> dict[str, Tensor]:
     """The tensors by the `expected` names of a network. A remark is printed if names of wrappers
     were taken off."""
     names = unwrapped(tensors, expected)
@@ -68,5 +82,7 @@ def sha256(path: Path) -> str:
 def existing(path: Path) -> Path:
     """The path, or MissingFile if nothing is there or it is not what its name says."""
     if not path.is_file():
-        raise MissingFile(f"the weights file {path} is not there: mend the path, or leave `weights` out to train")
+        raise MissingFile(
+            f"the weights file {path} is not there: mend the path, or leave `weights` out to train"
+        )
     return contents.genuine(path, "the weights file ")

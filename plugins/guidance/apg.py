@@ -31,15 +31,26 @@ class APG(Rule):
 
     name: ClassVar[str] = "apg"
 
-    momentum: float = Field(-0.5, gt=-1, lt=1, description="share of earlier differences that is added; 0 is none")
-    norm: float | None = Field(
-        None, gt=0, description="longest difference, the L2 norm over an image in -1..1; null is any"
+    momentum: float = Field(
+        -0.5, gt=-1, lt=1, description="share of earlier differences that is added; 0 is none"
     )
-    eta: float = Field(0.0, ge=0, le=LARGEST, description="share that is kept of the part along the good prediction")
+    norm: float | None = Field(
+        None,
+        gt=0,
+        description="longest difference, the L2 norm over an image in -1..1; null is any",
+    )
+    eta: float = Field(
+        0.0,
+        ge=0,
+        le=LARGEST,
+        description="share that is kept of the part along the good prediction",
+    )
 
     def idle(self) -> str | None:
         neutral = self.momentum == 0 and self.norm is None and self.eta == 1
-        return "momentum 0, norm null and eta 1 leave every difference as it is" if neutral else None
+        return (
+            "momentum 0, norm null and eta 1 leave every difference as it is" if neutral else None
+        )
 
     def direction(self, good: Tensor, difference: Tensor, memory: dict[str, Tensor]) -> Tensor:
         if self.momentum != 0:
@@ -53,7 +64,8 @@ class APG(Rule):
 
 
 def parallel(difference: Tensor, good: Tensor) -> Tensor:
-    """The part (B, C, H, W) of each difference that lies along its prediction; zero where that is zero."""
+    """The part (B, C, H, W) of each difference that lies along its prediction; zero where that
+    is zero."""
     along = (difference * good).sum(dim=PER_IMAGE, keepdim=True)  # (B, 1, 1, 1)
     length = good.square().sum(dim=PER_IMAGE, keepdim=True)  # (B, 1, 1, 1)
     return along / length.clamp(min=1e-12) * good

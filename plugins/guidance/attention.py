@@ -22,24 +22,32 @@ HALFWAY = (0.4, 0.6)
 class AttentionGuidance(Guidance):
     """Guidance by a network in which chosen layers mix their tokens in another way.
 
-    `layers` are parts of layer names (`[mid]`, `[blocks.2, blocks.3]`) or two fractions of the depth (`[0.4, 0.6]`; all
-    layers are `[0, 1]`). Layer i of n, in the order in which they are called, spans i / n to (i + 1) / n, and is chosen
-    if it lies partly between the two. By default the layers with `mid` in their name are chosen, as in the papers'
-    U-Nets; if there are none, those at 40 to 60 % of the depth.
+    `layers` are parts of layer names (`[mid]`, `[blocks.2, blocks.3]`) or two fractions of the
+    depth (`[0.4, 0.6]`; all layers are `[0, 1]`). Layer i of n, in the order in which they are
+    called, spans i / n to (i + 1) / n, and is chosen if it lies partly between the two. By default
+    the layers with `mid` in their name are chosen, as in the papers' U-Nets; if there are none,
+    those at 40 to 60 % of the depth.
     """
 
     layers: Layers | None = Field(
-        None, description="parts of layer names, or two fractions of the depth; null is `mid`, else [0.4, 0.6]"
+        None,
+        description=(
+            "parts of layer names, or two fractions of the depth; null is `mid`, else [0.4, 0.6]"
+        ),
     )
 
     @field_validator("layers")
     @classmethod
     def _something(cls, layers: Layers | None) -> Layers | None:
         if layers is not None and not layers:
-            raise ValueError("an empty list chooses no layer: leave `layers` out, or name parts of layer names")
+            raise ValueError(
+                "an empty list chooses no layer: leave `layers` out, or name parts of layer names"
+            )
         match fractions(layers):
             case [low, high] if not 0 <= low < high <= 1:
-                raise ValueError(f"fractions of the depth are [lo, hi] with 0 <= lo < hi <= 1, not {[low, high]}")
+                raise ValueError(
+                    f"fractions of the depth are [lo, hi] with 0 <= lo < hi <= 1, not {[low, high]}"
+                )
         return layers
 
     @property
@@ -51,7 +59,9 @@ class AttentionGuidance(Guidance):
         """Whether the tokens of the chosen layers have to lie on a grid over the image."""
         return False
 
-    def check_layers(self, called: Callable[[], Mapping[str, int]], shape: tuple[int, int, int]) -> None:
+    def check_layers(
+        self, called: Callable[[], Mapping[str, int]], shape: tuple[int, int, int]
+    ) -> None:
         by_name = any(isinstance(part, str) for part in self.layers or ())
         if not (by_name or self.on_a_grid) or not (tokens := called()):
             return  # fractions of the depth are there in any network with attention
@@ -62,7 +72,9 @@ class AttentionGuidance(Guidance):
         except StageFailed as error:
             raise ValueError(str(error)) from None
 
-    def changed(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, mix: Attend) -> Tensor:
+    def changed(
+        self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, mix: Attend
+    ) -> Tensor:
         """D(x; sigma, condition) of the network in which the chosen layers mix tokens by `mix`."""
         return model(x, sigma, condition, Changed(self._chosen(model.layers(x)), mix))
 
@@ -77,14 +89,21 @@ class AttentionGuidance(Guidance):
         if chosen:
             return chosen
         if not called:
-            raise StageFailed(f"guidance {self.name}: the network has no layer that mixes tokens through `attend`")
+            raise StageFailed(
+                f"guidance {self.name}: the network has no layer that mixes tokens through `attend`"
+            )
         match fractions(HALFWAY if self.layers is None else self.layers):
             case [low, high]:
                 count = len(called)
-                return [layer for i, layer in enumerate(called) if i / count < high and (i + 1) / count > low]
+                return [
+                    layer
+                    for i, layer in enumerate(called)
+                    if i / count < high and (i + 1) / count > low
+                ]
         names = " or ".join(f"'{part}'" for part in self.layers or ())
         raise StageFailed(
-            f"guidance {self.name}: no attention layer has {names} in its name; the network has {', '.join(called)}"
+            f"guidance {self.name}: no attention layer has {names} in its name; the network has "
+            f"{', '.join(called)}"
         )
 
 
@@ -107,5 +126,7 @@ def token_grid(tokens: int, x: Tensor, layer: str) -> tuple[int, int]:
     stride = math.sqrt(height * width / tokens)
     rows, columns = round(height / stride), round(width / stride)
     if rows * columns != tokens:
-        raise StageFailed(f"the {tokens} tokens of layer {layer} make no grid over images of {height}x{width}")
+        raise StageFailed(
+            f"the {tokens} tokens of layer {layer} make no grid over images of {height}x{width}"
+        )
     return rows, columns

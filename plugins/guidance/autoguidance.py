@@ -1,4 +1,5 @@
-"""Autoguidance: a model guided by a bad version of itself (Karras et al., arXiv 2406.02507, eq. 3)."""
+"""Autoguidance: a model guided by a bad version of itself (Karras et al., arXiv 2406.02507, eq.
+3)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 
 class AutoGuidance(Guidance):
-    """Autoguidance (arXiv 2406.02507): worse is a smaller, less trained network, on the same data and conditions.
+    """Autoguidance (arXiv 2406.02507): worse is a smaller, less trained network, on the same data
+    and conditions.
 
     It is trained as a stage of its own, which arms share. The paper's w is scale. In its best
     results the worse network has a third of the width or less and a sixteenth to a quarter of the
@@ -25,14 +27,23 @@ class AutoGuidance(Guidance):
 
     name: ClassVar[str] = "autoguidance"
 
-    model: Backbone | None = Field(None, description="the worse network; null is the arm's own architecture")
-    trained: float = Field(0.25, gt=0, le=1, description="its training steps, as a share of the arm's")
-    ema: float | None = Field(None, ge=0, lt=1, description="decay of its averaged weights; null is the arm's")
+    model: Backbone | None = Field(
+        None, description="the worse network; null is the arm's own architecture"
+    )
+    trained: float = Field(
+        0.25, gt=0, le=1, description="its training steps, as a share of the arm's"
+    )
+    ema: float | None = Field(
+        None, ge=0, lt=1, description="decay of its averaged weights; null is the arm's"
+    )
 
     @model_validator(mode="after")
     def _worse(self) -> Self:
         if self.model is None and self.trained == 1 and self.ema is None:
-            raise ValueError("the same network, trained as long, is not worse: give `model`, `trained` < 1 or `ema`")
+            raise ValueError(
+                "the same network, trained as long, is not worse: give `model`, `trained` < 1 or "
+                "`ema`"
+            )
         return self
 
     def sibling(self, model: Backbone, train: Train) -> Sibling:
@@ -40,5 +51,7 @@ class AutoGuidance(Guidance):
         ema = train.ema if self.ema is None else self.ema
         return Sibling(self.model or model, train.model_copy(update={"steps": steps, "ema": ema}))
 
-    def worse(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+    def worse(
+        self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor
+    ) -> Tensor:
         return model(x, sigma, condition)

@@ -1,4 +1,5 @@
-"""Gaussian blur over the last two dimensions, as guidance uses it: SEG on tokens (arXiv 2408.00760), SAG on pixels."""
+"""Gaussian blur over the last two dimensions, as guidance uses it: SEG on tokens (arXiv
+2408.00760), SAG on pixels."""
 
 from __future__ import annotations
 
@@ -10,17 +11,23 @@ from torch.nn.functional import conv2d, pad
 
 
 def blurred(images: Tensor, sigma: float) -> Tensor:
-    """images (B, C, H, W) convolved with a Gaussian and reflected at the borders; sigma 0 changes nothing.
+    """images (B, C, H, W) convolved with a Gaussian and reflected at the borders; sigma 0 changes
+    nothing.
 
-    The kernel is SEG's: 6 sigma wide, made odd, and no wider than the image, or one more where that is even.
+    The kernel is SEG's: 6 sigma wide, made odd, and no wider than the image, or one more where that
+    is even.
     """
     if sigma == 0:
         return images
     height, width = images.shape[2:]
     down, across = gaussian(sigma, height, images), gaussian(sigma, width, images)
     edges = [len(across) // 2] * 2 + [len(down) // 2] * 2
-    planes = pad(images.flatten(0, 1)[:, None], edges, mode="reflect")  # (B * C, 1, H + 2 * edge, W + 2 * edge)
-    planes = conv2d(conv2d(planes, down[None, None, :, None]), across[None, None, None, :])  # (B * C, 1, H, W)
+    planes = pad(
+        images.flatten(0, 1)[:, None], edges, mode="reflect"
+    )  # (B * C, 1, H + 2 * edge, W + 2 * edge)
+    planes = conv2d(
+        conv2d(planes, down[None, None, :, None]), across[None, None, None, :]
+    )  # (B * C, 1, H, W)
     return planes.view(images.shape)
 
 

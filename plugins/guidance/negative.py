@@ -1,4 +1,5 @@
-"""Guidance away from one class of conditions, as negative prompts are used (arXiv 2207.12598, eq. 6)."""
+"""Guidance away from one class of conditions, as negative prompts are used (arXiv 2207.12598,
+eq. 6)."""
 
 from __future__ import annotations
 
@@ -26,7 +27,9 @@ class Negative(Guidance):
     name: ClassVar[str] = "negative"
 
     condition: Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=r"\D")] = Field(
-        description="the class to steer away from: a number from 0, or a name where conditions are labels",
+        description=(
+            "the class to steer away from: a number from 0, or a name where conditions are labels"
+        ),
         examples=[0],
     )
 
@@ -41,17 +44,25 @@ class Negative(Guidance):
     def numbered(self, names: Sequence[str]) -> Self:
         if self.condition in names:
             return self.model_copy(update={"condition": list(names).index(str(self.condition))})
-        known = ", ".join(names) or "none, because the data set names none or its files are not there"
+        known = (
+            ", ".join(names) or "none, because the data set names none or its files are not there"
+        )
         raise ValueError(f"no class is called '{self.condition}' (known: {known})")
 
     def check(self, condition: ConditionSpec | None) -> None:
         if isinstance(self.condition, str):
-            raise ValueError(f"class '{self.condition}' is a name; loading a recipe makes it a number")
+            raise ValueError(
+                f"class '{self.condition}' is a name; loading a recipe makes it a number"
+            )
         if condition is None or self.condition >= condition.size:
             count = condition.size if condition else 0
-            raise ValueError(f"there is no class {self.condition}: the arm has {count}, counted from 0")
+            raise ValueError(
+                f"there is no class {self.condition}: the arm has {count}, counted from 0"
+            )
 
-    def worse(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+    def worse(
+        self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor
+    ) -> Tensor:
         assert condition is not None
         assert isinstance(self.condition, int)
         return model(x, sigma, torch.full_like(condition, self.condition))

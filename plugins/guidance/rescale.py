@@ -12,10 +12,11 @@ from fw.core.kinds import Rule
 
 
 class Rescale(Rule):
-    """Rescaled guidance (arXiv 2305.08891): the guided prediction gets the contrast that it had without guidance.
+    """Rescaled guidance (arXiv 2305.08891): the guided prediction gets the contrast that it had
+    without guidance.
 
-    phi * guided * std(good) / std(guided) + (1 - phi) * guided, with standard deviations over an image. The paper takes
-    0.7 at a scale of 7.5; 0 changes no bit.
+    phi * guided * std(good) / std(guided) + (1 - phi) * guided, with standard deviations over an
+    image. The paper takes 0.7 at a scale of 7.5; 0 changes no bit.
 
     The paper rescales its network's prediction, v; others rescale eps. Here it is always x0, where
     overexposure shows, so that it means the same whatever the network predicts. In pure noise v is

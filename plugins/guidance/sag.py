@@ -14,23 +14,25 @@ from fw.plugins.guidance.attention import AttentionGuidance, token_grid
 from fw.plugins.guidance.blur import NARROWEST, blurred
 
 AVERAGE = 1 + 1e-6
-"""The paper's threshold psi = 1 is what a token gets on average; rounding must not lift uniform attention above it."""
+"""The paper's threshold psi = 1 is what a token gets on average; rounding must not lift uniform
+attention above it."""
 
 
 class SAG(AttentionGuidance):
     """Self-attention guidance (arXiv 2210.00939): worse is the prediction after blurring what is
     attended to most.
 
-    Tokens that get more than average attention are blurred in the predicted x0, and the same noise is added again:
-    x_bar = degraded + (x - x0). In the paper's rule, eps + s (eps - eps_bar), eps_bar is that of x_bar and not of x:
+    Tokens that get more than average attention are blurred in the predicted x0, and the same noise
+    is added again: x_bar = degraded + (x - x0). In the paper's rule, eps + s (eps - eps_bar),
+    eps_bar is that of x_bar and not of x:
 
         sigma (eps - eps_bar) = (x - x0) - (x_bar - D(x_bar)) = D(x_bar) - degraded,
 
     so the guided x0 is good + s (degraded - D(x_bar)), and worse = good - (degraded - D(x_bar)).
 
-    s is scale - 1, and the `guide_scale` of the paper's code is fw's scale. The paper takes s below 1, and blurs of 9
-    pixels at 256x256, 3 at 128x128 and 1 in 64x64 latents. `branch: unconditional` looks, blurs and compares without
-    the condition, as the paper does beside CFG.
+    s is scale - 1, and the `guide_scale` of the paper's code is fw's scale. The paper takes s below
+    1, and blurs of 9 pixels at 256x256, 3 at 128x128 and 1 in 64x64 latents. `branch:
+    unconditional` looks, blurs and compares without the condition, as the paper does beside CFG.
 
     Two more evaluations: the first repeats the branch's prediction to read its attention, which the
     paper's code keeps from the prediction itself. `layers` as in every mode through attention:
@@ -48,7 +50,9 @@ class SAG(AttentionGuidance):
 
     @property
     def requires(self) -> frozenset[str]:
-        return super().requires | ({"conditions", "null"} if self.branch == "unconditional" else frozenset())
+        return super().requires | (
+            {"conditions", "null"} if self.branch == "unconditional" else frozenset()
+        )
 
     @property
     def on_a_grid(self) -> bool:
@@ -56,14 +60,20 @@ class SAG(AttentionGuidance):
 
     def idle(self) -> str | None:
         nothing = self.blur <= NARROWEST
-        return super().idle() or (f"a blur of {self.blur:g} pixels reaches no other pixel" if nothing else None)
+        return super().idle() or (
+            f"a blur of {self.blur:g} pixels reaches no other pixel" if nothing else None
+        )
 
-    def worse(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+    def worse(
+        self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor
+    ) -> Tensor:
         received: list[Tensor] = []
 
         def look(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
             grid = token_grid(key.shape[2], x, layer)
-            tokens = attention_received(query, key).unflatten(1, (1, *grid))  # (B, 1, rows, columns)
+            tokens = attention_received(query, key).unflatten(
+                1, (1, *grid)
+            )  # (B, 1, rows, columns)
             received.append(interpolate(tokens, x.shape[2:], mode="nearest"))  # (B, 1, H, W)
             return scaled_dot_product(query, key, value, layer)
 
@@ -85,7 +95,9 @@ def attention_received(query: Tensor, key: Tensor) -> Tensor:
     """
     with torch.autocast(query.device.type, enabled=False):
         maps = (
-            torch.softmax(one @ other.mT / one.shape[-1] ** 0.5, dim=-1)  # (B, N, N), whose rows sum to 1
+            torch.softmax(
+                one @ other.mT / one.shape[-1] ** 0.5, dim=-1
+            )  # (B, N, N), whose rows sum to 1
             for one, other in zip(query.float().unbind(1), key.float().unbind(1), strict=True)
         )
         return torch.stack([each.sum(dim=1) for each in maps]).mean(dim=0)

@@ -1,4 +1,5 @@
-"""The hybrid vision transformer HybViT (arXiv 2208.07791, section 3), with the long skips of U-ViT (2209.12152)."""
+"""The hybrid vision transformer HybViT (arXiv 2208.07791, section 3), with the long skips of
+U-ViT (2209.12152)."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ INITIAL_STD = 0.02
 
 
 class HybViT(Joint):
-    """A vision transformer whose patches denoise and whose class token recognises (arXiv 2208.07791).
+    """A vision transformer whose patches denoise and whose class token recognises (arXiv
+    2208.07791).
 
     The blocks are `dit`'s: noise levels act by adaLN-zero on each channel, where the released code
     scales and shifts each token by one number. They act on the class token too, which is trained in
@@ -51,12 +53,16 @@ class HybViT(Joint):
     width: int = Field(64, ge=4, le=16384, description="channels of a token")
     heads: int = Field(4, ge=1, description="attention heads per block")
     patch: int = Field(2, ge=1, description="side of the square of pixels that makes a token")
-    skips: bool = Field(True, description="long skips between the first and the second half of the blocks")
+    skips: bool = Field(
+        True, description="long skips between the first and the second half of the blocks"
+    )
     weight: float = Field(
         1e-2,
         gt=0,
         allow_inf_nan=True,
-        description="weight of the cross entropy beside the denoising loss; .inf leaves out the latter",
+        description=(
+            "weight of the cross entropy beside the denoising loss; .inf leaves out the latter"
+        ),
     )
 
     @model_validator(mode="after")
@@ -75,11 +81,14 @@ class HybViT(Joint):
     def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:
         self.check(shape)
         classes = None if condition is None else condition.size
-        return JointTransformer(shape, self.patch, self.depth, self.width, self.heads, self.skips, classes)
+        return JointTransformer(
+            shape, self.patch, self.depth, self.width, self.heads, self.skips, classes
+        )
 
 
 class JointTransformer(nn.Module):
-    """See `fw.core.kinds.Steerable`. Untrained, it predicts zero. Without `classes` it has no class token and no head.
+    """See `fw.core.kinds.Steerable`. Untrained, it predicts zero. Without `classes` it has no class
+    token and no head.
 
     The hidden tensors, which both tasks share, are the tokens in the middle and those on long skips
     past it.
@@ -103,13 +112,19 @@ class JointTransformer(nn.Module):
         self.rows = height // patch
         self.later = (depth - 1) // 2  # blocks after the middle
         self.first = linear(patch * patch * colours, width)
-        self.register_buffer("positions", positions(self.rows, across // patch, width))  # (N, width)
+        self.register_buffer(
+            "positions", positions(self.rows, across // patch, width)
+        )  # (N, width)
         self.level = LevelEmbedding(width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-        self.merges = nn.ModuleList(linear(2 * width, width) for _ in range(self.later)) if skips else None
+        self.merges = (
+            nn.ModuleList(linear(2 * width, width) for _ in range(self.later)) if skips else None
+        )
         self.last = FinalLayer(width, patch * patch * colours)
         self.token = None if classes is None else nn.Parameter(torch.randn(width) * INITIAL_STD)
-        self.head = None if classes is None else nn.Sequential(nn.LayerNorm(width), linear(width, classes))
+        self.head = (
+            None if classes is None else nn.Sequential(nn.LayerNorm(width), linear(width, classes))
+        )
 
     def forward(
         self,
@@ -121,7 +136,9 @@ class JointTransformer(nn.Module):
     ) -> Tensor:
         """x (B, C, H, W), noise (B,) -> (B, C, H, W). The condition is not used: see `logits`."""
         conditioning = self._conditioning(noise)
-        return self._denoised(self._after(self._middle(x, conditioning, attend), conditioning, attend), conditioning)
+        return self._denoised(
+            self._after(self._middle(x, conditioning, attend), conditioning, attend), conditioning
+        )
 
     def both(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         conditioning = self._conditioning(noise)
@@ -133,7 +150,8 @@ class JointTransformer(nn.Module):
         return self._recognised(self._after(self._middle(x, conditioning), conditioning))
 
     def steered(self, x: Tensor, noise: Tensor, move: Move) -> Tensor:
-        """The blocks after the middle are computed twice: to read the hidden tensors, and to decode the moved ones.
+        """The blocks after the middle are computed twice: to read the hidden tensors, and to decode
+        the moved ones.
 
         Only patches are moved: the gradient of the class token is so much longer that they would
         hardly move beside it.
@@ -148,33 +166,42 @@ class JointTransformer(nn.Module):
         return self._denoised(self._after(moved, conditioning), conditioning)
 
     def taps(self) -> dict[str, nn.Module]:
-        """`blocks.0`, `blocks.1`, ...: tokens (B, N + 1, width) after each block, the class token last."""
+        """`blocks.0`, `blocks.1`, ...: tokens (B, N + 1, width) after each block, the class
+        token last."""
         return {f"blocks.{index}": block for index, block in enumerate(self.blocks)}
 
     def _conditioning(self, noise: Tensor) -> Tensor:
         """The vector that conditions all layers, noise (B,) -> (B, width)."""
         return silu(self.level(noise))
 
-    def _middle(self, x: Tensor, conditioning: Tensor, attend: Attend | None = None) -> list[Tensor]:
+    def _middle(
+        self, x: Tensor, conditioning: Tensor, attend: Attend | None = None
+    ) -> list[Tensor]:
         """The hidden tensors (B, N + 1, width): those on skips, in the order of the blocks, then
         the middle."""
         tokens = self.first(patchify(x, self.patch)) + self.positions  # (B, N, width)
         if self.token is not None:
-            tokens = torch.cat([tokens, self.token.expand(len(x), 1, -1)], dim=1)  # (B, N + 1, width)
+            tokens = torch.cat(
+                [tokens, self.token.expand(len(x), 1, -1)], dim=1
+            )  # (B, N + 1, width)
         outputs = []
         for index, block in enumerate(self.blocks[: len(self.blocks) - self.later]):
             tokens = block(tokens, conditioning, attend or scaled_dot_product, f"blocks.{index}")
             outputs.append(tokens)
         return [*outputs[: self.later], tokens] if self.merges is not None else [tokens]
 
-    def _after(self, hidden: Sequence[Tensor], conditioning: Tensor, attend: Attend | None = None) -> Tensor:
+    def _after(
+        self, hidden: Sequence[Tensor], conditioning: Tensor, attend: Attend | None = None
+    ) -> Tensor:
         """The tokens that the last block returns (B, N + 1, width)."""
         *carried, tokens = hidden
         for number in range(self.later):
             index = len(self.blocks) - self.later + number
             if self.merges is not None:
                 tokens = self.merges[number](torch.cat([tokens, carried.pop()], dim=2))
-            tokens = self.blocks[index](tokens, conditioning, attend or scaled_dot_product, f"blocks.{index}")
+            tokens = self.blocks[index](
+                tokens, conditioning, attend or scaled_dot_product, f"blocks.{index}"
+            )
         return tokens
 
     def _denoised(self, tokens: Tensor, conditioning: Tensor) -> Tensor:
@@ -189,4 +216,7 @@ class JointTransformer(nn.Module):
 
 def joined(patches: Sequence[Tensor], tokens: Sequence[Tensor]) -> list[Tensor]:
     """Other patches (B, N, width) with the class tokens of `tokens` (B, N + 1, width)."""
-    return [torch.cat([other, each[:, -1:].clone()], dim=1) for other, each in zip(patches, tokens, strict=True)]
+    return [
+        torch.cat([other, each[:, -1:].clone()], dim=1)
+        for other, each in zip(patches, tokens, strict=True)
+    ]

@@ -1,4 +1,5 @@
-"""The joint diffusion model JDM (arXiv 2301.13622, section 4): a U-Net whose encoder also recognises the class."""
+"""The joint diffusion model JDM (arXiv 2301.13622, section 4): a U-Net whose encoder also
+recognises the class."""
 
 from __future__ import annotations
 
@@ -37,7 +38,10 @@ class JDM(UNet, Joint):
     conditions: ClassVar[frozenset[str]] = frozenset({"class"})
 
     head_dropout: float = Field(
-        0.1, ge=0, lt=1, description="dropout of the features that are read; the paper's 0.7 is for 3,712 of them"
+        0.1,
+        ge=0,
+        lt=1,
+        description="dropout of the features that are read; the paper's 0.7 is for 3,712 of them",
     )
 
     @property
@@ -49,7 +53,9 @@ class JDM(UNet, Joint):
         return JointUNet(unet, None if condition is None else self._head(condition.size))
 
     def _head(self, classes: int) -> nn.Module:
-        levels = [width * (self.layers + 1) for width in self.channels]  # the last has no step down,
+        levels = [
+            width * (self.layers + 1) for width in self.channels
+        ]  # the last has no step down,
         width = self.channels[0] + sum(levels)  # and the middle counts in its place
         return nn.Sequential(
             nn.LayerNorm(width),
@@ -102,7 +108,8 @@ class JointUNet(nn.Module):
         return self.denoise.taps()
 
     def _encoded(self, x: Tensor, noise: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The hidden tensors (B, C, h, w), the middle last, and the embedded noise level (B, 4 * channels[0])."""
+        """The hidden tensors (B, C, h, w), the middle last, and the embedded noise level (B, 4 *
+        channels[0])."""
         unet: Any = self.denoise.unet
         level = unet.time_embedding(unet.time_proj(noise))
         hidden = unet.conv_in(x)  # (B, channels[0], H, W)

@@ -17,18 +17,22 @@ from fw.plugins.metrics.naming import key_in
 
 
 class Agreement(Metric):
-    """The share of samples in which an independent classifier sees the class that they were asked for.
+    """The share of samples in which an independent classifier sees the class that they were asked
+    for.
 
-    The judge is logistic regression on the features of real training images, fitted to the classes of the arm's
-    annotation, so clusters can be judged as labels can; of labels it is shown all, so that arms that know a few of them
-    have the same judge as the others. A model that is told nothing and not guided agrees by chance. The floor is the
-    judge's accuracy on held-out images; clusters have none, because held-out images are in no cluster.
+    The judge is logistic regression on the features of real training images, fitted to the classes
+    of the arm's annotation, so clusters can be judged as labels can; of labels it is shown all, so
+    that arms that know a few of them have the same judge as the others. A model that is told
+    nothing and not guided agrees by chance. The floor is the judge's accuracy on held-out images;
+    clusters have none, because held-out images are in no cluster.
     """
 
     name: ClassVar[str] = "agreement"
     reads_conditions: ClassVar[bool] = True
 
-    space: Encoder = Field("classifier", validate_default=True, description="encoder whose features the judge reads")
+    space: Encoder = Field(
+        "classifier", validate_default=True, description="encoder whose features the judge reads"
+    )
 
     @property
     def keys(self) -> Mapping[str, str]:
@@ -39,10 +43,16 @@ class Agreement(Metric):
         assert reference.conditions is not None
         known = reference.conditions >= 0
         if len(reference.conditions[known].unique()) < 2:
-            raise StageFailed("agreement needs images of two classes or more, or there is nothing to judge")
-        return linear_probe(checked(reference.train, 2, "real images")[known], reference.conditions[known])
+            raise StageFailed(
+                "agreement needs images of two classes or more, or there is nothing to judge"
+            )
+        return linear_probe(
+            checked(reference.train, 2, "real images")[known], reference.conditions[known]
+        )
 
-    def compare(self, prepared: Any, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+    def compare(
+        self, prepared: Any, fake: Tensor, wanted: Tensor | None = None
+    ) -> dict[str, float]:
         assert wanted is not None
         [key] = self.keys
         return {key: accuracy_of(prepared, checked(fake, 1, "samples"), wanted)}

@@ -27,13 +27,17 @@ class FD(Metric):
 
     name: ClassVar[str] = "fd"
 
-    space: Encoder = Field("classifier", validate_default=True, description="encoder whose features are compared")
+    space: Encoder = Field(
+        "classifier", validate_default=True, description="encoder whose features are compared"
+    )
 
     @field_validator("space")
     @classmethod
     def _inception_has_its_own_name(cls, space: Encoder) -> Encoder:
         if space.name == "inception":
-            raise ValueError("the Frechet distance in Inception's space is FID: use the metric 'fid'")
+            raise ValueError(
+                "the Frechet distance in Inception's space is FID: use the metric 'fid'"
+            )
         return space
 
     @property
@@ -49,6 +53,8 @@ class FD(Metric):
         scale = Scale.of(real)
         return Prepared(scale, gaussian(scale.standardised(real)))
 
-    def compare(self, prepared: Prepared, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+    def compare(
+        self, prepared: Prepared, fake: Tensor, wanted: Tensor | None = None
+    ) -> dict[str, float]:
         samples = prepared.scale.standardised(checked(fake, 2, "samples"))
         return {f"fd_{self.space.name}": distance(prepared.real, gaussian(samples))}

@@ -1,4 +1,5 @@
-"""What features have to be before they are compared: finite, enough and, in custom spaces, of unit scale."""
+"""What features have to be before they are compared: finite, enough and, in custom spaces, of
+unit scale."""
 
 from __future__ import annotations
 
@@ -14,12 +15,18 @@ ROWS = 1000
 
 
 def checked(features: Tensor, at_least: int, of: str) -> Tensor:
-    """The features (n, D) as float64; StageFailed if any is not finite or if there are fewer than `at_least`."""
+    """The features (n, D) as float64; StageFailed if any is not finite or if there are fewer
+    than `at_least`."""
     if len(features) < at_least:
-        raise StageFailed(f"{len(features)} {of} are too few for this metric, it needs at least {at_least}")
+        raise StageFailed(
+            f"{len(features)} {of} are too few for this metric, it needs at least {at_least}"
+        )
     wrong = int((~torch.isfinite(features)).any(dim=1).sum())
     if wrong:
-        raise StageFailed(f"the features of {wrong} of {len(features)} {of} are not finite, so they cannot be compared")
+        raise StageFailed(
+            f"the features of {wrong} of {len(features)} {of} are not finite, so they cannot be "
+            "compared"
+        )
     return features.double()
 
 
@@ -27,8 +34,8 @@ def checked(features: Tensor, at_least: int, of: str) -> Tensor:
 class Scale:
     """The mean (D,) of real images' features, and their one global scale sqrt(tr(cov) / D).
 
-    One scale for all dimensions keeps the geometry of the space, and makes values of different spaces comparable in
-    size; KID's kernel (x.y / D + 1)^3 needs it.
+    One scale for all dimensions keeps the geometry of the space, and makes values of different
+    spaces comparable in size; KID's kernel (x.y / D + 1)^3 needs it.
     """
 
     mean: Tensor
@@ -39,7 +46,9 @@ class Scale:
         """StageFailed if all features (N, D) are equal."""
         size = real.var(dim=0).mean().sqrt()
         if not size > 0:
-            raise StageFailed("the features of all real images are equal: this space cannot tell images apart")
+            raise StageFailed(
+                "the features of all real images are equal: this space cannot tell images apart"
+            )
         return Scale(real.mean(dim=0), size)
 
     def standardised(self, features: Tensor) -> Tensor:

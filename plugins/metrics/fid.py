@@ -19,13 +19,16 @@ from fw.plugins.shared.frechet import distance, gaussian
 
 
 class FID(Metric):
-    """Frechet inception distance (arXiv 1706.08500). Papers use 50 000 samples; fewer give larger values."""
+    """Frechet inception distance (arXiv 1706.08500). Papers use 50 000 samples; fewer give
+    larger values."""
 
     name: ClassVar[str] = "fid"
 
     space: Encoder = Field("inception", validate_default=True, description="always inception")
     weights: Path | None = Field(
-        None, exclude=True, description="Inception's weights file: short for `space: {name: inception, weights: ...}`"
+        None,
+        exclude=True,
+        description="Inception's weights file: short for `space: {name: inception, weights: ...}`",
     )
 
     @model_validator(mode="before")
@@ -34,7 +37,9 @@ class FID(Metric):
         if not isinstance(values, Mapping) or values.get("weights") is None:
             return values
         if "space" in values:
-            raise ValueError("give Inception's weights either as `weights` or in `space`, not in both")
+            raise ValueError(
+                "give Inception's weights either as `weights` or in `space`, not in both"
+            )
         rest = {key: value for key, value in values.items() if key != "weights"}
         return {**rest, "space": {"name": "inception", "weights": values["weights"]}}
 
@@ -42,7 +47,10 @@ class FID(Metric):
     @classmethod
     def _nothing_but_inception(cls, space: Encoder) -> Encoder:
         if space.name != "inception":
-            raise ValueError(f"FID is measured in Inception's space: for the space '{space.name}' use the metric 'fd'")
+            raise ValueError(
+                f"FID is measured in Inception's space: for the space '{space.name}' use the "
+                "metric 'fd'"
+            )
         return space
 
     @property
@@ -56,5 +64,7 @@ class FID(Metric):
     def prepare(self, reference: Reference) -> dict[str, Any]:
         return gaussian(checked(reference.train, 2, "real images"))
 
-    def compare(self, prepared: dict[str, Any], fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+    def compare(
+        self, prepared: dict[str, Any], fake: Tensor, wanted: Tensor | None = None
+    ) -> dict[str, float]:
         return {"fid": distance(prepared, gaussian(checked(fake, 2, "samples")))}

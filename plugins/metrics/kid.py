@@ -1,6 +1,7 @@
 """Kernel inception distance: the unbiased squared MMD with the kernel (x.y / D + 1)^3.
 
-Binkowski et al., Demystifying MMD GANs, arXiv 1801.01401. torch-fidelity computes it, over random subsets.
+Binkowski et al., Demystifying MMD GANs, arXiv 1801.01401. torch-fidelity computes it, over random
+subsets.
 """
 
 from __future__ import annotations
@@ -26,13 +27,18 @@ class Prepared(NamedTuple):
 
 
 class KID(Metric):
-    """Kernel inception distance (arXiv 1801.01401), mean over subsets; features of custom spaces are standardised."""
+    """Kernel inception distance (arXiv 1801.01401), mean over subsets; features of custom spaces
+    are standardised."""
 
     name: ClassVar[str] = "kid"
 
-    space: Encoder = Field("classifier", validate_default=True, description="encoder whose features are compared")
+    space: Encoder = Field(
+        "classifier", validate_default=True, description="encoder whose features are compared"
+    )
     subsets: int = Field(100, ge=1, description="random subsets to average over")
-    subset_size: int = Field(1000, ge=2, description="features per subset; at most as many as there are")
+    subset_size: int = Field(
+        1000, ge=2, description="features per subset; at most as many as there are"
+    )
 
     @property
     def least_images(self) -> int:
@@ -53,7 +59,9 @@ class KID(Metric):
         scale = Scale.of(real)
         return Prepared(scale, scale.standardised(real))
 
-    def compare(self, prepared: Prepared, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+    def compare(
+        self, prepared: Prepared, fake: Tensor, wanted: Tensor | None = None
+    ) -> dict[str, float]:
         from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
         samples, real = checked(fake, 2, "samples"), prepared.real

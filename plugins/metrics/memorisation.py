@@ -1,6 +1,8 @@
-"""Are samples copies of training images? No Frechet distance sees it: exact copies score best of all.
+"""Are samples copies of training images? No Frechet distance sees it: exact copies score best of
+all.
 
-The distance from each sample to its nearest training image, against the same for held-out real images.
+The distance from each sample to its nearest training image, against the same for held-out real
+images.
 """
 
 from __future__ import annotations
@@ -28,15 +30,19 @@ class Prepared(NamedTuple):
 
 
 class Memorisation(Metric):
-    """Are samples copies? The distance to their nearest training image, against that of held-out images.
+    """Are samples copies? The distance to their nearest training image, against that of held-out
+    images.
 
-    `memorisation_ratio` is the ratio of the medians: copies have 0, new images 1. `memorisation_close` is the share
-    of samples that lie closer than the closest 1 % of held-out images: new images have 0.01.
+    `memorisation_ratio` is the ratio of the medians: copies have 0, new images 1.
+    `memorisation_close` is the share of samples that lie closer than the closest 1 % of held-out
+    images: new images have 0.01.
     """
 
     name: ClassVar[str] = "memorisation"
 
-    space: Encoder = Field("pca", validate_default=True, description="encoder in whose features distances are taken")
+    space: Encoder = Field(
+        "pca", validate_default=True, description="encoder in whose features distances are taken"
+    )
 
     @property
     def least_images(self) -> int:
@@ -54,10 +60,15 @@ class Memorisation(Metric):
         held_out = nearest(checked(reference.held_out, 2, "held-out images"), train)
         typical = held_out.quantile(0.5)
         if not typical > 0:
-            raise StageFailed("most held-out images are in the training set, so copies cannot be told from new images")
+            raise StageFailed(
+                "most held-out images are in the training set, so copies cannot be told from new "
+                "images"
+            )
         return Prepared(train, typical, held_out.quantile(0.01))
 
-    def compare(self, prepared: Prepared, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+    def compare(
+        self, prepared: Prepared, fake: Tensor, wanted: Tensor | None = None
+    ) -> dict[str, float]:
         samples = nearest(checked(fake, 2, "samples"), prepared.train)
         return {
             self._key("memorisation_ratio"): float(samples.quantile(0.5) / prepared.typical),
@@ -66,6 +77,9 @@ class Memorisation(Metric):
 
 
 def nearest(features: Tensor, train: Tensor) -> Tensor:
-    """The distance (n,) of each of the features (n, D) to its nearest one in train (N, D); exactly 0 for a copy."""
+    """The distance (n,) of each of the features (n, D) to its nearest one in train (N, D);
+    exactly 0 for a copy."""
     exact = "donot_use_mm_for_euclid_dist"
-    return torch.cat([torch.cdist(rows, train, compute_mode=exact).amin(dim=1) for rows in features.split(ROWS)])
+    return torch.cat(
+        [torch.cdist(rows, train, compute_mode=exact).amin(dim=1) for rows in features.split(ROWS)]
+    )

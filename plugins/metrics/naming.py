@@ -1,4 +1,5 @@
-"""How a score is called: by its bare name in the space where it is at home, with the space's name in any other."""
+"""How a score is called: by its bare name in the space where it is at home, with the space's
+name in any other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""How much of the samples is real (precision, density) and how much of the real is sampled (recall, coverage).
+"""How much of the samples is real (precision, density) and how much of the real is sampled (recall,
+coverage).
 
 Precision and recall: Kynkaanniemi et al., arXiv 1904.06991, eq. 1 and 2. Density and coverage:
 Naeem et al., arXiv 2002.09797, section 3. The balls around real images are measured once;
@@ -33,20 +34,30 @@ class Prepared(NamedTuple):
 
 
 class PRDC(Metric):
-    """Precision and recall (arXiv 1904.06991), density and coverage (arXiv 2002.09797): fidelity and diversity."""
+    """Precision and recall (arXiv 1904.06991), density and coverage (arXiv 2002.09797): fidelity
+    and diversity."""
 
     name: ClassVar[str] = "prdc"
 
-    space: Encoder = Field("classifier", validate_default=True, description="encoder whose features are compared")
-    nearest_k: int = Field(3, ge=1, description="neighbours that span a ball, for precision and recall")
+    space: Encoder = Field(
+        "classifier", validate_default=True, description="encoder whose features are compared"
+    )
+    nearest_k: int = Field(
+        3, ge=1, description="neighbours that span a ball, for precision and recall"
+    )
     coverage_k: int = Field(5, ge=1, description="the same for density and coverage")
-    real: int = Field(10_000, ge=2, description="at most so many training images; ADM's convention is 10,000")
+    real: int = Field(
+        10_000, ge=2, description="at most so many training images; ADM's convention is 10,000"
+    )
 
     @model_validator(mode="after")
     def _enough(self) -> Self:
         if self.real < self.least_images:
             asked = max(self.nearest_k, self.coverage_k)
-            raise ValueError(f"{asked} neighbours need {self.least_images} images or more, and real is {self.real}")
+            raise ValueError(
+                f"{asked} neighbours need {self.least_images} images or more, and real is "
+                f"{self.real}"
+            )
         return self
 
     @property
@@ -64,14 +75,18 @@ class PRDC(Metric):
         real = checked(reference.train[: self.real], self.least_images, "real images")
         return Prepared(real, *radii(real, self.nearest_k, self.coverage_k))
 
-    def compare(self, prepared: Prepared, fake: Tensor, wanted: Tensor | None = None) -> dict[str, float]:
+    def compare(
+        self, prepared: Prepared, fake: Tensor, wanted: Tensor | None = None
+    ) -> dict[str, float]:
         real, samples = prepared.real, checked(fake, self.least_images, "samples")
         [around_samples] = radii(samples, self.nearest_k)
         scores = {
             "precision": inside_any(samples, real, prepared.narrow),
             "recall": inside_any(real, samples, around_samples),
         }
-        scores["density"], scores["coverage"] = density_and_coverage(real, prepared.wide, samples, self.coverage_k)
+        scores["density"], scores["coverage"] = density_and_coverage(
+            real, prepared.wide, samples, self.coverage_k
+        )
         return {self._key(score): scores[score] for score in SCORES}
 
 
@@ -85,8 +100,11 @@ def radii(points: Tensor, *neighbours: int) -> list[Tensor]:
 
 
 def inside_any(points: Tensor, centres: Tensor, radius: Tensor) -> float:
-    """The share of points (n, D) in a closed ball around any of the centres (N, D), of radius (N,)."""
-    inside = [(distances(rows, centres) <= radius).any(dim=1).float() for rows in points.split(ROWS)]
+    """The share of points (n, D) in a closed ball around any of the centres (N, D), of radius
+    (N,)."""
+    inside = [
+        (distances(rows, centres) <= radius).any(dim=1).float() for rows in points.split(ROWS)
+    ]
     return torch.cat(inside).mean().item()
 
 
@@ -96,9 +114,11 @@ def distances(points: Tensor, others: Tensor) -> Tensor:
 
 
 def density_and_coverage(real: Tensor, radius: Tensor, fake: Tensor, k: int) -> tuple[float, float]:
-    """Of real features (N, D) and samples (M, D), with the closed ball around each real one up to its k-th neighbour.
+    """Of real features (N, D) and samples (M, D), with the closed ball around each real one up to
+    its k-th neighbour.
 
-    Density is the number of balls that a sample lies in, over k; coverage the share of balls with a sample inside.
+    Density is the number of balls that a sample lies in, over k; coverage the share of balls with a
+    sample inside.
     """
     balls = torch.zeros((), dtype=torch.float64, device=real.device)
     covered = torch.zeros((), dtype=torch.float64, device=real.device)

@@ -1,4 +1,5 @@
-"""Dispersive loss (arXiv 2506.09027, algorithm 1): the images of a batch repel each other in a block's features."""
+"""Dispersive loss (arXiv 2506.09027, algorithm 1): the images of a batch repel each other in a
+block's features."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from fw.core.kinds import Objective, Seen
 
 
 class Dispersive(Objective):
-    """Spreads the images of a batch in a block's features: log mean exp(-|z_i - z_j|^2 / (D tau)), without positives.
+    """Spreads the images of a batch in a block's features: log mean exp(-|z_i - z_j|^2 / (D tau)),
+    without positives.
 
     The mean is over all pairs, an image with itself included. So the term is 0 where all images are
     alike, and falls as they spread, at most to -log(batch), where nothing is left to learn. z are
@@ -35,7 +37,10 @@ class Dispersive(Objective):
 
 
 def squared_distances(points: Tensor) -> Tensor:
-    """|z_i - z_j|^2 (B, B) of points (B, D), without a square root, whose slope at 0 is infinite."""
-    centred = points - points.mean(dim=0).detach()  # as far from each other, and shorter: less is lost by rounding
+    """|z_i - z_j|^2 (B, B) of points (B, D), without a square root, whose slope at 0 is
+    infinite."""
+    centred = (
+        points - points.mean(dim=0).detach()
+    )  # as far from each other, and shorter: less is lost by rounding
     squares = centred.square().sum(dim=1)
     return (squares[:, None] + squares - 2 * centred @ centred.T).clamp(min=0)

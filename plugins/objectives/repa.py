@@ -14,7 +14,8 @@ from fw.core.kinds import Encoder, Objective, Seen
 
 
 class REPA(Objective):
-    """Aligns a block with the features of an encoder: minus the cosine between them, after a small MLP (REPA).
+    """Aligns a block with the features of an encoder: minus the cosine between them, after a small
+    MLP (REPA).
 
     `weight` is the paper's lambda. The encoder gets the clean image, the block the noisy one; the
     encoder does not learn. The paper aligns each token with the patch in its place. fw's encoders
@@ -26,17 +27,25 @@ class REPA(Objective):
     name: ClassVar[str] = "repa"
     depth: ClassVar[float] = 8 / 28
 
-    encoder: Encoder = Field(description="encoder whose features are aligned with", examples=["pixels"])
+    encoder: Encoder = Field(
+        description="encoder whose features are aligned with", examples=["pixels"]
+    )
     hidden: int = Field(256, ge=1, le=65536, description="hidden dimension of the MLP")
     pool: bool = Field(True, description="average tokens before the MLP; false aligns each token")
-    shuffled: bool = Field(False, description="the control: align each image with another one's features")
+    shuffled: bool = Field(
+        False, description="the control: align each image with another one's features"
+    )
 
     @property
     def target(self) -> Encoder:
         return self.encoder
 
     def build(self, width: int, features: int) -> nn.Module:
-        layers = nn.Linear(width, self.hidden), nn.Linear(self.hidden, self.hidden), nn.Linear(self.hidden, features)
+        layers = (
+            nn.Linear(width, self.hidden),
+            nn.Linear(self.hidden, self.hidden),
+            nn.Linear(self.hidden, features),
+        )
         return nn.Sequential(layers[0], nn.SiLU(), layers[1], nn.SiLU(), layers[2])
 
     def term(self, head: nn.Module, seen: Seen) -> Tensor:
@@ -45,6 +54,8 @@ class REPA(Objective):
         if self.shuffled:
             order = torch.randperm(len(features), generator=seen.generator, device=features.device)
             features = features[order]
-        tokens = seen.tokens.mean(dim=1, keepdim=True) if self.pool else seen.tokens  # (B, 1 or N, D)
+        tokens = (
+            seen.tokens.mean(dim=1, keepdim=True) if self.pool else seen.tokens
+        )  # (B, 1 or N, D)
         similarity = cosine_similarity(head(tokens), features[:, None], dim=2)  # (B, 1 or N)
         return -seen.mean(similarity.mean(dim=1))

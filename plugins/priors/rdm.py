@@ -1,4 +1,5 @@
-"""A diffusion model of representations, from which conditions are drawn (RCG, arXiv 2312.03701, section 3)."""
+"""A diffusion model of representations, from which conditions are drawn (RCG, arXiv 2312.03701,
+section 3)."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ AT_ONCE = 1000
 
 
 class RDM(Prior):
-    """RCG's representation diffusion model (arXiv 2312.03701): an MLP that denoises vectors, sampled with DDIM.
+    """RCG's representation diffusion model (arXiv 2312.03701): an MLP that denoises vectors,
+    sampled with DDIM.
 
     The defaults suit a thousand small images on a CPU. The paper's are width 1536, depth 12, batch
     512, 200 epochs, lr 5.12e-4 and ema 0.9999. The loss looks flat from the start; `rep_fd` against
@@ -39,22 +41,41 @@ class RDM(Prior):
 
     steps: int = Field(8000, ge=1, description="training steps", examples=[8])
     batch: int = Field(128, ge=1, le=1_000_000, description="vectors per step; the paper has 512")
-    lr: float = Field(5e-4, gt=0, le=LARGEST, description="AdamW's learning rate, constant; the paper has 5.12e-4")
-    weight_decay: float = Field(0.01, ge=0, le=LARGEST, description="AdamW's weight decay")
-    ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights; ramps up as (1+n)/(10+n)")
-    width: int = Field(256, ge=8, le=16384, description="width of the blocks; the paper has 1536", examples=[16])
-    depth: int = Field(4, ge=1, le=1000, description="residual blocks; the paper has 12", examples=[1])
-    sampling_steps: int = Field(
-        250, ge=10, le=TIMESTEPS // 2, description=f"DDIM steps, a divisor of {TIMESTEPS}", examples=[10]
+    lr: float = Field(
+        5e-4, gt=0, le=LARGEST, description="AdamW's learning rate, constant; the paper has 5.12e-4"
     )
-    eta: float = Field(1.0, ge=0, le=1, description="share of fresh noise in a DDIM step: 0 is deterministic")
-    count: int = Field(4000, ge=1, le=10_000_000, description="vectors that are drawn, the bank", examples=[50])
+    weight_decay: float = Field(0.01, ge=0, le=LARGEST, description="AdamW's weight decay")
+    ema: float = Field(
+        0.999, ge=0, lt=1, description="decay of the averaged weights; ramps up as (1+n)/(10+n)"
+    )
+    width: int = Field(
+        256, ge=8, le=16384, description="width of the blocks; the paper has 1536", examples=[16]
+    )
+    depth: int = Field(
+        4, ge=1, le=1000, description="residual blocks; the paper has 12", examples=[1]
+    )
+    sampling_steps: int = Field(
+        250,
+        ge=10,
+        le=TIMESTEPS // 2,
+        description=f"DDIM steps, a divisor of {TIMESTEPS}",
+        examples=[10],
+    )
+    eta: float = Field(
+        1.0, ge=0, le=1, description="share of fresh noise in a DDIM step: 0 is deterministic"
+    )
+    count: int = Field(
+        4000, ge=1, le=10_000_000, description="vectors that are drawn, the bank", examples=[50]
+    )
 
     @field_validator("sampling_steps")
     @classmethod
     def _divides(cls, sampling_steps: int) -> int:
         if TIMESTEPS % sampling_steps:
-            raise ValueError(f"the {TIMESTEPS} timesteps cannot be divided by {sampling_steps}; take 50, 100 or 250")
+            raise ValueError(
+                f"the {TIMESTEPS} timesteps cannot be divided by {sampling_steps}; take 50, 100 or "
+                "250"
+            )
         return sampling_steps
 
     @model_validator(mode="after")
@@ -63,12 +84,15 @@ class RDM(Prior):
         return self
 
     def bank(self, annotation: Annotation, job: Job) -> Tensor:
-        scale = annotation.conditions.square().mean().sqrt() or torch.tensor(1.0)  # 1 where they are standardised
+        scale = annotation.conditions.square().mean().sqrt() or torch.tensor(
+            1.0
+        )  # 1 where they are standardised
         vectors = (annotation.conditions / scale).to(job.device)  # (N, D)
         return scale * self._drawn(self._trained(vectors, job), vectors.shape[1], job)
 
     def quality(self, bank: Tensor, annotation: Annotation) -> dict[str, float]:
-        """Frechet distances to one half of the training vectors: of the bank, and of as many from the other half."""
+        """Frechet distances to one half of the training vectors: of the bank, and of as many
+        from the other half."""
         known = annotation.conditions
         count = min(len(bank), len(known) // 2)
         if count < 2:
@@ -84,7 +108,9 @@ class RDM(Prior):
             torch.manual_seed(seed_from(job.seed, "rdm"))
             network = ResidualMLP(vectors.shape[1], self.width, self.depth).to(job.device)
         averaged = copy.deepcopy(network)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=self.lr, weight_decay=self.weight_decay
+        )
         alphas_cumprod = self._scheduler().alphas_cumprod.to(job.device)  # (TIMESTEPS,)
 
         def loss(step: Step) -> Tensor:
@@ -111,7 +137,9 @@ class RDM(Prior):
         batches = []
         for start in job.track(range(0, self.count, AT_ONCE), "draw"):
             draw = job.generator("rdm bank", start)
-            x = torch.randn(min(AT_ONCE, self.count - start), size, generator=draw).to(job.device)  # (B, D)
+            x = torch.randn(min(AT_ONCE, self.count - start), size, generator=draw).to(
+                job.device
+            )  # (B, D)
             for time in scheduler.timesteps:
                 x0 = network(x, time.to(job.device).expand(len(x)))
                 x = scheduler.step(x0, time, x, eta=self.eta, generator=draw).prev_sample
@@ -119,8 +147,9 @@ class RDM(Prior):
         return torch.cat(batches)
 
     def _scheduler(self) -> Any:
-        """The paper's noise levels, and its sampling steps: 997, ..., 5, 1. They end a little above zero, which keeps
-        the variance of narrow clusters; steps that end at zero lose a fifth of a standard deviation of 0.1."""
+        """The paper's noise levels, and its sampling steps: 997, ..., 5, 1. They end a little
+        above zero, which keeps the variance of narrow clusters; steps that end at zero lose a
+        fifth of a standard deviation of 0.1."""
         from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
         return DDIMScheduler(

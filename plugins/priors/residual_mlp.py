@@ -1,4 +1,5 @@
-"""The network of a representation diffusion model: residual blocks on one vector (RCG, arXiv 2312.03701, section 3)."""
+"""The network of a representation diffusion model: residual blocks on one vector (RCG, arXiv
+2312.03701, section 3)."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ class ResidualMLP(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised linear layers with the time between them, and a skip; at first the identity."""
+    """Two normalised linear layers with the time between them, and a skip; at first the
+    identity."""
 
     def __init__(self, width: int):
         super().__init__()

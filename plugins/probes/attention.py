@@ -1,4 +1,5 @@
-"""A class token that looks at the positions of a block by attention (the attention head of arXiv 2311.17921)."""
+"""A class token that looks at the positions of a block by attention (the attention head of arXiv
+2311.17921)."""
 
 from __future__ import annotations
 
@@ -29,10 +30,11 @@ STEADY = 1e-6
 
 
 class AttentionProbe(TokenProbe):
-    """Accuracy of a transformer of one or two layers on a block's positions, read off a class token.
+    """Accuracy of a transformer of one or two layers on a block's positions, read off a class
+    token.
 
-    Averaging over positions loses where things are, and this head does not: on ImageNet, 71.9 % against about 62 % of
-    a linear one (arXiv 2311.17921).
+    Averaging over positions loses where things are, and this head does not: on ImageNet, 71.9 %
+    against about 62 % of a linear one (arXiv 2311.17921).
     """
 
     name: ClassVar[str] = "attention"
@@ -53,7 +55,9 @@ class AttentionProbe(TokenProbe):
             torch.manual_seed(seed_from(job.seed, "attention"))
             head = Head(train.features, train.classes, self.layers).to(job.device)
         labels = labels_of(train)
-        optimizer = torch.optim.AdamW(head.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        optimizer = torch.optim.AdamW(
+            head.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
+        )
 
         def loss(step: Step) -> Tensor:
             draw = job.generator("batch", step.number)
@@ -73,7 +77,10 @@ class AttentionProbe(TokenProbe):
         )
         with torch.no_grad():
             batches = test.features.split(BATCH)
-            found = [head(batch.to(job.device)).argmax(dim=1).cpu() for batch in job.track(batches, "recognise")]
+            found = [
+                head(batch.to(job.device)).argmax(dim=1).cpu()
+                for batch in job.track(batches, "recognise")
+            ]
         return {self._key: accuracy(found, test)}
 
 
@@ -93,7 +100,13 @@ class Head(nn.Module):
         self.positions = nn.Parameter(torch.randn(tokens.shape[1], WIDTH) * WIDTH**-0.5)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
-                WIDTH, HEADS, 2 * WIDTH, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+                WIDTH,
+                HEADS,
+                2 * WIDTH,
+                dropout=0.0,
+                activation="gelu",
+                batch_first=True,
+                norm_first=True,
             )
             for _ in range(layers)
         )

@@ -1,4 +1,5 @@
-"""Whether clusters of the features are classes: k-means by faiss, fitted without labels, scored by them."""
+"""Whether clusters of the features are classes: k-means by faiss, fitted without labels, scored
+by them."""
 
 from __future__ import annotations
 
@@ -24,10 +25,12 @@ SCORES = ("nmi", "ari", "purity", "accuracy")
 
 
 class Clusters(FeatureProbe):
-    """Agreement of k-means clusters of the features with the labels: NMI, ARI, purity and accuracy of held-out images.
+    """Agreement of k-means clusters of the features with the labels: NMI, ARI, purity and accuracy
+    of held-out images.
 
-    The clusters are those of the training images' features of length 1. Purity and NMI rise with the number of
-    clusters. For the accuracy they are named as by `recognise`, whose score it can stand beside.
+    The clusters are those of the training images' features of length 1. Purity and NMI rise with
+    the number of clusters. For the accuracy they are named as by `recognise`, whose score it can
+    stand beside.
     """
 
     version: ClassVar[int] = 2
@@ -48,14 +51,21 @@ class Clusters(FeatureProbe):
 
     def score(self, train: Examples, test: Examples, job: Job) -> dict[str, float]:
         if self.clusters > len(train):
-            told = f"{self.clusters} clusters need as many training images, and there are {len(train)}"
+            told = (
+                f"{self.clusters} clusters need as many training images, and there are {len(train)}"
+            )
             raise StageFailed(f"probe clusters: {told}")
         points, held_out = (directions(data.features) for data in (train, test))
         if (count := different(points, self.clusters)) < self.clusters:
-            job.warn(f"probe clusters: of {self.clusters} clusters some are empty, for only {count} features differ")
+            job.warn(
+                f"probe clusters: of {self.clusters} clusters some are empty, for only {count} "
+                "features differ"
+            )
         seed = seed_from(job.seed, "clusters")
         centroids = Centroids(points, self.clusters, seed, ITERATIONS, RESTARTS)
         found = centroids.nearest(held_out)
         names, _ = named_by(centroids.nearest(points), self.clusters, train)
-        quality = cluster_quality(found, labels_of(test)) | {"accuracy": accuracy(names[found], test)}
+        quality = cluster_quality(found, labels_of(test)) | {
+            "accuracy": accuracy(names[found], test)
+        }
         return {self._key(score): quality[score] for score in SCORES}

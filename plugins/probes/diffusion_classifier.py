@@ -1,4 +1,5 @@
-"""A conditional denoiser as a classifier: which class helps it most to denoise the image? (arXiv 2303.16203)
+"""A conditional denoiser as a classifier: which class helps it most to denoise the image? (arXiv
+2303.16203)
 
 By Bayes' rule with equal shares of the classes, and the loss in place of the likelihood:
 
@@ -27,14 +28,16 @@ Counts = tuple[Annotated[int, Field(ge=1, le=100_000)], ...]
 
 
 class DiffusionClassifier(ConditionalProbe):
-    """Accuracy of the class that a conditional model denoises a held-out image best with (arXiv 2303.16203); no reader.
+    """Accuracy of the class that a conditional model denoises a held-out image best with (arXiv
+    2303.16203); no reader.
 
-    The error is that of the noise, eps = (x - D) / sigma, and so that of D over sigma, without weights, at noise levels
-    spread evenly over those of training. All classes are tried on the same noise, which takes away most of what is
-    chance in their differences. After `samples[i]` noise levels an image's best `keep[i]` classes stay in the race.
-    All classes are equally likely beforehand. Clusters have no names: they are matched with labels as by `recognise`,
-    by the conditions of the training images. The network is asked `images` x (classes x samples[0] + keep[0] x
-    (samples[1] - samples[0]) + ...) times.
+    The error is that of the noise, eps = (x - D) / sigma, and so that of D over sigma, without
+    weights, at noise levels spread evenly over those of training. All classes are tried on the same
+    noise, which takes away most of what is chance in their differences. After `samples[i]` noise
+    levels an image's best `keep[i]` classes stay in the race. All classes are equally likely
+    beforehand. Clusters have no names: they are matched with labels as by `recognise`, by the
+    conditions of the training images. The network is asked `images` x (classes x samples[0] +
+    keep[0] x (samples[1] - samples[0]) + ...) times.
     """
 
     name: ClassVar[str] = "diffusion_classifier"
@@ -45,16 +48,24 @@ class DiffusionClassifier(ConditionalProbe):
         description="noise levels that are seen when classes leave the race",
         examples=[(5, 20)],
     )
-    keep: Counts = Field((5, 1), min_length=1, description="classes that stay then; the last is 1", examples=[(2, 1)])
+    keep: Counts = Field(
+        (5, 1), min_length=1, description="classes that stay then; the last is 1", examples=[(2, 1)]
+    )
     paired: bool = Field(True, description="false is the control: fresh noise for each class")
     images: int = Field(500, ge=1, description="held-out images that are classified, at random")
 
     @model_validator(mode="after")
     def _a_race(self) -> Self:
         if len(self.keep) != len(self.samples):
-            raise ValueError(f"keep has {len(self.keep)} entries and samples {len(self.samples)}: they go together")
+            raise ValueError(
+                f"keep has {len(self.keep)} entries and samples {len(self.samples)}: they go "
+                "together"
+            )
         if list(self.samples) != sorted(set(self.samples)):
-            raise ValueError(f"samples count all that were seen so far, so they rise: {list(self.samples)} do not")
+            raise ValueError(
+                f"samples count all that were seen so far, so they rise: {list(self.samples)} do "
+                "not"
+            )
         if list(self.keep) != sorted(set(self.keep), reverse=True) or self.keep[-1] != 1:
             raise ValueError(f"keep falls to 1, and {list(self.keep)} does not")
         return self
@@ -71,8 +82,14 @@ class DiffusionClassifier(ConditionalProbe):
     def score(self, train: Examples, test: Examples, job: Job) -> dict[str, float]:
         assert test.told is not None
         marks = [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in test.features]
-        chosen = sorted(range(len(marks)), key=marks.__getitem__)[: self.images]  # whatever their order is
-        some = Examples(test.features[chosen], None if test.labels is None else test.labels[chosen], test.classes)
+        chosen = sorted(range(len(marks)), key=marks.__getitem__)[
+            : self.images
+        ]  # whatever their order is
+        some = Examples(
+            test.features[chosen],
+            None if test.labels is None else test.labels[chosen],
+            test.classes,
+        )
         found = self.classify(test.told, some.features, [marks[place] for place in chosen], job)
         if test.named:
             return {self._key(""): accuracy(found, some)}
@@ -88,14 +105,25 @@ class DiffusionClassifier(ConditionalProbe):
         for step in job.steps(count, {"race": race}, label="classify"):
             place, drawn = order[step], 1 if self.paired else model.classes
             streams = [job.generator("classify", mark, place) for mark in marks]
-            noise = torch.stack([torch.randn(drawn, *x0.shape[1:], generator=each) for each in streams])
+            noise = torch.stack(
+                [torch.randn(drawn, *x0.shape[1:], generator=each) for each in streams]
+            )
             for images, classes in race.pairs(batch_size((*x0.shape[1:],), job.device)):
-                clean, eps = x0[images], noise[images, 0 if self.paired else classes]  # (B, C, H, W)
+                clean, eps = (
+                    x0[images],
+                    noise[images, 0 if self.paired else classes],
+                )  # (B, C, H, W)
                 x = clean + levels[place] * eps
-                denoised = model.denoise(x.to(job.device), levels[place], classes.to(job.device)).cpu()
-                error = ((clean - denoised) / levels[place]).double().square().mean(dim=(1, 2, 3))  # (B,)
+                denoised = model.denoise(
+                    x.to(job.device), levels[place], classes.to(job.device)
+                ).cpu()
+                error = (
+                    ((clean - denoised) / levels[place]).double().square().mean(dim=(1, 2, 3))
+                )  # (B,)
                 if not error.isfinite().all():
-                    raise StageFailed(f"probe {self.name}: what the model makes of some images is not finite")
+                    raise StageFailed(
+                        f"probe {self.name}: what the model makes of some images is not finite"
+                    )
                 race.errors[images, classes] += error
             if step + 1 in leaving:
                 race.leave(leaving[step + 1])
@@ -104,7 +132,8 @@ class DiffusionClassifier(ConditionalProbe):
 
 
 class Race(nn.Module):
-    """The errors of N images with K classes so far, and who is still in it; a module for its state dict."""
+    """The errors of N images with K classes so far, and who is still in it; a module for its
+    state dict."""
 
     errors: Tensor
     running: Tensor
@@ -136,7 +165,8 @@ class Race(nn.Module):
 
 
 def schedule(samples: Counts) -> list[int]:
-    """The order of the levels 0..samples[-1]-1, such that those of each part of the race are spread evenly."""
+    """The order of the levels 0..samples[-1]-1, such that those of each part of the race are
+    spread evenly."""
     left, order = list(range(samples[-1])), list[int]()
     for seen in samples:
         fresh = seen - len(order)

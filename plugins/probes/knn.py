@@ -1,6 +1,8 @@
-"""The weighted vote of the nearest neighbours (Wu et al., arXiv 1805.01978, section 3.4), by lightly.
+"""The weighted vote of the nearest neighbours (Wu et al., arXiv 1805.01978, section 3.4), by
+lightly.
 
-k = 20 and T = 0.07 are what DINO reports (arXiv 2104.14294). Lightly's own defaults are 200 and 0.1.
+k = 20 and T = 0.07 are what DINO reports (arXiv 2104.14294). Lightly's own defaults are 200 and
+0.1.
 """
 
 from __future__ import annotations
@@ -22,13 +24,15 @@ ROWS = 500
 
 
 class NearestNeighbours(FeatureProbe):
-    """Accuracy of the vote of an image's k nearest training images, weighted by exp(cosine / T), as DINO reports it
-    (arXiv 2104.14294)."""
+    """Accuracy of the vote of an image's k nearest training images, weighted by exp(cosine / T),
+    as DINO reports it (arXiv 2104.14294)."""
 
     name: ClassVar[str] = "knn"
 
     k: int = Field(20, ge=1, description="neighbours that vote")
-    temperature: float = Field(0.07, gt=0.01, le=100, description="T; lower gives the nearest more weight")
+    temperature: float = Field(
+        0.07, gt=0.01, le=100, description="T; lower gives the nearest more weight"
+    )
 
     @property
     def least_images(self) -> int:
@@ -47,12 +51,15 @@ class NearestNeighbours(FeatureProbe):
 
         if self.k > len(train):
             raise StageFailed(
-                f"probe knn: {self.k} neighbours need as many training images, and there are {len(train)}"
+                f"probe knn: {self.k} neighbours need as many training images, and there are "
+                f"{len(train)}"
             )
         bank, labels = directions(train.features).T, labels_of(train)  # (D, N), (N,)
         batches = directions(test.features).split(ROWS)
         found = [
-            knn_predict(batch, bank, labels, train.classes, knn_k=self.k, knn_t=self.temperature)[:, 0]
+            knn_predict(batch, bank, labels, train.classes, knn_k=self.k, knn_t=self.temperature)[
+                :, 0
+            ]
             for batch in job.track(batches, "neighbours")
         ]
         return {self._key: accuracy(found, test)}

@@ -27,7 +27,8 @@ def accuracy(found: Tensor | Sequence[Tensor], data: Examples) -> float:
 def stratified(labels: Tensor, share: float, generator: torch.Generator, least: int = 1) -> Tensor:
     """A share of the places of each class in labels (N,), at random, in ascending order.
 
-    At least `least` of a class, as far as it has so many. Of the same stream, a smaller share is part of a larger one.
+    At least `least` of a class, as far as it has so many. Of the same stream, a smaller share is
+    part of a larger one.
     """
     order = torch.randperm(len(labels), generator=generator)
     chosen = []

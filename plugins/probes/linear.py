@@ -1,4 +1,5 @@
-"""A linear classifier on frozen features, by sklearn, also on few labels (as in SimCLR, arXiv 2002.05709, table 7)."""
+"""A linear classifier on frozen features, by sklearn, also on few labels (as in SimCLR, arXiv
+2002.05709, table 7)."""
 
 from __future__ import annotations
 
@@ -26,16 +27,20 @@ ITERATIONS = 1000
 
 
 class LinearProbe(FeatureProbe):
-    """Accuracy of logistic regression on standardised features; C is chosen on a fifth of the labelled training images.
+    """Accuracy of logistic regression on standardised features; C is chosen on a fifth of the
+    labelled training images.
 
-    `shares` below 1 withhold labels, of each class as many, and give few-label curves: `shares: [0.01, 0.1, 1]`.
+    `shares` below 1 withhold labels, of each class as many, and give few-label curves: `shares:
+    [0.01, 0.1, 1]`.
     """
 
     name: ClassVar[str] = "linear"
     least_classes: ClassVar[int] = 2
 
     shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        (1.0,), min_length=1, description="shares of the training images whose labels it is shown, one score each"
+        (1.0,),
+        min_length=1,
+        description="shares of the training images whose labels it is shown, one score each",
     )
 
     @field_validator("shares")
@@ -55,7 +60,8 @@ class LinearProbe(FeatureProbe):
             return None
         told = " and ".join(f"{share:g}" for share in few)
         return (
-            f"shares {told} of {images:,} images in {classes} classes are less than one of each: the probe is shown "
+            f"shares {told} of {images:,} images in {classes} classes are less than one of each: "
+            "the probe is shown "
             f"one of each, {classes} labels"
         )
 
@@ -82,9 +88,11 @@ def percent(share: float) -> str:
 
 
 def fitted(features: Tensor, labels: Tensor, job: Job) -> Any:
-    """The classifier of features (N, D) and labels (N,), with the C that does best on the validation split.
+    """The classifier of features (N, D) and labels (N,), with the C that does best on the
+    validation split.
 
-    Classes with one label have none to validate with; where that leaves fewer than two classes to fit, C is 1.
+    Classes with one label have none to validate with; where that leaves fewer than two classes to
+    fit, C is 1.
     """
     if len(labels.unique()) < 2:
         raise StageFailed("probe linear: labels of one class alone leave nothing to tell apart")

@@ -1,4 +1,5 @@
-"""Names for classes that were found without labels: which label each stands for, by the training images."""
+"""Names for classes that were found without labels: which label each stands for, by the training
+images."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from fw.plugins.probes.labels import labels_of
 def named_by(found: Tensor, clusters: int, data: Examples) -> tuple[Tensor, bool]:
     """The label of each of K classes, of which `found` (N,) are those of the images of `data`: (K,)
 
-    No label is given twice, by the Hungarian method; where there are more classes than labels (then the bool is False),
-    each has the label of most of its images.
+    No label is given twice, by the Hungarian method; where there are more classes than labels (then
+    the bool is False), each has the label of most of its images.
     """
     counts = counted(found, clusters, data)
     one_to_one = clusters <= data.classes
@@ -21,7 +22,8 @@ def named_by(found: Tensor, clusters: int, data: Examples) -> tuple[Tensor, bool
 
 
 def counted(found: Tensor, clusters: int, data: Examples) -> Tensor:
-    """How many images of each class have each label, (K, labels); those of class -1 are not counted."""
+    """How many images of each class have each label, (K, labels); those of class -1 are not
+    counted."""
     known = found >= 0
     pairs = found[known] * data.classes + labels_of(data)[known]
     return pairs.bincount(minlength=clusters * data.classes).view(clusters, data.classes)

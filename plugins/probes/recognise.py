@@ -1,4 +1,5 @@
-"""What a joint model itself recognises in held-out images (HybViT, arXiv 2208.07791; JDM, arXiv 2301.13622)."""
+"""What a joint model itself recognises in held-out images (HybViT, arXiv 2208.07791; JDM, arXiv
+2301.13622)."""
 
 from __future__ import annotations
 
@@ -17,11 +18,12 @@ NAMED, MATCHED, MAJORITY = "joint_accuracy", "joint_accuracy_matched", "joint_ac
 class Recognise(LogitProbe):
     """Accuracy of a joint model's own classes on held-out images.
 
-    `joint_accuracy` if it was trained with labels. Clusters have no names: each is given the label that it is matched
-    with on the training images, `joint_accuracy_matched`, no label twice, by the Hungarian method; and if there are
-    more clusters than labels, the label of most of its images, `joint_accuracy_majority`, which rises with their
-    number. Both are above chance for random clusters, which are named in the same way: compare with such an arm, and
-    with the accuracy that probe `clusters` finds of the encoder.
+    `joint_accuracy` if it was trained with labels. Clusters have no names: each is given the label
+    that it is matched with on the training images, `joint_accuracy_matched`, no label twice, by the
+    Hungarian method; and if there are more clusters than labels, the label of most of its images,
+    `joint_accuracy_majority`, which rises with their number. Both are above chance for random
+    clusters, which are named in the same way: compare with such an arm, and with the accuracy that
+    probe `clusters` finds of the encoder.
     """
 
     name: ClassVar[str] = "recognise"

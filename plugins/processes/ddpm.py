@@ -1,4 +1,5 @@
-"""DDPM's variance-preserving diffusion (arXiv 2006.11239; v: 2202.00512; cosine: 2102.09672 eq. 17)."""
+"""DDPM's variance-preserving diffusion (arXiv 2006.11239; v: 2202.00512; cosine: 2102.09672 eq.
+17)."""
 
 from __future__ import annotations
 
@@ -16,10 +17,12 @@ Schedule = Literal["linear", "cosine"]
 
 
 class DDPM(Process):
-    """Variance-preserving diffusion over discrete timesteps (arXiv 2006.11239), predicting eps, v or x0.
+    """Variance-preserving diffusion over discrete timesteps (arXiv 2006.11239), predicting eps, v
+    or x0.
 
-    In fw's coordinates sigma_t = sqrt((1 - abar_t) / abar_t), and the network sees x_t = x / sqrt(1 + sigma^2).
-    Its noise input is the timestep 0..T-1, interpolated in log sigma between the timesteps.
+    In fw's coordinates sigma_t = sqrt((1 - abar_t) / abar_t), and the network sees x_t = x / sqrt(1
+    + sigma^2). Its noise input is the timestep 0..T-1, interpolated in log sigma between the
+    timesteps.
     """
 
     name: ClassVar[str] = "ddpm"
@@ -31,13 +34,18 @@ class DDPM(Process):
     @model_validator(mode="after")
     def _finite(self) -> Self:
         if not math.isfinite(self.sigma_range[1]):
-            raise ValueError(f"the {self.schedule} schedule ends in infinite noise after {self.timesteps} timesteps")
+            raise ValueError(
+                f"the {self.schedule} schedule ends in infinite noise after {self.timesteps} "
+                "timesteps"
+            )
         return self
 
     @property
     def provides(self) -> frozenset[str]:
         """Also its fields as a recipe writes them: a pretrained network may require other ones."""
-        fields = f"prediction: {self.prediction}, schedule: {self.schedule}, timesteps: {self.timesteps}"
+        fields = (
+            f"prediction: {self.prediction}, schedule: {self.schedule}, timesteps: {self.timesteps}"
+        )
         return frozenset({"timesteps", f"process: {{name: ddpm, {fields}}}"})
 
     @property
@@ -70,7 +78,9 @@ class DDPM(Process):
 
 
 @functools.cache
-def log_sigmas(schedule: Schedule, timesteps: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+def log_sigmas(
+    schedule: Schedule, timesteps: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
     """The table (T,) on a device: copied there once, since every copy would make a GPU wait."""
     with torch.inference_mode(False):
         return sigma_table(schedule, timesteps).log().to(device, dtype)
@@ -85,10 +95,14 @@ def sigma_table(schedule: Schedule, timesteps: int) -> Tensor:
 
 
 def alphas_cumprod(schedule: Schedule, timesteps: int) -> Tensor:
-    """abar_t = prod_{s <= t} (1 - beta_s), in float32 as in diffusers, so that weights trained there fit."""
+    """abar_t = prod_{s <= t} (1 - beta_s), in float32 as in diffusers, so that weights trained
+    there fit."""
     if schedule == "linear":
         betas = torch.linspace(1e-4, 0.02, timesteps)
     else:
-        cosine = [math.cos((t / timesteps + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(timesteps + 1)]
+        cosine = [
+            math.cos((t / timesteps + 0.008) / 1.008 * math.pi / 2) ** 2
+            for t in range(timesteps + 1)
+        ]
         betas = torch.tensor([min(1 - cosine[t + 1] / cosine[t], 0.999) for t in range(timesteps)])
     return (1 - betas).cumprod(0)

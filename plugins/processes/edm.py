@@ -30,7 +30,9 @@ class EDM(Process):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.sigma_min >= self.sigma_max:
-            raise ValueError(f"sigma_min ({self.sigma_min}) must be smaller than sigma_max ({self.sigma_max})")
+            raise ValueError(
+                f"sigma_min ({self.sigma_min}) must be smaller than sigma_max ({self.sigma_max})"
+            )
         return self
 
     @property

@@ -1,4 +1,5 @@
-"""Rectified flow, also flow matching (arXiv 2209.03003, 2210.02747), with the times of SD3 (2403.03206)."""
+"""Rectified flow, also flow matching (arXiv 2209.03003, 2210.02747), with the times of SD3
+(2403.03206)."""
 
 from __future__ import annotations
 
@@ -13,15 +14,18 @@ from fw.core.kinds import Coefficients, Process
 
 
 class Flow(Process):
-    """Rectified flow (arXiv 2209.03003): x_t = (1 - t) x0 + t n; the network predicts the velocity n - x0.
+    """Rectified flow (arXiv 2209.03003): x_t = (1 - t) x0 + t n; the network predicts the velocity
+    n - x0.
 
-    In fw's coordinates sigma = t / (1 - t) and x_t = x / (1 + sigma), so a logit-normal t (arXiv 2403.03206)
-    is a log-normal sigma. The network's noise input is 1000 t.
+    In fw's coordinates sigma = t / (1 - t) and x_t = x / (1 + sigma), so a logit-normal t (arXiv
+    2403.03206) is a log-normal sigma. The network's noise input is 1000 t.
     """
 
     name: ClassVar[str] = "flow"
 
-    time: Literal["logit_normal", "uniform"] = Field("logit_normal", description="distribution of t in training")
+    time: Literal["logit_normal", "uniform"] = Field(
+        "logit_normal", description="distribution of t in training"
+    )
     mean: float = Field(0.0, description="mean of logit t, for logit_normal")
     std: float = Field(1.0, gt=0, description="standard deviation of logit t, for logit_normal")
     t_min: float = Field(0.001, gt=0, lt=1, description="smallest time")

@@ -12,12 +12,15 @@ from fw.plugins.samplers.diffusers_scheduler import DiffusersScheduler
 
 
 class DDIM(DiffusersScheduler):
-    """DDIM (arXiv 2010.02502): first order, deterministic at eta 0, DDPM's ancestral sampling at eta 1."""
+    """DDIM (arXiv 2010.02502): first order, deterministic at eta 0, DDPM's ancestral sampling at
+    eta 1."""
 
     name: ClassVar[str] = "ddim"
 
     steps: int = Field(50, ge=1, le=100_000, description="noise levels before zero")
-    eta: float = Field(0.0, ge=0, le=1, description="share of fresh noise: 0 is deterministic, 1 is DDPM")
+    eta: float = Field(
+        0.0, ge=0, le=1, description="share of fresh noise: 0 is deterministic, 1 is DDPM"
+    )
 
     def scheduler(self, **options: Any) -> Any:
         from diffusers.schedulers.scheduling_ddim import DDIMScheduler

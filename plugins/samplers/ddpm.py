@@ -12,7 +12,8 @@ from fw.plugins.samplers.diffusers_scheduler import DiffusersScheduler
 
 
 class Ancestral(DiffusersScheduler):
-    """DDPM's ancestral sampling (arXiv 2006.11239) with the posterior's variance; wants many steps."""
+    """DDPM's ancestral sampling (arXiv 2006.11239) with the posterior's variance; wants many
+    steps."""
 
     name: ClassVar[str] = "ddpm"
 

@@ -17,7 +17,8 @@ from fw.plugins.samplers.noise_levels import NoiseLevels
 class DiffusersScheduler(NoiseLevels):
     """A sampler whose steps a diffusers scheduler takes.
 
-    The scheduler gets one timestep per noise level, and the denoiser's output as its predicted "sample".
+    The scheduler gets one timestep per noise level, and the denoiser's output as its predicted
+    "sample".
     """
 
     @abstractmethod
@@ -31,7 +32,9 @@ class DiffusersScheduler(NoiseLevels):
     def asks(self, sigma_range: tuple[float, float]) -> list[float]:
         return self.levels(Recorder(*sigma_range))
 
-    def sample(self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    def sample(
+        self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]
+    ) -> Tensor:
         sigmas = self.levels(denoise)
         scheduler = self._set_up(sigmas)
         options = self.step_options(generators)
@@ -44,8 +47,9 @@ class DiffusersScheduler(NoiseLevels):
     def _set_up(self, sigmas: list[float]) -> Any:
         """A scheduler whose training timesteps are the noise levels, and which ends at sigma = 0.
 
-        Schedulers compute abar from float32 betas, too coarse for steps this long (beta may be 1 - 1e-7),
-        so it is replaced by its float64 value. Its elements are scalars to torch: images stay float32.
+        Schedulers compute abar from float32 betas, too coarse for steps this long (beta may be 1 -
+        1e-7), so it is replaced by its float64 value. Its elements are scalars to torch: images
+        stay float32.
         """
         abar = 1 / (1 + torch.tensor(sigmas[::-1], dtype=torch.float64).square())
         betas = 1 - abar / torch.cat([abar.new_ones(1), abar[:-1]])

@@ -17,34 +17,48 @@ from fw.plugins.samplers.noise_levels import NoiseLevels, Spacing
 
 
 class Heun(NoiseLevels):
-    """EDM's sampler (arXiv 2206.00364, algorithm 2): churn noise, then a step of Heun's method in sigma.
+    """EDM's sampler (arXiv 2206.00364, algorithm 2): churn noise, then a step of Heun's method in
+    sigma.
 
-    Two evaluations per step but the last, so nfe = 2 * steps - 1. It wants the paper's `karras` spacing and a
-    sigma_max near the paper's 80: ddpm's cosine schedule goes to 20,000, where most steps would be spent.
+    Two evaluations per step but the last, so nfe = 2 * steps - 1. It wants the paper's `karras`
+    spacing and a sigma_max near the paper's 80: ddpm's cosine schedule goes to 20,000, where most
+    steps would be spent.
     """
 
     name: ClassVar[str] = "heun"
     version: ClassVar[int] = 2
 
     steps: int = Field(18, ge=1, le=100_000, description="noise levels before zero")
-    schedule: Spacing = Field("karras", description="how the noise levels are spaced; the paper's is karras")
+    schedule: Spacing = Field(
+        "karras", description="how the noise levels are spaced; the paper's is karras"
+    )
     order: Literal[1, 2] = Field(2, description="2 is Heun, 1 is Euler")
-    churn: float = Field(0.0, ge=0, description="S_churn: fresh noise over all steps; 0 is deterministic")
+    churn: float = Field(
+        0.0, ge=0, description="S_churn: fresh noise over all steps; 0 is deterministic"
+    )
     churn_min: float = Field(0.0, ge=0, description="S_min: smallest noise level that is churned")
-    churn_max: float | None = Field(None, ge=0, description="S_max: largest noise level that is churned; null is all")
-    churn_noise: float = Field(1.0, ge=0, le=LARGEST, description="S_noise: standard deviation of the fresh noise")
+    churn_max: float | None = Field(
+        None, ge=0, description="S_max: largest noise level that is churned; null is all"
+    )
+    churn_noise: float = Field(
+        1.0, ge=0, le=LARGEST, description="S_noise: standard deviation of the fresh noise"
+    )
 
     @property
     def nfe(self) -> int:
         return self.steps if self.order == 1 else 2 * self.steps - 1
 
-    def sample(self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    def sample(
+        self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]
+    ) -> Tensor:
         sigmas = [*self.levels(denoise), 0.0]
         x = sigmas[0] * noise
         for level, target in itertools.pairwise(sigmas):
             sigma = min(level * (1 + self._gamma(level)), denoise.sigma_max)
             if sigma > level:
-                fresh = torch.stack([torch.randn(x.shape[1:], generator=each) for each in generators]).to(x)
+                fresh = torch.stack(
+                    [torch.randn(x.shape[1:], generator=each) for each in generators]
+                ).to(x)
                 x = x + self.churn_noise * math.sqrt(sigma**2 - level**2) * fresh
             slope = (x - self.denoised(denoise, x, sigma)) / sigma
             ahead = x + (target - sigma) * slope

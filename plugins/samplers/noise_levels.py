@@ -21,10 +21,17 @@ class NoiseLevels(Sampler):
 
     steps: int = Field(20, ge=1, le=100_000, description="noise levels before zero")
     schedule: Spacing = Field(
-        "cosine", description="evenly in arctan sigma (cosine), sigma / (1 + sigma) (linear) or sigma^(1/7) (karras)"
+        "cosine",
+        description=(
+            "evenly in arctan sigma (cosine), sigma / (1 + sigma) (linear) or sigma^(1/7) (karras)"
+        ),
     )
-    sigma_min: float | None = Field(None, gt=0, description="where the spacing ends; null is the model's smallest")
-    sigma_max: float | None = Field(None, gt=0, description="first noise level; null is the model's largest")
+    sigma_min: float | None = Field(
+        None, gt=0, description="where the spacing ends; null is the model's smallest"
+    )
+    sigma_max: float | None = Field(
+        None, gt=0, description="first noise level; null is the model's largest"
+    )
     clip: float | None = Field(
         1.0, gt=0, le=LARGEST, description="clamp predicted x0 to [-clip, clip]; null for latents"
     )
@@ -49,7 +56,8 @@ class NoiseLevels(Sampler):
         low, high = self._bounds(sigma_range)
         if not least <= low < high <= most:
             raise ValueError(
-                f"sampler {self.name} would go from sigma_max {high:g} to sigma_min {low:g}, but the model is trained "
+                f"sampler {self.name} would go from sigma_max {high:g} to sigma_min {low:g}, but "
+                "the model is trained "
                 f"from {most:g} to {least:g}: stay within that, or leave them out"
             )
 

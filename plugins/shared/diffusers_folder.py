@@ -66,7 +66,9 @@ def settings_digest(config: Mapping[str, Any], noted: Collection[str]) -> str:
     return hashlib.sha256(json.dumps(counts, sort_keys=True).encode()).hexdigest()
 
 
-def from_folder(component: Component, architecture: str, folder: Path) -> tuple[Any, dict[str, Any]]:
+def from_folder(
+    component: Component, architecture: str, folder: Path
+) -> tuple[Any, dict[str, Any]]:
     """diffusers' network of this class, in float32, and its report on missing and unexpected keys.
 
     Nothing is downloaded. MissingFile, in the name of the component, if the folder cannot be loaded
@@ -89,7 +91,9 @@ def from_folder(component: Component, architecture: str, folder: Path) -> tuple[
         except Exception as error:  # a damaged file or other shapes: a dozen classes
             message = str(error).replace(str(standard), str(folder)).strip()
             reason = message.partition("\n")[0][:200] or type(error).__name__
-            raise MissingFile(f"{component.kind} {component.name}: {folder} cannot be loaded: {reason}") from error
+            raise MissingFile(
+                f"{component.kind} {component.name}: {folder} cannot be loaded: {reason}"
+            ) from error
     weights.check_loaded(network, f"{component.kind} {component.name}: ")
     return network, loading_info
 

@@ -69,7 +69,8 @@ class Saved:
             raise MissingFile(f"{whose}{error}") from None
         if missing := [file.name for file in shards if not file.is_file()]:
             raise MissingFile(
-                f"{whose}{self.first} names {len(missing)} files that are not there: {', '.join(missing[:3])}"
+                f"{whose}{self.first} names {len(missing)} files that are not there: "
+                f"{', '.join(missing[:3])}"
                 f"{', ...' if len(missing) > 3 else ''}; copy the whole folder"
             )
         for file in shards:
@@ -81,7 +82,9 @@ class Saved:
         for name, tensor in network.state_dict().items():
             if tensor.is_meta:  # diffusers' mark for what the files lack; the caller reports that
                 continue
-            file = folder / places[name] if name in places else self.first  # the index, for a renamed tensor
+            file = (
+                folder / places[name] if name in places else self.first
+            )  # the index, for a renamed tensor
             check_finite(network, {name: tensor}, file, whose)
 
     @contextmanager
@@ -104,7 +107,9 @@ class Saved:
                     for file in self.tensor_files()
                     for name, tensor in tensors_in(file).items()
                 }
-                save_file(tensors, temporary / f"{Path(self.name).stem}.safetensors", {"format": "pt"})
+                save_file(
+                    tensors, temporary / f"{Path(self.name).stem}.safetensors", {"format": "pt"}
+                )
             else:
                 standard_name = f"{self.name}{INDEX}" if self.first.suffix == ".json" else self.name
                 (temporary / standard_name).symlink_to(self.first.absolute())
@@ -133,7 +138,8 @@ def saved(folder: Path, standard_names: Sequence[str]) -> Saved | None:
         first_files = variants(folder, name)
         if len(first_files) > 1:
             raise MissingFile(
-                f"{folder} holds several variants of {name} ({', '.join(first_files)}) and none without "
+                f"{folder} holds several variants of {name} ({', '.join(first_files)}) and none "
+                "without "
                 "a variant: leave one"
             )
         for first in first_files.values():

@@ -1,4 +1,5 @@
-"""Logs to MLflow: one run per recipe, one nested run per arm, and a saved view of the arms side by side."""
+"""Logs to MLflow: one run per recipe, one nested run per arm, and a saved view of the arms side
+by side."""
 
 from __future__ import annotations
 
@@ -22,7 +23,15 @@ from fw.plugins.trackers.mlflow_database import connect, find_experiment, write_
 from fw.plugins.trackers.mlflow_library import clear_errors
 from fw.plugins.trackers.mlflow_names import check, fitting
 from fw.plugins.trackers.mlflow_server import HOST, PORT, serve, view_url
-from fw.plugins.trackers.mlflow_uris import DATABASE, HERE, WEB, chosen, database_of, sqlite_uri, uri_of_handle
+from fw.plugins.trackers.mlflow_uris import (
+    DATABASE,
+    HERE,
+    WEB,
+    chosen,
+    database_of,
+    sqlite_uri,
+    uri_of_handle,
+)
 from fw.plugins.trackers.mlflow_view import colours, save_view
 
 if TYPE_CHECKING:
@@ -42,8 +51,9 @@ class MLflow(Tracker):
 
     uri: str | None = Field(
         None,
-        description="tracking URI; null is MLFLOW_TRACKING_URI, else mlflow.db in the runs folder. No place for a "
-        "password: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, are",
+        description="tracking URI; null is MLFLOW_TRACKING_URI, else mlflow.db in the runs folder. "
+        "No place for a password: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+        "MLFLOW_TRACKING_TOKEN, are",
     )
     experiment: str | None = Field(None, min_length=1, description="null is the recipe's name")
 
@@ -59,7 +69,8 @@ class MLflow(Tracker):
         check(keys)
 
     def open(self, run: RunDescription) -> TrackedRun:
-        """Open the run, or open it again. FwError when MLflow cannot be reached or refuses the URI."""
+        """Open the run, or open it again. FwError when MLflow cannot be reached or refuses the
+        URI."""
         uri = chosen(self.uri, run.root)
         with clear_errors(uri):
             client = connect(uri)
@@ -85,7 +96,9 @@ class MLflow(Tracker):
         return serve(root, port)
 
 
-def open_run(client: MlflowClient, uri: str, experiment: Experiment, run: RunDescription) -> MLflowRun:
+def open_run(
+    client: MlflowClient, uri: str, experiment: Experiment, run: RunDescription
+) -> MLflowRun:
     """Find or create the parent and its children, and set them all RUNNING."""
     id_ = experiment.experiment_id
     folder = str(run.folder.absolute())
@@ -94,7 +107,9 @@ def open_run(client: MlflowClient, uri: str, experiment: Experiment, run: RunDes
     if parent is None:
         parent = create(client, id_, f"{run.recipe}@{run.key}", {**common, "fw.role": "recipe"})
     runs: dict[str | None, Logged] = {None: parent}
-    children = {child.run.data.tags.get("fw.arm"): child for child in children_of(client, id_, parent.id)}
+    children = {
+        child.run.data.tags.get("fw.arm"): child for child in children_of(client, id_, parent.id)
+    }
     for arm, colour in zip(run.arms, colours(run), strict=True):
         tags = {
             **common,
@@ -107,7 +122,9 @@ def open_run(client: MlflowClient, uri: str, experiment: Experiment, run: RunDes
         log_params(client, runs[arm.name].run, arm.params)
     for logged in runs.values():
         client.update_run(logged.id, status="RUNNING")
-        if logged.run.data.tags.get("fw.folder") != folder:  # the folder was moved; the key still identifies the run
+        if (
+            logged.run.data.tags.get("fw.folder") != folder
+        ):  # the folder was moved; the key still identifies the run
             client.set_tag(logged.id, "fw.folder", folder)
     sweep_models(client, uri, id_, run, [logged.id for logged in runs.values()])
     view = f"fw-{run.key}"
@@ -123,7 +140,10 @@ def runs_of(client: MlflowClient, handle: Mapping[str, Any], experiment: str | N
     if stored is None:
         return []
     query = f"tags.`fw.recipe` = '{handle['recipe']}' and tags.`fw.key` = '{handle['key']}'"
-    return [run.info.run_id for run in client.search_runs([stored.experiment_id], query, max_results=1000)]
+    return [
+        run.info.run_id
+        for run in client.search_runs([stored.experiment_id], query, max_results=1000)
+    ]
 
 
 def previous_parent(client: MlflowClient, experiment: str, run: RunDescription) -> Logged | None:
@@ -131,11 +151,19 @@ def previous_parent(client: MlflowClient, experiment: str, run: RunDescription) 
     this folder."""
     known = active_run(client, str((run.previous or {}).get("parent_run_id", "")))
     tags = {"fw.role": "recipe", "fw.recipe": run.recipe, "fw.key": run.key}
-    if known is not None and known.info.experiment_id == experiment and tags.items() <= known.data.tags.items():
+    if (
+        known is not None
+        and known.info.experiment_id == experiment
+        and tags.items() <= known.data.tags.items()
+    ):
         return Logged(known)
-    same = client.search_runs([experiment], " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items()))
+    same = client.search_runs(
+        [experiment], " and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())
+    )
     folder = str(run.folder.absolute())
-    return next(map(Logged, sorted(same, key=lambda each: each.data.tags.get("fw.folder") != folder)), None)
+    return next(
+        map(Logged, sorted(same, key=lambda each: each.data.tags.get("fw.folder") != folder)), None
+    )
 
 
 def active_run(client: MlflowClient, id_: str) -> Run | None:
@@ -152,23 +180,33 @@ def active_run(client: MlflowClient, id_: str) -> Run | None:
 
 
 def children_of(client: MlflowClient, experiment: str, parent: str) -> list[Logged]:
-    children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'", max_results=1000)
+    children = client.search_runs(
+        [experiment], f"tags.`mlflow.parentRunId` = '{parent}'", max_results=1000
+    )
     return [Logged(child) for child in children]
 
 
 def models_of(client: MlflowClient, experiment: str, run: RunDescription) -> list[LoggedModel]:
     """The models of a run's arms in MLflow, in any state."""
-    return list(client.search_logged_models([experiment], f"tags.`fw.key` = '{run.key}'", max_results=1000))
+    return list(
+        client.search_logged_models([experiment], f"tags.`fw.key` = '{run.key}'", max_results=1000)
+    )
 
 
-def sweep_models(client: MlflowClient, uri: str, experiment: str, run: RunDescription, runs: Collection[str]) -> None:
+def sweep_models(
+    client: MlflowClient, uri: str, experiment: str, run: RunDescription, runs: Collection[str]
+) -> None:
     """Remove what killed uploads left. None is going on: one process at a time writes a run."""
     for model in models_of(client, experiment, run):
         if model.status.name == "PENDING" and model.source_run_id in runs:
             client.delete_logged_model(model.model_id)
             database = database_of(uri)
             folder = Path(unquote(urlsplit(model.artifact_location).path)).parent
-            if database is not None and model.model_id == folder.name and database.parent in folder.parents:
+            if (
+                database is not None
+                and model.model_id == folder.name
+                and database.parent in folder.parents
+            ):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -181,7 +219,11 @@ def log_params(client: MlflowClient, run: Run, params: Mapping[str, str]) -> Non
     """Log what is not there yet; MLflow's params cannot be changed."""
     from mlflow.entities import Param
 
-    new = [Param(key, value) for key, value in short_params(params).items() if key not in run.data.params]
+    new = [
+        Param(key, value)
+        for key, value in short_params(params).items()
+        if key not in run.data.params
+    ]
     for start in range(0, len(new), 100):
         client.log_batch(run.info.run_id, params=new[start : start + 100])
 
@@ -209,7 +251,9 @@ def safely(call: Callable[..., None]) -> Callable[..., None]:
             try:
                 call(run, *args)
             except MlflowException as error:
-                if not re.search("unique constraint|duplicate|integrityerror", str(error), re.IGNORECASE):
+                if not re.search(
+                    "unique constraint|duplicate|integrityerror", str(error), re.IGNORECASE
+                ):
                     raise
                 call(run, *args)
 
@@ -271,7 +315,11 @@ class MLflowRun:
 
         logged, now = self.runs[arm], int(1000 * time.time())
         known = {metric.key: metric.value for metric in self._latest(logged)}
-        new = [(key, value) for key, value in self._drawn(arm, values).items() if known.get(key) != value]
+        new = [
+            (key, value)
+            for key, value in self._drawn(arm, values).items()
+            if known.get(key) != value
+        ]
         for start in range(0, len(new), BATCH):
             batch = [Metric(key, value, now, 0) for key, value in new[start : start + BATCH]]
             self.client.log_batch(logged.id, metrics=batch)
@@ -299,7 +347,9 @@ class MLflowRun:
             if model.status.name == "READY" and model.source_run_id == logged.id
         ]
         model = uploaded[0] if uploaded else self._upload(arm, weights)
-        if model not in [output.model_id for output in (run.outputs.model_outputs if run.outputs else [])]:
+        if model not in [
+            output.model_id for output in (run.outputs.model_outputs if run.outputs else [])
+        ]:
             self.client.log_outputs(logged.id, [LoggedModelOutput(model, step=0)])
         self._score(arm, model, scores)
         self.client.set_tag(logged.id, "fw.model", model)
@@ -348,7 +398,8 @@ class MLflowRun:
         return self.uri == sqlite_uri(self.description.root.absolute() / DATABASE)
 
     def _latest(self, logged: Logged) -> Sequence[Any]:
-        """The last point of every metric as MLflow has it now: another process may have logged meanwhile."""
+        """The last point of every metric as MLflow has it now: another process may have logged
+        meanwhile."""
         return self.client.get_run(logged.id).data._metric_objs
 
     def _drawn(self, arm: str | None, values: Mapping[str, float]) -> dict[str, float]:
@@ -369,22 +420,29 @@ class MLflowRun:
     def _remark(self, arm: str | None) -> None:
         """Say beside an arm's metrics which of them are not finite."""
         tags = self.runs[arm].run.data.tags
-        text = ", ".join(f"{key} = {value}" for (owner, key), value in self.not_finite.items() if owner == arm)
+        text = ", ".join(
+            f"{key} = {value}" for (owner, key), value in self.not_finite.items() if owner == arm
+        )
         if tags.get("fw.not_finite", "") != text:
             self.client.set_tag(self.runs[arm].id, "fw.not_finite", shortened(text, TAG_LENGTH))
             tags["fw.not_finite"] = text
 
     def _remarks(self) -> Iterator[str]:
         """For readers of the page: values that are not drawn, and names that were changed."""
-        values = ", ".join(f"{arm or 'run'}: {key} = {value}" for (arm, key), value in self.not_finite.items())
+        values = ", ".join(
+            f"{arm or 'run'}: {key} = {value}" for (arm, key), value in self.not_finite.items()
+        )
         names = ", ".join(f"`{key}` is `{name}`" for key, name in self.renamed.items())
         if values:
             yield shortened(f"Not finite, so not drawn: {values}.", TAG_LENGTH // 4)
         if names:
-            yield shortened(f"Renamed, because MLflow does not take all characters: {names}.", TAG_LENGTH // 4)
+            yield shortened(
+                f"Renamed, because MLflow does not take all characters: {names}.", TAG_LENGTH // 4
+            )
 
     def _chart(self, logged: Logged, path: Path) -> None:
-        """Show an arm's picture beside the headline's chart too, once: MLflow would add it again on every call."""
+        """Show an arm's picture beside the headline's chart too, once: MLflow would add it again
+        on every call."""
         from PIL import Image
 
         prefix = self.description.headline.rpartition("/")[0]
@@ -392,7 +450,9 @@ class MLflowRun:
         known = [Path(file.path).name for file in self.client.list_artifacts(logged.id, "images")]
         if not any(re.split("[+%]", name)[0] == key.replace("/", "~") for name in known):
             with Image.open(path) as image:
-                self.client.log_image(logged.id, image.convert("RGB"), key=key, step=0, synchronous=True)
+                self.client.log_image(
+                    logged.id, image.convert("RGB"), key=key, step=0, synchronous=True
+                )
         if key not in self.pictures:
             self.pictures.append(key)
             save_view(self.client, self.experiment, self.view, self.description, self.pictures)

@@ -50,7 +50,8 @@ def forget_places() -> None:
 
 
 def write_lock(uri: str) -> AbstractContextManager[Any]:
-    """A lock that processes take in turns to write a database file; servers look after themselves."""
+    """A lock that processes take in turns to write a database file; servers look after
+    themselves."""
     from filelock import FileLock
 
     database = database_of(uri)
@@ -103,13 +104,19 @@ def find_experiment(client: MlflowClient, uri: str, name: str, root: Path) -> Ex
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return client.get_experiment(client.create_experiment(name, artifact_location(uri, name, root)))
+            return client.get_experiment(
+                client.create_experiment(name, artifact_location(uri, name, root))
+            )
         except MlflowException:
-            experiment = client.get_experiment_by_name(name)  # another client of the same server was faster
+            experiment = client.get_experiment_by_name(
+                name
+            )  # another client of the same server was faster
             if experiment is None:
                 raise
     if experiment.lifecycle_stage != "active":
-        raise FwError(f"the MLflow experiment '{name}' is deleted: restore it, or name another in the recipe")
+        raise FwError(
+            f"the MLflow experiment '{name}' is deleted: restore it, or name another in the recipe"
+        )
     return experiment
 
 

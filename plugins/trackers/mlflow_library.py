@@ -49,11 +49,21 @@ def clear_errors(uri: str) -> Iterator[None]:
     from requests import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
-    known = (MlflowException, CommandError, SQLAlchemyError, sqlite3.Error, OSError, ValueError, ImportError)
+    known = (
+        MlflowException,
+        CommandError,
+        SQLAlchemyError,
+        sqlite3.Error,
+        OSError,
+        ValueError,
+        ImportError,
+    )
     try:
         yield
     except RequestException as error:
-        raise FwError(f"no MLflow server answers at '{hide(uri)}' ({type(error).__name__})") from error
+        raise FwError(
+            f"no MLflow server answers at '{hide(uri)}' ({type(error).__name__})"
+        ) from error
     except known as error:
         reason = re.split(r"(?<=[.!?])\s|\n", str(error).strip() or type(error).__name__)[0]
         if is_folder(uri):

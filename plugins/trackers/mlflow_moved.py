@@ -38,7 +38,8 @@ def settle(database: Path) -> None:
                 for table, column in places(connection):
                     at = f"{old}/"
                     connection.execute(
-                        f"update {table} set {column} = ? || substr({column}, ?) where substr({column}, 1, ?) = ?",
+                        f"update {table} set {column} = ? || substr({column}, ?) where "
+                        f"substr({column}, 1, ?) = ?",
                         (f"{here}/", len(at) + 1, len(at), at),
                     )
 
@@ -46,14 +47,24 @@ def settle(database: Path) -> None:
 def elsewhere(connection: sqlite3.Connection, root: Path) -> Iterator[str]:
     """URIs of folders of artifacts in other places that fw's experiments name:
     `.../mlartifacts/NAME`."""
-    if ("experiments", "artifact_location") not in places(connection):  # a database without MLflow's tables
+    if ("experiments", "artifact_location") not in places(
+        connection
+    ):  # a database without MLflow's tables
         return
     experiments = connection.execute("select name, artifact_location from experiments").fetchall()
     folders = set()
     for name, location in experiments:
         folder, _, tail = str(location).rpartition("/")
-        ours = {folder_name(name), re.sub(r"[^\w.-]+", "_", name)}  # the second is from older versions
-        if location and location.startswith("file:") and folder.endswith(f"/{ARTIFACTS}") and unquote(tail) in ours:
+        ours = {
+            folder_name(name),
+            re.sub(r"[^\w.-]+", "_", name),
+        }  # the second is from older versions
+        if (
+            location
+            and location.startswith("file:")
+            and folder.endswith(f"/{ARTIFACTS}")
+            and unquote(tail) in ours
+        ):
             folders.add(folder)
     for folder in sorted(folders):
         if not same_folder(Path(unquote(urlsplit(folder).path)).parent, root):

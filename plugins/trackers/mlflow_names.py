@@ -37,7 +37,9 @@ def check(names: Collection[str]) -> None:
     if unfit := [name for name in names if not fits(name)]:
         rejected = ", ".join(f"'{name}'" for name in unfit)
         takes = "letters, digits, spaces and / _ - . :, and at most 250 of them"
-        raise ValueError(f"MLflow does not take {rejected} as the name of a metric; it takes {takes}")
+        raise ValueError(
+            f"MLflow does not take {rejected} as the name of a metric; it takes {takes}"
+        )
 
 
 def folder_name(experiment: str) -> str:

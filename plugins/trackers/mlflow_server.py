@@ -35,16 +35,24 @@ VIEW_TAG = "mlflow.sharedViewState."
 def serve(root: Path, port: int = PORT, host: str = HOST) -> int:
     """Serve the experiments in `root` until Ctrl-C, and print where to look. Returns the exit code.
 
-    Errors: FwError when `root` has no database or the port is taken, StageFailed when the server ends itself.
+    Errors: FwError when `root` has no database or the port is taken, StageFailed when the server
+    ends itself.
     """
     database = root.absolute() / DATABASE
     if not database.is_file():
-        raise FwError(f"there is no {DATABASE} in {root}: run a recipe first, or name a runs folder with --out")
+        raise FwError(
+            f"there is no {DATABASE} in {root}: run a recipe first, or name a runs folder with "
+            "--out"
+        )
     check_port(host, port)
     uri = sqlite_uri(database)
     with clear_errors(uri), write_lock(uri):
         settle(database)
-    with tempfile.TemporaryFile() as output, interruptible(), server(database, host, port, output) as process:
+    with (
+        tempfile.TemporaryFile() as output,
+        interruptible(),
+        server(database, host, port, output) as process,
+    ):
         try:
             base = f"http://{host}:{port}"
             print(visible(f"starting MLflow on {database} (stop it with Ctrl-C) ..."), flush=True)
@@ -70,7 +78,9 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise FwError(f"cannot listen on {host}:{port} ({reason}): choose another --port") from None
+            raise FwError(
+                f"cannot listen on {host}:{port} ({reason}): choose another --port"
+            ) from None
 
 
 @contextmanager
@@ -85,9 +95,18 @@ def interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def server(database: Path, host: str, port: int, output: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+def server(
+    database: Path, host: str, port: int, output: IO[bytes]
+) -> Iterator[subprocess.Popen[bytes]]:
     """The server in a process group of its own, which is gone afterwards."""
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", HERE]  # no path that has to be quoted
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        HERE,
+    ]  # no path that has to be quoted
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     process = subprocess.Popen(
@@ -117,7 +136,9 @@ def stop_group(process: subprocess.Popen[bytes], patience: float = 10.0) -> None
             continue
 
 
-def wait_until_healthy(process: subprocess.Popen[bytes], base: str, output: IO[bytes], seconds: float = 120.0) -> None:
+def wait_until_healthy(
+    process: subprocess.Popen[bytes], base: str, output: IO[bytes], seconds: float = 120.0
+) -> None:
     deadline = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < deadline:
         try:
@@ -135,7 +156,8 @@ def last_line(output: IO[bytes]) -> str:
 
 
 def view_urls(uri: str, base: str) -> dict[str, str]:
-    """The newest saved view of each experiment, or else its plain page, by the experiment's name."""
+    """The newest saved view of each experiment, or else its plain page, by the experiment's
+    name."""
     client = import_mlflow().MlflowClient(tracking_uri=uri)
     urls = {}
     for experiment in client.search_experiments(filter_string="name != 'Default'"):
@@ -143,11 +165,15 @@ def view_urls(uri: str, base: str) -> dict[str, str]:
         urls[experiment.name] = (
             view_url(base, experiment.experiment_id, view)
             if view
-            else (f"{base}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning")
+            else (
+                f"{base}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+            )
         )
     return urls
 
 
 def newest_view(tags: Mapping[str, str]) -> str | None:
-    views = {key.removeprefix(VIEW_TAG): value for key, value in tags.items() if key.startswith(VIEW_TAG)}
+    views = {
+        key.removeprefix(VIEW_TAG): value for key, value in tags.items() if key.startswith(VIEW_TAG)
+    }
     return max(views, key=lambda view: json.loads(views[view]).get("updatedAt", 0), default=None)

@@ -18,7 +18,8 @@ HERE = f"sqlite:///{DATABASE}"
 
 WEB = ("http://", "https://")
 REMEDY = (
-    "MLflow no longer logs to folders; name a database, such as sqlite:////folder/mlflow.db, or a server. "
+    "MLflow no longer logs to folders; name a database, such as sqlite:////folder/mlflow.db, or a "
+    "server. "
     "`mlflow migrate-filestore` copies what a folder holds into a database"
 )
 
@@ -48,7 +49,8 @@ def completed(uri: str, environment: str | None) -> str:
     if given and HIDDEN not in bare:
         return bare
     raise FwError(
-        f"the tracker's address '{uri}' was written without its secrets: give them in the environment, "
+        f"the tracker's address '{uri}' was written without its secrets: give them in the "
+        "environment, "
         "as MLFLOW_TRACKING_URI, or as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
     )
 
@@ -58,7 +60,9 @@ def uri_of_handle(handle: Mapping[str, Any], root: Path) -> str:
     known = str(handle.get("tracking_uri") or HERE)
     database = database_of(known)
     here = root.absolute() / DATABASE
-    if known == HERE or (database is not None and database.name == DATABASE and not database.exists()):
+    if known == HERE or (
+        database is not None and database.name == DATABASE and not database.exists()
+    ):
         return chosen(sqlite_uri(here), root)
     return chosen(known, root)
 
@@ -75,7 +79,11 @@ def sqlite_uri(database: Path) -> str:
     from sqlalchemy.engine import make_url
 
     quoted = f"sqlite+pysqlite:///{quote(path)}"
-    return quoted if make_url(quoted).database == path else f"sqlite+pysqlite:///file:{quote(path)}?uri=true"
+    return (
+        quoted
+        if make_url(quoted).database == path
+        else f"sqlite+pysqlite:///file:{quote(path)}?uri=true"
+    )
 
 
 def database_of(uri: str) -> Path | None:
@@ -95,7 +103,11 @@ def check_quoted(uri: str) -> None:
     """FwError for a password that holds a separator of a URI's parts, where it would be cut."""
     user, at, _ = uri.partition("://")[2].rpartition("@")
     password = user.partition(":")[2]
-    if at and hide(uri) != uri and re.search(r"[@/?#\[\]\s]" if uri.lower().startswith(WEB) else "@", password):
+    if (
+        at
+        and hide(uri) != uri
+        and re.search(r"[@/?#\[\]\s]" if uri.lower().startswith(WEB) else "@", password)
+    ):
         raise FwError(
             f"the password in '{hide(uri)}' holds one of @ / ? # [ ]: write it percent-encoded, "
             "such as %40 for @, or give it as MLFLOW_TRACKING_PASSWORD"
@@ -104,4 +116,6 @@ def check_quoted(uri: str) -> None:
 
 def is_folder(uri: str) -> bool:
     """Whether the URI names a folder, as for MLflow's former file store."""
-    return uri.startswith("file:") or ("://" not in uri and not uri.startswith(("databricks", "uc")))
+    return uri.startswith("file:") or (
+        "://" not in uri and not uri.startswith(("databricks", "uc"))
+    )

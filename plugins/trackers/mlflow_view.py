@@ -1,4 +1,5 @@
-"""How MLflow's page opens on a run: a saved view with the arms side by side, and a colour for each arm."""
+"""How MLflow's page opens on a run: a saved view with the arms side by side, and a colour for
+each arm."""
 
 from __future__ import annotations
 
@@ -18,36 +19,61 @@ GREY = "#9e9e9e"
 
 
 def save_view(
-    client: MlflowClient, experiment: str, view: str, run: RunDescription, pictures: Sequence[str] = ()
+    client: MlflowClient,
+    experiment: str,
+    view: str,
+    run: RunDescription,
+    pictures: Sequence[str] = (),
 ) -> None:
     """Save the view of this run's arms. MLflow's tag for it is undocumented, so it may fail."""
     now = int(1000 * time.time())
     value = {"name": f"arms of {run.recipe}@{run.key}", "createdAt": now, "updatedAt": now}
     try:
         state = json.dumps(view_state(run, pictures))
-        client.set_experiment_tag(experiment, VIEW_TAG + view, json.dumps({**value, "state": state}))
+        client.set_experiment_tag(
+            experiment, VIEW_TAG + view, json.dumps({**value, "state": state})
+        )
     except Exception:
         return
 
 
 def view_state(run: RunDescription, pictures: Sequence[str]) -> dict[str, Any]:
-    """Only this run's arms, ordered by the headline (which flattens the nesting), with its chart and pictures first.
+    """Only this run's arms, ordered by the headline (which flattens the nesting), with its chart
+    and pictures first.
 
     The page groups charts by the metrics' prefixes. Its own order is alphabetical; this one keeps
     the headline first.
     """
     headline = f"metrics.`{run.headline}`"
     prefix, _, title = run.headline.rpartition("/")
-    section = {"uuid": "fw-first", "name": prefix or "Model metrics", "display": True, "isReordered": True}
+    section = {
+        "uuid": "fw-first",
+        "name": prefix or "Model metrics",
+        "display": True,
+        "isReordered": True,
+    }
     card = {
         "metricSectionId": section["uuid"],
         "runsCountToCompare": len(run.arms),
         "deleted": False,
         "isGenerated": True,
     }
-    bars = {**card, "type": "BAR", "uuid": "fw-headline", "metricKey": run.headline, "displayName": title}
+    bars = {
+        **card,
+        "type": "BAR",
+        "uuid": "fw-headline",
+        "metricKey": run.headline,
+        "displayName": title,
+    }
     grids = [
-        {**card, "type": "IMAGE", "uuid": f"fw-{key}", "imageKeys": [key], "step": 0, "showRunParams": False}
+        {
+            **card,
+            "type": "IMAGE",
+            "uuid": f"fw-{key}",
+            "imageKeys": [key],
+            "step": 0,
+            "showRunParams": False,
+        }
         for key in pictures
     ]
     return {
@@ -76,4 +102,6 @@ def colours(run: RunDescription) -> list[str]:
 
 
 def hue(turn: float) -> str:
-    return "#" + "".join(f"{round(255 * part):02x}" for part in colorsys.hls_to_rgb(turn, 0.45, 0.7))
+    return "#" + "".join(
+        f"{round(255 * part):02x}" for part in colorsys.hls_to_rgb(turn, 0.45, 0.7)
+    )

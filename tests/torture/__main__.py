@@ -1,4 +1,5 @@
-"""All drivers one after the other; their counts as JSON, and as the table of docs/reliability.md."""
+"""All drivers one after the other; their counts as JSON, and as the table of
+docs/reliability.md."""
 
 from __future__ import annotations
 

@@ -43,12 +43,16 @@ def arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--only", choices=("lowest", "latest"))
-    parser.add_argument("--resolve", action="store_true", help="only find out what would be installed")
+    parser.add_argument(
+        "--resolve", action="store_true", help="only find out what would be installed"
+    )
     parser.add_argument("tests", nargs="*", help=f"what pytest is given [{' '.join(TESTS)}]")
     return parser.parse_args()
 
 
-def tried(name: str, pinned: Callable[[Sequence[str]], list[str]], resolve: bool, tests: Sequence[str]) -> bool:
+def tried(
+    name: str, pinned: Callable[[Sequence[str]], list[str]], resolve: bool, tests: Sequence[str]
+) -> bool:
     """Install one set and test with it."""
     print(f"{name}:", flush=True)
     with tempfile.TemporaryDirectory(prefix=f"fw-{name}-") as folder:
@@ -66,7 +70,8 @@ def tried(name: str, pinned: Callable[[Sequence[str]], list[str]], resolve: bool
 
 
 def choices(pinned: Callable[[Sequence[str]], list[str]]) -> Iterator[tuple[str, list[str]]]:
-    """What to try to install: all of the set, or, where that cannot be, less of what is optional."""
+    """What to try to install: all of the set, or, where that cannot be, less of what is
+    optional."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     optional = project["optional-dependencies"]
     ours, extras = pinned(project["dependencies"]), optional["test"]

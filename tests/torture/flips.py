@@ -168,7 +168,9 @@ def prepared(folder: Path, count: int, draw: random.Random) -> Bench:
     whole = folder / "finished"
     told = trap.told(whole, folder / "ticks", {})
     surroundings = bench.surroundings(whole)
-    undisturbed = launch.warm(bench.words(whole), folder / "whole.log", trapped=told, environment=surroundings)
+    undisturbed = launch.warm(
+        bench.words(whole), folder / "whole.log", trapped=told, environment=surroundings
+    )
     if undisturbed.code != 0:
         raise SystemExit(f"the undisturbed run failed:\n{undisturbed.output}")
     operations = trap.count(folder / "ticks")
@@ -179,7 +181,9 @@ def prepared(folder: Path, count: int, draw: random.Random) -> Bench:
         state, ticks = folder / f"killed-{at}", folder / f"ticks-{at}"
         told = trap.told(state, ticks, {at: "kill group"})
         surroundings = bench.surroundings(state)
-        launch.start(bench.words(state), folder / "killed.log", trapped=told, environment=surroundings).wait()
+        launch.start(
+            bench.words(state), folder / "killed.log", trapped=told, environment=surroundings
+        ).wait()
         states.append(state)
     for state in filter(Path.exists, states):
         for file in sorted(state.rglob("*")):

@@ -84,7 +84,9 @@ def drive(count: int, seed: int, out: Path) -> Tally:
     return tally
 
 
-def trial(way: Way, name: str, number: int, seed: int, folder: Path, expected: Undisturbed, tally: Tally) -> None:
+def trial(
+    way: Way, name: str, number: int, seed: int, folder: Path, expected: Undisturbed, tally: Tally
+) -> None:
     """One run that is killed, and one that finishes it."""
     draw = random.Random(f"{seed} {number}")
     out, ticks = folder / "out", folder / "ticks"
@@ -102,7 +104,9 @@ def trial(way: Way, name: str, number: int, seed: int, folder: Path, expected: U
         where = "workers" if way.workers else "anywhere"
         strikes = strikes_from(first, way, draw)
         told = trap.told(out, ticks, strikes, where)
-        run = launch.start(run_words(out, way.jobs), folder / "killed.log", trapped=told, fresh=fresh)
+        run = launch.start(
+            run_words(out, way.jobs), folder / "killed.log", trapped=told, fresh=fresh
+        )
     ended = run.wait()
     what = f"kill {number} ({name}, {moment}{', afresh' if fresh else ''})"
     tally.seen[f"{name}: {'ended before' if ended.code == 0 else 'struck'}"] += 1
@@ -155,7 +159,9 @@ def check_ended(way: Way, ended: launch.Ended, out: Path, what: str, tally: Tall
 STOPPING = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 
 
-def check_finished(finished: launch.Ended, out: Path, expected: Undisturbed, what: str, tally: Tally) -> None:
+def check_finished(
+    finished: launch.Ended, out: Path, expected: Undisturbed, what: str, tally: Tally
+) -> None:
     """Whether the run after it made what an undisturbed one makes, and left nothing else."""
     if finished.code is None:
         tally.fault("stuck", f"{what}, again: {finished.output[-200:]}")

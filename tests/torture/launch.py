@@ -41,7 +41,8 @@ ENVIRONMENT = {
 
 @dataclass
 class Ended:
-    """How a run ended: minus the signal's number where one did it, None where it had to be stopped."""
+    """How a run ended: minus the signal's number where one did it, None where it had to be
+    stopped."""
 
     code: int | None
     output: str
@@ -136,8 +137,11 @@ def search_path(changes: Mapping[str, str]) -> str:
     return os.pathsep.join([str(SITE), str(TESTS), *filter(None, given)])
 
 
-def fork(words: list[str], log: Path, changes: Mapping[str, str], imported: int | None = None) -> int:
-    """The process that runs the command; it writes what it imported to the descriptor `imported`."""
+def fork(
+    words: list[str], log: Path, changes: Mapping[str, str], imported: int | None = None
+) -> int:
+    """The process that runs the command; it writes what it imported to the descriptor
+    `imported`."""
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -146,7 +150,9 @@ def fork(words: list[str], log: Path, changes: Mapping[str, str], imported: int 
         try:
             os.setsid()
             redirect(log)
-            sys.modules["__main__"] = types.ModuleType("__main__")  # workers would import the driver
+            sys.modules["__main__"] = types.ModuleType(
+                "__main__"
+            )  # workers would import the driver
             os.environ.update(changes)
             os.environ["PYTHONPATH"] = search_path(changes)  # for worker processes
             if trap.VARIABLE in changes:

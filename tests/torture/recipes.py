@@ -23,7 +23,14 @@ from typing import Any, TextIO
 from torture import fuzz, handmade, launch
 from torture.tally import Tally, command
 
-KINDS = ("exception", "exit code", "said nothing", "over 2 s of CPU", "over 200 MB", "crash or hang")
+KINDS = (
+    "exception",
+    "exit code",
+    "said nothing",
+    "over 2 s of CPU",
+    "over 200 MB",
+    "crash or hang",
+)
 
 CPU, MEMORY = 2.0, 200.0
 """Bounds of one recipe: seconds and MB."""
@@ -72,7 +79,14 @@ def drive(count: int, hand: int, seed: int, out: Path) -> Tally:
     return tally
 
 
-def judge(number: int, found: dict[str, Any], sort: str, tally: Tally, out: Path, nth: Callable[[int], Recipe]) -> None:
+def judge(
+    number: int,
+    found: dict[str, Any],
+    sort: str,
+    tally: Tally,
+    out: Path,
+    nth: Callable[[int], Recipe],
+) -> None:
     tally.tried += 1
     answers = {0: "planned", 2: "refused"}
     tally.seen[f"{sort}, {answers.get(found.get('code', -1), 'failed')}"] += 1
@@ -95,8 +109,11 @@ def judge(number: int, found: dict[str, Any], sort: str, tally: Tally, out: Path
         tally.fault(kind, f"{found['what']}: {text}".rstrip(": "))
 
 
-def attempts(nth: Callable[[int], Recipe], count: int, out: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """What became of each recipe; where the child process died at one, the next goes on after it."""
+def attempts(
+    nth: Callable[[int], Recipe], count: int, out: Path
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """What became of each recipe; where the child process died at one, the next goes on after
+    it."""
     start = 0
     while start < count:
         reading, writing = os.pipe()
@@ -124,9 +141,14 @@ def attempts(nth: Callable[[int], Recipe], count: int, out: Path) -> Iterator[tu
             start += 1
 
 
-def attempt(nth: Callable[[int], Recipe], numbers: Sequence[int], out: Path, answers: TextIO) -> None:
+def attempt(
+    nth: Callable[[int], Recipe], numbers: Sequence[int], out: Path, answers: TextIO
+) -> None:
     """Validate recipe after recipe in this process, a line of JSON for each."""
-    used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    used = (
+        int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        * resource.getpagesize()
+    )
     resource.setrlimit(resource.RLIMIT_AS, (used + HARD_MEMORY, resource.RLIM_INFINITY))
     place = out / "recipe.yaml"
     for number in numbers:
@@ -134,7 +156,9 @@ def attempt(nth: Callable[[int], Recipe], numbers: Sequence[int], out: Path, ans
         place.write_bytes(as_bytes(text))
         signal.setitimer(signal.ITIMER_PROF, HARD_CPU)  # SIGPROF ends the process
         found = {"what": what, **measured(place)}
-        if found["cpu"] > CPU or found["mb"] > MEMORY:  # the first of its kind may have imported much
+        if (
+            found["cpu"] > CPU or found["mb"] > MEMORY
+        ):  # the first of its kind may have imported much
             found |= measured(place)
         signal.setitimer(signal.ITIMER_PROF, 0)
         answers.write(json.dumps(found) + "\n")

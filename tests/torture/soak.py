@@ -26,13 +26,23 @@ from torture import launch, trap
 from torture.tally import Tally, command, traceback_in
 from torture.undisturbed import files, query, run_words, running, undisturbed
 
-KINDS = ("memory", "open files", "threads", "files", "tracker rows", "exit code", "traceback", "RUNNING")
+KINDS = (
+    "memory",
+    "open files",
+    "threads",
+    "files",
+    "tracker rows",
+    "exit code",
+    "traceback",
+    "RUNNING",
+)
 
 WARM = 4
 """Rounds before the first measurement that counts: libraries fill their caches."""
 
 MEMORY = 48.0
-"""MB that may be had more at the end: an allocator's fragments. A leak of one run's work is more."""
+"""MB that may be had more at the end: an allocator's fragments. A leak of one run's work is
+more."""
 
 KILLED = 3
 """Every so many rounds another process is killed first."""
@@ -84,7 +94,8 @@ def drive(minutes: float, rounds: int, seed: int, out: Path) -> Tally:
 
 @contextlib.contextmanager
 def soaked(store: Path) -> Iterator[Callable[[list[int]], dict[str, Any] | None]]:
-    """A process that does all the runs; the function has it run some seeds, and gives its answer."""
+    """A process that does all the runs; the function has it run some seeds, and gives its
+    answer."""
     (asked, asking), (answered, answering) = os.pipe(), os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()

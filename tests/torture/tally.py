@@ -91,17 +91,28 @@ def traceback_in(output: str) -> str | None:
     if "Traceback (most recent call last)" not in output:
         return None
     after = output.rpartition("Traceback (most recent call last)")[2]
-    ends = [line for line in after.splitlines() if re.match(r"[\w.]+(Error|Exception|Interrupt)", line)]
+    ends = [
+        line for line in after.splitlines() if re.match(r"[\w.]+(Error|Exception|Interrupt)", line)
+    ]
     return (ends or after.splitlines() or ["?"])[-1][:300]
 
 
-def command(drive: Callable[..., Tally], options: Mapping[str, int | float], words: Sequence[str] | None = None) -> int:
-    """The command line of one driver: its options, --seed, --out and --json; 1 if anything was wrong."""
-    parser = argparse.ArgumentParser(prog=f"python -m {drive.__module__}", description=drive.__doc__)
+def command(
+    drive: Callable[..., Tally],
+    options: Mapping[str, int | float],
+    words: Sequence[str] | None = None,
+) -> int:
+    """The command line of one driver: its options, --seed, --out and --json; 1 if anything was
+    wrong."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {drive.__module__}", description=drive.__doc__
+    )
     for name, default in options.items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="a folder to work in [default: one that is removed]")
+    parser.add_argument(
+        "--out", type=Path, help="a folder to work in [default: one that is removed]"
+    )
     parser.add_argument("--json", type=Path, help="where to write the counts")
     given = vars(parser.parse_args(words))
     out, target = given.pop("out"), given.pop("json")

@@ -1,4 +1,5 @@
-"""Strikes a process at its n-th operation on files below a folder: a signal, or a disk that is full.
+"""Strikes a process at its n-th operation on files below a folder: a signal, or a disk that is
+full.
 
 Python tells an audit hook of every open, rename, removal and new folder before it happens. What is
 to be done stands in an environment variable, which worker processes inherit; `site/sitecustomize`

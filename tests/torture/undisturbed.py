@@ -117,7 +117,9 @@ def files(out: Path) -> frozenset[str]:
     return frozenset(
         path.relative_to(out).as_posix()
         for path in out.rglob("*")
-        if not path.is_dir() and path.suffix != ".lock" and path.relative_to(out).parts[0] != "mlartifacts"
+        if not path.is_dir()
+        and path.suffix != ".lock"
+        and path.relative_to(out).parts[0] != "mlartifacts"
     )
 
 

@@ -1,4 +1,5 @@
-"""The loss of a joint model: denoising, and recognising the images whose class is known (JDM, arXiv 2301.13622)."""
+"""The loss of a joint model: denoising, and recognising the images whose class is known (JDM,
+arXiv 2301.13622)."""
 
 from __future__ import annotations
 
@@ -91,8 +92,8 @@ class Recognition(Denoising):
         return Losses(losses.denoising, beside.recognition, beside.accuracy)
 
     def _values(self, losses: Losses) -> dict[str, Tensor]:
-        """What is logged: the losses, and the norm of recognition's gradient over that of denoising, in what they
-        share."""
+        """What is logged: the losses, and the norm of recognition's gradient over that of
+        denoising, in what they share."""
         values = {"train/denoising_loss": losses.denoising, "train/accuracy": losses.accuracy}
         if self.alone:
             return values
@@ -102,5 +103,6 @@ class Recognition(Denoising):
 
 
 def mean(values: Tensor, known: Tensor | None) -> Tensor:
-    """The mean () of values (B,). With `known`, bool (B,), of those alone: the others must be 0. 0 if none is known."""
+    """The mean () of values (B,). With `known`, bool (B,), of those alone: the others must be 0.
+    0 if none is known."""
     return values.mean() if known is None else values.sum() / known.sum().clamp(min=1)

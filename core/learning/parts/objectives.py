@@ -1,5 +1,5 @@
-"""Extra terms of the training loss, on the denoiser's activations for the step's own noisy images (REPA, arXiv
-2410.06940; dispersive loss, 2506.09027; DDAE++, 2505.10999)."""
+"""Extra terms of the training loss, on the denoiser's activations for the step's own noisy
+images (REPA, arXiv 2410.06940; dispersive loss, 2506.09027; DDAE++, 2505.10999)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from fw.core.randomness import seed_from
 
 @dataclass(frozen=True)
 class Term:
-    """An objective in a training: its label in the log, the block that it sees, its head and its features."""
+    """An objective in a training: its label in the log, the block that it sees, its head and its
+    features."""
 
     objective: Objective
     label: str
@@ -38,7 +39,8 @@ class Objectives(Part):
     """What an arm's objectives add to the loss, and what they learn beside the denoiser."""
 
     def __init__(self, objectives: Sequence[Objective], targets: Sequence[Tensor | None]):
-        """`targets` are for each objective the features (N, F) of all images that its term sees, or None."""
+        """`targets` are for each objective the features (N, F) of all images that its term sees,
+        or None."""
         self.objectives = objectives
         self.targets = targets
 
@@ -96,7 +98,8 @@ class Objectives(Part):
         return objective.weight * checked_term(objective, objective.term(term.head, seen))
 
     def _values(self, weighted: Mapping[str, Tensor], loss: Tensor) -> dict[str, Tensor]:
-        """What is logged: the rest of the loss, and for each term its value and the ratio of gradients."""
+        """What is logged: the rest of the loss, and for each term its value and the ratio of
+        gradients."""
         weights = {term.label: term.objective.weight for term in self.terms}
         values = {f"train/{label}": term / weights[label] for label, term in weighted.items()}
         values["train/denoising_loss"] = loss
@@ -117,12 +120,16 @@ def usual_block(objective: Objective, network: nn.Module) -> str:
     """The block at the objective's `depth`: of four, 0.25 is the first and 0.5 the second."""
     blocks = list(blocks_of(network))
     if not blocks:
-        raise FwError(f"objective {objective.name} sees a block of the network, and this network names none")
+        raise FwError(
+            f"objective {objective.name} sees a block of the network, and this network names none"
+        )
     number = math.ceil(objective.depth * len(blocks) - 1e-9)
     return blocks[min(max(number, 1), len(blocks)) - 1]
 
 
-def initial_head(objective: Objective, label: str, width: int, features: int, job: Job) -> nn.Module:
+def initial_head(
+    objective: Objective, label: str, width: int, features: int, job: Job
+) -> nn.Module:
     """The untrained head, a function of the seed and of the objective's label."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_from(job.seed, "objective", label))
@@ -135,8 +142,11 @@ def taken(objective: Objective, sigma: Tensor) -> Tensor:
     return (sigma > low) & (sigma <= high)
 
 
-def gradient_ratios(terms: Mapping[str, Tensor], loss: Tensor, network: nn.Module) -> dict[str, Tensor]:
-    """||grad term|| / ||grad loss|| for each term (), over the weights that both reach: the shared trunk.
+def gradient_ratios(
+    terms: Mapping[str, Tensor], loss: Tensor, network: nn.Module
+) -> dict[str, Tensor]:
+    """||grad term|| / ||grad loss|| for each term (), over the weights that both reach: the shared
+    trunk.
 
     0 where the loss has no gradient there, as in a transformer whose last layer is still zero.
     """

@@ -1,4 +1,5 @@
-"""Conditions that are learned beside the denoiser, from its own features (SGFM, arXiv 2312.08825, section 3)."""
+"""Conditions that are learned beside the denoiser, from its own features (SGFM, arXiv
+2312.08825, section 3)."""
 
 from __future__ import annotations
 
@@ -20,10 +21,11 @@ from fw.core.types import Annotation, ConditionSpec
 
 
 class OnlineGrouping(Part):
-    """What an online annotator learns beside the denoiser: its grouping, and the average of the grouping's weights.
+    """What an online annotator learns beside the denoiser: its grouping, and the average of the
+    grouping's weights.
 
-    Features are those of the averaged denoiser, with the null condition: an image's condition must not confirm itself.
-    They have no gradient, so the denoiser learns nothing but to denoise.
+    Features are those of the averaged denoiser, with the null condition: an image's condition must
+    not confirm itself. They have no gradient, so the denoiser learns nothing but to denoise.
     """
 
     def __init__(self, annotator: Online):
@@ -69,7 +71,8 @@ class OnlineGrouping(Part):
         average(self.averaged, self.grouping, decay)
 
     def annotation(self, count: int) -> tuple[Annotation, Tensor]:
-        """The final conditions of all `count` images, and the numbers of their prototypes (count,)."""
+        """The final conditions of all `count` images, and the numbers of their prototypes
+        (count,)."""
         streams = [self._stream("online annotation", draw) for draw in range(self.annotator.draws)]
         posterior = self._stream("online posterior")
         assigned = []

@@ -16,7 +16,9 @@ def test_it_learns_what_a_condition_means() -> None:
     network = Example(width=8, blocks=1).build((1, 4, 4), ConditionSpec("class", 2))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     x, noise, condition = torch.zeros(8, 1, 4, 4), torch.zeros(8), torch.arange(8) % 2
-    target = condition[:, None, None, None].expand_as(x).float()  # class 1 is white, class 0 is grey
+    target = (
+        condition[:, None, None, None].expand_as(x).float()
+    )  # class 1 is white, class 0 is grey
     losses = []
     for _ in range(150):
         loss = (network(x, noise, condition) - target).square().mean()

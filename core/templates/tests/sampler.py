@@ -25,6 +25,8 @@ class Gaussian:
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_an_exact_denoiser_gives_samples_of_the_right_spread(eta: float) -> None:
     generators = [torch.Generator().manual_seed(image) for image in range(8)]
-    noise = torch.stack([torch.randn(1, 16, 16, generator=each) for each in generators])  # (B, C, H, W)
+    noise = torch.stack(
+        [torch.randn(1, 16, 16, generator=each) for each in generators]
+    )  # (B, C, H, W)
     samples = Example(steps=200, eta=eta).sample(Gaussian(), noise, generators)
     assert abs(float(samples.std()) - 0.2) < 0.01

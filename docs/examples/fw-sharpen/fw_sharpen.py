@@ -1,4 +1,5 @@
-"""Guidance away from a blurred copy of the prediction: unsharp masking at every step of sampling."""
+"""Guidance away from a blurred copy of the prediction: unsharp masking at every step of
+sampling."""
 
 from typing import ClassVar
 
@@ -20,7 +21,9 @@ class Sharpen(Guidance):
 
     radius: int = Field(1, ge=1, description="half the width of the blur, in pixels")
 
-    def worse(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+    def worse(
+        self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor
+    ) -> Tensor:
         r = self.radius
         return avg_pool2d(pad(good, (r, r, r, r), mode="replicate"), 2 * r + 1, stride=1)
 

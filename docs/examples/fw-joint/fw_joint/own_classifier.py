@@ -1,4 +1,5 @@
-"""Guidance by what the model itself recognises: classifier guidance (arXiv 2105.05233) without a second network."""
+"""Guidance by what the model itself recognises: classifier guidance (arXiv 2105.05233) without a
+second network."""
 
 from typing import ClassVar
 
@@ -9,7 +10,8 @@ from fw.core.kinds import Denoiser, Guidance
 
 
 class OwnClassifier(Guidance):
-    """Classifier guidance (arXiv 2105.05233) by a joint model's own head: worse = good - sigma^2 grad log p(c | x).
+    """Classifier guidance (arXiv 2105.05233) by a joint model's own head: worse = good - sigma^2
+    grad log p(c | x).
 
     The paper's gradient scale is `scale` - 1: at 2 the prediction is Bayes's, E[x0 | x, c].
     """
@@ -20,7 +22,9 @@ class OwnClassifier(Guidance):
     def requires(self) -> frozenset[str]:
         return frozenset({"logits", "conditions"})
 
-    def worse(self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor) -> Tensor:
+    def worse(
+        self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor
+    ) -> Tensor:
         assert condition is not None
         with torch.inference_mode(False), torch.enable_grad():
             noisy = x.clone().requires_grad_()

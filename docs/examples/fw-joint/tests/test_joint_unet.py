@@ -22,7 +22,9 @@ from fw.plugins.processes.edm import EDM
 TEN = ConditionSpec("class", 10)
 
 
-def built(condition: ConditionSpec | None = TEN, shape: tuple[int, int, int] = (1, 8, 8)) -> nn.Module:
+def built(
+    condition: ConditionSpec | None = TEN, shape: tuple[int, int, int] = (1, 8, 8)
+) -> nn.Module:
     torch.manual_seed(0)
     return JointUNet().build(shape, condition)
 
@@ -31,7 +33,9 @@ def after_training(annotation: Annotation | None, folder: Path, steps: int) -> N
     """joint_unet after a short training on digits; without an annotation it has no second task."""
     settings = Train(steps=steps, warmup=20)
     images = Digits().load("train").without_labels()
-    return NetworkDenoiser(train(JointUNet(), DDPM(), images, annotation, settings, Job(folder)).eval(), DDPM())
+    return NetworkDenoiser(
+        train(JointUNet(), DDPM(), images, annotation, settings, Job(folder)).eval(), DDPM()
+    )
 
 
 def true_labels() -> Annotation:
@@ -71,7 +75,9 @@ def test_it_keeps_the_contract(channels: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16), (3, 32, 24)])
-def test_both_answers_come_from_one_pass_and_are_those_of_the_single_ones(shape: tuple[int, int, int]) -> None:
+def test_both_answers_come_from_one_pass_and_are_those_of_the_single_ones(
+    shape: tuple[int, int, int],
+) -> None:
     network = built(shape=shape)
     x, noise = torch.randn(2, *shape), torch.tensor([3.0, 700.0])
     denoised, logits = network.both(x, noise)  # type: ignore[operator]
@@ -103,7 +109,8 @@ def test_both_tasks_teach_the_shared_trunk() -> None:
 
 @pytest.mark.parametrize("process", [DDPM(), EDM()], ids=lambda process: process.name)
 def test_the_logits_stay_finite_and_moderate_at_every_noise_level(process: DDPM | EDM) -> None:
-    """The published head takes the raw timestep through a batch norm, and saturates at levels it was not trained on."""
+    """The published head takes the raw timestep through a batch norm, and saturates at levels it
+    was not trained on."""
     model = NetworkDenoiser(built().eval(), process)
     least, most = process.sigma_range
     for step in range(12):
@@ -145,5 +152,7 @@ def test_it_trains_to_the_same_bits_again(tmp_path: Path) -> None:
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
         folder.mkdir()
-    first, second = (after_training(true_labels(), folder, 3).network.state_dict() for folder in folders)
+    first, second = (
+        after_training(true_labels(), folder, 3).network.state_dict() for folder in folders
+    )
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())

@@ -1,7 +1,8 @@
-"""own_classifier is classifier guidance with the right sign and scale, checked where the truth has a closed form.
+"""own_classifier is classifier guidance with the right sign and scale, checked where the truth has
+a closed form.
 
-Classes are Gaussians N(+-MEAN, STD^2), so p(c | x; sigma) and E[x0 | x, c] are known: the guided prediction at scale 2
-must be the conditional one.
+Classes are Gaussians N(+-MEAN, STD^2), so p(c | x; sigma) and E[x0 | x, c] are known: the guided
+prediction at scale 2 must be the conditional one.
 """
 
 import pytest
@@ -21,7 +22,8 @@ SIGMAS = (0.05, 0.3, 1.0, 4.0, 20.0)
 
 
 class Mixture(nn.Module):
-    """Knows all about two classes of images whose pixels are all around -MEAN or all around MEAN; counts questions."""
+    """Knows all about two classes of images whose pixels are all around -MEAN or all around
+    MEAN; counts questions."""
 
     sigma_min, sigma_max = 0.002, 80.0
 
@@ -29,8 +31,14 @@ class Mixture(nn.Module):
         super().__init__()
         self.asked = 0
 
-    def __call__(self, x: Tensor, sigma: float, condition: Tensor | None = None, attend: object = None) -> Tensor:
-        known = self.posterior(x, sigma) if condition is None else nn.functional.one_hot(condition, 2).to(x)
+    def __call__(
+        self, x: Tensor, sigma: float, condition: Tensor | None = None, attend: object = None
+    ) -> Tensor:
+        known = (
+            self.posterior(x, sigma)
+            if condition is None
+            else nn.functional.one_hot(condition, 2).to(x)
+        )
         centre = MEAN * (known[:, 1] - known[:, 0])[:, None, None, None]
         return (STD**2 * x + sigma**2 * centre) / (STD**2 + sigma**2)
 
@@ -47,7 +55,8 @@ class Mixture(nn.Module):
 
 
 class Network(nn.Module):
-    """The same mixture as a network inside a process: it is given scale * x, as a trained one is."""
+    """The same mixture as a network inside a process: it is given scale * x, as a trained one
+    is."""
 
     def __init__(self, sigma: float, scale: float):
         super().__init__()
@@ -63,17 +72,23 @@ def noisy(sigma: float, count: int = 6) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(0)
     classes = torch.arange(count) % 2
     clean = MEAN * (2.0 * (torch.arange(count) % 3 > 0) - 1)[:, None, None, None]
-    return clean.double() + sigma * torch.randn(count, 1, 2, 2, generator=draw, dtype=torch.float64), classes
+    return clean.double() + sigma * torch.randn(
+        count, 1, 2, 2, generator=draw, dtype=torch.float64
+    ), classes
 
 
 def guided(model: Mixture, scale: float, x: Tensor, sigma: float, classes: Tensor) -> Tensor:
-    return Guided(model, (OwnClassifier(scale=scale),), classes, model.sigma_min, model.sigma_max)(x, sigma)
+    return Guided(model, (OwnClassifier(scale=scale),), classes, model.sigma_min, model.sigma_max)(
+        x, sigma
+    )
 
 
 class Unconditional(Mixture):
     """The generator of a joint model is never told the condition."""
 
-    def __call__(self, x: Tensor, sigma: float, condition: Tensor | None = None, attend: object = None) -> Tensor:
+    def __call__(
+        self, x: Tensor, sigma: float, condition: Tensor | None = None, attend: object = None
+    ) -> Tensor:
         return super().__call__(x, sigma, None)
 
 
@@ -109,7 +124,9 @@ def test_a_step_away_from_what_is_worse_makes_the_class_likelier(sigma: float) -
 
 
 @pytest.mark.parametrize("process", [DDPM(), EDM()], ids=lambda process: process.name)
-def test_the_gradient_is_that_of_x_and_not_of_what_the_network_is_given(process: DDPM | EDM) -> None:
+def test_the_gradient_is_that_of_x_and_not_of_what_the_network_is_given(
+    process: DDPM | EDM,
+) -> None:
     sigma = 1.3
     x, classes = noisy(sigma)
     scale = float(process.coefficients(torch.tensor([sigma], dtype=torch.float64)).scale)

@@ -21,7 +21,9 @@ def test_it_keeps_the_contract(mode: Sharpen) -> None:
     check(mode)
 
 
-def test_the_worse_prediction_of_one_bright_pixel_is_that_pixel_spread_over_its_neighbours() -> None:
+def test_the_worse_prediction_of_one_bright_pixel_is_that_pixel_spread_over_its_neighbours() -> (
+    None
+):
     point = torch.zeros(1, 1, 8, 8)
     point[0, 0, 3, 4] = 9.0
     blurred = worse(Sharpen(radius=1), point)

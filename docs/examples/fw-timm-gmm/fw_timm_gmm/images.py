@@ -1,4 +1,5 @@
-"""Images as a timm model wants them: three channels, its own size, its own mean and standard deviation."""
+"""Images as a timm model wants them: three channels, its own size, its own mean and standard
+deviation."""
 
 import torch
 from torch import Tensor, nn

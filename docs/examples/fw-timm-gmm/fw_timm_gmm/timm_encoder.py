@@ -1,4 +1,5 @@
-"""Any timm model as an encoder: pretrained where its weights file is given, else with random weights."""
+"""Any timm model as an encoder: pretrained where its weights file is given, else with random
+weights."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,13 +13,20 @@ from fw_timm_gmm.weights import checked, load
 
 
 class Timm(Encoder):
-    """A timm model's pooled features, from a local weights file; without one, the untrained control."""
+    """A timm model's pooled features, from a local weights file; without one, the untrained
+    control."""
 
     name: ClassVar[str] = "timm"
 
-    model: str = Field(pattern=r"^[\w.]+$", description="timm's name of the model, such as resnet18")
-    weights: Path | None = Field(None, description="state dict, .safetensors or .pth; null is random initial weights")
-    sha256: str = Field("", pattern="^([0-9a-f]{8,64})?$", description="how the sha256 of the weights file begins")
+    model: str = Field(
+        pattern=r"^[\w.]+$", description="timm's name of the model, such as resnet18"
+    )
+    weights: Path | None = Field(
+        None, description="state dict, .safetensors or .pth; null is random initial weights"
+    )
+    sha256: str = Field(
+        "", pattern="^([0-9a-f]{8,64})?$", description="how the sha256 of the weights file begins"
+    )
 
     def preflight(self) -> None:
         checked(self.weights, self.sha256)
@@ -30,7 +38,10 @@ class Timm(Encoder):
         import timm
 
         if shape[0] not in (1, 3) or not timm.is_model(self.model):
-            raise ValueError(f"encoder timm: {self.model} is no model of timm's, or an image is neither grey nor RGB")
+            raise ValueError(
+                f"encoder timm: {self.model} is no model of timm's, or an image is neither grey "
+                "nor RGB"
+            )
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         import timm

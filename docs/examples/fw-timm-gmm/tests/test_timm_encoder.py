@@ -1,4 +1,5 @@
-"""timm keeps fw's contract; its weights come from a file that was checked, or are random and reproducible."""
+"""timm keeps fw's contract; its weights come from a file that was checked, or are random and
+reproducible."""
 
 import hashlib
 from pathlib import Path
@@ -58,7 +59,9 @@ def test_the_features_are_those_of_the_weights_in_the_file(published: Path, dono
     network = built(Timm(model=MODEL, weights=published, sha256=digest(published)))
     grey = images(3, 1, 8, 8)
     with torch.inference_mode():
-        expected = donor.forward_head(donor.forward_features(network.prepared(grey)), pre_logits=True)  # type: ignore[operator]
+        expected = donor.forward_head(
+            donor.forward_features(network.prepared(grey)), pre_logits=True
+        )  # type: ignore[operator]
         assert torch.allclose(network(grey), expected, atol=1e-6)
         assert not torch.allclose(built(Timm(model=MODEL))(grey), expected, atol=1e-2)
 
@@ -95,7 +98,9 @@ def test_a_missing_file_is_found_missing_before_any_work(tmp_path: Path) -> None
 
 
 def test_the_wrong_file_is_refused_and_a_forgotten_hash_is_told(published: Path) -> None:
-    with pytest.raises(MissingFile, match=f"begins with {digest(published)[:8]}, not with 00000000"):
+    with pytest.raises(
+        MissingFile, match=f"begins with {digest(published)[:8]}, not with 00000000"
+    ):
         Timm(model=MODEL, weights=published, sha256="0" * 8).preflight()
     with pytest.raises(MissingFile, match=f"write `sha256: '{digest(published)[:8]}'` as well"):
         Timm(model=MODEL, weights=published).preflight()
@@ -104,7 +109,9 @@ def test_the_wrong_file_is_refused_and_a_forgotten_hash_is_told(published: Path)
     Timm(model=MODEL, weights=published, sha256=digest(published)).preflight()
 
 
-def test_the_content_of_the_file_is_the_identity_and_its_place_is_not(published: Path, tmp_path: Path) -> None:
+def test_the_content_of_the_file_is_the_identity_and_its_place_is_not(
+    published: Path, tmp_path: Path
+) -> None:
     here = Timm(model=MODEL, weights=published, sha256=digest(published))
     there = here.model_copy(update={"weights": tmp_path / "moved" / published.name})
     assert here.identity() == there.identity()
@@ -137,6 +144,8 @@ def test_names_that_would_be_fetched_from_elsewhere_are_refused(model: str) -> N
 
 
 @pytest.mark.parametrize(("model", "shape"), [("no_such_model", (3, 8, 8)), (MODEL, (4, 8, 8))])
-def test_what_it_cannot_take_is_said_when_a_recipe_is_validated(model: str, shape: tuple[int, int, int]) -> None:
+def test_what_it_cannot_take_is_said_when_a_recipe_is_validated(
+    model: str, shape: tuple[int, int, int]
+) -> None:
     with pytest.raises(ValueError, match="encoder timm"):
         Timm(model=model).check(shape)
