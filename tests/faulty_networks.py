@@ -744,7 +744,7 @@ FAULTS: dict[str, tuple[Clause, str]] = {
     "LogitsWithoutClasses": (joint.denoises_alone, "logits() gives torch.float32 (3, 8)"),
     "CheckRaisesTypeError": (sampler.check_speaks, "it raised TypeError: too much noise"),
     "RefusesEverything": (sampler.check_speaks, "check() refuses every range tried"),
-    "SaysOneLess": (sampler.says_when_it_asks, "it says 7 and asks 8 times"),
+    "SaysOneLess": (sampler.says_when_it_asks, "it says 7 and calls 8 times"),
     "SaysThemRising": (sampler.says_when_it_asks, "it says 0.0"),
     "DrawsToSay": (sampler.says_when_it_asks, "torch's global random generator"),
     "FlatSamples": (sampler.right_shape, "sampler honest: "),
