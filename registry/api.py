@@ -31,8 +31,7 @@ def made_for(module: ModuleType) -> int:
     if version < OLDEST:
         raise UnfitPlugin(
             f"it was made for plugin API {version}, and this fw has plugin API {API}: update the "
-            "plugin "
-            "(docs/plugins.md lists what changed)"
+            "plugin (docs/plugins.md lists what changed)"
         )
     return version
 

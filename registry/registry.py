@@ -85,8 +85,7 @@ class Registry:
             if component.api < provider.api:
                 raise UnfitPlugin(
                     f"{component.__qualname__} is written for plugin API {component.api}, and the "
-                    "plugin "
-                    f"says {provider.api} (docs/plugins.md lists what changed)"
+                    f"plugin says {provider.api} (docs/plugins.md lists what changed)"
                 )
             key = (component.kind, component.name)
             if key in fresh:

@@ -633,7 +633,10 @@ FAULTS: dict[str, tuple[Clause, str]] = {
         "dataset honest: its train images are torch.float32",
     ),
     "LabelsFromOne": (dataset.splits_as_promised, "train labels are 1 to 2"),
-    "CountsBothSplits": (dataset.counted_as_loaded, "it gives 48 as the number of train images and loads 24"),
+    "CountsBothSplits": (
+        dataset.counted_as_loaded,
+        "it gives 48 as the number of train images and loads 24",
+    ),
     "NamesOneClass": (dataset.classes_named, "1 names for 2 classes"),
     "UntoldLabels": (dataset.splits_as_promised, "train labels"),
     "ForgottenLabels": (dataset.splits_as_promised, "train split has no labels"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -33,11 +32,9 @@ def stubborn(self: Any, train: Examples, test: Examples, job: Job) -> dict[str, 
 
 
 def ordered(self: Any, train: Examples, test: Examples, job: Job) -> dict[str, float]:
-    """Scores the first half of the held-out images alone."""
-    half = (len(test) + 1) // 2
-    noisy = test.features + 3 * torch.randn(test.features.shape, generator=job.generator("example"))
-    labels = None if test.labels is None else test.labels[:half]
-    return score(self, train, replace(test, features=noisy[:half], labels=labels), job)
+    """Scores what the first held-out image is like."""
+    first = test.features[0].flatten()[0]
+    return {next(iter(self.keys)): float(first.double().sigmoid())}
 
 
 def in_place(self: Any, train: Examples, test: Examples, job: Job) -> dict[str, float]:

@@ -299,6 +299,6 @@ def test_a_prior_that_draws_what_is_drawn_without_it_is_warned_about(
     )
     job = Job(tmp_path)
     FitPrior(Uniform(), Made(tmp_path)).run(job, products)
-    assert [
-        text.startswith("prior uniform draws conditions as often") for text in job.warnings
-    ] == [True] * warns
+    assert [text.startswith("prior uniform changes only 0.") for text in job.warnings] == [
+        True
+    ] * warns

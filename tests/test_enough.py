@@ -164,20 +164,17 @@ def test_neighbours_of_more_images_than_are_looked_at_are_refused() -> None:
         (
             ("arms.x={annotator: {name: labels, known: 0.0001}}",),
             "arms.x.annotator: known 0.0001 of 1,437 images in 10 classes is less than one of "
-            "each: one of each is "
-            "known, 10 labels, which is a share of 0.007",
+            "each: one of each is known, 10 labels, which is a share of 0.007",
         ),
         (
             ("probes=[{name: linear, shares: [0.0001, 0.5]}]",),
             "probes.0: shares 0.0001 of 1,437 images in 10 classes are less than one of each: the "
-            "probe is shown one "
-            "of each, 10 labels",
+            "probe is shown one of each, 10 labels",
         ),
         (
             ("train.batch=1500",),
             "train.batch: a batch of 1,500 is more than the 1,437 training images: a step sees "
-            "some of them more than "
-            "once",
+            "some of them more than once",
         ),
     ],
 )

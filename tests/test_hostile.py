@@ -534,7 +534,7 @@ def raising(error: BaseException) -> Answer:
         command()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fw.core.report.runfile.read_results", show)
+        patch.setattr("fw.core.run.finished.read_results", show)
         return fw("compare", "x")
 
 

@@ -227,8 +227,7 @@ def show(answer: Mapping[str, Any], console: Console) -> None:
     say(
         console,
         "spread: mean distance of the encoder's features to the mean of their cluster; "
-        f"{answer['spread']:.3f} if all "
-        f"{answer['images']} images were one cluster.",
+        f"{answer['spread']:.3f} if all {answer['images']} images were one cluster.",
     )
     say(console, bound(answer))
     if labelled:
@@ -247,12 +246,10 @@ def bound(answer: Mapping[str, Any]) -> str:
     if answer["bound_is_largest_tried"]:
         return (
             f"Upper bound: not found; even {most} has at least {share}. Try more, and see "
-            "`smallest`: "
-            "k-means and balanced assignments fill almost any number of clusters."
+            "`smallest`: k-means and balanced assignments fill almost any number of clusters."
         )
     low, high = (max(1, round(most / factor)) for factor in reversed(BELOW))
     return (
-        f"Upper bound: {most}, the largest K with {share} (arXiv 2403.00570). "
-        f"There, the best K by Frechet distance was {BELOW[0]:g} to {BELOW[1]:g} times smaller; "
-        f"here: {low} to {high}."
+        f"Upper bound: {most}, the largest K with {share} (arXiv 2403.00570). There, the best K by "
+        f"Frechet distance was {BELOW[0]:g} to {BELOW[1]:g} times smaller; here: {low} to {high}."
     )

@@ -100,14 +100,12 @@ def unfit_names(plugin: Plugin) -> Iterator[str]:
     if len(name) > LONGEST_NAME or not re.fullmatch(r"[a-z]([a-z0-9_-]*[a-z0-9])?", name):
         yield (
             f"{name!r} cannot name a package: take at most {LONGEST_NAME} lower-case letters, "
-            "digits, '-' and '_', "
-            "a letter first and no '-' or '_' last, such as fw-sharpen"
+            "digits, '-' and '_', a letter first and no '-' or '_' last, such as fw-sharpen"
         )
     if len(component) > LONGEST_NAME or not re.fullmatch(r"[a-z][a-z0-9_]*", component):
         yield (
             f"{component!r} cannot name a component: give --component with at most {LONGEST_NAME} "
-            "lower-case letters, "
-            "digits and '_', a letter first, such as sharpen"
+            "lower-case letters, digits and '_', a letter first, such as sharpen"
         )
     if plugin.module in RESERVED or is_taken(plugin.module):
         yield (
@@ -120,8 +118,7 @@ def unfit_names(plugin: Plugin) -> Iterator[str]:
     if hasattr(builtins, plugin.class_name) or plugin.class_name in words(plugin.template):
         yield (
             f"the class would be called {plugin.class_name}, which the module needs for something "
-            "else: "
-            "choose another --component"
+            "else: choose another --component"
         )
     from fw.registry import installed
 
@@ -316,7 +313,7 @@ jobs:
           FW: $${{ vars.FW }}
         run: |
           : "$${FW:?set the repository variable FW to a requirement for fw}"
-          python -m pip install "$$FW" --editable ".[test]"
+          python -m pip install "$${FW}" --editable ".[test]"
 $steps
 """
 

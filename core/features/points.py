@@ -45,9 +45,8 @@ def check_range(points: Tensor, whose: str) -> None:
     if 0 < spread < SMALLEST:
         raise StageFailed(
             f"{whose}: the features differ by no more than {spread:.2g}, where distances vanish: "
-            "they must "
-            f"differ by {SMALLEST:g}; scale each to length 1 (`normalise: true`), or take another "
-            "encoder"
+            f"they must differ by {SMALLEST:g}; scale each to length 1 (`normalise: true`), or "
+            "take another encoder"
         )
 
 

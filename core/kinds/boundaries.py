@@ -78,8 +78,7 @@ def checked_images(dataset: Dataset, data: ImageSet, split: str) -> ImageSet:
         raise refuse(
             dataset,
             f"its {split} labels are {labels.min()} to {labels.max()} of {data.classes} classes; "
-            "it promised "
-            f"{dataset.classes}",
+            f"it promised {dataset.classes}",
         )
     return data
 
@@ -101,9 +100,8 @@ def checked_network(backbone: Backbone, network: nn.Module) -> nn.Module:
         raise refuse(
             backbone,
             f"its network has {method}{signature}, and fw calls it with "
-            f"({', '.join(CALLED_WITH)}), by position: "
-            "write forward(x, noise, condition=None, dropped=None, attend=None), see "
-            "docs/kinds/backbone.md",
+            f"({', '.join(CALLED_WITH)}), by position: write forward(x, noise, condition=None, "
+            "dropped=None, attend=None), see docs/kinds/backbone.md",
         ) from None
     return network
 
@@ -118,8 +116,7 @@ def check_prediction(network: nn.Module, prediction: Tensor, x: Tensor) -> None:
     if not isinstance(prediction, Tensor) or prediction.shape != x.shape:
         raise StageFailed(
             f"the network {type(network).__name__} made {describe(prediction)} of images "
-            f"{describe(x)}: "
-            "it has to return one tensor of their shape, see docs/kinds/backbone.md"
+            f"{describe(x)}: it has to return one tensor of their shape, see docs/kinds/backbone.md"
         )
 
 

@@ -12,6 +12,5 @@ def check_weights(who: str, count: float) -> None:
     if count > MOST_WEIGHTS:
         raise ValueError(
             f"{who} would have about {count:.0e} weights, which are {4 * count / 1e12:,.1f} TB: "
-            "make it narrower or "
-            "less deep"
+            "make it narrower or less deep"
         )

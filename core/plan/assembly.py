@@ -65,11 +65,9 @@ class Assembly:
         return ArmPlan(arm, sample, judged, conditioned)
 
     def encode(self, encoder: Encoder | None, seed: int) -> Encode | None:
-        return (
-            None
-            if encoder is None
-            else self.plan.add(Encode(self.recipe.dataset, encoder, seed=seed))
-        )
+        if encoder is None:
+            return None
+        return self.plan.add(Encode(self.recipe.dataset, encoder, seed=seed))
 
     def latents(self, train: Train) -> EncodeLatents | None:
         """What a training reads in place of the images: their latents, for `flip` also of their

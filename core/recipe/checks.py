@@ -244,8 +244,7 @@ def secrets_in(recipe: Recipe) -> Iterator[Finding]:
 
 SECRET = (
     "it holds a password or a token, which belongs into the environment; the run's files are "
-    "written without it, and "
-    "commands that read them need it there"
+    "written without it, and commands that read them need it there"
 )
 SECRET_ELSEWHERE = (
     "it holds a password or a token, which is written to the run's folder and to the store"

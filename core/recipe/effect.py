@@ -85,18 +85,15 @@ def idle_guidance(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
             yield Finding(
                 at,
                 f"guidance '{mode.name}' never acts: its interval is ({low:g}, {high:g}], and "
-                "sampler "
-                f"'{arm.sampler.name}' asks the model {len(levels)} times, at sigma "
-                f"{max(levels):.4g} to "
-                f"{min(levels):.4g}",
+                f"sampler '{arm.sampler.name}' asks the model {len(levels)} times, at sigma "
+                f"{max(levels):.4g} to {min(levels):.4g}",
             )
     judged = any(metric.reads_conditions and arm.scored_by(metric) for metric in recipe.metrics)
     if arm.drawn_from is not None and arm.joint is not None and not arm.modes and not judged:
         yield Finding(
             location_in_arm(recipe, name, "prior"),
             f"prior '{arm.drawn_from.name}' changes no sample: a joint model takes no conditions, "
-            "and no guidance "
-            "reads them",
+            "and no guidance reads them",
         )
 
 
@@ -119,8 +116,7 @@ def unlearned(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
         yield Finding(
             location_in_arm(recipe, name, "annotator"),
             f"annotator '{arm.online.name}' starts after the last of {arm.train.steps} steps: the "
-            "model learns "
-            "without conditions",
+            "model learns without conditions",
         )
     for objective in arm.objectives:
         count = share(objective, arm.process) * images
@@ -129,8 +125,7 @@ def unlearned(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
             yield Finding(
                 location_in_arm(recipe, name, "objectives"),
                 f"objective '{objective.name}' takes noise levels from {low:g} to {high:g}: "
-                f"{too_few(count, images)} "
-                "of these",
+                f"{too_few(count, images)} of these",
             )
 
 

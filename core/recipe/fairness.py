@@ -39,24 +39,21 @@ def unfair(recipe: Recipe) -> Iterator[Finding]:
             yield Finding(
                 ("metrics",),
                 f"arm {name} is conditioned by encoder '{arm.conditioner.name}' and scored in its "
-                "space: "
-                "such a score can rate bad images better than real ones",
+                "space: such a score can rate bad images better than real ones",
             )
         for objective in arm.objectives:
             if objective.target is not None and objective.target.name in spaces:
                 yield Finding(
                     ("metrics",),
                     f"arm {name} learns the features of encoder '{objective.target.name}' "
-                    f"({objective.name}) and is "
-                    "scored in its space, which flatters it",
+                    f"({objective.name}) and is scored in its space, which flatters it",
                 )
         if arm.conditioner is not None and arm.conditioner.uses_labels:
             for index, probe in enumerate(recipe.probes):
                 if probe.of == "encoder" and probe.withholds_labels:
                     reason = (
                         f"{probe.name} withholds labels that encoder '{arm.conditioner.name}' of "
-                        f"arm {name} "
-                        "was trained with"
+                        f"arm {name} was trained with"
                     )
                     yield Finding(("probes", index), reason)
         if arm.train.warmup >= arm.train.steps:

@@ -87,7 +87,6 @@ def cautions(recipe: Recipe) -> Iterator[Finding]:
         if arm.train.batch > train:
             reasons[(*location_of_section(recipe, name, "train"), "batch")] = (
                 f"a batch of {arm.train.batch:,} is more than the {train:,} training images: a "
-                "step sees some of them "
-                "more than once"
+                "step sees some of them more than once"
             )
     yield from (Finding(at, reason) for at, reason in reasons.items())

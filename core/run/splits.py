@@ -65,9 +65,8 @@ def said(dataset: Dataset, values: dict[str, Any]) -> Iterator[str]:
         )
         yield (
             f"{values['repeated']:,} of {values['held_out']:,} held-out images are also in the "
-            "training split (equal "
-            "pixels), which flatters probes and the floor, and distances of a model that repeats "
-            f"them{remedy}"
+            "training split (equal pixels), which flatters probes and the floor, and distances of "
+            f"a model that repeats them{remedy}"
         )
 
 

@@ -16,8 +16,7 @@ LATENTS = Section(
     "latents",
     "Latents",
     "Mean and standard deviation of the latents of held-out images, and by how many of the 256 "
-    "levels "
-    "the images that are decoded from them are off (root mean square).",
+    "levels the images that are decoded from them are off (root mean square).",
 )
 
 

@@ -54,8 +54,7 @@ class FitPrior(Stage):
         if (apart := difference(bank, drawn)) is not None and apart < NOTICED:
             job.warn(
                 f"prior {self.prior.name} changes only {apart:.1%} of the conditions that are "
-                "drawn: arms with and "
-                "without it can hardly differ"
+                "drawn: arms with and without it can hardly differ"
             )
         save_file({"bank": bank.contiguous()}, job.folder / BANK)
         write_json(job.folder / "quality.json", self.prior.quality(bank, annotation))

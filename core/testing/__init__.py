@@ -6,7 +6,7 @@
         check(Sharpen(scale=1.5))
 
 `check` runs every clause of the kind's contract and reports all that are violated. Installing fw
-also gives pytest the fixtures of `fw.core.testing.fixtures`.
+also gives pytest the fixtures of `fw.core.fixtures`.
 """
 
 from fw.core.testing.contract import Clause, ContractViolated, check, clauses, distinct, violations

@@ -150,8 +150,7 @@ def dropped_is_no_condition(backbone: Backbone) -> None:
                 what = "no condition" if dropped[row] else f"its {form} condition"
                 assert gap(*pair) <= DIFFERENT, (
                     f"with dropped={dropped}, image {row} is not that of {what}: they differ by "
-                    f"{gap(*pair):.2g} of "
-                    "the largest value"
+                    f"{gap(*pair):.2g} of the largest value"
                 )
 
     body([True] * 4)

@@ -76,8 +76,7 @@ def sigmas_rise(process: Process) -> None:
         falls = (sigmas.diff() < -1e-5 * sigmas[1:]).nonzero().flatten().tolist()
         assert not falls, (
             f"{uniform[falls[0]]:.9g} and {uniform[falls[0] + 1]:.9g} become "
-            f"{sigmas[falls[0]]:.9g} and "
-            f"{sigmas[falls[0] + 1]:.9g}"
+            f"{sigmas[falls[0]]:.9g} and {sigmas[falls[0] + 1]:.9g}"
         )
         assert sigmas[-1] > sigmas[0], f"every uniform number becomes {sigmas[0]:.9g}"
 

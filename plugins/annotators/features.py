@@ -66,8 +66,7 @@ class Representation(Annotator):
         if dims > most:
             raise FwError(
                 f"annotator representation: dims is {dims}, but {features.shape[0]} images with "
-                f"{features.shape[1]} "
-                f"features have at most {most} principal components"
+                f"{features.shape[1]} features have at most {most} principal components"
             )
         return torch.from_numpy(
             PCA(dims, svd_solver="full").fit_transform(features.double().numpy())
@@ -82,7 +81,6 @@ def standardised(features: Tensor) -> Tensor:
     if constant:
         raise StageFailed(
             f"annotator representation: all features of an image are the same number in {constant} "
-            f"of {len(exact)} "
-            "images, so they cannot be standardised; is the encoder trained?"
+            f"of {len(exact)} images, so they cannot be standardised; is the encoder trained?"
         )
     return ((exact - exact.mean(dim=1, keepdim=True)) / spread).float()

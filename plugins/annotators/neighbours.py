@@ -52,8 +52,7 @@ class Neighbours(Annotator):
         if (others < 0).any():
             raise FwError(
                 f"annotator {self.name}: ivf found fewer than {self.k} neighbours of an image in "
-                f"{self.nprobe} cells: "
-                "raise nprobe, or take `index: exact`"
+                f"{self.nprobe} cells: raise nprobe, or take `index: exact`"
             )
         return points, others
 
@@ -66,8 +65,7 @@ class Neighbours(Annotator):
         if data.count < self.k + 1:
             raise FwError(
                 f"annotator {self.name}: {self.k} neighbours of an image need {self.k + 1} images, "
-                "and there are "
-                f"{data.count}"
+                f"and there are {data.count}"
             )
         features = data.features.float().cpu()
         if not features.isfinite().all():
@@ -77,14 +75,12 @@ class Neighbours(Annotator):
         if zero:
             raise StageFailed(
                 f"annotator {self.name}: the features of {zero} of {data.count} images are all "
-                "zero and point nowhere: "
-                "take another encoder"
+                "zero and point nowhere: take another encoder"
             )
         if (points.amax(dim=0) - points.amin(dim=0)).max() < SAME:
             raise StageFailed(
                 f"annotator {self.name}: the features of all images point the same way, so none is "
-                "nearer than others: "
-                "take another encoder"
+                "nearer than others: take another encoder"
             )
         return points
 

@@ -63,8 +63,7 @@ class OnlineClusters(Online):
         if batch + self.queue < self.clusters:
             raise ValueError(
                 f"annotator online: {self.clusters} prototypes need as many images at once, and a "
-                "batch and the queue "
-                f"are {batch + self.queue}: raise `queue`"
+                f"batch and the queue are {batch + self.queue}: raise `queue`"
             )
 
     def build(self, width: int) -> nn.Module:
@@ -116,8 +115,7 @@ class Prototypes(nn.Module):
         if count < self.method.clusters:
             raise FwError(
                 f"annotator online: {self.method.clusters} prototypes need as many images at once, "
-                "and a batch and the "
-                f"queue are {count}: raise `queue`"
+                f"and a batch and the queue are {count}: raise `queue`"
             )
         self.directions.requires_grad_(step >= self.method.freeze)
         some = dropout(features, self.method.hide)

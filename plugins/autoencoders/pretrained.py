@@ -103,14 +103,12 @@ class Pretrained(Autoencoder):
             self,
             self.folder(),
             "set `weights` to a folder as diffusers' save_pretrained writes it (of a whole "
-            "pipeline, "
-            "the sub-folder vae)",
+            "pipeline, the sub-folder vae)",
         )
         if config.get("_class_name") != self.architecture:
             raise MissingFile(
                 f"autoencoder {self.name}: {self.folder()} holds an "
-                f"{config.get('_class_name', 'unknown model')}, and "
-                f"this is for {self.architecture}"
+                f"{config.get('_class_name', 'unknown model')}, and this is for {self.architecture}"
             )
         if reason := self.disagreement(self.facts(config)):
             raise MissingFile(reason)
@@ -133,8 +131,7 @@ class Pretrained(Autoencoder):
         if missing := loading_info["missing_keys"]:
             raise MissingFile(
                 f"autoencoder {self.name}: the weights in {self.folder()} lack {len(missing)} of "
-                "the network, such as "
-                f"{missing[0]}: they are not of this {CONFIG}"
+                f"the network, such as {missing[0]}: they are not of this {CONFIG}"
             )
         return Colours(network, repeated=shape[0] != self.known_facts().colours)
 
@@ -148,8 +145,7 @@ class Pretrained(Autoencoder):
             return None
         return (
             f"autoencoder {self.name}: {self.folder()} has `channels` {facts.channels} and "
-            f"`shrink` {facts.shrink}, "
-            f"and the recipe says {self.channels} and {self.shrink}"
+            f"`shrink` {facts.shrink}, and the recipe says {self.channels} and {self.shrink}"
         )
 
     def folder(self) -> Path:

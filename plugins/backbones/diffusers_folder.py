@@ -95,24 +95,21 @@ class DiffusersFolder(Backbone):
         if colours != config.get("in_channels"):
             raise ValueError(
                 f"backbone {self.name}: the network takes images with {config.get('in_channels')} "
-                "channels, and these "
-                f"have {colours}"
+                f"channels, and these have {colours}"
             )
         if config["_class_name"] == DIT:
             side = config.get("sample_size")
             if (height, width) != (side, side):
                 raise ValueError(
                     f"backbone {self.name}: the network takes images of {side}x{side} only, and "
-                    "these are "
-                    f"{height}x{width}"
+                    f"these are {height}x{width}"
                 )
             return
         smallest = 2 ** (len(config["block_out_channels"]) - 1)
         if height % smallest or width % smallest:
             raise ValueError(
                 f"backbone {self.name}: the network takes images whose sides are multiples of "
-                f"{smallest}, and these "
-                f"are {height}x{width}"
+                f"{smallest}, and these are {height}x{width}"
             )
 
     def preflight(self) -> None:
@@ -120,8 +117,7 @@ class DiffusersFolder(Backbone):
             self,
             self.folder(),
             "set `weights` to a folder as diffusers' save_pretrained writes it, of a pipeline or "
-            "of its network, with "
-            "safetensors",
+            "of its network, with safetensors",
         )
         if (settings := self.scheduler_file()).is_file() and self.scheduler() is None:
             genuine(settings, f"backbone {self.name}: ")
@@ -145,8 +141,7 @@ class DiffusersFolder(Backbone):
         if condition is not None and kept and condition.size != own:
             raise FwError(
                 f"backbone {self.name}: `classes: kept` needs the network's own {own or 0} "
-                "classes, and the arm has "
-                f"{condition.size}"
+                f"classes, and the arm has {condition.size}"
             )
         return wrapped(
             self.loaded(config["_class_name"]), condition.size if condition else None, kept
@@ -159,8 +154,7 @@ class DiffusersFolder(Backbone):
             if keys := sorted(loading_info[f"{which}_keys"]):
                 raise MissingFile(
                     f"backbone {self.name}: {self.folder()} {fault} weights, {len(keys)} such as "
-                    f"{keys[0]}: "
-                    f"they are not of this {CONFIG}"
+                    f"{keys[0]}: they are not of this {CONFIG}"
                 )
         return network
 

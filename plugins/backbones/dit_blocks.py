@@ -34,8 +34,7 @@ def check_patches(name: str, patch: int, shape: tuple[int, int, int]) -> None:
     if height % patch or width % patch:
         raise ValueError(
             f"{name} with patches of {patch}x{patch} needs images whose sides are multiples of "
-            f"{patch}, and these are "
-            f"{height}x{width}: take another `patch`, or another image size"
+            f"{patch}, and these are {height}x{width}: take another `patch`, or another image size"
         )
 
 

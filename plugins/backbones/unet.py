@@ -61,8 +61,7 @@ class UNet(Backbone):
             if width == self.groups:
                 raise ValueError(
                     f"channels {width} in {self.groups} groups is one channel per group: the group "
-                    "norm would then "
-                    "erase the time and condition embeddings; take fewer groups"
+                    "norm would then erase the time and condition embeddings; take fewer groups"
                 )
         for width in {self.channels[level] for level in (*self.attention, -1) if self.attention}:
             if width % self.head_dim:
@@ -82,9 +81,8 @@ class UNet(Backbone):
         if height % smallest or width % smallest:
             raise ValueError(
                 f"{self.name} with {len(self.channels)} levels needs images whose sides are "
-                f"multiples of {smallest}, "
-                f"and these are {height}x{width}: take fewer entries in `channels`, or another "
-                "image size"
+                f"multiples of {smallest}, and these are {height}x{width}: take fewer entries in "
+                "`channels`, or another image size"
             )
 
     def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:

@@ -121,8 +121,7 @@ class Decoded(NamedTuple):
             more = ", and others" if len(self.failed) > EXAMPLES else ""
             yield (
                 f"{len(self.failed):,} of {count:,} images of the {split} split could not be "
-                "decoded and are left out "
-                f"({examples}{more})"
+                f"decoded and are left out ({examples}{more})"
             )
         if self.repeats:
             yield (
@@ -293,9 +292,8 @@ def decode(request: Request, images: BinaryIO) -> Outcome:
 def too_dark(white: int) -> str:
     return (
         f"the images of 16 bits per channel have no values above {white:,}, so that read as 16 "
-        "bits they would be dark "
-        f"or black: set the dataset's `range` to [0, {white}], or to [0, 65535] if they are meant "
-        "to be"
+        f"bits they would be dark or black: set the dataset's `range` to [0, {white}], or to [0, "
+        "65535] if they are meant to be"
     )
 
 

@@ -195,9 +195,8 @@ class Hub(Encoded):
         revision = f" --revision {self.revision}" if self.revision else ""
         return (
             f"dataset hub: {self.path} is neither a folder nor in the hub's cache, and fw does not "
-            "download: fetch it "
-            f"with `hf download --repo-type dataset {self.path}{revision}`, or set "
-            "HF_HUB_OFFLINE=0 for this run"
+            f"download: fetch it with `hf download --repo-type dataset {self.path}{revision}`, or "
+            "set HF_HUB_OFFLINE=0 for this run"
         )
 
     def content_of(self, folder: Path) -> str:

@@ -153,9 +153,8 @@ class ImageFolder(Encoded):
             return []
         return [
             f"its images of 16 bits per channel have no values above {white:,} and state no depth: "
-            "they are taken to "
-            f"have {white.bit_length()} bits; say `range: [0, {white}]` if that is right, else the "
-            "right range"
+            f"they are taken to have {white.bit_length()} bits; say `range: [0, {white}]` if that "
+            "is right, else the right range"
         ]
 
     def decoded(self, split: Split) -> Decoded:
@@ -184,8 +183,7 @@ class ImageFolder(Encoded):
                 memory_of(files, cache).unlink(missing_ok=True)
                 raise MissingFile(
                     f"{self.root}: its files are others than when their fingerprint was taken, and "
-                    "their times of "
-                    "change are the same; run it again, and check the disk"
+                    "their times of change are the same; run it again, and check the disk"
                 )
 
         scale = Scale(self.range, {} if self.range else self.whites(splits))
@@ -201,8 +199,7 @@ class ImageFolder(Encoded):
             if not is_folder(folder):
                 raise MissingFile(
                     f"dataset image_folder expects images in {folder}, which is no folder: set "
-                    "`root`, `train` and "
-                    "`test`, or split one folder with `held_out`"
+                    "`root`, `train` and `test`, or split one folder with `held_out`"
                 )
         splits = self.files()
         self.check_splits(splits)
@@ -230,19 +227,17 @@ class ImageFolder(Encoded):
         if not self.held_out and one_within_the_other(train, test):
             raise MissingFile(
                 f"dataset image_folder: {folders['train']} and {folders['test']} lead to {train} "
-                f"and {test}, of which "
-                "one holds the other; give `train` and `test` folders of their own, or split one "
-                "with `held_out`"
+                f"and {test}, of which one holds the other; give `train` and `test` folders of "
+                "their own, or split one with `held_out`"
             )
         trained = {file.inode: file.name for file in splits["train"] if file.inode[1]}
         both = [file for file in splits["test"] if file.inode in trained]
         if both and not self.drop_repeats:
             raise MissingFile(
                 f"dataset image_folder: {len(both):,} of {len(splits['test']):,} held-out images "
-                "are links to the same "
-                f"files as training images, such as {both[0].name} in {folders['test']} and "
-                f"{trained[both[0].inode]} "
-                f"in {folders['train']}; take them out of one of the splits, or set `drop_repeats`"
+                f"are links to the same files as training images, such as {both[0].name} in "
+                f"{folders['test']} and {trained[both[0].inode]} in {folders['train']}; take them "
+                "out of one of the splits, or set `drop_repeats`"
             )
         if self.classes:
             self.check_classes(splits)
@@ -253,15 +248,13 @@ class ImageFolder(Encoded):
             if stray:
                 raise MissingFile(
                     f"dataset image_folder: {stray} in {self.folders()[split]} is in no class's "
-                    "sub-folder; move it, "
-                    "or set `class_folders` to 0"
+                    "sub-folder; move it, or set `class_folders` to 0"
                 )
         classes = class_names(splits["train"])
         if len(classes) != self.classes:
             raise MissingFile(
                 f"dataset image_folder: {self.folders()['train']} has {len(classes)} sub-folders "
-                "with images "
-                f"({in_short(classes)}), and `class_folders` is {self.classes}"
+                f"with images ({in_short(classes)}), and `class_folders` is {self.classes}"
             )
         if unknown := sorted(set(class_names(splits["test"])) - set(classes)):
             raise MissingFile(

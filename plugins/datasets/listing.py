@@ -185,8 +185,7 @@ def memory_of(files: Sequence[File], cache: Path) -> Path:
 def unwritable(cache: Path, error: OSError) -> FwError:
     return FwError(
         f"cannot write to {cache}: {error.strerror or error}; give another folder as the dataset's "
-        "`cache` or in "
-        "$FW_CACHE_DIR"
+        "`cache` or in $FW_CACHE_DIR"
     )
 
 

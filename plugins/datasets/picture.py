@@ -73,8 +73,7 @@ def eight_bits(image: ImageFile, data: bytes, group: str | None, scale: Scale) -
         if scale.range is None:
             raise ValueError(
                 f"{image.mode}: 32 bits per pixel, whose range is not known; set the dataset's "
-                "`range`, such as "
-                f"{'[0, 65535]' if image.mode == 'I' else '[0, 1]'}"
+                f"`range`, such as {'[0, 65535]' if image.mode == 'I' else '[0, 1]'}"
             )
         return Image.fromarray(scaled(np.asarray(image), scale.range))
     if group == PNM and group not in scale.whites and scale.range is None:

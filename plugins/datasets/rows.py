@@ -62,8 +62,7 @@ class Rows:
             if column is not None and column not in features:
                 raise FwError(
                     f"dataset hub: {self.folder} has no column '{column}' in split '{split}' (it "
-                    "has "
-                    f"{', '.join(features)}); set `{what}`"
+                    f"has {', '.join(features)}); set `{what}`"
                 )
         datasets = import_datasets()
         held = features[self.image]
@@ -91,8 +90,7 @@ class Rows:
                 if same := known.get(checksum(file)):
                     raise MissingFile(
                         f"dataset hub: the splits '{train}' and '{test}' share a file ({same.name} "
-                        f"is {file.name}): "
-                        "name another split, or split one with `held_out`"
+                        f"is {file.name}): name another split, or split one with `held_out`"
                     )
 
     def files(self, split: str) -> list[Path]:
@@ -141,8 +139,7 @@ class Rows:
         if not isinstance(label, int) or not 0 <= label < self.label_count:
             raise FwError(
                 f"dataset hub: row {number} of split '{split}' has {label!r} in '{self.label}', "
-                "not one of 0 to "
-                f"{self.label_count - 1}"
+                f"not one of 0 to {self.label_count - 1}"
             )
         return label
 

@@ -34,6 +34,5 @@ class DINOv1(Pretrained):
     def from_transformers(self, folder: Path, config: dict[str, Any]) -> Checkpoint:
         raise MissingFile(
             f"encoder dinov1: {folder} is a folder of transformers, which does not say whether its "
-            "ViT saw labels: "
-            "take timm's folder of the same weights"
+            "ViT saw labels: take timm's folder of the same weights"
         )

@@ -64,18 +64,16 @@ class Inception(Encoder):
         if path is None:
             raise MissingFile(
                 f"Inception's weights are missing; looked at {', '.join(map(str, places))}: copy "
-                f"{FILE_NAMES[0]} "
-                f"(sha256 {self.sha256}..., from {SOURCE}) to one of these or give its path as "
-                "`weights`, "
-                "or measure in the space 'classifier' or 'pca' (metric fd) instead of fid"
+                f"{FILE_NAMES[0]} (sha256 {self.sha256}..., from {SOURCE}) to one of these or give "
+                "its path as `weights`, or measure in the space 'classifier' or 'pca' (metric fd) "
+                "instead of fid"
             )
         genuine(path, "encoder inception: ")
         digest = sha256(path)
         if not digest.startswith(self.sha256):
             raise MissingFile(
                 f"{path} is not the expected Inception: its sha256 begins with {digest[:8]}, "
-                f"expected {self.sha256} "
-                f"({FILE_NAMES[0]}, from {SOURCE})"
+                f"expected {self.sha256} ({FILE_NAMES[0]}, from {SOURCE})"
             )
         return path
 

@@ -132,8 +132,7 @@ class Pretrained(Encoder):
         if not place.is_file():
             raise MissingFile(
                 f"encoder {self.name}: `weights` is {place}, and there is neither a state dict in "
-                "timm's format nor a "
-                "folder with config.json and model.safetensors; mend the path"
+                "timm's format nor a folder with config.json and model.safetensors; mend the path"
             )
         return TimmCheckpoint(self.model or self.default, place)
 
@@ -165,10 +164,9 @@ class Pretrained(Encoder):
                 return Path(file)
         raise MissingFile(
             f"encoder {self.name}: {names[0]} of {repository} is not in the hub's cache "
-            f"{constants.HF_HUB_CACHE}, and "
-            f"fw does not download it: run `hf download {repository} --local-dir FOLDER` where "
-            "there is a network, "
-            "bring the folder here and set `weights: FOLDER`, without `model`"
+            f"{constants.HF_HUB_CACHE}, and fw does not download it: run `hf download {repository} "
+            "--local-dir FOLDER` where there is a network, bring the folder here and set "
+            "`weights: FOLDER`, without `model`"
         )
 
     def in_folder(self, folder: Path) -> Checkpoint:
@@ -179,8 +177,7 @@ class Pretrained(Encoder):
             return self.from_timm(folder, config)
         raise MissingFile(
             f"encoder {self.name}: {folder / 'config.json'} has neither timm's `architecture` nor "
-            "transformers' "
-            "`model_type`, so it is of neither"
+            "transformers' `model_type`, so it is of neither"
         )
 
     def settings(self, folder: Path) -> dict[str, Any]:
@@ -195,8 +192,7 @@ class Pretrained(Encoder):
         if config["model_type"] not in self.model_types:
             raise MissingFile(
                 f"encoder {self.name}: {folder} holds a model of the type "
-                f"'{config['model_type']}', and this encoder "
-                f"takes {' or '.join(self.model_types)}"
+                f"'{config['model_type']}', and this encoder takes {' or '.join(self.model_types)}"
             )
         weights = saved(folder, transformers_checkpoint.WEIGHTS)
         if weights is None:
@@ -226,8 +222,7 @@ class Pretrained(Encoder):
     def lacking(self, folder: Path, names: tuple[str, ...]) -> MissingFile:
         return MissingFile(
             f"encoder {self.name}: there is no {' or '.join(names)} in {folder}: download the "
-            "whole repository, "
-            "with `hf download NAME --local-dir FOLDER`"
+            "whole repository, with `hf download NAME --local-dir FOLDER`"
         )
 
 

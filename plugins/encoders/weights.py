@@ -51,8 +51,7 @@ def state_dict(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged file makes torch.load raise nearly anything
         raise MissingFile(
             f"the weights file {path} cannot be read ({type(error).__name__}): it has to be a "
-            "state dict, "
-            "as safetensors or as torch.save wrote it"
+            "state dict, as safetensors or as torch.save wrote it"
         ) from error
     if not isinstance(tensors, dict) or not all(
         isinstance(tensor, Tensor) for tensor in tensors.values()

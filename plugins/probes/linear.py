@@ -61,8 +61,7 @@ class LinearProbe(FeatureProbe):
         told = " and ".join(f"{share:g}" for share in few)
         return (
             f"shares {told} of {images:,} images in {classes} classes are less than one of each: "
-            "the probe is shown "
-            f"one of each, {classes} labels"
+            f"the probe is shown one of each, {classes} labels"
         )
 
     @property

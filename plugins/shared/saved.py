@@ -139,8 +139,7 @@ def saved(folder: Path, standard_names: Sequence[str]) -> Saved | None:
         if len(first_files) > 1:
             raise MissingFile(
                 f"{folder} holds several variants of {name} ({', '.join(first_files)}) and none "
-                "without "
-                "a variant: leave one"
+                "without a variant: leave one"
             )
         for first in first_files.values():
             return Saved(first, name)

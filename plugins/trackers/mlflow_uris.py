@@ -19,8 +19,7 @@ HERE = f"sqlite:///{DATABASE}"
 WEB = ("http://", "https://")
 REMEDY = (
     "MLflow no longer logs to folders; name a database, such as sqlite:////folder/mlflow.db, or a "
-    "server. "
-    "`mlflow migrate-filestore` copies what a folder holds into a database"
+    "server. `mlflow migrate-filestore` copies what a folder holds into a database"
 )
 
 

@@ -14,6 +14,7 @@ def test_it_keeps_the_contract() -> None:
 def test_a_blur_keeps_what_is_flat_and_takes_detail_away() -> None:
     flat = torch.full((2, 1, 8, 8), 0.3)  # (B, C, H, W)
     fine = torch.tensor([1.0, -1.0]).repeat(2, 1, 8, 4)
-    worse = [Example(radius=2).worse(denoiser(), good, 1.0, None, good) for good in (flat, fine)]
+    mode = Example(radius=2)
+    worse = [mode.worse(denoiser(), good, 1.0, None, good) for good in (flat, fine)]
     torch.testing.assert_close(worse[0], flat)
     assert worse[1].abs().max() < 0.5
