@@ -307,8 +307,7 @@ def clusters(
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="answer with one JSON document")] = False,
 ) -> None:
-    """Show what an annotator makes of an arm's features at several numbers of clusters, and an
-    upper bound."""
+    """Show how an annotator divides an arm's features at several numbers of clusters K."""
     import json
 
     from rich.console import Console
