@@ -17,6 +17,7 @@ from fw.core.errors import FwError
 from fw.core.recipe.loading import load
 from fw.core.recipe.source import read
 from fw.core.report import figures
+from fw.core.run.finished import FinishedRun
 
 TINY = Path(__file__).parent / "tiny.yaml"
 
@@ -119,7 +120,7 @@ def test_any_number_of_the_recipe_can_be_the_axis(run):
 def test_a_point_is_a_mean_with_the_spread_over_seeds_and_the_baseline_is_a_line(
     run, drawn, tmp_path
 ):
-    plot(run, "annotator.clusters", ["fd_pca"], tmp_path / "sweep.png")
+    plot(FinishedRun(run), "annotator.clusters", ["fd_pca"], tmp_path / "sweep.png")
     lines = {kw["label"]: (args, kw["yerr"]) for name, args, kw in drawn if name == "errorbar"}
     (x, y), error = lines["kmeans, self_guidance, scale 1.5"]
     assert (x, y, error) == ([5, 50, 500], [2, 1, 3], [0.5, 0.5, 0.5])
@@ -132,7 +133,7 @@ def test_a_point_is_a_mean_with_the_spread_over_seeds_and_the_baseline_is_a_line
 
 
 def test_there_is_one_panel_per_score_and_all_by_default(run, drawn, tmp_path):
-    plot(run, "annotator.clusters", [], tmp_path / "sweep.png")
+    plot(FinishedRun(run), "annotator.clusters", [], tmp_path / "sweep.png")
     assert len([name for name, _, _ in drawn if name == "axhspan"]) == 2
 
 
@@ -165,7 +166,7 @@ def test_the_axis_is_logarithmic_where_x_spans_more_than_a_factor_of_ten(
 )
 def test_what_cannot_be_drawn_is_told_in_one_sentence(run, tmp_path, key, scores, said):
     with pytest.raises(FwError, match=said):
-        plot(run, key, scores, tmp_path / "sweep.png")
+        plot(FinishedRun(run), key, scores, tmp_path / "sweep.png")
     assert not (tmp_path / "sweep.png").exists()
 
 
@@ -176,20 +177,20 @@ def test_a_run_that_is_not_finished_is_refused_but_only_for_arms_that_matter(run
         partial["arms"]["km_5"] |= {"status": status, "metrics": {}}
         write(run, partial)
         with pytest.raises(FwError, match=r"run 'tiny': km_5 not finished; run its recipe again"):
-            plot(run, "annotator.clusters", [], tmp_path / "sweep.png")
+            plot(FinishedRun(run), "annotator.clusters", [], tmp_path / "sweep.png")
     partial = copy.deepcopy(whole)
     partial["arms"]["km_50_off"] |= {"status": "pending", "metrics": {}}
     write(run, partial)
-    plot(run, "guidance.0.scale", [], tmp_path / "sweep.png")
+    plot(FinishedRun(run), "guidance.0.scale", [], tmp_path / "sweep.png")
     write(run, {"recipe": "tiny"})
     with pytest.raises(FwError, match=r"stopped before it had results"):
-        plot(run, "annotator.clusters", [], tmp_path / "sweep.png")
+        plot(FinishedRun(run), "annotator.clusters", [], tmp_path / "sweep.png")
 
 
 def test_a_picture_has_a_place_to_go(run, tmp_path):
     for wrong in (tmp_path / "sweep.pdf", tmp_path / "nowhere" / "sweep.png"):
         with pytest.raises(FwError, match=r"name a .png file in a folder that exists"):
-            plot(run, "annotator.clusters", [], wrong)
+            plot(FinishedRun(run), "annotator.clusters", [], wrong)
 
 
 def test_the_command_writes_the_picture_and_prints_where(run, tmp_path):
