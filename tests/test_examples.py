@@ -221,7 +221,7 @@ def test_the_components_files_are_as_short_as_the_page_says(name: str) -> None:
     page = " ".join((EXAMPLES[name] / "README.md").read_text("utf-8").split())
     for file in COMPONENT_FILES[name]:
         lines = code_lines(EXAMPLES[name] / file)
-        assert lines < 30, f"{file} has {lines} lines of code"
+        assert lines < 40, f"{file} has {lines} lines of code"
         assert f"[{file}]({file}) ({lines} lines of code)" in page, (
             f"{file} has {lines} lines of code"
         )
@@ -234,4 +234,4 @@ def test_the_page_measures_the_arms_of_the_recipe(name: str) -> None:
     rows = re.findall(r"^\| (\S+) \| \d", page, re.MULTILINE)
     assert list(recipe["arms"]) == [row for row in dict.fromkeys(rows) if row in recipe["arms"]]
     assert "fw run recipe.yaml" in page
-    assert "2 CPU cores" in page
+    assert "2 CPU cores" in " ".join(page.split())
