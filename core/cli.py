@@ -387,7 +387,7 @@ def heatmap(
     add_plugins(plugin)
     finished = FinishedRun(run_)
     end_dead_runs(finished.root)
-    request = heatmap.Asked(
+    request = heatmap.Request(
         arm, heatmap.levels(sigmas) if sigmas is not None else (), count, draws, device
     )
     console = Console(stderr=True)

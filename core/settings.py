@@ -35,7 +35,11 @@ class Train(Section):
         0.99, ge=0, lt=1, description="decay of the averaged weights; ramps up as (1+n)/(10+n)"
     )
     cond_drop: float = Field(
-        0.1, ge=0, lt=1, description="share of conditions replaced by the null condition"
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of conditions replaced by the null condition; guidance by it needs more "
+        "than 0, or images without a condition",
     )
     flip: bool = Field(False, description="mirror images left to right at random; wrong for digits")
     precision: Literal["fp32", "bf16"] = Field(

@@ -47,7 +47,7 @@ class Component(BaseModel):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     """Raise it when the same fields give other results: it enters the keys of stored work."""
-    api: ClassVar[int] = API
+    _api: ClassVar[int] = API
     """The version of the plugin API that the class is written for; fw itself marks older ones."""
 
     @field_validator("*")

@@ -82,9 +82,9 @@ class Registry:
         kinds = dict(self.kind_classes)
         for component in components:
             check_component(component)
-            if component.api < provider.api:
+            if component._api < provider.api:
                 raise UnfitPlugin(
-                    f"{component.__qualname__} is written for plugin API {component.api}, and the "
+                    f"{component.__qualname__} is written for plugin API {component._api}, and the "
                     f"plugin says {provider.api} (docs/plugins.md lists what changed)"
                 )
             key = (component.kind, component.name)

@@ -62,3 +62,14 @@ def test_such_a_network_is_read_by_probes_of_its_blocks() -> None:
     probe = "probes=[{name: knn, of: model}]"
     assert plan(made(SOME_LABELS, NEVER_DROPPED, probe)).arms["x"].probes
     assert not made("annotator=labels", NEVER_DROPPED).arm("x").works_without_condition
+
+
+def test_a_share_that_leaves_no_image_without_a_label_is_warned_about() -> None:
+    def warned(known: str) -> list[str]:
+        sets = ("dataset=digits", f"annotator={{name: labels, known: {known}}}")
+        return [str(each) for each in warnings(made(*sets)) if "leaves none" in str(each)]
+
+    [said] = warned("0.999")  # of 1,437 images in ten classes
+    assert "annotator" in said
+    assert "train.cond_drop" in said
+    assert warned("0.9") == warned("1") == []

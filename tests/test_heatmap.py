@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fw.core.cli import app, guarded
 from fw.core.commands import heatmap
-from fw.core.commands.heatmap import Asked, best, levels, survey, target, verdict, write
+from fw.core.commands.heatmap import Request, best, levels, survey, target, verdict, write
 from fw.core.commands.sample import draw
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.pixels import to_unit
@@ -73,7 +73,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def answer(run: Path) -> dict[str, Any]:
     return survey(
         FinishedRun(run),
-        Asked("unconditional", (0.05, 2.0), images=300, draws=1, device="cpu"),
+        Request("unconditional", (0.05, 2.0), images=300, draws=1, device="cpu"),
         QUIET,
     )
 
@@ -114,7 +114,7 @@ def test_the_trained_network_is_the_one_in_the_store(
         return {"validation": [[0.0]] * 5, "held_out": [[0.0]] * 5}
 
     monkeypatch.setattr(heatmap, "probed", probed)
-    survey(FinishedRun(run), Asked("unconditional", (0.05,), images=40, device="cpu"), QUIET)
+    survey(FinishedRun(run), Request("unconditional", (0.05,), images=40, device="cpu"), QUIET)
     trained, untrained = (model.network.state_dict() for model in seen)
     weights = stored(run)
     assert all(torch.equal(trained[name], weight) for name, weight in weights.items())
@@ -155,7 +155,7 @@ def test_a_cell_is_a_probe_of_that_block_at_that_level(run: Path, answer: dict[s
 
 def test_a_conditional_arm_is_read_without_a_condition(run: Path) -> None:
     found = survey(
-        FinishedRun(run), Asked("self_1.5", (0.05,), images=60, draws=1, device="cpu"), QUIET
+        FinishedRun(run), Request("self_1.5", (0.05,), images=60, draws=1, device="cpu"), QUIET
     )
     assert found["arm"] == "self_1.5"
     assert [len(row) for row in found["trained"]["held_out"]] == [1] * 5
@@ -277,7 +277,7 @@ def test_what_is_not_finished_or_no_run_is_told(run: Path, tmp_path: Path) -> No
     alone = tmp_path / "mapped" / "seed0"
     shutil.copytree(run.resolve(), alone)
     with pytest.raises(FwError, match="is not finished; run the recipe first"):
-        survey(FinishedRun(alone), Asked("unconditional"), QUIET)
+        survey(FinishedRun(alone), Request("unconditional"), QUIET)
 
 
 def test_levels_are_numbers_above_zero() -> None:
@@ -389,7 +389,7 @@ def test_denoising_learns_what_images_show_and_little_noise_shows_it_best(tmp_pa
     run_plan(
         recipe, plan(recipe), Options(tmp_path / "runs", device="cpu", jobs=1, threads=1), [], QUIET
     )
-    asked = Asked("denoiser", (0.05, 2.0), images=1500, draws=1, device="cpu")
+    asked = Request("denoiser", (0.05, 2.0), images=1500, draws=1, device="cpu")
     found = survey(FinishedRun(tmp_path / "runs" / "learned" / "latest"), asked, QUIET)
     assert found["sigmas"] == [2.0, 0.05]
     rows = {
@@ -428,7 +428,7 @@ def test_a_recipe_with_scores_for_other_arms_alone_is_mapped_and_sampled(tmp_pat
     folder = tmp_path / "runs" / "mapped" / "latest"
     found = survey(
         FinishedRun(folder),
-        Asked("unconditional", (0.05,), images=100, draws=1, device="cpu"),
+        Request("unconditional", (0.05,), images=100, draws=1, device="cpu"),
         QUIET,
     )
     assert found["blocks"] == ["down.0", "down.1", "mid", "up.0", "up.1"]

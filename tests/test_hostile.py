@@ -651,3 +651,20 @@ def test_a_folder_that_is_deleted_while_a_run_works_in_it_is_named(
     assert "fault of fw" not in answer.err
     assert answer.err.splitlines()[-1] == cli.CONTINUES
     assert fw("run", place / "toy.yaml", *words).code == 0
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/tmp", "nothing"])
+@pytest.mark.parametrize(
+    "words", [("compare", "RUN"), ("plot", "RUN", "--x", "a"), ("sample", "RUN", "--arm", "a")]
+)
+def test_what_is_no_run_is_refused_by_its_path(path: str, words: tuple[str, ...]) -> None:
+    answer = fw(*(path if word == "RUN" else word for word in words))
+    assert answer.code == 2
+    assert answer.err.startswith(f"{path}: ")
+
+
+def test_a_run_is_no_file_where_its_models_are_wanted(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    answer = fw("sample", str(tmp_path / "run.json"), "--arm", "a")
+    assert answer.code == 2
+    assert "run.json: not a run folder" in answer.err

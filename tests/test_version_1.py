@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytest
 import sites
+import torch
 from sites import fw
 from torch import Tensor
 
 from fw.core.kinds import ConditionalProbe, FeatureProbe, LogitProbe, Metric, Probe, TokenProbe
 from fw.core.testing import violations
+from fw.core.types import Reference
+from fw.plugins.metrics.fd import FD
 from fw.registry import LocalPlugin, Registry, add_files, discover
 
 BEFORE = '''
@@ -312,3 +316,58 @@ def test_a_class_in_a_function_may_use_the_types_of_that_function() -> None:
             return {}
 
     assert Local.model_fields["mode"].annotation == Mode
+
+
+# What is inherited
+
+
+class Halves:
+    """A mixin for version 1."""
+
+    def compare(self, reference, fake):
+        return {"half": float(fake.mean()) / 2}
+
+
+def test_a_metric_may_get_its_old_compare_from_a_mixin_or_override_a_built_ins() -> None:
+    class Half(Halves, Metric):  # type: ignore[misc]
+        name: ClassVar[str] = "half"
+
+        @property
+        def keys(self) -> Mapping[str, str]:
+            return {"half": "lower"}
+
+    class Nearer(FD):
+        name: ClassVar[str] = "nearer"
+
+        def compare(self, reference, fake):  # type: ignore[override]
+            return {"fd": float((reference.train.mean() - fake.mean()).abs())}
+
+    reference = Reference(torch.zeros(4, 2), torch.ones(4, 2))
+    fake = torch.full((3, 2), 2.0)
+    half: Any = Half(space="pca")
+    nearer: Any = Nearer(space="pca")
+    assert half.compare(half.prepare(reference), fake, None) == {"half": 1.0}
+    assert nearer.compare(nearer.prepare(reference), fake, None) == {"fd": 2.0}
+    assert Half._api == Nearer._api == 1
+
+
+def test_a_probe_for_version_1_that_reads_something_else_than_its_base_is_refused() -> None:
+    class Common(Probe):
+        def score(self, train, test, job):
+            return {"x": 0.0}
+
+    with pytest.raises(TypeError, match=r"probe Late reads tokens.*subclass TokenProbe"):
+
+        class Late(Common):
+            reads: ClassVar[str] = "tokens"
+
+
+def test_a_plugin_may_call_a_field_api() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+
+        class Remote(Metric):
+            name: ClassVar[str] = "remote"
+            api: str = "https"
+
+        assert "api" in Remote.model_fields

@@ -49,7 +49,7 @@ from fw.core.stages.data import load_split
 from fw.core.types import SPLITS, ImageSet
 
 
-class Asked(NamedTuple):
+class Request(NamedTuple):
     """What the command was asked for. No `sigmas` are the usual ones."""
 
     arm: str
@@ -91,7 +91,7 @@ def target(run: FinishedRun, arm: str, output: Path | None) -> Path:
     return output
 
 
-def survey(run: FinishedRun, asked: Asked, console: Console) -> dict[str, Any]:
+def survey(run: FinishedRun, asked: Request, console: Console) -> dict[str, Any]:
     """What `fw heatmap` answers, as JSON: rows are blocks, columns noise levels, from the most
     noise to the least."""
     where = torch.device(checked_device(asked.device))
@@ -145,7 +145,7 @@ def survey(run: FinishedRun, asked: Asked, console: Console) -> dict[str, Any]:
     return {**answer, "best": best(answer)}
 
 
-def chosen_levels(arm: Arm, asked: Asked) -> list[float]:
+def chosen_levels(arm: Arm, asked: Request) -> list[float]:
     """The noise levels from the largest to the smallest, if the arm's model was trained at them;
     or FwError."""
     if not arm.works_without_condition:

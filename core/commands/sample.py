@@ -21,7 +21,7 @@ def draw(
 ) -> None:
     """Write a PNG grid of `count` images of an arm; with the same seed, the first ones are the
     report's own."""
-    run.source()
+    run.check()
     check_target(output)
     where = torch.device(checked_device(device))
     arm = run.arm(name)

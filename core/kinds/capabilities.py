@@ -33,7 +33,8 @@ CAPABILITIES: dict[str, Capability] = {
     ),
     "null": Capability(
         '... and the network also knows "no condition"',
-        "condition dropout: train.cond_drop > 0 (a joint model has none)",
+        "condition dropout: train.cond_drop > 0 (a joint model has none), or images without a "
+        "condition",
     ),
     "label_free": Capability(
         "the conditions were made without any label",
@@ -45,7 +46,7 @@ CAPABILITIES: dict[str, Capability] = {
     ),
     "unconditional": Capability(
         "the network can be asked without a condition",
-        "a model without conditions, or with condition dropout: train.cond_drop > 0",
+        "a model without conditions, or one that knows none: train.cond_drop > 0",
     ),
     "attention": Capability(
         "the network has layers that mix tokens through `attend`", "a model with attention layers"

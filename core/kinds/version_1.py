@@ -31,7 +31,7 @@ Scores = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Asked(Reference):
+class OldReference(Reference):
     """The reference as version 1 had it: with the classes that samples were asked for, (n,)."""
 
     asked: Tensor | None = None
@@ -43,10 +43,31 @@ class OldMetrics(ModelMetaclass):
     def __new__(
         cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **more: Any
     ) -> type:
-        compare = namespace.get("compare")
-        if inspect.isfunction(compare) and takes_two(compare):
-            namespace = {**namespace, "compare": as_now(compare), "api": 1}
-        return completed(super().__new__(cls, name, bases, namespace, **more))
+        compare = stated("compare", namespace, bases)
+        if not inspect.isfunction(compare) or not takes_two(compare):
+            return completed(super().__new__(cls, name, bases, namespace, **more))
+        now = {"prepare": unprepared, **namespace, "compare": as_now(compare)}
+        return marked(completed(super().__new__(cls, name, bases, now, **more)))
+
+
+def unprepared(self: Any, reference: Reference) -> Reference:
+    """What version 1 did before `compare`, also where it inherits from a metric that prepares."""
+    return reference
+
+
+def stated(name: str, namespace: dict[str, Any], bases: tuple[type, ...]) -> Any:
+    """What the class statement or a mixin says; None if it is a base of fw's that does."""
+    mixins = (
+        each for base in bases for each in base.__mro__ if not isinstance(each, ModelMetaclass)
+    )
+    owners = (namespace, *map(vars, mixins))
+    return next((owner[name] for owner in owners if name in owner), None)
+
+
+def marked(made: Any) -> Any:
+    """The class, known to the registry as one for version 1."""
+    made._api = 1
+    return made
 
 
 def takes_two(method: Callable[..., Any]) -> bool:
@@ -62,10 +83,10 @@ def as_now(compare: Callable[[Any, Reference, Tensor], Scores]) -> Callable[...,
     def called(
         self: Any, prepared: Reference, fake: Tensor, wanted: Tensor | None = None
     ) -> Scores:
-        if isinstance(prepared, Asked):  # a subclass calls this one
+        if isinstance(prepared, OldReference):  # a subclass calls this one
             return compare(self, prepared, fake)
         known = (prepared.train, prepared.held_out, prepared.conditions)
-        return compare(self, Asked(*known, wanted), fake)
+        return compare(self, OldReference(*known, wanted), fake)
 
     return called
 
@@ -81,14 +102,31 @@ class OldProbes(ModelMetaclass):
     def __new__(
         cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **more: Any
     ) -> type:
-        if "read" in namespace or not any("kind" in vars(base) for base in bases):
-            return completed(super().__new__(cls, name, bases, namespace, **more))
-        reads = namespace.get("reads", "features")
+        reads = stated("reads", namespace, bases)
+        direct = any("kind" in vars(base) for base in bases)
+        if "read" in namespace or not direct:
+            check_reads(name, reads, bases)
+            kept = {key: value for key, value in namespace.items() if key != "reads"}
+            return completed(super().__new__(cls, name, bases, kept, **more))
+        reads = "features" if reads is None else reads
         bases = tuple(READERS[reads] if "kind" in vars(base) else base for base in bases)
         rest = {key: value for key, value in namespace.items() if key != "reads"}
-        made: Any = completed(super().__new__(cls, name, bases, {**rest, "api": 1}, **more))
+        made = marked(completed(super().__new__(cls, name, bases, rest, **more)))
         made.reads = reads  # which it may have set without an annotation, as of a class variable
         return made
+
+
+def check_reads(name: str, reads: object, bases: tuple[type, ...]) -> None:
+    """TypeError where a class says that it reads something else than what it inherits from."""
+    inherits = next(
+        (kind for kind, known in READERS.items() if any(issubclass(base, known) for base in bases)),
+        None,
+    )
+    if reads in READERS and reads != inherits:
+        raise TypeError(
+            f"probe {name} reads {reads}, and what it inherits from reads {inherits}: subclass "
+            f"{READERS[str(reads)].__name__} (docs/plugins.md lists what changed)"
+        )
 
 
 def completed(made: Any) -> Any:

@@ -70,6 +70,8 @@ def descend(
     log_every  steps from one line of the log to the next, the first step included
     log_last   whether the last step is logged whatever its number
     """
+    if "optimizer" in state:
+        raise ValueError("a checkpoint holds the optimizer under `optimizer`: name yours otherwise")
     for number in job.steps(steps, {**state, "optimizer": optimizer}, label):
         last = log_last and number == steps - 1
         step = Step(number, logged=number % log_every == 0 or last)

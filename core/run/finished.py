@@ -41,12 +41,12 @@ class FinishedRun:
 
     @property
     def folder(self) -> Path:
-        return self.path if self.path.is_dir() else self.path.parent
+        return self.path.parent if self.path.is_file() else self.path
 
     @property
     def root(self) -> Path:
         """The runs folder that it lies in."""
-        return self.path.resolve().parents[1]
+        return self.folder.resolve().parent.parent
 
     @property
     def store(self) -> Store:
@@ -123,7 +123,9 @@ class FinishedRun:
         """The run's copies of the local plugins that it used; FwError if one cannot be read any
         more."""
         try:
-            return [LocalPlugin.read(path) for path in sorted((self.path / "plugins").glob("*.py"))]
+            return [
+                LocalPlugin.read(path) for path in sorted((self.folder / "plugins").glob("*.py"))
+            ]
         except UnfitPlugin as error:
             raise FwError(str(error)) from None
 

@@ -12,7 +12,7 @@ from fw.core.files.durable import write_json
 from fw.core.job import Job
 from fw.core.kinds import Annotator
 from fw.core.kinds.boundaries import checked_annotation
-from fw.core.stages.base import Products, Section, Stage
+from fw.core.stages.base import Products, ReportSection, Stage
 from fw.core.stages.data import Data, load_split
 from fw.core.stages.encode import Encode, load_features
 from fw.core.stages.keys import read
@@ -20,7 +20,7 @@ from fw.core.types import Observations
 
 ANNOTATION = "annotation.safetensors"
 
-AGREEMENT = Section(
+AGREEMENT = ReportSection(
     "annotation",
     "Annotations",
     "How the conditions agree with the true labels, which only score them.",
@@ -43,7 +43,7 @@ class Annotate(Stage):
         return self.annotator.name
 
     @property
-    def section(self) -> Section:
+    def section(self) -> ReportSection:
         return AGREEMENT
 
     def run(self, job: Job, products: Products) -> None:

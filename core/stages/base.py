@@ -22,7 +22,7 @@ Products = Callable[["Stage"], Path]
 """Gives the folder of a finished stage."""
 
 
-class Section(NamedTuple):
+class ReportSection(NamedTuple):
     """A part of the report for scores that compare no arms: its key in run.json, and the text above
     its table."""
 
@@ -58,7 +58,7 @@ class Stage(ABC):
         """Write the product into the job's folder."""
 
     @property
-    def section(self) -> Section | None:
+    def section(self) -> ReportSection | None:
         """Where the report shows its `quality.json`; None if it has none to show."""
         return None
 

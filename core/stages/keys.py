@@ -19,8 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from fw.registry import Component
-from fw.registry.neutral import lean
+from fw.registry.component import identified
 
 NEVER = object()
 """A default for "none given": no field is equal to it."""
@@ -46,10 +45,8 @@ def unkeyed(default: Any) -> Any:
 
 def identity(value: Any) -> Any:
     """A field's value as it enters the key, as JSON."""
-    if isinstance(value, Component):
-        return value.identity()
     if isinstance(value, BaseModel):
-        return lean(value, value.model_dump(mode="json"))
+        return identified(value, value.model_dump(mode="json"))
     if isinstance(value, tuple):
         return [identity(entry) for entry in value]
     return value

@@ -9,10 +9,10 @@ from fw.core.diffusion.latents import Codec
 from fw.core.files.durable import write_json
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder
-from fw.core.stages.base import Products, Section, Stage
+from fw.core.stages.base import Products, ReportSection, Stage
 from fw.core.stages.data import Data, load_split
 
-LATENTS = Section(
+LATENTS = ReportSection(
     "latents",
     "Latents",
     "Mean and standard deviation of the latents of held-out images, and by how many of the 256 "
@@ -38,7 +38,7 @@ class EncodeLatents(Stage):
         return self.latents.name
 
     @property
-    def section(self) -> Section:
+    def section(self) -> ReportSection:
         return LATENTS
 
     def run(self, job: Job, products: Products) -> None:

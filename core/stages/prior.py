@@ -13,13 +13,13 @@ from fw.core.job import Job
 from fw.core.kinds import Prior
 from fw.core.kinds.boundaries import checked_conditions
 from fw.core.stages.annotate import ANNOTATION
-from fw.core.stages.base import Products, Section, Stage
+from fw.core.stages.base import Products, ReportSection, Stage
 from fw.core.stages.keys import read
 from fw.core.types import Annotation
 
 BANK = "bank.safetensors"
 
-PRIORS = Section("prior", "Priors", "How well the conditions of the samples are drawn.")
+PRIORS = ReportSection("prior", "Priors", "How well the conditions of the samples are drawn.")
 
 NOTICED = 0.01
 """A prior that changes less than this share of the conditions has next to no effect."""
@@ -41,7 +41,7 @@ class FitPrior(Stage):
         return self.prior.name
 
     @property
-    def section(self) -> Section:
+    def section(self) -> ReportSection:
         return PRIORS
 
     def run(self, job: Job, products: Products) -> None:

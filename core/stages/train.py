@@ -22,7 +22,7 @@ from fw.core.learning.parts.online import OnlineGrouping
 from fw.core.learning.state import state_of
 from fw.core.learning.train import train
 from fw.core.stages.annotate import AGREEMENT, ANNOTATION, Annotate, group_quality
-from fw.core.stages.base import Products, Section, Stage
+from fw.core.stages.base import Products, ReportSection, Stage
 from fw.core.stages.conditions import load_annotation
 from fw.core.stages.data import Data, load_split
 from fw.core.stages.encode import Encode, load_features
@@ -85,7 +85,7 @@ class TrainDenoiser(Stage):
         return self if self.annotator is not None else self.annotate
 
     @property
-    def section(self) -> Section | None:
+    def section(self) -> ReportSection | None:
         return AGREEMENT if self.annotator is not None else None
 
     @property

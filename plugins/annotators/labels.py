@@ -35,13 +35,18 @@ class Labels(Annotator):
         return ConditionSpec("class", classes)
 
     def caution(self, images: int, classes: int) -> str | None:
-        if self.known * images >= classes:
-            return None
-        return (
-            f"known {self.known:g} of {images:,} images in {classes} classes is less than one of "
-            "each: one of each is "
-            f"known, {classes} labels, which is a share of {classes / images:.2g}"
-        )
+        if self.known * images < classes:
+            return (
+                f"known {self.known:g} of {images:,} images in {classes} classes is less than one "
+                f"of each: one of each is known, {classes} labels, which is a share of "
+                f"{classes / images:.2g}"
+            )
+        if self.partial and (1 - self.known) * images < classes / 2:
+            return (
+                f"known {self.known:g} of {images:,} images in {classes} classes leaves none "
+                "without a label: a model learns the null condition from train.cond_drop alone"
+            )
+        return None
 
     def annotate(self, data: Observations, job: Job) -> Annotation:
         if data.labels is None:
