@@ -141,10 +141,15 @@ def built_in(kind: type[Component], registry: Registry) -> Iterator[str]:
         yield "## Comes with fw"
         lines = ["| name | what it does |", "|---|---|"]
         lines += [
-            f"| `{each.name}` | {summary(each.__doc__ or '')} |"
+            f"| `{each.name}` | {in_a_cell(summary(each.__doc__ or ''))} |"
             for each in sorted(mine, key=lambda each: each.name)
         ]
         yield "\n".join(lines)
+
+
+def in_a_cell(text: str) -> str:
+    """The text in a cell of a Markdown table."""
+    return text.replace("|", r"\|")
 
 
 def builtins() -> Registry:
