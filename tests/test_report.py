@@ -58,6 +58,7 @@ def test_names_that_are_also_secrets_stay_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("API_TOKEN", "self_1.0")
+    monkeypatch.setattr("fw.core.messages.secrets._known", set())  # and afterwards it is none
     words = (
         "--out",
         tmp_path / "out",
