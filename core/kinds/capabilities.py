@@ -33,8 +33,7 @@ CAPABILITIES: dict[str, Capability] = {
     ),
     "null": Capability(
         '... and the network also knows "no condition"',
-        "condition dropout: train.cond_drop > 0 (a joint model has none), or images without a "
-        "condition",
+        "condition dropout: train.cond_drop > 0 (a joint model has none)",
     ),
     "label_free": Capability(
         "the conditions were made without any label",
