@@ -26,7 +26,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from fw.registry import lookup
 from fw.registry.api import API
 from fw.registry.errors import UnknownComponent, in_one_line
-from fw.registry.neutral import neutral
+from fw.registry.neutral import inside, kept_fields
 
 FILE_HASH = "__fw_file_hash__"
 """Stands in the module of a local plugin."""
@@ -207,21 +207,11 @@ def identified(value: Any, spec: Any) -> Any:
         return value.identity()
     if isinstance(value, BaseModel) and isinstance(spec, Mapping):
         return identified_fields(value, spec)
-    if isinstance(value, Mapping) and isinstance(spec, Mapping):
-        held = zip(spec, value.values(), spec.values(), strict=True)
-        return {name: identified(entry, written) for name, entry, written in held}
-    if isinstance(value, list | tuple) and isinstance(spec, list):
-        return [identified(*pair) for pair in zip(value, spec, strict=True)]
-    return spec
+    return inside(value, spec, identified)
 
 
 def identified_fields(model: BaseModel, spec: Mapping[str, Any]) -> dict[str, Any]:
-    held = dict(iter(model))  # not dict(model), which would ask a property called `keys`
-    kept = {name: written for name, written in spec.items() if neutral(model, name) is None}
-    return {
-        name: identified(held[name], written) if name in held else written
-        for name, written in kept.items()
-    }
+    return kept_fields(model, spec, identified, left_out=lambda marker: True)
 
 
 described: ContextVar[frozenset[str]] = ContextVar("described", default=frozenset())

@@ -8,7 +8,7 @@ therefore says which value means "as before this field existed": at that value n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,24 +32,36 @@ def neutral(model: BaseModel, field: str) -> Neutral | None:
     return next((each for each in markers if getattr(model, field) == each.value), None)
 
 
+Walk = Callable[[Any, Any], Any]
+"""A value and what it is as JSON, to that JSON without what is to be left out."""
+
+
 def lean(value: Any, written: Any) -> Any:
     """`written`, which is `value` as JSON, without the fields that are not in the hash of a run
     folder, at any depth."""
     if isinstance(value, BaseModel) and isinstance(written, Mapping):
-        held = dict(iter(value))  # not dict(value), which would ask a property called `keys`
-        unnamed = {
-            name for name in held if (marker := neutral(value, name)) and not marker.names_folders
-        }
-        return {
-            name: lean(held.get(name), entry)
-            for name, entry in written.items()
-            if name not in unnamed
-        }
+        return kept_fields(value, written, lean, lambda marker: not marker.names_folders)
+    return inside(value, written, lean)
+
+
+def kept_fields(
+    model: BaseModel, written: Mapping[str, Any], walk: Walk, left_out: Callable[[Neutral], bool]
+) -> dict[str, Any]:
+    """The fields of a model, each walked, but those whose marker at its neutral value is left
+    out."""
+    held = dict(iter(model))  # not dict(model), which would ask a property called `keys`
+    return {
+        name: walk(held.get(name), entry)
+        for name, entry in written.items()
+        if (marker := neutral(model, name)) is None or not left_out(marker)
+    }
+
+
+def inside(value: Any, written: Any, walk: Walk) -> Any:
+    """The entries of a mapping or a list, each walked; anything else as it is written."""
     if isinstance(value, Mapping) and isinstance(written, Mapping):
-        return {
-            name: lean(*pair)
-            for name, *pair in zip(written, value.values(), written.values(), strict=True)
-        }
+        pairs = zip(value.values(), written.values(), strict=True)
+        return dict(zip(written, (walk(*pair) for pair in pairs), strict=True))
     if isinstance(value, list | tuple) and isinstance(written, list):
-        return [lean(*pair) for pair in zip(value, written, strict=True)]
+        return [walk(*pair) for pair in zip(value, written, strict=True)]
     return written
