@@ -16,8 +16,8 @@ from fw.core.kinds import Backbone, Joint, Process
 from fw.core.kinds.boundaries import checked_network
 from fw.core.learning.averages import average, ramped
 from fw.core.learning.batches import Draw, training_examples
-from fw.core.learning.conditions import Conditions
 from fw.core.learning.loop import Step, descend
+from fw.core.learning.parts.conditions import Conditions
 from fw.core.learning.parts.denoising import Denoising
 from fw.core.learning.parts.joint import Recognition
 from fw.core.learning.parts.part import Part, Training

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fw.core.errors import FwError
-from fw.core.kinds import Encoder, Probe
+from fw.core.kinds import Encoder, Probe, Sibling
 from fw.core.plan.graph import ArmPlan, Plan
 from fw.core.recipe.model import Recipe
 from fw.core.settings import Train
@@ -97,11 +97,10 @@ class Assembly:
         )
 
     def sibling(
-        self, model: TrainDenoiser, place: int, conditions: Stage | None
+        self, model: TrainDenoiser, wanted: Sibling | None, conditions: Stage | None
     ) -> TrainDenoiser | None:
         """The worse network that an entry of the guidance asks for, on the data and conditions
         of the arm's own."""
-        wanted = self.arm.siblings[place]
         if wanted is None:
             return None
         worse = TrainDenoiser(
@@ -120,9 +119,7 @@ class Assembly:
         self, train: TrainDenoiser, conditions: Stage | None, prior: FitPrior | None
     ) -> Sample:
         arm, recipe = self.arm, self.recipe
-        siblings = tuple(
-            self.sibling(train, place, conditions) for place in range(len(arm.guidance))
-        )
+        siblings = tuple(self.sibling(train, wanted, conditions) for wanted in arm.siblings)
         models = tuple(None if sibling is None else sibling.model for sibling in siblings)
         return self.plan.add(
             Sample(
