@@ -35,6 +35,11 @@ def fw(*words: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
 
+def ran(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The tiny recipe run into a folder, on the CPU."""
+    return fw("run", TINY, "--out", out, "--device", "cpu", *words)
+
+
 def start(*words: str | Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "fw.core", *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -315,18 +320,7 @@ def test_an_output_folder_that_cannot_be_written_is_said_with_exit_code_2(tmp_pa
 
 
 def test_a_stage_that_fails_ends_with_1_and_keeps_the_rest(tmp_path):
-    done = fw(
-        "run",
-        TINY,
-        "--out",
-        tmp_path,
-        "--device",
-        "cpu",
-        "--jobs",
-        "1",
-        "--set",
-        "arms.broken={train: {lr: 1e30, steps: 60}}",
-    )
+    done = ran(tmp_path, "--jobs", "1", "--set", "arms.broken={train: {lr: 1e30, steps: 60}}")
     assert done.returncode == 1
     assert "lower the learning rate" in done.stderr
     result = latest(tmp_path)
@@ -360,18 +354,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(tmp_path):
 def test_images_do_not_depend_on_how_many_there_are(finished, tmp_path):
     out, _ = finished
     shutil.copytree(out / "store", tmp_path / "store")
-    fewer = fw(
-        "run",
-        TINY,
-        "--out",
-        tmp_path,
-        "--arm",
-        "self_1.5",
-        "--device",
-        "cpu",
-        "--set",
-        "samples.count=20",
-    )
+    fewer = ran(tmp_path, "--arm", "self_1.5", "--set", "samples.count=20")
     assert fewer.returncode == 0, fewer.stderr
     few = images_of(tmp_path, "self_1.5")
     assert torch.equal(few, images_of(out, "self_1.5")[:20])
@@ -381,20 +364,7 @@ def test_guidance_that_is_off_gives_the_same_bits_from_the_same_noise(finished, 
     out, _ = finished
     shutil.copytree(out / "store", tmp_path / "store")
     off = "arms.off={guidance: {name: self_guidance, scale: 1.0}}"
-    done = fw(
-        "run",
-        TINY,
-        "--out",
-        tmp_path,
-        "--arm",
-        "off",
-        "--arm",
-        "self_1.0",
-        "--device",
-        "cpu",
-        "--set",
-        off,
-    )
+    done = ran(tmp_path, "--arm", "off", "--arm", "self_1.0", "--set", off)
     assert done.returncode == 0, done.stderr
     arms = latest(tmp_path)["arms"]
     assert arms["off"]["sample_key"] != arms["self_1.0"]["sample_key"]
@@ -419,18 +389,7 @@ def test_sampling_that_was_cut_off_continues_with_the_images_that_it_lacks(finis
     for name in ("info.json", "samples-000-0000000.safetensors", "samples-001-0000000.safetensors"):
         unfinished.keep(partial / name, methodcaller("write_bytes", (whole / name).read_bytes()))
     kept = (partial / "samples-000-0000000.safetensors").stat().st_mtime_ns
-    again = fw(
-        "run",
-        TINY,
-        "--out",
-        tmp_path,
-        "--arm",
-        "self_1.5",
-        "--device",
-        "cpu",
-        "--set",
-        "tracker=null",
-    )
+    again = ran(tmp_path, "--arm", "self_1.5", "--set", "tracker=null")
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "store" / key / "samples-000-0000000.safetensors").stat().st_mtime_ns == kept
     for file in (out / "store" / key).glob("samples-*"):
