@@ -10,6 +10,7 @@ from typing import Any
 from fw.core.diffusion.taps import attention_layers, misnamed
 from fw.core.kinds import Backbone, Guidance
 from fw.core.kinds.capabilities import ABOUT_CONDITIONS, remedy
+from fw.core.learning.parts.augmentation import SIZE
 from fw.core.messages.secrets import secret_places
 from fw.core.recipe.arm import Arm
 from fw.core.recipe.effect import without_effect
@@ -195,8 +196,34 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
             yield Finding(at(section), fault)
     for section, check, given in asked:
         yield from misfit(location_of_section(recipe, name, section), check, given)
+    yield from augmentation_faults(recipe, name)
     if shape is not None:
         yield from guidance_faults(recipe, name, shape)
+
+
+def augmentation_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
+    """What cannot go with transformed images: networks that are not given how, latents, and
+    objectives that know the image as it was."""
+    arm = recipe.arm(name)
+    if arm.train.augment is None:
+        return
+    at = location_of_section(recipe, name, "train")
+    for _, model in backbones(arm):
+        if model.augmentation_size != SIZE:
+            yield Finding(
+                at,
+                f"augment needs a network that is given how its images were transformed, and "
+                f"backbone '{model.name}' takes no such condition (ddpmpp does)",
+            )
+    if recipe.latents is not None:
+        yield Finding(at, "augment transforms pixels, and this recipe diffuses latents")
+    for objective in arm.objectives:
+        if objective.target is not None or objective.uses_teacher:
+            yield Finding(
+                at,
+                f"augment transforms the images, and objective '{objective.name}' compares with "
+                "features of the image as it was",
+            )
 
 
 def guidance_faults(recipe: Recipe, name: str, shape: tuple[int, int, int]) -> Iterator[Finding]:
