@@ -188,9 +188,11 @@ def test_the_network_of_ddpm_for_cifar10_has_as_many_weights_as_published():
     assert [layer.heads for layer in attention] == [1] * 6
 
 
-@pytest.mark.parametrize("form", [None, "class", "tokens"])
-def test_as_ddpm_starts_the_middle_returns_what_it_is_given_and_the_prediction_is_zero(form):
-    net = network(form and ConditionSpec(form, 5, 3), init="ddpm")
+@pytest.mark.parametrize(
+    "spec", [None, ConditionSpec("class", 5), ConditionSpec("tokens", 5, 3)], ids=str
+)
+def test_as_ddpm_starts_the_middle_returns_what_it_is_given_and_the_prediction_is_zero(spec):
+    net = network(spec, init="ddpm")
     middle: list[Tensor] = []
 
     def note(block: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
@@ -208,6 +210,7 @@ def test_as_ddpm_starts_all_other_weights_are_glorots():
     net = network(init="ddpm")
     for path, layer in net.unet.named_modules():
         if isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.any():
+            assert layer.bias is not None
             assert not layer.bias.any()
             pixels = layer.weight[0, 0].numel()
             sides = (layer.weight.shape[0] + layer.weight.shape[1]) * pixels

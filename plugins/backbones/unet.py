@@ -17,6 +17,7 @@ from fw.core.diffusion.conditioning import ConditionEmbedding, TokenEmbedding
 from fw.core.kinds import Attend, Backbone, scaled_dot_product
 from fw.core.kinds.size import check_weights
 from fw.core.types import ConditionSpec
+from fw.plugins.backbones.levels import check_attention, check_halving
 from fw.registry import Neutral
 
 IN_TRANSFORMER = ".transformer_blocks.0.attn1"
@@ -67,12 +68,7 @@ class UNet(Backbone):
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
-        levels = len(self.channels)
-        for level in self.attention:
-            if level >= levels:
-                raise ValueError(
-                    f"attention at level {level}, but channels has levels 0 to {levels - 1}"
-                )
+        check_attention(self.attention, len(self.channels), "channels")
         for width in self.channels:
             if width % self.groups:
                 raise ValueError(f"channels {width} is not a multiple of groups {self.groups}")
@@ -98,14 +94,7 @@ class UNet(Backbone):
 
     def check(self, shape: tuple[int, int, int]) -> None:
         check_weights(self.name, sum(width**2 * (45 * self.layers + 27) for width in self.channels))
-        _, height, width = shape
-        smallest = 2 ** (len(self.channels) - 1)
-        if height % smallest or width % smallest:
-            raise ValueError(
-                f"{self.name} with {len(self.channels)} levels needs images whose sides are "
-                f"multiples of {smallest}, and these are {height}x{width}: take fewer entries in "
-                "`channels`, or another image size"
-            )
+        check_halving(self.name, len(self.channels), "channels", shape)
 
     def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:
         from diffusers.models.unets.unet_2d import UNet2DModel
