@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -49,10 +49,22 @@ class SelfSupervised(Encoder):
     lr: float = Field(
         2e-3, gt=0, le=LARGEST, description="AdamW's learning rate, which falls to 0 along a cosine"
     )
+    warmup: Annotated[int, Neutral(0)] = Field(
+        0, ge=0, description="steps of linear warm-up before that; DINO's has 10 epochs"
+    )
+    clip: Annotated[float | None, Neutral(None)] = Field(
+        None, gt=0, description="gradient norm is clipped to this, DINO's to 3; null never clips"
+    )
     weight_decay: float = Field(0.01, ge=0, le=LARGEST, description="AdamW's weight decay")
     weights: Annotated[Path | None, Neutral(None, names_folders=True)] = Field(
         None, description="a file with the backbone's weights, loaded instead of training"
     )
+
+    @model_validator(mode="after")
+    def _warmed_up(self) -> Self:
+        if self.warmup and self.warmup >= self.steps:
+            raise ValueError(f"warmup ({self.warmup}) must be shorter than steps ({self.steps})")
+        return self
 
     @abstractmethod
     def learner(self, network: ImageEncoder) -> Learner:
@@ -76,8 +88,6 @@ class SelfSupervised(Encoder):
             self._train(network, data, job)
 
     def _train(self, network: ImageEncoder, data: ImageSet, job: Job) -> None:
-        from lightly.utils.scheduler import cosine_schedule
-
         network.train().requires_grad_(True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_from(job.seed, "head"))
@@ -100,7 +110,8 @@ class SelfSupervised(Encoder):
             loss,
             optimizer,
             dict(learner.named_children()),
-            rate=lambda number: cosine_schedule(number, self.steps, self.lr, 0.0),
+            rate=self.rate,
+            clip=self.clip,
             follow=lambda step: learner.follow(step.number),
             log_last=False,
         )
@@ -110,6 +121,14 @@ class SelfSupervised(Encoder):
                     f"encoder {self.name} collapsed, all images have the same features: lower lr "
                     "or weight_decay?"
                 )
+
+    def rate(self, step: int) -> float:
+        """The learning rate: up along a line, down along a cosine."""
+        from lightly.utils.scheduler import cosine_schedule
+
+        if step < self.warmup:
+            return self.lr * (step + 1) / (self.warmup + 1)
+        return cosine_schedule(step - self.warmup, self.steps - self.warmup, self.lr, 0.0)
 
 
 def spread(vectors: Tensor) -> Tensor:
