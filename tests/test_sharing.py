@@ -14,6 +14,7 @@ from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.diffusion.taps import blocks_of, watched
 from fw.core.kinds import Guidance
+from fw.core.randomness import Draws
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.dit import DiT
 from fw.plugins.backbones.unet import UNet
@@ -59,7 +60,7 @@ def test_samples_have_the_same_bits_with_and_without_sharing(name, modes):
     for sharing in (True, False):
         model = denoiser(name, sharing)
         guided = Guided(model, MODES[modes], CLASSES, *EDM().sigma_range)
-        draws = [torch.Generator().manual_seed(i) for i in range(3)]
+        draws = Draws("sharing", rows=range(3))
         samples.append(Heun(steps=4).sample(guided, noise, draws))
         evaluations.append(model.evaluations)
     assert torch.equal(*samples)
