@@ -30,6 +30,7 @@ class Encode(Stage):
     it is trained."""
 
     kind: ClassVar[str] = "encode"
+    version: ClassVar[int] = 2
     files: ClassVar[tuple[str, ...]] = (
         "features.safetensors",
         "encoder.safetensors",
