@@ -18,18 +18,25 @@ from test_executor import Heard
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from fw.core.diffusion.denoiser import NetworkDenoiser
+from fw.core.diffusion.pixels import to_unit
+from fw.core.job import Job
 from fw.core.kinds import scaled_dot_product
+from fw.core.learning.train import train
 from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.core.run.execute_plan import Outcome, run_here
 from fw.core.run.execute_stage import Place
+from fw.core.settings import Train
 from fw.core.store.store import Store
 from fw.core.testing import check
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.ddpmpp import DDPMPP
 from fw.plugins.backbones.ddpmpp_blocks import Attention, Block, double, half, waves
+from fw.plugins.datasets.digits import Digits
 from fw.plugins.guidance.pag import PAG
+from fw.plugins.processes.ddpm import DDPM
 from fw.registry import Provider
 
 SHAPE = (3, 8, 8)
@@ -316,6 +323,25 @@ def test_double_precision_gives_the_same_images_and_bf16_nearly():
     assert (rough - plain).square().mean() < 1e-3 * plain.square().mean()
     twice = network.double()(x.double(), noise.double(), classes)
     torch.testing.assert_close(twice.float(), plain, rtol=1e-3, atol=1e-3)
+
+
+# Training
+
+
+def test_it_learns_digits_better_than_a_constant_could(tmp_path: Path):
+    """The best constant is the mean image, whose error is the variance of the images."""
+    data, held_out = Digits().load("train"), Digits().load("test")
+    settings = Train.model_validate({"steps": 100, "batch": 64, "warmup": 10, "lr": 2e-3})
+    process = DDPM(prediction="x0")
+    network = train(DDPMPP(width=8), process, data, None, settings, Job(tmp_path))
+    x0 = to_unit(held_out.images)
+    constant = (x0 - x0.mean(dim=0)).square().mean()
+    draw = torch.Generator().manual_seed(0)
+    sigma = process.sigmas(torch.rand(len(x0), generator=draw))
+    noise = torch.randn(x0.shape, generator=draw)
+    with torch.no_grad():
+        error = NetworkDenoiser(network, process).loss(x0, sigma, noise, None, None).mean()
+    assert error < 0.9 * constant
 
 
 # In a recipe

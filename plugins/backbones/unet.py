@@ -35,7 +35,9 @@ class UNet(Backbone):
     attention layer.
 
     DDPM's network for CIFAR-10 (35.7M weights) is channels [128, 256, 256, 256], layers 2,
-    attention [1], heads 1, groups 32, dropout 0.1 and init ddpm.
+    attention [1], heads 1, groups 32, dropout 0.1 and init ddpm. Its released code differs in three
+    details of diffusers: group norms add 1e-6 to the variance, here 1e-5; steps down pad one side
+    alone; and the frequencies of the timestep are spaced a little wider.
     """
 
     name: ClassVar[str] = "unet"
