@@ -1,7 +1,8 @@
 """The recipes that claim a paper's settings have them, field by field, and they run.
 
-The numbers are the papers' own: of DDPM (arXiv 2006.11239) those of sections 3 and 4 and appendix B,
-of EDM (arXiv 2206.00364) those of tables 1 and 2 and of appendix F (tables 6 to 8).
+The numbers are the papers' own: of DDPM (arXiv 2006.11239) those of sections 3 and 4 and of
+appendix B, of EDM (arXiv 2206.00364) those of tables 1 and 2 and of appendix F. What DDPM's paper
+leaves open (one head, the larger variance, no ramp of the average) is that of the authors' code.
 """
 
 from __future__ import annotations

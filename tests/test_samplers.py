@@ -9,11 +9,13 @@ from functools import partial
 
 import pytest
 import torch
+from diffusers import DDPMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
+from fw.core.randomness import Draws
 from fw.plugins.samplers.ddim import DDIM
 from fw.plugins.samplers.ddpm import Ancestral
 from fw.plugins.samplers.dpmpp import DPMSolverPP
@@ -55,9 +57,9 @@ class Gaussian:
         return self.mean + (x - self.mean) * self.std / math.hypot(self.std, self.sigma_max)
 
 
-def noise_and_generators(count: int, side: int = 8) -> tuple[Tensor, list[torch.Generator]]:
+def noise_and_generators(count: int, side: int = 8) -> tuple[Tensor, Draws]:
     noise = torch.randn(count, 1, side, side, generator=torch.Generator().manual_seed(0))
-    return noise, [torch.Generator().manual_seed(1 + i) for i in range(count)]
+    return noise, Draws("samplers", rows=range(count))
 
 
 @every_sampler
@@ -172,11 +174,38 @@ def test_the_larger_variance_of_ancestral_sampling_is_a_steps_beta():
     assert variance > 1.1 * posterior_variance(denoise.seen, denoise.std)
 
 
-def test_ddim_with_eta_one_is_ddpm():
-    noise, generators = noise_and_generators(5)
-    ancestral = Ancestral(steps=12).sample(Gaussian(), noise, generators)
-    ddim = DDIM(steps=12, eta=1).sample(Gaussian(), *noise_and_generators(5))
-    torch.testing.assert_close(ddim, ancestral, rtol=0, atol=1e-5)
+class FromGenerators(Draws):
+    """Normal numbers from the generator of each image, as diffusers draws them."""
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.stack([torch.randn(shape, generator=each) for each in self])
+
+
+class OfDiffusers(Ancestral):
+    """The same by diffusers' own DDPM."""
+
+    def scheduler(self, **options):
+        return DDPMScheduler(**options, clip_sample=False, variance_type=f"fixed_{self.variance}")
+
+    def step_options(self, x: Tensor, draws: Draws, sigma: float, target: float):
+        return {"generator": list(draws)}
+
+
+@pytest.mark.parametrize(
+    ("sampler", "variance"),
+    [
+        (Ancestral(steps=12), "small"),
+        (Ancestral(steps=12, variance="large"), "large"),
+        (DDIM(steps=12, eta=1), "small"),
+    ],
+)
+def test_ancestral_sampling_is_diffusers_ddpm(sampler, variance):
+    noise, _ = noise_and_generators(5)
+    ours, theirs = (
+        each.sample(Gaussian(), noise, FromGenerators("same", rows=range(5)))
+        for each in (sampler, OfDiffusers(steps=12, variance=variance))
+    )
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("churn", [10, 60])

@@ -188,11 +188,14 @@ def test_the_network_of_ddpm_for_cifar10_has_as_many_weights_as_published():
     assert [layer.heads for layer in attention] == [1] * 6
 
 
+@pytest.mark.parametrize("init", ["zero", "ddpm"])
 @pytest.mark.parametrize(
     "spec", [None, ConditionSpec("class", 5), ConditionSpec("tokens", 5, 3)], ids=str
 )
-def test_as_ddpm_starts_the_middle_returns_what_it_is_given_and_the_prediction_is_zero(spec):
-    net = network(spec, init="ddpm")
+def test_zero_at_its_ends_the_middle_returns_what_it_is_given_and_the_prediction_is_zero(
+    spec, init
+):
+    net = network(spec, init=init)
     middle: list[Tensor] = []
 
     def note(block: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
@@ -203,6 +206,19 @@ def test_as_ddpm_starts_the_middle_returns_what_it_is_given_and_the_prediction_i
     given, output = middle
     assert given.any()
     assert torch.equal(given, output)
+
+
+def test_zero_leaves_all_other_weights_as_torch_draws_them():
+    drawn, zeroed = (network(init=init).state_dict() for init in ("torch", "zero"))
+    changed = {name for name in drawn if not torch.equal(drawn[name], zeroed[name])}
+    assert {name.removesuffix(".bias").removesuffix(".weight") for name in changed} == {
+        *(f"unet.{layer}.to_out.0" for layer in LAYERS),
+        *(f"unet.down_blocks.{level}.resnets.0.conv2" for level in (0, 1)),
+        *(f"unet.mid_block.resnets.{index}.conv2" for index in (0, 1)),
+        *(f"unet.up_blocks.{i}.resnets.{j}.conv2" for i in (0, 1) for j in (0, 1)),
+        "unet.conv_out",
+    }
+    assert not any(zeroed[name].any() for name in changed)
 
 
 def test_as_ddpm_starts_all_other_weights_are_glorots():

@@ -46,7 +46,7 @@ class Block(nn.Module):
         self.shift = linear(embedding_width, outputs)
         self.inner_norm = norm(outputs)
         self.dropout = nn.Dropout(dropout)
-        self.last = convolution(outputs, outputs, variance=0)
+        self.second = convolution(outputs, outputs, variance=0)
         changed = resample is not None or inputs != outputs
         self.skip = convolution(inputs, outputs, side=1) if changed else nn.Identity()
         self.attention = None if layer is None else Attention(outputs, layer)
@@ -57,7 +57,7 @@ class Block(nn.Module):
         if self.resample is not None:
             x, hidden = self.resample(x), self.resample(hidden)
         hidden = self.first(hidden) + self.shift(embedding)[:, :, None, None]
-        hidden = self.last(self.dropout(silu(self.inner_norm(hidden))))
+        hidden = self.second(self.dropout(silu(self.inner_norm(hidden))))
         x = HALVED * (self.skip(x) + hidden)
         return x if self.attention is None else self.attention(x, attend)
 

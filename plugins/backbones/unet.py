@@ -35,8 +35,9 @@ class UNet(Backbone):
     attention layer.
 
     DDPM's network for CIFAR-10 (35.7M weights) is channels [128, 256, 256, 256], layers 2,
-    attention [1], heads 1, groups 32, dropout 0.1 and init ddpm. The default of head_dim makes 32
-    heads of 256 channels.
+    attention [1], heads 1, groups 32, dropout 0.1 and init ddpm. Its released code differs in three
+    details of diffusers: group norms add 1e-6 to the variance, here 1e-5; steps down pad one side
+    alone; and the frequencies of the timestep are spaced a little wider.
     """
 
     name: ClassVar[str] = "unet"
@@ -52,17 +53,20 @@ class UNet(Backbone):
             "levels with self-attention, 0 is full resolution; with any, the middle has it too"
         ),
     )
-    head_dim: int = Field(8, ge=1, description="channels per attention head")
+    head_dim: int = Field(
+        8, ge=1, description="channels per attention head; 8 suits narrow networks, else see heads"
+    )
     heads: Annotated[int | None, Neutral(None)] = Field(
         None, ge=1, description="attention heads per layer, in place of head_dim; DDPM has 1"
     )
     groups: int = Field(8, ge=1, description="groups of the group norms")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the residual blocks")
-    init: Annotated[Literal["torch", "ddpm"], Neutral("torch")] = Field(
+    init: Annotated[Literal["torch", "zero", "ddpm"], Neutral("torch")] = Field(
         "torch",
         description=(
-            "how weights start: as torch's layers do, or as DDPM's: by Glorot's rule, and zero in "
-            "the layers that end a residual block, an attention layer and the network"
+            "how weights start: as torch's layers do; so, but at zero where a residual block, an "
+            "attention layer and the network end; or as DDPM's: there zero, and else by Glorot's "
+            "rule"
         ),
     )
 
@@ -120,8 +124,8 @@ class UNet(Backbone):
             )
             for path in self_attention(unet).values() if self.heads is not None else ():
                 unet.get_submodule(path).heads = self.heads
-        if self.init == "ddpm":
-            start_as_ddpm(unet)
+        if self.init != "torch":
+            start(unet, glorot=self.init == "ddpm")
         if condition is None:
             return ConditionedUNet(unet, None)
         embedding = TokenEmbedding if crossed else ConditionEmbedding
@@ -197,16 +201,18 @@ class ConditionedUNet(nn.Module):
         return {**down, "mid": self.unet.get_submodule("mid_block"), **up}
 
 
-def start_as_ddpm(unet: nn.Module) -> None:
-    """Weights as DDPM's released code draws them, biases zero."""
+def start(unet: nn.Module, glorot: bool) -> None:
+    """Zero the last layers; `glorot` draws all others as DDPM's released code, without biases."""
     for path, layer in unet.named_modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            if LAST.search(path):
-                nn.init.zeros_(layer.weight)
-            else:
-                nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
+            continue
+        last = LAST.search(path) is not None
+        if last:
+            nn.init.zeros_(layer.weight)
+        elif glorot:
+            nn.init.xavier_uniform_(layer.weight)
+        if layer.bias is not None and (last or glorot):
+            nn.init.zeros_(layer.bias)
 
 
 def self_attention(unet: nn.Module) -> dict[str, str]:
