@@ -20,7 +20,9 @@ from fw.core.errors import RecipeError
 from fw.core.job import Job
 from fw.core.kinds import Backbone
 from fw.core.learning.batches import Batch
+from fw.core.learning.loop import Step
 from fw.core.learning.parts.augmentation import SIZE, Transforms, draw_transforms
+from fw.core.learning.parts.part import Part
 from fw.core.learning.train import train
 from fw.core.learning.warp import DOUBLING, HALVING, warped
 from fw.core.recipe.checks import faults
@@ -269,6 +271,32 @@ def test_a_training_gives_the_network_the_transforms_of_its_images_and_changes_n
         assert torch.equal(x0, twin.x0)
     labels = [batch.augmentation for batch in augmented if batch.augmentation is not None]
     assert not torch.equal(labels[0], labels[1])
+
+
+class Looks(Part):
+    """Remembers the images as a step begins and as they went through the network."""
+
+    def __init__(self) -> None:
+        self.before: list[Tensor] = []
+        self.after: list[Tensor] = []
+
+    def begin(self, batch: Batch, step: Step) -> None:
+        self.before.append(batch.x0)
+
+    def add(self, loss: Tensor, batch: Batch, step: Step) -> Tensor:
+        self.after.append(batch.x0)
+        return loss
+
+
+def test_other_parts_begin_with_the_images_as_they_are(tmp_path: Path) -> None:
+    """So an online annotator groups what is generated, and no transforms of it."""
+    looks, level = Looks(), torch.arange(8, dtype=torch.uint8)
+    data = ImageSet((level[:, None, None, None] * 30).expand(8, 1, 8, 8).contiguous())
+    settings = Train(steps=2, batch=8, warmup=0, augment=1.0)
+    train(Takes(), EDM(), data, None, settings, Job(tmp_path), [looks])
+    for before, after in zip(looks.before, looks.after, strict=True):
+        assert (before == before[..., :1, :1]).all()
+        assert not (after == after[..., :1, :1]).all()
 
 
 # What is refused
