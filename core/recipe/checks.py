@@ -15,6 +15,7 @@ from fw.core.recipe.arm import Arm
 from fw.core.recipe.effect import without_effect
 from fw.core.recipe.fairness import unfair
 from fw.core.recipe.finding import Finding, location_in_arm, location_of_section, misfit
+from fw.core.recipe.label_free import label_cautions, label_faults
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.shortages import cautions, shortages
 
@@ -197,6 +198,7 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
         yield from misfit(location_of_section(recipe, name, section), check, given)
     if shape is not None:
         yield from guidance_faults(recipe, name, shape)
+    yield from label_faults(recipe, name)
 
 
 def guidance_faults(recipe: Recipe, name: str, shape: tuple[int, int, int]) -> Iterator[Finding]:
@@ -257,5 +259,6 @@ def warnings(recipe: Recipe) -> Iterator[Finding]:
     yield from unfair(recipe)
     yield from without_effect(recipe)
     yield from cautions(recipe)
+    yield from label_cautions(recipe)
     if recipe.dataset.missing is not None:
         yield Finding(("dataset",), recipe.dataset.missing)

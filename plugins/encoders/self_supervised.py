@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from fw.core.errors import StageFailed
+from fw.core.files.weights import supervision_in
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.learning.loop import Step, descend
@@ -19,7 +20,8 @@ from fw.core.randomness import seed_from
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.trunks import ImageEncoder
 from fw.plugins.encoders.weights import existing, load_weights, sha256
-from fw.registry import Neutral
+from fw.plugins.shared.stated import Stated, check_stated, supervision
+from fw.registry import NOTHING, Neutral, Supervision
 
 COLLAPSED = 1e-3
 
@@ -53,6 +55,19 @@ class SelfSupervised(Encoder):
     weights: Annotated[Path | None, Neutral(None, names_folders=True)] = Field(
         None, description="a file with the backbone's weights, loaded instead of training"
     )
+
+    supervision: Stated = None
+
+    @model_validator(mode="after")
+    def _says_it_of_weights(self) -> Self:
+        check_stated(self.supervision, self.weights)
+        return self
+
+    @property
+    def own_supervision(self) -> Supervision:
+        if self.weights is None:
+            return NOTHING
+        return supervision(supervision_in(self.weights), self.supervision)
 
     @abstractmethod
     def learner(self, network: ImageEncoder) -> Learner:
