@@ -135,7 +135,8 @@ def test_a_pretrained_backbone_that_does_not_say_is_unknown_and_images_are_no_we
 
         def build(
             self, shape: tuple[int, int, int], condition: ConditionSpec | None
-        ) -> nn.Module: ...
+        ) -> nn.Module:
+            return nn.Identity()
 
     class Pictures(toys.Dots):
         """Somebody's."""
