@@ -13,8 +13,14 @@ Kind = Literal["nothing", "unknown", "captions", "labels"]
 STRENGTH: tuple[Kind, ...] = get_args(Kind)
 """The weakest first. Captions are stronger than what is unknown, because something is known."""
 
-WRITTEN = r"^(nothing|unknown|captions|labels( of \S.*)?)$"
-"""A supervision in words."""
+LONGEST = 100
+"""Characters of the name of data."""
+CONTROL = r"\x00-\x1f\x7f-\x9f"
+WRITTEN = (
+    r"^(nothing|unknown|captions|"
+    rf"labels( of [^\s{CONTROL}][^{CONTROL}]{{0,{LONGEST - 1}}})?)$"
+)
+"""A supervision in words; the file that they are read from may be anybody's."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +41,12 @@ NOTHING, UNKNOWN, CAPTIONS = (Supervision(kind) for kind in ("nothing", "unknown
 
 
 def labels_of(data: str) -> Supervision:
-    return Supervision("labels", data)
+    return Supervision("labels", data[:LONGEST])
 
 
 def parsed(words: str) -> Supervision:
     """The supervision in words that `str` made; ValueError if they are none."""
-    if not re.match(WRITTEN, words):
+    if not re.fullmatch(WRITTEN, words):
         raise ValueError(f"'{words}' is none of nothing, captions, unknown and labels of X")
     kind, _, data = words.partition(" of ")
     return Supervision(next(each for each in STRENGTH if each == kind), data)

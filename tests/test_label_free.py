@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pytest
 import torch
@@ -29,9 +29,13 @@ from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import read
 from fw.core.report.markdown import markdown
 from fw.core.report.tables import label_free
+from fw.core.stages.encode import Encode
 from fw.core.types import ConditionSpec
 from fw.plugins.encoders.dino import Dino
+from fw.plugins.encoders.inception import Inception
+from fw.plugins.encoders.pixels import Pixels
 from fw.plugins.encoders.timm_tags import supervision_of
+from fw.plugins.objectives.repa import REPA
 from fw.registry import CAPTIONS, NOTHING, UNKNOWN, Supervision, installed, labels_of
 from fw.registry.supervision import parsed, strongest
 from tests.saying import all_say, says
@@ -81,7 +85,15 @@ def test_the_strongest_supervision_counts_and_words_read_back() -> None:
         assert strongest(reversed(ordered[: place + 1])) == each
     assert strongest([]) == NOTHING
     assert str(parsed("labels")) == "labels"
-    for wrong in ("", "label", "labels of", "labels of ", "ImageNet"):
+    for wrong in (
+        "",
+        "label",
+        "labels of",
+        "labels of ",
+        "ImageNet",
+        "nothing\n",
+        "labels of \x1b[2J",
+    ):
         with pytest.raises(ValueError, match="labels of X"):
             parsed(wrong)
 
@@ -133,9 +145,7 @@ def test_a_pretrained_backbone_that_does_not_say_is_unknown_and_images_are_no_we
         name: ClassVar[str] = "frozen"
         pretrained: ClassVar[bool] = True
 
-        def build(
-            self, shape: tuple[int, int, int], condition: ConditionSpec | None
-        ) -> nn.Module:
+        def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:
             return nn.Identity()
 
     class Pictures(toys.Dots):
@@ -331,6 +341,24 @@ def test_latents_of_an_autoencoder_are_warned_about_where_an_arm_claims_to_be_fr
     assert free(latents % known, pixels).value == "no"
 
 
+class Hidden(REPA):
+    """Aligns with an encoder that it does not hold in a field."""
+
+    name: ClassVar[str] = "hidden"
+    encoder: Literal["inception"] = "inception"  # type: ignore[assignment]
+
+    @property
+    def target(self) -> Encoder:
+        return Inception()
+
+
+def test_an_encoder_that_an_objective_asks_for_counts_where_it_is_in_no_field() -> None:
+    recipe = made()
+    arm = recipe.arm("unconditional").model_copy(update={"objectives": (Hidden(),)})
+    assert recipe.label_free(arm).value == "no"
+    assert "encoder 'inception'" in recipe.label_free(arm).why
+
+
 def test_a_mode_that_is_off_brings_nothing(tmp_path: Path) -> None:
     worse = f"{{name: diffusers, weights: {dit(tmp_path)}}}"
     arm = "arms.a={annotator: null, guidance: {name: autoguidance, model: %s, scale: %d}}"
@@ -421,6 +449,24 @@ def test_stored_weights_and_samples_say_what_they_were_trained_with(finished: Pa
         assert metadata(first) == wanted[name]
         if arm.encode is not None:
             assert metadata(store / arm.encode / "encoder.safetensors") == wanted[name]
+
+
+def test_what_is_made_of_an_arms_samples_has_seen_what_the_arm_has_seen() -> None:
+    arms = plan(made("arms.oracle={annotator: labels}")).arms
+    of_oracle, of_plain = (
+        Encode(arms[name].drawn, Pixels(), seed=0) for name in ("oracle", "unconditional")
+    )
+    assert of_oracle.supervision == labels_of("digits")
+    assert of_plain.supervision == NOTHING
+
+
+def test_a_finished_run_that_would_be_refused_today_can_still_be_read() -> None:
+    source = read(TINY)
+    source.set(["encoder=inception"])
+    with pytest.raises(RecipeError):
+        validate(source, installed())
+    recipe = validate(source, installed(), finished=True)
+    assert recipe.label_free(recipe.arm("self_1.5")).value == "no"
 
 
 def test_weights_of_a_run_carry_their_labels_into_the_next(finished: Path) -> None:

@@ -153,11 +153,23 @@ class Arm(Section):
 
     @property
     def brought(self) -> Iterator[tuple[str, Brought]]:
-        """What supervised the weights that its sections bring from before fw, by section; guidance
+        """What supervised the weights that it is made with from before fw, by section; guidance
         modes that are off bring none."""
-        for section, component in self.sections:
-            if not isinstance(component, Guidance) or component in self.modes:
-                yield section, brought_by(component)
+        acting = [
+            (section, component)
+            for section, component in self.sections
+            if not isinstance(component, Guidance) or component in self.modes
+        ]
+        held = {id(part) for _, component in acting for part in component.within()}
+        asked = [
+            *(("objectives", objective.target) for objective in self.objectives),
+            *(("guidance", sibling.model) for sibling in self.siblings if sibling is not None),
+        ]
+        for section, component in acting:
+            yield section, brought_by(component)
+        for section, wanted in asked:
+            if wanted is not None and id(wanted) not in held:
+                yield section, brought_by(wanted)
 
     def label_free(self, shared: Iterable[Brought] = ()) -> LabelFree:
         """Whether nothing in it has seen labels. `shared` are weights that all arms of its recipe

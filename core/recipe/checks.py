@@ -15,7 +15,7 @@ from fw.core.recipe.arm import Arm
 from fw.core.recipe.effect import without_effect
 from fw.core.recipe.fairness import unfair
 from fw.core.recipe.finding import Finding, location_in_arm, location_of_section, misfit
-from fw.core.recipe.label_free import label_cautions, label_faults
+from fw.core.recipe.label_free import label_cautions
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.shortages import cautions, shortages
 
@@ -198,7 +198,6 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
         yield from misfit(location_of_section(recipe, name, section), check, given)
     if shape is not None:
         yield from guidance_faults(recipe, name, shape)
-    yield from label_faults(recipe, name)
 
 
 def guidance_faults(recipe: Recipe, name: str, shape: tuple[int, int, int]) -> Iterator[Finding]:

@@ -21,17 +21,18 @@ MAKE_ONLINE_CONDITIONS = MAKE_CONDITIONS | {"latents", "model", "objectives"}
 """The same where they are made of the denoiser's own features."""
 
 
-def label_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
-    """Claims of an arm that its conditions do not keep."""
-    at = location_in_arm(recipe, name, "guidance")
-    for claim in claims(recipe.arm(name)):
-        for _, brought in weights(recipe, name, of_conditions=True):
-            if brought.supervision.kind == "labels":
-                yield Finding(
-                    at,
-                    f"{claim}, and {brought}: take weights that have seen none, or guidance that "
-                    "makes no such claim, such as cfg",
-                )
+def label_faults(recipe: Recipe) -> Iterator[Finding]:
+    """Claims that an arm's conditions do not keep."""
+    for name in recipe.arms:
+        at = location_in_arm(recipe, name, "guidance")
+        for claim in claims(recipe.arm(name)):
+            for _, brought in weights(recipe, name, of_conditions=True):
+                if brought.supervision.kind == "labels":
+                    yield Finding(
+                        at,
+                        f"{claim}, and {brought}: take weights that have seen none, or guidance "
+                        "that makes no such claim, such as cfg",
+                    )
 
 
 def label_cautions(recipe: Recipe) -> Iterator[Finding]:

@@ -49,7 +49,10 @@ class TransformersCheckpoint(Checkpoint):
     def supervision(self) -> Supervision:
         """That of the type of model. One that was saved for a task, such as
         Dinov2ForImageClassification, may have been trained further."""
-        saved_as = next(iter(self.config.get("architectures") or ()), "")
+        architectures = self.config.get("architectures")
+        saved_as = (
+            str(architectures[0]) if architectures and isinstance(architectures, list) else ""
+        )
         if "For" in saved_as:
             return Supervision("unknown", remark=f"{self.folder} was saved as {saved_as}")
         return TRAINED_WITH.get(self.config["model_type"], UNKNOWN)
