@@ -18,6 +18,7 @@ from sites import fw
 from test_diffusers_backbone import dit, unet
 from torch import nn
 
+from fw.core.catalogue.example import example
 from fw.core.errors import RecipeError
 from fw.core.files.weights import noted, supervision_in
 from fw.core.kinds import Backbone, Dataset, Encoder, brought_by
@@ -190,6 +191,21 @@ def test_no_weights_that_timm_fine_tuned_on_imagenet_count_as_label_free() -> No
     tuned = [name for name in names if "_ft_in" in name or name.endswith(("in1k", "in21k"))]
     assert len(tuned) > 1000
     assert {supervision_of(name) for name in tuned} == {labels_of("ImageNet")}
+
+
+def test_of_the_built_ins_only_those_that_bring_weights_have_seen_anything() -> None:
+    registry = installed()
+    brought = {
+        component.name: str(brought_by(example(component, registry)).supervision)
+        for component in registry.components.values()
+    }
+    unknown = dict.fromkeys(("kl", "rae", "tiny", "diffusers"), "unknown")
+    labels = dict.fromkeys(("inception", "fid"), "labels of ImageNet")
+    assert {name: said for name, said in brought.items() if said != "nothing"} == {
+        **unknown,
+        **labels,
+        "clip": "captions",
+    }
 
 
 # Conditions

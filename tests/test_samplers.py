@@ -9,11 +9,13 @@ from functools import partial
 
 import pytest
 import torch
+from diffusers import DDPMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
+from fw.core.randomness import Draws
 from fw.plugins.samplers.ddim import DDIM
 from fw.plugins.samplers.ddpm import Ancestral
 from fw.plugins.samplers.dpmpp import DPMSolverPP
@@ -55,9 +57,9 @@ class Gaussian:
         return self.mean + (x - self.mean) * self.std / math.hypot(self.std, self.sigma_max)
 
 
-def noise_and_generators(count: int, side: int = 8) -> tuple[Tensor, list[torch.Generator]]:
+def noise_and_generators(count: int, side: int = 8) -> tuple[Tensor, Draws]:
     noise = torch.randn(count, 1, side, side, generator=torch.Generator().manual_seed(0))
-    return noise, [torch.Generator().manual_seed(1 + i) for i in range(count)]
+    return noise, Draws("samplers", rows=range(count))
 
 
 @every_sampler
@@ -153,11 +155,31 @@ def test_the_posteriors_variance_converges_to_the_datas():
     assert posterior_variance(levels, 0.5) == pytest.approx(0.25, rel=0.01)
 
 
-def test_ddim_with_eta_one_is_ddpm():
-    noise, generators = noise_and_generators(5)
-    ancestral = Ancestral(steps=12).sample(Gaussian(), noise, generators)
-    ddim = DDIM(steps=12, eta=1).sample(Gaussian(), *noise_and_generators(5))
-    torch.testing.assert_close(ddim, ancestral, rtol=0, atol=1e-5)
+class FromGenerators(Draws):
+    """Normal numbers from the generator of each image, as diffusers draws them."""
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.stack([torch.randn(shape, generator=each) for each in self])
+
+
+class OfDiffusers(Ancestral):
+    """The same by diffusers' own DDPM."""
+
+    def scheduler(self, **options):
+        return DDPMScheduler(**options, clip_sample=False, variance_type="fixed_small")
+
+    def step_options(self, x: Tensor, draws: Draws):
+        return {"generator": list(draws)}
+
+
+@pytest.mark.parametrize("build", [Ancestral, lambda **fields: DDIM(eta=1, **fields)])
+def test_ancestral_sampling_is_diffusers_ddpm(build):
+    noise, _ = noise_and_generators(5)
+    ours, theirs = (
+        sampler.sample(Gaussian(), noise, FromGenerators("same", rows=range(5)))
+        for sampler in (build(steps=12), OfDiffusers(steps=12))
+    )
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("churn", [10, 60])

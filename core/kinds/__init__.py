@@ -18,7 +18,14 @@ from fw.core.kinds.guidance import Guidance, Sibling, Steering
 from fw.core.kinds.interval import Interval, lowest_first
 from fw.core.kinds.joint import Joint, JointNetwork, Move, Read, Steerable
 from fw.core.kinds.metric import Metric
-from fw.core.kinds.network import Attend, Changed, Network, Tapped, scaled_dot_product
+from fw.core.kinds.network import (
+    Attend,
+    Augmentable,
+    Changed,
+    Network,
+    Tapped,
+    scaled_dot_product,
+)
 from fw.core.kinds.objective import Look, Objective, Seen
 from fw.core.kinds.online import Grouping, Online
 from fw.core.kinds.prior import Prior
@@ -77,6 +84,7 @@ __all__ = [
     "Annotator",
     "ArmDescription",
     "Attend",
+    "Augmentable",
     "Autoencoder",
     "Backbone",
     "Brought",

@@ -19,6 +19,9 @@ class Backbone(Component):
     """The forms of condition that the network can take."""
     pretrained: ClassVar[bool] = False
     """Whether `build` returns a network that was trained before, elsewhere."""
+    augmentation_size: ClassVar[int] = 0
+    """How many numbers say to the network how its image was transformed (`train.augment`): 0 if it
+    takes none, or 9. Then `build` returns an `Augmentable`."""
 
     @property
     def own_supervision(self) -> Supervision:

@@ -21,7 +21,7 @@ from fw.core.learning.parts.conditions import Conditions
 from fw.core.learning.parts.denoising import Denoising
 from fw.core.learning.parts.joint import Recognition
 from fw.core.learning.parts.part import Part, Training
-from fw.core.randomness import seed_from
+from fw.core.randomness import seed_torch
 from fw.core.settings import Train
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 
@@ -113,7 +113,7 @@ def initial_network(
 ) -> nn.Module:
     """The untrained network; arms with the same architecture start from the same weights."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_from(job.seed, "init"))
+        seed_torch(job.seed, "init")
         network = checked_network(backbone, backbone.build(shape, spec))
     if job.device.type == "cuda":
         network = network.to(memory_format=torch.channels_last)

@@ -33,6 +33,7 @@ class Annotate(Stage):
     """Makes one condition per image, and scores of how they agree with the true labels."""
 
     kind: ClassVar[str] = "annotate"
+    version: ClassVar[int] = 2
     files: ClassVar[tuple[str, ...]] = ("annotation.safetensors", "quality.json")
 
     dataset: Data

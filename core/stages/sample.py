@@ -44,6 +44,7 @@ class Sample(ImageStage):
     """Makes the samples (uint8), the number of network evaluations for each, and a grid of some."""
 
     kind: ClassVar[str] = "sample"
+    version: ClassVar[int] = 2
     files: ClassVar[tuple[str, ...]] = ("samples-*-*.safetensors", "info.json", "grid.png")
     cost: ClassVar[int] = 4
 

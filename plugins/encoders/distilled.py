@@ -20,7 +20,7 @@ from fw.core.job import Job
 from fw.core.kinds import Process
 from fw.core.learning.loop import Step, descend
 from fw.core.learning.train import initial_network
-from fw.core.randomness import seed_from
+from fw.core.randomness import seed_torch
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.of_denoiser import OfDenoiser, Sigmas
 
@@ -117,7 +117,7 @@ class Distilled(OfDenoiser):
         teacher = self.teacher(data, job)
         network.to(job.device).train().requires_grad_(True)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_from(job.seed, "lesson"))
+            seed_torch(job.seed, "lesson")
             lesson = self.lesson(network, teacher, data.shape, data.classes).to(job.device)
         optimizer = torch.optim.AdamW(
             lesson.parameters(), lr=self.lr, weight_decay=self.weight_decay

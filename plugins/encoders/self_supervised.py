@@ -16,7 +16,7 @@ from fw.core.files.weights import supervision_in
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.learning.loop import Step, descend
-from fw.core.randomness import seed_from
+from fw.core.randomness import seed_torch
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.trunks import ImageEncoder
 from fw.plugins.encoders.weights import existing, load_weights, sha256
@@ -95,7 +95,7 @@ class SelfSupervised(Encoder):
 
         network.train().requires_grad_(True)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_from(job.seed, "head"))
+            seed_torch(job.seed, "head")
             learner = self.learner(network).to(job.device)
         learned = [parameter for parameter in learner.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learned, lr=self.lr, weight_decay=self.weight_decay)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from pydantic import Field
+from torch import Tensor
 
+from fw.core.randomness import Draws
 from fw.plugins.samplers.diffusers_scheduler import DiffusersScheduler
 
 
@@ -20,9 +20,11 @@ class Ancestral(DiffusersScheduler):
     steps: int = Field(250, ge=1, le=100_000, description="noise levels before zero")
 
     def scheduler(self, **options: Any) -> Any:
-        from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+        """DDIM's, which is DDPM's at eta 1 (arXiv 2010.02502, section 4.1), and which takes noise
+        that was drawn for it; diffusers' DDPM draws its own, image by image."""
+        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-        return DDPMScheduler(**options, clip_sample=False, variance_type="fixed_small")
+        return DDIMScheduler(**options, clip_sample=False)
 
-    def step_options(self, generators: Sequence[torch.Generator]) -> dict[str, Any]:
-        return {"generator": list(generators)}
+    def step_options(self, x: Tensor, draws: Draws) -> dict[str, Any]:
+        return {"eta": 1.0, "variance_noise": draws.normal(*x.shape[1:]).to(x)}

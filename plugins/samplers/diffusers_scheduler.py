@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fw.core.kinds import Denoise, Recorder
+from fw.core.randomness import Draws
 from fw.plugins.samplers.noise_levels import NoiseLevels
 
 
@@ -25,23 +25,20 @@ class DiffusersScheduler(NoiseLevels):
     def scheduler(self, **options: Any) -> Any:
         """A fresh scheduler, since schedulers keep state, with `options` and its own."""
 
-    def step_options(self, generators: Sequence[torch.Generator]) -> dict[str, Any]:
-        """More arguments of `scheduler.step`; diffusers draws image i's noise by generator i."""
+    def step_options(self, x: Tensor, draws: Draws) -> dict[str, Any]:
+        """More arguments of the next `scheduler.step` of the images x (B, C, H, W)."""
         return {}
 
     def asks(self, sigma_range: tuple[float, float]) -> list[float]:
         return self.levels(Recorder(*sigma_range))
 
-    def sample(
-        self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]
-    ) -> Tensor:
+    def sample(self, denoise: Denoise, noise: Tensor, draws: Draws) -> Tensor:
         sigmas = self.levels(denoise)
         scheduler = self._set_up(sigmas)
-        options = self.step_options(generators)
         x = noise * (sigmas[0] / math.hypot(1, sigmas[0]))  # x is x_vp
         for sigma, timestep in zip(sigmas, scheduler.timesteps.tolist(), strict=True):
             x0 = self.denoised(denoise, x * math.hypot(1, sigma), sigma)
-            x = scheduler.step(x0, timestep, x, **options).prev_sample
+            x = scheduler.step(x0, timestep, x, **self.step_options(x, draws)).prev_sample
         return x
 
     def _set_up(self, sigmas: list[float]) -> Any:
