@@ -27,6 +27,7 @@ from fw.registry import lookup
 from fw.registry.api import API
 from fw.registry.errors import UnknownComponent, in_one_line
 from fw.registry.neutral import inside, kept_fields
+from fw.registry.supervision import NOTHING, UNKNOWN, Supervision, names_weights
 
 FILE_HASH = "__fw_file_hash__"
 """Stands in the module of a local plugin."""
@@ -74,6 +75,16 @@ class Component(BaseModel):
     def provides(self) -> frozenset[str]:
         """Capabilities that this component brings to its arm."""
         return frozenset()
+
+    @property
+    def own_supervision(self) -> Supervision:
+        """What supervised the weights that this brings from elsewhere, before fw; components in
+        its fields speak for themselves.
+
+        Read when a recipe is validated, so it must not need the files. By default it is `unknown`
+        where a field names a file, a folder or a model of a hub, and otherwise `nothing`.
+        """
+        return UNKNOWN if any(names_weights(*entry) for entry in self) else NOTHING
 
     def preflight(self) -> None:
         """Raise `fw.core.errors.MissingFile` if a folder or weights file that this needs is not

@@ -16,6 +16,7 @@ from fw.core.recipe.arm import Arm
 from fw.core.recipe.effect import without_effect
 from fw.core.recipe.fairness import unfair
 from fw.core.recipe.finding import Finding, location_in_arm, location_of_section, misfit
+from fw.core.recipe.label_free import label_cautions
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.shortages import cautions, shortages
 
@@ -284,5 +285,6 @@ def warnings(recipe: Recipe) -> Iterator[Finding]:
     yield from unfair(recipe)
     yield from without_effect(recipe)
     yield from cautions(recipe)
+    yield from label_cautions(recipe)
     if recipe.dataset.missing is not None:
         yield Finding(("dataset",), recipe.dataset.missing)

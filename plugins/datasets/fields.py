@@ -4,6 +4,7 @@ the folder for decoded images."""
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,6 +14,8 @@ from pydantic import Field, model_validator
 from fw.core.kinds import Dataset
 from fw.core.types import SPLITS, ImageSet, Split
 from fw.plugins.datasets.decoded import Decoded
+from fw.registry import NOTHING, Neutral, Supervision
+from fw.registry.supervision import WRITTEN, parsed
 
 Side = Annotated[int, Ge(1), Le(4096)]
 Size = Annotated[
@@ -36,7 +39,11 @@ class Encoded(Dataset):
     its identity the fields that only say where files lie."""
 
     PLACES: ClassVar[frozenset[str]]
-    NEUTRAL: ClassVar[dict[str, Any]] = {"range": None, "drop_repeats": False}
+    NEUTRAL: ClassVar[dict[str, Any]] = {
+        "range": None,
+        "drop_repeats": False,
+        "supervision": None,
+    }
 
     range: tuple[float, float] | None = Field(
         None,
@@ -48,6 +55,24 @@ class Encoded(Dataset):
     drop_repeats: bool = Field(
         False, description="leave out training images that are equal to a held-out one"
     )
+
+    supervision: Annotated[
+        str | None,
+        Neutral(None),
+        Field(
+            pattern=WRITTEN,
+            description=(
+                "where a model made the images: what it was trained with, as nothing, captions, "
+                "unknown or labels of X"
+            ),
+        ),
+    ] = None
+
+    @property
+    def own_supervision(self) -> Supervision:
+        if self.supervision is None:
+            return NOTHING
+        return replace(parsed(self.supervision), remark="a model made its images")
 
     @model_validator(mode="after")
     def black_below_white(self) -> Encoded:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from fw.core.errors import StageFailed
+from fw.core.files.weights import supervision_in
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.learning.loop import Step, descend
@@ -19,7 +20,8 @@ from fw.core.randomness import seed_torch
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.trunks import ImageEncoder
 from fw.plugins.encoders.weights import existing, load_weights, sha256
-from fw.registry import Neutral
+from fw.plugins.shared.stated import Stated, check_stated, supervision
+from fw.registry import NOTHING, Neutral, Supervision
 
 COLLAPSED = 1e-3
 
@@ -59,12 +61,24 @@ class SelfSupervised(Encoder):
     weights: Annotated[Path | None, Neutral(None, names_folders=True)] = Field(
         None, description="a file with the backbone's weights, loaded instead of training"
     )
+    supervision: Stated = None
 
     @model_validator(mode="after")
     def _warmed_up(self) -> Self:
         if self.warmup and self.warmup >= self.steps:
             raise ValueError(f"warmup ({self.warmup}) must be shorter than steps ({self.steps})")
         return self
+
+    @model_validator(mode="after")
+    def _says_it_of_weights(self) -> Self:
+        check_stated(self.supervision, self.weights)
+        return self
+
+    @property
+    def own_supervision(self) -> Supervision:
+        if self.weights is None:
+            return NOTHING
+        return supervision(supervision_in(self.weights), self.supervision)
 
     @abstractmethod
     def learner(self, network: ImageEncoder) -> Learner:
