@@ -17,6 +17,7 @@ from fw.core.recipe.fairness import unfair
 from fw.core.recipe.finding import Finding, location_in_arm, location_of_section, misfit
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.shortages import cautions, shortages
+from fw.core.recipe.suiting import unsuited
 
 RESERVED = frozenset({"store", "mlartifacts"})
 
@@ -257,5 +258,6 @@ def warnings(recipe: Recipe) -> Iterator[Finding]:
     yield from unfair(recipe)
     yield from without_effect(recipe)
     yield from cautions(recipe)
+    yield from unsuited(recipe)
     if recipe.dataset.missing is not None:
         yield Finding(("dataset",), recipe.dataset.missing)

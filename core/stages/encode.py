@@ -42,7 +42,7 @@ class Encode(Stage):
 
     @property
     def label(self) -> str:
-        return self.encoder.name
+        return self.encoder.in_short
 
     def run(self, job: Job, products: Products) -> None:
         train, test = (load_split(self.dataset, split, products) for split in ("train", "test"))

@@ -14,7 +14,7 @@ from fw.core.kinds.size import check_weights
 from fw.core.types import LARGEST
 from fw.plugins.encoders.self_supervised import Learner, SelfSupervised
 from fw.plugins.encoders.trunks import ImageEncoder
-from fw.plugins.encoders.views import VIEWS
+from fw.plugins.encoders.views import VIEWS, unsuited
 
 
 class MAE(SelfSupervised):
@@ -69,6 +69,10 @@ class MAE(SelfSupervised):
                 f"encoder mae: it needs squares of 2x2 or more patches of side {self.patch}, not "
                 f"{height}x{width}"
             )
+
+    def caution(self, shape: tuple[int, int, int]) -> str | None:
+        reason = unsuited(self.augment, shape) if self.weights is None else None
+        return f"of encoder '{self.name}', {reason}" if reason else None
 
     def build(self, shape: tuple[int, int, int], classes: int) -> ImageEncoder:
         from lightly.models.modules import MaskedVisionTransformerTIMM

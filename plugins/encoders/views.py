@@ -60,6 +60,42 @@ def photo_view(images: Tensor, local: bool, generator: torch.Generator) -> Tenso
 
 VIEWS: dict[str, View] = {"digits": digit_view, "photos": photo_view}
 
+DIGITS_SIDE = 32
+"""The longest side of grey images that are taken for digits or letters; MNIST's is 28."""
+
+ABOUT = (
+    "the random views. digits: small turns and shears; photos: crops that may be mirrored, of RGB "
+    "also with other colours and grey; auto: digits for grey images up to 32x32, else photos"
+)
+
+
+def views_for(augment: str, shape: tuple[int, int, int]) -> str:
+    """The name of the views of images (C, H, W): `augment`, or what `auto` is for them."""
+    if augment != "auto":
+        return augment
+    return "digits" if like_digits(shape) else "photos"
+
+
+def unsuited(augment: str, shape: tuple[int, int, int]) -> str | None:
+    """Why these views are hardly those that images (C, H, W) need; None where they may well be."""
+    channels, height, width = shape
+    if augment == "digits" and channels == 3:
+        return (
+            "the views are those of digits, which keep the colours and are not mirrored: for "
+            "photographs take `augment: photos`"
+        )
+    if augment == "photos" and like_digits(shape):
+        return (
+            "the views are those of photographs, parts of an image that may be mirrored: if these "
+            f"grey {height}x{width} images are digits or letters, take `augment: digits`"
+        )
+    return None
+
+
+def like_digits(shape: tuple[int, int, int]) -> bool:
+    channels, *sides = shape
+    return channels == 1 and max(sides) <= DIGITS_SIDE
+
 
 def uniform(images: Tensor, generator: torch.Generator, *ranges: tuple[float, float]) -> Tensor:
     """One random number per range and image, (ranges, B)."""
