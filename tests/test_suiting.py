@@ -139,11 +139,42 @@ def test_defaults_are_not_warned_of(sets: tuple[str], encoder: Encoder) -> None:
 
 
 def test_views_of_an_encoder_that_is_not_trained_are_not_warned_of(tmp_path: Path) -> None:
-    assert Dino(augment="digits", weights=tmp_path / "a.pt").caution((3, 8, 8)) is None
+    loaded_weights = Dino(augment="digits", weights=tmp_path / "a.pt", steps=1)
+    assert list(loaded_weights.cautions((3, 8, 8), 1000)) == []
 
 
 def test_the_views_of_large_grey_images_are_the_users_affair() -> None:
-    assert [views.unsuited(name, (1, 64, 64)) for name in views.VIEWS] == [None, None]
+    assert [*views.unsuited("dino", "digits", (1, 64, 64))] == []
+    assert [*views.unsuited("dino", "photos", (1, 64, 64))] == []
+
+
+@pytest.mark.parametrize(
+    ("sets", "at"),
+    [
+        (("encoder={name: dino, steps: 11, batch: 130}",), ("encoder",)),
+        (("encoder={name: repfusion, steps: 11, batch: 130}",), ("encoder",)),
+        (
+            ("metrics=[{name: fd, space: {name: classifier, steps: 11, batch: 130}}]",),
+            ("metrics", 0),
+        ),
+    ],
+)
+def test_a_training_that_draws_fewer_images_than_there_are_is_warned_of(
+    sets: tuple[str], at: tuple[str | int, ...]
+) -> None:
+    """There are 1,437 digits to train on."""
+    [finding] = [each for each in warnings(loaded(*sets)) if "1,430" in each.reason]
+    assert finding.location == at
+    enough = [text.replace("steps: 11", "steps: 12") for text in sets]
+    assert not [each for each in warnings(loaded(*enough)) if "fewer than" in each.reason]
+
+
+def test_fewer_clusters_than_classes_are_warned_of() -> None:
+    probe = "probes=[{name: clusters, clusters: %s}]"
+    few, enough = ([*warnings(loaded(probe % count))] for count in (9, 10))
+    [finding] = [each for each in few if "of the 10 classes" in each.reason]
+    assert finding.location == ("probes", 0)
+    assert not [each for each in enough if "classes" in each.reason]
 
 
 class Pair(Annotator):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import ClassVar, Self
 
 from torch import nn
@@ -38,10 +39,10 @@ class Encoder(Component):
         chosen."""
         return self
 
-    def caution(self, shape: tuple[int, int, int]) -> str | None:
-        """A warning to give before it is fitted to images (C, H, W) that its fields do not suit;
-        or None."""
-        return None
+    def cautions(self, shape: tuple[int, int, int], images: int | None) -> Iterator[str]:
+        """Warnings to give before it is fitted to images (C, H, W) that its fields do not suit.
+        `images` is their number, None if that is not known."""
+        return iter(())
 
     @property
     def in_short(self) -> str:

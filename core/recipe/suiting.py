@@ -24,13 +24,14 @@ def suited(recipe: Recipe) -> Recipe:
 
 
 def unsuited(recipe: Recipe) -> Iterator[Finding]:
-    """Encoders whose fields are for other images than the recipe's, each place once."""
-    reasons = {
-        at: reason
+    """Encoders whose fields are for other images than the recipe's, or for fewer; each once."""
+    shape, images = recipe.dataset.shape, recipe.dataset.how_many("train")
+    findings = (
+        Finding(at, reason)
         for at, encoder in encoders(recipe)
-        if (reason := encoder.caution(recipe.dataset.shape))
-    }
-    yield from (Finding(at, reason) for at, reason in reasons.items())
+        for reason in encoder.cautions(shape, images)
+    )
+    yield from dict.fromkeys(findings)
 
 
 def encoders(recipe: Recipe) -> Iterator[tuple[Location, Encoder]]:

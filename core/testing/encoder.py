@@ -164,8 +164,7 @@ def checks_shapes(encoder: Encoder) -> None:
 
 
 def suits_images(encoder: Encoder) -> None:
-    """suited() decides once for all and changes nothing that is fitted; caution() is a sentence or
-    None"""
+    """suited() decides once for all and changes nothing that is fitted; cautions() are sentences"""
     shape = shape_for(encoder)
     decided = encoder.suited(shape)
     assert type(decided) is type(encoder), f"suited() gives a {type(decided).__name__}"
@@ -174,8 +173,10 @@ def suits_images(encoder: Encoder) -> None:
         with tiny.job(SEED) as job:
             again = state(trained(decided, job, visible(decided)))
         assert_same_state(again, fitted(encoder).state, "a fit of what suited() gives")
-    reason = decided.caution(shape)
-    assert reason is None or (isinstance(reason, str) and reason), f"caution() gives {reason!r}"
+    for images in (None, TRAINING):
+        for reason in decided.cautions(shape, images):
+            told = isinstance(reason, str) and reason != ""
+            assert told, f"cautions() gives {reason!r}"
 
 
 PREREQUISITE = right_shape

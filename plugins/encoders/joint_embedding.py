@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, Self
 
 import torch
@@ -30,9 +31,10 @@ class JointEmbedding(SelfSupervised):
     def suited(self, shape: tuple[int, int, int]) -> Self:
         return self.model_copy(update={"augment": views_for(self.augment, shape)})
 
-    def caution(self, shape: tuple[int, int, int]) -> str | None:
-        reason = unsuited(self.augment, shape) if self.weights is None else None
-        return f"of encoder '{self.name}', {reason}" if reason else None
+    def cautions(self, shape: tuple[int, int, int], images: int | None) -> Iterator[str]:
+        yield from super().cautions(shape, images)
+        if self.weights is None:
+            yield from unsuited(self.name, self.augment, shape)
 
     @property
     def in_short(self) -> str:

@@ -3,6 +3,7 @@ lightly and timm."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -29,7 +30,7 @@ class MAE(SelfSupervised):
 
     name: ClassVar[str] = "mae"
 
-    steps: int = Field(1200, ge=1, description="training steps", examples=[8])
+    steps: int = Field(1200, ge=1, description="training steps; 1200 suit the digits", examples=[8])
     batch: int = Field(64, ge=2, le=1_000_000, description="images per step")
     lr: float = Field(
         3e-3, gt=0, le=LARGEST, description="AdamW's learning rate, which falls to 0 along a cosine"
@@ -70,9 +71,10 @@ class MAE(SelfSupervised):
                 f"{height}x{width}"
             )
 
-    def caution(self, shape: tuple[int, int, int]) -> str | None:
-        reason = unsuited(self.augment, shape) if self.weights is None else None
-        return f"of encoder '{self.name}', {reason}" if reason else None
+    def cautions(self, shape: tuple[int, int, int], images: int | None) -> Iterator[str]:
+        yield from super().cautions(shape, images)
+        if self.weights is None:
+            yield from unsuited(self.name, self.augment, shape)
 
     def build(self, shape: tuple[int, int, int], classes: int) -> ImageEncoder:
         from lightly.models.modules import MaskedVisionTransformerTIMM

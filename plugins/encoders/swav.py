@@ -28,7 +28,7 @@ class SwAV(JointEmbedding):
 
     name: ClassVar[str] = "swav"
 
-    steps: int = Field(200, ge=1, description="training steps", examples=[8])
+    steps: int = Field(200, ge=1, description="training steps; 200 suit the digits", examples=[8])
     hidden: int = Field(256, ge=1, le=65536, description="hidden dimension of the projection head")
     dims: int = Field(
         64,

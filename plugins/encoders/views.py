@@ -7,7 +7,7 @@ enlarged to full size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -76,20 +76,20 @@ def views_for(augment: str, shape: tuple[int, int, int]) -> str:
     return "digits" if like_digits(shape) else "photos"
 
 
-def unsuited(augment: str, shape: tuple[int, int, int]) -> str | None:
-    """Why these views are hardly those that images (C, H, W) need; None where they may well be."""
+def unsuited(name: str, augment: str, shape: tuple[int, int, int]) -> Iterator[str]:
+    """A warning if an encoder's views are hardly those that images (C, H, W) need."""
     channels, height, width = shape
     if augment == "digits" and channels == 3:
-        return (
-            "the views are those of digits, which keep the colours and are not mirrored: for "
-            "photographs take `augment: photos`"
+        yield (
+            f"encoder '{name}' has the views of digits, which keep the colours and are not "
+            "mirrored: for photographs take `augment: photos`"
         )
     if augment == "photos" and like_digits(shape):
-        return (
-            "the views are those of photographs, parts of an image that may be mirrored: if these "
-            f"grey {height}x{width} images are digits or letters, take `augment: digits`"
+        yield (
+            f"encoder '{name}' has the views of photographs, parts of an image that may be "
+            f"mirrored: if these grey {height}x{width} images are digits or letters, take "
+            "`augment: digits`"
         )
-    return None
 
 
 def like_digits(shape: tuple[int, int, int]) -> bool:
