@@ -8,7 +8,7 @@ field annotated with a kind takes a component of that kind by name: `space: Enco
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
@@ -201,6 +201,24 @@ def components_in(value: Any) -> Iterator[Component]:
         yield value
     for entry in entries(value):
         yield from components_in(entry)
+
+
+def with_components(value: Any, change: Callable[[Component], Component]) -> Any:
+    """The value with every component in it, however deep, changed, those in its fields first; the
+    value itself where none becomes another."""
+    if isinstance(value, BaseModel):
+        held = {name: with_components(entry, change) for name, entry in value}
+        others = {name: entry for name, entry in held.items() if entry is not getattr(value, name)}
+        whole = value.model_copy(update=others) if others else value
+        return change(whole) if isinstance(whole, Component) else whole
+    if isinstance(value, Mapping):
+        named = {name: with_components(entry, change) for name, entry in value.items()}
+        return named if any(named[name] is not entry for name, entry in value.items()) else value
+    if isinstance(value, list | tuple):
+        listed = [with_components(entry, change) for entry in value]
+        same = all(one is other for one, other in zip(listed, value, strict=True))
+        return value if same else type(value)(listed)
+    return value
 
 
 def entries(value: Any) -> Iterable[Any]:

@@ -19,6 +19,7 @@ from fw.core.recipe.finding import Finding, location_in_arm, location_of_section
 from fw.core.recipe.label_free import label_cautions
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.shortages import cautions, shortages
+from fw.core.recipe.suiting import unsuited
 
 RESERVED = frozenset({"store", "mlartifacts"})
 
@@ -286,5 +287,6 @@ def warnings(recipe: Recipe) -> Iterator[Finding]:
     yield from without_effect(recipe)
     yield from cautions(recipe)
     yield from label_cautions(recipe)
+    yield from unsuited(recipe)
     if recipe.dataset.missing is not None:
         yield Finding(("dataset",), recipe.dataset.missing)

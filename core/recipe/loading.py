@@ -16,6 +16,7 @@ from fw.core.recipe.class_names import numbered
 from fw.core.recipe.label_free import label_faults
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import PROBLEMS, Source, read, refused
+from fw.core.recipe.suiting import suited
 from fw.registry import Component, Registry, installed
 
 
@@ -40,7 +41,7 @@ def validate(
         errors = error.errors(include_url=False)
         problems = [explain(dict(problem), source, registry) for problem in errors[:PROBLEMS]]
         raise refused(problems, len(errors)) from None
-    recipe, unknown = numbered(recipe)
+    recipe, unknown = numbered(suited(recipe))
     findings = [
         *unknown,
         *faults(recipe),

@@ -46,7 +46,7 @@ class Encode(Stage):
 
     @property
     def label(self) -> str:
-        return self.encoder.name
+        return self.encoder.in_short
 
     @property
     def labels(self) -> Supervision:

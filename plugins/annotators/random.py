@@ -19,7 +19,9 @@ class Random(Annotator):
     name: ClassVar[str] = "random"
     uses_features: ClassVar[bool] = False
 
-    clusters: int = Field(30, ge=2, description="number of clusters, K")
+    clusters: int = Field(
+        30, ge=2, description="number of clusters, K; as many as it is a control of"
+    )
 
     @property
     def least_images(self) -> int:

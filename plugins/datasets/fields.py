@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from fw.core.kinds import Dataset
 from fw.core.types import SPLITS, ImageSet, Split
@@ -26,6 +27,9 @@ Channels = Annotated[Literal[1, 3], Field(description="1 for grey, 3 for RGB")]
 Cache = Annotated[
     Path | None, Field(description="for decoded images; null is $FW_CACHE_DIR or ~/.cache/fw")
 ]
+
+IMAGES_AT_ONCE = 250
+"""Of those that are searched for colours: they are on disk, and may be many."""
 
 
 def image_shape(channels: int, size: int | tuple[int, int]) -> tuple[int, int, int]:
@@ -106,4 +110,18 @@ class Encoded(Dataset):
         return ImageSet(images, labels, self.classes) if self.classes else ImageSet(images)
 
     def remarks(self) -> list[str]:
-        return [text for split in SPLITS for text in self.decoded(split).remarks(split)]
+        splits = {split: self.decoded(split) for split in SPLITS}
+        remarks = [text for split, each in splits.items() for text in each.remarks(split)]
+        if without_colour(splits["train"].images):
+            remarks.append(
+                "its images are grey in three equal channels, and what suits photographs is chosen "
+                "for RGB: say `channels: 1`"
+            )
+        return remarks
+
+
+def without_colour(images: Tensor) -> bool:
+    """Whether RGB images (N, 3, H, W) have no colour at all; read as far as the first that has."""
+    return images.shape[1] == 3 and all(
+        batch.eq(batch[:, :1]).all() for batch in images.split(IMAGES_AT_ONCE)
+    )

@@ -22,8 +22,8 @@ class Dino(JointEmbedding):
     2104.14294).
 
     The features are those of the teacher's backbone; for the published weights take `dinov1`. The
-    defaults suit the digits; for photographs take `backbone: resnet18`, `augment: photos`, momentum
-    0.996, a wider head and many more steps.
+    defaults suit the digits; for photographs take `backbone: resnet18`, momentum 0.996, a wider
+    head and many more steps.
     """
 
     name: ClassVar[str] = "dino"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -18,6 +19,7 @@ from fw.core.kinds import Encoder
 from fw.core.learning.loop import Step, descend
 from fw.core.randomness import seed_torch
 from fw.core.types import LARGEST, ImageSet
+from fw.plugins.encoders.epochs import too_short
 from fw.plugins.encoders.trunks import ImageEncoder
 from fw.plugins.encoders.weights import existing, load_weights, sha256
 from fw.plugins.shared.stated import Stated, check_stated, supervision
@@ -46,7 +48,9 @@ class Learner(nn.Module):
 class SelfSupervised(Encoder):
     """Trains a backbone on the training images without labels, or loads one."""
 
-    steps: int = Field(250, ge=1, description="training steps", examples=[8])
+    steps: int = Field(
+        250, ge=1, description="training steps; the default suits the digits", examples=[8]
+    )
     batch: int = Field(128, ge=2, le=1_000_000, description="images per step")
     lr: float = Field(
         2e-3, gt=0, le=LARGEST, description="AdamW's learning rate, which falls to 0 along a cosine"
@@ -83,6 +87,10 @@ class SelfSupervised(Encoder):
     @abstractmethod
     def learner(self, network: ImageEncoder) -> Learner:
         """The learner for `network.backbone`. Torch's global generator is seeded by the job."""
+
+    def cautions(self, shape: tuple[int, int, int], images: int | None) -> Iterator[str]:
+        if self.weights is None:
+            yield from too_short(self.name, self.steps, self.batch, images)
 
     def preflight(self) -> None:
         if self.weights is not None:
