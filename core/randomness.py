@@ -4,6 +4,7 @@ batch size."""
 import hashlib
 
 import torch
+from torch import Tensor
 
 
 def seed_from(*words: int | str) -> int:
@@ -15,3 +16,11 @@ def seed_from(*words: int | str) -> int:
 def generator(*words: int | str, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator seeded from the words."""
     return torch.Generator(device).manual_seed(seed_from(*words))
+
+
+def some(count: int, most: int, *words: int | str) -> Tensor:
+    """At most `most` of the numbers 0 to `count` - 1, at random by the words, in ascending order.
+
+    The first so many would be other images: data sets are often sorted by class.
+    """
+    return torch.randperm(count, generator=generator(*words))[:most].sort().values

@@ -325,6 +325,35 @@ def test_dropping_a_mode_lowers_recall_and_coverage_but_not_precision():
     assert one["precision"] == pytest.approx(both["precision"], abs=0.1)
 
 
+def two_classes(each: int, seed: int) -> Tensor:
+    """Features of two classes far apart, one after the other, as a folder of images has them."""
+    points = torch.randn(2 * each, 16, generator=torch.Generator().manual_seed(seed))
+    points[each:, 0] += 50
+    return points
+
+
+def test_prdc_compares_with_images_of_all_classes_where_it_takes_some_of_them():
+    """Of 2,000 images sorted by class the first 1,000 are one class: samples of both would have half
+    the precision, and samples of that one class a perfect recall."""
+    some, everything = PRDC(real=1000), PRDC()
+    train, both = two_classes(1000, 0), two_classes(500, 1)
+    halved, whole = (compare(metric, reference(train), both) for metric in (some, everything))
+    assert halved["precision"] == pytest.approx(whole["precision"], abs=0.1)
+    one_class = compare(some, reference(train), two_classes(1000, 2)[:1000])
+    # Of 1,000 at random a half is of one class, with a standard deviation of 0.011.
+    assert one_class["recall"] < 0.56
+    assert one_class["coverage"] < 0.56
+
+
+def test_the_order_of_training_images_hardly_matters_where_prdc_takes_some_of_them():
+    train, fake = two_classes(1000, 0), two_classes(300, 1)
+    sorted_, mixed = (
+        compare(PRDC(real=1000), reference(rows), fake)
+        for rows in (train, train[torch.randperm(2000, generator=torch.Generator().manual_seed(3))])
+    )
+    assert sorted_ == pytest.approx(mixed, abs=0.1)
+
+
 # memorisation
 
 
