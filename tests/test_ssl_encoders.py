@@ -357,12 +357,37 @@ def test_the_prototypes_of_swav_are_directions_that_rest_at_first(
     assert not was[3].allclose(was[2], atol=0.01)
 
 
-def test_mae_does_not_see_the_patches_that_it_has_to_fill_in(images: Tensor) -> None:
-    from lightly.models.utils import random_token_mask
+@pytest.mark.parametrize(
+    ("side", "ratio", "hidden"),
+    [
+        (8, 0.3, 1),
+        (8, 0.5, 2),
+        (8, 0.7, 3),
+        (8, 0.01, 1),
+        (8, 0.99, 3),
+        (32, 0.75, 48),
+        (32, 0.9, 58),
+    ],
+)
+def test_mae_hides_the_share_of_the_patches_and_never_the_class_token(
+    side: int, ratio: float, hidden: int
+) -> None:
+    """Patches have side 4. A share that is no whole number of patches is the nearest one, and
+    neither none nor all."""
+    encoder = MAE(**FEW, depth=1, heads=2, decoder_width=8, mask_ratio=ratio)
+    masked: Any = encoder.learner(built(encoder, shape=(1, side, side)))
+    kept, chosen = masked.masked(200, generator())
+    patches = (side // 4) ** 2
+    assert chosen.shape == (200, hidden)
+    assert (kept[:, 0] == 0).all()
+    tokens = torch.cat([kept, chosen], dim=1).sort(dim=1).values
+    assert tokens.equal(torch.arange(patches + 1).expand(200, -1))
+    assert len(chosen.unique()) == patches
 
+
+def test_mae_does_not_see_the_patches_that_it_has_to_fill_in(images: Tensor) -> None:
     masked = learner_of(MAE(**FEW, depth=1, heads=2, decoder_width=8))
-    torch.manual_seed(5)
-    kept, hidden = random_token_mask((16, 5), 0.5)
+    kept, hidden = masked.masked(16, generator())
     assert hidden.shape == (16, 2)
     changed = {"hidden": images.clone(), "kept": images.clone()}
     for what, tokens in (("hidden", hidden), ("kept", kept[:, 1:])):
@@ -372,7 +397,6 @@ def test_mae_does_not_see_the_patches_that_it_has_to_fill_in(images: Tensor) -> 
                 square.copy_(square.flip(1, 2).sqrt())
     found = {}
     for what, given_images in {"neither": images, **changed}.items():
-        torch.manual_seed(5)
         found[what] = masked(given_images, 0, generator())
     assert found["hidden"][1].equal(found["neither"][1])
     assert not found["hidden"][0].isclose(found["neither"][0])
@@ -381,15 +405,11 @@ def test_mae_does_not_see_the_patches_that_it_has_to_fill_in(images: Tensor) -> 
 
 def test_mae_is_scored_on_the_hidden_patches_with_normalised_pixels(images: Tensor) -> None:
     """Of a decoder that says the same of every patch, the loss is known."""
-    from lightly.models.utils import random_token_mask
-
     masked = learner_of(MAE(**FEW, depth=1, heads=2, decoder_width=8))
     torch.nn.init.zeros_(masked.pixels.weight)
     said = masked.pixels.bias.detach().copy_(torch.linspace(-1, 1, 16))
-    torch.manual_seed(5)
-    _, hidden = random_token_mask((16, 5), 0.5)  # token 0 is the class token
+    _, hidden = masked.masked(16, generator())
     errors = (said - normalised_patches(images)).square().mean(2)  # (16, 4)
-    torch.manual_seed(5)
     loss, _ = masked(images, 0, generator())
     assert loss.item() == pytest.approx(errors.gather(1, hidden - 1).mean().item(), rel=1e-4)
 
