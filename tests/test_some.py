@@ -1,4 +1,4 @@
-"""A part of the images, where not all are taken: at random, because data sets are sorted by class."""
+"""A part of the images, where not all are taken: at random, as data sets are sorted by class."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from fw.core.diffusion.latents import HELD_OUT, Codec
 from fw.core.job import Job
 from fw.core.randomness import some
+from fw.core.templates.autoencoder import Example
 from fw.core.types import ImageSet
 from fw.plugins.encoders.self_supervised import Learner, SelfSupervised
 from fw.plugins.encoders.trunks import ImageEncoder
-from fw.core.templates.autoencoder import Example
 
 
 @given(count=st.integers(0, 300), most=st.integers(1, 300), seed=st.integers(0, 99))
