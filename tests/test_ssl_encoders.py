@@ -277,6 +277,32 @@ def test_the_momentum_of_byol_rises_to_one_along_a_cosine() -> None:
 
 
 @pytest.mark.parametrize("local_views", [0, 2])
+def test_dino_has_the_mean_cross_entropy_over_pairs_of_different_views(
+    images: Tensor, local_views: int
+) -> None:
+    """Of algorithm 1: the teacher's softmax is of outputs without their centre."""
+    method = Dino(**FEW, hidden=16, bottleneck=8, prototypes=12, local_views=local_views)
+    distilled = learner_of(method)
+    centre = torch.linspace(-1, 1, 12)
+    distilled.criterion.center.copy_(centre)
+    loss, targets = distilled(images, 3, generator())
+    draw = generator()
+    wholes = method.views(images, 2, draw)
+    parts = method.views(images, local_views, draw, local=True)
+    guesses = distilled.head(distilled.student(torch.cat([wholes, parts]))).double()
+    students = (guesses / 0.1).log_softmax(1).unflatten(0, (2 + local_views, 16))
+    sharp = (targets.double() - centre) / distilled.temperature(3)
+    teachers = sharp.softmax(1).unflatten(0, (2, 16))
+    terms = [
+        -(teachers[one] * students[other]).sum(1).mean()
+        for one in range(2)
+        for other in range(2 + local_views)
+        if one != other
+    ]
+    assert loss.item() == pytest.approx(torch.stack(terms).mean().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("local_views", [0, 2])
 def test_swav_predicts_balanced_assignments_of_other_views(
     digits: tuple[ImageSet, ImageSet], local_views: int
 ) -> None:

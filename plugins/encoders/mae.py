@@ -100,7 +100,7 @@ class MAE(SelfSupervised):
 
 class MaskedAutoencoder(Learner):
     """The mean squared error on hidden patches only, whose pixels are normalised patch by patch
-    (section 3)."""
+    (section 3), by the unbiased variance and 1e-6."""
 
     def __init__(self, method: MAE, network: ImageEncoder):
         from lightly.models.modules import (
