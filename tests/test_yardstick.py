@@ -58,6 +58,17 @@ def test_the_score_is_the_adjusted_mutual_information_of_scikit_learn(
         assert found.ami == pytest.approx(expected, abs=1e-6)
 
 
+def test_the_best_is_the_score_of_groups_that_are_parts_of_classes() -> None:
+    truth = torch.arange(10).repeat_interleave(100)
+    groups = 3 * truth + torch.arange(1000) % 3
+    whole = scored(groups, truth)
+    assert whole.best == pytest.approx(whole.ami)
+    draw = torch.Generator().manual_seed(0)
+    mixed = scored(groups[torch.randperm(1000, generator=draw)], truth)
+    assert mixed.best == pytest.approx(whole.ami)
+    assert mixed.ami < 0.1
+
+
 @pytest.mark.parametrize("noise", [0.2, 0.6])
 def test_the_standard_error_is_that_over_sets_of_images(noise: float) -> None:
     """Over 200 sets the standard deviation is known to 5 %."""
@@ -162,8 +173,11 @@ def test_nobody_is_warned_of_controls_and_labels(
 
 
 def test_the_rule_is_a_margin_and_two_standard_errors() -> None:
-    even = Comparison(ami=0.5, pixels=0.45, error=0.01, error_of_lead=0.01)
+    even = Comparison(ami=0.5, pixels=0.45, best=1.0, error=0.01, error_of_lead=0.01)
     assert even.warning is None
     assert even._replace(pixels=0.462).warning is not None
     assert even._replace(error_of_lead=0.02).warning is not None
+    assert even._replace(pixels=0.465, best=0.6).warning is not None
+    assert even._replace(pixels=0.475, best=0.5, error_of_lead=0.005).warning is None
+    assert even._replace(pixels=0.5, best=0.51).warning is None  # nothing to be better at
     assert "random" in str(even._replace(ami=0.03).warning)

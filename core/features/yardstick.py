@@ -34,16 +34,21 @@ CLUSTERINGS = 3
 NOTICED = 0.02
 """A lead that is smaller is none: k-means of other seeds differs by as much."""
 
+OF_THE_REST = 0.2
+"""Nor is one that is a smaller share of what pixels lack, if that is less: fine clusters of pixels
+may tell nearly all."""
+
 ERRORS = 2.0
 """Standard errors by which a lead has to be larger than that."""
 
 
 class Comparison(NamedTuple):
-    """AMI of clusters and of as many k-means clusters of pixels, with the standard errors of the
-    first and of their difference over images."""
+    """AMI of clusters and of as many k-means clusters of pixels, the best that such clusters could
+    have, and the standard errors of the first and of the difference over images."""
 
     ami: float
     pixels: float
+    best: float
     error: float
     error_of_lead: float
 
@@ -54,7 +59,9 @@ class Comparison(NamedTuple):
         agree = f"its clusters agree with the true labels by AMI {self.ami:.3f}"
         if self.ami <= NOTICED + ERRORS * self.error:
             return f"{agree} ± {self.error:.3f}: hardly better than random ones"
-        if lead <= NOTICED + ERRORS * self.error_of_lead:
+        rest = self.best - self.pixels
+        noticed = min(NOTICED, OF_THE_REST * rest)
+        if rest > NOTICED and lead <= noticed + ERRORS * self.error_of_lead:
             return (
                 f"{agree}, and as many of plain pixels by {self.pixels:.3f} (difference {lead:.3f} "
                 f"± {self.error_of_lead:.3f}): hardly better than pixels; its encoder's steps or "
@@ -81,6 +88,7 @@ def compared_with_pixels(
     return Comparison(
         own.ami,
         sum(each.ami for each in pixels) / CLUSTERINGS,
+        sum(each.best for each in pixels) / CLUSTERINGS,
         standard_error(own.influence),
         standard_error(lead),
     )
@@ -95,9 +103,11 @@ def pixels_as_points(images: Tensor) -> Tensor:
 
 
 class Scored(NamedTuple):
-    """The AMI of groups with labels, and how much each image adds to it: (N,) of mean 0."""
+    """The AMI of groups with labels, the largest one of groups and labels of these sizes, and how
+    much each image adds to the AMI: (N,) of mean 0."""
 
     ami: float
+    best: float
     influence: Tensor
 
 
@@ -114,16 +124,18 @@ def scored(groups: Tensor, labels: Tensor) -> Scored:
     table.index_put_((groups, labels), torch.ones(1, dtype=torch.float64), accumulate=True)
     shares = table / len(groups)
     of_group, of_label = shares.sum(dim=1), shares.sum(dim=0)
-    entropies = -(of_group[groups].log() + of_label[labels].log()) / 2  # (N,)
-    information = shares[groups, labels].log() + 2 * entropies  # (N,)
+    of_groups, of_labels = -of_group[groups].log(), -of_label[labels].log()  # (N,) each
+    entropies = (of_groups + of_labels) / 2
+    information = shares[groups, labels].log() + of_groups + of_labels  # (N,)
     used = table[table.any(dim=1)][:, table.any(dim=0)].long().numpy()
     expected = expected_mutual_information(used, len(groups))
     span = entropies.mean() - expected
     if not span > 0:  # groups of one image each, or one group and one label
-        return Scored(0.0, torch.zeros_like(entropies))
+        return Scored(0.0, 0.0, torch.zeros_like(entropies))
     ami = (information.mean() - expected) / span
     influence = information - information.mean() - ami * (entropies - entropies.mean())
-    return Scored(float(ami), influence / span)
+    best = (min(of_groups.mean(), of_labels.mean()) - expected) / span
+    return Scored(float(ami), float(best), influence / span)
 
 
 def standard_error(influence: Tensor) -> float:
