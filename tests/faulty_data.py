@@ -499,6 +499,27 @@ variants(
 )
 
 
+class LimitsOfOthers(HonestGap):
+    """Knows limits of a score that it does not have."""
+
+    def by_chance(self, prepared: Any, count: int) -> Mapping[str, tuple[float, float]]:
+        return {"spread": (0.0, 1.0)}
+
+
+class LimitsUpsideDown(HonestGap):
+    """Has the higher limit first."""
+
+    def by_chance(self, prepared: Any, count: int) -> Mapping[str, tuple[float, float]]:
+        return {"gap": (1.0, 0.0)}
+
+
+class LimitsByLuck(HonestGap):
+    """Draws them from torch's global generator."""
+
+    def by_chance(self, prepared: Any, count: int) -> Mapping[str, tuple[float, float]]:
+        return {"gap": (0.0, float(torch.rand(())))}
+
+
 class Lines:
     """See `fw.core.kinds.TrackedRun`."""
 
@@ -707,6 +728,9 @@ FAULTS: dict[str, tuple[Clause, str]] = {
     "Bootstrap": (metric.function_of_the_features, "torch's global random generator"),
     "ForkedBootstrap": (metric.function_of_the_features, "a second call"),
     "ComparesWithTheLast": (metric.scores_as_promised, "it changed ComparesWithTheLast.best"),
+    "LimitsOfOthers": (metric.limits_by_chance, "by_chance() knows of spread"),
+    "LimitsUpsideDown": (metric.limits_by_chance, "by_chance() has (1.0, 0.0) for gap"),
+    "LimitsByLuck": (metric.limits_by_chance, "torch's global random generator"),
     "UsesUp": (metric.prepared_once, "gap is "),
     "BlindToNaN": (metric.nan_is_seen, "gap = "),
     "NeedsTwo": (metric.one_sample, "it raised"),

@@ -17,6 +17,9 @@ class Encoder(Component):
     """Images in, features out: what annotators cluster and what metrics measure in."""
 
     kind: ClassVar[str] = "encoder"
+    control: ClassVar[bool] = False
+    """Whether it is what encoders are compared with, so that nobody is warned that it is no
+    better."""
     uses_labels: ClassVar[bool] = False
     """Whether it is trained with labels; without this it is never given any."""
 

@@ -99,7 +99,9 @@ class Arm(Section):
     @property
     def classes_are_labels(self) -> bool:
         """Whether these are the data set's own classes, which have names."""
-        return self.has_classes and self.annotator is not None and self.annotator.uses_labels
+        annotator = self.annotator
+        made_of_labels = annotator is not None and annotator.uses_labels and not annotator.control
+        return self.has_classes and made_of_labels
 
     @property
     def modes(self) -> list[Guidance]:

@@ -76,6 +76,8 @@ def collect_arm(
             evaluated = store.read(stage, "scores.json")
             scores, floors = evaluated["scores"], evaluated["floor"]
             metrics |= {key: summary(values, floors.get(key)) for key, values in scores.items()}
+            for key, limits in evaluated.get("by_chance", {}).items():  # not in older ones
+                metrics[key]["by_chance"] = limits
             real = evaluated["real"]
     entry: dict[str, Any] = {
         "status": "finished" if len(done) == len(own) else "failed" if broken else "pending",

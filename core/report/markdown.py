@@ -39,6 +39,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         "trained on in the place of samples: the floor. Frechet distances grow as images get "
         "fewer, so that floor is high where n is small. NFE: network evaluations per image. "
         "seconds: the arm's own stages, also those that it shares with other arms.",
+        *by_chance(result),
         *([PROBES] if result.get("probes") else []),
         "![arms](arms.png)",
     ]
@@ -70,6 +71,19 @@ def markdown(result: Mapping[str, Any]) -> str:
     sampled = [name for name, arm in arms.items() if arm["status"] == "finished"]
     parts.append("## Samples\n\n" + "\n\n".join(map(picture, sampled)))
     return "\n\n".join(parts) + "\n"
+
+
+def by_chance(result: Mapping[str, Any]) -> list[str]:
+    """Between what values the scores of new images lie, where it is known: of any arm, because all
+    are measured by one ruler."""
+    scores = [entry for arm in result["arms"].values() for entry in arm["metrics"].items()]
+    ranges = {key: score["by_chance"] for key, score in scores if "by_chance" in score}
+    if not ranges:
+        return []
+    listed = "; ".join(
+        f"{escaped(key)} {low:.3f} to {high:.3f}" for key, (low, high) in ranges.items()
+    )
+    return [f"95 of 100 sets of as many new real images would have: {listed}."]
 
 
 def note(result: Mapping[str, Any]) -> str:

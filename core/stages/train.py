@@ -22,7 +22,7 @@ from fw.core.learning.parts.objectives import Objectives
 from fw.core.learning.parts.online import OnlineGrouping
 from fw.core.learning.state import state_of
 from fw.core.learning.train import train
-from fw.core.stages.annotate import AGREEMENT, ANNOTATION, Annotate, group_quality
+from fw.core.stages.annotate import AGREEMENT, ANNOTATION, Annotate, beside_pixels, group_quality
 from fw.core.stages.base import Products, ReportSection, Stage
 from fw.core.stages.conditions import load_annotation
 from fw.core.stages.data import Data, load_split
@@ -115,7 +115,9 @@ class TrainDenoiser(Stage):
             checked_annotation(online.annotator, annotation, len(data)).save(
                 job.folder / ANNOTATION
             )
-            quality = group_quality(groups, len(online.prototypes), data.labels)
+            count = len(online.prototypes)
+            quality = group_quality(groups, count, data.labels)
+            quality |= beside_pixels(online.annotator, groups, count, data, job)
             write_json(job.folder / "quality.json", quality)
 
     def data(self, products: Products) -> ImageSet | Latents:

@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fw.core.errors import StageFailed
+from fw.core.features.kmeans import Centroids
 from fw.core.features.points import check_clusters, directions
 from fw.core.job import Job
 from fw.core.kinds import Annotator
 from fw.core.randomness import seed_from
 from fw.core.types import Annotation, ConditionSpec, Observations
-from fw.plugins.shared.kmeans import Centroids
 
 START = 0.1
 """The first round's epsilon: so soft that even distant clusters exchange images."""

@@ -38,7 +38,11 @@ class BYOL(JointEmbedding):
 
 class Bootstrap(Learner):
     """The squared distance 2 - 2 cos between prediction and target (eq. 2), both ways; the
-    target gets no gradient."""
+    target gets no gradient.
+
+    It is the mean over both ways, half of the paper's sum. AdamW's steps do not depend on such a
+    factor, but for its epsilon.
+    """
 
     def __init__(self, method: BYOL, network: ImageEncoder):
         from lightly.loss import NegativeCosineSimilarity

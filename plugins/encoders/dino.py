@@ -59,7 +59,11 @@ class Dino(JointEmbedding):
 
 class Distillation(Learner):
     """A student learns a teacher's assignments to prototypes from other views; the teacher is
-    its moving average."""
+    its moving average.
+
+    The loss is the mean over pairs of a teacher's view and another one, as in algorithm 1; eq. 3
+    has the sum.
+    """
 
     def __init__(self, method: Dino, network: ImageEncoder):
         from lightly.loss import DINOLoss

@@ -17,7 +17,7 @@ from fw.core.files.weights import supervision_in
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.learning.loop import Step, descend
-from fw.core.randomness import seed_torch
+from fw.core.randomness import seed_torch, some
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.epochs import too_short
 from fw.plugins.encoders.trunks import ImageEncoder
@@ -138,7 +138,8 @@ class SelfSupervised(Encoder):
             log_last=False,
         )
         with torch.no_grad():
-            if spread(network.eval()(images[:1000])) < COLLAPSED:
+            looked_at = some(len(images), 1000, job.seed, "collapse").to(job.device)
+            if spread(network.eval()(images[looked_at])) < COLLAPSED:
                 raise StageFailed(
                     f"encoder {self.name} collapsed, all images have the same features: lower lr "
                     "or weight_decay?"

@@ -36,7 +36,8 @@ class SimCLR(JointEmbedding):
 
 
 class Contrast(Learner):
-    """The NT-Xent loss (eq. 1): which of the other 2 * batch - 1 views shows the same image?"""
+    """The NT-Xent loss (eq. 1): which of the other 2 * batch - 1 views shows the same image? The
+    mean over all views, as in algorithm 1."""
 
     def __init__(self, method: SimCLR, network: ImageEncoder):
         from lightly.loss import NTXentLoss

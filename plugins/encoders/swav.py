@@ -66,7 +66,11 @@ class SwAV(JointEmbedding):
 
 class SwappedPrediction(Learner):
     """Cross entropy of one view's softmax over prototypes with another's assignment (eq. 2),
-    which is balanced."""
+    which is balanced.
+
+    It is the mean over pairs of a global view and another one, where the paper's eq. 1 and its
+    multi-crop have their sum; its code has the mean, too.
+    """
 
     def __init__(self, method: SwAV, network: ImageEncoder):
         from lightly.loss import SwaVLoss

@@ -9,6 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from fw.core.errors import StageFailed
+from fw.core.features.kmeans import Centroids
 from fw.core.features.points import different, directions
 from fw.core.features.quality import cluster_quality
 from fw.core.job import Job
@@ -17,7 +18,6 @@ from fw.core.randomness import seed_from
 from fw.core.types import Examples
 from fw.plugins.probes.labels import accuracy, labels_of
 from fw.plugins.probes.matching import named_by
-from fw.plugins.shared.kmeans import Centroids
 
 RESTARTS = 5
 ITERATIONS = 25

@@ -62,6 +62,8 @@ class Setting:
         if model.name != "unet" or model.attention or arm.annotator is not None:
             raise FwError("the peer is an unconditional unet without attention, as the flagship's")
         train = arm.train
+        if train.ema is None:
+            raise FwError("the peer's average has a decay, train.ema")
         return Setting(
             model.channels,
             model.layers,
