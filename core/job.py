@@ -28,7 +28,7 @@ from torch import Tensor
 from fw.core.errors import Interrupted, StageFailed
 from fw.core.files import unfinished
 from fw.core.files.durable import write_text
-from fw.core.randomness import generator, seed_from
+from fw.core.randomness import Draws, generator, seed_torch
 
 Item = TypeVar("Item")
 
@@ -97,6 +97,11 @@ class Job:
         """A generator that depends only on this job's seed and the words."""
         return generator(self.seed, *words, device=device)
 
+    def draws(self, *words: int | str, rows: Sequence[int]) -> Draws:
+        """Random numbers of a batch of images, which depend only on this job's seed, the words and
+        the images' numbers."""
+        return Draws(self.seed, *words, rows=rows)
+
     def track(self, items: Sequence[Item], label: str) -> Iterator[Item]:
         """Iterate with a progress bar. Stops between items when the run has to stop."""
         for done, item in enumerate(items):
@@ -120,7 +125,7 @@ class Job:
                 if self.stopping():
                     self._save(label, step, state)
                     raise Interrupted(STOPPED)
-                torch.manual_seed(seed_from(self.seed, label, step))
+                seed_torch(self.seed, label, step)
                 yield step
                 with self._off_the_clock():
                     self.reporter.progress(label, step + 1, total)

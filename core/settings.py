@@ -3,11 +3,13 @@ from it."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fw.core.types import LARGEST
+from fw.registry import Neutral
 
 MOST_SAMPLES = 10**9
 """Images of one arm; 3 TB at 32x32 pixels."""
@@ -21,18 +23,45 @@ class Section(BaseModel):
     )
 
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Train(Section):
-    """How a denoiser is trained: AdamW, linear warm-up, cosine decay to 5 %, EMA weights for
-    sampling."""
+    """How a denoiser is trained: by default AdamW, linear warm-up, cosine decay to 5 %, EMA weights
+    for sampling."""
 
     steps: int = Field(1000, ge=1, le=10**12, description="optimizer steps")
     batch: int = Field(64, ge=1, le=1_000_000, description="images per step")
-    lr: float = Field(2e-3, gt=0, le=LARGEST, description="peak learning rate of AdamW")
+    optimizer: Annotated[Literal["adamw", "adam"], Neutral("adamw")] = Field(
+        "adamw", description="they differ in how weights decay: adam adds it to the gradient"
+    )
+    betas: Annotated[tuple[Decay, Decay], Neutral((0.9, 0.99))] = Field(
+        (0.9, 0.99),
+        description="decay of the optimizer's two averages; 0.999, the usual second one, remembers "
+        "a spike of the gradient ten times longer",
+    )
+    lr: float = Field(2e-3, gt=0, le=LARGEST, description="peak learning rate")
+    schedule: Annotated[Literal["cosine", "constant"], Neutral("cosine")] = Field(
+        "cosine", description="the learning rate after the warm-up: down to 5 % of lr, or lr"
+    )
     warmup: int = Field(100, ge=0, le=10**12, description="steps of linear warm-up")
-    weight_decay: float = Field(0.0, ge=0, le=LARGEST)
-    clip: float = Field(1.0, gt=0, description="gradient norm is clipped to this")
-    ema: float = Field(
-        0.99, ge=0, lt=1, description="decay of the averaged weights; ramps up as (1+n)/(10+n)"
+    weight_decay: float = Field(0.0, ge=0, le=LARGEST, description="of all weights; 0 is off")
+    clip: float | None = Field(
+        1.0, gt=0, description="gradient norm is clipped to this; null never clips"
+    )
+    ema: float | None = Field(
+        0.99, ge=0, lt=1, description="decay of the averaged weights; null where ema_halflife says"
+    )
+    ema_halflife: Annotated[float | None, Neutral(None)] = Field(
+        None,
+        gt=0,
+        le=LARGEST,
+        description="the same by the number of images after which half an average is left",
+    )
+    ema_ramp: Annotated[bool, Neutral(True)] = Field(
+        True,
+        description="whether averages begin short: ema as (1+n)/(10+n) at step n, ema_halflife as "
+        "5 % of the images so far",
     )
     cond_drop: float = Field(
         0.1,
@@ -42,9 +71,35 @@ class Train(Section):
         "than 0, or images without a condition",
     )
     flip: bool = Field(False, description="mirror images left to right at random; wrong for digits")
+    augment: Annotated[float | None, Neutral(None)] = Field(
+        None,
+        ge=0,
+        le=1,
+        description="probability of each transform of EDM's augmentation, which the network is "
+        "given as a condition, so that samples have none (arXiv 2206.00364, F.2); 0 mirrors alone, "
+        "null is off",
+    )
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16 runs the network under autocast"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_average(cls, data: Any) -> Any:
+        """With `ema_halflife`, the default of `ema` gives way to null."""
+        if not isinstance(data, Mapping) or data.get("ema_halflife") is None:
+            return data
+        if data.get("ema") is not None:
+            raise ValueError("ema and ema_halflife both say how weights are averaged: take one")
+        return {**data, "ema": None}
+
+    @model_validator(mode="after")
+    def _averaged(self) -> Self:
+        if self.ema is None and self.ema_halflife is None:
+            raise ValueError(
+                "without ema, ema_halflife has to say how weights are averaged; ema 0 averages none"
+            )
+        return self
 
 
 class Samples(Section):

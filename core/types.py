@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fw.core.randomness import Draws
+
 Split = Literal["train", "test"]
 
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -88,10 +90,10 @@ class Annotation:
             return self.conditions >= 0
         return torch.ones(len(self.conditions), dtype=torch.bool)
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """`count` conditions from the prior; `generator` is a CPU generator."""
+    def draw(self, draws: Draws) -> Tensor:
+        """A condition from the prior for each of the images that `draws` belong to (CPU)."""
         bank = self.conditions if self.bank is None else self.bank
-        return bank[torch.randint(len(bank), (count,), generator=generator)]
+        return bank[draws.below(len(bank))]
 
     def save(self, path: Path) -> None:
         """Write it as safetensors, with a single entry of metadata: several are written in any

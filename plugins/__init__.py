@@ -14,6 +14,7 @@ from fw.plugins.annotators.sinkhorn import Sinkhorn
 from fw.plugins.autoencoders.kl import KL
 from fw.plugins.autoencoders.rae import RAE
 from fw.plugins.autoencoders.tiny import Tiny
+from fw.plugins.backbones.ddpmpp import DDPMPP
 from fw.plugins.backbones.diffusers_folder import DiffusersFolder
 from fw.plugins.backbones.dit import DiT
 from fw.plugins.backbones.unet import UNet
@@ -103,6 +104,7 @@ def fw_components() -> Iterable[type[Component]]:
         Contrastive,
         DDIM,
         DDPM,
+        DDPMPP,
         DINOv1,
         DINOv2,
         DINOv3,

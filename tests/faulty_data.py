@@ -286,6 +286,13 @@ variants(
     },
     QualityOfLabels=lambda self, network, held_out: {"classes": float(held_out.labels.max())},
 )
+variants(
+    HonestCodec,
+    "suited",
+    NeverDecides=lambda self, shape: self.model_copy(update={"steps": self.steps + 1}),
+    DecidesToTrainLonger=lambda self, shape: self.model_copy(update={"steps": 50}),
+)
+variants(HonestCodec, "cautions", CautiousWithoutWords=lambda self, shape, images: [True])
 variants(HonestCodec, "check", RawCheck=lambda self, shape: {1: "grey", 3: "colour"}[shape[0]])
 
 
@@ -691,6 +698,9 @@ FAULTS: dict[str, tuple[Clause, str]] = {
     "QualityOfLabels": (encoder.quality_is_numbers, "AttributeError"),
     "RawCheck": (encoder.checks_shapes, "KeyError: 2"),
     "UncheckedShapes": (encoder.checks_shapes, "(1, "),
+    "NeverDecides": (encoder.suits_images, "otherwise when it is called again"),
+    "DecidesToTrainLonger": (encoder.suits_images, "a fit of what suited() gives"),
+    "CautiousWithoutWords": (encoder.suits_images, "cautions() gives True"),
     "GlobalGroups": (annotator.function_of_the_seed, "torch's global random generator"),
     "StartsWhereItStopped": (annotator.function_of_the_seed, "a second call"),
     "OutOfRange": (annotator.valid, "annotator honest: its conditions are 1 to 4, not in 0..3"),

@@ -416,6 +416,46 @@ networks(
 )
 
 
+class Augmented(Net):
+    """A `fw.core.kinds.Augmentable`."""
+
+    def __init__(self, shape: tuple[int, int, int], condition: ConditionSpec | None):
+        super().__init__(shape, condition)
+        self.augment = nn.Linear(9, shape[0], bias=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        noise: Tensor,
+        condition: Tensor | None = None,
+        dropped: Tensor | None = None,
+        attend: Attend | None = None,
+        augmentation: Tensor | None = None,
+    ) -> Tensor:
+        label = torch.zeros(len(x), 9) if augmentation is None else augmentation
+        added = self.added(label.to(x.device))[:, :, None, None]
+        return super().forward(x + added, noise, condition, dropped, attend)
+
+    def added(self, label: Tensor) -> Tensor:
+        return self.augment(label)
+
+
+class HonestWithAugmentation(HonestBackbone):
+    """Is given how images were transformed."""
+
+    network: ClassVar[type[nn.Module]] = Augmented
+    augmentation_size: ClassVar[int] = 9
+
+
+networks(
+    HonestWithAugmentation,
+    Augmented,
+    "added",
+    ReadsOneNumber=lambda self, label: self.augment(label * (torch.arange(9) == 0)),
+    AugmentsTheBatch=lambda self, label: self.augment(label.mean(dim=0).expand_as(label)),
+)
+
+
 class TwoHeads(Net):
     """A `fw.core.kinds.JointNetwork`."""
 
@@ -655,6 +695,7 @@ HONEST: list[Component] = [
         HonestBackbone(),
         HonestWithAttention(),
         HonestWithoutConditions(),
+        HonestWithAugmentation(),
         HonestAndPicky(),
     ),
     *(HonestJoint(), HonestAndSteerable(), HonestSampler(), HonestSampler(eta=0, steps=1)),
@@ -693,6 +734,8 @@ FAULTS: dict[str, tuple[Clause, str]] = {
     ),
     "IgnoresTheCondition": (backbone.condition_matters, "class condition 0 and class condition 1"),
     "IgnoresTheNoiseLevel": (backbone.noise_level_matters, "-1.0, 0.5, 10.0, 300.0, 2.0"),
+    "ReadsOneNumber": (backbone.augmentation_matters, "number 1 changes nothing"),
+    "AugmentsTheBatch": (backbone.augmentation_matters, "number 0 of one image changes others"),
     "IgnoresDropped": (backbone.dropped_is_no_condition, "image 0"),
     "TwoNulls": (backbone.dropped_is_no_condition, "image 0"),
     "DropsTheBatch": (backbone.dropped_is_no_condition, "its class condition"),

@@ -72,6 +72,15 @@ def test_the_worse_network_is_trained_less_and_shared_by_arms_of_other_scales() 
     assert (one.nfe, two.nfe, twice.nfe) == (2, 4, 6)
 
 
+def test_the_worse_network_may_be_averaged_otherwise_than_by_the_arms_half_life() -> None:
+    train = Train(ema_halflife=1000)
+    [same, other] = (
+        AutoGuidance(scale=2, ema=ema).sibling(tiny_unet(), train) for ema in (None, 0.5)
+    )
+    assert (same.train.ema, same.train.ema_halflife) == (None, 1000)
+    assert (other.train.ema, other.train.ema_halflife) == (0.5, None)
+
+
 def test_recipes_without_it_keep_their_keys() -> None:
     bare, beside = plan(recipe("\n")), plan(recipe())
     assert set(bare.stages) < set(beside.stages)

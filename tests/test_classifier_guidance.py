@@ -22,6 +22,7 @@ from fw.core.errors import RecipeError
 from fw.core.kinds import Annotator
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
+from fw.core.randomness import Draws
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
@@ -135,7 +136,7 @@ def test_mass_moves_to_the_class_as_the_scale_grows() -> None:
     noise = torch.randn(
         count, 1, 4, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64
     )
-    generators = [torch.Generator() for _ in range(count)]
+    generators = Draws("classifier", rows=range(count))
     asked = torch.full((count,), 2)
     model = Gaussians(told=False)
     shares = []

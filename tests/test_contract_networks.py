@@ -12,6 +12,7 @@ from faulty_networks import FAULTS, HONEST, HonestBackbone, forget
 from variants import assert_named
 
 from fw.core.testing import backbone, check, clauses, joint, process, sampler, violations
+from fw.plugins.backbones.ddpmpp import DDPMPP
 from fw.plugins.backbones.unet import UNet
 from fw.plugins.processes.ddpm import DDPM
 from fw.plugins.processes.edm import EDM
@@ -32,6 +33,7 @@ BUILT_IN: list[Component] = [
         DDPM(prediction="x0"),
     ),
     *(UNet(), UNet(channels=(8, 16), groups=4, attention=(0, 1), dropout=0.1)),
+    *(UNet(attention=(1,), heads=2, init="ddpm"), DDPMPP(width=8)),
     *(DDIM(), DDIM(eta=1), DDIM(steps=1), Ancestral(), DPMSolverPP(), DPMSolverPP(order=3)),
     *(Heun(), Heun(order=1), Heun(sigma_min=0.1, sigma_max=100)),
 ]

@@ -468,11 +468,13 @@ def word_for(annotation: Any) -> str:
         return " or ".join(map(str, get_args(annotation)))
     if origin is dict or (model is not None and not issubclass(model, Component)):
         return "mapping"
+    optional = " or null" if type(None) in get_args(annotation) else ""
+    several = "list of " if origin is tuple else ""
     if model is not None:
-        optional = " or null" if type(None) in get_args(annotation) else ""
-        return ("list of " if origin is tuple else "") + model.kind + optional
-    named = get_args(annotation)[0] if get_args(annotation) else annotation
-    return {str: "text"}.get(named, named.__name__)
+        return several + model.kind + optional
+    while get_args(annotation):
+        annotation = get_args(annotation)[0]
+    return several + {str: "text"}.get(annotation, annotation.__name__) + optional
 
 
 def default_in_words(info: FieldInfo) -> str:
@@ -480,7 +482,9 @@ def default_in_words(info: FieldInfo) -> str:
         return "required"
     if isinstance(info.default, BaseModel):
         return "its defaults"
-    return {"None": "null", "()": "none", "False": "false"}.get(
+    if isinstance(info.default, tuple) and info.default:
+        return str(list(info.default))
+    return {"None": "null", "()": "none", "False": "false", "True": "true"}.get(
         repr(info.default), str(info.default)
     )
 

@@ -3,7 +3,6 @@ report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from fw.core.diffusion.guided import Guided
 from fw.core.job import Job
 from fw.core.kinds import Denoise, Guidance, Recorder, Rule, Sampler, Steering
+from fw.core.randomness import Draws
 from fw.core.recipe.checks import warnings
 from fw.core.recipe.effect import acting
 from fw.core.recipe.loading import validate
@@ -98,7 +98,7 @@ def test_a_sampler_says_at_which_noise_levels_it_asks(sampler: Sampler) -> None:
     recorder = Recorder(*process.sigma_range)
     with torch.random.fork_rng(devices=[]):
         before = torch.get_rng_state()
-        sampler.sample(recorder, torch.zeros(2, 3, 4, 4), [torch.Generator(), torch.Generator()])
+        sampler.sample(recorder, torch.zeros(2, 3, 4, 4), Draws("effect", rows=range(2)))
         torch.set_rng_state(before)
         assert sampler.asks(process.sigma_range) == recorder.levels
         assert torch.equal(torch.get_rng_state(), before)
@@ -110,12 +110,10 @@ class Picky(Euler):
 
     name: ClassVar[str] = "picky"
 
-    def sample(
-        self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]
-    ) -> Tensor:
+    def sample(self, denoise: Denoise, noise: Tensor, draws: Draws) -> Tensor:
         if noise.shape[1:] != (1, 4, 4):
             raise KeyError(noise.shape)
-        return super().sample(denoise, noise, generators)
+        return super().sample(denoise, noise, draws)
 
 
 def test_a_sampler_that_cannot_say_when_it_asks_is_no_fault_and_no_claim_is_made() -> None:
@@ -237,6 +235,15 @@ def test_what_a_recipe_switches_off_is_warned_about(guidance: str, told: str) ->
             "arms.self_1.5: train.cond_drop 0.0001: the model will learn about 0.19 of its ",
         ),
         (
+            ("train.ema=0.99", "train.ema_ramp=false"),
+            "arms.unconditional: without ema_ramp, averaged weights are still 55% untrained after "
+            "60 steps",
+        ),
+        (
+            ("train={steps: 60, ema_ramp: false, ema_halflife: 1e6}",),
+            "arms.self_1.0: without ema_ramp, averaged weights are still ",
+        ),
+        (
             ("train.cond_drop=0.9999",),
             "arms.self_1.5: train.cond_drop 0.9999: the model will learn about 0.19 of its ",
         ),
@@ -275,6 +282,7 @@ def test_what_will_not_be_learned_or_drawn_is_warned_about(
 
 
 def test_what_will_be_learned_is_not_warned_about() -> None:
+    assert warned("train.ema=0.9", "train.ema_ramp=false") == []
     assert warned("train.cond_drop=0.01") == []
     assert warned("arms.x={objectives: {name: dispersive, interval: [0, 1]}}") == []
     assert (

@@ -18,6 +18,7 @@ from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.diffusion.pixels import per_image
 from fw.core.kinds import Attend, Guidance, Move
+from fw.core.randomness import Draws
 from fw.plugins.guidance.cfg import CFG
 from fw.plugins.guidance.self_guidance import SelfGuidance
 from fw.plugins.processes.ddpm import DDPM
@@ -134,7 +135,7 @@ def test_scale_one_changes_no_bit_and_asks_the_model_no_more(kind, sampler):
     samples, models = [], []
     for modes in ([], [kind()], [kind(scale=1.0), kind(scale=1.0)]):
         models.append(Mixture())
-        generators = [torch.Generator().manual_seed(i) for i in range(3)]
+        generators = Draws("guidance", rows=range(3))
         samples.append(sampler.sample(guided(modes, models[-1]), X.float(), generators))
     assert torch.equal(samples[0], samples[1])
     assert torch.equal(samples[0], samples[2])
@@ -144,14 +145,12 @@ def test_scale_one_changes_no_bit_and_asks_the_model_no_more(kind, sampler):
 @either
 def test_guidance_costs_one_evaluation_a_step_and_leaves_the_samplers_noise_alone(kind):
     model = Mixture()
-    generators = [torch.Generator().manual_seed(i) for i in range(3)]
+    generators = Draws("guidance", rows=range(3))
     Ancestral(steps=5).sample(guided([kind(scale=2.0)], model), X.float(), generators)
     assert model.asked == {"with": 5, "without": 5}
-    plain = [torch.Generator().manual_seed(i) for i in range(3)]
+    plain = Draws("guidance", rows=range(3))
     Ancestral(steps=5).sample(guided([]), X.float(), plain)
-    assert all(
-        torch.equal(a.get_state(), b.get_state()) for a, b in zip(generators, plain, strict=True)
-    )
+    assert torch.equal(generators.normal(2), plain.normal(2))
 
 
 @given(st.floats(0.01, 80), st.floats(0, 4), st.floats(0, 4), st.floats(0, 1))
@@ -214,7 +213,7 @@ def test_guidance_moves_uncertain_images_towards_the_mean_of_their_class():
 
 def test_guided_samples_lie_further_from_the_other_class():
     noise = torch.randn(200, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    generators = [torch.Generator() for _ in range(200)]
+    generators = Draws("guidance", rows=range(200))
     means, spreads = [], []
     for scale in (0.0, 1.0, 2.0, 4.0):
         model = Guided(

@@ -34,6 +34,7 @@ from fw.core.learning.parts.objectives import Objectives
 from fw.core.learning.train import initial_network, train
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
+from fw.core.randomness import Draws
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.core.run.execute_plan import Outcome, run_here
@@ -642,7 +643,7 @@ def test_samples_agree_more_with_the_class_asked_for_and_less_with_the_opposite_
     for scale in (0.0, 1.0, 2.0):
         denoise = Guided(striped(name), (JointFeatures(scale=scale, alpha=0.5),), asked, 0.01, 80.0)
         with torch.inference_mode():
-            samples = DDIM(steps=12).sample(denoise, noise, [torch.Generator() for _ in range(240)])
+            samples = DDIM(steps=12).sample(denoise, noise, Draws("joint", rows=range(240)))
         shares[scale] = float((judged(samples) == asked).float().mean())
     assert shares[2.0] > shares[1.0] + 0.1, shares
     assert shares[0.0] < shares[1.0] - 0.03, shares

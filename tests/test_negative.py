@@ -19,6 +19,7 @@ from fw.core.diffusion.guided import Guided
 from fw.core.errors import RecipeError, StageFailed
 from fw.core.kinds import Annotator
 from fw.core.kinds.boundaries import check_guidance
+from fw.core.randomness import Draws
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.core.testing import check, tiny
@@ -117,7 +118,7 @@ def test_samples_move_away_from_the_class() -> None:
     noise = torch.randn(
         100, 1, 4, 4, generator=torch.Generator().manual_seed(4), dtype=torch.float64
     )
-    generators = [torch.Generator() for _ in range(100)]
+    generators = Draws("negative", rows=range(100))
     asked = torch.ones(100, dtype=torch.long)
     means = Gaussians().known(
         torch.zeros(2, 1, 4, 4, dtype=torch.float64), 1e6, torch.tensor([0, 1])

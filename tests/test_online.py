@@ -240,9 +240,10 @@ def test_the_first_part_of_the_training_has_no_conditions_and_the_rest_drops_som
         noise: Tensor,
         condition: Any,
         dropped: Any,
+        *rest: Any,
     ) -> Tensor:
         given.append((condition, dropped))
-        return original(self, x0, sigma, noise, condition, dropped)
+        return original(self, x0, sigma, noise, condition, dropped, *rest)
 
     monkeypatch.setattr(NetworkDenoiser, "loss", remember)
     trained(tmp_path, SMALL.model_copy(update={"start": 0.25}))

@@ -21,11 +21,12 @@ from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
+from fw.core.settings import Train
 from fw.core.stages.annotate import Annotate
 from fw.core.stages.base import Stage
 from fw.core.stages.encode import Encode
 from fw.core.stages.evaluate import Evaluate
-from fw.core.stages.keys import digest
+from fw.core.stages.keys import digest, identity
 from fw.core.stages.sample import Sample
 from fw.core.stages.train import TrainDenoiser
 from tests.toys import RECIPE, Flat, Gap, Mean, Through, registry
@@ -103,8 +104,13 @@ AFTER_TRAIN = {"train", "sample", "evaluate"}
         ],
         *[
             (f"train.{entry}", AFTER_TRAIN)
-            for entry in ("clip=2", "ema=0.5", "cond_drop=0.2", "flip=true")
+            for entry in ("clip=2", "clip=null", "ema=0.5", "cond_drop=0.2", "flip=true")
         ],
+        *[
+            (f"train.{entry}", AFTER_TRAIN)
+            for entry in ("optimizer=adam", "betas=[0, 0]", "schedule=constant", "ema_halflife=9")
+        ],
+        ("train.ema_ramp=false", AFTER_TRAIN),
         ("train.precision=bf16", AFTER_TRAIN),
         ("sampler.steps=3", {"sample", "evaluate"}),
         ("arms.self_1.5.guidance.scale=1.6", {"sample", "evaluate"}),
@@ -148,9 +154,19 @@ def test_what_decides_nothing_changes_no_key(setting: str) -> None:
 
 
 def test_every_setting_of_training_is_in_its_key() -> None:
+    """Away from its neutral value, if it has one."""
+    neutral: Any = {
+        "optimizer": "adam",
+        "betas": (0, 0),
+        "schedule": "constant",
+        "ema_halflife": 9,
+        "ema_ramp": False,
+        "augment": 0.1,
+    }
+    assert identity(Train(**neutral)).keys() == Train.model_fields.keys()
     found = planned()
     payload = found.stages[keys(found)["train"]].payload
-    assert payload["train"].keys() == type(recipe().train).model_fields.keys()
+    assert payload["train"].keys() == Train.model_fields.keys() - neutral.keys()
 
 
 def test_raising_a_components_version_replaces_what_it_makes_and_all_that_follows(

@@ -23,7 +23,7 @@ from fw.core.job import Job
 from fw.core.kinds import Annotator, Prior
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
-from fw.core.randomness import generator
+from fw.core.randomness import Draws
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.core.stages.base import Stage
@@ -77,7 +77,7 @@ def test_drawn_from_it_rare_classes_come_as_often_as_common_ones(tmp_job: Job) -
     shares = []
     for drawn_from in (None, bank):
         drawn = Annotation(ConditionSpec("class", 5), images, drawn_from).draw(
-            4000, generator("shares")
+            Draws("shares", rows=range(4000))
         )
         shares.append((drawn.bincount(minlength=5) / 4000).tolist())
     assert shares[0] == pytest.approx([0.9, 0, 0, 0.1, 0], abs=0.03)

@@ -20,6 +20,7 @@ from torch import Tensor
 from fw.core.diffusion.guided import Guided
 from fw.core.errors import RecipeError
 from fw.core.kinds import Rule, Steering
+from fw.core.randomness import Draws
 from fw.core.recipe.loading import load
 from fw.plugins.guidance.apg import APG
 from fw.plugins.guidance.cfg import CFG
@@ -184,7 +185,7 @@ def test_apg_saturates_less_than_plain_guidance_at_a_high_scale() -> None:
     noise = torch.randn(
         90, 1, 4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64
     )
-    generators = [torch.Generator() for _ in range(90)]
+    generators = Draws("rules", rows=range(90))
     asked = torch.arange(90) % 3
     contrast = {}
     lists: dict[str, list[Steering]] = {
@@ -203,7 +204,7 @@ def test_apg_saturates_less_than_plain_guidance_at_a_high_scale() -> None:
 
 def test_momentum_begins_anew_with_every_batch() -> None:
     x, asked = noisy(1.0)
-    noise, generators = x.float(), [torch.Generator() for _ in x]
+    noise, generators = x.float(), Draws("rules", rows=range(len(x)))
     first, again = (
         Heun(steps=4).sample(guided([CFG(scale=3.0), APG()], asked), noise, generators)
         for _ in range(2)

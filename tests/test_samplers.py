@@ -9,11 +9,13 @@ from functools import partial
 
 import pytest
 import torch
+from diffusers import DDPMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
+from fw.core.randomness import Draws
 from fw.plugins.samplers.ddim import DDIM
 from fw.plugins.samplers.ddpm import Ancestral
 from fw.plugins.samplers.dpmpp import DPMSolverPP
@@ -55,9 +57,9 @@ class Gaussian:
         return self.mean + (x - self.mean) * self.std / math.hypot(self.std, self.sigma_max)
 
 
-def noise_and_generators(count: int, side: int = 8) -> tuple[Tensor, list[torch.Generator]]:
+def noise_and_generators(count: int, side: int = 8) -> tuple[Tensor, Draws]:
     noise = torch.randn(count, 1, side, side, generator=torch.Generator().manual_seed(0))
-    return noise, [torch.Generator().manual_seed(1 + i) for i in range(count)]
+    return noise, Draws("samplers", rows=range(count))
 
 
 @every_sampler
@@ -153,11 +155,57 @@ def test_the_posteriors_variance_converges_to_the_datas():
     assert posterior_variance(levels, 0.5) == pytest.approx(0.25, rel=0.01)
 
 
-def test_ddim_with_eta_one_is_ddpm():
-    noise, generators = noise_and_generators(5)
-    ancestral = Ancestral(steps=12).sample(Gaussian(), noise, generators)
-    ddim = DDIM(steps=12, eta=1).sample(Gaussian(), *noise_and_generators(5))
-    torch.testing.assert_close(ddim, ancestral, rtol=0, atol=1e-5)
+def test_the_larger_variance_of_ancestral_sampling_is_a_steps_beta():
+    """Against the recursion in DDPM's own coordinates (arXiv 2006.11239, eq. 7, and section 3.2 for
+    sigma_t^2 = beta_t), for Gaussian data of mean 0."""
+    noise, generators = noise_and_generators(200)
+    denoise = Gaussian(mean=0.0)
+    sampler = Ancestral(steps=25, schedule="vp", variance="large", clip=None)
+    found = sampler.sample(denoise, noise, generators)
+    abar = [1 / (1 + sigma**2) for sigma in (*denoise.seen, 0.0)]
+    variance = 1 - abar[0]
+    for now, then in itertools.pairwise(abar):
+        beta = 1 - now / then
+        kept = math.sqrt(now / then) * (1 - then) / (1 - now)
+        predicted = math.sqrt(now) * denoise.std**2 / (now * denoise.std**2 + 1 - now)
+        gain = kept + math.sqrt(then) * beta / (1 - now) * predicted
+        variance = gain**2 * variance + (beta if then < 1 else 0)
+    assert found.var().item() / variance == pytest.approx(1, abs=4.5 * math.sqrt(2 / found.numel()))
+    assert variance > 1.1 * posterior_variance(denoise.seen, denoise.std)
+
+
+class FromGenerators(Draws):
+    """Normal numbers from the generator of each image, as diffusers draws them."""
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.stack([torch.randn(shape, generator=each) for each in self])
+
+
+class OfDiffusers(Ancestral):
+    """The same by diffusers' own DDPM."""
+
+    def scheduler(self, **options):
+        return DDPMScheduler(**options, clip_sample=False, variance_type=f"fixed_{self.variance}")
+
+    def step_options(self, x: Tensor, draws: Draws, sigma: float, target: float):
+        return {"generator": list(draws)}
+
+
+@pytest.mark.parametrize(
+    ("sampler", "variance"),
+    [
+        (Ancestral(steps=12), "small"),
+        (Ancestral(steps=12, variance="large"), "large"),
+        (DDIM(steps=12, eta=1), "small"),
+    ],
+)
+def test_ancestral_sampling_is_diffusers_ddpm(sampler, variance):
+    noise, _ = noise_and_generators(5)
+    ours, theirs = (
+        each.sample(Gaussian(), noise, FromGenerators("same", rows=range(5)))
+        for each in (sampler, OfDiffusers(steps=12, variance=variance))
+    )
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("churn", [10, 60])
@@ -217,7 +265,7 @@ def test_the_last_prediction_is_clipped(kind):
     assert kind(steps=8, clip=None).sample(far, *noise_and_generators(2)).min() > 2.0
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "karras"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "karras", "vp"])
 @pytest.mark.parametrize("steps", [1, 2, 9, 100])
 def test_noise_levels_fall_from_sigma_max_towards_sigma_min(schedule, steps):
     levels = DDIM(steps=steps, schedule=schedule, sigma_min=0.01, sigma_max=50).levels(Gaussian())
@@ -233,6 +281,7 @@ def test_each_spacing_is_even_in_its_own_coordinate():
         "cosine": math.atan,
         "linear": lambda sigma: sigma / (1 + sigma),
         "karras": lambda sigma: sigma ** (1 / 7),
+        "vp": lambda sigma: (math.sqrt(0.1**2 + 2 * 19.9 * math.log1p(sigma**2)) - 0.1) / 19.9,
     }
     for schedule, coordinate in coordinates.items():
         places = torch.tensor(
@@ -245,6 +294,18 @@ def test_karras_levels_are_those_of_the_paper():
     levels = Heun(steps=18).levels(Gaussian())
     paper = [(80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(18)]
     assert levels == pytest.approx(paper)
+
+
+def test_a_thousand_vp_levels_are_nearly_ddpms_timesteps():
+    """From beta_t as the paper has them: 1e-4 to 0.02 in 1000 steps."""
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    abar = (1 - betas).cumprod(0)
+    timesteps = ((1 - abar) / abar).sqrt()
+    ends = {"sigma_min": timesteps[0].item(), "sigma_max": timesteps[-1].item()}
+    levels = DDIM(steps=1000, schedule="vp", clip=None).levels(Gaussian(**ends))
+    torch.testing.assert_close(
+        torch.tensor(levels[::-1], dtype=torch.float64), timesteps, rtol=0.03, atol=0
+    )
 
 
 def test_a_range_beyond_the_models_is_refused():

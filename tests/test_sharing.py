@@ -14,7 +14,9 @@ from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.diffusion.taps import blocks_of, watched
 from fw.core.kinds import Guidance
+from fw.core.randomness import Draws
 from fw.core.types import ConditionSpec
+from fw.plugins.backbones.ddpmpp import DDPMPP
 from fw.plugins.backbones.dit import DiT
 from fw.plugins.backbones.unet import UNet
 from fw.plugins.guidance.cfg import CFG
@@ -28,6 +30,7 @@ SHAPE = (1, 8, 8)
 CLASSES = torch.tensor([0, 1, 2])
 BACKBONES = {
     "unet": UNet(channels=(16, 32), attention=(1,)),
+    "ddpmpp": DDPMPP(width=8),
     "dit": DiT(depth=5, width=16, heads=2),
 }
 MODES: dict[str, list[Guidance]] = {
@@ -59,7 +62,7 @@ def test_samples_have_the_same_bits_with_and_without_sharing(name, modes):
     for sharing in (True, False):
         model = denoiser(name, sharing)
         guided = Guided(model, MODES[modes], CLASSES, *EDM().sigma_range)
-        draws = [torch.Generator().manual_seed(i) for i in range(3)]
+        draws = Draws("sharing", rows=range(3))
         samples.append(Heun(steps=4).sample(guided, noise, draws))
         evaluations.append(model.evaluations)
     assert torch.equal(*samples)
@@ -71,6 +74,8 @@ def test_samples_have_the_same_bits_with_and_without_sharing(name, modes):
     [
         ("unet", PAG(scale=2.0), ["mid", "up.0", "up.1"]),
         ("unet", PAG(scale=2.0, layers=("down",)), ["down.1", "mid", "up.0", "up.1"]),
+        ("ddpmpp", PAG(scale=2.0), ["mid", "up.0", "up.1"]),
+        ("ddpmpp", SEG(scale=2.0, layers=("up.0",)), ["up.0", "up.1"]),
         ("dit", PAG(scale=2.0, layers=("blocks.3",)), ["blocks.3", "blocks.4"]),
         ("dit", SEG(scale=2.0), ["blocks.2", "blocks.3", "blocks.4"]),
         ("dit", PAG(scale=2.0, layers=(0.0, 1.0)), [f"blocks.{i}" for i in range(5)]),

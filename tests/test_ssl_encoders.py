@@ -30,7 +30,7 @@ from fw.core.testing import check
 from fw.core.types import ImageSet
 from fw.plugins.datasets.digits import Digits
 from fw.plugins.encoders.byol import BYOL
-from fw.plugins.encoders.dino import Dino
+from fw.plugins.encoders.dino import Dino, solarised
 from fw.plugins.encoders.mae import MAE
 from fw.plugins.encoders.moco import MoCo
 from fw.plugins.encoders.self_supervised import Learner, SelfSupervised
@@ -190,6 +190,48 @@ def test_collapse_is_told(
 
 
 # The losses
+
+
+def test_the_learning_rate_warms_up_along_a_line_and_falls_to_zero_along_a_cosine() -> None:
+    encoder = Dino(steps=110, warmup=10, lr=0.5)
+    rates = [encoder.rate(step) for step in range(110)]
+    assert rates[:10] == pytest.approx([0.5 * (step + 1) / 11 for step in range(10)])
+    cosine = [0.25 * (1 + math.cos(math.pi * step / 99)) for step in range(100)]
+    assert rates[10:] == pytest.approx(cosine, abs=1e-9)
+    assert Dino(steps=100, lr=0.5).rate(0) == 0.5
+    with pytest.raises(ValidationError, match=r"warmup \(100\) must be shorter than steps \(100\)"):
+        Dino(steps=100, warmup=100)
+
+
+def test_a_gradient_is_clipped_before_the_optimizer_takes_its_step(
+    digits: tuple[ImageSet, ImageSet], tmp_path: Path
+) -> None:
+    """Clipped to almost nothing, AdamW takes small steps, because of its epsilon."""
+    moved = {}
+    for clip in (None, 1e-12):
+        encoder = SimCLR(**{**FEW, "steps": 2}, hidden=16, dims=8, weight_decay=0, clip=clip)
+        (tmp_path / str(clip)).mkdir()
+        fresh, after = built(encoder), fitted(encoder, digits[0], Job(tmp_path / str(clip)))
+        pairs = zip(fresh.parameters(), after.parameters(), strict=True)
+        moved[clip] = max((one - other).abs().max().item() for one, other in pairs)
+    assert moved[1e-12] < 0.1 * moved[None]
+
+
+def test_the_second_global_views_of_dino_are_solarised_and_no_others(images: Tensor) -> None:
+    bright = torch.tensor([-1.0, -0.2, 0.0, 0.2, 1.0]).expand(2000, 1, 1, 5)
+    found = solarised(bright, 0.2, generator())
+    inverted = (found == torch.tensor([-1.0, -0.2, 0.0, -0.2, -1.0])).flatten(1).all(dim=1)
+    assert torch.equal(found[~inverted], bright[~inverted])
+    assert inverted.float().mean().item() == pytest.approx(0.2, abs=5 * (0.16 / 2000) ** 0.5)
+
+    seen: list[Tensor] = []
+    for share in (0.0, 1.0):
+        learner = learner_of(Dino(**FEW, hidden=16, bottleneck=8, local_views=0, solarise=share))
+        learner.student.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        learner(images, 0, generator())
+    plain, other = seen
+    assert torch.equal(plain[:16], other[:16])
+    assert torch.equal(other[16:], -plain[16:].abs())
 
 
 @settings(deadline=None, max_examples=15)
@@ -551,7 +593,7 @@ def test_the_key_depends_on_what_the_weights_are_and_not_on_where_they_lie(tmp_p
 
 
 def test_the_keys_of_runs_from_before_there_were_weights_are_the_same() -> None:
-    assert digest(Dino().identity()) == "49b0a151a8a70c2f"
+    assert digest(Dino().suited((1, 8, 8)).identity()) == "49b0a151a8a70c2f"
     assert all("weights" not in encoder.identity() for encoder in SMALL)
 
 

@@ -10,6 +10,7 @@ from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.taps import blocks_of, pooled, tapped
 from fw.core.errors import FwError
 from fw.core.types import ConditionSpec
+from fw.plugins.backbones.ddpmpp import DDPMPP
 from fw.plugins.backbones.dit import DiT
 from fw.plugins.backbones.unet import UNet
 from fw.plugins.processes.edm import EDM
@@ -17,6 +18,7 @@ from fw.plugins.processes.edm import EDM
 SHAPE = (1, 8, 8)
 BACKBONES = {
     "unet": (UNet(channels=(16, 32), attention=(1,)), ["down.0", "down.1", "mid", "up.0", "up.1"]),
+    "ddpmpp": (DDPMPP(width=8), ["down.0", "down.1", "mid", "up.0", "up.1"]),
     "dit": (DiT(depth=3, width=16, heads=2), ["blocks.0", "blocks.1", "blocks.2"]),
 }
 every_backbone = pytest.mark.parametrize("name", BACKBONES)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.job import Job, Stateful
-from fw.core.learning.averages import average
+from fw.core.kinds import Backbone
+from fw.core.learning.averages import average, decay
 from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step
 from fw.core.learning.parts.part import Part, Training
@@ -33,6 +36,102 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_twentieth_of_it() ->
     assert max(rates) == rates[100] == pytest.approx(0.5)
     assert rates[100:] == sorted(rates[100:], reverse=True)
     assert rates[-1] == pytest.approx(0.05 * 0.5, rel=1e-3)
+
+
+def test_a_constant_learning_rate_rises_to_its_peak_and_stays_there() -> None:
+    settings = Train(steps=1000, warmup=99, lr=0.5, schedule="constant")
+    rates = [learning_rate(step, settings) for step in range(1000)]
+    assert rates[:100] == pytest.approx([0.5 * (step + 1) / 100 for step in range(100)])
+    assert set(rates[100:]) == {0.5}
+
+
+def test_a_half_life_is_the_number_of_images_after_which_half_is_left() -> None:
+    settings = Train(batch=512, ema_halflife=500_000, ema_ramp=False)
+    left = 1.0
+    for step in range(1000):
+        left *= decay(settings, step)
+    assert left == pytest.approx(2 ** (-1000 * 512 / 500_000))
+
+
+def test_a_half_life_begins_at_a_twentieth_of_the_images_so_far() -> None:
+    """EDM's training (arXiv 2206.00364) has ema_halflife_kimg 500 and ema_rampup_ratio 0.05."""
+    settings = Train(batch=512, ema_halflife=500_000)
+    assert decay(settings, 0) == 0
+    early, full = 10, 500_000 * 20 // 512
+    assert decay(settings, early) == pytest.approx(2 ** (-1 / (0.05 * early)))
+    assert decay(settings, full) < decay(settings, full + 1) == 2 ** (-512 / 500_000)
+    assert decay(settings, full + 1) == decay(settings, 10 * full)
+
+
+def test_a_decay_ramps_unless_it_is_to_be_plain() -> None:
+    assert [decay(Train(ema=0.9), step) for step in (0, 1, 10**6)] == [0.1, 2 / 11, 0.9]
+    assert decay(Train(ema=0.9999, ema_ramp=False), 0) == 0.9999
+
+
+def test_one_average_is_asked_for_at_a_time_and_the_resolved_settings_load_again() -> None:
+    halflife = Train(ema_halflife=1000)
+    assert halflife.ema is None
+    for settings in (Train(), halflife):
+        assert Train.model_validate(settings.model_dump(mode="json")) == settings
+    with pytest.raises(ValidationError, match="ema and ema_halflife both say"):
+        Train(ema=0.99, ema_halflife=1000)
+    with pytest.raises(ValidationError, match="ema_halflife has to say"):
+        Train(ema=None)
+
+
+class One(Backbone):
+    """A network of one weight, 1 at first, which it predicts for every pixel."""
+
+    name: ClassVar[str] = "one"
+
+    def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:
+        return Weight()
+
+
+class Weight(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, *rest: Tensor | None) -> Tensor:
+        return self.weight.expand_as(x)
+
+
+def one_weight(folder: Path, **settings: Any) -> float:
+    """The weight after a training on black images, whose gradient is positive at first."""
+    folder.mkdir()
+    usual: dict[str, Any] = {"steps": 1, "batch": 8, "warmup": 0, "lr": 1e-3, "ema": 0}
+    data = ImageSet(torch.zeros(8, 1, 4, 4, dtype=torch.uint8))
+    process = DDPM(prediction="x0")
+    network = train(One(), process, data, None, Train(**usual | settings), Job(folder))
+    return network.get_parameter("weight").item()
+
+
+def test_adamw_decays_weights_beside_the_gradient_and_adam_in_it(tmp_path: Path) -> None:
+    """A first step of either is lr long, whatever the gradient."""
+    for name, expected in (("adamw", 1 - 1e-3 - 1e-3 * 100), ("adam", 1 - 1e-3)):
+        weight = one_weight(tmp_path / name, optimizer=name, weight_decay=100)
+        assert weight == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_optimizer_has_the_betas_of_the_settings(tmp_path: Path) -> None:
+    """At betas 0 every step is lr long; at the usual ones the second is not."""
+    assert one_weight(tmp_path / "sign", steps=2, lr=0.1, betas=(0, 0), schedule="constant") == (
+        pytest.approx(0.8, abs=1e-6)
+    )
+    kept = torch.load(tmp_path / "sign/train.checkpoint", weights_only=True)["state"]
+    assert tuple(kept["optimizer"]["param_groups"][0]["betas"]) == (0, 0)
+    for betas in ((-0.1, 0.9), (0.9, 1.0)):
+        with pytest.raises(ValidationError):
+            Train(betas=betas)
+
+
+def test_without_clipping_gradients_are_as_with_a_bound_that_none_reaches(tmp_path: Path) -> None:
+    free, wide, tight = (
+        one_weight(tmp_path / str(clip), steps=5, clip=clip, betas=(0, 0.9), lr=0.1)
+        for clip in (None, 1e9, 1e-9)
+    )
+    assert free == wide != tight
 
 
 def test_averaging_is_a_weighted_mean_of_parameters_and_a_copy_of_buffers() -> None:
@@ -173,9 +272,9 @@ def test_mirroring_is_left_to_right_and_only_if_asked_for(
 ) -> None:
     seen: list[torch.Tensor] = []
 
-    def remember(self, x0, sigma, noise, condition, dropped):
+    def remember(self, x0, *rest):
         seen.append(x0)
-        return original(self, x0, sigma, noise, condition, dropped)
+        return original(self, x0, *rest)
 
     original = NetworkDenoiser.loss
     monkeypatch.setattr(NetworkDenoiser, "loss", remember)

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fw.core.randomness import Draws
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 
 CLASSES = Annotation(ConditionSpec("class", 3), torch.tensor([0, 2, 2, 1]))
@@ -48,16 +49,14 @@ def test_conditions_are_drawn_from_the_bank_or_else_from_the_training_images(
 ) -> None:
     for annotation, prior in ((CLASSES, CLASSES.conditions), (VECTORS, VECTORS.bank)):
         assert prior is not None
-        first, again = (
-            annotation.draw(count, torch.Generator().manual_seed(seed)) for _ in range(2)
-        )
+        first, again = (annotation.draw(Draws(seed, rows=range(count))) for _ in range(2))
         assert torch.equal(first, again)
         assert first.shape == (count, *prior.shape[1:])
         assert all((drawn == prior).reshape(len(prior), -1).all(1).any() for drawn in first)
 
 
 def test_draws_are_as_frequent_as_the_training_images_are() -> None:
-    drawn = CLASSES.draw(40_000, torch.Generator().manual_seed(0)).bincount() / 40_000
+    drawn = CLASSES.draw(Draws(0, rows=range(40_000))).bincount() / 40_000
     assert torch.allclose(
         drawn, torch.tensor([0.25, 0.25, 0.5]), atol=0.02
     )  # 8 standard deviations

@@ -157,6 +157,85 @@ def test_nothing_of_attend_stays_behind_when_it_raises():
     assert torch.equal(net(x, noise), before)
 
 
+def test_heads_are_as_many_in_every_layer_however_wide_it_is():
+    recorder = Recorder()
+    x, noise = batch()
+    network(attention=(0, 1), heads=2)(x, noise, attend=recorder)
+    widths = {(shape[0][1], shape[0][3]) for shape in recorder.shapes.values()}
+    assert widths == {(2, 4), (2, 8)}
+    divided, counted = network(head_dim=8), network(heads=2)
+    assert torch.equal(divided(x, noise), counted(x, noise))
+    torch.testing.assert_close(counted(x, noise), counted.unet(x, noise).sample, rtol=0, atol=1e-6)
+
+
+DDPM_CIFAR10: dict[str, Any] = {
+    "channels": (128, 256, 256, 256),
+    "layers": 2,
+    "attention": (1,),
+    "heads": 1,
+    "groups": 32,
+    "dropout": 0.1,
+    "init": "ddpm",
+}
+
+
+def test_the_network_of_ddpm_for_cifar10_has_as_many_weights_as_published():
+    """35.7M (arXiv 2006.11239, appendix B)."""
+    with torch.device("meta"):
+        net: Any = UNet(**DDPM_CIFAR10).build((3, 32, 32), None)
+    assert sum(weight.numel() for weight in net.parameters()) == 35_746_307
+    attention = [net.unet.get_submodule(path) for path in net.attention_layers.values()]
+    assert [layer.heads for layer in attention] == [1] * 6
+
+
+@pytest.mark.parametrize("init", ["zero", "ddpm"])
+@pytest.mark.parametrize(
+    "spec", [None, ConditionSpec("class", 5), ConditionSpec("tokens", 5, 3)], ids=str
+)
+def test_zero_at_its_ends_the_middle_returns_what_it_is_given_and_the_prediction_is_zero(
+    spec, init
+):
+    net = network(spec, init=init)
+    middle: list[Tensor] = []
+
+    def note(block: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+        middle.extend((given[0], output))
+
+    net.taps()["mid"].register_forward_hook(note)
+    assert not net(*batch()).any()
+    given, output = middle
+    assert given.any()
+    assert torch.equal(given, output)
+
+
+def test_zero_leaves_all_other_weights_as_torch_draws_them():
+    drawn, zeroed = (network(init=init).state_dict() for init in ("torch", "zero"))
+    changed = {name for name in drawn if not torch.equal(drawn[name], zeroed[name])}
+    assert {name.removesuffix(".bias").removesuffix(".weight") for name in changed} == {
+        *(f"unet.{layer}.to_out.0" for layer in LAYERS),
+        *(f"unet.down_blocks.{level}.resnets.0.conv2" for level in (0, 1)),
+        *(f"unet.mid_block.resnets.{index}.conv2" for index in (0, 1)),
+        *(f"unet.up_blocks.{i}.resnets.{j}.conv2" for i in (0, 1) for j in (0, 1)),
+        "unet.conv_out",
+    }
+    assert not any(zeroed[name].any() for name in changed)
+
+
+def test_as_ddpm_starts_all_other_weights_are_glorots():
+    """Uniform with variance 2 / (inputs + outputs), where each pixel of a kernel counts."""
+    net = network(init="ddpm")
+    for path, layer in net.unet.named_modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.any():
+            assert layer.bias is not None
+            assert not layer.bias.any()
+            pixels = layer.weight[0, 0].numel()
+            sides = (layer.weight.shape[0] + layer.weight.shape[1]) * pixels
+            bound = (6 / sides) ** 0.5
+            assert layer.weight.abs().max() <= bound, path
+            if layer.weight.numel() > 1000:
+                assert layer.weight.var().item() == pytest.approx(bound**2 / 3, rel=0.2), path
+
+
 CONDITIONS = {
     "class": (ConditionSpec("class", 5), torch.tensor([0, 4, 1, 1])),
     "vector": (
@@ -280,6 +359,7 @@ def test_images_that_cannot_be_halved_are_refused_with_what_would_fit():
         ({"attention": [2]}, "attention at level 2, but channels has levels 0 to 1"),
         ({"channels": [16, 30]}, "channels 30 is not a multiple of groups 8"),
         ({"attention": [0], "head_dim": 12}, "not a multiple of head_dim 12"),
+        ({"attention": [0], "heads": 3}, "channels 16 with attention is not a multiple of heads 3"),
         ({"channels": []}, "at least 1 item"),
     ],
 )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -28,6 +28,7 @@ from fw.core.kinds import (
     Process,
     Sampler,
 )
+from fw.core.randomness import Draws
 from fw.core.types import Annotation, ConditionSpec, ImageSet, Observations, Reference, Split
 from fw.registry import Component, Provider, Registry
 
@@ -297,9 +298,7 @@ class Euler(Sampler):
     def nfe(self) -> int:
         return self.steps
 
-    def sample(
-        self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]
-    ) -> Tensor:
+    def sample(self, denoise: Denoise, noise: Tensor, draws: Draws) -> Tensor:
         x = noise * denoise.sigma_max
         for step in range(self.steps):
             x = x + (denoise(x, 1 - step / self.steps) - x) / (self.steps - step)

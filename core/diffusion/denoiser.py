@@ -124,11 +124,15 @@ class NetworkDenoiser:
         noise: Tensor,
         condition: Tensor | None,
         dropped: Tensor | None,
+        augmentation: Tensor | None = None,
     ) -> Tensor:
         """The weighted squared error of F, (B,), whose target is (x0 - skip * x) / out (EDM eq.
-        8)."""
+        8).
+
+        `augmentation` (B, 9) says how the images x0 were transformed, to a network that takes it.
+        """
         x, level, target = self._task(x0, sigma, noise)
-        raw = self._network(x, level, condition, dropped, None)
+        raw = self._network(x, level, condition, dropped, None, augmentation=augmentation)
         return self._error(raw, target, sigma)
 
     def joint_loss(
@@ -158,9 +162,16 @@ class NetworkDenoiser:
     def _error(self, raw: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
         return self.process.weight(sigma) * (raw - target).square().mean(dim=(1, 2, 3))
 
-    def _network(self, x: Tensor, noise: Tensor, *rest: Tensor | Attend | None) -> Tensor:
+    def _network(
+        self,
+        x: Tensor,
+        noise: Tensor,
+        *rest: Tensor | Attend | None,
+        augmentation: Tensor | None = None,
+    ) -> Tensor:
+        named = {} if augmentation is None else {"augmentation": augmentation}
         with self._autocast(x):
-            raw = self.network(x, noise, *rest)
+            raw = self.network(x, noise, *rest, **named)
         check_prediction(self.network, raw, x)
         return raw.float() if self.bf16 else raw
 

@@ -14,7 +14,7 @@ from fw.core.diffusion.guided import Guided
 from fw.core.diffusion.pixels import to_uint8
 from fw.core.kinds import Sampler, Steering
 from fw.core.kinds.boundaries import check_guidance, checked_samples
-from fw.core.randomness import generator
+from fw.core.randomness import Draws
 from fw.core.types import Annotation
 
 MOST_AT_ONCE = {"cpu": 250, "cuda": 1000}
@@ -56,10 +56,8 @@ def generate(
     model.sharing = any("attention" in each.requires for each in drawing.guidance)
     for start in range(images.start, images.stop, size):
         indices = range(start, start + size)
-        draws = [generator(drawing.seed, "sample", seed, index) for index in indices]
-        noise = torch.stack([torch.randn(drawing.shape, generator=draw) for draw in draws]).to(
-            device
-        )
+        draws = Draws(drawing.seed, "sample", seed, rows=indices, device=device)
+        noise = draws.normal(*drawing.shape)
         condition = conditions(annotation, drawing.seed, seed, indices)
         guided = Guided(
             model,
@@ -87,5 +85,4 @@ def conditions(
     is the same without."""
     if annotation is None:
         return None
-    draws = [generator(run_seed, "condition", sampling_seed, index) for index in indices]
-    return torch.cat([annotation.draw(1, draw) for draw in draws])
+    return annotation.draw(Draws(run_seed, "condition", sampling_seed, rows=indices))

@@ -58,11 +58,11 @@ class ArmReader:
         for start in job.track(range(0, len(images), size), stream):
             batch = images[start : start + size]
             x0 = diffused(batch, self.codec).to(job.device)  # (B, C, H, W)
-            streams = [job.generator("probe", stream, start + place) for place in range(len(batch))]
-            drawn = [torch.randn(draws, *x0.shape[1:], generator=each) for each in streams]
+            streams = job.draws("probe", stream, rows=range(start, start + len(batch)))
+            drawn = streams.normal(draws, *x0.shape[1:])
             looks = [
                 look(Noisy(self.probe.name, model, x0 + sigma * noise.to(job.device), sigma))
-                for noise in torch.stack(drawn, dim=1)
+                for noise in drawn.transpose(0, 1)
             ]
             found.append(torch.stack(looks).mean(dim=0).cpu())
         features = torch.cat(found)

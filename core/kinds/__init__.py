@@ -18,7 +18,14 @@ from fw.core.kinds.guidance import Guidance, Sibling, Steering
 from fw.core.kinds.interval import Interval, lowest_first
 from fw.core.kinds.joint import Joint, JointNetwork, Move, Read, Steerable
 from fw.core.kinds.metric import Metric
-from fw.core.kinds.network import Attend, Changed, Network, Tapped, scaled_dot_product
+from fw.core.kinds.network import (
+    Attend,
+    Augmentable,
+    Changed,
+    Network,
+    Tapped,
+    scaled_dot_product,
+)
 from fw.core.kinds.objective import Look, Objective, Seen
 from fw.core.kinds.online import Grouping, Online
 from fw.core.kinds.prior import Prior
@@ -36,6 +43,7 @@ from fw.core.kinds.probe import (
 from fw.core.kinds.process import Coefficients, Process
 from fw.core.kinds.rule import Rule
 from fw.core.kinds.sampler import Recorder, Sampler
+from fw.core.kinds.supervision import Brought, brought_by
 from fw.core.kinds.table import Kind
 from fw.core.kinds.tracker import ArmDescription, RunDescription, TrackedRun, Tracker
 from fw.core.kinds.version_1 import READERS
@@ -76,8 +84,10 @@ __all__ = [
     "Annotator",
     "ArmDescription",
     "Attend",
+    "Augmentable",
     "Autoencoder",
     "Backbone",
+    "Brought",
     "Changed",
     "Code",
     "Coefficients",
@@ -120,6 +130,7 @@ __all__ = [
     "TokenProbe",
     "TrackedRun",
     "Tracker",
+    "brought_by",
     "kind_of",
     "lowest_first",
     "scaled_dot_product",

@@ -53,6 +53,23 @@ class Network(Protocol):
         """
 
 
+class Augmentable(Network, Protocol):
+    """What a backbone with an `augmentation_size` builds: it can be given how the image was
+    transformed (arXiv 2206.00364, appendix F.2)."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        noise: Tensor,
+        condition: Tensor | None = None,
+        dropped: Tensor | None = None,
+        attend: Attend | None = None,
+        augmentation: Tensor | None = None,
+    ) -> Tensor:
+        """`augmentation` is float (B, augmentation_size). Zeros, which None stands for, mean an
+        image as it was; samples are drawn so."""
+
+
 class Tapped(Network, Protocol):
     """What a backbone that provides `taps` builds."""
 

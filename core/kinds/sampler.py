@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from fw.core.kinds.denoiser import Denoise
+from fw.core.randomness import Draws
 from fw.registry import Component
 
 
@@ -45,15 +45,14 @@ class Sampler(Component):
         samples a small grey image to see."""
         recorder = Recorder(*sigma_range)
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
-            self.sample(recorder, torch.zeros(1, 1, 8, 8), [torch.Generator()])
+            self.sample(recorder, torch.zeros(1, 1, 8, 8), Draws("asks", rows=range(1)))
         return recorder.levels
 
     @abstractmethod
-    def sample(
-        self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]
-    ) -> Tensor:
+    def sample(self, denoise: Denoise, noise: Tensor, draws: Draws) -> Tensor:
         """Unit-variance noise (B, C, H, W) to samples in -1..1.
 
-        A stochastic sampler draws image i's noise from `generators[i]` (CPU), so samples do not
-        depend on the batch.
+        A stochastic sampler takes fresh noise from `draws.normal(*noise.shape[1:])`, so samples do
+        not depend on the batch. A library that draws by itself gets `draws[i]`, a CPU generator of
+        image i's own.
         """

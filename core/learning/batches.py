@@ -33,6 +33,8 @@ class Batch:
     """Where the condition is replaced by the null condition, bool (B,)."""
     condition: Tensor | None = None
     """The conditions (B, ...); None if there are none, or not yet."""
+    augmentation: Tensor | None = None
+    """How each image was transformed, for the network to know, float (B, 9); None if none was."""
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     """What the blocks that parts read return for the noisy images: (B, C, h, w) or (B, N, D)."""
 

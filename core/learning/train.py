@@ -14,23 +14,22 @@ from fw.core.diffusion.taps import tapped
 from fw.core.job import Job, Stateful
 from fw.core.kinds import Backbone, Joint, Process
 from fw.core.kinds.boundaries import checked_network
-from fw.core.learning.averages import average, ramped
+from fw.core.learning.averages import average, decay
 from fw.core.learning.batches import Draw, training_examples
 from fw.core.learning.loop import Step, descend
+from fw.core.learning.parts.augmentation import Augmentation
 from fw.core.learning.parts.conditions import Conditions
 from fw.core.learning.parts.denoising import Denoising
 from fw.core.learning.parts.joint import Recognition
 from fw.core.learning.parts.part import Part, Training
-from fw.core.randomness import seed_from
+from fw.core.randomness import seed_torch
 from fw.core.settings import Train
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 
-BETAS = (0.9, 0.99)
-"""AdamW's. Squared gradients of noisy images spike, and 0.99 forgets a spike ten times sooner than
-the usual 0.999; EDM2's training (arXiv 2312.02696) has the same."""
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
 LOWEST = 0.05
-"""The learning rate at the end, as a share of the highest; 1 would switch the cosine off."""
+"""The learning rate at the end of the cosine, as a share of the highest."""
 
 
 def train(
@@ -50,7 +49,9 @@ def train(
     task = Recognition(backbone, annotation) if isinstance(backbone, Joint) else Denoising()
     null = not isinstance(task, Recognition)
     conditions = [] if annotation is None else [Conditions(annotation, null)]
-    parts: list[Part] = [*conditions, task, *more]
+    # Last, so that the other parts begin with the images as they are.
+    augmentation = [] if settings.augment is None else [Augmentation(settings.augment)]
+    parts: list[Part] = [*conditions, task, *more, *augmentation]
 
     spec = next((part.spec for part in parts if part.spec is not None), None)
     network, averaged = (initial_network(backbone, data.shape, spec, job) for _ in range(2))
@@ -65,10 +66,10 @@ def train(
         rows = part.rows(rows)
 
     learned = [*network.parameters(), *(each for part in parts for each in part.parameters())]
-    optimizer = torch.optim.AdamW(
+    optimizer = OPTIMIZERS[settings.optimizer](
         learned,
         lr=settings.lr,
-        betas=BETAS,
+        betas=settings.betas,
         weight_decay=settings.weight_decay,  # 0 is off
         fused=job.device.type == "cuda",  # one kernel for all weights
     )
@@ -89,10 +90,10 @@ def train(
         return value
 
     def follow(step: Step) -> None:
-        decay = ramped(settings.ema, step.number)  # at 0 the average is the network itself
-        average(averaged, network, decay)
+        kept = decay(settings, step.number)
+        average(averaged, network, kept)
         for part in parts:
-            part.follow(decay, step)
+            part.follow(kept, step)
 
     descend(
         job,
@@ -101,7 +102,7 @@ def train(
         optimizer,
         state,
         rate=lambda number: learning_rate(number, settings),
-        clip=settings.clip,  # of the whole gradient, heads included; 1e9 never cuts
+        clip=settings.clip,  # of the whole gradient, heads included
         follow=follow,
         prefix="train/",
     )
@@ -113,7 +114,7 @@ def initial_network(
 ) -> nn.Module:
     """The untrained network; arms with the same architecture start from the same weights."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_from(job.seed, "init"))
+        seed_torch(job.seed, "init")
         network = checked_network(backbone, backbone.build(shape, spec))
     if job.device.type == "cuda":
         network = network.to(memory_format=torch.channels_last)
@@ -121,8 +122,11 @@ def initial_network(
 
 
 def learning_rate(step: int, settings: Train) -> float:
-    """Linear warm-up, then a cosine from lr to `LOWEST` of it; with `warmup` 0 it begins at lr."""
+    """Linear warm-up, then lr or a cosine from it to `LOWEST` of it; with `warmup` 0 it begins at
+    lr."""
     warm = min(1.0, (step + 1) / (settings.warmup + 1))
+    if settings.schedule == "constant":
+        return settings.lr * warm
     along = max(0, step - settings.warmup) / max(1, settings.steps - settings.warmup)
     cosine = (1 + math.cos(math.pi * along)) / 2
     return settings.lr * warm * (LOWEST + (1 - LOWEST) * cosine)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from fw.core.randomness import seed_torch
 from fw.registry.global_state import SDP_KERNELS, flags, undisturbed
 
 
@@ -40,7 +41,7 @@ def stock_state(seed: int, device: torch.device, threads: int) -> Iterator[None]
             setattr(owner, name, name in ("enabled", "allow_tf32"))
         for kernel in SDP_KERNELS:
             getattr(torch.backends.cuda, f"enable_{kernel}_sdp")(True)
-        torch.manual_seed(seed % 2**63)
+        seed_torch(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         yield

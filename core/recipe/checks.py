@@ -10,13 +10,16 @@ from typing import Any
 from fw.core.diffusion.taps import attention_layers, misnamed
 from fw.core.kinds import Backbone, Guidance
 from fw.core.kinds.capabilities import ABOUT_CONDITIONS, remedy
+from fw.core.learning.parts.augmentation import SIZE
 from fw.core.messages.secrets import secret_places
 from fw.core.recipe.arm import Arm
 from fw.core.recipe.effect import without_effect
 from fw.core.recipe.fairness import unfair
 from fw.core.recipe.finding import Finding, location_in_arm, location_of_section, misfit
+from fw.core.recipe.label_free import label_cautions
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.shortages import cautions, shortages
+from fw.core.recipe.suiting import unsuited
 
 RESERVED = frozenset({"store", "mlartifacts"})
 
@@ -195,8 +198,34 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
             yield Finding(at(section), fault)
     for section, check, given in asked:
         yield from misfit(location_of_section(recipe, name, section), check, given)
+    yield from augmentation_faults(recipe, name)
     if shape is not None:
         yield from guidance_faults(recipe, name, shape)
+
+
+def augmentation_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
+    """What cannot go with transformed images: networks that are not given how, latents, and
+    objectives that know the image as it was."""
+    arm = recipe.arm(name)
+    if arm.train.augment is None:
+        return
+    at = location_of_section(recipe, name, "train")
+    for _, model in backbones(arm):
+        if model.augmentation_size != SIZE:
+            yield Finding(
+                at,
+                f"augment needs a network that is given how its images were transformed, and "
+                f"backbone '{model.name}' takes no such condition (ddpmpp does)",
+            )
+    if recipe.latents is not None:
+        yield Finding(at, "augment transforms pixels, and this recipe diffuses latents")
+    for objective in arm.objectives:
+        if objective.target is not None or objective.uses_teacher:
+            yield Finding(
+                at,
+                f"augment transforms the images, and objective '{objective.name}' compares with "
+                "features of the image as it was",
+            )
 
 
 def guidance_faults(recipe: Recipe, name: str, shape: tuple[int, int, int]) -> Iterator[Finding]:
@@ -257,5 +286,7 @@ def warnings(recipe: Recipe) -> Iterator[Finding]:
     yield from unfair(recipe)
     yield from without_effect(recipe)
     yield from cautions(recipe)
+    yield from label_cautions(recipe)
+    yield from unsuited(recipe)
     if recipe.dataset.missing is not None:
         yield Finding(("dataset",), recipe.dataset.missing)

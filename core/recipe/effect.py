@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from fw.core.kinds import Guidance, Objective, Process, Sampler
+from fw.core.learning.averages import untrained
 from fw.core.learning.parts.objectives import taken
 from fw.core.recipe.arm import Arm
 from fw.core.recipe.finding import Finding, location_in_arm
@@ -16,6 +17,9 @@ from fw.core.recipe.model import Recipe
 
 MOST_CALLS = 20_000
 """The calls of a sampler with more of them are not listed."""
+
+UNTRAINED = 0.01
+"""More than this of the untrained weights in the averaged ones is warned of."""
 
 DRAWS = 100_000
 """Noise levels of training that are checked, spread evenly over their distribution."""
@@ -98,8 +102,14 @@ def idle_guidance(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
 
 
 def unlearned(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
-    """What a training meets too rarely to learn it."""
+    """What a training meets too rarely to learn it, and an average that forgets too slowly."""
     images = arm.train.steps * arm.train.batch
+    if (left := untrained(arm.train)) > UNTRAINED:
+        yield Finding(
+            location_in_arm(recipe, name, "train"),
+            f"without ema_ramp, averaged weights are still {left:.0%} untrained after "
+            f"{arm.train.steps:,} steps: train longer, or average over less",
+        )
     without, conditioned = arm.train.cond_drop * images, (1 - arm.train.cond_drop) * images
     if arm.annotator is not None and arm.takes_conditions:
         at = location_in_arm(recipe, name, "train")

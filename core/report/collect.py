@@ -25,7 +25,7 @@ def collect(
 ) -> dict[str, Any]:
     """Everything that run.json says, from the finished stages in the store."""
     finished = store.finished(plan.stages)
-    entry = partial(collect_arm, plan, store, finished, failed)
+    entry = partial(collect_arm, recipe, plan, store, finished, failed)
     return {
         "recipe": recipe.name,
         "seed": recipe.seed,
@@ -58,7 +58,12 @@ def probed_keys(recipe: Recipe, plan: Plan) -> dict[str, Any]:
 
 
 def collect_arm(
-    plan: Plan, store: Store, finished: Manifests, failed: Mapping[str, str], arm: ArmPlan
+    recipe: Recipe,
+    plan: Plan,
+    store: Store,
+    finished: Manifests,
+    failed: Mapping[str, str],
+    arm: ArmPlan,
 ) -> dict[str, Any]:
     """One arm's entry; scores appear as soon as their stages are finished."""
     own = arm.stages()
@@ -82,6 +87,7 @@ def collect_arm(
         "seconds": round(sum(finished[stage]["seconds"] for stage in done), 1),
         "train_key": arm.train,
         "sample_key": arm.sample,
+        "label_free": recipe.label_free(arm.arm)._asdict(),
     }
     if arm.sample in finished:
         entry["nfe"] = store.read(arm.sample, "info.json")["nfe"]

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fw.core.messages.escaping import markdown as escaped
-from fw.core.report.tables import markdown_table, quality_table, verdict
+from fw.core.report.tables import label_free, markdown_table, quality_table, verdict
 from fw.core.stages.annotate import AGREEMENT
 from fw.core.stages.latents import LATENTS
 from fw.core.stages.prior import PRIORS
@@ -19,6 +19,11 @@ PROBES = (
     "Scores that end with `encoder` or `model`, or begin with `joint`, are of probes: how well "
     "that part of the arm recognises held-out images, one number each. A cell is empty where the "
     "arm has nothing of the kind to read."
+)
+
+LABELS = (
+    "An arm is label-free if no component in it is given labels, and none brings weights that were "
+    "trained with any. What only scores it does not count."
 )
 
 
@@ -50,6 +55,10 @@ def markdown(result: Mapping[str, Any]) -> str:
     if classes := result.get("classes"):
         named = ", ".join(f"{number} = {escaped(name)}" for number, name in enumerate(classes))
         parts.append(f"## Classes\n\n{named}")
+    if free := label_free(result):
+        reasons = [f"{name}: {known['why']}" for name, known in labels(arms) if known["why"]]
+        about = "\n\n".join([escaped(free), LABELS, *([bullets(reasons)] if reasons else [])])
+        parts.append(f"## Labels\n\n{about}")
     if warnings := result.get("warnings"):
         parts.append(f"## Warnings\n\n{bullets(warnings)}")
     partly = [f"{name}: {remark}" for name, arm in arms.items() for remark in acts(arm)]
@@ -79,10 +88,15 @@ def by_chance(result: Mapping[str, Any]) -> list[str]:
 
 def note(result: Mapping[str, Any]) -> str:
     """The report in short, in Markdown, for a tracker's page."""
-    parts = [escaped(verdict(result)), markdown_table(result)]
+    parts = [escaped(verdict(result)), markdown_table(result), *filter(None, [label_free(result)])]
     if result["warnings"]:
         parts += ["Warnings:", bullets(result["warnings"])]
     return "\n\n".join(parts)
+
+
+def labels(arms: Mapping[str, Any]) -> list[tuple[str, Mapping[str, str]]]:
+    """What is known of each arm's labels; nothing of a run from before fw knew it."""
+    return [(name, arm["label_free"]) for name, arm in arms.items() if arm.get("label_free")]
 
 
 def evaluator(entry: Mapping[str, Any]) -> str:

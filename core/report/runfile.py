@@ -38,6 +38,11 @@ class Score(Facts):
     floor: float | None
 
 
+class LabelFacts(Facts):
+    value: Literal["yes", "no", "unknown"]
+    why: str
+
+
 class ArmFacts(Facts):
     status: str
     metrics: dict[str, Score]
@@ -45,6 +50,7 @@ class ArmFacts(Facts):
     nfe: int
     seconds: float
     probes: dict[str, float] = {}
+    label_free: LabelFacts | None = None
 
     @model_validator(mode="after")
     def _counted(self) -> ArmFacts:

@@ -22,6 +22,17 @@ def verdict(result: Mapping[str, Any]) -> str:
     return f"{key}: {best} {scored[best]:.3f} against {against} (x {ratio:.2f})."
 
 
+def label_free(result: Mapping[str, Any]) -> str | None:
+    """Which arms have seen no labels, in one line; None for a run from before fw knew it."""
+    names: dict[str, list[str]] = {"yes": [], "no": [], "unknown": []}
+    for name, arm in result["arms"].items():
+        if known := arm.get("label_free"):
+            names[known["value"]].append(name)
+    words = {"yes": "Label-free", "no": "not label-free", "unknown": "not known"}
+    parts = [f"{words[value]}: {', '.join(arms)}" for value, arms in names.items() if arms]
+    return f"{'; '.join(parts)}." if parts else None
+
+
 def rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
     """The comparison as a table: a header, one row per arm, and the floor as the last row.
 

@@ -3,7 +3,7 @@ models."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from fw.core.errors import FwError, RecipeError
+from fw.core.messages.console import say
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.arm import Arm
@@ -79,7 +80,7 @@ class FinishedRun:
 
     def recipe(self) -> Recipe:
         """The recipe, with its tracker."""
-        return validate(self.source(), installed())
+        return validate(self.source(), installed(), finished=True)
 
     def arm(self, name: str) -> FinishedArm:
         """One arm, without the tracker. FwError unless the local plugins of that arm are as they
@@ -105,7 +106,7 @@ class FinishedRun:
             f"{missing}"
         )
         try:
-            recipe = validate(source, installed(), whole=False)
+            recipe = validate(source, installed(), whole=False, finished=True)
         except RecipeError:
             if missing:
                 raise lacking from None
@@ -117,7 +118,16 @@ class FinishedRun:
                     if missing
                     else FwError(f"{self.path}: this run did not use {plugin.path}; leave it out")
                 )
-        return FinishedArm(self, name, recipe, plan(recipe))
+        made = plan(recipe)
+        return FinishedArm(self, name, recipe, made, self._stored(name, made.arms[name].drawn))
+
+    def _stored(self, name: str, sample: Stage) -> dict[str, str]:
+        """What the stages up to an arm's samples are called in the store, by their ids of today."""
+        try:
+            key = (self.record().get("arms") or {})[name]["sample_key"]
+        except (FwError, LookupError, TypeError):
+            return {}
+        return dict(stored(sample, str(key), self.store))
 
     def _plugins(self) -> list[LocalPlugin]:
         """The run's copies of the local plugins that it used; FwError if one cannot be read any
@@ -138,6 +148,9 @@ class FinishedArm:
     name: str
     recipe: Recipe
     plan: Plan
+    stored: Mapping[str, str]
+    """The stages' ids in the store, by those of today: where a version was raised since the run,
+    they differ."""
 
     @property
     def arm(self) -> Arm:
@@ -148,10 +161,34 @@ class FinishedArm:
         return self.plan.arms[self.name].drawn
 
     def products(self, stage: Stage) -> Path:
-        return self.run.store.path(stage.id)
+        return self.run.store.path(self._id(stage))
 
     def check(self, stages: Iterable[Stage], console: Console) -> None:
-        """FwError unless these stages are finished; aloud where they do not belong together."""
-        check_inputs(
-            self.run.path, self.plan, [stage.id for stage in stages], self.run.store, console
-        )
+        """FwError unless these stages are finished; aloud where they do not belong together, or
+        were made by an earlier fw."""
+        titles = {self._id(stage): stage.title for stage in stages}
+        check_inputs(self.run.path, self.plan, titles, self.run.store, console)
+        if not titles.keys() <= self.plan.stages.keys():
+            say(
+                console,
+                f"note: {self.run.path} was made before fw changed some of its results (see the "
+                "changelog): what it trained is used as it is, and noise is drawn as today, not as "
+                "for its report",
+            )
+
+    def _id(self, stage: Stage) -> str:
+        """As the store has it: of today, or else as the run made it."""
+        there = self.run.store.path(stage.id).exists()
+        return stage.id if there else self.stored.get(stage.id, stage.id)
+
+
+def stored(stage: Stage, key: str, store: Store) -> Iterator[tuple[str, str]]:
+    """The id of a stage and of all that it reads, and what each is called in the store, where
+    `key` is what the stage is called there."""
+    yield stage.id, key
+    if not store.readable(key):
+        return
+    inputs = store.manifest(key).get("payload", {}).get("inputs", {})
+    for role, source in stage.reads:
+        if role in inputs:
+            yield from stored(source, inputs[role], store)

@@ -18,6 +18,7 @@ from fw.core.stages.data import Data, load_split
 from fw.core.stages.encode import Encode, load_features
 from fw.core.stages.keys import read
 from fw.core.types import ImageSet, Observations
+from fw.registry import NOTHING, Supervision, labels_of
 
 ANNOTATION = "annotation.safetensors"
 
@@ -34,6 +35,7 @@ class Annotate(Stage):
     """Makes one condition per image, and scores of how they agree with the true labels."""
 
     kind: ClassVar[str] = "annotate"
+    version: ClassVar[int] = 2
     files: ClassVar[tuple[str, ...]] = ("annotation.safetensors", "quality.json")
 
     dataset: Data
@@ -47,6 +49,10 @@ class Annotate(Stage):
     @property
     def section(self) -> ReportSection:
         return AGREEMENT
+
+    @property
+    def labels(self) -> Supervision:
+        return labels_of(self.dataset.name) if self.annotator.uses_labels else NOTHING
 
     def run(self, job: Job, products: Products) -> None:
         data = load_split(self.dataset, "train", products)

@@ -12,12 +12,15 @@ from torch import Tensor, nn
 
 from fw.core.diffusion.generate import batch_size
 from fw.core.files.durable import write_json
+from fw.core.files.weights import noted
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.kinds.boundaries import checked_features
 from fw.core.learning.state import state_of
+from fw.core.randomness import seed_torch
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.data import Data, load_split
+from fw.registry import NOTHING, Supervision, labels_of
 
 FEATURES = "features.safetensors"
 NETWORK = "encoder.safetensors"
@@ -29,6 +32,7 @@ class Encode(Stage):
     it is trained."""
 
     kind: ClassVar[str] = "encode"
+    version: ClassVar[int] = 2
     files: ClassVar[tuple[str, ...]] = (
         "features.safetensors",
         "encoder.safetensors",
@@ -42,7 +46,11 @@ class Encode(Stage):
 
     @property
     def label(self) -> str:
-        return self.encoder.name
+        return self.encoder.in_short
+
+    @property
+    def labels(self) -> Supervision:
+        return labels_of(self.dataset.name) if self.encoder.uses_labels else NOTHING
 
     def run(self, job: Job, products: Products) -> None:
         train, test = (load_split(self.dataset, split, products) for split in ("train", "test"))
@@ -56,13 +64,13 @@ class Encode(Stage):
             "test": self.features(network, test.images, job),
         }
         save_file(features, job.folder / FEATURES)
-        save_file(state_of(network), job.folder / NETWORK)
+        save_file(state_of(network), job.folder / NETWORK, noted(self.supervision))
         write_json(job.folder / "quality.json", self.encoder.quality(network, test))
 
     def new_network(self, job: Job) -> nn.Module:
         """An unfitted network whose initial weights depend only on the job's seed."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(job.seed)
+            seed_torch(job.seed, "encode")
             network = self.encoder.build(
                 self.dataset.shape, self.dataset.classes if self.encoder.uses_labels else 0
             )

@@ -30,6 +30,7 @@ class Evaluate(Stage):
     real images, and what scores of new images would be by chance, where that is known."""
 
     kind: ClassVar[str] = "evaluate"
+    version: ClassVar[int] = 2
     files: ClassVar[tuple[str, ...]] = ("scores.json",)
 
     # `seed` is the run's for a metric that reads conditions: they are drawn as they were for the

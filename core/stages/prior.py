@@ -30,6 +30,7 @@ class FitPrior(Stage):
     """Makes the bank, its scores, and a log where the prior is trained."""
 
     kind: ClassVar[str] = "prior"
+    version: ClassVar[int] = 2
     files: ClassVar[tuple[str, ...]] = ("bank.safetensors", "quality.json", "log.jsonl")
     cost: ClassVar[int] = 4
 

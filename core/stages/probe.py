@@ -28,6 +28,7 @@ class ApplyProbe(Stage):
     """Makes one number for each score, and a log where the probe is trained."""
 
     kind: ClassVar[str] = "probe"
+    version: ClassVar[int] = 2
     files: ClassVar[tuple[str, ...]] = ("scores.json", "log.jsonl")
     cost: ClassVar[int] = 2
 

@@ -14,6 +14,7 @@ from fw.core import settings
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.latents import Latents
 from fw.core.files.durable import write_json
+from fw.core.files.weights import noted
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Objective, Online, Process
 from fw.core.kinds.boundaries import checked_annotation, checked_network
@@ -39,6 +40,7 @@ class TrainDenoiser(Stage):
     does."""
 
     kind: ClassVar[str] = "train"
+    version: ClassVar[int] = 2
     files: ClassVar[tuple[str, ...]] = (
         "model.safetensors",
         "log.jsonl",
@@ -106,7 +108,7 @@ class TrainDenoiser(Stage):
             job,
             [objectives] if online is None else [online, objectives],
         )
-        save_file(state_of(averaged), job.folder / MODEL)
+        save_file(state_of(averaged), job.folder / MODEL, noted(self.supervision))
         if online is not None:
             data = load_split(self.dataset, "train", products)
             annotation, groups = online.annotation(len(data))

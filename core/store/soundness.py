@@ -3,7 +3,7 @@ store's own inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -54,31 +54,27 @@ def whole(stage: Stage, store: Store, console: Console) -> bool:
 
 
 def check_inputs(
-    run: Path, plan: Plan, stages: Sequence[str], store: Store, console: Console
+    run: Path, plan: Plan, titles: Mapping[str, str], store: Store, console: Console
 ) -> None:
-    """FwError unless these stages of a run are finished; a warning where they do not belong
-    together."""
-    for stage in stages:
+    """FwError unless these stages of a run, titles by id, are finished; a warning where they do
+    not belong together."""
+    for stage, title in titles.items():
         if store.status(stage).state != "done":
-            raise FwError(
-                f"{run}: {plan.stages[stage].title} is not finished; run the recipe first"
-            )
-    for text in mixtures(plan, store, stages):
+            raise FwError(f"{run}: {title} is not finished; run the recipe first")
+    for text in mixtures(plan, store, titles):
         say(console, f"warning: {text}; the same recipe run again makes them fit", style="yellow")
 
 
-def mixtures(plan: Plan, store: Store, stages: Sequence[str] | None = None) -> Iterator[str]:
-    """A text for each of the stages, by default of all, that was made from other products than
-    the store now has."""
-    for stage in (
-        plan.stages.values() if stages is None else [plan.stages[stage] for stage in stages]
-    ):
-        if store.present(stage.id):
-            for source in store.stale(stage.id):
-                title = plan.stages[source].title if source in plan.stages else source
+def mixtures(plan: Plan, store: Store, titles: Mapping[str, str] | None = None) -> Iterator[str]:
+    """A text for each of the stages, titles by id and by default all of the plan, that was made
+    from other products than the store now has."""
+    known = {stage.id: stage.title for stage in plan.stages.values()}
+    for stage, title in (known if titles is None else titles).items():
+        if store.present(stage):
+            for source in store.stale(stage):
                 yield (
-                    f"{stage.title}: it was made of another product of '{title}' than the one in "
-                    "the store"
+                    f"{title}: it was made of another product of '{known.get(source, source)}' "
+                    "than the one in the store"
                 )
 
 

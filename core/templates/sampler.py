@@ -2,14 +2,13 @@
 
 import itertools
 import math
-from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from fw.core.kinds import Denoise, Sampler
+from fw.core.randomness import Draws
 from fw.registry import hookimpl
 
 FW_API = 2
@@ -28,9 +27,7 @@ class Example(Sampler):
     def nfe(self) -> int:
         return self.steps
 
-    def sample(
-        self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]
-    ) -> Tensor:
+    def sample(self, denoise: Denoise, noise: Tensor, draws: Draws) -> Tensor:
         ratio = denoise.sigma_min / denoise.sigma_max
         levels = [denoise.sigma_max * ratio ** (step / self.steps) for step in range(self.steps)]
         x = levels[0] * noise  # (B, C, H, W)
@@ -38,12 +35,8 @@ class Example(Sampler):
             fresh = self.eta * target * math.sqrt(sigma**2 - target**2) / sigma
             x0 = denoise(x, sigma).clamp(-1, 1)
             x = x0 + (x - x0) * math.sqrt(target**2 - fresh**2) / sigma
-            if (
-                fresh > 0
-            ):  # from each image's own generator, so that an image does not depend on its batch
-                x = x + fresh * torch.stack(
-                    [torch.randn(x.shape[1:], generator=each) for each in generators]
-                ).to(x)
+            if fresh > 0:  # each image's own noise, so that it does not depend on its batch
+                x = x + fresh * draws.normal(*x.shape[1:]).to(x)
         return x
 
 

@@ -18,7 +18,7 @@ from fw.core.errors import FwError
 from fw.core.job import Job
 from fw.core.kinds import Annotator
 from fw.core.kinds.boundaries import checked_annotation
-from fw.core.randomness import generator
+from fw.core.randomness import Draws
 from fw.core.testing import tiny, usual
 from fw.core.testing.compare import same
 from fw.core.testing.contract import Clause
@@ -117,7 +117,7 @@ def stored_and_drawn(annotator: Annotator) -> None:
     assert same(made(again), made(annotation)), "it is read back as another one"
 
     def body(count: int, seed: int) -> None:
-        drawn = again.draw(count, generator(seed, "draw"))
+        drawn = again.draw(Draws(seed, "draw", rows=range(count)))
         assert_valid(annotator, Annotation(again.spec, drawn), count)
 
     forall(body, count=st.integers(1, 300), seed=st.integers(0, 1000), examples=5)

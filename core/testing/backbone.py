@@ -132,6 +132,30 @@ def noise_level_matters(backbone: Backbone) -> None:
     )
 
 
+def augmentation_matters(backbone: Backbone) -> None:
+    """If it has an `augmentation_size`, zeros are no augmentation, and each of the numbers changes
+    the prediction of its own image alone"""
+    if backbone.augmentation_size == 0:
+        return
+    network, inputs = in_use(backbone)
+
+    @torch.inference_mode()
+    def augmented(label: Tensor) -> Tensor:
+        return network(*inputs, None, augmentation=label)
+
+    plain = predict(network, inputs)
+    zeros = torch.zeros(len(inputs.x), backbone.augmentation_size)
+    share = gap(augmented(zeros), plain)
+    assert share <= DIFFERENT, f"zeros and None differ by {share:.2g} of the largest value"
+    for number in range(backbone.augmentation_size):
+        label = zeros.clone()
+        label[0, number] = 1
+        prediction = augmented(label)
+        assert gap(prediction[0], plain[0]) > DIFFERENT, f"number {number} changes nothing"
+        share = gap(prediction[1:], plain[1:])
+        assert share <= DIFFERENT, f"number {number} of one image changes others by {share:.2g}"
+
+
 def dropped_is_no_condition(backbone: Backbone) -> None:
     """Images whose condition is dropped get the prediction for no condition, and the others keep
     their own"""
@@ -300,6 +324,7 @@ CLAUSES = (
     same_seed_same_weights,
     condition_matters,
     noise_level_matters,
+    augmentation_matters,
     dropped_is_no_condition,
     batch_does_not_matter,
     pure,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fw.core.kinds import Sampler
 from fw.core.kinds.boundaries import checked_samples
-from fw.core.randomness import generator
+from fw.core.randomness import Draws
 from fw.core.testing import tiny, usual
 from fw.core.testing.compare import assert_like, largest_difference
 from fw.core.testing.forall import forall
@@ -248,17 +248,15 @@ def picture() -> Tensor:
 
 def start(
     rows: Sequence[int], shape: tuple[int, int, int] = tiny.SHAPE, device: str = "cpu"
-) -> tuple[Tensor, list[torch.Generator]]:
-    """Noise and generators of the images `rows`, which are the same in any batch, as sampling
-    has them."""
-    draws = [generator("sampler", row) for row in rows]
-    return torch.stack([torch.randn(shape, generator=draw) for draw in draws]).to(device), draws
+) -> tuple[Tensor, Draws]:
+    """Noise of the images `rows` and what more is drawn for them: the same in any batch, as
+    sampling has them."""
+    draws = Draws("sampler", rows=rows)
+    return draws.normal(*shape).to(device), draws
 
 
 @torch.inference_mode()
-def run(
-    sampler: Sampler, denoise: Exact, noise: Tensor, draws: Sequence[torch.Generator]
-) -> Tensor:
+def run(sampler: Sampler, denoise: Exact, noise: Tensor, draws: Draws) -> Tensor:
     return sampler.sample(denoise, noise, draws)
 
 

@@ -21,7 +21,11 @@ class KMeans(Annotator):
 
     name: ClassVar[str] = "kmeans"
 
-    clusters: int = Field(30, ge=2, description="number of clusters, K")
+    clusters: int = Field(
+        30,
+        ge=2,
+        description="number of clusters, K; 30 suit the digits, and `fw clusters` helps to choose",
+    )
     nredo: int = Field(
         5, ge=1, le=1_000_000, description="restarts; the one with the smallest distortion is kept"
     )

@@ -21,7 +21,9 @@ class Random(Annotator):
     uses_features: ClassVar[bool] = False
     control: ClassVar[bool] = True
 
-    clusters: int = Field(30, ge=2, description="number of clusters, K")
+    clusters: int = Field(
+        30, ge=2, description="number of clusters, K; as many as it is a control of"
+    )
 
     @property
     def least_images(self) -> int:

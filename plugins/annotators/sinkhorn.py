@@ -43,7 +43,11 @@ class Sinkhorn(Annotator):
 
     name: ClassVar[str] = "sinkhorn"
 
-    clusters: int = Field(30, ge=2, description="number of clusters, K")
+    clusters: int = Field(
+        30,
+        ge=2,
+        description="number of clusters, K; 30 suit the digits, and `fw clusters` helps to choose",
+    )
     epsilon: float = Field(
         0.005, ge=0.001, le=START, description="entropy of the last assignment; lower is harder"
     )

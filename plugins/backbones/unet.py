@@ -5,9 +5,10 @@ Token conditions enter by cross-attention (arXiv 2112.10752, section 3.3), in UN
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -16,9 +17,13 @@ from fw.core.diffusion.conditioning import ConditionEmbedding, TokenEmbedding
 from fw.core.kinds import Attend, Backbone, scaled_dot_product
 from fw.core.kinds.size import check_weights
 from fw.core.types import ConditionSpec
+from fw.plugins.backbones.levels import check_attention, check_halving
+from fw.registry import Neutral
 
 IN_TRANSFORMER = ".transformer_blocks.0.attn1"
 """The path from an attention layer's place to its self-attention, if it has cross-attention too."""
+LAST = re.compile(r"(\.conv2|\.attentions\.\d+\.(to_out\.0|proj_out)|^conv_out)$")
+"""The paths of the layers with which a residual block, an attention layer and the network end."""
 
 
 class UNet(Backbone):
@@ -28,6 +33,11 @@ class UNet(Backbone):
     Sets of tokens enter by cross-attention instead, at the levels with attention and in the middle.
     These have transformer blocks then (arXiv 2112.10752), whose self-attention counts as an
     attention layer.
+
+    DDPM's network for CIFAR-10 (35.7M weights) is channels [128, 256, 256, 256], layers 2,
+    attention [1], heads 1, groups 32, dropout 0.1 and init ddpm. Its released code differs in three
+    details of diffusers: group norms add 1e-6 to the variance, here 1e-5; steps down pad one side
+    alone; and the frequencies of the timestep are spaced a little wider.
     """
 
     name: ClassVar[str] = "unet"
@@ -43,18 +53,26 @@ class UNet(Backbone):
             "levels with self-attention, 0 is full resolution; with any, the middle has it too"
         ),
     )
-    head_dim: int = Field(8, ge=1, description="channels per attention head")
+    head_dim: int = Field(
+        8, ge=1, description="channels per attention head; 8 suits narrow networks, else see heads"
+    )
+    heads: Annotated[int | None, Neutral(None)] = Field(
+        None, ge=1, description="attention heads per layer, in place of head_dim; DDPM has 1"
+    )
     groups: int = Field(8, ge=1, description="groups of the group norms")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout in the residual blocks")
+    init: Annotated[Literal["torch", "zero", "ddpm"], Neutral("torch")] = Field(
+        "torch",
+        description=(
+            "how weights start: as torch's layers do; so, but at zero where a residual block, an "
+            "attention layer and the network end; or as DDPM's: there zero, and else by Glorot's "
+            "rule"
+        ),
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
-        levels = len(self.channels)
-        for level in self.attention:
-            if level >= levels:
-                raise ValueError(
-                    f"attention at level {level}, but channels has levels 0 to {levels - 1}"
-                )
+        check_attention(self.attention, len(self.channels), "channels")
         for width in self.channels:
             if width % self.groups:
                 raise ValueError(f"channels {width} is not a multiple of groups {self.groups}")
@@ -64,7 +82,11 @@ class UNet(Backbone):
                     "norm would then erase the time and condition embeddings; take fewer groups"
                 )
         for width in {self.channels[level] for level in (*self.attention, -1) if self.attention}:
-            if width % self.head_dim:
+            if self.heads is not None and width % self.heads:
+                raise ValueError(
+                    f"channels {width} with attention is not a multiple of heads {self.heads}"
+                )
+            if self.heads is None and width % self.head_dim:
                 raise ValueError(
                     f"channels {width} with attention is not a multiple of head_dim {self.head_dim}"
                 )
@@ -76,14 +98,7 @@ class UNet(Backbone):
 
     def check(self, shape: tuple[int, int, int]) -> None:
         check_weights(self.name, sum(width**2 * (45 * self.layers + 27) for width in self.channels))
-        _, height, width = shape
-        smallest = 2 ** (len(self.channels) - 1)
-        if height % smallest or width % smallest:
-            raise ValueError(
-                f"{self.name} with {len(self.channels)} levels needs images whose sides are "
-                f"multiples of {smallest}, and these are {height}x{width}: take fewer entries in "
-                "`channels`, or another image size"
-            )
+        check_halving(self.name, len(self.channels), "channels", shape)
 
     def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:
         from diffusers.models.unets.unet_2d import UNet2DModel
@@ -91,24 +106,30 @@ class UNet(Backbone):
 
         self.check(shape)
         width = 4 * self.channels[0]
-        if condition is not None and condition.form == "tokens":
-            crossed = UNet2DConditionModel(
+        crossed = condition is not None and condition.form == "tokens"
+        if crossed:
+            unet = UNet2DConditionModel(
                 **self._blocks(shape[0], "CrossAttn"),
                 attention_head_dim=tuple(
                     map(self._heads, self.channels)
                 ),  # diffusers' name for the number of heads
                 cross_attention_dim=width,
             )
-            return ConditionedUNet(crossed, TokenEmbedding(condition, width))
-        unet = UNet2DModel(
-            **self._blocks(shape[0], "Attn"),
-            add_attention=bool(self.attention),
-            attention_head_dim=self.head_dim,
-            class_embed_type=None if condition is None else "identity",
-        )
-        return ConditionedUNet(
-            unet, None if condition is None else ConditionEmbedding(condition, width)
-        )
+        else:
+            unet = UNet2DModel(
+                **self._blocks(shape[0], "Attn"),
+                add_attention=bool(self.attention),
+                attention_head_dim=self.head_dim if self.heads is None else None,  # None: one head
+                class_embed_type=None if condition is None else "identity",
+            )
+            for path in self_attention(unet).values() if self.heads is not None else ():
+                unet.get_submodule(path).heads = self.heads
+        if self.init != "torch":
+            start(unet, glorot=self.init == "ddpm")
+        if condition is None:
+            return ConditionedUNet(unet, None)
+        embedding = TokenEmbedding if crossed else ConditionEmbedding
+        return ConditionedUNet(unet, embedding(condition, width))
 
     def _blocks(self, colours: int, attending: str) -> dict[str, Any]:
         """Settings of both U-Nets; the type of a block with attention begins with `attending`."""
@@ -127,11 +148,11 @@ class UNet(Backbone):
         }
 
     def _heads(self, channels: int) -> int:
-        """How many heads: of `head_dim` channels, or of more where these do not fit.
+        """How many heads: as many as the fields say, or fewer where these do not fit.
 
         They may not fit in the middle, if it has attention only because conditions are tokens.
         """
-        most = max(1, channels // self.head_dim)
+        most = self.heads or max(1, channels // self.head_dim)
         return next(heads for heads in range(most, 0, -1) if channels % heads == 0)
 
 
@@ -178,6 +199,20 @@ class ConditionedUNet(nn.Module):
             for level, block in self.unet.get_submodule("up_blocks").named_children()
         }
         return {**down, "mid": self.unet.get_submodule("mid_block"), **up}
+
+
+def start(unet: nn.Module, glorot: bool) -> None:
+    """Zero the last layers; `glorot` draws all others as DDPM's released code, without biases."""
+    for path, layer in unet.named_modules():
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
+            continue
+        last = LAST.search(path) is not None
+        if last:
+            nn.init.zeros_(layer.weight)
+        elif glorot:
+            nn.init.xavier_uniform_(layer.weight)
+        if layer.bias is not None and (last or glorot):
+            nn.init.zeros_(layer.bias)
 
 
 def self_attention(unet: nn.Module) -> dict[str, str]:

@@ -30,6 +30,7 @@ class Shapes(Dataset):
     """
 
     name: ClassVar[str] = "shapes"
+    version: ClassVar[int] = 2
 
     size: int = Field(32, ge=8, le=4096, description="height and width in pixels")
     count: int = Field(10_000, ge=1, description="training images")

@@ -19,8 +19,7 @@ class BYOL(JointEmbedding):
     2006.07733).
 
     The features are those of the online backbone. The defaults suit the digits; for photographs
-    take `backbone: resnet18`, `augment: photos`, hidden 4096, dims 256, momentum 0.996 and many
-    more steps.
+    take `backbone: resnet18`, hidden 4096, dims 256, momentum 0.996 and many more steps.
     """
 
     name: ClassVar[str] = "byol"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fw.plugins.encoders.joint_embedding import JointEmbedding
 from fw.plugins.encoders.self_supervised import Learner
 from fw.plugins.encoders.trunks import ImageEncoder
+from fw.registry import Neutral
 
 
 class Dino(JointEmbedding):
@@ -21,8 +22,8 @@ class Dino(JointEmbedding):
     2104.14294).
 
     The features are those of the teacher's backbone; for the published weights take `dinov1`. The
-    defaults suit the digits; for photographs take `backbone: resnet18`, `augment: photos`, momentum
-    0.996, a wider head and many more steps.
+    defaults suit the digits; for photographs take `backbone: resnet18`, momentum 0.996, a wider
+    head and many more steps.
     """
 
     name: ClassVar[str] = "dino"
@@ -34,6 +35,13 @@ class Dino(JointEmbedding):
     prototypes: int = Field(128, ge=2, le=1_000_000, description="output dimension of the head")
     local_views: int = Field(
         2, ge=0, le=100, description="local views of each image, beside two global ones"
+    )
+    solarise: Annotated[float, Neutral(0.0)] = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of second global views whose bright pixels are inverted; for "
+        "photographs DINO has 0.2",
     )
     momentum: float = Field(
         0.95, ge=0, le=1, description="the teacher's momentum at the start; rises to 1"
@@ -76,6 +84,9 @@ class Distillation(Learner):
     ) -> tuple[Tensor, Tensor]:
         method = self.method
         wholes = method.views(images, 2, generator)  # (2 * batch, C, H, W)
+        if method.solarise:
+            first, second = wholes.chunk(2)
+            wholes = torch.cat([first, solarised(second, method.solarise, generator)])
         parts = method.views(images, method.local_views, generator, local=True)
         with torch.no_grad():
             targets = self.teacher_head(self.teacher(wholes))  # (2 * batch, prototypes)
@@ -97,6 +108,13 @@ class Distillation(Learner):
         momentum = cosine_schedule(step, self.method.steps, self.method.momentum, 1.0)
         update_momentum(self.student, self.teacher, momentum)
         update_momentum(self.head, self.teacher_head, momentum)
+
+
+def solarised(views: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Views (B, C, H, W) in -1..1, a share of them with pixels above the middle inverted. DINO also
+    blurs, by at most 2 of 224 pixels: of 32 pixels that would be less than a third of one."""
+    chosen = torch.rand(len(views), generator=generator, device=views.device) < share
+    return torch.where(chosen[:, None, None, None], -views.abs(), views)
 
 
 def projection_head(method: Dino, dims: int) -> nn.Module:

@@ -3,6 +3,7 @@ lightly and timm."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -14,7 +15,7 @@ from fw.core.kinds.size import check_weights
 from fw.core.types import LARGEST
 from fw.plugins.encoders.self_supervised import Learner, SelfSupervised
 from fw.plugins.encoders.trunks import ImageEncoder
-from fw.plugins.encoders.views import VIEWS
+from fw.plugins.encoders.views import VIEWS, unsuited
 
 
 class MAE(SelfSupervised):
@@ -30,7 +31,7 @@ class MAE(SelfSupervised):
     version: ClassVar[int] = 2
     name: ClassVar[str] = "mae"
 
-    steps: int = Field(1200, ge=1, description="training steps", examples=[8])
+    steps: int = Field(1200, ge=1, description="training steps; 1200 suit the digits", examples=[8])
     batch: int = Field(64, ge=2, le=1_000_000, description="images per step")
     lr: float = Field(
         3e-3, gt=0, le=LARGEST, description="AdamW's learning rate, which falls to 0 along a cosine"
@@ -73,6 +74,11 @@ class MAE(SelfSupervised):
                 f"encoder mae: it needs squares of 2x2 or more patches of side {self.patch}, not "
                 f"{height}x{width}"
             )
+
+    def cautions(self, shape: tuple[int, int, int], images: int | None) -> Iterator[str]:
+        yield from super().cautions(shape, images)
+        if self.weights is None:
+            yield from unsuited(self.name, self.augment, shape)
 
     def build(self, shape: tuple[int, int, int], classes: int) -> ImageEncoder:
         from lightly.models.modules import MaskedVisionTransformerTIMM

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from fw.core.errors import StageFailed
+from fw.core.files.weights import supervision_in
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.learning.loop import Step, descend
-from fw.core.randomness import seed_from, some
+from fw.core.randomness import seed_torch, some
 from fw.core.types import LARGEST, ImageSet
+from fw.plugins.encoders.epochs import too_short
 from fw.plugins.encoders.trunks import ImageEncoder
 from fw.plugins.encoders.weights import existing, load_weights, sha256
-from fw.registry import Neutral
+from fw.plugins.shared.stated import Stated, check_stated, supervision
+from fw.registry import NOTHING, Neutral, Supervision
 
 COLLAPSED = 1e-3
 
@@ -44,19 +48,49 @@ class Learner(nn.Module):
 class SelfSupervised(Encoder):
     """Trains a backbone on the training images without labels, or loads one."""
 
-    steps: int = Field(250, ge=1, description="training steps", examples=[8])
+    steps: int = Field(
+        250, ge=1, description="training steps; the default suits the digits", examples=[8]
+    )
     batch: int = Field(128, ge=2, le=1_000_000, description="images per step")
     lr: float = Field(
         2e-3, gt=0, le=LARGEST, description="AdamW's learning rate, which falls to 0 along a cosine"
+    )
+    warmup: Annotated[int, Neutral(0)] = Field(
+        0, ge=0, description="steps of linear warm-up before that; DINO's has 10 epochs"
+    )
+    clip: Annotated[float | None, Neutral(None)] = Field(
+        None, gt=0, description="gradient norm is clipped to this, DINO's to 3; null never clips"
     )
     weight_decay: float = Field(0.01, ge=0, le=LARGEST, description="AdamW's weight decay")
     weights: Annotated[Path | None, Neutral(None, names_folders=True)] = Field(
         None, description="a file with the backbone's weights, loaded instead of training"
     )
+    supervision: Stated = None
+
+    @model_validator(mode="after")
+    def _warmed_up(self) -> Self:
+        if self.warmup and self.warmup >= self.steps:
+            raise ValueError(f"warmup ({self.warmup}) must be shorter than steps ({self.steps})")
+        return self
+
+    @model_validator(mode="after")
+    def _says_it_of_weights(self) -> Self:
+        check_stated(self.supervision, self.weights)
+        return self
+
+    @property
+    def own_supervision(self) -> Supervision:
+        if self.weights is None:
+            return NOTHING
+        return supervision(supervision_in(self.weights), self.supervision)
 
     @abstractmethod
     def learner(self, network: ImageEncoder) -> Learner:
         """The learner for `network.backbone`. Torch's global generator is seeded by the job."""
+
+    def cautions(self, shape: tuple[int, int, int], images: int | None) -> Iterator[str]:
+        if self.weights is None:
+            yield from too_short(self.name, self.steps, self.batch, images)
 
     def preflight(self) -> None:
         if self.weights is not None:
@@ -76,11 +110,9 @@ class SelfSupervised(Encoder):
             self._train(network, data, job)
 
     def _train(self, network: ImageEncoder, data: ImageSet, job: Job) -> None:
-        from lightly.utils.scheduler import cosine_schedule
-
         network.train().requires_grad_(True)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_from(job.seed, "head"))
+            seed_torch(job.seed, "head")
             learner = self.learner(network).to(job.device)
         learned = [parameter for parameter in learner.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learned, lr=self.lr, weight_decay=self.weight_decay)
@@ -100,7 +132,8 @@ class SelfSupervised(Encoder):
             loss,
             optimizer,
             dict(learner.named_children()),
-            rate=lambda number: cosine_schedule(number, self.steps, self.lr, 0.0),
+            rate=self.rate,
+            clip=self.clip,
             follow=lambda step: learner.follow(step.number),
             log_last=False,
         )
@@ -111,6 +144,14 @@ class SelfSupervised(Encoder):
                     f"encoder {self.name} collapsed, all images have the same features: lower lr "
                     "or weight_decay?"
                 )
+
+    def rate(self, step: int) -> float:
+        """The learning rate: up along a line, down along a cosine."""
+        from lightly.utils.scheduler import cosine_schedule
+
+        if step < self.warmup:
+            return self.lr * (step + 1) / (self.warmup + 1)
+        return cosine_schedule(step - self.warmup, self.steps - self.warmup, self.lr, 0.0)
 
 
 def spread(vectors: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ class SimCLR(JointEmbedding):
     2002.05709).
 
     The features are the backbone's, before the projection head. The defaults suit the digits; for
-    photographs take `backbone: resnet18`, `augment: photos`, hidden 2048, dims 128, a batch of 512
-    or more and many more steps.
+    photographs take `backbone: resnet18`, hidden 2048, dims 128, a batch of 512 or more and many
+    more steps.
     """
 
     name: ClassVar[str] = "simclr"

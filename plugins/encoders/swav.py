@@ -21,14 +21,14 @@ class SwAV(JointEmbedding):
     2006.09882).
 
     The features are the backbone's. The defaults suit the digits; for photographs take `backbone:
-    resnet18`, `augment: photos`, hidden 2048, dims 128, 3000 prototypes (CIFAR: 512) frozen for the
-    first epoch, 6 local views and many more steps; with a batch of 256 or less also a queue of 3840
-    after 15 epochs.
+    resnet18`, hidden 2048, dims 128, 3000 prototypes (CIFAR: 512) frozen for the first epoch, 6
+    local views and many more steps; with a batch of 256 or less also a queue of 3840 after 15
+    epochs.
     """
 
     name: ClassVar[str] = "swav"
 
-    steps: int = Field(200, ge=1, description="training steps", examples=[8])
+    steps: int = Field(200, ge=1, description="training steps; 200 suit the digits", examples=[8])
     hidden: int = Field(256, ge=1, le=65536, description="hidden dimension of the projection head")
     dims: int = Field(
         64,

@@ -48,8 +48,8 @@ class AutoGuidance(Guidance):
 
     def sibling(self, model: Backbone, train: Train) -> Sibling:
         steps = max(1, round(self.trained * train.steps))
-        ema = train.ema if self.ema is None else self.ema
-        return Sibling(self.model or model, train.model_copy(update={"steps": steps, "ema": ema}))
+        average = {} if self.ema is None else {"ema": self.ema, "ema_halflife": None}
+        return Sibling(self.model or model, train.model_copy(update={"steps": steps, **average}))
 
     def worse(
         self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor

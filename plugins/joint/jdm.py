@@ -26,8 +26,9 @@ class JDM(UNet, Joint):
     level, so that it can guide; the published one is trained on clean images with augmentation and
     MixUp. It does not get the noise level, which is in the features: the paper's raw timestep
     saturates the head at levels that it was not trained at. It has layer norms, which are each
-    image's own, in place of batch norms. And labelled images are not collected until they fill a
-    batch: see `labelled`.
+    image's own, in place of batch norms. Labelled images are not collected until they fill a batch:
+    see `labelled`. And the noise level is added between convolutions, where theirs also scales.
+    Their U-Net has heads 4 and init zero.
 
     The published weight, 0.001, is for 500,000 steps. A run of minutes wants about 0.1: on the
     digits, 800 steps, the gradients of its logits came closer to the exact ones than with 0.01, and

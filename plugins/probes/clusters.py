@@ -36,11 +36,21 @@ class Clusters(FeatureProbe):
     version: ClassVar[int] = 2
     name: ClassVar[str] = "clusters"
 
-    clusters: int = Field(10, ge=2, description="number of clusters, K")
+    clusters: int = Field(
+        10, ge=2, description="number of clusters, K; fewer than classes cannot name them all"
+    )
 
     @property
     def least_images(self) -> int:
         return self.clusters
+
+    def caution(self, images: int, classes: int) -> str | None:
+        if self.clusters >= classes:
+            return None
+        return (
+            f"probe 'clusters': {self.clusters} clusters name no more than {self.clusters} of the "
+            f"{classes} classes, and the accuracy is that of these"
+        )
 
     @property
     def keys(self) -> Mapping[str, str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from pydantic import Field
+from torch import Tensor
 
+from fw.core.randomness import Draws
 from fw.plugins.samplers.diffusers_scheduler import DiffusersScheduler
 
 
@@ -27,5 +27,7 @@ class DDIM(DiffusersScheduler):
 
         return DDIMScheduler(**options, clip_sample=False)
 
-    def step_options(self, generators: Sequence[torch.Generator]) -> dict[str, Any]:
-        return {"eta": self.eta, "generator": list(generators)}
+    def step_options(self, x: Tensor, draws: Draws, sigma: float, target: float) -> dict[str, Any]:
+        if self.eta == 0:
+            return {}
+        return {"eta": self.eta, "variance_noise": draws.normal(*x.shape[1:]).to(x)}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fw.core.kinds import Denoise, Recorder
+from fw.core.randomness import Draws
 from fw.plugins.samplers.noise_levels import NoiseLevels
 
 
@@ -25,22 +25,22 @@ class DiffusersScheduler(NoiseLevels):
     def scheduler(self, **options: Any) -> Any:
         """A fresh scheduler, since schedulers keep state, with `options` and its own."""
 
-    def step_options(self, generators: Sequence[torch.Generator]) -> dict[str, Any]:
-        """More arguments of `scheduler.step`; diffusers draws image i's noise by generator i."""
+    def step_options(self, x: Tensor, draws: Draws, sigma: float, target: float) -> dict[str, Any]:
+        """More arguments of the next `scheduler.step` of the images x (B, C, H, W), which goes from
+        level sigma to level target."""
         return {}
 
     def asks(self, sigma_range: tuple[float, float]) -> list[float]:
         return self.levels(Recorder(*sigma_range))
 
-    def sample(
-        self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]
-    ) -> Tensor:
+    def sample(self, denoise: Denoise, noise: Tensor, draws: Draws) -> Tensor:
         sigmas = self.levels(denoise)
         scheduler = self._set_up(sigmas)
-        options = self.step_options(generators)
         x = noise * (sigmas[0] / math.hypot(1, sigmas[0]))  # x is x_vp
-        for sigma, timestep in zip(sigmas, scheduler.timesteps.tolist(), strict=True):
+        steps = zip(sigmas, [*sigmas[1:], 0.0], scheduler.timesteps.tolist(), strict=True)
+        for sigma, target, timestep in steps:
             x0 = self.denoised(denoise, x * math.hypot(1, sigma), sigma)
+            options = self.step_options(x, draws, sigma, target)
             x = scheduler.step(x0, timestep, x, **options).prev_sample
         return x
 

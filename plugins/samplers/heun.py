@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from fw.core.kinds import Denoise
+from fw.core.randomness import Draws
 from fw.core.types import LARGEST
 from fw.plugins.samplers.noise_levels import NoiseLevels, Spacing
 
@@ -48,17 +47,13 @@ class Heun(NoiseLevels):
     def nfe(self) -> int:
         return self.steps if self.order == 1 else 2 * self.steps - 1
 
-    def sample(
-        self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]
-    ) -> Tensor:
+    def sample(self, denoise: Denoise, noise: Tensor, draws: Draws) -> Tensor:
         sigmas = [*self.levels(denoise), 0.0]
         x = sigmas[0] * noise
         for level, target in itertools.pairwise(sigmas):
             sigma = min(level * (1 + self._gamma(level)), denoise.sigma_max)
             if sigma > level:
-                fresh = torch.stack(
-                    [torch.randn(x.shape[1:], generator=each) for each in generators]
-                ).to(x)
+                fresh = draws.normal(*x.shape[1:]).to(x)
                 x = x + self.churn_noise * math.sqrt(sigma**2 - level**2) * fresh
             slope = (x - self.denoised(denoise, x, sigma)) / sigma
             ahead = x + (target - sigma) * slope

@@ -17,5 +17,7 @@ class Denoising(Part):
     def loss(self, batch: Batch) -> Tensor:
         """The loss () of the batch, from one pass of the network."""
         dropped = None if batch.condition is None else batch.dropped
-        errors = self.model.loss(batch.x0, batch.sigma, batch.noise, batch.condition, dropped)
+        errors = self.model.loss(
+            batch.x0, batch.sigma, batch.noise, batch.condition, dropped, batch.augmentation
+        )
         return errors.mean()

@@ -19,7 +19,7 @@ from fw.core.kinds.boundaries import checked_term
 from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step
 from fw.core.learning.parts.part import Part, Training
-from fw.core.randomness import seed_from
+from fw.core.randomness import seed_torch
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def initial_head(
 ) -> nn.Module:
     """The untrained head, a function of the seed and of the objective's label."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_from(job.seed, "objective", label))
+        seed_torch(job.seed, "objective", label)
         return objective.build(width, features).to(job.device)
 
 

@@ -1,9 +1,9 @@
 """The contract of a sampler, and what this one does."""
 
 import pytest
-import torch
 from torch import Tensor
 
+from fw.core.randomness import Draws
 from fw.core.templates.sampler import Example
 from fw.core.testing import check
 
@@ -24,9 +24,7 @@ class Gaussian:
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_an_exact_denoiser_gives_samples_of_the_right_spread(eta: float) -> None:
-    generators = [torch.Generator().manual_seed(image) for image in range(8)]
-    noise = torch.stack(
-        [torch.randn(1, 16, 16, generator=each) for each in generators]
-    )  # (B, C, H, W)
-    samples = Example(steps=200, eta=eta).sample(Gaussian(), noise, generators)
+    draws = Draws("images", rows=range(8))
+    noise = draws.normal(1, 16, 16)  # (B, C, H, W)
+    samples = Example(steps=200, eta=eta).sample(Gaussian(), noise, draws)
     assert abs(float(samples.std()) - 0.2) < 0.01

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
+from fw.core.randomness import Draws
 from fw.core.testing import check
 from fw.plugins.processes.ddpm import DDPM
 from fw.plugins.processes.edm import EDM
@@ -140,13 +141,13 @@ def test_the_gradient_is_that_of_x_and_not_of_what_the_network_is_given(
 
 def test_guided_samples_are_of_the_class_asked_for_and_the_opposite_sign_gives_the_other() -> None:
     noise = torch.randn(200, 1, 2, 2, generator=torch.Generator().manual_seed(1))
-    generators = [torch.Generator() for _ in range(200)]
+    draws = Draws("samples", rows=range(200))
     asked = torch.arange(200) % 2
     shares = {}
     for scale in (0.0, 1.0, 2.0):
         denoise = Guided(Unconditional(), (OwnClassifier(scale=scale),), asked, 0.002, 80.0)
         with torch.inference_mode():
-            samples = DDIM(steps=40, clip=None).sample(denoise, noise, generators)
+            samples = DDIM(steps=40, clip=None).sample(denoise, noise, draws)
         shares[scale] = float(((samples.mean(dim=(1, 2, 3)) > 0).long() == asked).float().mean())
     assert shares[2.0] > 0.98
     assert 0.4 < shares[1.0] < 0.6
