@@ -16,6 +16,7 @@ from fw.core.recipe.effect import without_effect
 from fw.core.recipe.fairness import unfair
 from fw.core.recipe.finding import Finding, location_in_arm, location_of_section, misfit
 from fw.core.recipe.model import Recipe
+from fw.core.recipe.sampling import across_samplers, off_the_data
 from fw.core.recipe.shortages import cautions, shortages
 
 RESERVED = frozenset({"store", "mlartifacts"})
@@ -255,6 +256,8 @@ def warnings(recipe: Recipe) -> Iterator[Finding]:
     """What misleads, and keeps no recipe from running."""
     yield from secrets_in(recipe)
     yield from unfair(recipe)
+    yield from across_samplers(recipe)
+    yield from off_the_data(recipe)
     yield from without_effect(recipe)
     yield from cautions(recipe)
     if recipe.dataset.missing is not None:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
+from fw.core.diffusion.spread import FINE
 from fw.core.messages.escaping import markdown as escaped
-from fw.core.report.tables import markdown_table, quality_table, verdict
+from fw.core.report.tables import markdown_table, quality_table, sampler_table, verdict
 from fw.core.stages.annotate import AGREEMENT
 from fw.core.stages.latents import LATENTS
 from fw.core.stages.prior import PRIORS
@@ -19,6 +20,14 @@ PROBES = (
     "Scores that end with `encoder` or `model`, or begin with `joint`, are of probes: how well "
     "that part of the arm recognises held-out images, one number each. A cell is empty where the "
     "arm has nothing of the kind to read."
+)
+
+
+SAMPLERS = (
+    "What each way of sampling makes of Gaussian data with this standard deviation where the "
+    "network is exact, without guidance and clamps: the standard deviation of samples in units of "
+    f"the data's (1 is right), that of detail {FINE} times finer, and by what factor errors of the "
+    "network's output become errors of the samples."
 )
 
 
@@ -42,6 +51,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         listed = escaped("; ".join(map(evaluator, judged)))
         remark = "They may use labels; label-free arms do not."
         parts.append(f"Evaluators, on held-out images: {listed}. {remark}")
+    if samplers := sampler_table(arms):
+        parts += [f"## Samplers\n\n{SAMPLERS}", samplers]
     for section in SECTIONS:
         qualities = {name: arm[section.name] for name, arm in arms.items() if arm.get(section.name)}
         if qualities:

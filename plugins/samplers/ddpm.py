@@ -16,6 +16,7 @@ class Ancestral(DiffusersScheduler):
     steps."""
 
     name: ClassVar[str] = "ddpm"
+    version: ClassVar[int] = 2
 
     steps: int = Field(250, ge=1, le=100_000, description="noise levels before zero")
 
