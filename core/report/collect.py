@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from fw.core.plan.graph import ArmPlan, Plan
 from fw.core.recipe.effect import acting
 from fw.core.recipe.model import Recipe
+from fw.core.recipe.sampling import arm_spread, baselines, in_words
 from fw.core.report import provenance
 from fw.core.report.environment import environment, versions
 from fw.core.stages.evaluate import Evaluate
@@ -30,6 +32,7 @@ def collect(
         "recipe": recipe.name,
         "seed": recipe.seed,
         "baseline": recipe.baseline,
+        "baselines": baselines(recipe),
         "headline": headline(recipe),
         "samples": recipe.samples.model_dump(),
         "better": {key: better for metric in recipe.metrics for key, better in metric.keys.items()},
@@ -84,11 +87,14 @@ def collect_arm(
         "metrics": metrics,
         "real_images": real,
         "nfe": arm.nfe,
+        "sampler": in_words(arm.arm.sampler),
         "seconds": round(sum(finished[stage]["seconds"] for stage in done), 1),
         "train_key": arm.train,
         "sample_key": arm.sample,
         "label_free": recipe.label_free(arm.arm)._asdict(),
     }
+    if (exact := arm_spread(recipe, arm.arm)) is not None:
+        entry["spread"] = asdict(exact)
     if arm.sample in finished:
         entry["nfe"] = store.read(arm.sample, "info.json")["nfe"]
     for stage in done:

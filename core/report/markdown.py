@@ -6,8 +6,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
+from fw.core.diffusion.spread import FINE
 from fw.core.messages.escaping import markdown as escaped
-from fw.core.report.tables import label_free, markdown_table, quality_table, verdict
+from fw.core.report.tables import (
+    label_free,
+    markdown_table,
+    quality_table,
+    sampler_table,
+    verdict,
+)
 from fw.core.stages.annotate import AGREEMENT
 from fw.core.stages.latents import LATENTS
 from fw.core.stages.prior import PRIORS
@@ -24,6 +31,14 @@ PROBES = (
 LABELS = (
     "An arm is label-free if no component in it is given labels, and none brings weights that were "
     "trained with any. What only scores it does not count."
+)
+
+
+SAMPLERS = (
+    "What each way of sampling makes of Gaussian data with this standard deviation where the "
+    "network is exact, without guidance and clamps: the standard deviation of samples in units of "
+    f"the data's (1 is right), that of detail {FINE} times finer, and by what factor errors of the "
+    "network's output become errors of the samples."
 )
 
 
@@ -48,6 +63,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         listed = escaped("; ".join(map(evaluator, judged)))
         remark = "They may use labels; label-free arms do not."
         parts.append(f"Evaluators, on held-out images: {listed}. {remark}")
+    if samplers := sampler_table(arms):
+        parts += [f"## Samplers\n\n{SAMPLERS}", samplers]
     for section in SECTIONS:
         qualities = {name: arm[section.name] for name, arm in arms.items() if arm.get(section.name)}
         if qualities:

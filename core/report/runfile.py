@@ -66,6 +66,8 @@ class RunFacts(Facts):
     recipe: str
     seed: int = 0
     baseline: str = ""
+    baselines: list[str] = []
+    """The baseline and arms like it but for their sampler; a run of before has none."""
     headline: str = ""
     better: dict[str, Literal["lower", "higher"]] = {}
     probes: dict[str, Literal["lower", "higher"]] = {}
