@@ -156,8 +156,12 @@ def test_what_decides_nothing_changes_no_key(setting: str) -> None:
 def test_every_setting_of_training_is_in_its_key() -> None:
     """Away from its neutral value, if it has one."""
     neutral: Any = {
-        **{"optimizer": "adam", "betas": (0, 0), "schedule": "constant"},
-        **{"ema_halflife": 9, "ema_ramp": False, "augment": 0.1},
+        "optimizer": "adam",
+        "betas": (0, 0),
+        "schedule": "constant",
+        "ema_halflife": 9,
+        "ema_ramp": False,
+        "augment": 0.1,
     }
     assert identity(Train(**neutral)).keys() == Train.model_fields.keys()
     found = planned()
