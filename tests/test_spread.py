@@ -157,7 +157,7 @@ def pairs(numbers: list[float]) -> list[tuple[float, float]]:
         (Ancestral(steps=1000, schedule="linear"), posterior),
         (DDIM(steps=12, eta=1), posterior),
     ],
-    ids=repr,
+    ids=lambda value: value.__name__ if callable(value) else repr(value),
 )
 def test_the_spread_is_that_of_the_closed_form(
     sampler: Sampler, formula: Any, process: Process
