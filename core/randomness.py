@@ -49,6 +49,14 @@ def seed_torch(*words: int | str) -> None:
     torch.set_rng_state(state(words))
 
 
+def some(count: int, most: int, *words: int | str) -> Tensor:
+    """At most `most` of the numbers 0 to `count` - 1, at random by the words, in ascending order.
+
+    The first so many would be other images: data sets are often sorted by class.
+    """
+    return torch.randperm(count, generator=generator(*words))[:most].sort().values
+
+
 class Draws(Sequence[torch.Generator]):
     """The random numbers of a batch of images: those of image i are a function of the words and of
     i, whatever else is in the batch.

@@ -7,6 +7,7 @@ from fw.plugins.annotators.kmeans import KMeans
 from fw.plugins.annotators.knn import KNN
 from fw.plugins.annotators.labels import Labels
 from fw.plugins.annotators.online import OnlineClusters
+from fw.plugins.annotators.permuted import Permuted
 from fw.plugins.annotators.random import Random
 from fw.plugins.annotators.retrieval import Retrieval
 from fw.plugins.annotators.sinkhorn import Sinkhorn
@@ -144,6 +145,7 @@ def fw_components() -> Iterable[type[Component]]:
         PAG,
         PCA,
         PRDC,
+        Permuted,
         Pixels,
         RAE,
         RCG,

@@ -8,18 +8,24 @@ from fw.registry.local import LocalPlugin
 from fw.registry.neutral import Neutral
 from fw.registry.provider import Provider
 from fw.registry.registry import Broken, Registry
+from fw.registry.supervision import CAPTIONS, NOTHING, UNKNOWN, Supervision, labels_of
 
 __all__ = [
+    "CAPTIONS",
+    "NOTHING",
+    "UNKNOWN",
     "Broken",
     "Component",
     "LocalPlugin",
     "Neutral",
     "Provider",
     "Registry",
+    "Supervision",
     "UnfitPlugin",
     "UnknownComponent",
     "add_files",
     "discover",
     "hookimpl",
     "installed",
+    "labels_of",
 ]

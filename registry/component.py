@@ -8,7 +8,7 @@ field annotated with a kind takes a component of that kind by name: `space: Enco
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
@@ -27,6 +27,7 @@ from fw.registry import lookup
 from fw.registry.api import API
 from fw.registry.errors import UnknownComponent, in_one_line
 from fw.registry.neutral import inside, kept_fields
+from fw.registry.supervision import NOTHING, UNKNOWN, Supervision, names_weights
 
 FILE_HASH = "__fw_file_hash__"
 """Stands in the module of a local plugin."""
@@ -74,6 +75,16 @@ class Component(BaseModel):
     def provides(self) -> frozenset[str]:
         """Capabilities that this component brings to its arm."""
         return frozenset()
+
+    @property
+    def own_supervision(self) -> Supervision:
+        """What supervised the weights that this brings from elsewhere, before fw; components in
+        its fields speak for themselves.
+
+        Read when a recipe is validated, so it must not need the files. By default it is `unknown`
+        where a field names a file, a folder or a model of a hub, and otherwise `nothing`.
+        """
+        return UNKNOWN if any(names_weights(*entry) for entry in self) else NOTHING
 
     def preflight(self) -> None:
         """Raise `fw.core.errors.MissingFile` if a folder or weights file that this needs is not
@@ -190,6 +201,24 @@ def components_in(value: Any) -> Iterator[Component]:
         yield value
     for entry in entries(value):
         yield from components_in(entry)
+
+
+def with_components(value: Any, change: Callable[[Component], Component]) -> Any:
+    """The value with every component in it, however deep, changed, those in its fields first; the
+    value itself where none becomes another."""
+    if isinstance(value, BaseModel):
+        held = {name: with_components(entry, change) for name, entry in value}
+        others = {name: entry for name, entry in held.items() if entry is not getattr(value, name)}
+        whole = value.model_copy(update=others) if others else value
+        return change(whole) if isinstance(whole, Component) else whole
+    if isinstance(value, Mapping):
+        named = {name: with_components(entry, change) for name, entry in value.items()}
+        return named if any(named[name] is not entry for name, entry in value.items()) else value
+    if isinstance(value, list | tuple):
+        listed = [with_components(entry, change) for entry in value]
+        same = all(one is other for one, other in zip(listed, value, strict=True))
+        return value if same else type(value)(listed)
+    return value
 
 
 def entries(value: Any) -> Iterable[Any]:

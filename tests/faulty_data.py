@@ -286,6 +286,13 @@ variants(
     },
     QualityOfLabels=lambda self, network, held_out: {"classes": float(held_out.labels.max())},
 )
+variants(
+    HonestCodec,
+    "suited",
+    NeverDecides=lambda self, shape: self.model_copy(update={"steps": self.steps + 1}),
+    DecidesToTrainLonger=lambda self, shape: self.model_copy(update={"steps": 50}),
+)
+variants(HonestCodec, "cautions", CautiousWithoutWords=lambda self, shape, images: [True])
 variants(HonestCodec, "check", RawCheck=lambda self, shape: {1: "grey", 3: "colour"}[shape[0]])
 
 
@@ -492,6 +499,27 @@ variants(
 )
 
 
+class LimitsOfOthers(HonestGap):
+    """Knows limits of a score that it does not have."""
+
+    def by_chance(self, prepared: Any, count: int) -> Mapping[str, tuple[float, float]]:
+        return {"spread": (0.0, 1.0)}
+
+
+class LimitsUpsideDown(HonestGap):
+    """Has the higher limit first."""
+
+    def by_chance(self, prepared: Any, count: int) -> Mapping[str, tuple[float, float]]:
+        return {"gap": (1.0, 0.0)}
+
+
+class LimitsByLuck(HonestGap):
+    """Draws them from torch's global generator."""
+
+    def by_chance(self, prepared: Any, count: int) -> Mapping[str, tuple[float, float]]:
+        return {"gap": (0.0, float(torch.rand(())))}
+
+
 class Lines:
     """See `fw.core.kinds.TrackedRun`."""
 
@@ -670,6 +698,9 @@ FAULTS: dict[str, tuple[Clause, str]] = {
     "QualityOfLabels": (encoder.quality_is_numbers, "AttributeError"),
     "RawCheck": (encoder.checks_shapes, "KeyError: 2"),
     "UncheckedShapes": (encoder.checks_shapes, "(1, "),
+    "NeverDecides": (encoder.suits_images, "otherwise when it is called again"),
+    "DecidesToTrainLonger": (encoder.suits_images, "a fit of what suited() gives"),
+    "CautiousWithoutWords": (encoder.suits_images, "cautions() gives True"),
     "GlobalGroups": (annotator.function_of_the_seed, "torch's global random generator"),
     "StartsWhereItStopped": (annotator.function_of_the_seed, "a second call"),
     "OutOfRange": (annotator.valid, "annotator honest: its conditions are 1 to 4, not in 0..3"),
@@ -697,6 +728,9 @@ FAULTS: dict[str, tuple[Clause, str]] = {
     "Bootstrap": (metric.function_of_the_features, "torch's global random generator"),
     "ForkedBootstrap": (metric.function_of_the_features, "a second call"),
     "ComparesWithTheLast": (metric.scores_as_promised, "it changed ComparesWithTheLast.best"),
+    "LimitsOfOthers": (metric.limits_by_chance, "by_chance() knows of spread"),
+    "LimitsUpsideDown": (metric.limits_by_chance, "by_chance() has (1.0, 0.0) for gap"),
+    "LimitsByLuck": (metric.limits_by_chance, "torch's global random generator"),
     "UsesUp": (metric.prepared_once, "gap is "),
     "BlindToNaN": (metric.nan_is_seen, "gap = "),
     "NeedsTwo": (metric.one_sample, "it raised"),

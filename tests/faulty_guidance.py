@@ -165,6 +165,14 @@ class Crashing(Honest):
         return {0.5: 0.5}[value]
 
 
+class WordOfMouth(Honest):
+    """Says what supervised its weights in a word of its own."""
+
+    @property
+    def own_supervision(self) -> Any:
+        return "hardly any"
+
+
 class RawPreflight(Honest):
     """Lets an OSError out of preflight."""
 
@@ -199,6 +207,7 @@ FAULTS: dict[str, tuple[Clause, str]] = {
     "TimeOfDay": (common.same_key_elsewhere, "keys differ"),
     "HashOrder": (common.same_key_elsewhere, "keys differ"),
     "ListOfNeeds": (common.capabilities_are_words, "['conditions'] is not a frozenset"),
+    "WordOfMouth": (common.supervision_is_said, "'hardly any'"),
     "RawPreflight": (common.preflight_speaks, "FileNotFoundError"),
 }
 """The clause that a fault breaks, and what is said of it."""

@@ -60,6 +60,6 @@ def test_the_curves_of_different_encoders_do_not_share_a_name(tmp_path: Path) ->
     tracking = Tracking(planned, Store(tmp_path), Console(file=io.StringIO()), Listening)
     tracking.begin()
     for stage in planned.stages.values():
-        if stage.title == "encode dino":
+        if stage.title == "encode dino, digits views":
             tracking.metrics(stage.id, [{"step": 0, "loss": 1.0}])
     assert len(heard) == len(set(heard)) == 2

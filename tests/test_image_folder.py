@@ -607,3 +607,17 @@ def test_a_root_whose_name_no_file_system_takes_is_a_folder_that_is_not_there() 
     folder.check()
     with pytest.raises(MissingFile, match="is no folder"):
         folder.preflight()
+
+
+@pytest.mark.parametrize(
+    ("channels", "colourful", "said"), [(3, False, 1), (3, True, 0), (1, False, 0)]
+)
+def test_grey_images_that_are_read_as_rgb_are_remarked_upon(tmp_path, channels, colourful, said):
+    paths = sorted(fill(tmp_path / "data").rglob("*.png"))
+    for number, path in enumerate(paths):
+        write(path, noise(SIDE, SIDE, seed=number))
+    if colourful:
+        write(paths[-1], noise(SIDE, SIDE, 3))
+        assert "train" in paths[-1].parts
+    remarks = folder_of(tmp_path, channels=channels).remarks()
+    assert len([text for text in remarks if "channels: 1" in text]) == said

@@ -3,12 +3,17 @@ here."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from pydantic import ValidationError
+from scipy.stats import chi2, norm
+from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch_fidelity.metric_prc import prc_features_to_metric
 
@@ -325,20 +330,157 @@ def test_dropping_a_mode_lowers_recall_and_coverage_but_not_precision():
     assert one["precision"] == pytest.approx(both["precision"], abs=0.1)
 
 
+def two_classes(each: int, seed: int) -> Tensor:
+    """Features of two classes far apart, one after the other, as a folder of images has them."""
+    points = torch.randn(2 * each, 16, generator=torch.Generator().manual_seed(seed))
+    points[each:, 0] += 50
+    return points
+
+
+def test_prdc_compares_with_images_of_all_classes_where_it_takes_some_of_them():
+    """Of 2,000 images sorted by class the first 1,000 are one class: samples of both would have
+    half the precision, and samples of that one class a perfect recall."""
+    some, everything = PRDC(real=1000), PRDC()
+    train, both = two_classes(1000, 0), two_classes(500, 1)
+    halved, whole = (compare(metric, reference(train), both) for metric in (some, everything))
+    assert halved["precision"] == pytest.approx(whole["precision"], abs=0.1)
+    one_class = compare(some, reference(train), two_classes(1000, 2)[:1000])
+    # Of 1,000 at random a half is of one class, with a standard deviation of 0.011.
+    assert one_class["recall"] < 0.56
+    assert one_class["coverage"] < 0.56
+
+
+def test_the_order_of_training_images_hardly_matters_where_prdc_takes_some_of_them():
+    train, fake = two_classes(1000, 0), two_classes(300, 1)
+    sorted_, mixed = (
+        compare(PRDC(real=1000), reference(rows), fake)
+        for rows in (train, train[torch.randperm(2000, generator=torch.Generator().manual_seed(3))])
+    )
+    assert sorted_ == pytest.approx(mixed, abs=0.1)
+
+
 # memorisation
 
 
 def test_copies_of_training_images_have_ratio_zero_and_are_all_close():
     train, held_out = normal(200, 8, 0), normal(100, 8, 1)
     scores = compare(Memorisation(), reference(train, held_out), train[:60])
-    assert scores == {"memorisation_ratio": 0, "memorisation_close": 1}
+    assert scores["memorisation_ratio"] == 0
+    assert scores["memorisation_close"] == 1
+    assert scores["memorisation_copies"] == pytest.approx(1)
+    assert scores["memorisation_z"] > 4
 
 
 def test_held_out_images_have_ratio_one_and_hardly_any_is_close():
-    train, held_out = normal(300, 8, 0), normal(200, 8, 1)
+    train, held_out = normal(500, 8, 0).split([300, 200])
     scores = compare(Memorisation(), reference(train, held_out), held_out)
     assert scores["memorisation_ratio"] == pytest.approx(1)
     assert scores["memorisation_close"] == pytest.approx(0.01)
+    assert abs(scores["memorisation_z"]) < 3
+
+
+PLANTED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "new images": lambda new, train: new,
+    "shrunk to 0.3": lambda new, train: 0.3 * new,
+    "shrunk to 0.8": lambda new, train: 0.8 * new,
+    "wider by a half": lambda new, train: 1.5 * new,
+    "a shift": lambda new, train: new + 0.5,
+}
+
+
+def memorised(
+    make: Callable[[Tensor, Tensor], Tensor], repeats: int = 60
+) -> dict[str, NDArray[np.float64]]:
+    """The scores of 1,500 samples in 16 dimensions, over repeats with new real images each time."""
+    draw = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(repeats):
+        train, held_out, new = (torch.randn(n, 16, generator=draw) for n in (700, 180, 1500))
+        copied = train[torch.randint(700, (1500,), generator=draw)]
+        found.append(compare(Memorisation(), reference(train, held_out), make(new, copied)))
+    return {
+        key.removeprefix("memorisation_"): np.array([score[key] for score in found])
+        for key in found[0]
+    }
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_what_knows_no_training_image_has_a_z_of_mean_0_and_deviation_1(what: str) -> None:
+    """Whatever is wrong with its variance: so z tells copies from lost variance, as the ratio of
+    distances does not."""
+    scores = memorised(PLANTED[what])
+    z = scores["z"]
+    assert abs(z.mean()) < 4 / len(z) ** 0.5
+    assert 1e-4 < chi2.cdf(len(z) * z.var(), len(z) - 1) < 1 - 1e-4
+    deviation = (scores["copies"] / z).mean() / len(z) ** 0.5
+    assert abs(scores["copies"].mean()) < 4 * deviation
+    if what == "shrunk to 0.3":
+        assert scores["ratio"].max() < 0.8
+
+
+def test_the_share_of_copies_is_estimated_without_bias() -> None:
+    copies = memorised(lambda new, train: torch.cat([train[:300], new[300:]]))["copies"]
+    assert copies.mean() == pytest.approx(0.2, abs=4 * copies.std() / len(copies) ** 0.5)
+
+
+def test_copies_under_noise_have_a_large_z() -> None:
+    scores = memorised(lambda new, train: train + 0.3 * new, repeats=3)
+    assert scores["copies"].min() > 0.95
+    assert scores["z"].min() > 4
+
+
+def test_z_is_the_number_of_nearest_training_images_over_permutations() -> None:
+    """By scikit-learn's neighbours, and by giving real images other sides many times."""
+    train, held_out, fake = (normal(n, 5, seed) for seed, n in enumerate((80, 40, 100)))
+    real = torch.cat([train, held_out]).double().numpy()
+    neighbours = NearestNeighbors(n_neighbors=1).fit(real).kneighbors(fake.double().numpy())[1]
+    nearest_to = np.bincount(neighbours[:, 0], minlength=120)
+    draw = np.random.default_rng(0)
+    sums = [nearest_to[draw.permutation(120)[:80]].sum() for _ in range(20_000)]
+    scores = compare(Memorisation(), reference(train, held_out), fake)
+    excess = nearest_to[:80].sum() - 100 * 80 / 120
+    assert scores["memorisation_copies"] == pytest.approx(excess / (100 * 40 / 120))
+    assert scores["memorisation_z"] == pytest.approx(excess / np.std(sums), rel=0.03)
+    assert np.mean(sums) == pytest.approx(100 * 80 / 120, abs=4 * np.std(sums) / 20_000**0.5)
+
+
+def test_an_image_in_both_splits_is_on_neither_side() -> None:
+    train, other = normal(60, 4, 0), normal(30, 4, 1)
+    held_out = torch.cat([other, train[:10]])
+    beside = train[:10] + 1e-6
+    assert compare(Memorisation(), reference(train, held_out), beside)[
+        "memorisation_copies"
+    ] == pytest.approx((0.5 - 0.6) / 0.4)
+
+
+def test_by_chance_the_scores_of_new_images_lie_where_closed_forms_have_them() -> None:
+    """`close` is binomial, with a share that the held-out images estimate; 95 of 100 z are within
+    1.96."""
+    metric = Memorisation()
+    draw = torch.Generator().manual_seed(0)
+    train, held_out = (torch.randn(n, 16, generator=draw) for n in (900, 400))
+    limits = metric.by_chance(metric.prepare(reference(train, held_out)), 3000)
+    low, high = limits["memorisation_close"]
+    deviation = (0.01 * 0.99 * (1 / 3000 + 1 / 400)) ** 0.5
+    assert (high - low) / (2 * 1.96) == pytest.approx(deviation, rel=0.25)
+    assert norm.cdf(limits["memorisation_z"][1]) - norm.cdf(limits["memorisation_z"][0]) == (
+        pytest.approx(0.95, abs=1e-3)
+    )
+    low, high = limits["memorisation_ratio"]
+    assert low < 1 < high
+
+
+def test_the_scores_of_new_images_lie_within_their_limits_as_often_as_is_said() -> None:
+    draw, metric = torch.Generator().manual_seed(0), Memorisation()
+    inside: dict[str, list[bool]] = {}
+    for _ in range(40):
+        train, held_out, new = (torch.randn(n, 8, generator=draw) for n in (300, 150, 400))
+        prepared = metric.prepare(reference(train, held_out))
+        scores = metric.compare(prepared, new)
+        for key, (low, high) in metric.by_chance(prepared, 400).items():
+            inside.setdefault(key, []).append(low <= scores[key] <= high)
+    for key, each in inside.items():  # of 40 at 0.95, fewer than 32 have a chance of 1.3e-4
+        assert sum(each) >= 32, key
 
 
 def test_the_memorisation_ratio_falls_as_samples_near_the_training_images():
@@ -366,7 +508,8 @@ def test_memorisation_is_the_ratio_of_median_nearest_distances():
     ratio = np.median(nearest(fake)) / np.median(nearest(held_out))
     close = np.mean(np.array(nearest(fake)) < np.quantile(nearest(held_out), 0.01))
     scores = compare(Memorisation(), reference(train, held_out), fake)
-    assert scores == pytest.approx({"memorisation_ratio": ratio, "memorisation_close": close})
+    assert scores["memorisation_ratio"] == pytest.approx(ratio)
+    assert scores["memorisation_close"] == pytest.approx(close)
 
 
 def test_memorisation_refuses_held_out_images_that_are_training_images():
@@ -427,7 +570,8 @@ def test_keys_name_the_space_and_only_inception_earns_the_bare_names():
     assert keys(KID, "inception") == {"kid"}
     assert keys(PRDC, "classifier") == {"precision", "recall", "density", "coverage"}
     assert keys(PRDC, "pca") == {"precision_pca", "recall_pca", "density_pca", "coverage_pca"}
-    assert keys(Memorisation, "pca") == {"memorisation_ratio", "memorisation_close"}
+    of_memorisation = {"ratio", "close", "copies", "z"}
+    assert keys(Memorisation, "pca") == {f"memorisation_{each}" for each in of_memorisation}
     assert keys(FID, "inception") == {"fid"}
 
 

@@ -35,6 +35,7 @@ from fw.plugins.encoders.dinov1 import DINOv1
 from fw.plugins.encoders.dinov2 import DINOv2
 from fw.plugins.encoders.dinov3 import DINOv3
 from fw.plugins.encoders.pretrained import Pretrained
+from fw.registry import CAPTIONS, NOTHING, UNKNOWN
 
 transformers = pytest.importorskip("transformers")
 
@@ -672,3 +673,49 @@ def test_a_file_is_read_once_for_many_keys(
     for resolution in (28, 42, 56, 28):
         DINOv2(weights=folder, resolution=resolution).identity()
     assert len(read) == 1
+
+
+# What the weights have seen
+
+
+@pytest.mark.parametrize("encoder", ALL, ids=named)
+def test_a_folder_says_what_its_weights_have_seen_and_a_state_dict_says_nothing(
+    encoder: type[Pretrained], timm_folder: Folder
+) -> None:
+    known = CAPTIONS if encoder is CLIP else NOTHING
+    folder = timm_folder(encoder)
+    assert encoder().own_supervision == known
+    assert encoder(weights=folder).own_supervision == known
+    state_dict = encoder(weights=folder / "model.safetensors")
+    assert state_dict.own_supervision == UNKNOWN
+    config = folder / "config.json"
+    settings = json.loads(config.read_text())
+    settings["pretrained_cfg"]["tag"] = ""
+    config.write_text(json.dumps(settings))
+    if encoder is not DINOv1:  # which takes no weights without their tag
+        assert encoder(weights=folder).own_supervision == UNKNOWN
+
+
+def test_timms_usual_weights_of_a_model_are_known_without_their_tag() -> None:
+    assert DINOv2(model="vit_small_patch14_dinov2").own_supervision == NOTHING
+    assert DINOv2(model="someone/dinov2").own_supervision == UNKNOWN
+
+
+def test_weights_in_the_hubs_cache_are_known_by_their_name(timm_folder: Folder) -> None:
+    config: Any = timm.models.get_pretrained_cfg(DINOv2.default)
+    in_the_cache(config.hf_hub_id, {"model.safetensors": timm_folder(DINOv2) / "model.safetensors"})
+    assert DINOv2().own_supervision == NOTHING
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_of_transformers_that_was_saved_for_a_task_may_have_seen_anything(
+    kind: str, saved: Callable[[str], Path]
+) -> None:
+    folder = saved(kind)
+    encoder = KINDS[kind](weights=folder)
+    assert encoder.own_supervision == (CAPTIONS if "clip" in kind else NOTHING)
+    config = folder / "config.json"
+    settings = json.loads(config.read_text())
+    config.write_text(json.dumps({**settings, "architectures": ["Dinov2ForImageClassification"]}))
+    assert encoder.own_supervision == UNKNOWN
+    assert "Dinov2ForImageClassification" in encoder.own_supervision.remark

@@ -224,6 +224,32 @@ def test_log_normal_and_logit_normal_quantiles_are_those_of_scipy(share, mean, s
     )
 
 
+@processes
+def test_the_range_of_noise_levels_is_what_a_training_draws(process):
+    """Of 50 million images, uniform numbers evenly spread: no level is claimed that none has."""
+    low, high = process.sigma_range
+    first, last = process.sigmas(torch.tensor([1e-8, 1 - 1e-8], dtype=torch.float64)).tolist()
+    assert last == pytest.approx(high, rel=1e-3)
+    assert first == pytest.approx(low, rel=1e-3)
+
+
+@few
+@given(st.floats(-3, 3), st.floats(0.3, 3))
+def test_one_training_image_in_a_million_lies_beyond_the_noise_levels_of_a_log_normal(mean, std):
+    from scipy.stats import norm
+
+    least, most = norm.ppf([1e-6, 1 - 1e-6], mean, std)
+    assert Flow(mean=mean, std=std, t_min=1e-9, t_max=1 - 1e-9).sigma_range == pytest.approx(
+        (max(math.exp(least), 1e-9), min(math.exp(most), 1e9)), rel=1e-6
+    )
+    narrow = EDM(p_mean=mean, p_std=std, sigma_min=1e-9, sigma_max=1e9).sigma_range
+    assert narrow == pytest.approx((max(math.exp(least), 1e-9), min(math.exp(most), 1e9)), rel=1e-6)
+
+
+def test_edm_samples_from_the_papers_noise_levels_which_its_training_draws():
+    assert EDM().sigma_range == (0.002, 80.0)
+
+
 @few
 @given(st.floats(0, 0.999), st.integers(2, 2000))
 def test_uniform_times_are_uniform(share, timesteps):
@@ -245,6 +271,8 @@ def test_uniform_times_are_uniform(share, timesteps):
         ),
         (lambda: Flow(t_min=0.5, t_max=0.5), "t_min .0.5. must be smaller than t_max .0.5."),
         (lambda: Flow(t_max=1.0), "less than 1"),
+        (lambda: EDM(p_mean=1000), "training would draw no noise levels from 0.002 to 80"),
+        (lambda: Flow(mean=-40), "training would draw no noise levels from 0.001001 to 999"),
         (lambda: DDPM(timesteps=1), "greater than or equal to 2"),
     ],
 )

@@ -42,6 +42,28 @@ def test_a_run_with_infinite_scores_is_finished_and_compared(
     assert {arm["metrics"]["gap_flat"]["mean"] for arm in arms.values()} == {math.inf}
 
 
+def test_the_report_says_between_what_values_new_images_score_by_chance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        toys.Gap,
+        "by_chance",
+        lambda metric, prepared, count: dict.fromkeys(metric.keys, (0.25, count / 4)),
+    )
+    with site(tmp_path / "site"):
+        done = fw(
+            "run", toy_recipe(tmp_path), "--out", tmp_path / "out", "--jobs", 1, "--device", "cpu"
+        )
+        assert done.code == 0, done.err
+    folder = tmp_path / "out/toy/latest"
+    result = json.loads((folder / "run.json").read_text())
+    count = result["samples"]["count"]
+    limits = [arm["metrics"]["gap_flat"]["by_chance"] for arm in result["arms"].values()]
+    assert limits == [[0.25, count / 4]] * len(limits)
+    said = f"gap_flat 0.250 to {count / 4:.3f}"
+    assert said in (folder / "report.md").read_text(encoding="utf-8").replace("\\_", "_")
+
+
 def test_classes_with_names_of_all_kinds_are_shown_as_they_are_called(tmp_path: Path) -> None:
     with site(tmp_path / "site"):
         done = fw(

@@ -198,12 +198,30 @@ def test_pseudo_queries_are_drawn_as_often_as_they_are_retrieved(tmp_path):
 def test_top_m_keeps_the_most_retrieved_in_proportion(tmp_path):
     data = observed(60)
     counts = neighbours(data, 4).flatten().bincount(minlength=60)
+    most = counts.sort(descending=True).values[:12]
+    for seed in range(10):
+        annotation = Retrieval(k=4, top_m=0.2).annotate(data, Job(tmp_path, seed=seed))
+        drawn = numbers(bank(annotation), annotation.conditions).unique()
+        assert len(drawn) <= 12
+        assert counts[drawn].min() >= most[-1]
     found = frequencies(Retrieval(k=4, top_m=0.2), data, tmp_path)
-    kept = found > 0
-    assert int(kept.sum()) == 12
-    assert counts[kept].min() >= counts[~kept].max()
-    p = torch.where(kept, counts, 0) / counts[kept].sum()
-    assert ((found - p).abs() <= 5 * (p * (1 - p) / (40 * 60)).sqrt()).all()
+    always = counts > most[-1]  # of those at the limit, chance takes some
+    p = counts[always] / most.sum()
+    assert ((found[always] - p).abs() <= 5 * (p * (1 - p) / (40 * 60)).sqrt()).all()
+
+
+def test_of_equally_retrieved_images_top_m_takes_some_of_every_class(tmp_path):
+    """Pairs of like images in the order of a data set that is sorted by class: all are retrieved
+    once, and the first half would be the first class."""
+    draw = torch.Generator().manual_seed(0)
+    pairs = torch.randn(30, 5, generator=draw).repeat_interleave(2, dim=0)
+    data = Observations(60, pairs + 1e-3 * torch.randn(60, 5, generator=draw))
+    assert (neighbours(data, 1).flatten().bincount(minlength=60) == 1).all()
+    found = frequencies(Retrieval(k=1, top_m=0.5), data, tmp_path, seeds=200)
+    share = float(found[:30].sum())
+    # Of 60 images 30 are drawn without replacement: the share in the first half, over 200 draws.
+    deviation = (0.25 / 30 * 30 / 59 / 200 + 0.25 / (200 * 60)) ** 0.5
+    assert share == pytest.approx(0.5, abs=5 * deviation)
 
 
 def test_the_smallest_top_m_is_one_pseudo_query(job):

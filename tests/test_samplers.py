@@ -74,7 +74,8 @@ def test_nfe_is_the_number_of_evaluations(sampler):
 def test_many_steps_reach_the_solution_of_the_ode(kind, sigma_max):
     denoise = Gaussian(sigma_max=sigma_max)
     noise, generators = noise_and_generators(4)
-    found = kind(steps=300, clip=None).sample(denoise, noise, generators)
+    sampler = kind(steps=300, clip=None, schedule="cosine", sigma_max=sigma_max)
+    found = sampler.sample(denoise, noise, generators)
     torch.testing.assert_close(found.double(), denoise.solution(noise), rtol=0, atol=0.015)
 
 
@@ -83,7 +84,8 @@ def errors_of(build: Callable[..., NoiseLevels], schedule: str) -> list[float]:
     noise, generators = noise_and_generators(8)
     denoise = Gaussian(sigma_min=1e-4, sigma_max=20.0)
     solution = denoise.solution(noise)
-    samplers = [build(steps=steps, schedule=schedule, clip=None) for steps in (100, 200, 400)]
+    fields = {"schedule": schedule, "sigma_min": denoise.sigma_min, "clip": None}
+    samplers = [build(steps=steps, **fields) for steps in (100, 200, 400)]
     samples = [sampler.sample(denoise, noise.double(), generators) for sampler in samplers]
     return [(found - solution).square().mean().sqrt().item() for found in samples]
 
@@ -136,7 +138,7 @@ def posterior_variance(sigmas: list[float], std: float) -> float:
     return variance
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "karras"])
+@pytest.mark.parametrize("schedule", ["logistic", "karras", "cosine", "linear"])
 @pytest.mark.parametrize(
     "build", [Ancestral, lambda **fields: DDIM(eta=1, **fields)], ids=["ddpm", "ddim-eta1"]
 )
@@ -151,7 +153,7 @@ def test_ancestral_sampling_has_the_variance_of_its_posterior(build, schedule):
 
 
 def test_the_posteriors_variance_converges_to_the_datas():
-    levels = Ancestral(steps=2000).levels(Gaussian())
+    levels = Ancestral(steps=2000, schedule="cosine").levels(Gaussian())
     assert posterior_variance(levels, 0.5) == pytest.approx(0.25, rel=0.01)
 
 
@@ -265,7 +267,7 @@ def test_the_last_prediction_is_clipped(kind):
     assert kind(steps=8, clip=None).sample(far, *noise_and_generators(2)).min() > 2.0
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "karras", "vp"])
+@pytest.mark.parametrize("schedule", ["logistic", "karras", "cosine", "linear", "vp"])
 @pytest.mark.parametrize("steps", [1, 2, 9, 100])
 def test_noise_levels_fall_from_sigma_max_towards_sigma_min(schedule, steps):
     levels = DDIM(steps=steps, schedule=schedule, sigma_min=0.01, sigma_max=50).levels(Gaussian())
@@ -278,6 +280,7 @@ def test_noise_levels_fall_from_sigma_max_towards_sigma_min(schedule, steps):
 def test_each_spacing_is_even_in_its_own_coordinate():
     fields = {"steps": 10, "sigma_min": 0.01, "sigma_max": 50.0}
     coordinates = {
+        "logistic": lambda sigma: 1 / (1 + sigma**-0.5),
         "cosine": math.atan,
         "linear": lambda sigma: sigma / (1 + sigma),
         "karras": lambda sigma: sigma ** (1 / 7),

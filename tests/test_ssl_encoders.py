@@ -319,6 +319,32 @@ def test_the_momentum_of_byol_rises_to_one_along_a_cosine() -> None:
 
 
 @pytest.mark.parametrize("local_views", [0, 2])
+def test_dino_has_the_mean_cross_entropy_over_pairs_of_different_views(
+    images: Tensor, local_views: int
+) -> None:
+    """Of algorithm 1: the teacher's softmax is of outputs without their centre."""
+    method = Dino(**FEW, hidden=16, bottleneck=8, prototypes=12, local_views=local_views)
+    distilled = learner_of(method)
+    centre = torch.linspace(-1, 1, 12)
+    distilled.criterion.center.copy_(centre)
+    loss, targets = distilled(images, 3, generator())
+    draw = generator()
+    wholes = method.views(images, 2, draw)
+    parts = method.views(images, local_views, draw, local=True)
+    guesses = distilled.head(distilled.student(torch.cat([wholes, parts]))).double()
+    students = (guesses / 0.1).log_softmax(1).unflatten(0, (2 + local_views, 16))
+    sharp = (targets.double() - centre) / distilled.temperature(3)
+    teachers = sharp.softmax(1).unflatten(0, (2, 16))
+    terms = [
+        -(teachers[one] * students[other]).sum(1).mean()
+        for one in range(2)
+        for other in range(2 + local_views)
+        if one != other
+    ]
+    assert loss.item() == pytest.approx(torch.stack(terms).mean().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("local_views", [0, 2])
 def test_swav_predicts_balanced_assignments_of_other_views(
     digits: tuple[ImageSet, ImageSet], local_views: int
 ) -> None:
@@ -399,12 +425,37 @@ def test_the_prototypes_of_swav_are_directions_that_rest_at_first(
     assert not was[3].allclose(was[2], atol=0.01)
 
 
-def test_mae_does_not_see_the_patches_that_it_has_to_fill_in(images: Tensor) -> None:
-    from lightly.models.utils import random_token_mask
+@pytest.mark.parametrize(
+    ("side", "ratio", "hidden"),
+    [
+        (8, 0.3, 1),
+        (8, 0.5, 2),
+        (8, 0.7, 3),
+        (8, 0.01, 1),
+        (8, 0.99, 3),
+        (32, 0.75, 48),
+        (32, 0.9, 58),
+    ],
+)
+def test_mae_hides_the_share_of_the_patches_and_never_the_class_token(
+    side: int, ratio: float, hidden: int
+) -> None:
+    """Patches have side 4. A share that is no whole number of patches is the nearest one, and
+    neither none nor all."""
+    encoder = MAE(**FEW, depth=1, heads=2, decoder_width=8, mask_ratio=ratio)
+    masked: Any = encoder.learner(built(encoder, shape=(1, side, side)))
+    kept, chosen = masked.masked(200, generator())
+    patches = (side // 4) ** 2
+    assert chosen.shape == (200, hidden)
+    assert (kept[:, 0] == 0).all()
+    tokens = torch.cat([kept, chosen], dim=1).sort(dim=1).values
+    assert tokens.equal(torch.arange(patches + 1).expand(200, -1))
+    assert len(chosen.unique()) == patches
 
+
+def test_mae_does_not_see_the_patches_that_it_has_to_fill_in(images: Tensor) -> None:
     masked = learner_of(MAE(**FEW, depth=1, heads=2, decoder_width=8))
-    torch.manual_seed(5)
-    kept, hidden = random_token_mask((16, 5), 0.5)
+    kept, hidden = masked.masked(16, generator())
     assert hidden.shape == (16, 2)
     changed = {"hidden": images.clone(), "kept": images.clone()}
     for what, tokens in (("hidden", hidden), ("kept", kept[:, 1:])):
@@ -414,7 +465,6 @@ def test_mae_does_not_see_the_patches_that_it_has_to_fill_in(images: Tensor) -> 
                 square.copy_(square.flip(1, 2).sqrt())
     found = {}
     for what, given_images in {"neither": images, **changed}.items():
-        torch.manual_seed(5)
         found[what] = masked(given_images, 0, generator())
     assert found["hidden"][1].equal(found["neither"][1])
     assert not found["hidden"][0].isclose(found["neither"][0])
@@ -423,15 +473,11 @@ def test_mae_does_not_see_the_patches_that_it_has_to_fill_in(images: Tensor) -> 
 
 def test_mae_is_scored_on_the_hidden_patches_with_normalised_pixels(images: Tensor) -> None:
     """Of a decoder that says the same of every patch, the loss is known."""
-    from lightly.models.utils import random_token_mask
-
     masked = learner_of(MAE(**FEW, depth=1, heads=2, decoder_width=8))
     torch.nn.init.zeros_(masked.pixels.weight)
     said = masked.pixels.bias.detach().copy_(torch.linspace(-1, 1, 16))
-    torch.manual_seed(5)
-    _, hidden = random_token_mask((16, 5), 0.5)  # token 0 is the class token
+    _, hidden = masked.masked(16, generator())
     errors = (said - normalised_patches(images)).square().mean(2)  # (16, 4)
-    torch.manual_seed(5)
     loss, _ = masked(images, 0, generator())
     assert loss.item() == pytest.approx(errors.gather(1, hidden - 1).mean().item(), rel=1e-4)
 
@@ -547,7 +593,7 @@ def test_the_key_depends_on_what_the_weights_are_and_not_on_where_they_lie(tmp_p
 
 
 def test_the_keys_of_runs_from_before_there_were_weights_are_the_same() -> None:
-    assert digest(Dino().identity()) == "49b0a151a8a70c2f"
+    assert digest(Dino().suited((1, 8, 8)).identity()) == "49b0a151a8a70c2f"
     assert all("weights" not in encoder.identity() for encoder in SMALL)
 
 

@@ -21,7 +21,7 @@ from fw.registry import Broken, Component, Registry, fitness
 from fw.registry.api import API
 from fw.registry.errors import in_one_line
 
-HOOKS = ("requires", "provides", "preflight", "identity")
+HOOKS = ("requires", "provides", "own_supervision", "preflight", "identity")
 """What a component of any kind may override."""
 
 SENTENCE = re.compile(r".*?[.!?](?<!e\.g\.)(?<!i\.e\.)(?<!\bal\.)(?<!\bcf\.)(?=\s+[^\sa-z]|$)")

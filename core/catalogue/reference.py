@@ -42,8 +42,8 @@ def page(name: str, registry: Registry) -> str:
         *(["## To write"] if required else []),
         *(described(method) for method in required),
         "## May be overridden",
-        "And what [every component](../plugins.md#rules) may: `requires`, `provides`, `preflight`, "
-        "`identity`.",
+        "And what [every component](../plugins.md#rules) may: `requires`, `provides`, "
+        "`own_supervision`, `preflight`, `identity`.",
         *(described(method) for method in optional),
         *settings(kind),
         *inherited_fields(facts["fields"]),

@@ -22,6 +22,7 @@ from fw.core.diffusion.pixels import per_image, to_uint8
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Code
 from fw.core.kinds.boundaries import checked_code, checked_decoded
+from fw.core.randomness import some
 
 SHARD = 1000
 """Images in one file of latents: an interrupted encoding loses no more than these."""
@@ -105,7 +106,7 @@ class Codec:
     def quality(self, held_out: Tensor) -> dict[str, float]:
         """Mean and standard deviation of the latents of some held-out images, and by how many of
         the 256 levels the images that are decoded from them are off (root mean square)."""
-        images = held_out[:HELD_OUT]
+        images = held_out[some(len(held_out), HELD_OUT, "latents")]
         latents = torch.cat([self.encode(few).mean for few in images.split(self.size)])
         error = (self.decode(latents).float() - images.float()).square().mean().sqrt()
         return {"mean": latents.mean().item(), "std": latents.std().item(), "rmse": error.item()}

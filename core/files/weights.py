@@ -1,5 +1,5 @@
-"""The weights in files that users bring: their names without those of wrappers, and whether they
-are finite."""
+"""The weights in files that users bring: their names without those of wrappers, whether they are
+finite, and what fw noted of their supervision when it stored them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,35 @@ import sys
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from fw.core.errors import MissingFile
+from fw.registry.supervision import UNKNOWN, Supervision, parsed
 
 INNER = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """What torch.compile, FSDP and activation checkpointing put into names where they wrap a module."""
 
 OUTER = "module"
 """What DataParallel and DistributedDataParallel put in front of all names."""
+
+SUPERVISION = "fw.supervision"
+"""The key in the metadata of safetensors."""
+
+
+def noted(supervision: Supervision) -> dict[str, str]:
+    """The metadata of a file of weights that were trained with this."""
+    return {SUPERVISION: str(supervision)}
+
+
+def supervision_in(path: Path) -> Supervision:
+    """What the file says that its weights were trained with; unknown if it says nothing, or is not
+    there."""
+    try:
+        with safe_open(path, "pt") as file:
+            return parsed((file.metadata() or {})[SUPERVISION])
+    except (OSError, SafetensorError, LookupError, ValueError):
+        return UNKNOWN
 
 
 def unwrapped(names: Iterable[str], expected: Collection[str] = ()) -> dict[str, str]:

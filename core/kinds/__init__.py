@@ -43,6 +43,7 @@ from fw.core.kinds.probe import (
 from fw.core.kinds.process import Coefficients, Process
 from fw.core.kinds.rule import Rule
 from fw.core.kinds.sampler import Recorder, Sampler
+from fw.core.kinds.supervision import Brought, brought_by
 from fw.core.kinds.table import Kind
 from fw.core.kinds.tracker import ArmDescription, RunDescription, TrackedRun, Tracker
 from fw.core.kinds.version_1 import READERS
@@ -86,6 +87,7 @@ __all__ = [
     "Augmentable",
     "Autoencoder",
     "Backbone",
+    "Brought",
     "Changed",
     "Code",
     "Coefficients",
@@ -128,6 +130,7 @@ __all__ = [
     "TokenProbe",
     "TrackedRun",
     "Tracker",
+    "brought_by",
     "kind_of",
     "lowest_first",
     "scaled_dot_product",

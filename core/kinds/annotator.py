@@ -18,6 +18,9 @@ class Annotator(Component):
     """Whether it looks at an encoder's features."""
     uses_labels: ClassVar[bool] = False
     """Whether it looks at labels; without this it is never given any."""
+    control: ClassVar[bool] = False
+    """Whether its conditions are not meant to say anything of their image, so that arms can be
+    compared with it."""
     form: ClassVar[str] = "class"
     """The form of the conditions that it makes: `class`, `vector` or `tokens`."""
 

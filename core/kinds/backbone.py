@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import nn
 
 from fw.core.types import ConditionSpec
-from fw.registry import Component
+from fw.registry import UNKNOWN, Component, Supervision
 
 
 class Backbone(Component):
@@ -22,6 +22,10 @@ class Backbone(Component):
     augmentation_size: ClassVar[int] = 0
     """How many numbers say to the network how its image was transformed (`train.augment`): 0 if it
     takes none, or 9. Then `build` returns an `Augmentable`."""
+
+    @property
+    def own_supervision(self) -> Supervision:
+        return UNKNOWN if self.pretrained else super().own_supervision
 
     def check(self, shape: tuple[int, int, int]) -> None:
         """Raise ValueError if the network cannot take images (C, H, W); called when a recipe is

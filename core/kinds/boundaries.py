@@ -285,6 +285,22 @@ def checked_scores(metric: Metric, scores: Mapping[str, float]) -> Mapping[str, 
     return scores
 
 
+def checked_limits(
+    metric: Metric, limits: Mapping[str, tuple[float, float]]
+) -> Mapping[str, tuple[float, float]]:
+    """Two numbers for some of the promised keys, the lower one first."""
+    if not limits.keys() <= metric.keys.keys():
+        raise refuse(
+            metric,
+            f"by_chance() knows of {', '.join(limits)} and it promised {', '.join(metric.keys)}",
+        )
+    for key, pair in limits.items():
+        numbers = isinstance(pair, tuple) and all(isinstance(each, float | int) for each in pair)
+        if not numbers or len(pair) != 2 or not pair[0] <= pair[1]:
+            raise refuse(metric, f"by_chance() has {pair!r} for {key}, not (lower, higher)")
+    return limits
+
+
 def checked_probe_scores(probe: Probe, scores: Mapping[str, float]) -> Mapping[str, float]:
     """At least one of the promised keys and no other, with finite numbers."""
     if not scores or not scores.keys() <= probe.keys.keys():

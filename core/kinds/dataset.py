@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from fw.core.types import ImageSet, Split
-from fw.registry import Component
+from fw.registry import NOTHING, Component, Supervision
 
 
 class Dataset(Component):
@@ -29,6 +29,11 @@ class Dataset(Component):
     @property
     def provides(self) -> frozenset[str]:
         return frozenset({"labels"}) if self.classes else frozenset()
+
+    @property
+    def own_supervision(self) -> Supervision:
+        """What supervised the model that made the images, where a model made them."""
+        return NOTHING
 
     @property
     def class_names(self) -> Sequence[str]:

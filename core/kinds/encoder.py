@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import ClassVar, Self
 
 from torch import nn
 
@@ -16,6 +17,9 @@ class Encoder(Component):
     """Images in, features out: what annotators cluster and what metrics measure in."""
 
     kind: ClassVar[str] = "encoder"
+    control: ClassVar[bool] = False
+    """Whether it is what encoders are compared with, so that nobody is warned that it is no
+    better."""
     uses_labels: ClassVar[bool] = False
     """Whether it is trained with labels; without this it is never given any."""
 
@@ -31,6 +35,22 @@ class Encoder(Component):
     def check(self, shape: tuple[int, int, int]) -> None:
         """Raise ValueError if it cannot take images (C, H, W); called when a recipe is
         validated."""
+
+    def suited(self, shape: tuple[int, int, int]) -> Self:
+        """The encoder with all decided that its fields leave to the images (C, H, W), such as
+        `augment: auto`. Called when a recipe is read, so keys and run folders hold what was
+        chosen."""
+        return self
+
+    def cautions(self, shape: tuple[int, int, int], images: int | None) -> Iterator[str]:
+        """Warnings to give before it is fitted to images (C, H, W) that its fields do not suit.
+        `images` is their number, None if that is not known."""
+        return iter(())
+
+    @property
+    def in_short(self) -> str:
+        """What plans and progress call it: its name, and what was chosen for the images."""
+        return self.name
 
     @abstractmethod
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:

@@ -44,6 +44,11 @@ class Metric(Component, metaclass=OldMetrics):
         compared with it. As it stands, the reference itself."""
         return reference
 
+    def by_chance(self, prepared: Any, count: int) -> Mapping[str, tuple[float, float]]:
+        """Between what values a score of `count` new real images would lie, 95 times in 100, by its
+        key; for those scores of which it is known. `prepared` is what `prepare` made."""
+        return {}
+
     @property
     @abstractmethod
     def keys(self) -> Mapping[str, str]:

@@ -34,6 +34,12 @@ class Process(Component):
     def sigma_range(self) -> tuple[float, float]:
         """The smallest and the largest noise level that training covers."""
 
+    @property
+    def data_std(self) -> float | None:
+        """The standard deviation that it takes the data to have; None where that does not
+        matter. Samplers are judged by what they make of such data."""
+        return None
+
     @abstractmethod
     def coefficients(self, sigma: Tensor) -> Coefficients:
         """The preconditioning at noise levels sigma (B,)."""

@@ -46,13 +46,24 @@ class OldMetrics(ModelMetaclass):
         compare = stated("compare", namespace, bases)
         if not inspect.isfunction(compare) or not takes_two(compare):
             return completed(super().__new__(cls, name, bases, namespace, **more))
-        now = {"prepare": unprepared, **namespace, "compare": as_now(compare)}
+        now = {
+            "prepare": unprepared,
+            "by_chance": unknown,
+            **namespace,
+            "compare": as_now(compare),
+        }
         return marked(completed(super().__new__(cls, name, bases, now, **more)))
 
 
 def unprepared(self: Any, reference: Reference) -> Reference:
     """What version 1 did before `compare`, also where it inherits from a metric that prepares."""
     return reference
+
+
+def unknown(self: Any, prepared: Reference, count: int) -> dict[str, tuple[float, float]]:
+    """Of nothing that version 1 scored are limits known, also where it inherits from a metric that
+    has some."""
+    return {}
 
 
 def stated(name: str, namespace: dict[str, Any], bases: tuple[type, ...]) -> Any:

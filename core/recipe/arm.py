@@ -3,11 +3,13 @@ and nowhere else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
 
 from fw.core.kinds import (
     Annotator,
     Backbone,
+    Brought,
     Encoder,
     Guidance,
     Joint,
@@ -21,9 +23,21 @@ from fw.core.kinds import (
     Sampler,
     Sibling,
     Steering,
+    brought_by,
 )
+from fw.core.kinds.supervision import strongest_of
 from fw.core.settings import Section, Train
 from fw.registry import Component
+
+
+class LabelFree(NamedTuple):
+    """Whether nothing in an arm has seen labels, and if not, or if nobody says it, why."""
+
+    value: Literal["yes", "no", "unknown"]
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value} ({self.why})" if self.why else self.value
 
 
 class Arm(Section):
@@ -85,7 +99,9 @@ class Arm(Section):
     @property
     def classes_are_labels(self) -> bool:
         """Whether these are the data set's own classes, which have names."""
-        return self.has_classes and self.annotator is not None and self.annotator.uses_labels
+        annotator = self.annotator
+        made_of_labels = annotator is not None and annotator.uses_labels and not annotator.control
+        return self.has_classes and made_of_labels
 
     @property
     def modes(self) -> list[Guidance]:
@@ -131,6 +147,43 @@ class Arm(Section):
         yield "sampler", self.sampler
 
     @property
+    def given_labels(self) -> list[Component]:
+        """The components that are trained with the data set's labels."""
+        targets = (objective.target for objective in self.objectives)
+        may = (self.annotator, self.conditioner, *targets)
+        return [each for each in may if each is not None and each.uses_labels]
+
+    @property
+    def brought(self) -> Iterator[tuple[str, Brought]]:
+        """What supervised the weights that it is made with from before fw, by section; guidance
+        modes that are off bring none."""
+        acting = [
+            (section, component)
+            for section, component in self.sections
+            if not isinstance(component, Guidance) or component in self.modes
+        ]
+        held = {id(part) for _, component in acting for part in component.within()}
+        asked = [
+            *(("objectives", objective.target) for objective in self.objectives),
+            *(("guidance", sibling.model) for sibling in self.siblings if sibling is not None),
+        ]
+        for section, component in acting:
+            yield section, brought_by(component)
+        for section, wanted in asked:
+            if wanted is not None and id(wanted) not in held:
+                yield section, brought_by(wanted)
+
+    def label_free(self, shared: Iterable[Brought] = ()) -> LabelFree:
+        """Whether nothing in it has seen labels. `shared` are weights that all arms of its recipe
+        share."""
+        for component in self.given_labels:
+            return LabelFree("no", f"{component.kind} '{component.name}' uses labels")
+        brought = strongest_of([*shared, *(each for _, each in self.brought)])
+        if brought.supervision.kind == "nothing":
+            return LabelFree("yes")
+        return LabelFree("no" if brought.supervision.kind == "labels" else "unknown", str(brought))
+
+    @property
     def provides(self) -> frozenset[str]:
         """The capabilities (kinds/capabilities.py) that its sections have together."""
         provided = frozenset[str]().union(*(component.provides for _, component in self.sections))
@@ -145,8 +198,7 @@ class Arm(Section):
             provided |= {"told"}
         if self.knows_null:
             provided |= {"null"}
-        encoders = [self.conditioner, *(objective.target for objective in self.objectives)]
-        if any(encoder is not None and encoder.uses_labels for encoder in encoders):
+        if self.given_labels:
             provided -= {"label_free"}
         return provided
 

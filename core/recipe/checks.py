@@ -16,8 +16,11 @@ from fw.core.recipe.arm import Arm
 from fw.core.recipe.effect import without_effect
 from fw.core.recipe.fairness import unfair
 from fw.core.recipe.finding import Finding, location_in_arm, location_of_section, misfit
+from fw.core.recipe.label_free import label_cautions
 from fw.core.recipe.model import Recipe
+from fw.core.recipe.sampling import across_samplers, off_the_data
 from fw.core.recipe.shortages import cautions, shortages
+from fw.core.recipe.suiting import unsuited
 
 RESERVED = frozenset({"store", "mlartifacts"})
 
@@ -282,7 +285,11 @@ def warnings(recipe: Recipe) -> Iterator[Finding]:
     """What misleads, and keeps no recipe from running."""
     yield from secrets_in(recipe)
     yield from unfair(recipe)
+    yield from across_samplers(recipe)
+    yield from off_the_data(recipe)
     yield from without_effect(recipe)
     yield from cautions(recipe)
+    yield from label_cautions(recipe)
+    yield from unsuited(recipe)
     if recipe.dataset.missing is not None:
         yield Finding(("dataset",), recipe.dataset.missing)

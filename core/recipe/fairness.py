@@ -19,8 +19,8 @@ SAME_IN_ALL_ARMS: tuple[tuple[str, Callable[[Arm], Any]], ...] = (
     ),
     ("model", lambda arm: arm.model.spec()),
     ("process", lambda arm: arm.process.spec()),
-    ("sampler", lambda arm: arm.sampler.spec()),
 )
+"""Samplers, too, but there is more to say about them: see core/recipe/sampling.py."""
 
 
 def unfair(recipe: Recipe) -> Iterator[Finding]:

@@ -13,8 +13,10 @@ from pydantic import BaseModel, ValidationError
 
 from fw.core.recipe.checks import faults, idle
 from fw.core.recipe.class_names import numbered
+from fw.core.recipe.label_free import label_faults
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import PROBLEMS, Source, read, refused
+from fw.core.recipe.suiting import suited
 from fw.registry import Component, Registry, installed
 
 
@@ -25,11 +27,13 @@ def load(path: Path, assignments: Sequence[str] = (), registry: Registry | None 
     return validate(source, registry or installed())
 
 
-def validate(source: Source, registry: Registry, whole: bool = True) -> Recipe:
+def validate(
+    source: Source, registry: Registry, whole: bool = True, finished: bool = False
+) -> Recipe:
     """Turn a source into a recipe, or raise RecipeError with all problems at once.
 
     `whole` is false for a recipe without some of its arms: then metrics and probes may be for
-    those.
+    those. One of a run that is `finished` is read whatever it claims to be free of.
     """
     try:
         recipe = Recipe.model_validate(source.data, context={"registry": registry})
@@ -37,8 +41,13 @@ def validate(source: Source, registry: Registry, whole: bool = True) -> Recipe:
         errors = error.errors(include_url=False)
         problems = [explain(dict(problem), source, registry) for problem in errors[:PROBLEMS]]
         raise refused(problems, len(errors)) from None
-    recipe, unknown = numbered(recipe)
-    findings = [*unknown, *faults(recipe), *(idle(recipe) if whole else ())]
+    recipe, unknown = numbered(suited(recipe))
+    findings = [
+        *unknown,
+        *faults(recipe),
+        *(idle(recipe) if whole else ()),
+        *(() if finished else label_faults(recipe)),
+    ]
     if findings:
         raise refused(
             [f"{source.where(at)}: {source.path(at)}: {reason}" for at, reason in findings]

@@ -3,7 +3,7 @@ or interpolated."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -13,6 +13,7 @@ from fw.core.kinds import (
     Annotator,
     Autoencoder,
     Backbone,
+    Brought,
     Dataset,
     Encoder,
     Metric,
@@ -23,9 +24,10 @@ from fw.core.kinds import (
     Sampler,
     Steering,
     Tracker,
+    brought_by,
 )
 from fw.core.messages.secrets import without_secrets
-from fw.core.recipe.arm import Arm
+from fw.core.recipe.arm import Arm, LabelFree
 from fw.core.recipe.source import dump
 from fw.core.settings import Samples, Section, Train
 from fw.core.types import ConditionSpec
@@ -130,6 +132,18 @@ class Recipe(Section):
     def available(self, arm: Arm) -> frozenset[str]:
         """The capabilities that an arm's components can count on."""
         return arm.provides | self.dataset.provides | (frozenset() if self.latents else {"pixels"})
+
+    @property
+    def shared_weights(self) -> Iterator[tuple[str, Brought]]:
+        """What supervised the weights of the sections that all arms share and that reach their
+        denoisers, by section."""
+        yield "dataset", brought_by(self.dataset)
+        if self.latents is not None:
+            yield "latents", brought_by(self.latents)
+
+    def label_free(self, arm: Arm) -> LabelFree:
+        """Whether nothing in an arm has seen labels."""
+        return arm.label_free(brought for _, brought in self.shared_weights)
 
     def condition_spec(self, arm: Arm) -> ConditionSpec | None:
         """The form and number of an arm's conditions, if they are known before any are made."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 from fw.core.plan.graph import ArmPlan, Plan
 from fw.core.recipe.effect import acting
 from fw.core.recipe.model import Recipe
+from fw.core.recipe.sampling import arm_spread, baselines, in_words
 from fw.core.report import provenance
 from fw.core.report.environment import environment, versions
 from fw.core.stages.evaluate import Evaluate
@@ -25,11 +27,12 @@ def collect(
 ) -> dict[str, Any]:
     """Everything that run.json says, from the finished stages in the store."""
     finished = store.finished(plan.stages)
-    entry = partial(collect_arm, plan, store, finished, failed)
+    entry = partial(collect_arm, recipe, plan, store, finished, failed)
     return {
         "recipe": recipe.name,
         "seed": recipe.seed,
         "baseline": recipe.baseline,
+        "baselines": baselines(recipe),
         "headline": headline(recipe),
         "samples": recipe.samples.model_dump(),
         "better": {key: better for metric in recipe.metrics for key, better in metric.keys.items()},
@@ -58,7 +61,12 @@ def probed_keys(recipe: Recipe, plan: Plan) -> dict[str, Any]:
 
 
 def collect_arm(
-    plan: Plan, store: Store, finished: Manifests, failed: Mapping[str, str], arm: ArmPlan
+    recipe: Recipe,
+    plan: Plan,
+    store: Store,
+    finished: Manifests,
+    failed: Mapping[str, str],
+    arm: ArmPlan,
 ) -> dict[str, Any]:
     """One arm's entry; scores appear as soon as their stages are finished."""
     own = arm.stages()
@@ -71,16 +79,22 @@ def collect_arm(
             evaluated = store.read(stage, "scores.json")
             scores, floors = evaluated["scores"], evaluated["floor"]
             metrics |= {key: summary(values, floors.get(key)) for key, values in scores.items()}
+            for key, limits in evaluated.get("by_chance", {}).items():  # not in older ones
+                metrics[key]["by_chance"] = limits
             real = evaluated["real"]
     entry: dict[str, Any] = {
         "status": "finished" if len(done) == len(own) else "failed" if broken else "pending",
         "metrics": metrics,
         "real_images": real,
         "nfe": arm.nfe,
+        "sampler": in_words(arm.arm.sampler),
         "seconds": round(sum(finished[stage]["seconds"] for stage in done), 1),
         "train_key": arm.train,
         "sample_key": arm.sample,
+        "label_free": recipe.label_free(arm.arm)._asdict(),
     }
+    if (exact := arm_spread(recipe, arm.arm)) is not None:
+        entry["spread"] = asdict(exact)
     if arm.sample in finished:
         entry["nfe"] = store.read(arm.sample, "info.json")["nfe"]
     for stage in done:

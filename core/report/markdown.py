@@ -6,8 +6,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
+from fw.core.diffusion.spread import FINE
 from fw.core.messages.escaping import markdown as escaped
-from fw.core.report.tables import markdown_table, quality_table, verdict
+from fw.core.report.tables import (
+    label_free,
+    markdown_table,
+    quality_table,
+    sampler_table,
+    verdict,
+)
 from fw.core.stages.annotate import AGREEMENT
 from fw.core.stages.latents import LATENTS
 from fw.core.stages.prior import PRIORS
@@ -19,6 +26,19 @@ PROBES = (
     "Scores that end with `encoder` or `model`, or begin with `joint`, are of probes: how well "
     "that part of the arm recognises held-out images, one number each. A cell is empty where the "
     "arm has nothing of the kind to read."
+)
+
+LABELS = (
+    "An arm is label-free if no component in it is given labels, and none brings weights that were "
+    "trained with any. What only scores it does not count."
+)
+
+
+SAMPLERS = (
+    "What each way of sampling makes of Gaussian data with this standard deviation where the "
+    "network is exact, without guidance and clamps: the standard deviation of samples in units of "
+    f"the data's (1 is right), that of detail {FINE} times finer, and by what factor errors of the "
+    "network's output become errors of the samples."
 )
 
 
@@ -34,6 +54,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         "trained on in the place of samples: the floor. Frechet distances grow as images get "
         "fewer, so that floor is high where n is small. NFE: network evaluations per image. "
         "seconds: the arm's own stages, also those that it shares with other arms.",
+        *by_chance(result),
         *([PROBES] if result.get("probes") else []),
         "![arms](arms.png)",
     ]
@@ -42,6 +63,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         listed = escaped("; ".join(map(evaluator, judged)))
         remark = "They may use labels; label-free arms do not."
         parts.append(f"Evaluators, on held-out images: {listed}. {remark}")
+    if samplers := sampler_table(arms):
+        parts += [f"## Samplers\n\n{SAMPLERS}", samplers]
     for section in SECTIONS:
         qualities = {name: arm[section.name] for name, arm in arms.items() if arm.get(section.name)}
         if qualities:
@@ -49,6 +72,10 @@ def markdown(result: Mapping[str, Any]) -> str:
     if classes := result.get("classes"):
         named = ", ".join(f"{number} = {escaped(name)}" for number, name in enumerate(classes))
         parts.append(f"## Classes\n\n{named}")
+    if free := label_free(result):
+        reasons = [f"{name}: {known['why']}" for name, known in labels(arms) if known["why"]]
+        about = "\n\n".join([escaped(free), LABELS, *([bullets(reasons)] if reasons else [])])
+        parts.append(f"## Labels\n\n{about}")
     if warnings := result.get("warnings"):
         parts.append(f"## Warnings\n\n{bullets(warnings)}")
     partly = [f"{name}: {remark}" for name, arm in arms.items() for remark in acts(arm)]
@@ -63,12 +90,30 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def by_chance(result: Mapping[str, Any]) -> list[str]:
+    """Between what values the scores of new images lie, where it is known: of any arm, because all
+    are measured by one ruler."""
+    scores = [entry for arm in result["arms"].values() for entry in arm["metrics"].items()]
+    ranges = {key: score["by_chance"] for key, score in scores if "by_chance" in score}
+    if not ranges:
+        return []
+    listed = "; ".join(
+        f"{escaped(key)} {low:.3f} to {high:.3f}" for key, (low, high) in ranges.items()
+    )
+    return [f"95 of 100 sets of as many new real images would have: {listed}."]
+
+
 def note(result: Mapping[str, Any]) -> str:
     """The report in short, in Markdown, for a tracker's page."""
-    parts = [escaped(verdict(result)), markdown_table(result)]
+    parts = [escaped(verdict(result)), markdown_table(result), *filter(None, [label_free(result)])]
     if result["warnings"]:
         parts += ["Warnings:", bullets(result["warnings"])]
     return "\n\n".join(parts)
+
+
+def labels(arms: Mapping[str, Any]) -> list[tuple[str, Mapping[str, str]]]:
+    """What is known of each arm's labels; nothing of a run from before fw knew it."""
+    return [(name, arm["label_free"]) for name, arm in arms.items() if arm.get("label_free")]
 
 
 def evaluator(entry: Mapping[str, Any]) -> str:

@@ -38,6 +38,11 @@ class Score(Facts):
     floor: float | None
 
 
+class LabelFacts(Facts):
+    value: Literal["yes", "no", "unknown"]
+    why: str
+
+
 class ArmFacts(Facts):
     status: str
     metrics: dict[str, Score]
@@ -45,6 +50,7 @@ class ArmFacts(Facts):
     nfe: int
     seconds: float
     probes: dict[str, float] = {}
+    label_free: LabelFacts | None = None
 
     @model_validator(mode="after")
     def _counted(self) -> ArmFacts:
@@ -60,6 +66,8 @@ class RunFacts(Facts):
     recipe: str
     seed: int = 0
     baseline: str = ""
+    baselines: list[str] = []
+    """The baseline and arms like it but for their sampler; a run of before has none."""
     headline: str = ""
     better: dict[str, Literal["lower", "higher"]] = {}
     probes: dict[str, Literal["lower", "higher"]] = {}

@@ -1,4 +1,5 @@
-"""The comparison on a terminal or in a pipe: a table, and the verdict below it."""
+"""The comparison on a terminal or in a pipe: a table, and below it the verdict and which arms have
+seen labels."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fw.core.messages.escaping import visible
-from fw.core.report.tables import rows, verdict
+from fw.core.report.tables import label_free, rows, verdict
 
 BETWEEN = 3
 """Characters between the texts of two columns of a table: a line between blanks."""
@@ -29,6 +30,8 @@ def show(result: Mapping[str, Any], console: Console) -> None:
             table.add_row(*map(Text, row))
         console.print(table)
     console.print(visible(verdict(result)), markup=False, highlight=False)
+    if free := label_free(result):
+        console.print(visible(free), markup=False, highlight=False)
 
 
 def parts(cells: Sequence[Sequence[str]], width: int) -> Iterator[list[list[str]]]:

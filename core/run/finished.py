@@ -80,7 +80,7 @@ class FinishedRun:
 
     def recipe(self) -> Recipe:
         """The recipe, with its tracker."""
-        return validate(self.source(), installed())
+        return validate(self.source(), installed(), finished=True)
 
     def arm(self, name: str) -> FinishedArm:
         """One arm, without the tracker. FwError unless the local plugins of that arm are as they
@@ -106,7 +106,7 @@ class FinishedRun:
             f"{missing}"
         )
         try:
-            recipe = validate(source, installed(), whole=False)
+            recipe = validate(source, installed(), whole=False, finished=True)
         except RecipeError:
             if missing:
                 raise lacking from None

@@ -46,7 +46,12 @@ def open_tracker(
             root=folder.parents[1],
             baseline=recipe.baseline,
             headline=f"eval/{headline(recipe)}",
-            arms=[ArmDescription(name, arm_params(arm, shared)) for name, arm in plan.arms.items()],
+            arms=[
+                ArmDescription(
+                    name, {**arm_params(arm, shared), "label_free": str(recipe.label_free(arm.arm))}
+                )
+                for name, arm in plan.arms.items()
+            ],
             tags={
                 "fw.version": versions()["fw"],
                 "fw.seed": str(recipe.seed),

@@ -155,4 +155,7 @@ def arm_scores(entry: Mapping[str, Any]) -> dict[str, float]:
     floors = {key: score["floor"] for key, score in metrics}
     scores |= {f"floor/{key}": floor for key, floor in floors.items() if floor is not None}
     scores |= {f"probe/{key}": value for key, value in entry.get("probes", {}).items()}
+    if "spread" in entry:
+        exact = entry["spread"]
+        scores |= {f"sampler/{key}": exact[key] for key in ("whole", "detail", "gain")}
     return scores | {"cost/nfe": entry["nfe"], "cost/seconds": entry["seconds"]}

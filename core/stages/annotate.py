@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from fw.core.features.quality import cluster_quality, utilisation
+from fw.core.features.yardstick import compared_with_pixels
 from fw.core.files.durable import write_json
 from fw.core.job import Job
 from fw.core.kinds import Annotator
@@ -16,14 +17,16 @@ from fw.core.stages.base import Products, ReportSection, Stage
 from fw.core.stages.data import Data, load_split
 from fw.core.stages.encode import Encode, load_features
 from fw.core.stages.keys import read
-from fw.core.types import Observations
+from fw.core.types import ImageSet, Observations
+from fw.registry import NOTHING, Supervision, labels_of
 
 ANNOTATION = "annotation.safetensors"
 
 AGREEMENT = ReportSection(
     "annotation",
     "Annotations",
-    "How the conditions agree with the true labels, which only score them.",
+    "How the conditions agree with the true labels, which only score them. `ami_pixels` is the AMI "
+    "of as many clusters of plain pixels.",
 )
 
 
@@ -47,6 +50,10 @@ class Annotate(Stage):
     def section(self) -> ReportSection:
         return AGREEMENT
 
+    @property
+    def labels(self) -> Supervision:
+        return labels_of(self.dataset.name) if self.annotator.uses_labels else NOTHING
+
     def run(self, job: Job, products: Products) -> None:
         data = load_split(self.dataset, "train", products)
         with_labels = self.annotator.uses_labels
@@ -62,15 +69,22 @@ class Annotate(Stage):
             self.annotator, self.annotator.annotate(observations, job), len(data)
         )
         annotation.save(job.folder / ANNOTATION)
-        known = annotation.known
-        labels = data.labels[known] if data.labels is not None else None
-        are_groups = annotation.spec.form == "class"
-        quality = (
-            group_quality(annotation.conditions[known], annotation.spec.size, labels)
-            if are_groups
-            else {}
-        )
+        known, count = annotation.known, annotation.spec.size
+        quality: dict[str, float] = {}
+        if annotation.spec.form == "class":
+            grouped = data if known.all() else some_of(data, known)
+            groups = annotation.conditions[known]
+            quality = group_quality(groups, count, grouped.labels)
+            if self.ought_to_beat_pixels:
+                quality |= beside_pixels(self.annotator, groups, count, grouped, job)
         write_json(job.folder / "quality.json", quality)
+
+    @property
+    def ought_to_beat_pixels(self) -> bool:
+        """Whether its groups are found, in features that are meant to be better than pixels."""
+        annotator, encode = self.annotator, self.encode
+        made = not (annotator.control or annotator.uses_labels)
+        return made and encode is not None and not encode.encoder.control
 
 
 def group_quality(groups: Tensor, count: int, labels: Tensor | None) -> dict[str, float]:
@@ -78,3 +92,21 @@ def group_quality(groups: Tensor, count: int, labels: Tensor | None) -> dict[str
     score them."""
     agreement = cluster_quality(groups, labels) if labels is not None else {}
     return utilisation(groups, count) | agreement
+
+
+def beside_pixels(
+    annotator: Annotator, groups: Tensor, count: int, data: ImageSet, job: Job
+) -> dict[str, float]:
+    """The score of as many clusters of pixels, where there are labels of two classes or more, and
+    a warning if the groups (N,) of the images are hardly better."""
+    if data.labels is None or len(data.labels.unique()) < 2:
+        return {}
+    compared = compared_with_pixels(groups, count, data.images, data.labels, job.seed)
+    if warning := compared.warning:
+        job.warn(f"annotator {annotator.name}: {warning}")
+    return {"ami_pixels": compared.pixels}
+
+
+def some_of(data: ImageSet, chosen: Tensor) -> ImageSet:
+    labels = None if data.labels is None else data.labels[chosen]
+    return ImageSet(data.images[chosen], labels, data.classes)

@@ -16,7 +16,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from fw.core.job import Job
 from fw.core.stages.keys import digest, identity
-from fw.registry import Component
+from fw.registry import NOTHING, Component, Supervision
+from fw.registry.supervision import strongest
 
 Products = Callable[["Stage"], Path]
 """Gives the folder of a finished stage."""
@@ -102,6 +103,18 @@ class Stage(ABC):
                     for place, stage in enumerate(value)
                     if stage is not None
                 )
+
+    @property
+    def labels(self) -> Supervision:
+        """The labels that it is given itself."""
+        return NOTHING
+
+    @cached_property
+    def supervision(self) -> Supervision:
+        """The strongest that any weights in its product were trained with, here or before: what is
+        noted where they are stored."""
+        brought = (component.own_supervision for component in self.components)
+        return strongest([self.labels, *brought, *(stage.supervision for _, stage in self.reads)])
 
     @property
     def components(self) -> Iterator[Component]:

@@ -14,6 +14,11 @@ class ImageStage(Stage):
     """A stage that makes images, on which other stages can work."""
 
     @property
+    def name(self) -> str:
+        """What its images are called where a data set has its name."""
+        return self.title
+
+    @property
     @abstractmethod
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images."""

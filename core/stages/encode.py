@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fw.core.diffusion.generate import batch_size
 from fw.core.files.durable import write_json
+from fw.core.files.weights import noted
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.kinds.boundaries import checked_features
@@ -19,6 +20,7 @@ from fw.core.learning.state import state_of
 from fw.core.randomness import seed_torch
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.data import Data, load_split
+from fw.registry import NOTHING, Supervision, labels_of
 
 FEATURES = "features.safetensors"
 NETWORK = "encoder.safetensors"
@@ -44,7 +46,11 @@ class Encode(Stage):
 
     @property
     def label(self) -> str:
-        return self.encoder.name
+        return self.encoder.in_short
+
+    @property
+    def labels(self) -> Supervision:
+        return labels_of(self.dataset.name) if self.encoder.uses_labels else NOTHING
 
     def run(self, job: Job, products: Products) -> None:
         train, test = (load_split(self.dataset, split, products) for split in ("train", "test"))
@@ -58,7 +64,7 @@ class Encode(Stage):
             "test": self.features(network, test.images, job),
         }
         save_file(features, job.folder / FEATURES)
-        save_file(state_of(network), job.folder / NETWORK)
+        save_file(state_of(network), job.folder / NETWORK, noted(self.supervision))
         write_json(job.folder / "quality.json", self.encoder.quality(network, test))
 
     def new_network(self, job: Job) -> nn.Module:

@@ -12,7 +12,7 @@ from fw.core.diffusion.generate import conditions
 from fw.core.files.durable import write_json
 from fw.core.job import Job
 from fw.core.kinds import Metric
-from fw.core.kinds.boundaries import checked_scores
+from fw.core.kinds.boundaries import checked_limits, checked_scores
 from fw.core.settings import Samples
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.conditions import are_labels, load_annotation
@@ -26,8 +26,8 @@ from fw.core.types import Annotation, Reference
 
 @dataclass(frozen=True, eq=False)
 class Evaluate(Stage):
-    """Makes the scores of each sampling seed, of held-out images as the floor, and the number of
-    real images."""
+    """Makes the scores of each sampling seed, of held-out images as the floor, the number of
+    real images, and what scores of new images would be by chance, where that is known."""
 
     kind: ClassVar[str] = "evaluate"
     version: ClassVar[int] = 2
@@ -64,7 +64,9 @@ class Evaluate(Stage):
         if annotation is None or of_held_out is not None:
             floor = self.compared(prepared, reference.held_out, of_held_out)
         counts = {"train": len(reference.train), "held_out": len(reference.held_out)}
-        write_json(job.folder / "scores.json", {"scores": scores, "floor": floor, "real": counts})
+        by_chance = checked_limits(self.metric, self.metric.by_chance(prepared, self.samples.count))
+        made = {"scores": scores, "floor": floor, "real": counts, "by_chance": dict(by_chance)}
+        write_json(job.folder / "scores.json", made)
 
     def compared(self, prepared: Any, fake: Tensor, wanted: Tensor | None) -> Mapping[str, float]:
         return checked_scores(self.metric, self.metric.compare(prepared, fake, wanted))

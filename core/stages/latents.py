@@ -26,6 +26,7 @@ class EncodeLatents(Stage):
     they decode."""
 
     kind: ClassVar[str] = "latents"
+    version: ClassVar[int] = 2
     files: ClassVar[tuple[str, ...]] = ("latents-*.safetensors", "quality.json")
     cost: ClassVar[int] = 4
 

@@ -19,6 +19,7 @@ from fw.core.diffusion.generate import Drawing, generate
 from fw.core.diffusion.latents import Codec
 from fw.core.diffusion.pixels import to_uint8
 from fw.core.errors import FwError
+from fw.core.files.weights import noted
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Backbone, Process, Sampler, Steering
 from fw.core.settings import Samples
@@ -78,7 +79,7 @@ class Sample(ImageStage):
         return 0
 
     def run(self, job: Job, products: Products) -> None:
-        annotation = self.annotation(products)
+        annotation, note = self.annotation(products), noted(self.supervision)
         networks = self.networks(annotation, products, job.device)
         drawing, to_images = self.drawing, self.decoder(job.device)
         for seed, images in job.track(list(shards(self.samples)), "sample"):
@@ -100,7 +101,7 @@ class Sample(ImageStage):
                 job.keep(
                     INFO, methodcaller("write_text", json.dumps(nfe, indent=1), encoding="utf-8")
                 )
-                job.keep(name, partial(save_file, {"images": torch.cat(batches)}))
+                job.keep(name, partial(save_file, {"images": torch.cat(batches)}, metadata=note))
         save_grid(self.load(job.folder)[0][:64], job.folder / GRID)
 
     @property

@@ -14,6 +14,7 @@ from fw.core import settings
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.latents import Latents
 from fw.core.files.durable import write_json
+from fw.core.files.weights import noted
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Objective, Online, Process
 from fw.core.kinds.boundaries import checked_annotation, checked_network
@@ -21,7 +22,7 @@ from fw.core.learning.parts.objectives import Objectives
 from fw.core.learning.parts.online import OnlineGrouping
 from fw.core.learning.state import state_of
 from fw.core.learning.train import train
-from fw.core.stages.annotate import AGREEMENT, ANNOTATION, Annotate, group_quality
+from fw.core.stages.annotate import AGREEMENT, ANNOTATION, Annotate, beside_pixels, group_quality
 from fw.core.stages.base import Products, ReportSection, Stage
 from fw.core.stages.conditions import load_annotation
 from fw.core.stages.data import Data, load_split
@@ -107,14 +108,16 @@ class TrainDenoiser(Stage):
             job,
             [objectives] if online is None else [online, objectives],
         )
-        save_file(state_of(averaged), job.folder / MODEL)
+        save_file(state_of(averaged), job.folder / MODEL, noted(self.supervision))
         if online is not None:
             data = load_split(self.dataset, "train", products)
             annotation, groups = online.annotation(len(data))
             checked_annotation(online.annotator, annotation, len(data)).save(
                 job.folder / ANNOTATION
             )
-            quality = group_quality(groups, len(online.prototypes), data.labels)
+            count = len(online.prototypes)
+            quality = group_quality(groups, count, data.labels)
+            quality |= beside_pixels(online.annotator, groups, count, data, job)
             write_json(job.folder / "quality.json", quality)
 
     def data(self, products: Products) -> ImageSet | Latents:

@@ -17,7 +17,8 @@ from fw.core.errors import FwError
 from fw.core.stages.keys import digest
 from fw.core.testing.elsewhere import elsewhere
 from fw.core.testing.forall import forall
-from fw.registry import Component, Registry, installed
+from fw.core.testing.without_files import without_files
+from fw.registry import Component, Registry, Supervision, installed
 from fw.registry.fitness import check_component, kind_of
 
 AnyComponent = TypeVar("AnyComponent", bound=Component)
@@ -86,6 +87,13 @@ def capabilities_are_words(component: Component) -> None:
         )
 
 
+def supervision_is_said(component: Component) -> None:
+    """It says what supervised the weights that it brings, also where their files are not there"""
+    for each in (component, without_files(component, "preflight")):
+        said = each.own_supervision
+        assert isinstance(said, Supervision), f"own_supervision is {said!r}, and no Supervision"
+
+
 def preflight_speaks(component: Component) -> None:
     """What preflight raises is an FwError, in one sentence"""
     with contextlib.suppress(FwError):
@@ -101,6 +109,7 @@ CLAUSES = (
     frozen,
     same_key_elsewhere,
     capabilities_are_words,
+    supervision_is_said,
     preflight_speaks,
 )
 

@@ -163,6 +163,22 @@ def checks_shapes(encoder: Encoder) -> None:
     forall(body, channels=st.sampled_from([1, 3, 2]), height=side, width=side, examples=8)
 
 
+def suits_images(encoder: Encoder) -> None:
+    """suited() decides once for all and changes nothing that is fitted; cautions() are sentences"""
+    shape = shape_for(encoder)
+    decided = encoder.suited(shape)
+    assert type(decided) is type(encoder), f"suited() gives a {type(decided).__name__}"
+    assert decided.suited(shape) == decided, "suited() decides otherwise when it is called again"
+    if decided != encoder:
+        with tiny.job(SEED) as job:
+            again = state(trained(decided, job, visible(decided)))
+        assert_same_state(again, fitted(encoder).state, "a fit of what suited() gives")
+    for images in (None, TRAINING):
+        for reason in decided.cautions(shape, images):
+            told = isinstance(reason, str) and reason != ""
+            assert told, f"cautions() gives {reason!r}"
+
+
 PREREQUISITE = right_shape
 
 CLAUSES: tuple[Clause, ...] = (
@@ -176,6 +192,7 @@ CLAUSES: tuple[Clause, ...] = (
     labels_are_declared,
     quality_is_numbers,
     checks_shapes,
+    suits_images,
 )
 
 

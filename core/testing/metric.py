@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fw.core.errors import FwError
 from fw.core.kinds import Metric
-from fw.core.kinds.boundaries import checked_scores
+from fw.core.kinds.boundaries import checked_limits, checked_scores
 from fw.core.randomness import generator
 from fw.core.testing import tiny, usual
 from fw.core.testing.compare import same
@@ -97,6 +97,22 @@ def prepared_once(metric: Metric) -> None:
             )
 
 
+@usual.repeatable
+def limits_by_chance(metric: Metric) -> Iterator[Callable[[], dict[str, str]]]:
+    """by_chance() gives two numbers, the lower one first, for keys that it promised, and the same
+    on every call"""
+    reference, fake, _ = few(metric)
+    with ambient(0):
+        prepared = metric.prepare(reference)
+
+    def call() -> dict[str, str]:
+        with as_in_a_run():
+            limits = checked_limits(metric, metric.by_chance(prepared, len(fake)))
+        return {key: repr(value) for key, value in limits.items()}
+
+    yield call
+
+
 @usual.inputs_untouched
 def inputs_untouched(metric: Metric) -> Iterator[Use]:
     """Neither prepare() nor compare() writes into the features"""
@@ -154,6 +170,7 @@ CLAUSES: tuple[Clause, ...] = (
     floor_is_scored,
     function_of_the_features,
     prepared_once,
+    limits_by_chance,
     inputs_untouched,
     order_does_not_matter,
     one_sample,

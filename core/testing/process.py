@@ -17,6 +17,8 @@ from fw.core.testing.forall import forall
 from fw.core.testing.usual import Use
 
 LAST_BELOW_ONE = 1 - 2.0**-24
+NEAR = 1.5
+"""By what factor training may miss an end of the range of noise levels."""
 UNIFORMS = st.lists(st.floats(0, 1, exclude_max=True, width=32), max_size=6)
 PLACES = st.lists(st.floats(0, 1), max_size=6)
 """Places in the range of noise levels, 0 at its start and 1 at its end, evenly in log sigma."""
@@ -64,6 +66,15 @@ def sigmas_in_range(process: Process) -> None:
             )
 
     forall(body, uniforms=UNIFORMS)
+
+
+def training_reaches_both_ends(process: Process) -> None:
+    """Both ends of sigma_range are levels that training draws: a sampler starts at one and ends at
+    the other"""
+    low, high = process.sigma_range
+    first, last = process.sigmas(torch.tensor([1 - LAST_BELOW_ONE, LAST_BELOW_ONE])).tolist()
+    assert last >= high / NEAR, f"it ends at {high:.6g}, and training draws {last:.6g} at most"
+    assert first <= low * NEAR, f"it begins at {low:.6g}, and training draws {first:.6g} at least"
 
 
 def sigmas_rise(process: Process) -> None:
@@ -165,6 +176,7 @@ CLAUSES = (
     serves_training_after_sampling,
     range_is_positive,
     sigmas_in_range,
+    training_reaches_both_ends,
     sigmas_rise,
     coefficients_are_usable,
     precision_is_kept,

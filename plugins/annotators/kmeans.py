@@ -8,12 +8,12 @@ from typing import ClassVar
 from pydantic import Field
 
 from fw.core.errors import StageFailed
+from fw.core.features.kmeans import Centroids
 from fw.core.features.points import check_clusters, check_range, directions
 from fw.core.job import Job
 from fw.core.kinds import Annotator
 from fw.core.randomness import seed_from
 from fw.core.types import Annotation, ConditionSpec, Observations
-from fw.plugins.shared.kmeans import Centroids
 
 
 class KMeans(Annotator):
@@ -21,7 +21,11 @@ class KMeans(Annotator):
 
     name: ClassVar[str] = "kmeans"
 
-    clusters: int = Field(30, ge=2, description="number of clusters, K")
+    clusters: int = Field(
+        30,
+        ge=2,
+        description="number of clusters, K; 30 suit the digits, and `fw clusters` helps to choose",
+    )
     nredo: int = Field(
         5, ge=1, le=1_000_000, description="restarts; the one with the smallest distortion is kept"
     )

@@ -14,12 +14,16 @@ from fw.core.types import Annotation, ConditionSpec, Observations
 
 
 class Random(Annotator):
-    """A random partition of the images into clusters of equal size."""
+    """A random partition of the images into clusters of equal size; `permuted` has the sizes of
+    another annotator's."""
 
     name: ClassVar[str] = "random"
     uses_features: ClassVar[bool] = False
+    control: ClassVar[bool] = True
 
-    clusters: int = Field(30, ge=2, description="number of clusters, K")
+    clusters: int = Field(
+        30, ge=2, description="number of clusters, K; as many as it is a control of"
+    )
 
     @property
     def least_images(self) -> int:

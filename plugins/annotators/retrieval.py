@@ -24,6 +24,7 @@ class Retrieval(Neighbours):
     samples: look at `memorisation`, too.
     """
 
+    version: ClassVar[int] = 2
     name: ClassVar[str] = "retrieval"
 
     top_m: float = Field(
@@ -36,19 +37,23 @@ class Retrieval(Neighbours):
     def annotate(self, data: Observations, job: Job) -> Annotation:
         points, others = self.nearest(data, job)
         conditions = points[others]  # (N, k, D)
-        queries = self._pseudo_queries(others, job.generator(self.name))
+        queries = self._pseudo_queries(others, job)
         return Annotation(
             ConditionSpec("tokens", points.shape[1], self.k), conditions, bank=conditions[queries]
         )
 
-    def _pseudo_queries(self, others: Tensor, generator: torch.Generator) -> Tensor:
+    def _pseudo_queries(self, others: Tensor, job: Job) -> Tensor:
         """As many draws from p_D as there are images. Where several are equally frequent at the
-        limit of `top_m`, the earlier ones are in."""
+        limit of `top_m`, chance decides: the earlier ones may be of one class."""
         count = len(others)
         retrieved = others.flatten().bincount(minlength=count)  # (N,): p_D * k * N
-        kept = retrieved.argsort(descending=True, stable=True)[: max(1, round(self.top_m * count))]
-        return kept[
-            torch.multinomial(
-                retrieved[kept].double(), count, replacement=True, generator=generator
-            )
-        ]
+        order = torch.randperm(count, generator=job.generator(self.name, "order"))
+        ranks = retrieved[order].argsort(descending=True, stable=True)
+        kept = order[ranks[: max(1, round(self.top_m * count))]]
+        drawn = torch.multinomial(
+            retrieved[kept].double(),
+            count,
+            replacement=True,
+            generator=job.generator(self.name),
+        )
+        return kept[drawn]

@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fw.core.errors import StageFailed
+from fw.core.features.kmeans import Centroids
 from fw.core.features.points import check_clusters, directions
 from fw.core.job import Job
 from fw.core.kinds import Annotator
 from fw.core.randomness import seed_from
 from fw.core.types import Annotation, ConditionSpec, Observations
-from fw.plugins.shared.kmeans import Centroids
 
 START = 0.1
 """The first round's epsilon: so soft that even distant clusters exchange images."""
@@ -43,7 +43,11 @@ class Sinkhorn(Annotator):
 
     name: ClassVar[str] = "sinkhorn"
 
-    clusters: int = Field(30, ge=2, description="number of clusters, K")
+    clusters: int = Field(
+        30,
+        ge=2,
+        description="number of clusters, K; 30 suit the digits, and `fw clusters` helps to choose",
+    )
     epsilon: float = Field(
         0.005, ge=0.001, le=START, description="entropy of the last assignment; lower is harder"
     )

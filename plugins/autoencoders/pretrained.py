@@ -20,6 +20,12 @@ from fw.plugins.shared.diffusers_folder import (
     content,
     from_folder,
 )
+from fw.plugins.shared.stated import Stated, supervision
+from fw.registry import Supervision
+
+LPIPS = (
+    "published autoencoders are trained with LPIPS, whose network learned the labels of ImageNet"
+)
 
 Shape = tuple[int, int, int]
 
@@ -55,6 +61,13 @@ class Pretrained(Autoencoder):
     shrink: int = Field(
         8, ge=1, le=1024, description="by how much height and width shrink, likewise"
     )
+
+    supervision: Stated = None
+
+    @property
+    def own_supervision(self) -> Supervision:
+        """Autoencoders get no labels, but the perceptual loss of all published ones holds them."""
+        return supervision(Supervision("unknown", remark=LPIPS), self.supervision)
 
     @abstractmethod
     def facts(self, config: dict[str, Any]) -> Facts:

@@ -21,6 +21,8 @@ from fw.plugins.shared.diffusers_folder import (
     content,
     from_folder,
 )
+from fw.plugins.shared.stated import Stated, supervision
+from fw.registry import CAPTIONS, NOTHING, UNKNOWN, Supervision, labels_of
 
 PIPELINE, SCHEDULER = "model_index.json", "scheduler_config.json"
 PARTS = ("unet", "transformer")
@@ -66,6 +68,13 @@ class DiffusersFolder(Backbone):
             "new ones are learned; kept are those that the network was trained with, in their order"
         ),
     )
+
+    supervision: Stated = None
+
+    @property
+    def own_supervision(self) -> Supervision:
+        config = self.config()
+        return supervision(UNKNOWN if config is None else trained_with(config), self.supervision)
 
     @property
     def requires(self) -> frozenset[str]:
@@ -236,6 +245,16 @@ def unfit_scheduler(scheduler: Config) -> str | None:
             "0.0001 to 0.02"
         )
     return None
+
+
+def trained_with(config: Config) -> Supervision:
+    """What the network was given beside images: classes, texts, or nothing."""
+    architecture = config.get("_class_name")
+    if architecture == DIT or config.get("num_class_embeds"):
+        return labels_of("the data that it was trained on")
+    return {"UNet2DConditionModel": CAPTIONS, "UNet2DModel": NOTHING}.get(
+        str(architecture), UNKNOWN
+    )
 
 
 def described(scheduler: Config) -> str:

@@ -4,15 +4,19 @@ the folder for decoded images."""
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from fw.core.kinds import Dataset
 from fw.core.types import SPLITS, ImageSet, Split
 from fw.plugins.datasets.decoded import Decoded
+from fw.registry import NOTHING, Neutral, Supervision
+from fw.registry.supervision import WRITTEN, parsed
 
 Side = Annotated[int, Ge(1), Le(4096)]
 Size = Annotated[
@@ -23,6 +27,9 @@ Channels = Annotated[Literal[1, 3], Field(description="1 for grey, 3 for RGB")]
 Cache = Annotated[
     Path | None, Field(description="for decoded images; null is $FW_CACHE_DIR or ~/.cache/fw")
 ]
+
+IMAGES_AT_ONCE = 250
+"""Of those that are searched for colours: they are on disk, and may be many."""
 
 
 def image_shape(channels: int, size: int | tuple[int, int]) -> tuple[int, int, int]:
@@ -36,7 +43,11 @@ class Encoded(Dataset):
     its identity the fields that only say where files lie."""
 
     PLACES: ClassVar[frozenset[str]]
-    NEUTRAL: ClassVar[dict[str, Any]] = {"range": None, "drop_repeats": False}
+    NEUTRAL: ClassVar[dict[str, Any]] = {
+        "range": None,
+        "drop_repeats": False,
+        "supervision": None,
+    }
 
     range: tuple[float, float] | None = Field(
         None,
@@ -48,6 +59,24 @@ class Encoded(Dataset):
     drop_repeats: bool = Field(
         False, description="leave out training images that are equal to a held-out one"
     )
+
+    supervision: Annotated[
+        str | None,
+        Neutral(None),
+        Field(
+            pattern=WRITTEN,
+            description=(
+                "where a model made the images: what it was trained with, as nothing, captions, "
+                "unknown or labels of X"
+            ),
+        ),
+    ] = None
+
+    @property
+    def own_supervision(self) -> Supervision:
+        if self.supervision is None:
+            return NOTHING
+        return replace(parsed(self.supervision), remark="a model made its images")
 
     @model_validator(mode="after")
     def black_below_white(self) -> Encoded:
@@ -81,4 +110,18 @@ class Encoded(Dataset):
         return ImageSet(images, labels, self.classes) if self.classes else ImageSet(images)
 
     def remarks(self) -> list[str]:
-        return [text for split in SPLITS for text in self.decoded(split).remarks(split)]
+        splits = {split: self.decoded(split) for split in SPLITS}
+        remarks = [text for split, each in splits.items() for text in each.remarks(split)]
+        if without_colour(splits["train"].images):
+            remarks.append(
+                "its images are grey in three equal channels, and what suits photographs is chosen "
+                "for RGB: say `channels: 1`"
+            )
+        return remarks
+
+
+def without_colour(images: Tensor) -> bool:
+    """Whether RGB images (N, 3, H, W) have no colour at all; read as far as the first that has."""
+    return images.shape[1] == 3 and all(
+        batch.eq(batch[:, :1]).all() for batch in images.split(IMAGES_AT_ONCE)
+    )

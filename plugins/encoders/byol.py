@@ -19,8 +19,7 @@ class BYOL(JointEmbedding):
     2006.07733).
 
     The features are those of the online backbone. The defaults suit the digits; for photographs
-    take `backbone: resnet18`, `augment: photos`, hidden 4096, dims 256, momentum 0.996 and many
-    more steps.
+    take `backbone: resnet18`, hidden 4096, dims 256, momentum 0.996 and many more steps.
     """
 
     name: ClassVar[str] = "byol"
@@ -39,7 +38,11 @@ class BYOL(JointEmbedding):
 
 class Bootstrap(Learner):
     """The squared distance 2 - 2 cos between prediction and target (eq. 2), both ways; the
-    target gets no gradient."""
+    target gets no gradient.
+
+    It is the mean over both ways, half of the paper's sum. AdamW's steps do not depend on such a
+    factor, but for its epsilon.
+    """
 
     def __init__(self, method: BYOL, network: ImageEncoder):
         from lightly.loss import NegativeCosineSimilarity

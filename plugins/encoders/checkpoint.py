@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fw.core.errors import MissingFile
 from fw.core.files import contents
+from fw.registry import Supervision
 
 AT_ONCE = 64
 """Images in flight: they are enlarged to the network's input size, 3 MB each at 518x518."""
@@ -58,6 +59,11 @@ class Checkpoint(ABC):
     @abstractmethod
     def facts(self) -> dict[str, Any]:
         """What else decides the features, as JSON."""
+
+    @property
+    @abstractmethod
+    def supervision(self) -> Supervision:
+        """What the weights were trained with, as far as the files' names and settings say."""
 
     @property
     @abstractmethod

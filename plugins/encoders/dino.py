@@ -22,8 +22,8 @@ class Dino(JointEmbedding):
     2104.14294).
 
     The features are those of the teacher's backbone; for the published weights take `dinov1`. The
-    defaults suit the digits; for photographs take `backbone: resnet18`, `augment: photos`, momentum
-    0.996, a wider head and many more steps.
+    defaults suit the digits; for photographs take `backbone: resnet18`, momentum 0.996, a wider
+    head and many more steps.
     """
 
     name: ClassVar[str] = "dino"
@@ -59,7 +59,11 @@ class Dino(JointEmbedding):
 
 class Distillation(Learner):
     """A student learns a teacher's assignments to prototypes from other views; the teacher is
-    its moving average."""
+    its moving average.
+
+    The loss is the mean over pairs of a teacher's view and another one, as in algorithm 1; eq. 3
+    has the sum.
+    """
 
     def __init__(self, method: Dino, network: ImageEncoder):
         from lightly.loss import DINOLoss

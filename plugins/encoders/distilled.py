@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -22,6 +23,7 @@ from fw.core.learning.loop import Step, descend
 from fw.core.learning.train import initial_network
 from fw.core.randomness import seed_torch
 from fw.core.types import LARGEST, ImageSet
+from fw.plugins.encoders.epochs import too_short
 from fw.plugins.encoders.of_denoiser import OfDenoiser, Sigmas
 
 
@@ -86,7 +88,9 @@ class Distilled(OfDenoiser):
         multiple_of=4,
         description="largest number of channels of the conv student",
     )
-    steps: int = Field(500, ge=1, description="training steps of the student", examples=[6])
+    steps: int = Field(
+        500, ge=1, description="training steps of the student; 500 suit the digits", examples=[6]
+    )
     batch: int = Field(128, ge=2, le=1_000_000, description="images per step")
     lr: float = Field(
         2e-3, gt=0, le=LARGEST, description="AdamW's learning rate, which falls to 0 along a cosine"
@@ -103,6 +107,9 @@ class Distilled(OfDenoiser):
     ) -> Lesson:
         """The lesson that trains `student`, which `build` made. Torch's global generator is seeded
         by the job."""
+
+    def cautions(self, shape: tuple[int, int, int], images: int | None) -> Iterator[str]:
+        yield from too_short(self.name, self.steps, self.batch, images)
 
     def check(self, shape: tuple[int, int, int]) -> None:
         super().check(shape)

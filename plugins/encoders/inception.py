@@ -21,9 +21,12 @@ from fw.core.errors import MissingFile
 from fw.core.files.contents import genuine, sha256
 from fw.core.files.weights import check_finite
 from fw.core.kinds import Encoder
+from fw.registry import UNKNOWN, Supervision, labels_of
 
 FILE_NAMES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
 SOURCE = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/" + FILE_NAMES[0]
+PUBLISHED = "6726825d"
+"""How the sha256 of the published weights begins, which learned the labels of ImageNet."""
 
 AT_ONCE = 64  # images of 299x299 in flight: about 1 GB
 
@@ -38,8 +41,13 @@ class Inception(Encoder):
         None, description="weights file; null looks in $FW_WEIGHTS_DIR and torch hub's cache"
     )
     sha256: str = Field(
-        "6726825d", pattern="^[0-9a-f]{8,64}$", description="how the weights file's sha256 begins"
+        PUBLISHED, pattern="^[0-9a-f]{8,64}$", description="how the weights file's sha256 begins"
     )
+
+    @property
+    def own_supervision(self) -> Supervision:
+        published = self.sha256.startswith(PUBLISHED)
+        return labels_of("ImageNet") if published else UNKNOWN
 
     def preflight(self) -> None:
         self.weights_file()

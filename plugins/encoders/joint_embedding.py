@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Literal, Self
 
 import torch
 from pydantic import Field
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from fw.plugins.encoders.self_supervised import SelfSupervised
 from fw.plugins.encoders.trunks import BACKBONES, ImageEncoder
-from fw.plugins.encoders.views import VIEWS
+from fw.plugins.encoders.views import ABOUT, VIEWS, unsuited, views_for
 
 
 class JointEmbedding(SelfSupervised):
@@ -25,9 +26,19 @@ class JointEmbedding(SelfSupervised):
     width: int = Field(
         128, ge=8, le=16384, multiple_of=4, description="feature dimension of the conv backbone"
     )
-    augment: Literal["digits", "photos"] = Field(
-        "digits", description="the random views, see views.py"
-    )
+    augment: Literal["auto", "digits", "photos"] = Field("auto", description=ABOUT)
+
+    def suited(self, shape: tuple[int, int, int]) -> Self:
+        return self.model_copy(update={"augment": views_for(self.augment, shape)})
+
+    def cautions(self, shape: tuple[int, int, int], images: int | None) -> Iterator[str]:
+        yield from super().cautions(shape, images)
+        if self.weights is None:
+            yield from unsuited(self.name, self.augment, shape)
+
+    @property
+    def in_short(self) -> str:
+        return self.name if self.weights is not None else f"{self.name}, {self.augment} views"
 
     def check(self, shape: tuple[int, int, int]) -> None:
         _, height, width = shape
@@ -48,4 +59,6 @@ class JointEmbedding(SelfSupervised):
         view."""
         if not count:
             return images[:0]
-        return 2 * VIEWS[self.augment](images.repeat(count, 1, 1, 1), local, generator) - 1
+        _, *shape = images.shape
+        view = VIEWS[views_for(self.augment, (shape[0], shape[1], shape[2]))]
+        return 2 * view(images.repeat(count, 1, 1, 1), local, generator) - 1

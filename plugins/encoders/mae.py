@@ -3,6 +3,7 @@ lightly and timm."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -14,7 +15,7 @@ from fw.core.kinds.size import check_weights
 from fw.core.types import LARGEST
 from fw.plugins.encoders.self_supervised import Learner, SelfSupervised
 from fw.plugins.encoders.trunks import ImageEncoder
-from fw.plugins.encoders.views import VIEWS
+from fw.plugins.encoders.views import VIEWS, unsuited
 
 
 class MAE(SelfSupervised):
@@ -27,9 +28,10 @@ class MAE(SelfSupervised):
     0.75, lr 1.5e-4 per 256 images of a batch, weight_decay 0.05 and very many steps (800 epochs).
     """
 
+    version: ClassVar[int] = 2
     name: ClassVar[str] = "mae"
 
-    steps: int = Field(1200, ge=1, description="training steps", examples=[8])
+    steps: int = Field(1200, ge=1, description="training steps; 1200 suit the digits", examples=[8])
     batch: int = Field(64, ge=2, le=1_000_000, description="images per step")
     lr: float = Field(
         3e-3, gt=0, le=LARGEST, description="AdamW's learning rate, which falls to 0 along a cosine"
@@ -45,7 +47,10 @@ class MAE(SelfSupervised):
     )
     decoder_depth: int = Field(1, ge=1, le=1000, description="transformer blocks of the decoder")
     mask_ratio: float = Field(
-        0.5, ge=1e-15, lt=1, description="share of the patches that are hidden"
+        0.5,
+        ge=1e-15,
+        lt=1,
+        description="share of the patches that are hidden, to the nearest number of them",
     )
     augment: Literal["none", "digits", "photos"] = Field(
         "none", description="a random view of each image, or none"
@@ -69,6 +74,11 @@ class MAE(SelfSupervised):
                 f"encoder mae: it needs squares of 2x2 or more patches of side {self.patch}, not "
                 f"{height}x{width}"
             )
+
+    def cautions(self, shape: tuple[int, int, int], images: int | None) -> Iterator[str]:
+        yield from super().cautions(shape, images)
+        if self.weights is None:
+            yield from unsuited(self.name, self.augment, shape)
 
     def build(self, shape: tuple[int, int, int], classes: int) -> ImageEncoder:
         from lightly.models.modules import MaskedVisionTransformerTIMM
@@ -96,7 +106,7 @@ class MAE(SelfSupervised):
 
 class MaskedAutoencoder(Learner):
     """The mean squared error on hidden patches only, whose pixels are normalised patch by patch
-    (section 3)."""
+    (section 3), by the unbiased variance and 1e-6."""
 
     def __init__(self, method: MAE, network: ImageEncoder):
         from lightly.models.modules import (
@@ -125,20 +135,29 @@ class MaskedAutoencoder(Learner):
             get_at_index,
             normalize_mean_var,
             patchify,
-            random_token_mask,
         )
 
         if self.method.augment != "none":
             images = VIEWS[self.method.augment](images, False, generator)
-        size = (
-            len(images),
-            self.encoder.sequence_length,
-        )  # the class token is the first, and never hidden
-        kept, hidden = random_token_mask(size, self.method.mask_ratio, device=images.device)
+        kept, hidden = self.masked(len(images), generator)
         visible = self.encoder.encode(2 * images - 1, idx_keep=kept)  # (B, 1 + kept, width)
         guesses = self.reconstruct(visible, kept, hidden)
         targets = normalize_mean_var(get_at_index(patchify(images, self.method.patch), hidden - 1))
         return mse_loss(guesses, targets), visible.mean(dim=1)
+
+    def masked(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The numbers of the tokens that are kept (B, 1 + kept) and hidden (B, hidden), for
+        `count` images.
+
+        Token 0 is the class token: it is kept, and is no patch to be counted. At least one patch is
+        hidden and one kept.
+        """
+        patches = self.encoder.sequence_length - 1
+        hidden = min(max(round(self.method.mask_ratio * patches), 1), patches - 1)
+        draws = torch.rand(count, patches, generator=generator, device=generator.device)
+        order = 1 + draws.argsort(dim=1)
+        class_token = order.new_zeros(count, 1)
+        return torch.cat([class_token, order[:, hidden:]], dim=1), order[:, :hidden]
 
     def reconstruct(self, visible: Tensor, kept: Tensor, hidden: Tensor) -> Tensor:
         """The hidden patches (B, hidden, pixels) from the visible tokens (B, 1 + kept, width)."""

@@ -21,8 +21,8 @@ class MoCo(JointEmbedding):
     2003.04297).
 
     The features are those of the query's backbone. The defaults suit the digits; for photographs
-    take `backbone: resnet18`, `augment: photos`, hidden 2048, dims 128, queue 4096 (ImageNet:
-    65536), momentum 0.999 and many more steps.
+    take `backbone: resnet18`, hidden 2048, dims 128, queue 4096 (ImageNet: 65536), momentum 0.999
+    and many more steps.
     """
 
     name: ClassVar[str] = "moco"

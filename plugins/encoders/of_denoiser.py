@@ -10,14 +10,15 @@ from torch import nn
 
 from fw.core.diffusion.taps import absent, blocks_of, misnamed
 from fw.core.errors import FwError
-from fw.core.files.weights import check_finite
+from fw.core.files.weights import check_finite, supervision_in
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Encoder, Process
 from fw.core.learning.train import train
 from fw.core.settings import Train
 from fw.core.types import ImageSet
 from fw.plugins.encoders.weights import existing, sha256, state_dict, unwrapped_tensors
-from fw.registry import Neutral
+from fw.plugins.shared.stated import Stated, check_stated, supervision
+from fw.registry import NOTHING, Neutral, Supervision
 
 Blocks = tuple[Annotated[str, Field(pattern=r"^[\w.]+$")], ...] | None
 Sigmas = tuple[Annotated[float, Field(gt=0)], ...]
@@ -49,11 +50,13 @@ class OfDenoiser(Encoder):
             "the model.safetensors of a run with the same model, unconditional, instead of training"
         ),
     )
+    supervision: Stated = None
     blocks: Blocks
     sigma: Sigmas
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
+        check_stated(self.supervision, self.weights)
         if "taps" not in self.model.provides:
             raise ValueError(f"backbone '{self.model.name}' names no blocks that could be read")
         if missing := sorted(self.model.requires - self.process.provides):
@@ -74,6 +77,12 @@ class OfDenoiser(Encoder):
                     f"{most:g}"
                 )
         return self
+
+    @property
+    def own_supervision(self) -> Supervision:
+        if self.weights is None:
+            return NOTHING
+        return supervision(supervision_in(self.weights), self.supervision)
 
     def preflight(self) -> None:
         if self.weights is not None:

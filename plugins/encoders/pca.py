@@ -25,7 +25,9 @@ class PCA(Encoder):
 
     name: ClassVar[str] = "pca"
 
-    dims: int = Field(16, ge=2, description="number of components")
+    dims: int = Field(
+        16, ge=2, description="number of components; 16 hold 85 % of the variance of 8x8 digits"
+    )
 
     @property
     def least_images(self) -> int:

@@ -14,6 +14,7 @@ class Pixels(Encoder):
     """The flattened pixels in -1..1; nothing is fitted."""
 
     name: ClassVar[str] = "pixels"
+    control: ClassVar[bool] = True
 
     def build(self, shape: tuple[int, int, int], classes: int) -> nn.Module:
         return FlatPixels()

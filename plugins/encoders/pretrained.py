@@ -16,8 +16,11 @@ from fw.core.kinds import Encoder
 from fw.plugins.encoders import timm_checkpoint, transformers_checkpoint
 from fw.plugins.encoders.checkpoint import Checkpoint
 from fw.plugins.encoders.timm_checkpoint import TimmCheckpoint, patch_in, timm_config
+from fw.plugins.encoders.timm_tags import supervision_of
 from fw.plugins.encoders.transformers_checkpoint import TransformersCheckpoint
 from fw.plugins.shared.saved import saved
+from fw.plugins.shared.stated import Stated, supervision
+from fw.registry import UNKNOWN, Supervision
 
 
 class Pretrained(Encoder):
@@ -55,6 +58,20 @@ class Pretrained(Encoder):
         le=4096,
         description="side of the network's input in pixels; null: the model's own",
     )
+
+    supervision: Stated = None
+
+    @property
+    def own_supervision(self) -> Supervision:
+        return supervision(self.in_files(), self.supervision)
+
+    def in_files(self) -> Supervision:
+        """What the files say; if they are not there, timm's name of the weights does."""
+        try:
+            return self.checkpoint().supervision
+        except MissingFile:
+            named = timm_name(self.model or self.default)
+            return UNKNOWN if self.weights else supervision_of(named)
 
     def preflight(self) -> None:
         self.sound()
@@ -148,7 +165,9 @@ class Pretrained(Encoder):
         names = (
             [config.hf_hub_filename] if config.hf_hub_filename else list(timm_checkpoint.WEIGHTS)
         )
-        return TimmCheckpoint(model, self.cached(config.hf_hub_id, names))
+        return TimmCheckpoint(
+            model, self.cached(config.hf_hub_id, names), tag=timm_name(model).partition(".")[2]
+        )
 
     def cached(self, repository: str, names: list[str]) -> Path:
         """The first of these files of the repository in the hub's cache, without the network."""
@@ -210,7 +229,8 @@ class Pretrained(Encoder):
                 f"like {self.default}"
             )
         weights = self.present(folder, timm_checkpoint.WEIGHTS)
-        return TimmCheckpoint(name, weights, pretrained_cfg, config.get("model_args", {}))
+        arguments, tag = config.get("model_args", {}), pretrained_cfg.get("tag") or ""
+        return TimmCheckpoint(name, weights, pretrained_cfg, arguments, tag)
 
     def present(self, folder: Path, names: tuple[str, ...]) -> Path:
         """The first of these files that is in the folder, or MissingFile."""
@@ -224,6 +244,13 @@ class Pretrained(Encoder):
             f"encoder {self.name}: there is no {' or '.join(names)} in {folder}: download the "
             "whole repository, with `hf download NAME --local-dir FOLDER`"
         )
+
+
+def timm_name(model: str) -> str:
+    """timm's name of a model with the tag of its weights, its usual one where none is named."""
+    architecture, _, tag = model.partition(".")
+    config = None if tag else timm_config(model)
+    return f"{architecture}.{config.tag or ''}" if config else model
 
 
 def fine_tuned(model: str) -> bool:

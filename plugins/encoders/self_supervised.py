@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -12,14 +13,17 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from fw.core.errors import StageFailed
+from fw.core.files.weights import supervision_in
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.learning.loop import Step, descend
-from fw.core.randomness import seed_torch
+from fw.core.randomness import seed_torch, some
 from fw.core.types import LARGEST, ImageSet
+from fw.plugins.encoders.epochs import too_short
 from fw.plugins.encoders.trunks import ImageEncoder
 from fw.plugins.encoders.weights import existing, load_weights, sha256
-from fw.registry import Neutral
+from fw.plugins.shared.stated import Stated, check_stated, supervision
+from fw.registry import NOTHING, Neutral, Supervision
 
 COLLAPSED = 1e-3
 
@@ -44,7 +48,9 @@ class Learner(nn.Module):
 class SelfSupervised(Encoder):
     """Trains a backbone on the training images without labels, or loads one."""
 
-    steps: int = Field(250, ge=1, description="training steps", examples=[8])
+    steps: int = Field(
+        250, ge=1, description="training steps; the default suits the digits", examples=[8]
+    )
     batch: int = Field(128, ge=2, le=1_000_000, description="images per step")
     lr: float = Field(
         2e-3, gt=0, le=LARGEST, description="AdamW's learning rate, which falls to 0 along a cosine"
@@ -59,6 +65,7 @@ class SelfSupervised(Encoder):
     weights: Annotated[Path | None, Neutral(None, names_folders=True)] = Field(
         None, description="a file with the backbone's weights, loaded instead of training"
     )
+    supervision: Stated = None
 
     @model_validator(mode="after")
     def _warmed_up(self) -> Self:
@@ -66,9 +73,24 @@ class SelfSupervised(Encoder):
             raise ValueError(f"warmup ({self.warmup}) must be shorter than steps ({self.steps})")
         return self
 
+    @model_validator(mode="after")
+    def _says_it_of_weights(self) -> Self:
+        check_stated(self.supervision, self.weights)
+        return self
+
+    @property
+    def own_supervision(self) -> Supervision:
+        if self.weights is None:
+            return NOTHING
+        return supervision(supervision_in(self.weights), self.supervision)
+
     @abstractmethod
     def learner(self, network: ImageEncoder) -> Learner:
         """The learner for `network.backbone`. Torch's global generator is seeded by the job."""
+
+    def cautions(self, shape: tuple[int, int, int], images: int | None) -> Iterator[str]:
+        if self.weights is None:
+            yield from too_short(self.name, self.steps, self.batch, images)
 
     def preflight(self) -> None:
         if self.weights is not None:
@@ -116,7 +138,8 @@ class SelfSupervised(Encoder):
             log_last=False,
         )
         with torch.no_grad():
-            if spread(network.eval()(images[:1000])) < COLLAPSED:
+            looked_at = some(len(images), 1000, job.seed, "collapse").to(job.device)
+            if spread(network.eval()(images[looked_at])) < COLLAPSED:
                 raise StageFailed(
                     f"encoder {self.name} collapsed, all images have the same features: lower lr "
                     "or weight_decay?"

@@ -19,8 +19,8 @@ class SimCLR(JointEmbedding):
     2002.05709).
 
     The features are the backbone's, before the projection head. The defaults suit the digits; for
-    photographs take `backbone: resnet18`, `augment: photos`, hidden 2048, dims 128, a batch of 512
-    or more and many more steps.
+    photographs take `backbone: resnet18`, hidden 2048, dims 128, a batch of 512 or more and many
+    more steps.
     """
 
     name: ClassVar[str] = "simclr"
@@ -36,7 +36,8 @@ class SimCLR(JointEmbedding):
 
 
 class Contrast(Learner):
-    """The NT-Xent loss (eq. 1): which of the other 2 * batch - 1 views shows the same image?"""
+    """The NT-Xent loss (eq. 1): which of the other 2 * batch - 1 views shows the same image? The
+    mean over all views, as in algorithm 1."""
 
     def __init__(self, method: SimCLR, network: ImageEncoder):
         from lightly.loss import NTXentLoss

@@ -21,14 +21,14 @@ class SwAV(JointEmbedding):
     2006.09882).
 
     The features are the backbone's. The defaults suit the digits; for photographs take `backbone:
-    resnet18`, `augment: photos`, hidden 2048, dims 128, 3000 prototypes (CIFAR: 512) frozen for the
-    first epoch, 6 local views and many more steps; with a batch of 256 or less also a queue of 3840
-    after 15 epochs.
+    resnet18`, hidden 2048, dims 128, 3000 prototypes (CIFAR: 512) frozen for the first epoch, 6
+    local views and many more steps; with a batch of 256 or less also a queue of 3840 after 15
+    epochs.
     """
 
     name: ClassVar[str] = "swav"
 
-    steps: int = Field(200, ge=1, description="training steps", examples=[8])
+    steps: int = Field(200, ge=1, description="training steps; 200 suit the digits", examples=[8])
     hidden: int = Field(256, ge=1, le=65536, description="hidden dimension of the projection head")
     dims: int = Field(
         64,
@@ -66,7 +66,11 @@ class SwAV(JointEmbedding):
 
 class SwappedPrediction(Learner):
     """Cross entropy of one view's softmax over prototypes with another's assignment (eq. 2),
-    which is balanced."""
+    which is balanced.
+
+    It is the mean over pairs of a global view and another one, where the paper's eq. 1 and its
+    multi-crop have their sum; its code has the mean, too.
+    """
 
     def __init__(self, method: SwAV, network: ImageEncoder):
         from lightly.loss import SwaVLoss

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from fw.core.errors import MissingFile
 from fw.core.files.weights import check_finite, report_wrappers, unwrapped
 from fw.plugins.encoders.checkpoint import Checkpoint, Tower, reason
+from fw.plugins.encoders.timm_tags import supervision_of
 from fw.plugins.shared.saved import names
+from fw.registry import Supervision
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
@@ -23,12 +25,13 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 @dataclass(frozen=True)
 class TimmCheckpoint(Checkpoint):
     """`name` is timm's; `config` and `arguments` are those of a folder's config.json, by default
-    timm's own."""
+    timm's own. `tag` is what timm calls the weights; without one, nobody says what they are."""
 
     name: str
     weights: Path
     config: dict[str, Any] | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
+    tag: str = ""
 
     @property
     def files(self) -> list[Path]:
@@ -41,6 +44,10 @@ class TimmCheckpoint(Checkpoint):
             "arguments": self.arguments,
             "preprocessing": self.preprocessing(None),
         }
+
+    @property
+    def supervision(self) -> Supervision:
+        return supervision_of(f"{self.name.partition('.')[0]}.{self.tag}")
 
     @property
     def patch(self) -> int:

@@ -16,9 +16,15 @@ from torch import Tensor, nn
 from fw.core.errors import FwError, MissingFile
 from fw.plugins.encoders.checkpoint import Checkpoint, Tower, reason
 from fw.plugins.shared.saved import Saved
+from fw.registry import CAPTIONS, NOTHING, UNKNOWN, Supervision
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+TRAINED_WITH = {
+    **dict.fromkeys(("dinov2", "dinov2_with_registers", "dinov3_vit"), NOTHING),
+    **dict.fromkeys(("clip", "clip_vision_model"), CAPTIONS),
+}
+"""By `model_type`."""
 PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -38,6 +44,18 @@ class TransformersCheckpoint(Checkpoint):
     @property
     def facts(self) -> dict[str, Any]:
         return {}
+
+    @property
+    def supervision(self) -> Supervision:
+        """That of the type of model. One that was saved for a task, such as
+        Dinov2ForImageClassification, may have been trained further."""
+        architectures = self.config.get("architectures")
+        saved_as = (
+            str(architectures[0]) if architectures and isinstance(architectures, list) else ""
+        )
+        if "For" in saved_as:
+            return Supervision("unknown", remark=f"{self.folder} was saved as {saved_as}")
+        return TRAINED_WITH.get(self.config["model_type"], UNKNOWN)
 
     @property
     def patch(self) -> int:

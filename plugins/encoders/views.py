@@ -7,7 +7,7 @@ enlarged to full size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -59,6 +59,42 @@ def photo_view(images: Tensor, local: bool, generator: torch.Generator) -> Tenso
 
 
 VIEWS: dict[str, View] = {"digits": digit_view, "photos": photo_view}
+
+DIGITS_SIDE = 32
+"""The longest side of grey images that are taken for digits or letters; MNIST's is 28."""
+
+ABOUT = (
+    "the random views. digits: small turns and shears; photos: crops that may be mirrored, of RGB "
+    "also with other colours and grey; auto: digits for grey images up to 32x32, else photos"
+)
+
+
+def views_for(augment: str, shape: tuple[int, int, int]) -> str:
+    """The name of the views of images (C, H, W): `augment`, or what `auto` is for them."""
+    if augment != "auto":
+        return augment
+    return "digits" if like_digits(shape) else "photos"
+
+
+def unsuited(name: str, augment: str, shape: tuple[int, int, int]) -> Iterator[str]:
+    """A warning if an encoder's views are hardly those that images (C, H, W) need."""
+    channels, height, width = shape
+    if augment == "digits" and channels == 3:
+        yield (
+            f"encoder '{name}' has the views of digits, which keep the colours and are not "
+            "mirrored: for photographs take `augment: photos`"
+        )
+    if augment == "photos" and like_digits(shape):
+        yield (
+            f"encoder '{name}' has the views of photographs, parts of an image that may be "
+            f"mirrored: if these grey {height}x{width} images are digits or letters, take "
+            "`augment: digits`"
+        )
+
+
+def like_digits(shape: tuple[int, int, int]) -> bool:
+    channels, *sides = shape
+    return channels == 1 and max(sides) <= DIGITS_SIDE
 
 
 def uniform(images: Tensor, generator: torch.Generator, *ranges: tuple[float, float]) -> Tensor:

@@ -43,7 +43,7 @@ class SAG(AttentionGuidance):
     name: ClassVar[str] = "sag"
     evaluations: ClassVar[int] = 2
 
-    blur: float = Field(1.0, ge=0, description="sigma of the blur, in pixels")
+    blur: float = Field(1.0, ge=0, description="sigma of the blur, in pixels; 1 suits 8x8 images")
     branch: Literal["conditional", "unconditional"] = Field(
         "conditional", description="whether the degraded prediction is made with the condition"
     )

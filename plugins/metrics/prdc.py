@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fw.core.kinds import Encoder, Metric
+from fw.core.randomness import some
 from fw.core.types import Reference
 from fw.plugins.metrics.features import ROWS, checked
 from fw.plugins.metrics.naming import key_in
@@ -37,6 +38,7 @@ class PRDC(Metric):
     """Precision and recall (arXiv 1904.06991), density and coverage (arXiv 2002.09797): fidelity
     and diversity."""
 
+    version: ClassVar[int] = 2
     name: ClassVar[str] = "prdc"
 
     space: Encoder = Field(
@@ -47,7 +49,7 @@ class PRDC(Metric):
     )
     coverage_k: int = Field(5, ge=1, description="the same for density and coverage")
     real: int = Field(
-        10_000, ge=2, description="at most so many training images; ADM's convention is 10,000"
+        10_000, ge=2, description="at most so many training images, at random; ADM's are 10,000"
     )
 
     @model_validator(mode="after")
@@ -72,7 +74,11 @@ class PRDC(Metric):
         return key_in(self.space, score, home="classifier")
 
     def prepare(self, reference: Reference) -> Prepared:
-        real = checked(reference.train[: self.real], self.least_images, "real images")
+        real = checked(
+            reference.train[some(len(reference.train), self.real, "prdc")],
+            self.least_images,
+            "real images",
+        )
         return Prepared(real, *radii(real, self.nearest_k, self.coverage_k))
 
     def compare(

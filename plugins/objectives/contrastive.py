@@ -43,7 +43,9 @@ class Contrastive(Objective):
         1,
         ge=0,
         le=4096,
-        description="pixels by which the other view is shifted at most, either way",
+        description=(
+            "pixels by which the other view is shifted at most, either way; 1 suits 8x8 images"
+        ),
     )
     hidden: int = Field(128, ge=1, le=65536, description="hidden dimension of the projection")
     dims: int = Field(64, ge=2, le=65536, description="dimension that the views are compared in")

@@ -9,6 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from fw.core.errors import StageFailed
+from fw.core.features.kmeans import Centroids
 from fw.core.features.points import different, directions
 from fw.core.features.quality import cluster_quality
 from fw.core.job import Job
@@ -17,7 +18,6 @@ from fw.core.randomness import seed_from
 from fw.core.types import Examples
 from fw.plugins.probes.labels import accuracy, labels_of
 from fw.plugins.probes.matching import named_by
-from fw.plugins.shared.kmeans import Centroids
 
 RESTARTS = 5
 ITERATIONS = 25
@@ -36,11 +36,21 @@ class Clusters(FeatureProbe):
     version: ClassVar[int] = 2
     name: ClassVar[str] = "clusters"
 
-    clusters: int = Field(10, ge=2, description="number of clusters, K")
+    clusters: int = Field(
+        10, ge=2, description="number of clusters, K; fewer than classes cannot name them all"
+    )
 
     @property
     def least_images(self) -> int:
         return self.clusters
+
+    def caution(self, images: int, classes: int) -> str | None:
+        if self.clusters >= classes:
+            return None
+        return (
+            f"probe 'clusters': {self.clusters} clusters name no more than {self.clusters} of the "
+            f"{classes} classes, and the accuracy is that of these"
+        )
 
     @property
     def keys(self) -> Mapping[str, str]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, Self
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from fw.core.kinds import Coefficients, Process
 from fw.core.types import LARGEST
+from fw.plugins.processes.log_normal import log_normal, trained_range
 
 
 class EDM(Process):
@@ -20,6 +19,7 @@ class EDM(Process):
     """
 
     name: ClassVar[str] = "edm"
+    version: ClassVar[int] = 2
 
     sigma_data: float = Field(0.5, ge=1e-18, le=1e18, description="standard deviation of the data")
     p_mean: float = Field(-1.2, description="mean of ln sigma in training")
@@ -33,11 +33,17 @@ class EDM(Process):
             raise ValueError(
                 f"sigma_min ({self.sigma_min}) must be smaller than sigma_max ({self.sigma_max})"
             )
+        _ = self.sigma_range
         return self
 
     @property
     def sigma_range(self) -> tuple[float, float]:
-        return self.sigma_min, self.sigma_max
+        """sigma_min to sigma_max, as far as training draws such levels; by default it does."""
+        return trained_range(self.p_mean, self.p_std, (self.sigma_min, self.sigma_max))
+
+    @property
+    def data_std(self) -> float:
+        return self.sigma_data
 
     def coefficients(self, sigma: Tensor) -> Coefficients:
         scale = 1 / (sigma.square() + self.sigma_data**2).sqrt()
@@ -49,6 +55,4 @@ class EDM(Process):
         )
 
     def sigmas(self, uniform: Tensor) -> Tensor:
-        low, high = math.log(self.sigma_min), math.log(self.sigma_max)
-        normal = torch.special.ndtri(uniform)  # -inf at 0, which the clamp takes in
-        return (self.p_mean + self.p_std * normal).clamp(low, high).exp()
+        return log_normal(uniform, self.p_mean, self.p_std, self.sigma_range)

@@ -16,8 +16,9 @@ class DDIM(DiffusersScheduler):
     eta 1."""
 
     name: ClassVar[str] = "ddim"
+    version: ClassVar[int] = 2
 
-    steps: int = Field(50, ge=1, le=100_000, description="noise levels before zero")
+    steps: int = Field(60, ge=1, le=100_000, description="noise levels before zero")
     eta: float = Field(
         0.0, ge=0, le=1, description="share of fresh noise: 0 is deterministic, 1 is DDPM"
     )

@@ -17,6 +17,7 @@ class Ancestral(DiffusersScheduler):
     """DDPM's ancestral sampling (arXiv 2006.11239); wants many steps."""
 
     name: ClassVar[str] = "ddpm"
+    version: ClassVar[int] = 2
 
     steps: int = Field(250, ge=1, le=100_000, description="noise levels before zero")
     variance: Annotated[Literal["small", "large"], Neutral("small")] = Field(

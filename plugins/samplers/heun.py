@@ -19,13 +19,13 @@ class Heun(NoiseLevels):
     """EDM's sampler (arXiv 2206.00364, algorithm 2): churn noise, then a step of Heun's method in
     sigma.
 
-    Two evaluations per step but the last, so nfe = 2 * steps - 1. It wants the paper's `karras`
-    spacing and a sigma_max near the paper's 80: ddpm's cosine schedule goes to 20,000, where most
-    steps would be spent.
+    Two evaluations per step but the last, so nfe = 2 * steps - 1. It averages the slopes at both
+    ends of a step, so long steps at high noise cost it dearly: 18 steps of `karras` from the end of
+    ddpm's cosine schedule, 20,291, widen data by 40 %, and from 80, the paper's, by 5 %.
     """
 
     name: ClassVar[str] = "heun"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     steps: int = Field(18, ge=1, le=100_000, description="noise levels before zero")
     schedule: Spacing = Field(

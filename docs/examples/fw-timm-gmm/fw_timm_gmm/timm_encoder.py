@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from fw.core.kinds import Encoder
+from fw.registry import NOTHING, UNKNOWN, Supervision
 from fw_timm_gmm.images import Prepared
 from fw_timm_gmm.weights import checked, load
 
@@ -27,6 +28,10 @@ class Timm(Encoder):
     sha256: str = Field(
         "", pattern="^([0-9a-f]{8,64})?$", description="how the sha256 of the weights file begins"
     )
+
+    @property
+    def own_supervision(self) -> Supervision:
+        return UNKNOWN if self.weights else NOTHING
 
     def preflight(self) -> None:
         checked(self.weights, self.sha256)

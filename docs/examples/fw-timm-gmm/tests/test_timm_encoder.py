@@ -17,6 +17,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from fw.core.errors import MissingFile
 from fw.core.testing import check
+from fw.registry import NOTHING, UNKNOWN
 
 MODEL = "test_resnet"
 
@@ -149,3 +150,8 @@ def test_what_it_cannot_take_is_said_when_a_recipe_is_validated(
 ) -> None:
     with pytest.raises(ValueError, match="encoder timm"):
         Timm(model=model).check(shape)
+
+
+def test_nobody_knows_what_a_file_has_seen_and_random_weights_have_seen_nothing() -> None:
+    assert Timm(model=MODEL).own_supervision == NOTHING
+    assert Timm(model=MODEL, weights=Path("file.pth")).own_supervision == UNKNOWN

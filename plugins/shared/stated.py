@@ -1,0 +1,39 @@
+"""The field `supervision`: what a recipe says of weights whose files do not say it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from fw.registry import Neutral, Supervision
+from fw.registry.supervision import UNKNOWN, WRITTEN, parsed, strongest
+
+Stated = Annotated[
+    str | None,
+    Neutral(None),
+    Field(
+        pattern=WRITTEN,
+        description=(
+            "what the weights were trained with, where their files do not say: nothing, captions, "
+            "unknown or labels of X"
+        ),
+    ),
+]
+
+
+def check_stated(stated: str | None, weights: Path | None) -> None:
+    """ValueError if a recipe speaks of weights and names none."""
+    if stated is not None and weights is None:
+        raise ValueError(
+            "`supervision` says what `weights` were trained with, and there are none: leave it out"
+        )
+
+
+def supervision(in_files: Supervision, stated: str | None) -> Supervision:
+    """What the files say. What the recipe states counts where they say nothing, or if it is
+    stronger."""
+    if stated is None:
+        return in_files
+    return parsed(stated) if in_files == UNKNOWN else strongest([in_files, parsed(stated)])

@@ -1,0 +1,7 @@
+"""Comparisons that take too long for a test: fw's flagship beside other samplers and other code.
+
+    PYTHONPATH=tests python -m bench.samplers runs/self_guidance/seed0-... ...
+    PYTHONPATH=tests python -m bench.peer --seed 0 1 2
+
+Each prints a table in Markdown, of scores that fw's own stages compute.
+"""
