@@ -249,8 +249,8 @@ def test_what_a_recipe_switches_off_is_warned_about(guidance: str, told: str) ->
                 "arms.x={objectives: {name: dispersive, interval: [3.2, 3.3]}}",
                 "process={name: edm, p_std: 0.5}",
             ),
-            "arms.x.objectives: objective 'dispersive' takes noise levels from 3.2 to 3.3: the model "
-            "will learn about 0 ",
+            "arms.x.objectives: objective 'dispersive' takes noise levels from 3.2 to 3.3: the "
+            "model will learn about 0 ",
         ),
         (
             ("arms.x={annotator: {name: online, start: 0.999, clusters: 20}}",),
