@@ -411,7 +411,7 @@ def test_what_it_cannot_work_with_is_refused_with_the_reason() -> None:
     assert "annotator 'online' needs condition dropout: train.cond_drop > 0" in refused(
         "train.cond_drop=0"
     )
-    assert "reads features at sigma 5000, and the model is trained from 115.981 to 0.00862213" in refused(
+    assert "reads features at sigma 5000, and the model is trained from 115.981 to 0.00862" in refused(
         "annotator.sigma=5000"
     )
     assert list(faults(recipe())) == []
@@ -437,7 +437,7 @@ def test_a_run_makes_it_reports_it_and_never_lets_labels_in(
         monkeypatch.setattr(Digits, "load", load)
         found = planned(
             "arms.auto={guidance: {name: autoguidance, scale: 1.5}}",
-            "train.steps=60",
+            "train.steps=30",
             "annotator.lr=0.01",
         )
         store = Store(tmp_path / str(wrong))
@@ -453,4 +453,4 @@ def test_a_run_makes_it_reports_it_and_never_lets_labels_in(
     agreement = {"nmi", "ami", "ari", "purity", "ami_pixels"}
     assert {"used", "balance"} | agreement == qualities[0].keys()
     assert qualities[0]["used"] == qualities[1]["used"]
-    assert qualities[0]["nmi"] != qualities[1]["nmi"]
+    assert any(qualities[0][key] != qualities[1][key] for key in agreement)
