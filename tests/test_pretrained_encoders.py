@@ -700,7 +700,7 @@ def test_a_folder_of_timm_with_a_classifier_may_have_seen_labels(tmp_path: Path)
     """timm keeps the tag of the weights that a training began with: it said `nothing`."""
     name, settings = TIMM[DINOv1]
     tuned = {**settings, "num_classes": 10}
-    save_for_hf(timm.create_model(name, **tuned), tmp_path, model_args=tuned)
+    save_for_hf(timm.create_model(name, **tuned), str(tmp_path), model_args=tuned)
     supervision = DINOv1(weights=tmp_path).own_supervision
     assert supervision == UNKNOWN
     assert "a classifier of 10 classes" in supervision.remark
