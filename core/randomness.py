@@ -20,9 +20,10 @@ from torch import Tensor
 
 from fw.core import philox
 
+INITIAL_SEED = slice(0, 8)
 TWISTER = slice(24, 24 + 624 * 8)
-"""Where the 624 words of the Mersenne Twister, 64 bits each, stand in the state of torch's CPU
-generator."""
+"""Where the seed and the 624 words of the Mersenne Twister, 64 bits each, stand in the state of
+torch's CPU generator."""
 
 AT_ONCE = 2**18
 """Normal numbers that are made at once; so many stay in a processor's cache."""
@@ -157,9 +158,13 @@ def halves(blocks: Tensor) -> Tensor:
 
 
 def state(words: tuple[int | str, ...]) -> Tensor:
-    """The state of torch's CPU generator for these words, as its `get_state` gives it."""
+    """The state of torch's CPU generator for these words, as its `get_state` gives it.
+
+    Its `initial_seed`, by which others seed their generators, is `seed_from` of the words.
+    """
     made = fresh_state().clone()
     twister = np.frombuffer(hashlib.shake_256(text(words)).digest(624 * 4), dtype=np.uint32)
+    made.numpy()[INITIAL_SEED].view(np.uint64)[:] = seed_from(*words)
     made.numpy()[TWISTER].view(np.uint64)[:] = twister
     return made
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 import toys
+from pydantic import ValidationError
 from saying import says
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
@@ -30,12 +31,13 @@ from fw.core.recipe.loading import load, validate
 from fw.core.recipe.source import parse
 from fw.core.settings import Train
 from fw.core.types import ConditionSpec, ImageSet
+from fw.plugins.encoders.diffusion import Diffusion
 from fw.plugins.guidance.autoguidance import AutoGuidance
 from fw.plugins.objectives.contrastive import Contrastive
 from fw.plugins.objectives.dispersive import Dispersive
 from fw.plugins.objectives.repa import REPA
 from fw.plugins.processes.edm import EDM
-from fw.registry import Provider, Registry
+from fw.registry import Provider, Registry, installed
 
 PARAMETERS = ["mirror_x", "mirror_y", "scale", "turn", "axis", "stretch", "shift_x", "shift_y"]
 QUARTER = math.pi / 2
@@ -319,6 +321,16 @@ def test_a_backbone_that_takes_no_label_is_refused_with_it_in_one_sentence() -> 
     assert refused(toys.registry(), ("linear", "takes")) == []
     [fault] = refused(toys.registry())
     assert says(fault, "r.yaml:8: train: augment ... backbone 'linear' ... ddpmpp")
+
+
+def test_an_encoder_whose_denoiser_takes_no_label_is_refused_with_it() -> None:
+    """It was a TypeError of the network, in the middle of a run."""
+    wanted = {"train": {"augment": 0.1}, "blocks": ["mid"]}
+    with pytest.raises(ValidationError, match="backbone 'unet' takes no such condition"):
+        Diffusion.model_validate(wanted, context={"registry": installed()})
+    context = {"registry": installed()}
+    Diffusion.model_validate({**wanted, "model": "ddpmpp"}, context=context)
+    Diffusion.model_validate({**wanted, "weights": "model.safetensors"}, context=context)
 
 
 def test_a_smaller_network_that_guidance_trains_has_to_take_it_too() -> None:

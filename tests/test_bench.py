@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -160,3 +161,14 @@ def test_the_seed_decides_what_the_peer_learns() -> None:
     ]
     assert weights[0].equal(weights[1])
     assert not weights[0].equal(weights[2])
+
+
+def test_the_noise_that_the_peer_adds_is_not_what_it_starts_from() -> None:
+    images = torch.zeros(1, 1, 8, 8)
+    with torch.random.fork_rng(devices=[]):
+        for seed, number in itertools.product(range(3), range(3)):
+            torch.manual_seed(peer.fresh_seed(number, seed))
+            added = torch.randn(peer.AT_ONCE, 1, 8, 8)
+            for other in range(3):
+                start = peer.noise_of(other, peer.AT_ONCE, images, seed)
+                assert abs((added * start).mean()) < 6 / start.numel() ** 0.5

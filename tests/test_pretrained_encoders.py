@@ -696,6 +696,16 @@ def test_a_folder_says_what_its_weights_have_seen_and_a_state_dict_says_nothing(
         assert encoder(weights=folder).own_supervision == UNKNOWN
 
 
+def test_a_folder_of_timm_with_a_classifier_may_have_seen_labels(tmp_path: Path) -> None:
+    """timm keeps the tag of the weights that a training began with: it said `nothing`."""
+    name, settings = TIMM[DINOv1]
+    tuned = {**settings, "num_classes": 10}
+    save_for_hf(timm.create_model(name, **tuned), str(tmp_path), model_args=tuned)
+    supervision = DINOv1(weights=tmp_path).own_supervision
+    assert supervision == UNKNOWN
+    assert "a classifier of 10 classes" in supervision.remark
+
+
 def test_timms_usual_weights_of_a_model_are_known_without_their_tag() -> None:
     assert DINOv2(model="vit_small_patch14_dinov2").own_supervision == NOTHING
     assert DINOv2(model="someone/dinov2").own_supervision == UNKNOWN

@@ -162,6 +162,14 @@ def test_global_generators_are_seeded_by_all_words() -> None:
         assert drawn(0, "a") == drawn(0, "a")
 
 
+def test_what_others_seed_by_torchs_seed_depends_on_the_words() -> None:
+    """`numpy.random.seed(torch.initial_seed() % 2**32)` is common; the seed was 0 for all words."""
+    with torch.random.fork_rng(devices=[]):
+        seed_torch(0, "a")
+        assert torch.initial_seed() == seed_from(0, "a")
+    assert generator(0, "a").initial_seed() != generator(0, "b").initial_seed()
+
+
 COUNT = 200_000
 
 

@@ -95,7 +95,7 @@ def drawn(sampler: Sampler, process: Process, data: float) -> Spread:
     noise = Draws("start", rows=[0]).normal(1, SIDE, SIDE).expand(3, -1, -1, -1)
     stds = torch.tensor([data, data / FINE, data], dtype=torch.float64)
     denoise = Known(process, stds, [[2]] * sampler.nfe, Draws("errors", rows=[0]))
-    samples = sampler.sample(denoise, noise.clone(), Draws("spread", rows=[0, 1, 0])).double()
+    samples = sampler.sample(denoise, noise.clone(), Draws("fresh", rows=[0, 1, 0])).double()
     whole, detail, gain = (
         float(part.square().mean().sqrt())
         for part in (samples[0], samples[1], samples[2] - samples[0])

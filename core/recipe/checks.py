@@ -10,7 +10,7 @@ from typing import Any
 from fw.core.diffusion.taps import attention_layers, misnamed
 from fw.core.kinds import Backbone, Guidance
 from fw.core.kinds.capabilities import ABOUT_CONDITIONS, remedy
-from fw.core.learning.parts.augmentation import SIZE
+from fw.core.learning.parts.augmentation import check_takes
 from fw.core.messages.secrets import secret_places
 from fw.core.recipe.arm import Arm
 from fw.core.recipe.effect import without_effect
@@ -212,12 +212,7 @@ def augmentation_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
         return
     at = location_of_section(recipe, name, "train")
     for _, model in backbones(arm):
-        if model.augmentation_size != SIZE:
-            yield Finding(
-                at,
-                f"augment needs a network that is given how its images were transformed, and "
-                f"backbone '{model.name}' takes no such condition (ddpmpp does)",
-            )
+        yield from misfit(at, check_takes, model)
     if recipe.latents is not None:
         yield Finding(at, "augment transforms pixels, and this recipe diffuses latents")
     for objective in arm.objectives:

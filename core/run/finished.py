@@ -172,8 +172,8 @@ class FinishedArm:
             say(
                 console,
                 f"note: {self.run.path} was made before fw changed some of its results (see the "
-                "changelog): what it trained is used as it is, and noise is drawn as today, not as "
-                "for its report",
+                "changelog): what it trained is used as it is, and images are made as today, not "
+                "as for its report",
             )
 
     def _id(self, stage: Stage) -> str:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 
 from fw.core.kinds import Dataset
 from fw.core.types import SPLITS, ImageSet, Split
 from fw.plugins.datasets.decoded import Decoded
+from fw.plugins.shared.stated import readable
 from fw.registry import NOTHING, Neutral, Supervision
 from fw.registry.supervision import WRITTEN, parsed
 
@@ -70,6 +71,7 @@ class Encoded(Dataset):
                 "unknown or labels of X"
             ),
         ),
+        BeforeValidator(readable),
     ] = None
 
     @property

@@ -13,6 +13,7 @@ from fw.core.errors import FwError
 from fw.core.files.weights import check_finite, supervision_in
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Encoder, Process
+from fw.core.learning.parts.augmentation import check_takes
 from fw.core.learning.train import train
 from fw.core.settings import Train
 from fw.core.types import ImageSet
@@ -69,6 +70,8 @@ class OfDenoiser(Encoder):
             raise ValueError(
                 f"backbone '{self.model.name}' was trained before: say which is meant, {choices}"
             )
+        if self.train is not None and self.train.augment is not None and self.weights is None:
+            check_takes(self.model)
         least, most = self.process.sigma_range
         for sigma in self.sigma:
             if not least <= sigma <= most:

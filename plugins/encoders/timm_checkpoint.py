@@ -17,7 +17,7 @@ from fw.core.files.weights import check_finite, report_wrappers, unwrapped
 from fw.plugins.encoders.checkpoint import Checkpoint, Tower, reason
 from fw.plugins.encoders.timm_tags import supervision_of
 from fw.plugins.shared.saved import names
-from fw.registry import Supervision
+from fw.registry import NOTHING, Supervision
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
@@ -47,7 +47,14 @@ class TimmCheckpoint(Checkpoint):
 
     @property
     def supervision(self) -> Supervision:
-        return supervision_of(f"{self.name.partition('.')[0]}.{self.tag}")
+        """That of the tag, which a model keeps when it is trained further. One with a classifier,
+        where the tag's has none, may have learned its labels."""
+        known = supervision_of(f"{self.name.partition('.')[0]}.{self.tag}")
+        classes = (self.config or {}).get("num_classes") or self.arguments.get("num_classes")
+        if known == NOTHING and classes:
+            remark = f"{self.weights.parent} was saved with a classifier of {classes} classes"
+            return Supervision("unknown", remark=remark)
+        return known
 
     @property
     def patch(self) -> int:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from fw.registry import Neutral, Supervision
 from fw.registry.supervision import UNKNOWN, WRITTEN, parsed, strongest
+
+
+def readable(value: Any) -> Any:
+    """ValueError, in words where pydantic would show the pattern, if a text says no supervision."""
+    if isinstance(value, str):
+        parsed(value)
+    return value
+
 
 Stated = Annotated[
     str | None,
@@ -20,6 +28,7 @@ Stated = Annotated[
             "unknown or labels of X"
         ),
     ),
+    BeforeValidator(readable),
 ]
 
 

@@ -114,7 +114,12 @@ def scored(recipe: Recipe, ruler: Ruler, seed: int) -> dict[str, Scores]:
     for name, steps in SAMPLERS.items():
         scores = ruler.scores(
             [
-                sampled(model, name, noise_of(number, recipe.samples.count, images, seed), number)
+                sampled(
+                    model,
+                    name,
+                    noise_of(number, recipe.samples.count, images, seed),
+                    fresh_seed(number, seed),
+                )
                 for number in range(recipe.samples.seeds)
             ]
         )
@@ -188,6 +193,12 @@ def noise_of(number: int, count: int, images: Tensor, seed: int) -> Tensor:
     """The noise (count, C, H, W) that a sampling seed begins with, whatever the sampler."""
     draw = torch.Generator().manual_seed(1000 * seed + number)
     return torch.randn((count, *images.shape[1:]), generator=draw)
+
+
+def fresh_seed(number: int, seed: int) -> int:
+    """The seed of the noise that DDPM adds; by that of `noise_of` the first it adds would be what
+    it starts from."""
+    return 10**6 + 1000 * seed + number
 
 
 @torch.inference_mode()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fw.core.diffusion.pixels import per_image
+from fw.core.kinds import Backbone
 from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step
 from fw.core.learning.parts.part import Part, Training
@@ -27,6 +28,15 @@ SCALE = ANISOTROPY = 2**0.2
 SHIFT = 1 / 8
 """The paper's A_scale, A_aniso and A_trans: a shift of one standard deviation is an eighth of the
 image."""
+
+
+def check_takes(model: Backbone) -> None:
+    """ValueError if the network cannot be given how its images were transformed."""
+    if model.augmentation_size != SIZE:
+        raise ValueError(
+            f"augment needs a network that is given how its images were transformed, and "
+            f"backbone '{model.name}' takes no such condition (ddpmpp does)"
+        )
 
 
 class Augmentation(Part):
