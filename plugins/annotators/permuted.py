@@ -29,7 +29,9 @@ class Permuted(Annotator):
     control: ClassVar[bool] = True
 
     of: Annotator = Field(
-        "kmeans", validate_default=True, description="annotator whose conditions are permuted"
+        description="annotator whose conditions are permuted, as the arm has it that this is the "
+        "control of",
+        examples=["kmeans"],
     )
 
     @model_validator(mode="after")

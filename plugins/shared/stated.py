@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from fw.registry import Neutral, Supervision
 from fw.registry.supervision import UNKNOWN, WRITTEN, parsed, strongest
 
+
+def in_words(value: Any) -> Any:
+    """ValueError, clearer than the pattern's, for a text that is no supervision."""
+    if isinstance(value, str):
+        parsed(value)
+    return value
+
+
+Words = Annotated[str, Field(pattern=WRITTEN), BeforeValidator(in_words)]
+
 Stated = Annotated[
-    str | None,
+    Words | None,
     Neutral(None),
     Field(
-        pattern=WRITTEN,
         description=(
             "what the weights were trained with, where their files do not say: nothing, captions, "
             "unknown or labels of X"
