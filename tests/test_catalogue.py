@@ -222,10 +222,7 @@ def test_a_kind_is_shown_with_the_methods_to_write_before_those_that_have_a_defa
         "  @property nfe(self) -> int\n      Denoiser evaluations per sample, without guidance.\n"
         in to_write
     )
-    assert (
-        "sample(self, denoise: Denoise, noise: Tensor, generators: Sequence[torch.Generator]) -> "
-        "Tensor" in to_write
-    )
+    assert "sample(self, denoise: Denoise, noise: Tensor, draws: Draws) -> Tensor" in to_write
     assert "  check(self, sigma_range: tuple[float, float]) -> None\n" in optional
     assert "  preflight(self) -> None\n" in optional
     assert "__hash__" not in printed

@@ -305,7 +305,7 @@ def test_a_thousand_vp_levels_are_nearly_ddpms_timesteps():
     abar = (1 - betas).cumprod(0)
     timesteps = ((1 - abar) / abar).sqrt()
     ends = {"sigma_min": timesteps[0].item(), "sigma_max": timesteps[-1].item()}
-    levels = DDIM(steps=1000, schedule="vp", clip=None).levels(Gaussian(**ends))
+    levels = DDIM(steps=1000, schedule="vp", **ends).levels(Gaussian(**ends))
     torch.testing.assert_close(
         torch.tensor(levels[::-1], dtype=torch.float64), timesteps, rtol=0.03, atol=0
     )

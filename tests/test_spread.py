@@ -81,13 +81,13 @@ def test_twenty_steps_of_dpmpp_keep_the_width_of_narrow_modes() -> None:
 @processes
 def test_levels_lie_where_data_of_unit_range_have_signal(process: Process) -> None:
     low, high = process.sigma_range
-    levels = DPMSolverPP(steps=9).asks((low, high))
+    levels = DPMSolverPP(steps=9, schedule="karras").asks((low, high))
     assert levels[0] == pytest.approx(min(high, 80))
     assert levels[-1] == pytest.approx(max(low, 0.002))
 
 
 def test_starting_from_pure_noise_at_80_costs_the_mean_less_than_one_percent() -> None:
-    """Of data N(m, s^2) with s 0.5; the closed form is in the samplers' docstring."""
+    """Of data N(m, s^2) with s 0.5; the closed form is in plugins/samplers/noise_levels.py."""
     process, mean, std = EDM(), 0.8, 0.5
 
     class Shifted:
@@ -108,13 +108,13 @@ def test_starting_from_pure_noise_at_80_costs_the_mean_less_than_one_percent() -
 def test_a_first_level_that_a_recipe_names_is_taken_however_high() -> None:
     high = DDPM().sigma_range[1]
     assert Heun(sigma_max=high).asks(DDPM().sigma_range)[0] == pytest.approx(high)
-    assert DDIM(sigma_min=0.001).asks((0.001, 80.0))[-1] == pytest.approx(0.001)
+    assert Heun(sigma_min=0.001).asks((0.001, 80.0))[-1] == pytest.approx(0.001)
 
 
 def test_a_model_of_other_noise_levels_is_sampled_from_all_of_them() -> None:
-    assert DDIM().asks((100.0, 1000.0))[0] == pytest.approx(1000)
-    assert DDIM().asks((1e-5, 1e-3))[-1] == pytest.approx(1e-5)
-    assert DDIM(sigma_max=0.001).asks((1e-5, 80.0))[-1] == pytest.approx(1e-5)
+    assert Heun().asks((100.0, 1000.0))[0] == pytest.approx(1000)
+    assert Heun().asks((1e-5, 1e-3))[-1] == pytest.approx(1e-5)
+    assert Heun(sigma_max=0.001).asks((1e-5, 80.0))[-1] == pytest.approx(1e-5)
 
 
 # The exact numbers
@@ -157,7 +157,7 @@ def pairs(numbers: list[float]) -> list[tuple[float, float]]:
         (Ancestral(steps=1000, schedule="linear"), posterior),
         (DDIM(steps=12, eta=1), posterior),
     ],
-    ids=repr,
+    ids=lambda value: value.__name__ if callable(value) else repr(value),
 )
 def test_the_spread_is_that_of_the_closed_form(
     sampler: Sampler, formula: Any, process: Process
@@ -326,7 +326,7 @@ def test_a_start_that_is_not_at_fault_is_left_alone() -> None:
 
 def test_the_remedy_is_right() -> None:
     [told] = said("sampler={name: ddim, steps: 15}")
-    assert "with 'steps: 60' they would be 0.9" in told
+    assert "with 'steps: 60' they would be 0.970 and 0.957" in told
     assert said("sampler={name: ddim, steps: 60}") == []
 
 

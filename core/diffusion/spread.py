@@ -92,7 +92,7 @@ def taken_apart(sampler: Sampler, process: Process, data: float) -> Spread:
 def drawn(sampler: Sampler, process: Process, data: float) -> Spread:
     """The same from many pixels, for samplers that draw by generators of their own; a clamp of
     theirs acts. The first and the last image differ in the errors alone."""
-    noise = Draws("spread", rows=[0]).normal(1, SIDE, SIDE).expand(3, -1, -1, -1)
+    noise = Draws("start", rows=[0]).normal(1, SIDE, SIDE).expand(3, -1, -1, -1)
     stds = torch.tensor([data, data / FINE, data], dtype=torch.float64)
     denoise = Known(process, stds, [[2]] * sampler.nfe, Draws("errors", rows=[0]))
     samples = sampler.sample(denoise, noise.clone(), Draws("spread", rows=[0, 1, 0])).double()

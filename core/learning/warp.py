@@ -8,6 +8,8 @@ turned by quarters or shifted by whole pixels keeps its exact values, as does on
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, grid_sample, pad
@@ -30,19 +32,21 @@ HALVING = (
 def warped(images: Tensor, linear: Tensor, shift: Tensor) -> Tensor:
     """Images (B, C, H, W), each moved by p -> linear p + shift.
 
-    `linear` (B, 2, 2) and `shift` (B, 2) act on (x, y) in pixels from the image's middle, x to the
-    right and y down. Beyond its borders an image is mirrored once, and zero from there on.
+    `linear` (B, 2, 2) and `shift` (B, 2), on the CPU, act on (x, y) in pixels from the image's
+    middle, x to the right and y down. Beyond its borders an image is mirrored once, and zero from
+    there on.
     """
     height, width = images.shape[2:]
     most = (width - 1, width - 1, height - 1, height - 1)  # a mirror image has no more
     fine = doubled(pad(images, most, mode="reflect"))
+    inverse = torch.linalg.inv(linear).to(images.device, non_blocking=True)
+    start = shift[:, None, None].to(images.device, non_blocking=True)
     x, y = (positions(side, images.device) for side in (width, height))
     to = torch.stack(torch.broadcast_tensors(x, y[:, None]), dim=-1)  # (2H + 7, 2W + 7, 2)
-    inverse = torch.linalg.inv(linear)
-    origin = torch.einsum("bij,bhwj->bhwi", inverse, to - shift[:, None, None])
-    last = torch.tensor([side - 1 for side in fine.shape[:1:-1]], device=images.device)
-    moved = grid_sample(fine, 4 * origin / last, align_corners=True)  # two samples per pixel
-    return halved(moved)
+    x, y = torch.einsum("bij,bhwj->ibhw", inverse, to - start)
+    rows, columns = fine.shape[2:]
+    places = torch.stack([4 * x / (columns - 1), 4 * y / (rows - 1)], dim=-1)  # -1..1
+    return halved(grid_sample(fine, places, align_corners=True))
 
 
 def positions(side: int, device: torch.device) -> Tensor:
@@ -68,5 +72,12 @@ def halved(images: Tensor) -> Tensor:
 
 def filters(taps: tuple[float, ...], gain: float, like: Tensor) -> tuple[Tensor, Tensor]:
     """The filter along rows (1, 1, 1, n) and along columns (1, 1, n, 1)."""
-    row = gain * torch.tensor(taps, device=like.device, dtype=like.dtype)
+    row = gain * on_device(taps, like.device)
     return row[None, None, None], row[None, None, :, None]
+
+
+@functools.cache
+def on_device(taps: tuple[float, ...], device: torch.device) -> Tensor:
+    """Copied there once, since every copy would make a GPU wait."""
+    with torch.inference_mode(False):
+        return torch.tensor(taps, device=device)

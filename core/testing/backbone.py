@@ -133,8 +133,8 @@ def noise_level_matters(backbone: Backbone) -> None:
 
 
 def augmentation_matters(backbone: Backbone) -> None:
-    """If it has an `augmentation_size`, zeros are no augmentation, and each of the numbers changes
-    the prediction of its own image alone"""
+    """With an `augmentation_size`, zeros are no augmentation, and each number changes the
+    prediction of its own image alone"""
     if backbone.augmentation_size == 0:
         return
     network, inputs = in_use(backbone)

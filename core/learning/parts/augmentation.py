@@ -102,9 +102,7 @@ class Transforms:
         if not len(rows):
             return images
         linear, shift = self._linear()[rows], self._shift(images)[rows]
-        rows, linear, shift = (
-            each.to(images.device, non_blocking=True) for each in (rows, linear, shift)
-        )
+        rows = rows.to(images.device, non_blocking=True)
         return images.index_copy(0, rows, warped(images[rows], linear, shift))
 
     def _linear(self) -> Tensor:
