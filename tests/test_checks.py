@@ -147,7 +147,10 @@ def test_two_metrics_with_one_key_are_refused() -> None:
             "{train: {steps: 4, batch: 8, warmup: 1, precision: bf16}}",
             "train.precision ... bf16 ... fp32",
         ),
-        ("{model: {name: linear, width: 2}}", "model ... 'width': 2 ... 'width': 1"),
+        (
+            "{model: {name: linear, width: 2}}",
+            "model differs from the baseline's: width 2 against 1",
+        ),
     ],
 )
 def test_arms_that_do_not_compete_on_equal_terms_are_warned_about(arm: str, what: str) -> None:

@@ -29,8 +29,8 @@ class Permuted(Annotator):
     control: ClassVar[bool] = True
 
     of: Annotator = Field(
-        description="annotator whose conditions are permuted, as the arm has it that this is the "
-        "control of",
+        description="the annotator of the arm that this is the control of; its conditions are "
+        "permuted",
         examples=["kmeans"],
     )
 
