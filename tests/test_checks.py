@@ -157,6 +157,11 @@ def test_arms_that_do_not_compete_on_equal_terms_are_warned_about(arm: str, what
     assert all_say(warned(f"arms.x={arm}"), f"arms.x: {what}")
 
 
+def test_a_list_that_is_too_short_says_which_entry_it_lacks() -> None:
+    [fault] = faults("train={betas: [0.9]}")
+    assert fault.endswith("train.betas: entry 2 of the list is required")
+
+
 def test_a_sampler_that_the_baseline_is_never_drawn_with_is_warned_about() -> None:
     [told] = warned("arms.x={sampler: {name: euler, steps: 3}}")
     assert told.startswith("arms.x.sampler: the comparison is across samplers: euler (steps: 3), ")

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from fw.core.recipe.arm import Arm
-from fw.core.recipe.finding import Finding
+from fw.core.recipe.finding import Finding, in_yaml
 from fw.core.recipe.model import Recipe
 from fw.core.settings import Train
 from fw.registry import Component
@@ -87,4 +87,4 @@ def difference(one: Any, other: Any) -> str:
         return f"{one.name} against {other.name}"
     mine, others = one.model_dump(), other.model_dump()
     keys = [key for key in mine if mine[key] != others[key]]
-    return "; ".join(f"{key} {mine[key]} against {others[key]}" for key in keys)
+    return "; ".join(f"{key} {in_yaml(mine[key])} against {in_yaml(others[key])}" for key in keys)

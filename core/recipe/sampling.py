@@ -9,7 +9,7 @@ from fw.core.diffusion.spread import FINE, Spread, spread
 from fw.core.kinds import Sampler
 from fw.core.recipe.arm import Arm
 from fw.core.recipe.effect import alike
-from fw.core.recipe.finding import Finding, Location, location_of_section
+from fw.core.recipe.finding import Finding, Location, in_yaml, location_of_section
 from fw.core.recipe.model import Recipe
 
 TOLERANCE = 0.05
@@ -92,7 +92,7 @@ def remedy(recipe: Recipe, arm: Arm, fault: Spread) -> str:
                 right.append(f"they would be {result.whole:.3f} and {result.detail:.3f}")
             if fault.gain > MOST_GAIN:
                 right.append(f"that error would be {result.gain:.1f} %")
-            return f"with {written(fields)} {', '.join(right)}"
+            return f"with {written(fields)} {', and '.join(right)}"
     return "take more steps, another spacing of noise levels or another sampler"
 
 
@@ -115,17 +115,14 @@ def variations(sampler: Sampler, own: dict[str, object]) -> Iterator[dict[str, o
 
 
 def written(fields: dict[str, object]) -> str:
-    said = ", ".join(
-        f"{key}: {'null' if value is None else value}" for key, value in fields.items()
-    )
-    return f"'{said}'"
+    return f"'{', '.join(f'{key}: {in_yaml(value)}' for key, value in fields.items())}'"
 
 
 def in_words(sampler: Sampler) -> str:
     """`dpmpp (steps: 20)`: the sampler with its steps and what is not its default."""
     defaults = type(sampler).model_fields
     said = [
-        f"{key}: {value}"
+        f"{key}: {in_yaml(value)}"
         for key, value in sampler.model_dump(mode="json").items()
         if key == "steps" or getattr(sampler, key) != defaults[key].get_default()
     ]
