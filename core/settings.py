@@ -90,7 +90,10 @@ class Train(Section):
         if not isinstance(data, Mapping) or data.get("ema_halflife") is None:
             return data
         if data.get("ema") is not None:
-            raise ValueError("ema and ema_halflife both say how weights are averaged: take one")
+            raise ValueError(
+                "ema and ema_halflife both say how weights are averaged: take one, and leave the "
+                "other null"
+            )
         return {**data, "ema": None}
 
     @model_validator(mode="after")

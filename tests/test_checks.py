@@ -147,11 +147,19 @@ def test_two_metrics_with_one_key_are_refused() -> None:
             "{train: {steps: 4, batch: 8, warmup: 1, precision: bf16}}",
             "train.precision ... bf16 ... fp32",
         ),
-        ("{model: {name: linear, width: 2}}", "model ... 'width': 2 ... 'width': 1"),
+        (
+            "{model: {name: linear, width: 2}}",
+            "model differs from the baseline's: width 2 against 1",
+        ),
     ],
 )
 def test_arms_that_do_not_compete_on_equal_terms_are_warned_about(arm: str, what: str) -> None:
     assert all_say(warned(f"arms.x={arm}"), f"arms.x: {what}")
+
+
+def test_a_list_that_is_too_short_says_which_entry_it_lacks() -> None:
+    [fault] = faults("train={betas: [0.9]}")
+    assert fault.endswith("train.betas: entry 2 of the list is required")
 
 
 def test_a_sampler_that_the_baseline_is_never_drawn_with_is_warned_about() -> None:

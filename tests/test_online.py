@@ -411,8 +411,9 @@ def test_what_it_cannot_work_with_is_refused_with_the_reason() -> None:
     assert "annotator 'online' needs condition dropout: train.cond_drop > 0" in refused(
         "train.cond_drop=0"
     )
-    assert "reads features at sigma 5000, and the model is trained from 115.981 to 0.00862" in refused(
-        "annotator.sigma=5000"
+    assert (
+        "reads features at sigma 5000, and the model is trained from 115.981 to 0.00862"
+        in refused("annotator.sigma=5000")
     )
     assert list(faults(recipe())) == []
 

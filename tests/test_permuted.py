@@ -130,6 +130,12 @@ def recipe(tmp_path: Path, inner: str) -> Path:
     return path
 
 
+def test_what_it_permutes_has_to_be_said() -> None:
+    """A default would have another number of clusters than the arm that it is the control of."""
+    with pytest.raises(ValidationError, match="of"):
+        Permuted()  # type: ignore[call-arg]
+
+
 def test_it_counts_as_made_with_labels_where_the_other_does(tmp_path: Path) -> None:
     assert load(recipe(tmp_path, "kmeans"))
     with pytest.raises(FwError, match="self_guidance"):

@@ -325,6 +325,12 @@ def test_a_wrong_spread_is_warned_about_once_with_what_would_be_right() -> None:
     assert "with 'sigma_max: null" in told
 
 
+def test_a_start_that_is_not_at_fault_is_left_alone() -> None:
+    [told] = said("sampler={name: heun, steps: 18, sigma_max: 80}", "process=edm")
+    assert "; with 'schedule: logistic' they would be 1.0" in told
+    assert "error" not in told
+
+
 def test_the_remedy_is_right() -> None:
     [told] = said("sampler={name: ddim, steps: 15}")
     assert "with 'steps: 60' they would be 0.970 and 0.957" in told
@@ -347,6 +353,7 @@ def test_predicted_noise_is_warned_about_where_a_step_leaves_much_noise_behind(
     sampler = f"sampler={{name: dpmpp, steps: 10, schedule: {schedule}, sigma_max: {first}}}"
     [told] = said(eps, sampler)
     assert "an error of 1 % in what the network predicts would be " in told
+    assert "that error would be " in told
     assert not [line for line in said(sampler) if "an error of 1 %" in line]
 
 

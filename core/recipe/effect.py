@@ -12,7 +12,7 @@ from fw.core.kinds import Guidance, Objective, Process, Sampler
 from fw.core.learning.averages import untrained
 from fw.core.learning.parts.objectives import taken
 from fw.core.recipe.arm import Arm
-from fw.core.recipe.finding import Finding, location_in_arm
+from fw.core.recipe.finding import Finding, location_in_arm, location_of_section
 from fw.core.recipe.model import Recipe
 
 MOST_CALLS = 20_000
@@ -61,6 +61,7 @@ def sampler_levels(sampler: Sampler, process: Process) -> Sequence[float]:
 
 def without_effect(recipe: Recipe) -> Iterator[Finding]:
     """What the recipe names and what will have no effect."""
+    yield from dict.fromkeys(untrained_averages(recipe))
     first: dict[str, Arm] = {}
     for name in recipe.arms:
         arm = recipe.arm(name)
@@ -102,14 +103,8 @@ def idle_guidance(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
 
 
 def unlearned(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
-    """What a training meets too rarely to learn it, and an average that forgets too slowly."""
+    """What a training meets too rarely to learn it."""
     images = arm.train.steps * arm.train.batch
-    if (left := untrained(arm.train)) > UNTRAINED:
-        yield Finding(
-            location_in_arm(recipe, name, "train"),
-            f"without ema_ramp, averaged weights are still {left:.0%} untrained after "
-            f"{arm.train.steps:,} steps: train longer, or average over less",
-        )
     without, conditioned = arm.train.cond_drop * images, (1 - arm.train.cond_drop) * images
     if arm.annotator is not None and arm.takes_conditions:
         at = location_in_arm(recipe, name, "train")
@@ -136,6 +131,18 @@ def unlearned(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
                 location_in_arm(recipe, name, "objectives"),
                 f"objective '{objective.name}' takes noise levels from {low:g} to {high:g}: "
                 f"{too_few(count, images)} of these",
+            )
+
+
+def untrained_averages(recipe: Recipe) -> Iterator[Finding]:
+    """Averages that forget the untrained weights too slowly."""
+    for name in recipe.arms:
+        settings = recipe.arm(name).train
+        if (left := untrained(settings)) > UNTRAINED:
+            yield Finding(
+                location_of_section(recipe, name, "train"),
+                f"without ema_ramp, averaged weights are still {left:.0%} untrained after "
+                f"{settings.steps:,} steps: train longer, average over less, or leave ema_ramp on",
             )
 
 

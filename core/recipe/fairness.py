@@ -7,9 +7,10 @@ from operator import attrgetter
 from typing import Any
 
 from fw.core.recipe.arm import Arm
-from fw.core.recipe.finding import Finding
+from fw.core.recipe.finding import Finding, in_yaml
 from fw.core.recipe.model import Recipe
 from fw.core.settings import Train
+from fw.registry import Component
 
 SAME_IN_ALL_ARMS: tuple[tuple[str, Callable[[Arm], Any]], ...] = (
     *(
@@ -17,8 +18,8 @@ SAME_IN_ALL_ARMS: tuple[tuple[str, Callable[[Arm], Any]], ...] = (
         for key in Train.model_fields
         if key != "cond_drop"
     ),
-    ("model", lambda arm: arm.model.spec()),
-    ("process", lambda arm: arm.process.spec()),
+    ("model", attrgetter("model")),
+    ("process", attrgetter("process")),
 )
 """Samplers, too, but there is more to say about them: see core/recipe/sampling.py."""
 
@@ -31,10 +32,8 @@ def unfair(recipe: Recipe) -> Iterator[Finding]:
         arm = recipe.arm(name)
         for what, value in SAME_IN_ALL_ARMS:
             if value(arm) != value(baseline):
-                yield Finding(
-                    ("arms", name),
-                    f"{what} differs from the baseline's: {value(arm)} against {value(baseline)}",
-                )
+                how = difference(value(arm), value(baseline))
+                yield Finding(("arms", name), f"{what} differs from the baseline's: {how}")
         if arm.conditioner is not None and arm.conditioner.name in spaces:
             yield Finding(
                 ("metrics",),
@@ -78,3 +77,14 @@ def unfair(recipe: Recipe) -> Iterator[Finding]:
                 f"fid is defined on 50,000 samples; with {recipe.samples.count} it is biased "
                 "upwards",
             )
+
+
+def difference(one: Any, other: Any) -> str:
+    """What differs, in words: of components with one name the fields alone."""
+    if not isinstance(one, Component):
+        return f"{one} against {other}"
+    if one.name != other.name:
+        return f"{one.name} against {other.name}"
+    mine, others = one.model_dump(), other.model_dump()
+    keys = [key for key in mine if mine[key] != others[key]]
+    return "; ".join(f"{key} {in_yaml(mine[key])} against {in_yaml(others[key])}" for key in keys)

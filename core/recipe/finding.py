@@ -33,6 +33,13 @@ def location_of_section(recipe: Recipe, arm: str, section: str) -> Location:
     return ("arms", arm, section) if own else (section,)
 
 
+def in_yaml(value: object) -> str:
+    """A field's value as a recipe has it."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def misfit(location: Location, check: Callable[..., object], *arguments: Any) -> Iterator[Finding]:
     """The ValueError of a component's check, as a finding."""
     try:

@@ -68,7 +68,9 @@ def explain(problem: dict[str, Any], source: Source, registry: Registry) -> str:
         suggestion = f"; did you mean '{near[0]}'?" if near else ""
         reason = f"unknown key{suggestion} (known: {', '.join(known)})"
     elif problem["type"] == "missing":
-        reason = "this key is required"
+        place = location[-1]
+        missing = f"entry {place + 1} of the list" if isinstance(place, int) else "this key"
+        reason = f"{missing} is required"
     elif problem["type"] == "model_type":
         reason = f"expected a mapping of keys (it is {problem['input']!r})"
     elif problem["type"] == "value_error":

@@ -9,7 +9,7 @@ from fw.core.diffusion.spread import FINE, Spread, spread
 from fw.core.kinds import Sampler
 from fw.core.recipe.arm import Arm
 from fw.core.recipe.effect import alike
-from fw.core.recipe.finding import Finding, Location, location_of_section
+from fw.core.recipe.finding import Finding, Location, in_yaml, location_of_section
 from fw.core.recipe.model import Recipe
 
 TOLERANCE = 0.05
@@ -50,7 +50,7 @@ def off_the_data(recipe: Recipe) -> Iterator[Finding]:
             *([] if result.gain <= MOST_GAIN else [magnified(result)]),
         ]
         if faults:
-            reasons[at, f"{who}: {'; '.join(faults)}; {remedy(recipe, arm)}"] = None
+            reasons[at, f"{who}: {'; '.join(faults)}; {remedy(recipe, arm, result)}"] = None
     yield from (Finding(at, reason) for at, reason in reasons)
 
 
@@ -62,7 +62,8 @@ def fits(result: Spread) -> bool:
 def missed(result: Spread) -> str:
     return (
         f"an exact network's samples of Gaussian data (standard deviation {result.data:g}) would "
-        f"have {result.whole:.3f} of its spread, and detail {FINE} times finer {result.detail:.3f}"
+        f"have {result.whole:.3f} of its spread (1 is right), and detail {FINE} times finer "
+        f"{result.detail:.3f}"
     )
 
 
@@ -74,48 +75,54 @@ def magnified(result: Spread) -> str:
     )
 
 
-def remedy(recipe: Recipe, arm: Arm) -> str:
-    """What of the sampler's own fields would be right: another schedule, or more steps."""
-    for change, sampler in variations(arm.sampler):
-        result = arm_spread(recipe, arm.model_copy(update={"sampler": sampler}))
+def remedy(recipe: Recipe, arm: Arm, fault: Spread) -> str:
+    """What of the sampler's own fields would mend the `fault`: another schedule, or more steps."""
+
+    def by(fields: dict[str, object]) -> Spread | None:
+        sampler = arm.sampler.model_copy(update=fields)
+        return arm_spread(recipe, arm.model_copy(update={"sampler": sampler}))
+
+    begins = getattr(arm.sampler, "sigma_max", None) is not None
+    free: dict[str, object] = {"sigma_max": None} if begins else {}
+    for fields in variations(arm.sampler, free if by(free) != fault else {}):
+        result = by(fields)
         if result is not None and fits(result) and result.gain <= MOST_GAIN:
-            numbers = f"{result.whole:.3f} and {result.detail:.3f}"
-            return f"with {change} they would be {numbers}, and errors {result.gain:.1f} times"
+            right = []
+            if not fits(fault):
+                right.append(f"they would be {result.whole:.3f} and {result.detail:.3f}")
+            if fault.gain > MOST_GAIN:
+                right.append(f"that error would be {result.gain:.1f} %")
+            return f"with {written(fields)} {', and '.join(right)}"
     return "take more steps, another spacing of noise levels or another sampler"
 
 
-def variations(sampler: Sampler) -> Iterator[tuple[str, Sampler]]:
-    """The sampler with another schedule, with more steps, and with both; where the recipe says
-    at which noise level it begins, without that."""
-    own: dict[str, object] = {}
-    if getattr(sampler, "sigma_max", None) is not None:
-        own = {"sigma_max": None}
-        yield changed(sampler, own)
+def variations(sampler: Sampler, own: dict[str, object]) -> Iterator[dict[str, object]]:
+    """What of its fields may be changed, the least first: the schedule, the steps, both; beside
+    what is changed in all cases, `own`."""
+    if own:
+        yield own
     fields = type(sampler).model_fields
     schedules: tuple[str, ...] = ()
     if "schedule" in fields and get_origin(fields["schedule"].annotation) is Literal:
         schedules = get_args(fields["schedule"].annotation)
     for times in (1, *MORE_STEPS):
         if times > 1 and isinstance(steps := getattr(sampler, "steps", None), int):
-            own |= {"steps": times * steps}
-            yield changed(sampler, own)
+            own = {**own, "steps": times * steps}
+            yield own
         for schedule in schedules:
             if schedule != getattr(sampler, "schedule", None):
-                yield changed(sampler, {**own, "schedule": schedule})
+                yield {**own, "schedule": schedule}
 
 
-def changed(sampler: Sampler, fields: dict[str, object]) -> tuple[str, Sampler]:
-    said = ", ".join(
-        f"{key}: {'null' if value is None else value}" for key, value in fields.items()
-    )
-    return f"'{said}'", sampler.model_copy(update=fields)
+def written(fields: dict[str, object]) -> str:
+    return f"'{', '.join(f'{key}: {in_yaml(value)}' for key, value in fields.items())}'"
 
 
 def in_words(sampler: Sampler) -> str:
     """`dpmpp (steps: 20)`: the sampler with its steps and what is not its default."""
     defaults = type(sampler).model_fields
     said = [
-        f"{key}: {value}"
+        f"{key}: {in_yaml(value)}"
         for key, value in sampler.model_dump(mode="json").items()
         if key == "steps" or getattr(sampler, key) != defaults[key].get_default()
     ]

@@ -29,7 +29,9 @@ class Permuted(Annotator):
     control: ClassVar[bool] = True
 
     of: Annotator = Field(
-        "kmeans", validate_default=True, description="annotator whose conditions are permuted"
+        description="the annotator of the arm that this is the control of; its conditions are "
+        "permuted",
+        examples=["kmeans"],
     )
 
     @model_validator(mode="after")

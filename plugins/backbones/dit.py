@@ -54,7 +54,7 @@ class DiT(Backbone):
         ),
     )
     depth: int = Field(4, ge=1, le=1000, description="blocks")
-    width: int = Field(64, ge=4, le=16384, description="channels of a token")
+    width: int = Field(64, ge=4, le=16384, description="channels of a token; 64 suits digits")
     heads: int = Field(4, ge=1, description="attention heads per block")
     patch: int = Field(2, ge=1, description="side of the square of pixels that makes a token")
 

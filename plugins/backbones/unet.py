@@ -44,7 +44,9 @@ class UNet(Backbone):
     conditions: ClassVar[frozenset[str]] = frozenset({"class", "vector", "tokens"})
 
     channels: tuple[Annotated[int, Field(ge=1, le=16384)], ...] = Field(
-        (16, 32), min_length=1, description="channels per level; each level halves the image"
+        (16, 32),
+        min_length=1,
+        description="channels per level; each level halves the image; [16, 32] suits digits",
     )
     layers: int = Field(1, ge=1, le=1000, description="residual blocks per level")
     attention: tuple[Annotated[int, Field(ge=0)], ...] = Field(

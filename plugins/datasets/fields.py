@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from fw.core.kinds import Dataset
 from fw.core.types import SPLITS, ImageSet, Split
 from fw.plugins.datasets.decoded import Decoded
-from fw.plugins.shared.stated import readable
+from fw.plugins.shared.stated import Words
 from fw.registry import NOTHING, Neutral, Supervision
-from fw.registry.supervision import WRITTEN, parsed
+from fw.registry.supervision import parsed
 
 Side = Annotated[int, Ge(1), Le(4096)]
 Size = Annotated[
@@ -62,16 +62,14 @@ class Encoded(Dataset):
     )
 
     supervision: Annotated[
-        str | None,
+        Words | None,
         Neutral(None),
         Field(
-            pattern=WRITTEN,
             description=(
                 "where a model made the images: what it was trained with, as nothing, captions, "
                 "unknown or labels of X"
             ),
         ),
-        BeforeValidator(readable),
     ] = None
 
     @property

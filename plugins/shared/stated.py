@@ -11,24 +11,24 @@ from fw.registry import Neutral, Supervision
 from fw.registry.supervision import UNKNOWN, WRITTEN, parsed, strongest
 
 
-def readable(value: Any) -> Any:
-    """ValueError, in words where pydantic would show the pattern, if a text says no supervision."""
+def in_words(value: Any) -> Any:
+    """ValueError, clearer than the pattern's, for a text that is no supervision."""
     if isinstance(value, str):
         parsed(value)
     return value
 
 
+Words = Annotated[str, Field(pattern=WRITTEN), BeforeValidator(in_words)]
+
 Stated = Annotated[
-    str | None,
+    Words | None,
     Neutral(None),
     Field(
-        pattern=WRITTEN,
         description=(
             "what the weights were trained with, where their files do not say: nothing, captions, "
             "unknown or labels of X"
         ),
     ),
-    BeforeValidator(readable),
 ]
 
 
