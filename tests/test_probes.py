@@ -372,7 +372,8 @@ def unet(shape: tuple[int, int, int] = (1, 8, 8)) -> NetworkDenoiser:
 
 def noises(count: int, draws: int, shape: tuple[int, int, int]) -> Tensor:
     """The noise of held-out images (draws, N, C, H, W): each has its own stream."""
-    return Draws(0, "probe", "read test", rows=range(count)).normal(draws, *shape).transpose(0, 1)
+    stream = Draws(0, "probe", "read test", rows=range(count))
+    return torch.stack([stream.normal(*shape) for _ in range(draws)])
 
 
 def read(

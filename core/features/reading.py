@@ -59,10 +59,9 @@ class ArmReader:
             batch = images[start : start + size]
             x0 = diffused(batch, self.codec).to(job.device)  # (B, C, H, W)
             streams = job.draws("probe", stream, rows=range(start, start + len(batch)))
-            drawn = streams.normal(draws, *x0.shape[1:])
+            drawn = (streams.normal(*x0.shape[1:]).to(job.device) for _ in range(draws))
             looks = [
-                look(Noisy(self.probe.name, model, x0 + sigma * noise.to(job.device), sigma))
-                for noise in drawn.transpose(0, 1)
+                look(Noisy(self.probe.name, model, x0 + sigma * noise, sigma)) for noise in drawn
             ]
             found.append(torch.stack(looks).mean(dim=0).cpu())
         features = torch.cat(found)
