@@ -57,8 +57,9 @@ def strongest(several: Iterable[Supervision]) -> Supervision:
     return max(several, key=lambda each: STRENGTH.index(each.kind), default=NOTHING)
 
 
-TELLING = re.compile(r"weights|checkpoint|ckpt|pretrained|hub|repo|url|path|file|folder|model")
-"""Parts of the names of fields that, as text, name a file, a folder or a model of a hub."""
+WORDS = "weights|checkpoint|ckpt|pretrained|hub|repo|url|path|file|folder|model"
+TELLING = re.compile(rf"(?:^|_)(?:{WORDS})(?:_|$)")
+"""Words in the names of fields that, as text, name a file, a folder or a model of a hub."""
 
 
 def names_weights(name: str, value: Any) -> bool:

@@ -234,7 +234,7 @@ def shrunk(name: str, data: Path, inception: str) -> Recipe:
             f"dataset.root={data}",
             f"metrics={{name: fid, space: {inception}}}",
             "tracker=null",
-            "arms.random_1.25.annotator.clusters=3",
+            "arms.permuted_1.25.annotator.of.clusters=3",
         ],
     )
     arms = {arm: recipe.arms[arm] for arm in ("unconditional", "self_1.5")}
