@@ -613,7 +613,7 @@ def test_the_smoke_recipe_finishes_every_arm_with_a_floor_and_a_spread(
             assert score["std"] > 0
             assert 0 < score["floor"] < score["mean"]
     plain, guided = result["arms"].values()
-    assert guided["nfe"] == 2 * plain["nfe"] == 2 * 8
+    assert guided["nfe"] == 2 * plain["nfe"] == 2 * 12
     assert guided["train_key"] != plain["train_key"]
     assert 0 < guided["annotation"]["nmi"] < 1
     qualities = {entry["encoder"]: entry["quality"] for entry in result["evaluators"].values()}
