@@ -352,7 +352,7 @@ def test_a_recipe_runs_with_it_and_its_attention_can_be_guided(tmp_path: Path, p
     registry = toys.registry()
     registry.add(Provider("networks"), [DDPMPP, PAG])
     source = parse(toys.RECIPE, "r.yaml")
-    train = f"{{steps: 30, batch: 8, warmup: 1, lr: 0.02, precision: {precision}}}"
+    train = f"{{steps: 60, batch: 16, warmup: 5, lr: 0.01, precision: {precision}}}"
     pag = "{guidance: {name: pag, scale: 2}}"
     source.set(["model={name: ddpmpp, width: 8}", f"train={train}", f"arms.pag={pag}"])
     planned = plan(validate(source, registry))
