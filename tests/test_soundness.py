@@ -104,7 +104,7 @@ def test_dependents_can_be_kept_and_the_mixture_is_told_wherever_results_are(
     assert any(told in warning for warning in result(tmp_path / "out")["warnings"])
     assert told in (tmp_path / "out/toy/latest/report.md").read_text()
     ok(run())
-    assert result(tmp_path / "out")["warnings"] == []
+    assert not any(told in warning for warning in result(tmp_path / "out")["warnings"])
 
 
 def test_a_store_from_before_inputs_were_noted_is_taken_as_it_is_and_notes_them(

@@ -20,7 +20,7 @@ from fw.core.settings import Samples, Train
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.data import load_split
 from fw.core.stages.encode import Encode, load_features
-from fw.core.stages.keys import digest, part, read, unkeyed
+from fw.core.stages.keys import digest, identity, part, read, unkeyed
 from fw.core.stages.sample import Sample, shard_name
 from fw.core.stages.train import TrainDenoiser
 from fw.plugins.backbones.unet import UNet
@@ -66,7 +66,7 @@ def test_components_enter_by_identity_stages_by_id_and_the_rest_as_json() -> Non
         "version": 1,
         "encoder": PCA(dims=4).identity(),
         "before": 3,
-        "sections": [Train(steps=3).model_dump(mode="json")],
+        "sections": [identity(Train(steps=3))],
         "seed": 5,
         "inputs": {"first": FIRST.id, "second": SECOND.id, "one 1": FIRST.id},
     }
