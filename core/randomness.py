@@ -8,6 +8,7 @@ state comes from the words.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import math
@@ -48,6 +49,14 @@ def seed_torch(*words: int | str) -> None:
     """Seed torch's global generators, on the CPU and on GPUs, from the words."""
     torch.manual_seed(seed_from(*words))
     torch.set_rng_state(state(words))
+
+
+@contextlib.contextmanager
+def seeded(*words: int | str) -> Iterator[None]:
+    """With torch's global generators seeded from the words; that of the CPU is given back."""
+    with torch.random.fork_rng(devices=[]):
+        seed_torch(*words)
+        yield
 
 
 def some(count: int, most: int, *words: int | str) -> Tensor:

@@ -22,7 +22,7 @@ from fw.core.learning.parts.conditions import Conditions
 from fw.core.learning.parts.denoising import Denoising
 from fw.core.learning.parts.joint import Recognition
 from fw.core.learning.parts.part import Part, Training
-from fw.core.randomness import seed_torch
+from fw.core.randomness import seeded
 from fw.core.settings import Train
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 
@@ -113,8 +113,7 @@ def initial_network(
     backbone: Backbone, shape: tuple[int, int, int], spec: ConditionSpec | None, job: Job
 ) -> nn.Module:
     """The untrained network; arms with the same architecture start from the same weights."""
-    with torch.random.fork_rng(devices=[]):
-        seed_torch(job.seed, "init")
+    with seeded(job.seed, "init"):
         network = checked_network(backbone, backbone.build(shape, spec))
     if job.device.type == "cuda":
         network = network.to(memory_format=torch.channels_last)

@@ -17,7 +17,7 @@ from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.kinds.boundaries import checked_features
 from fw.core.learning.state import state_of
-from fw.core.randomness import seed_torch
+from fw.core.randomness import seeded
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.data import Data, load_split
 from fw.registry import NOTHING, Supervision, labels_of
@@ -69,8 +69,7 @@ class Encode(Stage):
 
     def new_network(self, job: Job) -> nn.Module:
         """An unfitted network whose initial weights depend only on the job's seed."""
-        with torch.random.fork_rng(devices=[]):
-            seed_torch(job.seed, "encode")
+        with seeded(job.seed, "encode"):
             network = self.encoder.build(
                 self.dataset.shape, self.dataset.classes if self.encoder.uses_labels else 0
             )

@@ -21,7 +21,7 @@ from fw.core.job import Job
 from fw.core.kinds import Process
 from fw.core.learning.loop import Step, descend
 from fw.core.learning.train import initial_network
-from fw.core.randomness import seed_torch
+from fw.core.randomness import seeded
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.epochs import too_short
 from fw.plugins.encoders.of_denoiser import OfDenoiser, Sigmas
@@ -123,8 +123,7 @@ class Distilled(OfDenoiser):
     def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
         teacher = self.teacher(data, job)
         network.to(job.device).train().requires_grad_(True)
-        with torch.random.fork_rng(devices=[]):
-            seed_torch(job.seed, "lesson")
+        with seeded(job.seed, "lesson"):
             lesson = self.lesson(network, teacher, data.shape, data.classes).to(job.device)
         optimizer = torch.optim.AdamW(
             lesson.parameters(), lr=self.lr, weight_decay=self.weight_decay

@@ -17,7 +17,7 @@ from fw.core.files.weights import supervision_in
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.learning.loop import Step, descend
-from fw.core.randomness import seed_torch, some
+from fw.core.randomness import seeded, some
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.epochs import too_short
 from fw.plugins.encoders.trunks import ImageEncoder
@@ -111,8 +111,7 @@ class SelfSupervised(Encoder):
 
     def _train(self, network: ImageEncoder, data: ImageSet, job: Job) -> None:
         network.train().requires_grad_(True)
-        with torch.random.fork_rng(devices=[]):
-            seed_torch(job.seed, "head")
+        with seeded(job.seed, "head"):
             learner = self.learner(network).to(job.device)
         learned = [parameter for parameter in learner.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(learned, lr=self.lr, weight_decay=self.weight_decay)

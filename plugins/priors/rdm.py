@@ -16,7 +16,7 @@ from fw.core.kinds import Prior
 from fw.core.kinds.size import check_weights
 from fw.core.learning.averages import average, ramped
 from fw.core.learning.loop import Step, descend
-from fw.core.randomness import generator, seed_torch
+from fw.core.randomness import generator, seeded
 from fw.core.types import LARGEST, Annotation
 from fw.plugins.priors.residual_mlp import ResidualMLP
 from fw.plugins.shared.frechet import distance, gaussian
@@ -104,8 +104,7 @@ class RDM(Prior):
 
     def _trained(self, vectors: Tensor, job: Job) -> nn.Module:
         """The network with the averaged weights. It predicts x0, the vectors without noise."""
-        with torch.random.fork_rng(devices=[]):
-            seed_torch(job.seed, "rdm")
+        with seeded(job.seed, "rdm"):
             network = ResidualMLP(vectors.shape[1], self.width, self.depth).to(job.device)
         averaged = copy.deepcopy(network)
         optimizer = torch.optim.AdamW(

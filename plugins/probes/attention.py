@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from fw.core.job import Job
 from fw.core.kinds import TokenProbe
 from fw.core.learning.loop import Step, descend
-from fw.core.randomness import seed_torch
+from fw.core.randomness import seeded
 from fw.core.types import Examples
 from fw.plugins.probes.labels import accuracy, labels_of
 
@@ -51,8 +51,7 @@ class AttentionProbe(TokenProbe):
         return {self._key: "higher"}
 
     def score(self, train: Examples, test: Examples, job: Job) -> dict[str, float]:
-        with torch.random.fork_rng(devices=[]):
-            seed_torch(job.seed, "attention")
+        with seeded(job.seed, "attention"):
             head = Head(train.features, train.classes, self.layers).to(job.device)
         labels = labels_of(train)
         optimizer = torch.optim.AdamW(

@@ -19,7 +19,7 @@ from fw.core.kinds.boundaries import checked_term
 from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step
 from fw.core.learning.parts.part import Part, Training
-from fw.core.randomness import seed_torch
+from fw.core.randomness import seeded
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,7 @@ def initial_head(
     objective: Objective, label: str, width: int, features: int, job: Job
 ) -> nn.Module:
     """The untrained head, a function of the seed and of the objective's label."""
-    with torch.random.fork_rng(devices=[]):
-        seed_torch(job.seed, "objective", label)
+    with seeded(job.seed, "objective", label):
         return objective.build(width, features).to(job.device)
 
 

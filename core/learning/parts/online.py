@@ -16,7 +16,7 @@ from fw.core.learning.averages import average
 from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step, down
 from fw.core.learning.parts.part import Part, Training
-from fw.core.randomness import seed_torch
+from fw.core.randomness import seeded
 from fw.core.types import Annotation, ConditionSpec
 
 
@@ -110,6 +110,5 @@ class OnlineGrouping(Part):
 
 def initial_grouping(annotator: Online, width: int, job: Job) -> nn.Module:
     """The untrained grouping, a function of the seed."""
-    with torch.random.fork_rng(devices=[]):
-        seed_torch(job.seed, "online")
+    with seeded(job.seed, "online"):
         return annotator.build(width).to(job.device)
