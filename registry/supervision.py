@@ -33,6 +33,10 @@ class Supervision:
     remark: str = field(default="", compare=False)
     """What else a user should know."""
 
+    @property
+    def strength(self) -> int:
+        return STRENGTH.index(self.kind)
+
     def __str__(self) -> str:
         return f"{self.kind} of {self.data}" if self.data else self.kind
 
@@ -54,7 +58,7 @@ def parsed(words: str) -> Supervision:
 
 def strongest(several: Iterable[Supervision]) -> Supervision:
     """The strongest, the first of equal ones; nothing if there is none."""
-    return max(several, key=lambda each: STRENGTH.index(each.kind), default=NOTHING)
+    return max(several, key=lambda each: each.strength, default=NOTHING)
 
 
 WORDS = "weights|checkpoint|ckpt|pretrained|hub|repo|url|path|file|folder|model"

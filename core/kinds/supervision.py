@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from fw.registry import Component, Supervision
-from fw.registry.supervision import STRENGTH
 
 
 class Brought(NamedTuple):
@@ -42,4 +41,4 @@ def brought_by(component: Component) -> Brought:
 
 def strongest_of(several: Iterable[Brought]) -> Brought:
     """The strongest of at least one, the first of equal ones."""
-    return max(several, key=lambda each: STRENGTH.index(each.supervision.kind))
+    return max(several, key=lambda each: each.supervision.strength)

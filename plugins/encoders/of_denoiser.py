@@ -10,7 +10,7 @@ from torch import nn
 
 from fw.core.diffusion.taps import absent, blocks_of, misnamed
 from fw.core.errors import FwError
-from fw.core.files.weights import check_finite, supervision_in
+from fw.core.files.weights import check_finite
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Encoder, Process
 from fw.core.learning.parts.augmentation import check_takes
@@ -18,8 +18,8 @@ from fw.core.learning.train import train
 from fw.core.settings import Train
 from fw.core.types import ImageSet
 from fw.plugins.encoders.weights import existing, sha256, state_dict, unwrapped_tensors
-from fw.plugins.shared.stated import Stated, check_stated, supervision
-from fw.registry import NOTHING, Neutral, Supervision
+from fw.plugins.shared.stated import Stated, check_stated, of_weights
+from fw.registry import Neutral, Supervision
 
 Blocks = tuple[Annotated[str, Field(pattern=r"^[\w.]+$")], ...] | None
 Sigmas = tuple[Annotated[float, Field(gt=0)], ...]
@@ -83,9 +83,7 @@ class OfDenoiser(Encoder):
 
     @property
     def own_supervision(self) -> Supervision:
-        if self.weights is None:
-            return NOTHING
-        return supervision(supervision_in(self.weights), self.supervision)
+        return of_weights(self.weights, self.supervision)
 
     def preflight(self) -> None:
         if self.weights is not None:

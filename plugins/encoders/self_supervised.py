@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from fw.core.errors import StageFailed
-from fw.core.files.weights import supervision_in
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.learning.loop import Step, descend
@@ -22,8 +21,8 @@ from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.epochs import too_short
 from fw.plugins.encoders.trunks import ImageEncoder
 from fw.plugins.encoders.weights import existing, load_weights, sha256
-from fw.plugins.shared.stated import Stated, check_stated, supervision
-from fw.registry import NOTHING, Neutral, Supervision
+from fw.plugins.shared.stated import Stated, check_stated, of_weights
+from fw.registry import Neutral, Supervision
 
 COLLAPSED = 1e-3
 
@@ -80,9 +79,7 @@ class SelfSupervised(Encoder):
 
     @property
     def own_supervision(self) -> Supervision:
-        if self.weights is None:
-            return NOTHING
-        return supervision(supervision_in(self.weights), self.supervision)
+        return of_weights(self.weights, self.supervision)
 
     @abstractmethod
     def learner(self, network: ImageEncoder) -> Learner:

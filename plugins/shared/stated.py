@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from fw.registry import Neutral, Supervision
+from fw.core.files.weights import supervision_in
+from fw.registry import NOTHING, Neutral, Supervision
 from fw.registry.supervision import UNKNOWN, WRITTEN, parsed, strongest
 
 
@@ -38,6 +39,11 @@ def check_stated(stated: str | None, weights: Path | None) -> None:
         raise ValueError(
             "`supervision` says what `weights` were trained with, and there are none: leave it out"
         )
+
+
+def of_weights(weights: Path | None, stated: str | None) -> Supervision:
+    """What a file of weights and the recipe say; nothing where there is no file."""
+    return NOTHING if weights is None else supervision(supervision_in(weights), stated)
 
 
 def supervision(in_files: Supervision, stated: str | None) -> Supervision:
