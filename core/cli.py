@@ -87,6 +87,12 @@ Out = Annotated[
 Device = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda or cuda:N", callback=checked_device)
 ]
+Batch = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=1000, help="images sampled at once [default: as many as suit the device]"
+    ),
+]
 DEFAULT_OUT = Path("runs")
 
 
@@ -111,6 +117,7 @@ def run(
     checkpoint_seconds: Annotated[
         float, typer.Option(min=0, help="time between checkpoints")
     ] = 20.0,
+    batch: Batch = None,
     keep_dependents: Annotated[
         bool,
         typer.Option(
@@ -141,7 +148,7 @@ def run(
     warnings = [*map(str, checks.warnings(loaded)), *provenance.notices(planned)]
     for warning in warnings:
         say(console, f"warning: {warning}", style="yellow")
-    options = Options(out, device, jobs, workers, checkpoint_seconds, keep_dependents)
+    options = Options(out, device, jobs, workers, checkpoint_seconds, batch, keep_dependents)
     if dry_run:
         show_plan(planned, Store(options.store))
         return
@@ -411,6 +418,7 @@ def sample(
         int, typer.Option(min=0, help="sampling seed; the report's are 0, 1, 2, ...")
     ] = 0,
     device: Device = "auto",
+    batch: Batch = None,
     plugin: Plugins = None,
 ) -> None:
     """Draw fresh samples from a trained arm."""
@@ -422,7 +430,7 @@ def sample(
     add_plugins(plugin)
     finished = FinishedRun(run_)
     end_dead_runs(finished.root)
-    draw(finished, arm, count, output, seed, device, Console(stderr=True))
+    draw(finished, arm, count, output, seed, device, batch, Console(stderr=True))
     answer(output)
 
 

@@ -76,6 +76,8 @@ class Job:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     reporter: Reporter = field(default_factory=Silent)
     checkpoint_seconds: float = 20.0
+    batch: int | None = None
+    """Images that are sampled at once; None is as many as suit the device."""
     stopping: Callable[[], bool] = lambda: False
     warnings: list[str] = field(default_factory=list)
     """The texts of `warn`; they are kept with the product."""

@@ -11,12 +11,15 @@ from sklearn.cluster import KMeans as ReferenceKMeans
 from sklearn.metrics import normalized_mutual_info_score
 
 from fw.core.errors import FwError
+from fw.core.features.kmeans import ByFaiss
+from fw.core.features.lloyd import Lloyd
 from fw.core.features.quality import cluster_quality, utilisation
 from fw.core.job import Job
 from fw.core.types import ConditionSpec, Observations
 from fw.plugins.annotators.kmeans import KMeans
 from fw.plugins.annotators.knn import KNN
 from fw.plugins.annotators.labels import Labels
+from fw.plugins.annotators.neighbours import most_similar
 from fw.plugins.annotators.random import Random
 from fw.plugins.annotators.sinkhorn import Sinkhorn
 from fw.plugins.datasets.digits import Digits
@@ -69,7 +72,7 @@ def test_planted_clusters_are_found_up_to_their_names(
 
 def test_every_image_is_in_the_cluster_whose_mean_is_nearest(job, digits):
     points = torch.nn.functional.normalize(digits.features)
-    ids = KMeans(clusters=8, iterations=200).annotate(digits, job).conditions
+    ids = KMeans(clusters=8, iterations=200, tolerance=0).annotate(digits, job).conditions
     means = torch.stack([points[ids == i].mean(dim=0) for i in range(8)])
     assert torch.cdist(points, means).argmin(dim=1).equal(ids)
 
@@ -81,13 +84,58 @@ def test_the_distortion_is_about_that_of_scikit_learn(job, digits):
     assert distortion(points, ours) < 1.05 * theirs
 
 
+def test_neighbours_by_torch_are_those_by_faiss(job, digits, monkeypatch):
+    points, by_faiss = KNN(k=5).nearest(digits, job)
+    monkeypatch.setattr("fw.plugins.annotators.neighbours.PAIRS", 10_000)
+    numbers = most_similar(points, 6)
+    cosines = (points[:, None] * points[numbers]).sum(dim=2)
+    theirs = (points[:, None] * points[by_faiss]).sum(dim=2)
+    torch.testing.assert_close(cosines[:, 1:], theirs)
+
+
+@pytest.mark.parametrize("clusters", [2, 20, 150])
+def test_iterations_by_torch_end_as_low_as_those_by_faiss(digits, clusters):
+    points = torch.nn.functional.normalize(digits.features)
+    start = ByFaiss(clusters, 1, spherical=False, tolerance=0.0).plus_plus(points, 0)
+    ends = []
+    for kind in (ByFaiss, Lloyd):
+        by = kind(clusters, 100, spherical=False, tolerance=0.0)
+        centroids, distortion = by.descend(points, start)
+        near = by.nearest(points, centroids)
+        assert torch.cdist(points, centroids).argmin(dim=1).equal(near)
+        assert float((points - centroids[near]).square().sum()) == pytest.approx(
+            distortion, rel=1e-4
+        )
+        ends.append(distortion)
+    assert ends[0] == pytest.approx(ends[1], rel=0.01)
+
+
+def test_the_start_by_torch_is_about_as_good_as_that_by_scikit_learn(digits):
+    points = torch.nn.functional.normalize(digits.features)
+    by = Lloyd(30, 25, spherical=False, tolerance=0.0)
+    theirs = ReferenceKMeans(30, n_init=5, random_state=0).fit(points.numpy()).inertia_
+    found = [by.descend(points, by.plus_plus(points, seed)) for seed in range(5)]
+    assert all(len(centroids.unique(dim=0)) == 30 for centroids, _ in found)
+    assert min(distortion for _, distortion in found) < 1.02 * theirs
+
+
+def test_by_torch_a_centroid_without_points_moves_to_a_far_one():
+    points = torch.tensor([[0.0], [1.0], [10.0]])
+    by = Lloyd(3, 25, spherical=False, tolerance=0.0)
+    centroids, distortion = by.descend(points, torch.tensor([[0.0], [100.0], [200.0]]))
+    assert distortion == 0
+    assert centroids.flatten().sort().values.tolist() == [0, 1, 10]
+
+
 def test_no_image_is_left_out_where_faiss_would_take_a_sample(job):
     """faiss trains on at most 256 points per centroid unless told otherwise: here the rest would
     decide."""
     points = torch.randn(3000, 4, generator=torch.Generator().manual_seed(0))
     seen = Observations(len(points), points)
     ids = (
-        KMeans(clusters=2, nredo=1, normalise=False, iterations=300).annotate(seen, job).conditions
+        KMeans(clusters=2, normalise=False, iterations=300, tolerance=0)
+        .annotate(seen, job)
+        .conditions
     )
     means = torch.stack([points[ids == i].mean(dim=0) for i in range(2)])
     assert torch.cdist(points, means).argmin(dim=1).equal(ids)

@@ -18,6 +18,7 @@ from fw.plugins.backbones.unet import UNet
 from fw.plugins.datasets.digits import Digits
 from fw.plugins.guidance.cfg import CFG
 from fw.plugins.processes.ddpm import DDPM
+from fw.plugins.samplers.ddpm import Ancestral
 from fw.plugins.samplers.dpmpp import DPMSolverPP
 
 SPEC = ConditionSpec("class", 4)
@@ -74,6 +75,20 @@ def test_an_image_does_not_depend_on_how_many_are_wanted(count: int) -> None:
     how = drawing(DPMSolverPP(steps=2), guidance=(CFG(scale=1.5),))
     many = images(model(SPEC), how, ANNOTATION, range(300))
     assert torch.equal(images(model(SPEC), how, ANNOTATION, range(count)), many[:count])
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64, 100, 1000])
+@pytest.mark.parametrize(
+    "sampler", [DPMSolverPP(steps=3), Ancestral(steps=4)], ids=["dpmpp", "ddpm"]
+)
+def test_the_batch_size_changes_an_image_by_rounding_alone(batch: int, sampler: Sampler) -> None:
+    def floats(size: int | None) -> Tensor:
+        how, network = drawing(sampler, guidance=(CFG(scale=1.5),)), model(SPEC)
+        return torch.cat(
+            list(generate(network, (), how, ANNOTATION, 1, range(120), lambda x: x, size))
+        )
+
+    torch.testing.assert_close(floats(batch), floats(None), atol=1e-5, rtol=0)
 
 
 def test_larger_images_come_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:

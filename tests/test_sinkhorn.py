@@ -20,7 +20,7 @@ from fw.core.job import Job
 from fw.core.testing import check
 from fw.core.types import ConditionSpec, Observations
 from fw.plugins.annotators.kmeans import KMeans
-from fw.plugins.annotators.sinkhorn import Sinkhorn, balanced_codes
+from fw.plugins.annotators.sinkhorn import RANGE, Sinkhorn, logits, shares
 from fw.plugins.datasets.digits import Digits
 
 
@@ -63,17 +63,26 @@ def transported(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
     return plan.exp()
 
 
+def codes_of(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
+    """What each image gives to each prototype (N, K)."""
+    return (logits(scores, epsilon) + shares(scores, epsilon, iterations)).softmax(dim=1)
+
+
 def test_the_contract_holds() -> None:
     check(Sinkhorn(clusters=4, rounds=4))
 
 
-@given(gap=st.floats(0, 1), epsilon=st.floats(0.05, 1))
-def test_lightlys_step_is_the_closed_form_for_two_images_and_two_prototypes(
-    gap: float, epsilon: float
+@pytest.mark.parametrize("iterations", [1, 2, 9, 100])
+@pytest.mark.parametrize("epsilon", [0.5, 0.05, 0.005])
+def test_as_many_iterations_give_the_codes_of_lightlys_step(
+    epsilon: float, iterations: int
 ) -> None:
-    codes = sinkhorn(torch.tensor([[gap, 0.0], [0.0, gap]]), iterations=3, epsilon=epsilon)
-    own = torch.sigmoid(torch.tensor(gap / epsilon))
-    torch.testing.assert_close(codes, torch.stack([own, 1 - own, 1 - own, own]).view(2, 2))
+    scores = cosines(500, 20, seed=0)
+    below = (scores - scores.amax(dim=1, keepdim=True)).clamp(min=-RANGE * epsilon)
+    # ours begins with codes that sum to 1 for each image, theirs with plain exponentials
+    start = torch.softmax(below / epsilon, dim=1).log() * epsilon
+    theirs = sinkhorn(start, iterations=iterations, epsilon=epsilon)
+    torch.testing.assert_close(codes_of(scores, epsilon, iterations), theirs, atol=2e-4, rtol=1e-3)
 
 
 @settings(max_examples=20)
@@ -82,7 +91,7 @@ def test_codes_are_the_plan_that_double_precision_finds_in_the_log_domain(
     images, clusters, seed
 ) -> None:
     scores = cosines(images, clusters, seed)
-    codes = balanced_codes(scores, epsilon=0.1, iterations=1000)
+    codes = codes_of(scores, epsilon=0.1, iterations=1000)
     torch.testing.assert_close(codes.double(), transported(scores, 0.1, 1000), atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(codes.sum(dim=1), torch.ones(images))
     torch.testing.assert_close(
@@ -95,7 +104,7 @@ def test_codes_are_the_plan_that_double_precision_finds_in_the_log_domain(
 def test_nothing_overflows_at_small_epsilon_in_single_precision(seed: int, epsilon: float) -> None:
     scores = cosines(64, 12, seed)
     scores[:, 3] = -1.0  # a prototype that is far from all
-    codes = balanced_codes(scores, epsilon, iterations=100)
+    codes = codes_of(scores, epsilon, iterations=100)
     assert codes.dtype == torch.float32
     assert codes.isfinite().all()
     torch.testing.assert_close(codes.sum(dim=1), torch.ones(64))
@@ -108,7 +117,7 @@ def test_lightlys_step_alone_does_overflow_there() -> None:
 def test_clusters_of_unequal_groups_are_balanced_where_those_of_kmeans_are_not(job: Job) -> None:
     data, labels = blobs([300, 30, 10], noise=0.05)
     found = Sinkhorn(clusters=3).annotate(data, job)
-    control = KMeans(clusters=3).annotate(data, job).conditions
+    control = KMeans(clusters=3, nredo=10).annotate(data, job).conditions
     assert found.spec == ConditionSpec("class", 3)
     assert normalized_mutual_info_score(labels, control) == pytest.approx(1)
     assert utilisation(control, 3)["balance"] < 0.6

@@ -17,7 +17,14 @@ from fw.core.stages.grid import save_grid
 
 
 def draw(
-    run: FinishedRun, name: str, count: int, output: Path, seed: int, device: str, console: Console
+    run: FinishedRun,
+    name: str,
+    count: int,
+    output: Path,
+    seed: int,
+    device: str,
+    batch: int | None,
+    console: Console,
 ) -> None:
     """Write a PNG grid of `count` images of an arm; with the same seed, the first ones are the
     report's own."""
@@ -39,6 +46,7 @@ def draw(
             seed,
             range(count),
             to_images,
+            batch,
         )
         images = torch.cat(list(batches))
     with writing(output, "-o"):

@@ -42,17 +42,19 @@ def generate(
     seed: int,
     images: range,
     to_images: Callable[[Tensor], Tensor] = to_uint8,
+    batch: int | None = None,
 ) -> Iterator[Tensor]:
     """These `images` of a sampling seed, by number: uint8 (B, C, H, W), batch by batch.
 
-    `siblings` are the networks that guidance modes asked for, and `to_images` makes uint8 images of
-    what was diffused. All randomness of image i, its condition included, is a function of (run
+    `siblings` are the networks that guidance modes asked for, `to_images` makes uint8 images of
+    what was diffused, and `batch` is how many are computed at once, if not as many as suit the
+    device. All randomness of image i, its condition included, is a function of (run
     seed, sampling seed, i). Convolutions may round differently in batches of another size, so every
     batch is computed in full, and images beyond the range are dropped.
     """
     check_guidance(drawing.guidance, annotation.spec if annotation else None)
     device = next(model.network.parameters()).device
-    size = batch_size(drawing.shape, device)
+    size = batch or batch_size(drawing.shape, device)
     model.sharing = any("attention" in each.requires for each in drawing.guidance)
     for start in range(images.start, images.stop, size):
         indices = range(start, start + size)

@@ -39,6 +39,7 @@ class Place:
     device: str
     threads: int
     checkpoint_seconds: float
+    batch: int | None = None
     keep_dependents: bool = False
     """Whether a product stays that was made of other inputs than those in the store."""
     plugins: tuple[LocalPlugin, ...] = ()
@@ -109,6 +110,7 @@ def execute(
                 device=torch.device(place.device),
                 reporter=StageReporter(stage.id, listener),
                 checkpoint_seconds=place.checkpoint_seconds,
+                batch=place.batch,
                 stopping=stopping,
             )
             with stock_state(job.seed, job.device, place.threads):

@@ -26,6 +26,8 @@ class Options:
     jobs: int | None = None
     threads: int | None = None
     checkpoint_seconds: float = 20.0
+    batch: int | None = None
+    """Images that are sampled at once; None is as many as suit the device."""
     keep_dependents: bool = False
     """Whether products stay that were made of other inputs than those in the store."""
 
@@ -52,6 +54,7 @@ def places(options: Options, stages: int, plugins: Sequence[LocalPlugin]) -> lis
             device=each,
             threads=options.threads or (1 if device == "cpu" else max(1, available // jobs)),
             checkpoint_seconds=options.checkpoint_seconds,
+            batch=options.batch,
             keep_dependents=options.keep_dependents,
             plugins=tuple(plugins),
         )

@@ -35,7 +35,7 @@ class Annotate(Stage):
     """Makes one condition per image, and scores of how they agree with the true labels."""
 
     kind: ClassVar[str] = "annotate"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     files: ClassVar[tuple[str, ...]] = ("annotation.safetensors", "quality.json")
 
     dataset: Data

@@ -95,6 +95,7 @@ class Sample(ImageStage):
                         seed,
                         images,
                         to_images,
+                        job.batch,
                     )
                 )
                 nfe = {"nfe": (networks.evaluations - before) // len(batches)}

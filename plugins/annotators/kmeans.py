@@ -1,5 +1,5 @@
-"""Clusters as labels: k-means on the training images' features (faiss), as in self-guidance
-(arXiv 2210.06462)."""
+"""Clusters as labels: k-means on the training images' features, as in self-guidance (arXiv
+2210.06462)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class KMeans(Annotator):
     """The k-means cluster of each image, found without labels (arXiv 2210.06462, section 3.2)."""
 
     name: ClassVar[str] = "kmeans"
+    version: ClassVar[int] = 2
 
     clusters: int = Field(
         30,
@@ -27,9 +28,19 @@ class KMeans(Annotator):
         description="number of clusters, K; 30 suit the digits, and `fw clusters` helps to choose",
     )
     nredo: int = Field(
-        5, ge=1, le=1_000_000, description="restarts; the one with the smallest distortion is kept"
+        1,
+        ge=1,
+        le=1_000_000,
+        description="starts by k-means++; the one with the smallest distortion is kept",
     )
-    iterations: int = Field(25, ge=1, le=1_000_000, description="Lloyd iterations per restart")
+    iterations: int = Field(25, ge=1, le=1_000_000, description="Lloyd's iterations, at most")
+    tolerance: float = Field(
+        3e-4,
+        ge=0,
+        lt=1,
+        description="iterations end where the distortion falls by less than this share; 0 goes on "
+        "until it does not fall",
+    )
     spherical: bool = Field(
         False, description="keep the centroids on the unit sphere and compare by cosine"
     )
@@ -52,15 +63,17 @@ class KMeans(Annotator):
             features = directions(features)
         check_clusters(features, self.clusters, "annotator kmeans")
         check_range(features, "annotator kmeans")
+        points = features.to(job.device)
         centroids = Centroids(
-            features,
+            points,
             self.clusters,
             seed_from(job.seed, "kmeans"),
             self.iterations,
             self.nredo,
             self.spherical,
+            self.tolerance,
         )
-        assigned = centroids.nearest(features)
+        assigned = centroids.nearest(points).cpu()
         if empty := self.clusters - len(assigned.unique()):
             job.warn(f"annotator kmeans: {empty} of {self.clusters} clusters have no image")
         return Annotation(ConditionSpec("class", self.clusters), assigned)

@@ -1,4 +1,5 @@
-"""The nearest training images of each one, by faiss: the part that `knn` and `retrieval` share."""
+"""The nearest training images of each one, by faiss, or by torch on a GPU: the part that `knn` and
+`retrieval` share."""
 
 from __future__ import annotations
 
@@ -17,6 +18,9 @@ from fw.core.types import Observations
 
 SAME = 1e-6
 """Directions that differ by less in every coordinate are equal: only rounding ranks them."""
+
+PAIRS = 2**27
+"""Products of pairs that are in memory at once."""
 
 
 class Neighbours(Annotator):
@@ -46,9 +50,12 @@ class Neighbours(Annotator):
         """Features of length 1, float32 (N, D), and the numbers of each one's neighbours (N, k),
         nearest first."""
         points = self._directions(data)
-        index = self._filled(points, job)
-        _, numbers = index.search(points.numpy(), self.k + 1)
-        others = without_itself(torch.from_numpy(numbers))  # (N, k)
+        if self.index == "exact" and job.device.type != "cpu":
+            numbers = most_similar(points.to(job.device), self.k + 1).cpu()
+        else:
+            _, by_faiss = self._filled(points, job).search(points.numpy(), self.k + 1)
+            numbers = torch.from_numpy(by_faiss)
+        others = without_itself(numbers)  # (N, k)
         if (others < 0).any():
             raise FwError(
                 f"annotator {self.name}: ivf found fewer than {self.k} neighbours of an image in "
@@ -100,6 +107,12 @@ class Neighbours(Annotator):
             index.train(points.numpy())
         index.add(points.numpy())
         return index
+
+
+def most_similar(points: Tensor, count: int) -> Tensor:
+    """The numbers of the points (N, D) whose product with each is largest: int64 (N, count)."""
+    blocks = points.split(max(1, PAIRS // len(points)))
+    return torch.cat([(block @ points.T).topk(count).indices for block in blocks])
 
 
 def without_itself(numbers: Tensor) -> Tensor:

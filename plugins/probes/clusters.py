@@ -33,7 +33,7 @@ class Clusters(FeatureProbe):
     stand beside.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     name: ClassVar[str] = "clusters"
 
     clusters: int = Field(
