@@ -19,6 +19,7 @@ from fw.core import templates
 from fw.core.errors import FwError, Interrupted, OutOfOrder, RecipeError, StageFailed
 from fw.core.machine.streams import sturdy
 from fw.core.messages.escaping import visible, visible_lines
+from fw.registry.once import one_look
 
 TRACEBACK = "FW_TRACEBACK"
 """If this variable is 1, the traceback of an unexpected exception is printed, not written to a
@@ -36,7 +37,8 @@ class Commands(typer.core.TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         failure: Exception
         try:
-            return super().invoke(ctx)
+            with one_look():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             failure = Interrupted("interrupted")
         except (StageFailed, OutOfOrder) as error:

@@ -26,6 +26,7 @@ from fw.core.store.store import Store
 from fw.registry import LocalPlugin
 from fw.registry.errors import in_one_line
 from fw.registry.global_state import undisturbed
+from fw.registry.once import one_look
 
 REPORT_SECONDS = 0.2
 
@@ -169,7 +170,7 @@ def worker(connection: Connection, place: Place, stop: Any) -> None:
     sturdy()
     for asked in POLITE:  # they reach the whole process group; the parent decides
         signal.signal(asked, signal.SIG_IGN)
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    with one_look(), contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             connection.send(attempt(connection, place, stop.is_set))
 
