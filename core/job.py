@@ -1,10 +1,10 @@
 """What a stage lends to a component: a device, its randomness, a scratch folder, and loops that
 resume exactly.
 
-`Job.steps` is the one training loop of fw. It yields step numbers, writes checkpoints of its state,
-and continues from the checkpoint after a crash. Resuming is bit-exact on CPU because there is no
-other state: batches, noise and augmentations are functions of (seed, step), torch's global
-generator included.
+`Job.steps` is the one training loop of fw. It yields step numbers, writes checkpoints of its state
+beside the steps (core/files/checkpoints.py), and continues from the last after a crash. Resuming is
+bit-exact on CPU because there is no other state: batches, noise and augmentations are functions of
+(seed, step), torch's global generator included.
 
 Whatever is read back after a crash was kept with its checksum (core/files/unfinished.py). What is
 damaged is made again, with a message.
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from fw.core.errors import Interrupted, StageFailed
 from fw.core.files import unfinished
+from fw.core.files.checkpoints import Beside, Pace, copied
 from fw.core.files.durable import write_text
 from fw.core.randomness import Draws, generator, seed_torch
 
@@ -76,6 +77,7 @@ class Job:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     reporter: Reporter = field(default_factory=Silent)
     checkpoint_seconds: float = 20.0
+    """The least time between checkpoints. 0 writes one after every step, and waits for it."""
     stopping: Callable[[], bool] = lambda: False
     warnings: list[str] = field(default_factory=list)
     """The texts of `warn`; they are kept with the product."""
@@ -119,19 +121,29 @@ class Job:
         start = self._restore(label, state)
         if start < total:
             self._rewrite_log()
-        saved = time.monotonic()
-        with torch.random.fork_rng(devices):
-            for step in range(start, total):
-                if self.stopping():
-                    self._save(label, step, state)
-                    raise Interrupted(STOPPED)
-                seed_torch(self.seed, label, step)
-                yield step
-                with self._off_the_clock():
-                    self.reporter.progress(label, step + 1, total)
-                if time.monotonic() - saved >= self.checkpoint_seconds:
-                    self._save(label, step + 1, state)
-                    saved = time.monotonic()
+        pace, beside = Pace(self.checkpoint_seconds), Beside()
+        try:
+            with torch.random.fork_rng(devices):
+                for step in range(start, total):
+                    if self.stopping():
+                        beside.wait()
+                        self._save(label, step, state)
+                        raise Interrupted(STOPPED)
+                    seed_torch(self.seed, label, step)
+                    yield step
+                    with self._off_the_clock():
+                        self.reporter.progress(label, step + 1, total)
+                    pace.costs(beside.spent())
+                    if pace.every_step:
+                        self._save(label, step + 1, state)
+                    elif pace.due and not beside.busy:
+                        self._save_beside(label, step + 1, state, pace, beside)
+                    elif pace.log_due:
+                        self.flush()
+                        pace.wrote_log()
+            beside.wait()
+        finally:
+            beside.leave()
         self._save(label, total, state)
 
     def log(self, step: int, values: Mapping[str, Tensor | float]) -> None:
@@ -216,14 +228,36 @@ class Job:
     def _save(self, label: str, step: int, state: Mapping[str, Stateful]) -> None:
         """Write the log up to here, then the checkpoint: a crash in between only repeats steps,
         bit for bit."""
+        self.keep(f"{label}.checkpoint", partial(torch.save, self._checkpoint(step, state)))
+
+    def _save_beside(
+        self,
+        label: str,
+        step: int,
+        state: Mapping[str, Stateful],
+        pace: Pace,
+        beside: Beside,
+    ) -> None:
+        """The same, of a copy, beside the steps that follow."""
+        began = time.monotonic()
+        payload, arrived = copied(self._checkpoint(step, state))
+
+        def write(path: Path) -> None:
+            arrived()
+            torch.save(payload, path)
+
+        beside.start(partial(self.keep, f"{label}.checkpoint", write))
+        pace.saved()
+        pace.costs(time.monotonic() - began)
+
+    def _checkpoint(self, step: int, state: Mapping[str, Stateful]) -> dict[str, Any]:
         self.flush()
-        payload = {
+        return {
             "step": step,
             "seconds": self.seconds,
             "log": "".join(self._log),
             "state": {name: part.state_dict() for name, part in state.items()},
         }
-        self.keep(f"{label}.checkpoint", partial(torch.save, payload))
 
     def _restore(self, label: str, state: Mapping[str, Stateful]) -> int:
         path = self.kept(f"{label}.checkpoint")

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from fw.core.errors import FwError, Interrupted, StageFailed
+from fw.core.errors import Damaged, FwError, Interrupted, StageFailed
 from fw.core.job import Job
 from fw.core.machine.isolation import stock_state
 from fw.core.machine.stopping import POLITE
@@ -22,6 +22,7 @@ from fw.core.machine.streams import sturdy
 from fw.core.messages.plain import plain
 from fw.core.messages.secrets import redact, redacted
 from fw.core.stages.base import Stage
+from fw.core.store.soundness import discard_damaged
 from fw.core.store.store import Store
 from fw.registry import LocalPlugin
 from fw.registry.errors import in_one_line
@@ -87,7 +88,7 @@ def execute(
     stopping: Callable[[], bool],
 ) -> None:
     """Do a stage and publish its product; does nothing if it is there already, made of the present
-    inputs."""
+    inputs. Damaged if one of these is: it is discarded, and has to be made again first."""
     store = Store(place.store)
     trace = store.partial(stage.id) / "traceback.txt"
     try:
@@ -113,12 +114,15 @@ def execute(
                 stopping=stopping,
             )
             with stock_state(job.seed, job.device, place.threads):
-                stage.run(job, lambda source: store.path(source.id))
+                stage.run(job, lambda source: store.product(source.id))
             job.finish()
             trace.unlink(missing_ok=True)
             warned = {"warnings": redacted(job.warnings)} if job.warnings else {}
             facts = {"seconds": round(job.seconds, 3), "device": place.device, **warned}
             store.publish(stage.id, stage.payload, facts, made_of)
+    except Damaged as error:
+        discard_damaged(error.stage, store)
+        raise
     except FwError:
         raise
     except Exception as error:
@@ -179,9 +183,9 @@ def attempt(
     connection: Connection,
     place: Place,
     stopping: Callable[[], bool],
-) -> tuple[str, str, str]:
+) -> tuple[str, ...]:
     """Receive a stage, do it, and say what became of it: `done`, `stopped` or `failed`, the stage
-    and the reason."""
+    and the reason; or `damaged`, the stage, what it would have read, and the reason."""
     name = ""
     try:
         with undisturbed():
@@ -194,6 +198,8 @@ def attempt(
         raise
     except Interrupted as error:
         return "stopped", name, str(error)
+    except Damaged as error:
+        return "damaged", name, error.stage, error.reason
     except FwError as error:
         return "failed", name, str(error)
     except Exception as error:  # the stage's components could not be imported here, say

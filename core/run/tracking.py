@@ -62,7 +62,7 @@ class Tracking:
 
     def done(self, stage: str) -> None:
         """All that a finished stage has to show; the tracker may know some of it already."""
-        if not self.store.present(stage):  # another run may be making it again
+        if self.store.reportable(stage).state != "done":  # another run may be making it again
             return
         folder = self.store.path(stage)
         if (folder / "log.jsonl").exists():
