@@ -16,7 +16,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,33 @@ from fw.core.randomness import Draws, generator, seed_torch
 
 Item = TypeVar("Item")
 
+POINTS = 2000
+"""The most points of a curve that a reporter gets; log.jsonl has them all."""
+
 STOPPED = "stopped; run the same command again to continue"
+
+
+def fewer(
+    records: Iterable[Mapping[str, float]], total: Callable[[str], int], last: dict[str, int]
+) -> list[dict[str, float]]:
+    """Records with at most `POINTS` points of each curve, of loops of `total` steps: the first in
+    each of equal stretches, and the last.
+
+    `last` has the last step at which each curve had a value before, and has it afterwards.
+    """
+    kept = []
+    for record in records:
+        step = int(record["step"])
+        shown: dict[str, float] = {}
+        for key, value in record.items():
+            stretch = max(1, -(-total(key) // (POINTS - 1)))  # one point is left for the last step
+            new = key not in last or step // stretch > last[key] // stretch
+            if key != "step" and (new or step == total(key) - 1):
+                shown[key] = value
+            last[key] = step
+        if shown:
+            kept.append({"step": record["step"], **shown})
+    return kept
 
 
 class Stateful(Protocol):
@@ -85,6 +111,10 @@ class Job:
     _started: float = field(default_factory=time.monotonic, repr=False)
     _spent_before: float = field(default=0.0, repr=False)
     _reporting: float = field(default=0.0, repr=False)
+    _total: int = field(default=0, repr=False)
+    """The steps of the loop that is going on."""
+    _last: dict[str, int] = field(default_factory=dict, repr=False)
+    """The last step of this loop at which each curve had a value."""
     _log: list[str] = field(default_factory=list, repr=False)
     """The lines of log.jsonl. Checkpoints hold them; further lines of the file are of steps that
     are done again."""
@@ -119,6 +149,10 @@ class Job:
         `<folder>/<label>.checkpoint`."""
         devices = [self.device] if self.device.type == "cuda" else []
         start = self._restore(label, state)
+        self._total = total
+        self._last = {}
+        if start:
+            fewer(map(json.loads, self._log), lambda key: total, self._last)
         if start < total:
             self._rewrite_log()
         pace, beside = Pace(self.checkpoint_seconds), Beside()
@@ -209,8 +243,9 @@ class Job:
             with self._log_path.open("a", encoding="utf-8") as file:
                 file.writelines(lines)
             self._log += lines
+            shown = fewer(records, lambda key: self._total, self._last)
             with self._off_the_clock():
-                self.reporter.metrics(records)
+                self.reporter.metrics(shown)
 
     @contextlib.contextmanager
     def _off_the_clock(self) -> Iterator[None]:
