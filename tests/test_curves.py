@@ -3,6 +3,7 @@ off."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def test_a_curve_has_at_most_so_many_points_spread_evenly_with_its_first_and_las
     points = steps(trained(tmp_path / "run", total), "loss")
     assert min(total, POINTS // 2) <= len(points) <= POINTS
     assert (points[0], points[-1]) == (0, total - 1)
-    gaps = {later - earlier for earlier, later in zip(points[:-1], points[1:-1], strict=False)}
+    gaps = {later - earlier for earlier, later in pairwise(points[:-1])}
     assert len(gaps) <= 1
 
 

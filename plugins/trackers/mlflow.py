@@ -231,11 +231,8 @@ def log_params(client: MlflowClient, run: Run, params: Mapping[str, str]) -> Non
     """Log what is not there yet; MLflow's params cannot be changed."""
     from mlflow.entities import Param
 
-    new = [
-        Param(key, value)
-        for key, value in short_params(params).items()
-        if key not in run.data.params
-    ]
+    lacking = {key: value for key, value in params.items() if fitting(key) not in run.data.params}
+    new = [Param(key, value) for key, value in short_params(lacking).items()]
     for start in range(0, len(new), 100):
         client.log_batch(run.info.run_id, params=new[start : start + 100])
 
