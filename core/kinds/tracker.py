@@ -49,8 +49,8 @@ class TrackedRun(Protocol):
     def model(self, arm: str, weights: Path, scores: Mapping[str, float]) -> None:
         """The trained weights (safetensors) of an arm.
 
-        A tracker that has them already may say so beforehand in a method `wants_model(arm) -> bool`:
-        fw compares their checksum before it hands them over, which takes long for large ones.
+        A tracker that has them already may say so in a method `wants_model(arm) -> bool`: before fw
+        hands weights over, it compares their checksum, which takes long for large ones.
         """
 
     def note(self, markdown: str) -> None:
