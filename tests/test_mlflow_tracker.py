@@ -186,6 +186,7 @@ def test_a_run_that_is_opened_again_logs_nothing_twice(root, tmp_path, remembere
 def test_an_arm_whose_record_is_complete_is_not_called_for(root, tmp_path, monkeypatch):
     log_all(MLflow().open(describe(root)), tmp_path / "made")
     again = MLflow().open(describe(root))
+    assert isinstance(again, MLflowRun)
     ids = {again.runs[arm].id for arm in ARMS}
     calls = spied(again, monkeypatch)
     log_all(again, tmp_path / "made")
