@@ -1,5 +1,4 @@
-"""Read what a network's blocks return, or let them return it again without computing. No hook is
-left behind."""
+"""Read what a network's blocks return. No hook is left behind."""
 
 from __future__ import annotations
 
@@ -81,27 +80,6 @@ def tapped(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tenso
 
     with watched({name: blocks[name] for name in names}, after=keep):
         yield activations
-
-
-@contextmanager
-def recorded(network: nn.Module) -> Iterator[dict[str, Any]]:
-    """All that the blocks return while this lasts, by name, for `replayed`."""
-    returned: dict[str, Any] = {}
-    with watched(blocks_of(network), after=returned.__setitem__):
-        yield returned
-
-
-@contextmanager
-def replayed(network: nn.Module, returned: Mapping[str, Any]) -> Iterator[None]:
-    """Let these blocks return what they returned before, without computing it again."""
-    blocks = blocks_of(network)
-    try:
-        for name, value in returned.items():
-            blocks[name].forward = lambda *_args, _value=value, **_kwargs: _value
-        yield
-    finally:
-        for name in returned:
-            vars(blocks[name]).pop("forward", None)
 
 
 @contextmanager
