@@ -8,6 +8,7 @@ tokens. So the beginning that is shared ends inside a block, behind its queries,
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from fw.core.diffusion.taps import Remembering
 from fw.core.kinds import Attend, Changed, scaled_dot_product
 
 MOST = 2
@@ -103,40 +105,6 @@ def outermost(paths: Sequence[str]) -> list[str]:
     ]
 
 
-class Remembering:
-    """A module's forward that keeps what it returns, or returns what is known without computing.
-
-    It has no names and no tables, so that compiled blocks that differ in nothing else stay one.
-    """
-
-    def __init__(self, module: nn.Module):
-        self.module = module
-        self.compute = module.forward
-        self.own = "forward" in vars(module)
-        self.keep = False
-        self.known: Any = None
-        self.kept: Any = None
-
-    def __call__(self, *args: Any, **named: Any) -> Any:
-        if self.known is not None:
-            return self.known
-        returned = self.compute(*args, **named)
-        if self.keep:
-            self.kept = returned
-        return returned
-
-    def enter(self, known: Any, keep: bool) -> None:
-        self.known, self.keep = known, keep
-        self.module.forward = self
-
-    def leave(self) -> None:
-        self.known = self.kept = None
-        if self.own:
-            self.module.forward = self.compute
-        else:
-            vars(self.module).pop("forward", None)
-
-
 class Shared:
     """What the calls of one network share, for one batch of noisy images at a time."""
 
@@ -146,8 +114,7 @@ class Shared:
         self.layers: set[str] = set()
         """The first layers that guidance changes. Where one comes up that was not expected, its
         first call shares nothing, and the later ones do."""
-        self.forwards: dict[str, Remembering] = {}
-        self.batch: tuple[Tensor, float] | None = None
+        self.batch: tuple[weakref.ref[Tensor], float] | None = None
         self.known: list[tuple[Tensor | None, dict[str, Any]]] = []
         """What modules returned for this batch, by the identity of the condition; the batch's own
         condition comes first."""
@@ -173,37 +140,35 @@ class Shared:
         if known is None:
             yield
             return
-        paths = self.order.until(first, self.layers)
+        forwards = {
+            path: Remembering(self.network.get_submodule(path))
+            for path in self.order.until(first, self.layers)
+        }
         try:
-            for path in paths:
-                self._forward(path).enter(known.get(path), keep=path not in known)
+            for path, forward in forwards.items():
+                forward.enter(known.get(path), keep=path not in known)
             yield
-            for path in paths:
-                if (kept := self._forward(path).kept) is not None:
-                    known[path] = kept
+            for path, forward in forwards.items():
+                if forward.kept is not None:
+                    known[path] = forward.kept
         finally:
-            for path in paths:
-                self._forward(path).leave()
-
-    def _forward(self, path: str) -> Remembering:
-        if path not in self.forwards:
-            self.forwards[path] = Remembering(self.network.get_submodule(path))
-        return self.forwards[path]
+            for forward in forwards.values():
+                forward.leave()
 
     def _of(
         self, x: Tensor, sigma: float, condition: Tensor | None, usual: bool
     ) -> dict[str, Any] | None:
         """What is known of these images under this condition; None if nothing is remembered.
 
-        A step begins with the usual prediction at another noise level, or again of what the last
-        one began with: x may have been written into. Other images at the same level are a mode's
-        own, and those of the step come back.
+        A step begins when the images of the last one are gone, at another noise level, or with
+        the usual prediction of what the last one began with: x may have been written into. Other
+        images beside those of the step are a mode's own.
         """
-        conditions = [other for other, _ in self.known]
-        again = usual and bool(conditions) and condition is conditions[0]
-        if self.batch is None or self.batch[1] != sigma or (self.batch[0] is x and again):
-            self.batch, self.known = (x, sigma), []
-        elif self.batch[0] is not x:
+        images, level = (self.batch[0](), self.batch[1]) if self.batch else (None, None)
+        again = usual and images is x and condition is self.known[0][0]
+        if images is None or level != sigma or again:
+            self.batch, self.known = (weakref.ref(x), sigma), []
+        elif images is not x:
             return None
         for other, known in self.known:
             if other is condition:

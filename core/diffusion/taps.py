@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -69,41 +69,57 @@ def absent(known: Iterable[str], names: Sequence[str]) -> str | None:
 
 @contextmanager
 def tapped(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """What these blocks return while this lasts, by name; FwError if there is no such block."""
+    """What these blocks have returned when this ends, by name; FwError if there is no such
+    block."""
     blocks = blocks_of(network)
     if fault := absent(blocks, names):
         raise FwError(f"the network {fault}")
+    forwards = {name: Remembering(blocks[name]) for name in names}
     activations: dict[str, Tensor] = {}
-
-    def keep(name: str, returned: Any) -> None:
-        activations[name] = returned if isinstance(returned, Tensor) else returned[0]
-
-    with watched({name: blocks[name] for name in names}, after=keep):
-        yield activations
-
-
-@contextmanager
-def watched(
-    blocks: Mapping[str, nn.Module],
-    before: Callable[[str], None] = lambda name: None,
-    after: Callable[[str, Any], None] = lambda name, returned: None,
-) -> Iterator[None]:
-    """Call `before(name)` and `after(name, returned)` around each block while this lasts."""
-    hooks = [
-        hook
-        for name, block in blocks.items()
-        for hook in (
-            block.register_forward_pre_hook(lambda _block, _args, name=name: before(name)),
-            block.register_forward_hook(
-                lambda _block, _args, returned, name=name: after(name, returned)
-            ),
-        )
-    ]
     try:
-        yield
+        for forward in forwards.values():
+            forward.enter(known=None, keep=True)
+        yield activations
+        for name, forward in forwards.items():
+            if (returned := forward.kept) is not None:
+                activations[name] = returned if isinstance(returned, Tensor) else returned[0]
     finally:
-        for hook in hooks:
-            hook.remove()
+        for forward in forwards.values():
+            forward.leave()
+
+
+class Remembering:
+    """A module's forward that keeps what it returns, or returns what is known without computing.
+
+    It has no names and no tables, so that compiled blocks that differ in nothing else stay one.
+    """
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+        self.compute = module.forward
+        self.own = "forward" in vars(module)
+        self.keep = False
+        self.known: Any = None
+        self.kept: Any = None
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        if self.known is not None:
+            return self.known
+        returned = self.compute(*args, **named)
+        if self.keep:
+            self.kept = returned
+        return returned
+
+    def enter(self, known: Any, keep: bool) -> None:
+        self.known, self.keep = known, keep
+        self.module.forward = self
+
+    def leave(self) -> None:
+        self.known = self.kept = None
+        if self.own:
+            self.module.forward = self.compute
+        else:
+            vars(self.module).pop("forward", None)
 
 
 def as_tokens(activation: Tensor) -> Tensor:
