@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -89,10 +89,7 @@ def tapped(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tenso
 
 
 class Remembering:
-    """A module's forward that keeps what it returns, or returns what is known without computing.
-
-    It has no names and no tables, so that compiled blocks that differ in nothing else stay one.
-    """
+    """A module that keeps what it returns, or returns what is known without computing."""
 
     def __init__(self, module: nn.Module):
         self.module = module
@@ -102,17 +99,9 @@ class Remembering:
         self.known: Any = None
         self.kept: Any = None
 
-    def __call__(self, *args: Any, **named: Any) -> Any:
-        if self.known is not None:
-            return self.known
-        returned = self.compute(*args, **named)
-        if self.keep:
-            self.kept = returned
-        return returned
-
     def enter(self, known: Any, keep: bool) -> None:
         self.known, self.keep = known, keep
-        self.module.forward = self
+        self.module.forward = remembering(self)
 
     def leave(self) -> None:
         self.known = self.kept = None
@@ -120,6 +109,21 @@ class Remembering:
             self.module.forward = self.compute
         else:
             vars(self.module).pop("forward", None)
+
+
+def remembering(state: Remembering) -> Callable[..., Any]:
+    """The forward of such a module: a function without names and tables, since what is compiled is
+    compiled again for another object, but not for another function of the same code."""
+
+    def forward(*args: Any, **named: Any) -> Any:
+        if state.known is not None:
+            return state.known
+        returned = state.compute(*args, **named)
+        if state.keep:
+            state.kept = returned
+        return returned
+
+    return forward
 
 
 def as_tokens(activation: Tensor) -> Tensor:
