@@ -55,7 +55,7 @@ def generate(
     check_guidance(drawing.guidance, annotation.spec if annotation else None)
     device = next(model.network.parameters()).device
     size = batch or batch_size(drawing.shape, device)
-    model.sharing = any("attention" in each.requires for each in drawing.guidance)
+    model.share(drawing.guidance, drawing.shape)
     for start in range(images.start, images.stop, size):
         indices = range(start, start + size)
         draws = Draws(drawing.seed, "sample", seed, rows=indices, device=device)

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from fw.core.kinds import Attend, Backbone, Joint, scaled_dot_product
+from fw.core.diffusion.sharing import Shared, order
+from fw.core.kinds import Attend, Backbone, Changed, Joint, scaled_dot_product
 from fw.core.learning.state import state_of
 from fw.core.randomness import generator
 from fw.core.testing import tiny, usual
@@ -317,6 +318,27 @@ def attend_is_forgotten(backbone: Backbone) -> None:
     assert not left, f"there is a hook on {', '.join(left)}"
 
 
+@usual.if_provided("attention")
+def beginnings_can_be_shared(backbone: Backbone) -> None:
+    """If it provides `attention`, what its modules returned before a layer can be returned again
+    in their place, to the same bits: they leave nothing else for later ones to read"""
+    network, inputs = in_use(backbone)
+    other = inputs_for(range(3, 6), smallest(backbone), forms(backbone)[-1])
+    shared = Shared(network, order(network, lambda attend: network(*inputs, attend)))
+    for layer in shared.order.before:
+        attend = Changed((layer,), nothing)
+        alone = predict(network, inputs, attend)
+        shared.expect((layer,))
+        for each, mix in ((inputs, None), (other, None), (inputs, attend)):
+            with shared.during(each.x, 1.0, each.condition, mix):
+                together = predict(network, each, mix)
+        share = gap(together, alone)
+        assert share == 0, (
+            f"with layer {layer} changed, and what comes before it not computed again, the "
+            f"prediction differs by {share:.2g} of the largest value"
+        )
+
+
 CLAUSES = (
     check_speaks,
     forms_are_known,
@@ -338,6 +360,7 @@ CLAUSES = (
     attend_may_be_the_usual,
     attend_acts,
     attend_is_forgotten,
+    beginnings_can_be_shared,
 )
 
 
