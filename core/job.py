@@ -28,7 +28,7 @@ from torch import Tensor
 from fw.core.errors import Interrupted, StageFailed
 from fw.core.files import unfinished
 from fw.core.files.durable import write_text
-from fw.core.randomness import Draws, generator, seed_torch
+from fw.core.randomness import Draws, forked, generator, seed_torch
 
 Item = TypeVar("Item")
 
@@ -115,12 +115,11 @@ class Job:
     ) -> Iterator[int]:
         """Yield the steps still to do of `total`, keeping `state` in
         `<folder>/<label>.checkpoint`."""
-        devices = [self.device] if self.device.type == "cuda" else []
         start = self._restore(label, state)
         if start < total:
             self._rewrite_log()
         saved = time.monotonic()
-        with torch.random.fork_rng(devices):
+        with forked():
             for step in range(start, total):
                 if self.stopping():
                     self._save(label, step, state)

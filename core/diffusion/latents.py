@@ -22,7 +22,7 @@ from fw.core.diffusion.pixels import per_image, to_uint8
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Code
 from fw.core.kinds.boundaries import checked_code, checked_decoded
-from fw.core.randomness import some
+from fw.core.randomness import forked, some
 
 SHARD = 1000
 """Images in one file of latents: an interrupted encoding loses no more than these."""
@@ -155,8 +155,8 @@ class Latents:
 def new_network(autoencoder: Autoencoder, shape: tuple[int, int, int]) -> nn.Module:
     """The frozen network. Building it may draw random numbers; it moves no generator and is
     always the same."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with forked():
+        torch.default_generator.manual_seed(0)
         return autoencoder.build(shape).eval().requires_grad_(False)
 
 

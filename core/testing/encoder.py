@@ -17,6 +17,7 @@ from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.kinds.boundaries import checked_features
 from fw.core.learning.state import state_of
+from fw.core.randomness import forked
 from fw.core.testing import tiny, usual
 from fw.core.testing.compare import largest, largest_difference, same
 from fw.core.testing.contract import Clause
@@ -234,7 +235,7 @@ def trained(encoder: Encoder, job: Job, data: ImageSet) -> nn.Module:
 
 def built(encoder: Encoder, shape: Shape | None = None) -> nn.Module:
     """An unfitted network whose initial weights depend only on the seed."""
-    with torch.random.fork_rng(devices=[]):
+    with forked():
         torch.manual_seed(SEED)
         return encoder.build(
             shape or shape_for(encoder), tiny.CLASSES if encoder.uses_labels else 0
