@@ -180,11 +180,7 @@ class Job:
     def flush(self) -> None:
         """Append what was logged to log.jsonl and report it. A value that is not finite ends the
         stage."""
-        records = [
-            {key: float(value) if key != "step" else value for key, value in r.items()}
-            for r in self._records
-        ]
-        self._records = []
+        records, self._records = numbers(self._records), []
         for record in records:
             for key, value in record.items():
                 if not math.isfinite(value):
@@ -251,3 +247,20 @@ class Job:
         current = self._log_path.read_bytes() if self._log_path.exists() else b""
         if current != text.encode():
             write_text(self._log_path, text)
+
+
+def numbers(records: Sequence[Mapping[str, Tensor | float]]) -> list[dict[str, float]]:
+    """The records with numbers in place of tensors; a GPU is waited for once."""
+    logged = [value for record in records for value in record.values()]
+    afar = [value for value in logged if isinstance(value, Tensor) and value.is_cuda]
+    fetched = iter(
+        torch.stack([each.double().reshape(()) for each in afar]).tolist() if afar else []
+    )
+
+    def number(value: Tensor | float) -> float:
+        return next(fetched) if isinstance(value, Tensor) and value.is_cuda else float(value)
+
+    return [
+        {key: value if key == "step" else number(value) for key, value in record.items()}
+        for record in records
+    ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -410,10 +411,11 @@ class WithoutGradients(torch.no_grad):
 
 def install() -> None:
     """Simulate CUDA in this process, for good. The library of built.py must be loaded."""
+    importlib.import_module("torch._dynamo")  # it looks up what is replaced here
     torch.inference_mode = WithoutGradients  # type: ignore[misc, assignment]
     for name in ("tensor", "as_tensor", "asarray"):
         setattr(torch, name, moved(getattr(torch, name)))
-    torch.nn.Module._apply = swapping(torch.nn.Module._apply)  # type: ignore[method-assign]
+    torch._has_compatible_shallow_copy_type = compatible  # type: ignore[assignment]
     torch.compile = uncompiled  # type: ignore[assignment]
     torch.nn.Module.compile = lambda self, *args, **kwargs: None  # type: ignore[method-assign, assignment]
     claim_attention_kernels()
@@ -440,19 +442,15 @@ def moved(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return made
 
 
-def swapping(apply: Callable[..., Any]) -> Callable[..., Any]:
-    """`Module.to` and its kind: parameters stay the same objects on another device, as they do on a
-    GPU."""
+def compatible(one: Tensor, other: Tensor) -> bool:
+    """Whether `Module.to` may put the second into the first: where they are one, or none is
+    simulated. Elsewhere it makes new parameters, where on a GPU the old ones would move."""
+    if isinstance(one, Simulated) or isinstance(other, Simulated):
+        return one is other
+    return shallow_copies(one, other)
 
-    def applied(*args: Any, **kwargs: Any) -> Any:
-        before = torch.__future__.get_swap_module_params_on_conversion()
-        torch.__future__.set_swap_module_params_on_conversion(True)
-        try:
-            return apply(*args, **kwargs)
-        finally:
-            torch.__future__.set_swap_module_params_on_conversion(before)
 
-    return applied
+shallow_copies = torch._has_compatible_shallow_copy_type
 
 
 def uncompiled(model: Any = None, **options: Any) -> Any:

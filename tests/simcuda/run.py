@@ -15,7 +15,7 @@ from typing import Any
 
 from simcuda import built
 
-IMAGES_AT_ONCE = 16
+IMAGES_AT_ONCE = 32
 """In one batch of whatever has no batch size of its own: larger ones would only take longer."""
 
 

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ class Waits:
     faults: list[str] = field(default_factory=list)
     devices: set[int] = field(default_factory=set)
     """Of which tensors were made or generators drawn from."""
+    _began: float = 0.0
     _stretch: str | None = None
     _sampling: bool = False
     _since: Counter[str] | None = None
@@ -111,6 +113,7 @@ class Waits:
                 "within": self.within,
                 "faults": self.faults,
                 "devices": sorted(self.devices),
+                "seconds": round(time.process_time() - self._began, 1),
             }
         )
 
@@ -119,6 +122,7 @@ class Waits:
         self.within.clear()
         self.faults.clear()
         self.devices.clear()
+        self._began = time.process_time()
 
 
 WAITS = Waits()
