@@ -54,6 +54,14 @@ def right_shape(encoder: Encoder) -> None:
         assert len(sizes) == 1, f"D depends on the number of images: {sorted(sizes)}"
 
     forall(body, count=st.integers(1, PROBE), examples=5)
+    for device in tiny.gpus():
+        with ambient(0), tiny.job(SEED, device) as job:
+            network = trained(encoder, job, visible(encoder)).to(device)
+        features = encoded(network, images.to(device))
+        assert features.device.type == device, f"features on {device} are on {features.device}"
+        with as_in_a_run():
+            checked_features(encoder, features.cpu(), PROBE)
+        usual.assert_numbers(encoder.quality(network, probe(encoder)), f"quality on {device}: ")
 
 
 @usual.same_in_any_batch

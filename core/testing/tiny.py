@@ -27,14 +27,19 @@ CLASSES = 3
 
 def devices() -> list[str]:
     """The devices to check on: the CPU, and a GPU where there is one."""
-    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    return ["cpu", *gpus()]
+
+
+def gpus() -> list[str]:
+    """The GPU to check on as well, where there is one."""
+    return ["cuda"] if torch.cuda.is_available() else []
 
 
 @contextlib.contextmanager
-def job(seed: int = 0) -> Iterator[Job]:
+def job(seed: int = 0, device: str = "cpu") -> Iterator[Job]:
     """A job with a folder of its own, which is gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
-        yield Job(Path(folder), seed=seed)
+        yield Job(Path(folder), seed=seed, device=torch.device(device))
 
 
 @contextlib.contextmanager

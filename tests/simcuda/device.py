@@ -147,7 +147,7 @@ def compute(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> An
     refuse_mixtures(function, name, args, tensors, here)
     generators = [each for each in given if isinstance(each, torch.Generator)]
     for each in generators:
-        if (each.device.index if each.device.type == "cuda" else None) != index:
+        if (None if each.device.type == "cpu" else position(each.device)) != index:
             raise WAITS.fault(f"{function}: a generator of {each.device} for {device_name(index)}")
     if here:
         count(name, args, kwargs)

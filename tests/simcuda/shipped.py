@@ -1,5 +1,5 @@
 """`python -m simcuda.shipped FOLDER [RECIPE...]`: the shipped recipes at a very small scale, one
-after the other, on the second of two simulated devices.
+after the other, on the second of two simulated devices; then `fw sample` and `fw heatmap`.
 
 They share a store, so what is alike in several is done once. `FOLDER/waits.jsonl` says what each
 stage waited for.
@@ -15,19 +15,31 @@ from typing import Any
 
 from simcuda.run import install, simulated
 
+HERE = ("--device", "cuda:1")
 TRAINING, HELD_OUT = 64, 24
 """Images of a data set that are used."""
 
 
 def main(folder: Path, *names: str) -> None:
     from simcuda.shrunk import RECIPES, shrunk
+    from simcuda.waits import WAITS
 
     fewer_images()
     for name in names or RECIPES:
         path = folder / f"{name}.yaml"
         path.write_text(json.dumps(shrunk(name, folder)), encoding="utf-8")
-        code = fw("run", path, "--out", folder / "runs", "--device", "cuda:1", "--jobs", "1")
-        print(f"{name}: exit code {code}", flush=True)
+        report(name, fw("run", path, "--out", folder / "runs", *HERE, "--jobs", "1"))
+    run = folder / "runs" / (names or RECIPES)[-1] / "latest"
+    arm = ("--arm", next(iter(shrunk(run.parent.name, folder)["arms"])))
+    drawn = ("-n", "4", "-o", folder / "drawn.png")
+    read = ("-n", "20", "--draws", "1", "--sigmas", "0.05", "-o", folder / "read.png")
+    for command, options in {"sample": drawn, "heatmap": read}.items():
+        with WAITS.recorded(command):
+            report(command, fw(command, run, *arm, *options, *HERE))
+
+
+def report(what: str, code: int) -> None:
+    print(f"{what}: exit code {code}", flush=True)
 
 
 def fewer_images() -> None:

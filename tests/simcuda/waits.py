@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,25 +91,24 @@ class Waits:
             self.within.setdefault("sampler", Counter()).update(self._since)
         self._since = Counter() if self._sampling else None
 
+    def stage(self, stage: Any) -> AbstractContextManager[None]:
+        return self.recorded(f"{stage.kind} {stage.label}")
+
     @contextlib.contextmanager
-    def stage(self, stage: Any) -> Iterator[None]:
-        """A stage is done; a line of `SIMCUDA_WAITS` says what happened."""
+    def recorded(self, what: str) -> Iterator[None]:
+        """What happens in here is written to `SIMCUDA_WAITS` afterwards, a line of JSON."""
         self.clear()
         try:
             yield
         finally:
-            self.write(f"{stage.kind} {stage.label}")
+            if path := os.environ.get("SIMCUDA_WAITS"):
+                with Path(path).open("a", encoding="utf-8") as file:
+                    file.write(self._line(what) + "\n")
 
-    def write(self, stage: str) -> None:
-        if path := os.environ.get("SIMCUDA_WAITS"):
-            with Path(path).open("a", encoding="utf-8") as file:
-                file.write(self.record(stage) + "\n")
-
-    def record(self, stage: str) -> str:
-        """A line of JSON with all of it."""
+    def _line(self, what: str) -> str:
         return json.dumps(
             {
-                "stage": stage,
+                "what": what,
                 "waits": self.anywhere,
                 "within": self.within,
                 "faults": self.faults,

@@ -1,0 +1,72 @@
+"""Every shipped recipe runs on a GPU, without a fault and without a wait where it should run on
+by itself; the GPU is simulated (tests/simcuda)."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from simcuda import built
+from simcuda.shrunk import RECIPES
+from test_simulated_gpu import ran
+
+pytestmark = [
+    pytest.mark.skipif(built.lacking() is not None, reason=str(built.lacking())),
+    pytest.mark.timeout(1800),
+]
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What came of all recipes."""
+
+    printed: str
+    records: list[dict[str, Any]]
+    """For each stage: what it is, its waits, those within steps and samplers, faults, devices."""
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Shipped:
+    folder = tmp_path_factory.mktemp("shipped")
+    done = ran("shipped", folder)
+    lines = (folder / "waits.jsonl").read_text(encoding="utf-8").splitlines()
+    return Shipped(f"{done.stdout}\n{done.stderr}", [json.loads(line) for line in lines])
+
+
+@pytest.mark.parametrize("what", [*RECIPES, "sample", "heatmap"])
+def test_a_recipe_or_command_succeeds(what: str, shipped: Shipped) -> None:
+    assert f"{what}: exit code 0\n" in shipped.printed, shipped.printed
+
+
+def test_no_device_is_mistaken(shipped: Shipped) -> None:
+    assert [record["faults"] for record in shipped.records if record["faults"]] == []
+
+
+def test_a_job_on_the_second_gpu_leaves_the_first_alone(shipped: Shipped) -> None:
+    used = {record["what"]: record["devices"] for record in shipped.records}
+    assert {what: devices for what, devices in used.items() if 0 in devices} == {}
+    assert any(devices == [1] for devices in used.values())
+
+
+def test_no_step_of_a_training_and_no_sampler_makes_the_host_wait(shipped: Shipped) -> None:
+    held_up = {record["what"]: record["within"] for record in shipped.records if record["within"]}
+    assert held_up == {}
+
+
+MOST_WAITS: dict[str, int] = {}
+
+
+def test_waits_of_a_stage_are_few(shipped: Shipped) -> None:
+    """Beside those for the weights of networks, one each, which are moved once and checkpointed."""
+    most: dict[str, int] = defaultdict(int)
+    for record in shipped.records:
+        kind = record["what"].split()[0]
+        waits = Counter(record["waits"])
+        others = sum(n for what, n in waits.items() if not what.endswith(OF_WEIGHTS))
+        most[kind] = max(most[kind], others)
+    print("waits of a stage:", dict(most))
+    assert dict(most) == MOST_WAITS
