@@ -249,7 +249,7 @@ class Job:
             write_text(self._log_path, text)
 
 
-def numbers(records: Sequence[Mapping[str, Tensor | float]]) -> list[dict[str, float]]:
+def numbers(records: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
     """The records with numbers in place of tensors; a GPU is waited for once."""
     logged = [value for record in records for value in record.values()]
     afar = [value for value in logged if isinstance(value, Tensor) and value.is_cuda]

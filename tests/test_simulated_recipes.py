@@ -4,9 +4,7 @@ by itself; the GPU is simulated (tests/simcuda)."""
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,16 +55,28 @@ def test_no_step_of_a_training_and_no_sampler_makes_the_host_wait(shipped: Shipp
     assert held_up == {}
 
 
-MOST_WAITS: dict[str, int] = {}
+MOST_WAITS = {
+    "encode": 43,  # diffusion_selected, which reads many blocks; others 3
+    "annotate": 1,
+    "train": 5,  # an online annotator's; others 2
+    "latents": 8,
+    "prior": 3,
+    "sample": 3,
+    "probe": 6,
+    "evaluate": 1,
+}
+"""How often a stage makes the host wait for what a GPU has computed, at most, by its kind."""
+
+NOT_RESULTS = ("copy from the cpu", "index on the cpu", "save")
+"""Waits to move weights, once for each network, and to keep checkpoints."""
 
 
-def test_waits_of_a_stage_are_few(shipped: Shipped) -> None:
-    """Beside those for the weights of networks, one each, which are moved once and checkpointed."""
-    most: dict[str, int] = defaultdict(int)
+def test_stages_wait_a_few_times_for_what_a_gpu_has_computed(shipped: Shipped) -> None:
+    most: dict[str, int] = dict.fromkeys(MOST_WAITS, 0)
     for record in shipped.records:
         kind = record["what"].split()[0]
-        waits = Counter(record["waits"])
-        others = sum(n for what, n in waits.items() if not what.endswith(OF_WEIGHTS))
-        most[kind] = max(most[kind], others)
-    print("waits of a stage:", dict(most))
-    assert dict(most) == MOST_WAITS
+        waits = [n for what, n in record["waits"].items() if not what.startswith(NOT_RESULTS)]
+        if kind in most:
+            most[kind] = max(most[kind], sum(waits))
+    print("waits of a stage for results, at most:", most)
+    assert all(most[kind] <= limit for kind, limit in MOST_WAITS.items()), most

@@ -92,7 +92,8 @@ class Codec:
         batch = filled(sent(images, self.device), self.size)
         code = self.autoencoder.encode(self.network, batch)
         code = formed_code(self.autoencoder, code, self.shape, len(batch))
-        return Code(*(None if part is None else part[: len(images)] for part in code))
+        std = None if code.std is None else code.std[: len(images)]
+        return Code(code.mean[: len(images)], std)
 
     @torch.inference_mode()
     def _decode(self, latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,11 +105,13 @@ class Codec:
 
     def _on_cpu(self, codes: Sequence[Code]) -> Code:
         """Codes one behind the other on the CPU, finite; a GPU is waited for once."""
-        mean, std = (
-            None if parts[0] is None else torch.cat(parts).cpu().contiguous()
-            for parts in zip(*codes, strict=True)
+        stds = [code.std for code in codes if code.std is not None]
+        mean, *std = (
+            torch.cat(parts).cpu().contiguous()
+            for parts in ([code.mean for code in codes], stds)
+            if parts
         )
-        return finite_code(self.autoencoder, Code(mean, std))
+        return finite_code(self.autoencoder, Code(mean, *std))
 
     def quality(self, held_out: Tensor) -> dict[str, float]:
         """Mean and standard deviation of the latents of some held-out images, and by how many of

@@ -23,9 +23,9 @@ CPU = torch.device("cpu")
 
 
 class Simulated(Tensor):
-    """A tensor of a CUDA device; `inner` has its numbers."""
+    """A tensor of a CUDA device; `numbers` are its numbers."""
 
-    inner: Tensor
+    numbers: Tensor
 
     @staticmethod
     def __new__(cls, inner: Tensor, index: int) -> Simulated:
@@ -38,22 +38,22 @@ class Simulated(Tensor):
             layout=inner.layout,
             device=torch.device("cuda", index),
         )
-        made.inner = inner
+        made.numbers = inner
         WAITS.devices.add(index)
         return made
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         return compute(function, args, kwargs or {})
 
     def __repr__(self) -> str:  # type: ignore[override]
-        return f"Simulated({self.inner!r}, device='{self.device}')"
+        return f"Simulated({self.numbers!r}, device='{self.device}')"
 
     def tolist(self) -> Any:
         WAITS.waited("tolist")
-        return self.inner.tolist()
+        return self.numbers.tolist()
 
     def numpy(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(f"can't convert {self.device} device type tensor to numpy")
@@ -61,14 +61,14 @@ class Simulated(Tensor):
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(f"can't convert {self.device} device type tensor to numpy")
 
-    def new_tensor(self, data: Any, **kwargs: Any) -> Tensor:
+    def new_tensor(self, data: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
         return torch.tensor(data, **{"dtype": self.dtype, "device": self.device, **kwargs})
 
     def data_ptr(self) -> int:
-        return self.inner.data_ptr()
+        return self.numbers.data_ptr()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        made: Tensor = Simulated(self.inner.detach().clone(), self.device.index)
+        made: Tensor = Simulated(self.numbers.detach().clone(), self.device.index)
         made.requires_grad_(self.requires_grad)
         if isinstance(self, torch.nn.Parameter):
             made = torch.nn.Parameter(made, self.requires_grad)
@@ -77,7 +77,7 @@ class Simulated(Tensor):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         WAITS.waited("save")
-        return loaded, (self.inner.detach(), self.device.index)
+        return loaded, (self.numbers.detach(), self.device.index)
 
 
 def loaded(inner: Tensor, index: int) -> Tensor:
@@ -152,7 +152,7 @@ def compute(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> An
     if here:
         count(name, args, kwargs)
 
-    inner = {id(each.inner): each for each in here}
+    inner = {id(each.numbers): each for each in here}
     call = stand_in(function, name)
     with drawn_from(index, generators, function) as replaced:
         result = call(*on_cpu(args, replaced), **on_cpu(dict(kwargs), replaced))
@@ -180,7 +180,7 @@ def device_name(index: int | None) -> str:
 
 def on_cpu(tree: Any, generators: Mapping[int, torch.Generator]) -> Any:
     """The arguments of an operation as the CPU takes them."""
-    tree = tree_map_only(Simulated, lambda tensor: tensor.inner, tree)
+    tree = tree_map_only(Simulated, lambda tensor: tensor.numbers, tree)
     tree = tree_map_only(
         torch.device, lambda device: CPU if device.type == "cuda" else device, tree
     )
@@ -415,8 +415,8 @@ def install() -> None:
     torch.inference_mode = WithoutGradients  # type: ignore[misc, assignment]
     for name in ("tensor", "as_tensor", "asarray"):
         setattr(torch, name, moved(getattr(torch, name)))
-    torch._has_compatible_shallow_copy_type = compatible  # type: ignore[assignment]
-    torch.compile = uncompiled  # type: ignore[assignment]
+    torch._has_compatible_shallow_copy_type = compatible
+    torch.compile = uncompiled
     torch.nn.Module.compile = lambda self, *args, **kwargs: None  # type: ignore[method-assign, assignment]
     claim_attention_kernels()
     torch.cuda.synchronize = waiting("synchronize", torch.cuda.synchronize)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from simcuda.run import install, simulated
@@ -20,12 +21,9 @@ GPU = torch.device("cuda:1")
 @contextlib.contextmanager
 def refused(*words: str) -> Iterator[None]:
     """What happens inside is refused, in a sentence with these words."""
-    try:
+    with pytest.raises((RuntimeError, TypeError)) as caught:
         yield
-    except (RuntimeError, TypeError) as error:
-        assert all(word in str(error) for word in words), error
-    else:
-        raise AssertionError(f"nothing was refused: {words}")
+    assert all(word in str(caught.value) for word in words), caught.value
 
 
 @contextlib.contextmanager
@@ -128,7 +126,7 @@ def check_many_values_are_logged_with_one_wait() -> None:
             job.log(step, {"loss": torch.tensor(0.5).to(GPU), "rate": 0.1, "step": step})
         with waits(1):
             job.finish()
-        lines = Path(folder, "log.jsonl").read_text().splitlines()
+        lines = Path(folder, "log.jsonl").read_text(encoding="utf-8").splitlines()
     assert lines[9] == '{"step": 9, "loss": 0.5, "rate": 0.1}'
 
 

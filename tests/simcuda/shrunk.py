@@ -1,7 +1,8 @@
 """The shipped recipes at a very small scale: two steps of tiny networks on a few images.
 
 What is alike after that, in one recipe or in several, is one stage: they share a store. What needs
-files from elsewhere gets made-up ones: an image folder, and random weights of an autoencoder.
+files from elsewhere, or long to draw, gets made-up ones: an image folder, and random weights of an
+autoencoder.
 Scores in the space of Inception are taken in another; what Inception computes on a device, the
 contract of encoders says.
 """
@@ -50,7 +51,11 @@ LARGEST = {
 SIZED = {"unet": "channels", "jdm": "channels", "ddpmpp": "multipliers"}
 """By network: the list that has an entry for each of its levels."""
 
-UNSAID = {"dino": {"batch": 8}, "rdm": {"batch": 8}, "diffusion_selected": {"steps": 2}}
+UNSAID = {
+    "dino": {"batch": 8},
+    "rdm": {"batch": 8, "sampling_steps": 10, "count": 50},
+    "diffusion_selected": {"steps": 2},
+}
 """By component: fields of which recipes say nothing."""
 
 CLASSIFIER = {"name": "classifier", "steps": 2, "batch": 8}
@@ -66,11 +71,9 @@ def shrunk(name: str, folder: Path) -> dict[str, Any]:
     for section in ("metrics", "probes"):
         if section in recipe:
             recipe[section] = [recipe[section][turn % len(recipe[section])]]
-    if recipe["dataset"]["name"] in ("cifar10", "image_folder"):
+    if recipe["dataset"]["name"] != "digits":
         recipe["dataset"] = {"name": "image_folder", "root": str(pictures(folder)), "size": 16}
         recipe["dataset"]["class_folders"] = 3
-    if recipe["dataset"]["name"] == "shapes":
-        recipe["dataset"]["count"] = 64
     if "latents" in recipe:
         recipe["latents"]["weights"] = str(autoencoder(folder))
         recipe["latents"]["shrink"] = 2
