@@ -415,9 +415,9 @@ def install() -> None:
     torch.inference_mode = WithoutGradients  # type: ignore[misc, assignment]
     for name in ("tensor", "as_tensor", "asarray"):
         setattr(torch, name, moved(getattr(torch, name)))
-    torch._has_compatible_shallow_copy_type = compatible
+    torch._has_compatible_shallow_copy_type = compatible  # type: ignore[assignment]
     torch.compile = uncompiled
-    torch.nn.Module.compile = lambda self, *args, **kwargs: None  # type: ignore[method-assign, assignment]
+    torch.nn.Module.compile = lambda self, *args, **kwargs: None  # type: ignore[method-assign]
     claim_attention_kernels()
     torch.cuda.synchronize = waiting("synchronize", torch.cuda.synchronize)
     for owner in (torch.cuda.Event, torch.cuda.Stream):
