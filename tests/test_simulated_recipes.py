@@ -56,7 +56,7 @@ def test_no_step_of_a_training_and_no_sampler_makes_the_host_wait(shipped: Shipp
 
 
 MOST_WAITS = {
-    "encode": 43,  # diffusion_selected, which reads many blocks; others 3
+    "encode": 43,  # diffusion_selected, which reads many blocks; others 5
     "annotate": 1,
     "train": 5,  # an online annotator's; others 2
     "latents": 8,
@@ -64,6 +64,7 @@ MOST_WAITS = {
     "sample": 3,
     "probe": 6,
     "evaluate": 1,
+    "heatmap": 20,  # a block each
 }
 """How often a stage makes the host wait for what a GPU has computed, at most, by its kind."""
 
