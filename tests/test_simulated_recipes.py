@@ -60,9 +60,9 @@ MOST_WAITS = {
     "annotate": 1,
     "train": 5,  # an online annotator's; others 2
     "latents": 8,
-    "prior": 3,
+    "prior": 2,
     "sample": 3,
-    "probe": 6,
+    "probe": 3,
     "evaluate": 1,
     "heatmap": 20,  # a block each
 }
