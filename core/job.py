@@ -29,7 +29,7 @@ from fw.core.errors import Interrupted, StageFailed
 from fw.core.files import unfinished
 from fw.core.files.checkpoints import Beside, Pace, copied
 from fw.core.files.durable import write_text
-from fw.core.randomness import Draws, generator, seed_torch
+from fw.core.randomness import Draws, forked, generator, seed_torch
 
 Item = TypeVar("Item")
 
@@ -149,7 +149,6 @@ class Job:
     ) -> Iterator[int]:
         """Yield the steps still to do of `total`, keeping `state` in
         `<folder>/<label>.checkpoint`."""
-        devices = [self.device] if self.device.type == "cuda" else []
         start = self._restore(label, state)
         self._total = total
         self._last = {}
@@ -159,7 +158,7 @@ class Job:
             self._rewrite_log()
         pace, beside = Pace(self.checkpoint_seconds), Beside()
         try:
-            with torch.random.fork_rng(devices):
+            with forked():
                 for step in range(start, total):
                     if self.stopping():
                         beside.wait()
@@ -229,11 +228,7 @@ class Job:
     def flush(self) -> None:
         """Append what was logged to log.jsonl and report it. A value that is not finite ends the
         stage."""
-        records = [
-            {key: float(value) if key != "step" else value for key, value in r.items()}
-            for r in self._records
-        ]
-        self._records = []
+        records, self._records = numbers(self._records), []
         for record in records:
             for key, value in record.items():
                 if not math.isfinite(value):
@@ -323,3 +318,20 @@ class Job:
         current = self._log_path.read_bytes() if self._log_path.exists() else b""
         if current != text.encode():
             write_text(self._log_path, text)
+
+
+def numbers(records: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """The records with numbers in place of tensors; a GPU is waited for once."""
+    logged = [value for record in records for value in record.values()]
+    afar = [value for value in logged if isinstance(value, Tensor) and value.is_cuda]
+    fetched = iter(
+        torch.stack([each.double().reshape(()) for each in afar]).tolist() if afar else []
+    )
+
+    def number(value: Tensor | float) -> float:
+        return next(fetched) if isinstance(value, Tensor) and value.is_cuda else float(value)
+
+    return [
+        {key: value if key == "step" else number(value) for key, value in record.items()}
+        for record in records
+    ]

@@ -80,6 +80,17 @@ def batch_size(shape: tuple[int, int, int], device: torch.device) -> int:
     return max(1, min(most, most * 32 * 32 // (height * width)))
 
 
+def reading_size(shape: tuple[int, int, int], device: torch.device) -> int:
+    """Images in one batch of a frozen network that encodes or decodes them. On a GPU as many as fit
+    in a quarter of its memory: an image of 256x256 needs about 256 MiB of an autoencoder."""
+    usual = batch_size(shape, device)
+    if device.type != "cuda":
+        return usual
+    _, height, width = shape
+    fitting = torch.cuda.get_device_properties(device).total_memory // 4 // (4096 * height * width)
+    return max(usual, min(fitting, MOST_AT_ONCE["cuda"]))
+
+
 def conditions(
     annotation: Annotation | None, run_seed: int, sampling_seed: int, indices: range
 ) -> Tensor | None:

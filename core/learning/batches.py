@@ -13,6 +13,7 @@ from fw.core.diffusion.pixels import per_image, to_unit
 from fw.core.job import Job
 from fw.core.kinds import Process
 from fw.core.learning.loop import batch_indices
+from fw.core.machine.transfer import sent
 from fw.core.settings import Train
 from fw.core.types import ImageSet
 
@@ -51,8 +52,7 @@ class Draw:
     def __call__(self, rows: Tensor, count: int, step: int, *stream: str) -> Batch:
         """`count` of the images `rows` (N,) at this step; a second batch needs its own stream."""
         device = self.job.device
-        chosen = rows[batch_indices(len(rows), count, step, self.job.seed)]
-        chosen = chosen.to(device, non_blocking=True)
+        chosen = sent(rows[batch_indices(len(rows), count, step, self.job.seed)], device)
         # The order of these draws is part of every stored training: append, never reorder.
         draw = self.job.generator(*stream, "noise", step, device=device)
         mirrored = None

@@ -22,6 +22,7 @@ from fw.core.learning.parts.conditions import Conditions
 from fw.core.learning.parts.denoising import Denoising
 from fw.core.learning.parts.joint import Recognition
 from fw.core.learning.parts.part import Part, Training
+from fw.core.machine.transfer import placed
 from fw.core.randomness import seeded
 from fw.core.settings import Train
 from fw.core.types import Annotation, ConditionSpec, ImageSet
@@ -115,9 +116,7 @@ def initial_network(
     """The untrained network; arms with the same architecture start from the same weights."""
     with seeded(job.seed, "init"):
         network = checked_network(backbone, backbone.build(shape, spec))
-    if job.device.type == "cuda":
-        network = network.to(memory_format=torch.channels_last)
-    return network.to(job.device)
+    return placed(network, job.device)
 
 
 def learning_rate(step: int, settings: Train) -> float:

@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fw.core.diffusion.generate import batch_size
+from fw.core.diffusion.generate import reading_size
 from fw.core.files.durable import write_json
 from fw.core.files.weights import noted
 from fw.core.job import Job
 from fw.core.kinds import Encoder
-from fw.core.kinds.boundaries import checked_features
+from fw.core.kinds.boundaries import finite_features, formed_features
 from fw.core.learning.state import state_of
+from fw.core.machine.transfer import collected, sent
 from fw.core.randomness import seeded
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.data import Data, load_split
@@ -84,11 +85,12 @@ class Encode(Stage):
     @torch.inference_mode()
     def features(self, network: nn.Module, images: Tensor, job: Job) -> Tensor:
         """uint8 images (N, C, H, W) to float32 features (N, D) on the CPU."""
-        batches = images.split(batch_size((*images.shape[1:],), job.device))
-        features = [
-            checked_features(self.encoder, network(batch.to(job.device)), len(batch)).cpu()
+        batches = images.split(reading_size((*images.shape[1:],), job.device))
+        made = (
+            formed_features(self.encoder, network(sent(batch, job.device)), len(batch))
             for batch in job.track(batches, "encode")
-        ]
+        )
+        features = [finite_features(self.encoder, each) for each in collected(made)]
         return torch.cat(features).contiguous()
 
 

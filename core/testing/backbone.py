@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fw.core.diffusion.sharing import Shared, order
 from fw.core.kinds import Attend, Backbone, Changed, Joint, scaled_dot_product
 from fw.core.learning.state import state_of
-from fw.core.randomness import generator
+from fw.core.randomness import forked, generator
 from fw.core.testing import tiny, usual
 from fw.core.testing.compare import assert_like, gap, same
 from fw.core.testing.forall import forall
@@ -216,7 +216,7 @@ def training_mode_works(backbone: Backbone) -> None:
     """In training mode, predictions and gradients are finite for every form of condition"""
     for form in forms(backbone):
         network = built(backbone, smallest(backbone), form)
-        with torch.random.fork_rng():
+        with forked():
             learn(network.train(), inputs_for(range(4), smallest(backbone), form))
 
 
@@ -224,7 +224,7 @@ def weights_can_be_stored(backbone: Backbone) -> None:
     """A fresh network takes the stored weights of one that was in use, and then gives the same
     bits"""
     network, inputs = in_use(backbone)
-    with torch.random.fork_rng():
+    with forked():
         learn(network.train(), inputs)
     stored = save(state_of(network.eval()))
     other = fresh(backbone, smallest(backbone), forms(backbone)[-1], seed=1)
@@ -397,7 +397,7 @@ def built(backbone: Backbone, shape: Shape, form: str | None, seed: int = 0) -> 
 
 def fresh(backbone: Backbone, shape: Shape, form: str | None, seed: int = 0) -> nn.Module:
     """A network as training starts from it, in evaluation mode."""
-    with torch.random.fork_rng():
+    with forked():
         torch.manual_seed(seed)
         return backbone.build(shape, SPECS[form]).eval()
 

@@ -23,6 +23,7 @@ from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.learning.loop import Step, descend
+from fw.core.machine.transfer import sent
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.epochs import too_short
 
@@ -62,8 +63,8 @@ class Classifier(Encoder):
 
         def loss(step: Step) -> Tensor:
             rows = torch.randint(len(data), (self.batch,))
-            logits = network.logits(jitter(data.images[rows].to(job.device)))
-            return functional.cross_entropy(logits, labels[rows].to(job.device))
+            logits = network.logits(jitter(sent(data.images[rows], job.device)))
+            return functional.cross_entropy(logits, sent(labels[rows], job.device))
 
         descend(
             job,

@@ -23,6 +23,7 @@ from fw.core.features.activations import split
 from fw.core.features.logistic import accuracy_of, linear_probe
 from fw.core.job import Job
 from fw.core.learning.loop import Step, descend
+from fw.core.machine.transfer import sent
 from fw.core.types import ImageSet
 from fw.plugins.encoders.diffusion import DenoiserEncoder, Reader
 from fw.plugins.encoders.of_denoiser import Blocks, Sigmas
@@ -186,7 +187,7 @@ class Mixture(Choice):
         )
 
         def loss(step: Step) -> Tensor:
-            rows = torch.randint(len(features), (BATCH,)).to(job.device)
+            rows = sent(torch.randint(len(features), (BATCH,)), job.device)
             return cross_entropy(self.head(self.mix(features[rows])), labels[rows])
 
         descend(

@@ -21,6 +21,7 @@ from fw.core.job import Job
 from fw.core.kinds import Process
 from fw.core.learning.loop import Step, descend
 from fw.core.learning.train import initial_network
+from fw.core.machine.transfer import constant
 from fw.core.randomness import seeded
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.epochs import too_short
@@ -165,5 +166,5 @@ class Distilled(OfDenoiser):
 def levels_of(sigmas: Sigmas, count: int, generator: torch.Generator) -> Tensor:
     """A noise level for each of `count` images (B,), all of `sigmas` equally often."""
     device = generator.device
-    listed = torch.tensor(sigmas, device=device)
+    listed = constant(sigmas, device)
     return listed[torch.randint(len(sigmas), (count,), generator=generator, device=device)]
