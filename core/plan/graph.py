@@ -3,9 +3,10 @@
     encode -> annotate -> train -> sample -> evaluate
                     `---> prior -----^
 
-Where the recipe has `latents`, train reads those of a stage of this name in place of the images.
-Where it has `probes`, a stage `probe` reads encode or train. Where an objective learns an encoder's
-features, train reads encode.
+All metrics of a space read the samples' `features` in it, and each what it measured of real images,
+its `reference`. Where the recipe has `latents`, train reads those of a stage of this name in place
+of the images. Where it has `probes`, a stage `probe` reads encode or train. Where an objective
+learns an encoder's features, train reads encode.
 """
 
 from __future__ import annotations
