@@ -155,7 +155,7 @@ class Assembly:
                 self.recipe.samples,
                 sample,
                 space,
-                self.plan.add(SampleFeatures(sample, space)),
+                self.plan.add(SampleFeatures(self.recipe.dataset, metric.space, sample, space)),
                 self.reference(metric, space),
             )
             if metric.reads_conditions:
@@ -167,7 +167,11 @@ class Assembly:
 
     def reference(self, metric: Metric, space: Encode) -> MeasureReference | None:
         """What the metric measures of real images alone, if it does."""
-        return self.plan.add(MeasureReference(metric, space)) if metric.measures else None
+        return (
+            self.plan.add(MeasureReference(self.recipe.dataset, metric, space))
+            if metric.measures
+            else None
+        )
 
     def probes(
         self, encode: Encode | None, train: TrainDenoiser, conditions: Stage | None

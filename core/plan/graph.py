@@ -44,7 +44,8 @@ class ArmPlan:
 
     def stages(self) -> list[str]:
         before = [self.encode, self.annotate, self.prior, self.latents]
-        chain = [*before, self.train, *self.siblings, self.sample, *ids(self.judged)]
+        drawn = [*self.siblings, self.sample, *self.features]
+        chain = [*before, self.train, *drawn, *ids(self.judged)]
         return list(dict.fromkeys(stage for stage in chain if stage is not None))
 
     @property
@@ -79,6 +80,10 @@ class ArmPlan:
     @property
     def evaluate(self) -> list[str]:
         return ids(stage for stage in self.judged if isinstance(stage, Evaluate))
+
+    @property
+    def features(self) -> list[str]:
+        return ids(stage.features for stage in self.judged if isinstance(stage, Evaluate))
 
     @property
     def probes(self) -> list[str]:

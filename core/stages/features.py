@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fw.core.job import Job
+from fw.core.kinds import Encoder
 from fw.core.stages.base import Products, Stage
+from fw.core.stages.data import Data
 from fw.core.stages.encode import Encode
 from fw.core.stages.keys import read
 from fw.core.stages.sample import Sample, load_shard, shards
@@ -27,12 +29,14 @@ class SampleFeatures(Stage):
     files: ClassVar[tuple[str, ...]] = ("features-*-*.safetensors",)
     cost: ClassVar[int] = 2
 
+    dataset: Data
+    encoder: Encoder
     sample: Sample = read()
     space: Encode = read()
 
     @property
     def label(self) -> str:
-        return f"{self.sample.arm} in {self.space.encoder.name} space"
+        return f"{self.sample.arm} in {self.encoder.name} space"
 
     def run(self, job: Job, products: Products) -> None:
         network = self.space.network(products(self.space), job)

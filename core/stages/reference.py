@@ -14,6 +14,7 @@ from fw.core.job import Job
 from fw.core.kinds import Metric
 from fw.core.kinds.boundaries import checked_measured
 from fw.core.stages.base import Products, Stage
+from fw.core.stages.data import Data
 from fw.core.stages.encode import Encode, load_features
 from fw.core.stages.keys import read
 from fw.core.types import Reference
@@ -28,6 +29,7 @@ class MeasureReference(Stage):
     kind: ClassVar[str] = "reference"
     files: ClassVar[tuple[str, ...]] = (MEASURED,)
 
+    dataset: Data
     metric: Metric
     space: Encode = read()
 

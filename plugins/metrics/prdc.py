@@ -121,4 +121,4 @@ def density_and_coverage(real: Tensor, radius: Tensor, fake: Tensor, k: int) -> 
     count = torch.zeros(len(real), dtype=torch.long, device=real.device)
     for hits in in_balls(fake, real, radius):
         count += hits.balls.bincount(minlength=len(real))
-    return float(count.sum() / (k * len(fake))), float((count > 0).double().mean())
+    return int(count.sum()) / (k * len(fake)), float((count > 0).double().mean())
