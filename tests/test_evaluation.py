@@ -77,6 +77,19 @@ def test_the_frechet_distance_is_torch_fidelitys(count: int) -> None:
     assert scores["fid"] == pytest.approx(expected, rel=1e-6)
 
 
+def test_directions_without_variance_add_nothing_to_the_frechet_distance() -> None:
+    """As of units of a classifier that no image excites: rounding gives their variance a root."""
+    real, fake = 10 * normal(300, 64, 0), 10 * normal(200, 64, 1)
+    mixed = torch.linalg.qr(normal(64, 64, 3)).Q
+    lean = torch.cat([torch.ones(20), torch.zeros(44)])
+    a, b = real.double() * lean, fake.double() * lean
+    few = [fid_features_to_statistics(each[:, :20].contiguous()) for each in (a, b)]
+    expected = fid_statistics_to_metric(*few, verbose=False)["frechet_inception_distance"]
+    turned = Reference(a @ mixed.double(), a)
+    score = FID().compare(FID().prepare(turned), b @ mixed.double())
+    assert score["fid"] == pytest.approx(expected, rel=1e-6)
+
+
 def test_samples_are_never_all_in_memory(tmp_path: Path) -> None:
     """16,000 images of 128x128 are 786 MB, here one file linked 16 times."""
     program = [sys.executable, ROOT / "tests/evaluated.py", tmp_path, "128", "8", "2", "500"]

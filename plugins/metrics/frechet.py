@@ -19,14 +19,16 @@ AT_ONCE = 2**22
 
 def moments_of_real(features: Tensor) -> dict[str, Tensor]:
     """Of features (N, D), in double precision: their mean (D,), the trace of their covariance, and
-    a root R (r, D) of that, R'R = C, with the lesser of N and D for r."""
+    a root R (r, D) of that, R'R = C, with the lesser of N and the rank for r."""
     count, dims = features.shape
     mean = features.mean(dim=0, dtype=torch.float64)
     if count < dims:
         root = (features.double() - mean) / (count - 1) ** 0.5
     else:
         values, vectors = torch.linalg.eigh(covariance(features, mean))
-        root = values.clamp(min=0).sqrt()[:, None] * vectors.T
+        # Directions without variance come out with some by rounding, whose root is not small.
+        kept = values > dims * torch.finfo(values.dtype).eps * values[-1]
+        root = values[kept].sqrt()[:, None] * vectors.T[kept]
     return {"mean": mean, "trace": root.square().sum(), "root": root.contiguous()}
 
 
@@ -38,7 +40,7 @@ def distance(real: Mapping[str, Tensor], features: Tensor) -> float:
         centred = (features.double() - mean) / (count - 1) ** 0.5
         trace = centred.square().sum()
         turned = centred @ root.T  # (n, r)
-        product = turned @ turned.T
+        product = turned @ turned.T if count < len(root) else turned.T @ turned
     else:
         spread = covariance(features, mean)
         trace = spread.trace()
