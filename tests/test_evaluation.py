@@ -79,7 +79,7 @@ def test_the_frechet_distance_is_torch_fidelitys(count: int) -> None:
 
 def test_directions_without_variance_add_nothing_to_the_frechet_distance() -> None:
     """As of units of a classifier that no image excites: rounding gives their variance a root."""
-    real, fake = 10 * normal(300, 64, 0), 10 * normal(200, 64, 1)
+    real, fake = normal(20_000, 64, 0), normal(20_000, 64, 1)
     mixed = torch.linalg.qr(normal(64, 64, 3)).Q
     lean = torch.cat([torch.ones(20), torch.zeros(44)])
     a, b = real.double() * lean, fake.double() * lean
@@ -92,7 +92,8 @@ def test_directions_without_variance_add_nothing_to_the_frechet_distance() -> No
 
 def test_samples_are_never_all_in_memory(tmp_path: Path) -> None:
     """16,000 images of 128x128 are 786 MB, here one file linked 16 times."""
-    program = [sys.executable, ROOT / "tests/evaluated.py", tmp_path, "128", "8", "2", "500"]
+    script = str(ROOT / "tests/evaluated.py")
+    program = [sys.executable, script, str(tmp_path), "128", "8", "2", "500"]
     run = subprocess.run(program, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     made = json.loads(run.stdout)
