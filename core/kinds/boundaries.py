@@ -325,6 +325,14 @@ def checked_scores(metric: Metric, scores: Mapping[str, float]) -> Mapping[str, 
     return scores
 
 
+def checked_measured(metric: Metric, measured: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Tensors by names, or they cannot be stored."""
+    for name, tensor in measured.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise refuse(metric, f"measure() has {type(tensor).__name__} as {name!r}, not a tensor")
+    return measured
+
+
 def checked_limits(
     metric: Metric, limits: Mapping[str, tuple[float, float]]
 ) -> Mapping[str, tuple[float, float]]:

@@ -103,7 +103,9 @@ class Sample(ImageStage):
                     INFO, methodcaller("write_text", json.dumps(nfe, indent=1), encoding="utf-8")
                 )
                 job.keep(name, partial(save_file, {"images": torch.cat(batches)}, metadata=note))
-        save_grid(self.load(job.folder)[0][:64], job.folder / GRID)
+        first_seed, first_images = next(shards(self.samples))
+        first = load_shard(job.folder, first_seed, first_images)
+        save_grid(first[:64], job.folder / GRID)
 
     @property
     def drawing(self) -> Drawing:
@@ -166,9 +168,14 @@ def shard_name(seed: int, images: range) -> str:
     return f"samples-{seed:03d}-{images.start:07d}.safetensors"
 
 
+def load_shard(folder: Path, seed: int, images: range) -> Tensor:
+    """uint8 (count, C, H, W)."""
+    return load_file(folder / shard_name(seed, images))["images"]
+
+
 def load_samples(folder: Path, samples: Samples) -> list[Tensor]:
     """The samples of each sampling seed, uint8 (count, C, H, W)."""
     by_seed: list[list[Tensor]] = [[] for _ in range(samples.seeds)]
     for seed, images in shards(samples):
-        by_seed[seed].append(load_file(folder / shard_name(seed, images))["images"])
+        by_seed[seed].append(load_shard(folder, seed, images))
     return [torch.cat(files) for files in by_seed]
