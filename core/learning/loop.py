@@ -6,7 +6,7 @@ A training is its loss and a few settings:
         rows = batch_indices(len(images), self.batch, step.number, job.seed)
         return network.error(images[rows].to(job.device))
 
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    optimizer = adam(network.parameters(), lr=1e-3, weight_decay=0.0)
     descend(job, self.steps, loss, optimizer, {"network": network}, clip=1.0)
 
 Stopped at any step, it goes on with the same bits if the loss depends on nothing but its step and

@@ -17,6 +17,7 @@ from fw.core.kinds.boundaries import checked_network
 from fw.core.learning.averages import average, decay
 from fw.core.learning.batches import Draw, training_examples
 from fw.core.learning.loop import Step, descend
+from fw.core.learning.optimizers import adam
 from fw.core.learning.parts.augmentation import Augmentation
 from fw.core.learning.parts.conditions import Conditions
 from fw.core.learning.parts.denoising import Denoising
@@ -25,8 +26,6 @@ from fw.core.learning.parts.part import Part, Training
 from fw.core.randomness import seeded
 from fw.core.settings import Train
 from fw.core.types import Annotation, ConditionSpec, ImageSet
-
-OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
 LOWEST = 0.05
 """The learning rate at the end of the cosine, as a share of the highest."""
@@ -66,12 +65,8 @@ def train(
         rows = part.rows(rows)
 
     learned = [*network.parameters(), *(each for part in parts for each in part.parameters())]
-    optimizer = OPTIMIZERS[settings.optimizer](
-        learned,
-        lr=settings.lr,
-        betas=settings.betas,
-        weight_decay=settings.weight_decay,  # 0 is off
-        fused=job.device.type == "cuda",  # one kernel for all weights
+    optimizer = adam(
+        learned, settings.lr, settings.weight_decay, settings.betas, settings.optimizer
     )
     state: dict[str, Stateful] = {"network": network, "averaged": averaged}
     for part in parts:

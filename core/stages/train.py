@@ -40,7 +40,7 @@ class TrainDenoiser(Stage):
     does."""
 
     kind: ClassVar[str] = "train"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     files: ClassVar[tuple[str, ...]] = (
         "model.safetensors",
         "log.jsonl",

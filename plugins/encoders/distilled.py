@@ -20,6 +20,7 @@ from fw.core.diffusion.pixels import per_image, to_unit
 from fw.core.job import Job
 from fw.core.kinds import Process
 from fw.core.learning.loop import Step, descend
+from fw.core.learning.optimizers import adam
 from fw.core.learning.train import initial_network
 from fw.core.randomness import seeded
 from fw.core.types import LARGEST, ImageSet
@@ -125,9 +126,7 @@ class Distilled(OfDenoiser):
         network.to(job.device).train().requires_grad_(True)
         with seeded(job.seed, "lesson"):
             lesson = self.lesson(network, teacher, data.shape, data.classes).to(job.device)
-        optimizer = torch.optim.AdamW(
-            lesson.parameters(), lr=self.lr, weight_decay=self.weight_decay
-        )
+        optimizer = adam(lesson.parameters(), self.lr, self.weight_decay)
         images = data.images.to(job.device)
         labels = None if data.labels is None or not self.uses_labels else data.labels.to(job.device)
 

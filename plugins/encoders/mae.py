@@ -28,7 +28,7 @@ class MAE(SelfSupervised):
     0.75, lr 1.5e-4 per 256 images of a batch, weight_decay 0.05 and very many steps (800 epochs).
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     name: ClassVar[str] = "mae"
 
     steps: int = Field(1200, ge=1, description="training steps; 1200 suit the digits", examples=[8])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 from torch import nn
@@ -35,6 +35,8 @@ class OfDenoiser(Encoder):
     `diffusers`, brings its own: `train: null` reads it as it is. With any other model that reads an
     untrained network, as a control.
     """
+
+    version: ClassVar[int] = 2
 
     model: Backbone = Field(
         "unet", validate_default=True, description="the denoiser's network", examples=[SMALL]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -16,6 +16,7 @@ from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.learning.loop import Step, descend
+from fw.core.learning.optimizers import adam
 from fw.core.randomness import seeded, some
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.epochs import too_short
@@ -46,6 +47,8 @@ class Learner(nn.Module):
 
 class SelfSupervised(Encoder):
     """Trains a backbone on the training images without labels, or loads one."""
+
+    version: ClassVar[int] = 2
 
     steps: int = Field(
         250, ge=1, description="training steps; the default suits the digits", examples=[8]
@@ -111,7 +114,7 @@ class SelfSupervised(Encoder):
         with seeded(job.seed, "head"):
             learner = self.learner(network).to(job.device)
         learned = [parameter for parameter in learner.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(learned, lr=self.lr, weight_decay=self.weight_decay)
+        optimizer = adam(learned, self.lr, self.weight_decay)
         images = data.images.to(job.device)
 
         def loss(step: Step) -> Tensor:
