@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fw.core.machine.precision import ABOUT, Precision
 from fw.core.types import LARGEST
 from fw.registry import Neutral
 
@@ -79,9 +80,7 @@ class Train(Section):
         "given as a condition, so that samples have none (arXiv 2206.00364, F.2); 0 mirrors alone, "
         "null is off",
     )
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="bf16 runs the network under autocast"
-    )
+    precision: Precision = Field("fp32", description=ABOUT)
 
     @model_validator(mode="before")
     @classmethod
@@ -115,6 +114,14 @@ class Samples(Section):
         le=10_000,
         description="sampling seeds; scores are mean and standard deviation over them",
     )
+    precision: Annotated[Precision | None, Neutral(None)] = Field(
+        None, description="that of the networks while they sample; null is that of their training"
+    )
+
+    @property
+    def counted(self) -> Samples:
+        """How many there are, without how they are drawn."""
+        return self.model_copy(update={"precision": None})
 
     @model_validator(mode="after")
     def _storable(self) -> Self:

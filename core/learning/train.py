@@ -23,6 +23,7 @@ from fw.core.learning.parts.conditions import Conditions
 from fw.core.learning.parts.denoising import Denoising
 from fw.core.learning.parts.joint import Recognition
 from fw.core.learning.parts.part import Part, Training
+from fw.core.machine.precision import shortened
 from fw.core.randomness import seeded
 from fw.core.settings import Train
 from fw.core.types import Annotation, ConditionSpec, ImageSet
@@ -90,17 +91,18 @@ def train(
         for part in parts:
             part.follow(kept, step)
 
-    descend(
-        job,
-        settings.steps,
-        loss,
-        optimizer,
-        state,
-        rate=lambda number: learning_rate(number, settings),
-        clip=settings.clip,  # of the whole gradient, heads included
-        follow=follow,
-        prefix="train/",
-    )
+    with shortened(settings.precision, job.device):
+        descend(
+            job,
+            settings.steps,
+            loss,
+            optimizer,
+            state,
+            rate=lambda number: learning_rate(number, settings),
+            clip=settings.clip,  # of the whole gradient, heads included
+            follow=follow,
+            prefix="train/",
+        )
     return averaged
 
 

@@ -128,8 +128,8 @@ class Assembly:
                 arm.process,
                 arm.sampler,
                 arm.guidance,
-                recipe.samples,
-                arm.train.precision,
+                recipe.samples.counted,
+                recipe.samples.precision or arm.train.precision,
                 train,
                 latents=recipe.latents,
                 annotate=conditions,
@@ -147,7 +147,9 @@ class Assembly:
         for metric in filter(self.arm.scored_by, self.recipe.metrics):
             space = self.encode(metric.space, EVALUATOR_SEED)
             assert space is not None
-            evaluate = Evaluate(self.recipe.dataset, metric, self.recipe.samples, sample, space)
+            evaluate = Evaluate(
+                self.recipe.dataset, metric, self.recipe.samples.counted, sample, space
+            )
             if metric.reads_conditions:
                 evaluate = replace(
                     evaluate, annotate=sample.annotate, prior=sample.prior, seed=self.recipe.seed

@@ -45,6 +45,12 @@ def faults(recipe: Recipe) -> Iterator[Finding]:
         for need in sorted(metric.requires - recipe.dataset.provides):
             yield Finding(("metrics", index), f"{metric.name} needs {remedy(need)}")
         yield from misfit(("metrics", index), metric.space.check, recipe.dataset.shape)
+        if (precision := metric.space.computes_in) != "fp32":
+            yield Finding(
+                ("metrics", index),
+                f"the space of {metric.name} computes in {precision}, and what measures is to "
+                f"compute in fp32: take away the precision of {metric.space.name}",
+            )
     yield from misfit(("dataset",), lambda dataset: dataset.check(), recipe.dataset)
     yield from probe_faults(recipe)
     yield from untracked_keys(recipe)

@@ -22,6 +22,7 @@ from fw.core.errors import FwError
 from fw.core.files.weights import noted
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Backbone, Process, Sampler, Steering
+from fw.core.machine.precision import Precision, shortened
 from fw.core.settings import Samples
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.conditions import load_annotation
@@ -54,7 +55,7 @@ class Sample(ImageStage):
     sampler: Sampler
     guidance: tuple[Steering, ...]
     samples: Samples
-    precision: str
+    precision: Precision
     train: TrainDenoiser = read()
     latents: Autoencoder | None = part(None, absent=None)
     annotate: Stage | None = read(None)
@@ -86,17 +87,17 @@ class Sample(ImageStage):
             name = shard_name(seed, images)
             if job.kept(name) is None or job.kept(INFO) is None:
                 before = networks.evaluations
-                batches = list(
-                    generate(
-                        networks.own,
-                        networks.siblings,
-                        drawing,
-                        annotation,
-                        seed,
-                        images,
-                        to_images,
-                    )
+                drawn = generate(
+                    networks.own,
+                    networks.siblings,
+                    drawing,
+                    annotation,
+                    seed,
+                    images,
+                    to_images,
                 )
+                with shortened(self.precision, job.device):
+                    batches = list(drawn)
                 nfe = {"nfe": (networks.evaluations - before) // len(batches)}
                 job.keep(
                     INFO, methodcaller("write_text", json.dumps(nfe, indent=1), encoding="utf-8")

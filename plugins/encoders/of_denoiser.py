@@ -15,6 +15,7 @@ from fw.core.job import Job
 from fw.core.kinds import Backbone, Encoder, Process
 from fw.core.learning.parts.augmentation import check_takes
 from fw.core.learning.train import train
+from fw.core.machine.precision import ABOUT, Precision
 from fw.core.settings import Train
 from fw.core.types import ImageSet
 from fw.plugins.encoders.weights import existing, sha256, state_dict, unwrapped_tensors
@@ -53,6 +54,7 @@ class OfDenoiser(Encoder):
             "the model.safetensors of a run with the same model, unconditional, instead of training"
         ),
     )
+    precision: Annotated[Precision, Neutral("fp32")] = Field("fp32", description=ABOUT)
     supervision: Stated = None
     blocks: Blocks
     sigma: Sigmas
@@ -82,6 +84,10 @@ class OfDenoiser(Encoder):
                     f"{most:g}"
                 )
         return self
+
+    @property
+    def computes_in(self) -> Precision:
+        return self.precision
 
     @property
     def own_supervision(self) -> Supervision:

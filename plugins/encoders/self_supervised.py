@@ -17,6 +17,7 @@ from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.learning.loop import Step, descend
 from fw.core.learning.optimizers import adam
+from fw.core.machine.precision import ABOUT, Precision, autocast
 from fw.core.randomness import seeded, some
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.epochs import too_short
@@ -64,6 +65,7 @@ class SelfSupervised(Encoder):
         None, gt=0, description="gradient norm is clipped to this, DINO's to 3; null never clips"
     )
     weight_decay: float = Field(0.01, ge=0, le=LARGEST, description="AdamW's weight decay")
+    precision: Annotated[Precision, Neutral("fp32")] = Field("fp32", description=ABOUT)
     weights: Annotated[Path | None, Neutral(None, names_folders=True)] = Field(
         None, description="a file with the backbone's weights, loaded instead of training"
     )
@@ -79,6 +81,10 @@ class SelfSupervised(Encoder):
     def _says_it_of_weights(self) -> Self:
         check_stated(self.supervision, self.weights)
         return self
+
+    @property
+    def computes_in(self) -> Precision:
+        return self.precision
 
     @property
     def own_supervision(self) -> Supervision:
@@ -120,10 +126,11 @@ class SelfSupervised(Encoder):
         def loss(step: Step) -> Tensor:
             draw = job.generator("views", step.number, device=job.device)
             chosen = torch.randint(len(images), (self.batch,), generator=draw, device=job.device)
-            value, vectors = learner(images[chosen].float() / 255, step.number, draw)
+            with autocast(self.precision, job.device):
+                value, vectors = learner(images[chosen].float() / 255, step.number, draw)
             if step.logged:
-                step.log({"spread": spread(vectors)})
-            return value
+                step.log({"spread": spread(vectors.float())})
+            return value.float()
 
         descend(
             job,

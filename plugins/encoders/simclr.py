@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fw.core.machine.precision import autocast
 from fw.plugins.encoders.joint_embedding import JointEmbedding
 from fw.plugins.encoders.self_supervised import Learner
 from fw.plugins.encoders.trunks import ImageEncoder
@@ -54,4 +55,5 @@ class Contrast(Learner):
     ) -> tuple[Tensor, Tensor]:
         views = self.method.views(images, 2, generator)  # (2 * batch, C, H, W)
         projected = self.head(self.backbone(views))  # (2 * batch, dims)
-        return self.criterion(*projected.chunk(2)), projected
+        with autocast("fp32", images.device):
+            return self.criterion(*projected.float().chunk(2)), projected
