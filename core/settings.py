@@ -33,6 +33,13 @@ class Train(Section):
 
     steps: int = Field(1000, ge=1, le=10**12, description="optimizer steps")
     batch: int = Field(64, ge=1, le=1_000_000, description="images per step")
+    accumulate: Annotated[int, Neutral(1)] = Field(
+        1,
+        ge=1,
+        le=1_000_000,
+        description="equal parts of a batch that pass through the network one after the other, "
+        "where it does not fit into memory; the gradient is that of the batch",
+    )
     optimizer: Annotated[Literal["adamw", "adam"], Neutral("adamw")] = Field(
         "adamw", description="they differ in how weights decay: adam adds it to the gradient"
     )
@@ -94,6 +101,15 @@ class Train(Section):
                 "other null"
             )
         return {**data, "ema": None}
+
+    @model_validator(mode="after")
+    def _splits(self) -> Self:
+        if self.batch % self.accumulate:
+            raise ValueError(
+                f"batch ({self.batch}) does not divide into accumulate ({self.accumulate}) equal "
+                "parts"
+            )
+        return self
 
     @model_validator(mode="after")
     def _averaged(self) -> Self:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
@@ -37,6 +37,42 @@ class Batch:
     """How each image was transformed, for the network to know, float (B, 9); None if none was."""
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     """What the blocks that parts read return for the noisy images: (B, C, h, w) or (B, N, D)."""
+    whole: Batch | None = None
+    """The batch of which this is a part; None if it is all of it."""
+    number: int = 0
+    """Which part it is, from 0 on."""
+
+    @property
+    def all(self) -> Batch:
+        """The whole batch of the step."""
+        return self if self.whole is None else self.whole
+
+    @property
+    def share(self) -> float:
+        """How much of the whole batch it is."""
+        return len(self.x0) / len(self.all.x0)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """What values (B,) add to their mean () over the whole batch."""
+        return values.mean() if self.whole is None else values.sum() / len(self.whole.x0)
+
+    def split(self, count: int) -> list[Batch]:
+        """`count` equal parts, in order."""
+        if count == 1:
+            return [self]
+
+        def parts(tensor: Tensor | None) -> Sequence[Tensor | None]:
+            return [None] * count if tensor is None else tensor.chunk(count)
+
+        cut = {
+            each.name: parts(getattr(self, each.name))
+            for each in fields(self)
+            if each.name not in ("activations", "whole", "number")
+        }
+        return [
+            replace(self, **{name: part[i] for name, part in cut.items()}, whole=self, number=i)
+            for i in range(count)
+        ]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from fw.core.learning.parts.conditions import Conditions
 from fw.core.learning.parts.denoising import Denoising
 from fw.core.learning.parts.joint import Recognition
 from fw.core.learning.parts.part import Part, Training
+from fw.core.learning.splitting import check_splits
 from fw.core.machine.precision import shortened
 from fw.core.randomness import seeded
 from fw.core.settings import Train
@@ -55,6 +56,8 @@ def train(
 
     spec = next((part.spec for part in parts if part.spec is not None), None)
     network, averaged = (initial_network(backbone, data.shape, spec, job) for _ in range(2))
+    if settings.accumulate > 1:
+        check_splits(backbone, network)
     bf16 = settings.precision == "bf16"  # autocast alone: weights, loss and averages stay float32
     model, slow = (NetworkDenoiser(each, process, bf16) for each in (network, averaged))
     draw = Draw(training_examples(data).to(job.device), process, settings, job)
@@ -74,16 +77,22 @@ def train(
         assert not state.keys() & part.state.keys(), "two parts by the same name in a checkpoint"
         state |= part.state
 
-    def loss(step: Step) -> Tensor:
+    def loss(step: Step) -> Iterator[Tensor]:
         """Noisy images and their conditions, one pass of the network, and what the parts add."""
-        batch = draw(rows, settings.batch, step.number)
+        whole = draw(rows, settings.batch, step.number)
         for part in parts:
-            part.begin(batch, step)
-        with tapped(network, blocks) as batch.activations:
-            value = task.loss(batch)
-        for part in parts:
-            value = part.add(value, batch, step)
-        return value
+            part.begin(whole, step)
+        logs = []
+        for batch in whole.split(settings.accumulate):
+            own = Step(step.number, step.logged)
+            with tapped(network, blocks) as batch.activations:
+                value = task.loss(batch)
+            for part in parts:
+                value = part.add(value, batch, own)
+            logs.append(own.values)
+            yield value
+            del value, batch  # before the next one, with all that its gradient needed
+        step.log(summed(logs))
 
     def follow(step: Step) -> None:
         kept = decay(settings, step.number)
@@ -115,6 +124,12 @@ def initial_network(
     if job.device.type == "cuda":
         network = network.to(memory_format=torch.channels_last)
     return network.to(job.device)
+
+
+def summed(logs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """What the parts of a batch logged, which are summands."""
+    first, *others = logs
+    return {name: sum((log[name].detach() for log in others), first[name]) for name in first}
 
 
 def learning_rate(step: int, settings: Train) -> float:

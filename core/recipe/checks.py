@@ -8,9 +8,10 @@ from functools import cache, partial
 from typing import Any
 
 from fw.core.diffusion.taps import attention_layers, misnamed
-from fw.core.kinds import Backbone, Guidance
+from fw.core.kinds import Backbone, Guidance, Joint
 from fw.core.kinds.capabilities import ABOUT_CONDITIONS, remedy
 from fw.core.learning.parts.augmentation import check_takes
+from fw.core.learning.splitting import unsplit
 from fw.core.messages.secrets import secret_places
 from fw.core.recipe.arm import Arm
 from fw.core.recipe.effect import without_effect
@@ -206,6 +207,7 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
     for section, check, given in asked:
         yield from misfit(location_of_section(recipe, name, section), check, given)
     yield from augmentation_faults(recipe, name)
+    yield from accumulation_faults(recipe, name)
     if shape is not None:
         yield from guidance_faults(recipe, name, shape)
 
@@ -228,6 +230,32 @@ def augmentation_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
                 f"augment transforms the images, and objective '{objective.name}' compares with "
                 "features of the image as it was",
             )
+
+
+def accumulation_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
+    """What keeps a batch from being split: objectives and networks in which images meet."""
+    arm = recipe.arm(name)
+    parts = arm.train.accumulate
+    if parts == 1:
+        return
+    at = location_of_section(recipe, name, "train")
+    for objective in arm.objectives:
+        if not objective.per_image:
+            yield Finding(
+                at,
+                f"accumulate splits batches, and objective '{objective.name}' compares the images "
+                "of a batch: take accumulate 1, or a smaller batch",
+            )
+    shape, spec = recipe.diffused_shape, recipe.condition_spec(arm)
+    for _, model in backbones(arm):
+        if shape is not None and (fault := unsplit(model, shape, spec)):
+            yield Finding(at, fault)
+    if isinstance(arm.model, Joint) and arm.model.labelled % parts:
+        yield Finding(
+            at,
+            f"accumulate splits the {arm.model.labelled} labelled images of backbone "
+            f"'{arm.model.name}', too, and they do not divide into {parts} equal parts",
+        )
 
 
 def guidance_faults(recipe: Recipe, name: str, shape: tuple[int, int, int]) -> Iterator[Finding]:
