@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fw.core.machine.precision import ABOUT, Precision
 from fw.core.types import LARGEST
-from fw.registry import Neutral
+from fw.registry import ANY, Neutral
 
 MOST_SAMPLES = 10**9
 """Images of one arm; 3 TB at 32x32 pixels."""
@@ -88,6 +88,16 @@ class Train(Section):
         "null is off",
     )
     precision: Precision = Field("fp32", description=ABOUT)
+    compile: Annotated[bool | None, Neutral(ANY)] = Field(
+        None,
+        description="whether torch.compile compiles the network; null is on a GPU, where that pays "
+        "(1000 calls). No key says so",
+    )
+    checkpointing: Annotated[bool, Neutral(ANY)] = Field(
+        False,
+        description="keep the inputs of the network's blocks alone and compute them again for "
+        "their gradient: a third more work in less memory. No key says so",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -124,8 +124,8 @@ def test_a_published_setting_is_the_papers(name: str, field: str) -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_no_setting_of_the_training_is_left_to_a_default_that_may_change(name: str) -> None:
-    """Beside those of the paper, three have to do with conditions or with the length, and the others
-    with what a GPU does faster or can hold."""
+    """Beside those of the paper, three have to do with conditions or with the length, and the
+    others with what a GPU does faster or can hold."""
     recipe = load(path_of(name))
     apart = {"steps", "warmup", "cond_drop"}
     apart |= {"precision", "accumulate", "compile", "checkpointing"}

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from fw.core.diffusion.compiled import compile_network, worth_compiling
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.latents import Latents
 from fw.core.diffusion.taps import tapped
@@ -23,6 +24,7 @@ from fw.core.learning.parts.conditions import Conditions
 from fw.core.learning.parts.denoising import Denoising
 from fw.core.learning.parts.joint import Recognition
 from fw.core.learning.parts.part import Part, Training
+from fw.core.learning.recomputing import recompute_blocks
 from fw.core.learning.splitting import check_splits
 from fw.core.machine.precision import shortened
 from fw.core.randomness import seeded
@@ -63,6 +65,11 @@ def train(
     draw = Draw(training_examples(data).to(job.device), process, settings, job)
     for part in parts:
         part.join(Training(model, slow, draw, data.shape, settings, job))
+    if worth_compiling(settings.compile, job.device, settings.steps):
+        for each in (network, averaged):
+            compile_network(each, job.warn)
+    if settings.checkpointing:
+        recompute_blocks(backbone, network)
     blocks = list(dict.fromkeys(block for part in parts for block in part.blocks))
     rows = torch.arange(len(data))
     for part in parts:

@@ -207,7 +207,7 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
     for section, check, given in asked:
         yield from misfit(location_of_section(recipe, name, section), check, given)
     yield from augmentation_faults(recipe, name)
-    yield from accumulation_faults(recipe, name)
+    yield from memory_faults(recipe, name)
     if shape is not None:
         yield from guidance_faults(recipe, name, shape)
 
@@ -232,13 +232,16 @@ def augmentation_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
             )
 
 
-def accumulation_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
-    """What keeps a batch from being split: objectives and networks in which images meet."""
+def memory_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
+    """What keeps blocks from being computed again, and a batch from being split: objectives and
+    networks in which images meet."""
     arm = recipe.arm(name)
     parts = arm.train.accumulate
+    at = location_of_section(recipe, name, "train")
+    if arm.train.checkpointing and "taps" not in recipe.available(arm):
+        yield Finding(at, f"checkpointing computes blocks again, so it needs {remedy('taps')}")
     if parts == 1:
         return
-    at = location_of_section(recipe, name, "train")
     for objective in arm.objectives:
         if not objective.per_image:
             yield Finding(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fw.core.diffusion.compiled import compile_network, worth_compiling
 from fw.core.diffusion.denoiser import NetworkDenoiser
-from fw.core.diffusion.generate import Drawing, generate
+from fw.core.diffusion.generate import Drawing, batch_size, generate
 from fw.core.diffusion.latents import Codec
 from fw.core.diffusion.pixels import to_uint8
 from fw.core.errors import FwError
@@ -82,6 +84,9 @@ class Sample(ImageStage):
     def run(self, job: Job, products: Products) -> None:
         annotation, note = self.annotation(products), noted(self.supervision)
         networks = self.networks(annotation, products, job.device)
+        if worth_compiling(self.train.train.compile, job.device, self.calls(job.device)):
+            for network in networks.all:
+                compile_network(network.network, job.warn)
         drawing, to_images = self.drawing, self.decoder(job.device)
         for seed, images in job.track(list(shards(self.samples)), "sample"):
             name = shard_name(seed, images)
@@ -104,6 +109,11 @@ class Sample(ImageStage):
                 )
                 job.keep(name, partial(save_file, {"images": torch.cat(batches)}, metadata=note))
         save_grid(self.load(job.folder)[0][:64], job.folder / GRID)
+
+    def calls(self, device: torch.device) -> int:
+        """How often its network is called, without guidance."""
+        batches = math.ceil(self.samples.count / batch_size(self.train.shape, device))
+        return self.samples.seeds * batches * self.sampler.nfe
 
     @property
     def drawing(self) -> Drawing:
@@ -148,10 +158,12 @@ class Networks:
     siblings: list[NetworkDenoiser | None]
 
     @property
+    def all(self) -> list[NetworkDenoiser]:
+        return [network for network in (self.own, *self.siblings) if network is not None]
+
+    @property
     def evaluations(self) -> int:
-        return sum(
-            network.evaluations for network in (self.own, *self.siblings) if network is not None
-        )
+        return sum(network.evaluations for network in self.all)
 
 
 def shards(samples: Samples) -> Iterator[tuple[int, range]]:
