@@ -148,7 +148,7 @@ def test_an_error_of_the_network_is_its_own() -> None:
 
     network, said = Faulty(), []  # type: ignore[var-annotated]
     compile_network(network, said.append)
-    with pytest.raises(Exception, match="mat1|shape|size"):
+    with pytest.raises(Exception, match=r"mat1|shape|size"):
         network(torch.ones(2, 3))
     assert torch.equal(network(torch.eye(3)), torch.eye(3))
 
