@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,18 +62,15 @@ class Batch:
         if count == 1:
             return [self]
 
-        def parts(tensor: Tensor | None) -> Sequence[Tensor | None]:
-            return [None] * count if tensor is None else tensor.chunk(count)
-
-        cut = {
-            each.name: parts(getattr(self, each.name))
+        tensors = {
+            each.name: value.chunk(count)
             for each in fields(self)
-            if each.name not in ("activations", "whole", "number")
+            if isinstance(value := getattr(self, each.name), Tensor)
         }
-        return [
-            replace(self, **{name: part[i] for name, part in cut.items()}, whole=self, number=i)
-            for i in range(count)
+        cuts: list[dict[str, Any]] = [
+            {name: chunks[number] for name, chunks in tensors.items()} for number in range(count)
         ]
+        return [replace(self, **cut, whole=self, number=number) for number, cut in enumerate(cuts)]
 
 
 @dataclass(frozen=True)

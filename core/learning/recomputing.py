@@ -30,7 +30,7 @@ def recompute_blocks(model: Backbone, network: nn.Module) -> None:
             "batch norm, which would count the images twice"
         )
     for block in blocks.values():
-        block.forward = Recomputed(block.forward)  # type: ignore[method-assign]
+        block.forward = Recomputed(block.forward)
 
 
 class Recomputed:
