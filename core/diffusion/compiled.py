@@ -15,7 +15,10 @@ import torch
 from torch import nn
 from torch._dynamo.exc import TorchDynamoException
 
-BACKEND = "inductor"
+BACKEND: Any = "inductor"
+
+OPTIONS = {"inductor": {"fallback_random": True}}
+"""Dropout draws what it draws uncompiled."""
 
 METHODS = ("forward", "both", "logits")
 """What is called of a network (`fw.core.kinds.Network`, `JointNetwork`)."""
@@ -47,7 +50,10 @@ class Compiled:
         self.method = method
         self.network = network
         self.warn = warn
-        self.fast: Callable[..., Any] | None = torch.compile(method, backend=BACKEND, dynamic=False)
+        options: Any = OPTIONS.get(BACKEND) if isinstance(BACKEND, str) else None
+        self.fast: Callable[..., Any] | None = torch.compile(
+            method, backend=BACKEND, dynamic=False, options=options
+        )
 
     def __call__(self, *args: Any, **named: Any) -> Any:
         if self.fast is not None:
