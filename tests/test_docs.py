@@ -476,6 +476,8 @@ def word_for(annotation: Any) -> str:
         return several + model.kind + optional
     while get_args(annotation):
         annotation = get_args(annotation)[0]
+        if get_origin(annotation) is Literal:
+            return several + word_for(annotation) + optional
     return several + {str: "text"}.get(annotation, annotation.__name__) + optional
 
 

@@ -22,6 +22,7 @@ from fw.core.learning.parts.objectives import Objectives
 from fw.core.learning.parts.online import OnlineGrouping
 from fw.core.learning.state import state_of
 from fw.core.learning.train import train
+from fw.core.machine.precision import Precision
 from fw.core.machine.transfer import placed
 from fw.core.stages.annotate import AGREEMENT, ANNOTATION, Annotate, beside_pixels, group_quality
 from fw.core.stages.base import Products, ReportSection, Stage
@@ -41,7 +42,7 @@ class TrainDenoiser(Stage):
     does."""
 
     kind: ClassVar[str] = "train"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     files: ClassVar[tuple[str, ...]] = (
         "model.safetensors",
         "log.jsonl",
@@ -139,7 +140,7 @@ class TrainDenoiser(Stage):
         folder: Path,
         annotation: Annotation | None,
         device: torch.device,
-        precision: str | None = None,
+        precision: Precision | None = None,
     ) -> NetworkDenoiser:
         """The trained denoiser of a finished product, with averaged weights. `precision` is by
         default that of the training."""

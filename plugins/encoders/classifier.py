@@ -23,6 +23,7 @@ from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.learning.loop import Step, descend
+from fw.core.learning.optimizers import adam
 from fw.core.machine.transfer import sent
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.epochs import too_short
@@ -38,6 +39,7 @@ class Classifier(Encoder):
     """
 
     name: ClassVar[str] = "classifier"
+    version: ClassVar[int] = 2
     uses_labels: ClassVar[bool] = True
 
     steps: int = Field(400, ge=1, description="training steps", examples=[8])
@@ -70,7 +72,7 @@ class Classifier(Encoder):
             job,
             self.steps,
             loss,
-            torch.optim.AdamW(network.parameters(), lr=self.lr, weight_decay=0.01),
+            adam(network.parameters(), self.lr, weight_decay=0.01),
             {"network": network},
             label="classifier",
             rate=lambda number: self.lr * warm_up_then_cosine((number + 1) / self.steps),

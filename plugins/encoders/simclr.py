@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
+from fw.core.machine.precision import autocast
 from fw.plugins.encoders.joint_embedding import JointEmbedding
 from fw.plugins.encoders.self_supervised import Learner
 from fw.plugins.encoders.trunks import ImageEncoder
@@ -53,7 +54,9 @@ class Contrast(Learner):
     ) -> tuple[Tensor, Tensor]:
         views = self.method.views(images, 2, generator)  # (2 * batch, C, H, W)
         projected = self.head(self.backbone(views))  # (2 * batch, dims)
-        return nt_xent(*projected.chunk(2), self.method.temperature), projected
+        one, two = projected.float().chunk(2)
+        with autocast("fp32", images.device):
+            return nt_xent(one, two, self.method.temperature), projected
 
 
 def nt_xent(one: Tensor, two: Tensor, temperature: float) -> Tensor:

@@ -16,6 +16,7 @@ from fw.core.kinds import Prior
 from fw.core.kinds.size import check_weights
 from fw.core.learning.averages import average, ramped
 from fw.core.learning.loop import Step, descend
+from fw.core.learning.optimizers import adam
 from fw.core.machine.transfer import collected, sent
 from fw.core.randomness import generator, seeded
 from fw.core.types import LARGEST, Annotation
@@ -38,6 +39,7 @@ class RDM(Prior):
     """
 
     name: ClassVar[str] = "rdm"
+    version: ClassVar[int] = 2
     forms: ClassVar[frozenset[str]] = frozenset({"vector"})
 
     steps: int = Field(8000, ge=1, description="training steps", examples=[8])
@@ -108,9 +110,7 @@ class RDM(Prior):
         with seeded(job.seed, "rdm"):
             network = ResidualMLP(vectors.shape[1], self.width, self.depth).to(job.device)
         averaged = copy.deepcopy(network)
-        optimizer = torch.optim.AdamW(
-            network.parameters(), lr=self.lr, weight_decay=self.weight_decay
-        )
+        optimizer = adam(network.parameters(), self.lr, self.weight_decay)
         alphas_cumprod = self._scheduler().alphas_cumprod.to(job.device)  # (TIMESTEPS,)
 
         def loss(step: Step) -> Tensor:

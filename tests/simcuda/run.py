@@ -51,7 +51,8 @@ def install() -> None:
     execute_stage.execute = execute_plan.execute = recorded  # type: ignore[attr-defined]
 
 
-def descendants(kind: type) -> Iterator[Any]:
+def descendants(kind: type[Any]) -> Iterator[Any]:
+    each: Any
     for each in kind.__subclasses__():
         yield each
         yield from descendants(each)
