@@ -241,3 +241,23 @@ def test_the_length_of_a_cut_bar_is_written_on_it(
     }
     figures.save_arms_figure(arms, ["fd"], "base", tmp_path / "arms.png")
     assert told == ["24.8 \N{RIGHTWARDS ARROW}"]
+
+
+def test_the_figure_of_the_arms_is_drawn_again_only_where_it_shows_something_else(
+    tmp_path: Path,
+) -> None:
+    def arms(mean: float) -> dict[str, Any]:
+        score = {"mean": mean, "std": 0.0, "values": [mean], "floor": None}
+        return {"base": {"metrics": {"fd": score}, "seconds": mean}}
+
+    path = tmp_path / "arms.png"
+    figures.save_arms_figure(arms(1.0), ["fd"], "base", path)
+    first = path.read_bytes()
+    written = path.stat().st_mtime_ns
+    figures.save_arms_figure(arms(1.0), ["fd"], "base", path)
+    assert path.stat().st_mtime_ns == written
+    figures.save_arms_figure(arms(2.0), ["fd"], "base", path)
+    assert path.read_bytes() != first
+    path.write_bytes(first[:100])
+    figures.save_arms_figure(arms(1.0), ["fd"], "base", path)
+    assert path.read_bytes() == first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ GREY, BLUE = "#8c8c8c", "#3b6fb6"
 
 CUT = 4
 """Bars longer than this, in medians of all arms, are cut, and their length is written on them."""
+
+CONTENT = "Comment"
+"""The text in a PNG file that says what was drawn."""
 
 LOGARITHMIC = 10
 """The x axis of a sweep is logarithmic where its values span more than this factor."""
@@ -28,7 +32,12 @@ def save_arms_figure(
     arms: Mapping[str, Mapping[str, Any]], keys: Sequence[str], baseline: str, path: Path
 ) -> None:
     """Bars of each key, one per arm: mean, standard deviation over sampling seeds, every value,
-    and the floor."""
+    and the floor. One that shows the same already is left as it is."""
+    scores = {name: {key: arm["metrics"].get(key) for key in keys} for name, arm in arms.items()}
+    content = json.dumps([scores, baseline])
+    if shows(path, content):
+        return
+
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -81,8 +90,19 @@ def save_arms_figure(
         "mean ± std over sampling seeds; dots: each seed; dotted line: real held-out images",
         fontsize=8,
     )
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, metadata={CONTENT: content})
     plt.close(figure)
+
+
+def shows(path: Path, content: str) -> bool:
+    """Whether the picture was drawn of this content."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get(CONTENT) == content
+    except (OSError, SyntaxError, ValueError):  # not there, or not whole
+        return False
 
 
 def cut(arms: Mapping[str, Mapping[str, Any]], key: str) -> float | None:
