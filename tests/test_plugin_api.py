@@ -420,7 +420,11 @@ def test_spec_and_version_of_a_nested_component_are_in_the_keys(
     monkeypatch.setattr(installed().get("blur", "gaussian"), "version", 2)
     others.append(keys("{name: gaussian, radius: 2}"))
     for other in others:
-        assert sorted(stage.partition("-")[0] for stage in first - other) == ["evaluate", "sample"]
+        assert sorted(stage.partition("-")[0] for stage in first - other) == [
+            "evaluate",
+            "features",
+            "sample",
+        ]
 
 
 def test_errors_name_the_kind_and_the_line(blurs: Path) -> None:

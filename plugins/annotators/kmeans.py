@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ from fw.core.job import Job
 from fw.core.kinds import Annotator
 from fw.core.randomness import seed_from
 from fw.core.types import Annotation, ConditionSpec, Observations
+from fw.registry import Neutral
 
 
 class KMeans(Annotator):
@@ -34,7 +35,7 @@ class KMeans(Annotator):
         description="starts by k-means++; the one with the smallest distortion is kept",
     )
     iterations: int = Field(25, ge=1, le=1_000_000, description="Lloyd's iterations, at most")
-    tolerance: float = Field(
+    tolerance: Annotated[float, Neutral(3e-4)] = Field(
         3e-4,
         ge=0,
         lt=1,
