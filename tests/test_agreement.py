@@ -253,7 +253,13 @@ def test_other_metrics_have_the_keys_that_they_had() -> None:
         for stage in with_it.arms["evenly"].evaluate
         if "agreement" in with_it.stages[stage].title
     ]
-    assert with_it.stages[score].inputs.keys() == {"sample", "space", "annotate", "prior"}
+    assert with_it.stages[score].inputs.keys() == {
+        "sample",
+        "space",
+        "features",
+        "annotate",
+        "prior",
+    }
     assert len(with_it.arms["plain"].evaluate) == 1
 
 

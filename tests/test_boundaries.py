@@ -385,7 +385,7 @@ def test_features_of_samples_are_checked_too(tmp_path: Path) -> None:
     source = parse(toys.RECIPE, "r.yaml")
     source.set(["metrics=[{name: gap, space: choosy}]"])
     outcome = executed(plan(validate(source, found)), tmp_path)
-    assert {stage.partition("-")[0] for stage in outcome.failed} == {"evaluate"}
+    assert {stage.partition("-")[0] for stage in outcome.failed} == {"features"}
     [reason] = set(outcome.failed.values())
     assert says(reason, "encoder choosy: ... features of 6 of 6 images ... not finite")
 

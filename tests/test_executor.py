@@ -156,7 +156,7 @@ def test_a_failing_stage_takes_only_its_dependents_with_it_and_says_why(tmp_path
         == {failing: f"ValueError: the wheel came off (traceback in {trace})"}
     )
     assert set(outcome.skipped) == after(found, failing)
-    assert len(outcome.skipped) == 3
+    assert len(outcome.skipped) == 4
     assert set(heard.ends) == found.stages.keys() - {failing} - after(found, failing)
     assert not outcome.stopped
     assert 'raise ValueError("the wheel came off")' in trace.read_text()

@@ -211,17 +211,20 @@ def planned(text: str, *sets: str) -> Plan:
 
 
 NAMED = {
-    "guidance": ("arms.mine={guidance: {name: mine, scale: 2}}", {"sample", "evaluate"}),
+    "guidance": (
+        "arms.mine={guidance: {name: mine, scale: 2}}",
+        {"sample", "features", "evaluate"},
+    ),
     "nested": (
         "arms.mine={guidance: {name: through, scale: 2, lens: lens}}",
-        {"sample", "evaluate"},
+        {"sample", "features", "evaluate"},
     ),
     "encoder": (
         "encoder={name: lens, cells: 2}",
-        {"encode", "annotate", "train", "sample", "evaluate"},
+        {"encode", "annotate", "train", "sample", "features", "evaluate"},
     ),
-    "annotator": ("annotator=tails", {"annotate", "train", "sample", "evaluate"}),
-    "backbone": ("model=net", {"train", "sample", "evaluate"}),
+    "annotator": ("annotator=tails", {"annotate", "train", "sample", "features", "evaluate"}),
+    "backbone": ("model=net", {"train", "sample", "features", "evaluate"}),
     "metric": ("metrics=[{name: distance, space: flat}]", {"evaluate"}),
 }
 

@@ -128,7 +128,7 @@ def test_the_gradient_is_cut_as_a_whole_over_all_groups_of_the_optimizer() -> No
     one, other = (nn.Parameter(torch.zeros(1)) for _ in range(2))
     optimizer = torch.optim.SGD([{"params": [one]}, {"params": [other]}], lr=1.0)
     for _ in range(2):  # the second gradient does not add up with the first
-        norm = down(optimizer, 3 * one.sum() + 4 * other.sum(), clip=1.0)
+        _, norm = down(optimizer, 3 * one.sum() + 4 * other.sum(), clip=1.0)
         assert norm == 5
     torch.testing.assert_close(torch.cat([one, other]).detach(), -2 * torch.tensor([0.6, 0.8]))
 

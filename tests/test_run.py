@@ -347,7 +347,7 @@ def test_a_stage_that_fails_ends_with_1_and_keeps_the_rest(tmp_path):
 def test_a_dry_run_shows_the_plan_and_writes_nothing(tmp_path):
     done = fw("run", TINY, "--out", tmp_path / "runs", "--dry-run")
     assert done.returncode == 0
-    assert done.stdout.count("to do") == 11
+    assert done.stdout.count("to do") == 15
     assert not (tmp_path / "runs").exists()
 
 

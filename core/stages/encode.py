@@ -101,7 +101,8 @@ class Encode(Stage):
         precision, device = self.encoder.computes_in, images.device
         with shortened(precision, device), autocast(precision, device):
             features = network(images)
-        return features.float() if features.dtype == torch.bfloat16 else features
+        shortened_too = isinstance(features, Tensor) and features.dtype == torch.bfloat16
+        return features.float() if shortened_too else features
 
 
 def load_features(folder: Path) -> dict[str, Tensor]:
