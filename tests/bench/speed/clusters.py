@@ -52,9 +52,7 @@ def features(size: Size) -> Tensor:
     draw = torch.Generator().manual_seed(0)
     centres = 0.3 * torch.randn(3 * size.clusters, size.dims, generator=draw)
     cloud = torch.randint(len(centres), (size.points,), generator=draw)
-    return normalize(
-        centres[cloud] + torch.randn(size.points, size.dims, generator=draw), dim=1
-    )
+    return normalize(centres[cloud] + torch.randn(size.points, size.dims, generator=draw), dim=1)
 
 
 def kmeans(points: Tensor, size: Size) -> Iterator[Row]:
@@ -74,7 +72,9 @@ def kmeans(points: Tensor, size: Size) -> Iterator[Row]:
         inertias["theirs"].append(inertia(points, vectors, near.long()))
 
     what = f"k-means, N {size.points:,}, D {size.dims}, K {size.clusters}"
-    yield speed(what, "scikit-learn's KMeans()", paired(timed(ours), timed(theirs), size.pairs), 2.5)
+    yield speed(
+        what, "scikit-learn's KMeans()", paired(timed(ours), timed(theirs), size.pairs), 2.5
+    )
     mean = {name: sum(values) / len(values) for name, values in inertias.items()}
     ratio = mean["ours"] / mean["theirs"]
     unit, against = "x the inertia", "scikit-learn's KMeans(), mean over seeds"

@@ -146,9 +146,7 @@ def nearest(points: Tensor, others: Tensor) -> Any:
     """Distances to the nearest of the others, and its number, from all differences."""
     from fw.plugins.metrics.memorisation import Nearest
 
-    found = [
-        torch.cdist(few, others, compute_mode=EXACT).min(dim=1) for few in points.split(1000)
-    ]
+    found = [torch.cdist(few, others, compute_mode=EXACT).min(dim=1) for few in points.split(1000)]
     return Nearest(*(torch.cat(each) for each in zip(*found, strict=True)))
 
 

@@ -52,9 +52,7 @@ class Row:
         }
 
 
-def cost(
-    what: str, against: str, pairs: Paired, goal: float | None = None, **counts: float
-) -> Row:
+def cost(what: str, against: str, pairs: Paired, goal: float | None = None, **counts: float) -> Row:
     """CPU seconds of ours over theirs, at most `goal`."""
     bound = None if goal is None else Goal(goal)
     return of_ratio(what, against, pairs, pairs.cost, "x the CPU time", bound, counts)

@@ -52,9 +52,7 @@ def rows(size: Size = Size()) -> Iterator[Row]:
 def compared(what: str, unit: str, counts: list[int], goal: float | None) -> Row:
     ours, theirs = counts
     bound = None if goal is None else Goal(goal)
-    return Row(
-        what, BARE, ours / theirs, unit, bound, counts={"ours": ours, "theirs": theirs}
-    )
+    return Row(what, BARE, ours / theirs, unit, bound, counts={"ours": ours, "theirs": theirs})
 
 
 class Drawn:
@@ -73,9 +71,7 @@ class Drawn:
         drawing = Drawing(self.shape, sampler(steps=size.steps), (), 0)
         model = NetworkDenoiser(self.network, self.process)
         images = range(size.images)
-        return torch.cat(
-            list(generate(model, [], drawing, None, 0, images, batch=size.images))
-        )
+        return torch.cat(list(generate(model, [], drawing, None, 0, images, batch=size.images)))
 
     def by_hand(self) -> Tensor:
         from diffusers import DPMSolverMultistepScheduler

@@ -32,9 +32,7 @@ SMALL = Size(arms=(2,), pairs=1)
 
 def rows(size: Size = Size()) -> Iterator[Row]:
     for words, goal in ((["--help"], 0.5), (["validate", str(SMOKE)], None)):
-        pairs = paired(
-            lambda words=words: spent(command(*words)), lambda: spent(TORCH), size.pairs
-        )
+        pairs = paired(lambda words=words: spent(command(*words)), lambda: spent(TORCH), size.pairs)
         yield seconds(f"fw {words[0]}", "`import torch`", pairs, goal)
     for arms in size.arms:
         yield again(arms, 60, size.pairs)
@@ -43,8 +41,10 @@ def rows(size: Size = Size()) -> Iterator[Row]:
 def again(arms: int, many: int, pairs: int) -> Row:
     """A run whose stages are all there, logged in MLflow."""
     with tempfile.TemporaryDirectory(prefix="speed-") as folder:
-        scales = [f"a{number}: {{guidance: {{name: cfg, scale: {1.5 + number / 100}}}}}"
-                  for number in range(arms - 1)]
+        scales = [
+            f"a{number}: {{guidance: {{name: cfg, scale: {1.5 + number / 100}}}}}"
+            for number in range(arms - 1)
+        ]
         sets = [
             f"arms={{unconditional: {{annotator: null}}, {', '.join(scales)}}}",
             "train.steps=2",

@@ -96,9 +96,7 @@ class Flagship:
         self.recipe: Recipe = load(peer.FLAGSHIP)
         self.arm = self.recipe.arm(self.recipe.baseline)
         self.images: ImageSet = self.recipe.dataset.load("train")
-        self.settings = self.arm.train.model_copy(
-            update={} if batch is None else {"batch": batch}
-        )
+        self.settings = self.arm.train.model_copy(update={} if batch is None else {"batch": batch})
 
     @property
     def pixels(self) -> Tensor:

@@ -30,9 +30,7 @@ def rows(size: Size = Size()) -> Iterator[Row]:
     images = torch.rand(size.batch, 3, size.side, size.side, generator=draw)
     pictures = [to_pil_image(image) for image in images]
     # A crop, a flip, colours and grey, as fw has them; neither blur nor solarisation.
-    transform = DINOViewTransform(
-        size.side, gaussian_blur=0, solarization_prob=0, normalize=None
-    )
+    transform = DINOViewTransform(size.side, gaussian_blur=0, solarization_prob=0, normalize=None)
 
     def ours() -> object:
         return photo_view(images, False, draw)
