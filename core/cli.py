@@ -19,6 +19,7 @@ from fw.core import templates
 from fw.core.errors import FwError, Interrupted, OutOfOrder, RecipeError, StageFailed
 from fw.core.machine.streams import sturdy
 from fw.core.messages.escaping import visible, visible_lines
+from fw.registry.once import one_look
 
 TRACEBACK = "FW_TRACEBACK"
 """If this variable is 1, the traceback of an unexpected exception is printed, not written to a
@@ -36,7 +37,8 @@ class Commands(typer.core.TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         failure: Exception
         try:
-            return super().invoke(ctx)
+            with one_look():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             failure = Interrupted("interrupted")
         except (StageFailed, OutOfOrder) as error:
@@ -432,6 +434,31 @@ def sample(
     end_dead_runs(finished.root)
     draw(finished, arm, count, output, seed, device, batch, Console(stderr=True))
     answer(output)
+
+
+@app.command()
+def verify(
+    path: Annotated[
+        Path,
+        typer.Argument(help="a runs folder, its store, or one run's folder", metavar="STORE|RUN"),
+    ] = DEFAULT_OUT,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="discard damaged products, to be made again")
+    ] = False,
+) -> None:
+    """Compare every byte of stored products with their checksums."""
+    from fw.core.commands.verify import verify as verify_products
+
+    damaged = 0
+    for stage, reason in verify_products(path, discard):
+        damaged += 1
+        answer(f"{stage}: {reason}{'; discarded' if discard else ''}")
+    if damaged:
+        then = "the recipe run again makes them again"
+        then = then if discard else f"discard them with --discard, and {then}"
+        answer(f"{damaged} damaged products; {then}")
+        raise typer.Exit(1)
+    answer(f"{path}: every product is as it was stored")
 
 
 @app.command()

@@ -28,6 +28,15 @@ class StageFailed(FwError):
     exit_code = 1
 
 
+class Damaged(StageFailed):
+    """A product in the store is not as it was stored."""
+
+    def __init__(self, stage: str, reason: str):
+        super().__init__(f"{stage} is damaged in the store, {reason}")
+        self.stage = stage
+        self.reason = reason
+
+
 class OutOfOrder(FwError):
     """The disk, the memory or another part of the machine let a command down; what finished before
     it is kept."""

@@ -1,10 +1,10 @@
 """What a stage lends to a component: a device, its randomness, a scratch folder, and loops that
 resume exactly.
 
-`Job.steps` is the one training loop of fw. It yields step numbers, writes checkpoints of its state,
-and continues from the checkpoint after a crash. Resuming is bit-exact on CPU because there is no
-other state: batches, noise and augmentations are functions of (seed, step), torch's global
-generator included.
+`Job.steps` is the one training loop of fw. It yields step numbers, writes checkpoints of its state
+beside the steps (core/files/checkpoints.py), and continues from the last after a crash. Resuming is
+bit-exact on CPU because there is no other state: batches, noise and augmentations are functions of
+(seed, step), torch's global generator included.
 
 Whatever is read back after a crash was kept with its checksum (core/files/unfinished.py). What is
 damaged is made again, with a message.
@@ -16,7 +16,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,12 +27,39 @@ from torch import Tensor
 
 from fw.core.errors import Interrupted, StageFailed
 from fw.core.files import unfinished
+from fw.core.files.checkpoints import Beside, Pace, copied
 from fw.core.files.durable import write_text
-from fw.core.randomness import Draws, generator, seed_torch
+from fw.core.randomness import Draws, forked, generator, seed_torch
 
 Item = TypeVar("Item")
 
+POINTS = 2000
+"""The most points of a curve that a reporter gets; log.jsonl has them all."""
+
 STOPPED = "stopped; run the same command again to continue"
+
+
+def fewer(
+    records: Iterable[Mapping[str, float]], total: Callable[[str], int], last: dict[str, int]
+) -> list[dict[str, float]]:
+    """Records with at most `POINTS` points of each curve, of loops of `total` steps: the first in
+    each of equal stretches, and the last.
+
+    `last` has the last step at which each curve had a value before, and has it afterwards.
+    """
+    kept = []
+    for record in records:
+        step = int(record["step"])
+        shown: dict[str, float] = {}
+        for key, value in record.items():
+            stretch = max(1, -(-total(key) // (POINTS - 1)))  # one point is left for the last step
+            new = key not in last or step // stretch > last[key] // stretch
+            if key != "step" and (new or step == total(key) - 1):
+                shown[key] = value
+            last[key] = step
+        if shown:
+            kept.append({"step": record["step"], **shown})
+    return kept
 
 
 class Stateful(Protocol):
@@ -76,6 +103,7 @@ class Job:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     reporter: Reporter = field(default_factory=Silent)
     checkpoint_seconds: float = 20.0
+    """The least time between checkpoints. 0 writes one after every step, and waits for it."""
     batch: int | None = None
     """Images that are sampled at once; None is as many as suit the device."""
     stopping: Callable[[], bool] = lambda: False
@@ -85,6 +113,10 @@ class Job:
     _started: float = field(default_factory=time.monotonic, repr=False)
     _spent_before: float = field(default=0.0, repr=False)
     _reporting: float = field(default=0.0, repr=False)
+    _total: int = field(default=0, repr=False)
+    """The steps of the loop that is going on."""
+    _last: dict[str, int] = field(default_factory=dict, repr=False)
+    """The last step of this loop at which each curve had a value."""
     _log: list[str] = field(default_factory=list, repr=False)
     """The lines of log.jsonl. Checkpoints hold them; further lines of the file are of steps that
     are done again."""
@@ -117,23 +149,36 @@ class Job:
     ) -> Iterator[int]:
         """Yield the steps still to do of `total`, keeping `state` in
         `<folder>/<label>.checkpoint`."""
-        devices = [self.device] if self.device.type == "cuda" else []
         start = self._restore(label, state)
+        self._total = total
+        self._last = {}
+        if start:
+            fewer(map(json.loads, self._log), lambda key: total, self._last)
         if start < total:
             self._rewrite_log()
-        saved = time.monotonic()
-        with torch.random.fork_rng(devices):
-            for step in range(start, total):
-                if self.stopping():
-                    self._save(label, step, state)
-                    raise Interrupted(STOPPED)
-                seed_torch(self.seed, label, step)
-                yield step
-                with self._off_the_clock():
-                    self.reporter.progress(label, step + 1, total)
-                if time.monotonic() - saved >= self.checkpoint_seconds:
-                    self._save(label, step + 1, state)
-                    saved = time.monotonic()
+        pace, beside = Pace(self.checkpoint_seconds), Beside()
+        try:
+            with forked():
+                for step in range(start, total):
+                    if self.stopping():
+                        beside.wait()
+                        self._save(label, step, state)
+                        raise Interrupted(STOPPED)
+                    seed_torch(self.seed, label, step)
+                    yield step
+                    with self._off_the_clock():
+                        self.reporter.progress(label, step + 1, total)
+                    pace.costs(beside.spent())
+                    if pace.every_step:
+                        self._save(label, step + 1, state)
+                    elif pace.due and not beside.busy:
+                        self._save_beside(label, step + 1, state, pace, beside)
+                    elif pace.log_due:
+                        self.flush()
+                        pace.wrote_log()
+            beside.wait()
+        finally:
+            beside.leave()
         self._save(label, total, state)
 
     def log(self, step: int, values: Mapping[str, Tensor | float]) -> None:
@@ -183,11 +228,7 @@ class Job:
     def flush(self) -> None:
         """Append what was logged to log.jsonl and report it. A value that is not finite ends the
         stage."""
-        records = [
-            {key: float(value) if key != "step" else value for key, value in r.items()}
-            for r in self._records
-        ]
-        self._records = []
+        records, self._records = numbers(self._records), []
         for record in records:
             for key, value in record.items():
                 if not math.isfinite(value):
@@ -199,8 +240,9 @@ class Job:
             with self._log_path.open("a", encoding="utf-8") as file:
                 file.writelines(lines)
             self._log += lines
+            shown = fewer(records, lambda key: self._total, self._last)
             with self._off_the_clock():
-                self.reporter.metrics(records)
+                self.reporter.metrics(shown)
 
     @contextlib.contextmanager
     def _off_the_clock(self) -> Iterator[None]:
@@ -218,14 +260,36 @@ class Job:
     def _save(self, label: str, step: int, state: Mapping[str, Stateful]) -> None:
         """Write the log up to here, then the checkpoint: a crash in between only repeats steps,
         bit for bit."""
+        self.keep(f"{label}.checkpoint", partial(torch.save, self._checkpoint(step, state)))
+
+    def _save_beside(
+        self,
+        label: str,
+        step: int,
+        state: Mapping[str, Stateful],
+        pace: Pace,
+        beside: Beside,
+    ) -> None:
+        """The same, of a copy, beside the steps that follow."""
+        began = time.monotonic()
+        payload, arrived = copied(self._checkpoint(step, state))
+
+        def write(path: Path) -> None:
+            arrived()
+            torch.save(payload, path)
+
+        beside.start(partial(self.keep, f"{label}.checkpoint", write))
+        pace.saved()
+        pace.costs(time.monotonic() - began)
+
+    def _checkpoint(self, step: int, state: Mapping[str, Stateful]) -> dict[str, Any]:
         self.flush()
-        payload = {
+        return {
             "step": step,
             "seconds": self.seconds,
             "log": "".join(self._log),
             "state": {name: part.state_dict() for name, part in state.items()},
         }
-        self.keep(f"{label}.checkpoint", partial(torch.save, payload))
 
     def _restore(self, label: str, state: Mapping[str, Stateful]) -> int:
         path = self.kept(f"{label}.checkpoint")
@@ -254,3 +318,20 @@ class Job:
         current = self._log_path.read_bytes() if self._log_path.exists() else b""
         if current != text.encode():
             write_text(self._log_path, text)
+
+
+def numbers(records: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """The records with numbers in place of tensors; a GPU is waited for once."""
+    logged = [value for record in records for value in record.values()]
+    afar = [value for value in logged if isinstance(value, Tensor) and value.is_cuda]
+    fetched = iter(
+        torch.stack([each.double().reshape(()) for each in afar]).tolist() if afar else []
+    )
+
+    def number(value: Tensor | float) -> float:
+        return next(fetched) if isinstance(value, Tensor) and value.is_cuda else float(value)
+
+    return [
+        {key: value if key == "step" else number(value) for key, value in record.items()}
+        for record in records
+    ]

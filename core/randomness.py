@@ -46,16 +46,30 @@ def generator(*words: int | str, device: torch.device | str = "cpu") -> torch.Ge
 
 
 def seed_torch(*words: int | str) -> None:
-    """Seed torch's global generators, on the CPU and on GPUs, from the words."""
-    torch.manual_seed(seed_from(*words))
+    """Seed torch's global generators from the words: that of the CPU, and those of all GPUs once
+    torch has begun to use one."""
     torch.set_rng_state(state(words))
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed_from(*words))
 
 
 @contextlib.contextmanager
 def seeded(*words: int | str) -> Iterator[None]:
-    """With torch's global generators seeded from the words; that of the CPU is given back."""
-    with torch.random.fork_rng(devices=[]):
+    """With torch's global generators seeded from the words; they are given back."""
+    with forked():
         seed_torch(*words)
+        yield
+
+
+@contextlib.contextmanager
+def forked() -> Iterator[None]:
+    """Whatever happens in here, torch's global generators are given back as they were.
+
+    `torch.random.fork_rng(devices=[])` keeps that of the CPU alone, although `torch.manual_seed`
+    moves those of all GPUs; without `devices` it warns where there are several.
+    """
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=gpus):
         yield
 
 

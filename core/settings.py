@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fw.core.machine.precision import ABOUT, Precision
 from fw.core.types import LARGEST
-from fw.registry import Neutral
+from fw.registry import ANY, Neutral
 
 MOST_SAMPLES = 10**9
 """Images of one arm; 3 TB at 32x32 pixels."""
@@ -32,6 +33,13 @@ class Train(Section):
 
     steps: int = Field(1000, ge=1, le=10**12, description="optimizer steps")
     batch: int = Field(64, ge=1, le=1_000_000, description="images per step")
+    accumulate: Annotated[int, Neutral(1)] = Field(
+        1,
+        ge=1,
+        le=1_000_000,
+        description="equal parts of a batch that pass through the network one after the other, "
+        "where it does not fit into memory; the gradient is that of the batch",
+    )
     optimizer: Annotated[Literal["adamw", "adam"], Neutral("adamw")] = Field(
         "adamw", description="they differ in how weights decay: adam adds it to the gradient"
     )
@@ -79,8 +87,16 @@ class Train(Section):
         "given as a condition, so that samples have none (arXiv 2206.00364, F.2); 0 mirrors alone, "
         "null is off",
     )
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="bf16 runs the network under autocast"
+    precision: Precision = Field("fp32", description=ABOUT)
+    compile: Annotated[bool | None, Neutral(ANY)] = Field(
+        None,
+        description="whether torch.compile compiles the network; null is on a GPU, where that pays "
+        "(1000 calls). No key says so",
+    )
+    checkpointing: Annotated[bool, Neutral(ANY)] = Field(
+        False,
+        description="keep the inputs of the network's blocks alone and compute them again for "
+        "their gradient: a third more work in less memory. No key says so",
     )
 
     @model_validator(mode="before")
@@ -95,6 +111,15 @@ class Train(Section):
                 "other null"
             )
         return {**data, "ema": None}
+
+    @model_validator(mode="after")
+    def _splits(self) -> Self:
+        if self.batch % self.accumulate:
+            raise ValueError(
+                f"batch ({self.batch}) does not divide into accumulate ({self.accumulate}) equal "
+                "parts"
+            )
+        return self
 
     @model_validator(mode="after")
     def _averaged(self) -> Self:
@@ -115,6 +140,14 @@ class Samples(Section):
         le=10_000,
         description="sampling seeds; scores are mean and standard deviation over them",
     )
+    precision: Annotated[Precision | None, Neutral(None)] = Field(
+        None, description="that of the networks while they sample; null is that of their training"
+    )
+
+    @property
+    def counted(self) -> Samples:
+        """How many there are, without how they are drawn."""
+        return self.model_copy(update={"precision": None})
 
     @model_validator(mode="after")
     def _storable(self) -> Self:

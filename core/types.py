@@ -7,7 +7,7 @@ are float32 (N, D).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -161,8 +161,10 @@ class Reference:
 
     A metric that reads conditions is also given the classes of the training images, int64 (N,),
     where -1 is none; of classes that are labels all, also those that the model was not given.
+    `measured` is what the metric's `measure` made of the features, if that was kept.
     """
 
     train: Tensor
     held_out: Tensor
     conditions: Tensor | None = None
+    measured: Mapping[str, Tensor] | None = None

@@ -5,12 +5,13 @@ from fw.registry.discovery import add_files, discover, installed
 from fw.registry.errors import UnfitPlugin, UnknownComponent
 from fw.registry.hookspec import hookimpl
 from fw.registry.local import LocalPlugin
-from fw.registry.neutral import Neutral
+from fw.registry.neutral import ANY, Neutral
 from fw.registry.provider import Provider
 from fw.registry.registry import Broken, Registry
 from fw.registry.supervision import CAPTIONS, NOTHING, UNKNOWN, Supervision, labels_of
 
 __all__ = [
+    "ANY",
     "CAPTIONS",
     "NOTHING",
     "UNKNOWN",

@@ -27,6 +27,7 @@ from fw.registry import lookup
 from fw.registry.api import API
 from fw.registry.errors import UnknownComponent, in_one_line
 from fw.registry.neutral import inside, kept_fields
+from fw.registry.once import found_once
 from fw.registry.supervision import NOTHING, UNKNOWN, Supervision, names_weights
 
 FILE_HASH = "__fw_file_hash__"
@@ -233,10 +234,20 @@ def entries(value: Any) -> Iterable[Any]:
 def identified(value: Any, spec: Any) -> Any:
     """The spec of a field's value, with components as identities and without neutral fields."""
     if isinstance(value, Component):
-        return value.identity()
+        return identity_of(value)
     if isinstance(value, BaseModel) and isinstance(spec, Mapping):
         return identified_fields(value, spec)
     return inside(value, spec, identified)
+
+
+def identity_of(component: Component) -> dict[str, Any]:
+    """The component's identity, which may depend on files: asked for once in a look (see
+    registry/once.py)."""
+    _, identity = found_once(
+        (Component.identity, id(component)),
+        lambda: (component, component.identity()),  # kept with it, so that its id stays its own
+    )
+    return identity
 
 
 def identified_fields(model: BaseModel, spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-SDP_KERNELS = ("flash", "mem_efficient", "math")
+SDP_KERNELS = ("flash", "mem_efficient", "cudnn", "math")
 """Ways in which torch computes attention."""
 
 
@@ -43,6 +43,9 @@ def torch_state(torch: Any) -> Iterator[Callable[[], None]]:
     yield put_back(torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode())
     yield put_back(torch.set_num_threads, torch.get_num_threads())
     yield put_back(torch.random.set_rng_state, torch.random.get_rng_state())
+    if torch.cuda.is_initialized():
+        yield put_back(torch.cuda.set_device, torch.cuda.current_device())
+        yield put_back(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
     for owner, name in flags(torch):
         yield put_back(partial(setattr, owner, name), getattr(owner, name))
     for kernel in SDP_KERNELS:

@@ -14,6 +14,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+ANY = object()
+"""A value for `Neutral`: the field changes no result, whatever it is, so it is in no key."""
+
 
 @dataclass(frozen=True)
 class Neutral:
@@ -26,10 +29,13 @@ class Neutral:
 
 
 def neutral(model: BaseModel, field: str) -> Neutral | None:
-    """The field's marker if it has one and the field is at its neutral value."""
+    """The field's marker if it has one and the field is at its neutral value, or at any."""
     info = type(model).model_fields.get(field)
     markers = [each for each in info.metadata if isinstance(each, Neutral)] if info else []
-    return next((each for each in markers if getattr(model, field) == each.value), None)
+    return next(
+        (each for each in markers if each.value is ANY or getattr(model, field) == each.value),
+        None,
+    )
 
 
 Walk = Callable[[Any, Any], Any]

@@ -10,6 +10,7 @@ import math
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Annotator, Dataset, Encoder, Metric, RunDescription, TrackedRun, Tracker
 from fw.core.testing import Clause, annotator, dataset, encoder, keys, metric, tracker
-from fw.core.types import Annotation, ConditionSpec, ImageSet, Observations, Split
+from fw.core.types import Annotation, ConditionSpec, ImageSet, Observations, Reference, Split
 from fw.registry import Component
 
 WORDS = [f"word{number}" for number in range(40)]
@@ -444,6 +445,25 @@ class UsesUp(HonestGap):
         return scores
 
 
+class KeepsANumber(HonestGap):
+    """Measures what cannot be stored."""
+
+    def measure(self, reference: Reference) -> Any:
+        return {"mean": float(reference.train.mean())}
+
+
+class ReadsItOtherwise(HonestGap):
+    """Takes what was kept for something else than what it measures."""
+
+    def measure(self, reference: Reference) -> dict[str, Tensor]:
+        return {"mean": reference.train.mean(dim=0)}
+
+    def prepare(self, reference: Reference) -> Any:
+        mean = self.measured(reference)["mean"]
+        shift = 0.0 if reference.measured is None else 1.0
+        return replace(reference, train=mean[None] + shift)
+
+
 class ManyKeys(HonestGap):
     """Lists its keys in an order."""
 
@@ -732,6 +752,8 @@ FAULTS: dict[str, tuple[Clause, str]] = {
     "LimitsUpsideDown": (metric.limits_by_chance, "by_chance() has (1.0, 0.0) for gap"),
     "LimitsByLuck": (metric.limits_by_chance, "torch's global random generator"),
     "UsesUp": (metric.prepared_once, "gap is "),
+    "KeepsANumber": (metric.kept_in_the_store, "measure() has float as 'mean', not a tensor"),
+    "ReadsItOtherwise": (metric.kept_in_the_store, "with what was kept"),
     "BlindToNaN": (metric.nan_is_seen, "gap = "),
     "NeedsTwo": (metric.one_sample, "it raised"),
     "OnlyOnce": (tracker.calls_may_be_repeated, "scores('unconditional') the second time: FwError"),

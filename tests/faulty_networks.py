@@ -418,6 +418,35 @@ networks(
 )
 
 
+class Noted(nn.Sequential):
+    """Keeps what it returned."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last = super().forward(x)
+        return self.last
+
+
+class Aside(Attentive):
+    """Adds what its first layer left behind."""
+
+    def __init__(self, shape: tuple[int, int, int], condition: ConditionSpec | None):
+        super().__init__(shape, condition)
+        self.note = Noted(self.read)
+
+    def hidden(
+        self, x: Tensor, noise: Tensor, condition: Tensor | None, dropped: Tensor | None
+    ) -> Tensor:
+        self.note(x)
+        return super().hidden(x, noise, condition, dropped)
+
+    def mixed(self, hidden: Tensor, attend: Attend | None) -> Tensor:
+        return super().mixed(hidden, attend) + self.note.last
+
+
+class LeavesSomethingAside(HonestBackbone):
+    network: ClassVar[type[nn.Module]] = Aside
+
+
 class Augmented(Net):
     """A `fw.core.kinds.Augmentable`."""
 
@@ -780,6 +809,10 @@ FAULTS: dict[str, tuple[Clause, str]] = {
         "called again after it raised in layer first",
     ),
     "SwallowsExceptions": (backbone.attend_is_forgotten, "in layer first is swallowed"),
+    "LeavesSomethingAside": (
+        backbone.beginnings_can_be_shared,
+        "with layer first changed, and what comes before it not computed again",
+    ),
     "LeavesAHook": (backbone.attend_is_forgotten, "there is a hook on write"),
     "Modest": (joint.says_so, "it provides nothing"),
     "NanLogits": (joint.logits_are_usable, "noise levels [-1.5]"),

@@ -85,6 +85,21 @@ variants(
 )
 
 
+class Claims(Honest):
+    """Compares images, and says that it does not."""
+
+    @property
+    def per_image(self) -> bool:
+        return True
+
+
+class Sums(Claims):
+    """A sum over the images, not their mean."""
+
+    def term(self, head: nn.Module, seen: Seen) -> Tensor:
+        return (seen.tokens.square().mean(dim=(1, 2)) * seen.taken).sum()
+
+
 SEEDS = iter(range(1000))
 
 FAULTS: dict[str, tuple[Clause, str]] = {
@@ -94,6 +109,8 @@ FAULTS: dict[str, tuple[Clause, str]] = {
     "Detached": (objective.teaches_the_network, "they get none"),
     "Idle": (objective.teaches_the_head, "weight gets none"),
     "Takes": (objective.only_what_is_taken, "one that is not taken"),
+    "Claims": (objective.means_over_images, "one image fewer"),
+    "Sums": (objective.means_over_images, "one image fewer"),
     "Global": (objective.function_of_what_it_sees, "torch's global random generator"),
     "Centres": (objective.nothing_is_written_into, "`noise`"),
     "Forgets": (objective.goes_on, ""),

@@ -44,9 +44,11 @@ from fw.core.stages.annotate import Annotate
 from fw.core.stages.base import Stage
 from fw.core.stages.encode import Encode
 from fw.core.stages.evaluate import Evaluate
+from fw.core.stages.features import SampleFeatures
 from fw.core.stages.latents import EncodeLatents
 from fw.core.stages.prior import FitPrior
 from fw.core.stages.probe import ApplyProbe
+from fw.core.stages.reference import MeasureReference
 from fw.core.stages.sample import Sample
 from fw.core.stages.train import TrainDenoiser
 from fw.registry import Component, Registry, installed
@@ -57,7 +59,7 @@ RECIPES, PLUGINS = ROOT / "docs/recipes.md", ROOT / "docs/plugins.md"
 SMOKE = "recipes/smoke.yaml"
 STAGES: tuple[type[Stage], ...] = (
     *(Encode, Annotate, FitPrior, EncodeLatents),
-    *(TrainDenoiser, Sample, Evaluate, ApplyProbe),
+    *(TrainDenoiser, Sample, SampleFeatures, MeasureReference, Evaluate, ApplyProbe),
 )
 COMMANDS: Mapping[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
@@ -474,6 +476,8 @@ def word_for(annotation: Any) -> str:
         return several + model.kind + optional
     while get_args(annotation):
         annotation = get_args(annotation)[0]
+        if get_origin(annotation) is Literal:
+            return several + word_for(annotation) + optional
     return several + {str: "text"}.get(annotation, annotation.__name__) + optional
 
 

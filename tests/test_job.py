@@ -136,7 +136,7 @@ PARTS = ("train.checkpoint", "train.checkpoint.sha256", "log.jsonl")
 cuts = st.tuples(
     st.sampled_from([stop_at, crash_at, crash_before_checkpoint, crash_while_writing]),
     st.integers(0, TOTAL - 2),
-    st.sampled_from([0.0, 1e9]),
+    st.sampled_from([0.0, 1e-9, 1e9]),
 )
 
 

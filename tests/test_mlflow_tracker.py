@@ -175,11 +175,69 @@ def test_a_run_that_is_opened_again_logs_nothing_twice(root, tmp_path, remembere
         describe(root, previous=json.loads(json.dumps(first.handle)) if remembered else None)
     )
     assert again.handle == first.handle
-    assert set(statuses(root).values()) == {"RUNNING"}
+    assert statuses(root) == {"": "RUNNING", **dict.fromkeys(ARMS, "FINISHED")}
     log_all(again, tmp_path / "made")
     assert history_lengths(root) == before
     assert before["rcg", "train/loss"] == len(LOSSES)
     assert before["rcg", "eval/fd_pca"] == 1
+    assert set(statuses(root).values()) == {"FINISHED"}
+
+
+def test_an_arm_whose_record_is_complete_is_not_called_for(root, tmp_path, monkeypatch):
+    log_all(MLflow().open(describe(root)), tmp_path / "made")
+    again = MLflow().open(describe(root))
+    assert isinstance(again, MLflowRun)
+    ids = {again.runs[arm].id for arm in ARMS}
+    calls = spied(again, monkeypatch)
+    log_all(again, tmp_path / "made")
+    assert again.pictures == ["eval/grid"]
+    assert not [call for call in calls if ids & set(map(str, call[1:])) and call[0] != "get_run"]
+    assert set(statuses(root).values()) == {"FINISHED"}
+
+
+def spied(run, monkeypatch):
+    """The calls of MLflow's client: name and arguments."""
+    calls = []
+
+    class Spy:
+        def __getattr__(self, name):
+            def called(*args, **kwargs):
+                calls.append((name, *args, *kwargs.values()))
+                return getattr(client, name)(*args, **kwargs)
+
+            return called
+
+    client = run.client
+    monkeypatch.setattr(run, "client", Spy())
+    return calls
+
+
+def test_an_arm_with_a_new_score_is_opened_again_and_is_complete_with_that_one(
+    root, tmp_path, monkeypatch
+):
+    log_all(MLflow().open(describe(root)), tmp_path / "made")
+    better = {**SCORES, "eval/fd_pca": 0.3}
+    again = MLflow().open(describe(root))
+    again.scores("rcg", better)
+    assert statuses(root)["rcg"] == "RUNNING"
+    assert parent_and_children(root)[1]["rcg"].data.tags["fw.logged"] == ""
+    again.end_arm("rcg", "finished")
+    again.end("finished")
+    last = MLflow().open(describe(root))
+    calls = spied(last, monkeypatch)
+    last.scores("rcg", better)
+    assert calls == []
+    last.scores("rcg", SCORES)
+    assert parent_and_children(root)[1]["rcg"].data.metrics["eval/fd_pca"] == 0.4
+
+
+def test_an_arm_that_was_killed_is_logged_again(root, tmp_path):
+    first = MLflow().open(describe(root))
+    log_all(first, tmp_path / "made")
+    first.end_arm("rcg", "killed")
+    again = MLflow().open(describe(root))
+    assert statuses(root)["rcg"] == "RUNNING"
+    log_all(again, tmp_path / "made")
     assert set(statuses(root).values()) == {"FINISHED"}
 
 

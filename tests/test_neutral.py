@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from fw.core.kinds import Annotator, Encoder
 from fw.core.recipe.model import Recipe
 from fw.core.settings import Samples, Train
-from fw.registry import Neutral, installed
+from fw.registry import ANY, Neutral, installed
 from fw.registry.neutral import lean, neutral
 
 FIELDS = Path(__file__).parent / "golden/fields.json"
@@ -108,3 +108,14 @@ if __name__ == "__main__":
         json.dumps({name: sorted(fields) for name, fields in entering_keys().items()}, indent=1)
         + "\n"
     )
+
+
+class Quick(Before):
+    name: ClassVar[str] = "grown"
+    threads: Annotated[int | None, Neutral(ANY)] = Field(None, description="...")
+
+
+@pytest.mark.parametrize("threads", [None, 1, 2])
+def test_a_field_that_changes_no_result_is_in_no_key_at_any_value(threads: int | None) -> None:
+    assert Quick(threads=threads).identity() == Before().identity()
+    assert Quick(threads=threads).spec()["threads"] == threads

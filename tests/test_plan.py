@@ -64,7 +64,8 @@ def changed(*sets: str, arm: str = "self_1.5") -> set[str]:
 
 
 def test_arms_that_agree_share_their_stages() -> None:
-    assert counts(planned()) == {"encode": 2, "annotate": 1, "train": 2, "sample": 3, "evaluate": 3}
+    drawn = {"sample": 3, "features": 3, "evaluate": 3}
+    assert counts(planned()) == {"encode": 2, "annotate": 1, "train": 2, **drawn}
     more = planned(
         "arms.self_9={guidance: {name: selfish, scale: 9}}",
         "arms.faster={sampler: {name: euler, steps: 1}}",
@@ -72,7 +73,8 @@ def test_arms_that_agree_share_their_stages() -> None:
         "arms.blind_coin={annotator: coin, encoder: null}",
         "arms.twin={}",
     )
-    assert counts(more) == {"encode": 2, "annotate": 2, "train": 3, "sample": 6, "evaluate": 6}
+    drawn = {"sample": 6, "features": 6, "evaluate": 6}
+    assert counts(more) == {"encode": 2, "annotate": 2, "train": 3, **drawn}
     assert keys(more, "twin") == keys(more, "self_1.0")
     assert more.users(keys(more)["train"]) == ["self_1.0", "self_1.5", "self_9", "faster", "twin"]
     assert more.users(keys(more)["space"][0]) == list(more.arms)
@@ -154,8 +156,10 @@ def test_what_decides_nothing_changes_no_key(setting: str) -> None:
 
 
 def test_every_setting_of_training_is_in_its_key() -> None:
-    """Away from its neutral value, if it has one."""
+    """Away from its neutral value, if it has one; but for two that change no result."""
+    keyed = Train.model_fields.keys() - {"compile", "checkpointing"}
     neutral: Any = {
+        "accumulate": 2,
         "optimizer": "adam",
         "betas": (0, 0),
         "schedule": "constant",
@@ -163,10 +167,10 @@ def test_every_setting_of_training_is_in_its_key() -> None:
         "ema_ramp": False,
         "augment": 0.1,
     }
-    assert identity(Train(**neutral)).keys() == Train.model_fields.keys()
+    assert identity(Train(**neutral)).keys() == keyed
     found = planned()
     payload = found.stages[keys(found)["train"]].payload
-    assert payload["train"].keys() == Train.model_fields.keys() - neutral.keys()
+    assert payload["train"].keys() == keyed - neutral.keys()
 
 
 def test_raising_a_components_version_replaces_what_it_makes_and_all_that_follows(
@@ -332,7 +336,8 @@ def test_only_the_named_arms_are_planned_with_the_keys_they_have_in_company() ->
     found = plan(recipe(), ["self_1.5", "self_1.5"])
     assert list(found.arms) == ["self_1.5"]
     assert keys(found) == keys(planned())
-    assert counts(found) == {"encode": 2, "annotate": 1, "train": 1, "sample": 1, "evaluate": 1}
+    drawn = {"sample": 1, "features": 1, "evaluate": 1}
+    assert counts(found) == {"encode": 2, "annotate": 1, "train": 1, **drawn}
 
 
 def test_an_arm_that_is_not_there_is_refused_in_one_sentence() -> None:

@@ -58,7 +58,6 @@ DDPM = {
     "train.ema_ramp": False,
     "train.flip": True,
     "train.augment": None,
-    "train.precision": "fp32",
     "sampler.name": "ddpm",
     "sampler.nfe": 1000,
     "sampler.schedule": "vp",
@@ -89,7 +88,6 @@ EDM = {
     "train.ema_ramp": True,
     "train.flip": False,
     "train.augment": 0.12,
-    "train.precision": "fp32",
     "sampler.name": "heun",
     "sampler.steps": 18,
     "sampler.nfe": 35,
@@ -126,9 +124,11 @@ def test_a_published_setting_is_the_papers(name: str, field: str) -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_no_setting_of_the_training_is_left_to_a_default_that_may_change(name: str) -> None:
-    """Beside those of the paper, two have to do with conditions or with the length."""
+    """Beside those of the paper, three have to do with conditions or with the length, and the
+    others with what a GPU does faster or can hold."""
     recipe = load(path_of(name))
     apart = {"steps", "warmup", "cond_drop"}
+    apart |= {"precision", "accumulate", "compile", "checkpointing"}
     listed = {field.removeprefix("train.") for field in PUBLISHED[name] if "train" in field}
     assert listed | apart == set(type(recipe.train).model_fields)
 

@@ -39,10 +39,11 @@ def flip(file: Path) -> None:
 
 
 def features_change(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Damage the features in the store, and let the same encoder give others, as on another
-    device."""
+    """Damage the features in the store, have them discarded, and let the same encoder give others,
+    as on another device."""
     for encoded in stages(out, "encode"):
         flip(encoded / "features.safetensors")
+    assert fw("verify", out, "--discard").code == 1
     build = toys.Mean.build
 
     def other(self: toys.Mean, shape: tuple[int, int, int], classes: int) -> toys.Pool:
@@ -78,8 +79,8 @@ def test_what_was_made_of_a_product_that_came_out_the_same_stays(
 ) -> None:
     ok(run())
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/store").glob("[!e]*-*/*")}
-    flip(stages(tmp_path / "out", "encode")[0] / "features.safetensors")
-    assert "features.safetensors is wrong; doing it again" in ok(run()).err
+    flip(stages(tmp_path / "out", "encode")[0] / "quality.json")
+    assert "quality.json is wrong; doing it again" in ok(run()).err
     assert {
         path: path.stat().st_mtime_ns for path in (tmp_path / "out/store").glob("[!e]*-*/*")
     } == before

@@ -62,7 +62,7 @@ def survey(
     as_written = swept(recipe, arm, [annotator])
     encode = next(iter(as_written.stages))
     finish(recipe, Plan({encode: as_written.stages[encode]}), options, console)
-    features = load_file(store.path(encode) / "features.safetensors")["train"]  # (N, D)
+    features = load_file(store.product(encode) / "features.safetensors")["train"]  # (N, D)
     most = min(len(features) // 2, different(features, max(LADDER)))
     chosen = sorted(set(counts)) or [count for count in LADDER if count <= most]
     if chosen and chosen[-1] > len(features):
@@ -175,7 +175,7 @@ def counted(stage: Stage) -> Stage:
 def measured(store: Store, stage: str, features: Tensor) -> dict[str, Any]:
     """One K: what its annotate stage found out, and how far images are from the means of their
     clusters."""
-    annotation = Annotation.load(store.path(stage) / "annotation.safetensors")
+    annotation = Annotation.load(store.product(stage) / "annotation.safetensors")
     quality = store.read(stage, "quality.json")
     ids, clusters = annotation.conditions, annotation.spec.size
     return {

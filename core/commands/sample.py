@@ -10,6 +10,7 @@ from rich.console import Console
 from fw.core.commands.target import check_target
 from fw.core.diffusion.generate import generate
 from fw.core.machine.isolation import stock_state
+from fw.core.machine.precision import shortened
 from fw.core.messages.plain import writing
 from fw.core.run.devices import checked_device
 from fw.core.run.finished import FinishedRun
@@ -48,6 +49,7 @@ def draw(
             to_images,
             batch,
         )
-        images = torch.cat(list(batches))
+        with shortened(stage.precision, where):
+            images = torch.cat(list(batches))
     with writing(output, "-o"):
         save_grid(images, output)

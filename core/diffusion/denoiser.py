@@ -7,9 +7,7 @@ c].
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +15,9 @@ from torch.nn.functional import cross_entropy
 
 from fw.core import kinds
 from fw.core.diffusion.pixels import per_image
-from fw.core.diffusion.taps import blocks_of, recorded, replayed, tapped, watched
-from fw.core.kinds import Attend, Changed, Process
+from fw.core.diffusion.sharing import Shared, order
+from fw.core.diffusion.taps import tapped
+from fw.core.kinds import Attend, Guidance, Process, Steering
 from fw.core.kinds.boundaries import check_prediction
 
 
@@ -32,10 +31,9 @@ class NetworkDenoiser:
         self.sigma_min, self.sigma_max = process.sigma_range
         self.evaluations = 0
         self.sharing = False
-        """Whether blocks before the first changed layer are computed once for both branches of
+        """Whether what comes before the first changed layer is computed once for both branches of
         attention guidance."""
-        self._layers: dict[str, str | None] | None = None
-        self._last: tuple[Tensor, float, Tensor | None, dict[str, Any]] | None = None
+        self._shared: Shared | None = None
 
     def __call__(
         self, x: Tensor, sigma: float, condition: Tensor | None = None, attend: Attend | None = None
@@ -43,50 +41,49 @@ class NetworkDenoiser:
         """Denoise a batch x (B, C, H, W) that has one noise level."""
         self.evaluations += 1
         sigmas = x.new_full((len(x),), sigma)
-        skip, out, scale, noise = self.process.coefficients(sigmas)
-        inputs = per_image(scale) * x, noise, condition, None, attend
-        if self.sharing and attend is None:
-            with recorded(self.network) as returned:
-                raw = self._network(*inputs)
-            self._last = x, sigma, condition, returned
-        else:
-            with replayed(self.network, self._unchanged(x, sigma, condition, attend)):
-                raw = self._network(*inputs)
+        if not self.sharing:
+            return self.denoised(x, sigmas, condition, attend)
+        with self._beginnings(x).during(x, sigma, condition, attend):
+            return self.denoised(x, sigmas, condition, attend)
+
+    def denoised(
+        self, x: Tensor, sigma: Tensor, condition: Tensor | None, attend: Attend | None
+    ) -> Tensor:
+        """D(x; sigma, c) at levels sigma (B,): tensors alone, so that it is compiled once for all
+        noise levels. It counts and shares nothing."""
+        skip, out, scale, noise = self.process.coefficients(sigma)
+        raw = self._network(per_image(scale) * x, noise, condition, None, attend)
         return per_image(skip) * x + per_image(out) * raw
 
     def layers(self, x: Tensor) -> tuple[str, ...]:
         """The attention layers in the order of their calls. One pass of one image shows them; it
         is not counted."""
-        if self._layers is None:
-            called: dict[str, str | None] = {}
-            entered: list[str] = []
+        return tuple(self._beginnings(x).order.before)
 
-            def record(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
-                called[layer] = entered[-1] if entered else None
-                return kinds.scaled_dot_product(query, key, value, layer)
+    def share(self, guidance: Sequence[Steering], shape: tuple[int, int, int]) -> None:
+        """Compute once what these modes have in common with the usual prediction of images of this
+        shape (C, H, W)."""
+        modes = [
+            mode
+            for mode in guidance
+            if isinstance(mode, Guidance) and "attention" in mode.requires and not mode.idle()
+        ]
+        self.sharing = bool(modes)
+        if modes:
+            x = next(self.network.parameters()).new_zeros(1, *shape)
+            shared = self._beginnings(x)
+            for mode in modes:
+                shared.expect(mode.changes(self.layers(x)))
 
-            _, _, scale, noise = self.process.coefficients(x.new_full((1,), self.sigma_max))
-            with watched(blocks_of(self.network), before=entered.append):
-                self._network(per_image(scale) * x[:1], noise, None, None, record)
-            self._layers = called
-        return tuple(self._layers)
+    def _beginnings(self, x: Tensor) -> Shared:
+        if self._shared is None:
 
-    def _unchanged(
-        self, x: Tensor, sigma: float, condition: Tensor | None, attend: Attend | None
-    ) -> dict[str, Any]:
-        """What the blocks before the first layer that `attend` changes returned in the last
-        usual pass."""
-        if not (self.sharing and self._last and self._layers and isinstance(attend, Changed)):
-            return {}
-        x_before, sigma_before, condition_before, returned = self._last
-        if x_before is not x or sigma_before != sigma or condition_before is not condition:
-            return {}
-        changed = {block for layer, block in self._layers.items() if layer in attend.layers}
-        return (
-            {}
-            if None in changed
-            else dict(itertools.takewhile(lambda block: block[0] not in changed, returned.items()))
-        )
+            def usual(attend: Attend) -> Tensor:
+                _, _, scale, noise = self.process.coefficients(x.new_full((1,), self.sigma_max))
+                return self._network(per_image(scale) * x[:1], noise, None, None, attend)
+
+            self._shared = Shared(self.network, order(self.network, usual))
+        return self._shared
 
     def logits(self, x: Tensor, sigma: float) -> Tensor:
         """A joint model's class logits (B, K) of a batch x (B, C, H, W) that has one noise

@@ -55,7 +55,7 @@ def generate(
     check_guidance(drawing.guidance, annotation.spec if annotation else None)
     device = next(model.network.parameters()).device
     size = batch or batch_size(drawing.shape, device)
-    model.sharing = any("attention" in each.requires for each in drawing.guidance)
+    model.share(drawing.guidance, drawing.shape)
     for start in range(images.start, images.stop, size):
         indices = range(start, start + size)
         draws = Draws(drawing.seed, "sample", seed, rows=indices, device=device)
@@ -78,6 +78,17 @@ def batch_size(shape: tuple[int, int, int], device: torch.device) -> int:
     _, height, width = shape
     most = MOST_AT_ONCE[device.type]
     return max(1, min(most, most * 32 * 32 // (height * width)))
+
+
+def reading_size(shape: tuple[int, int, int], device: torch.device) -> int:
+    """Images in one batch of a frozen network that encodes or decodes them. On a GPU as many as fit
+    in a quarter of its memory: an image of 256x256 needs about 256 MiB of an autoencoder."""
+    usual = batch_size(shape, device)
+    if device.type != "cuda":
+        return usual
+    _, height, width = shape
+    fitting = torch.cuda.get_device_properties(device).total_memory // 4 // (4096 * height * width)
+    return max(usual, min(fitting, MOST_AT_ONCE["cuda"]))
 
 
 def conditions(

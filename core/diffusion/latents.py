@@ -8,7 +8,7 @@ depend on how many others there are.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,12 +17,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fw.core.diffusion.generate import batch_size
+from fw.core.diffusion.generate import reading_size
 from fw.core.diffusion.pixels import per_image, to_uint8
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Code
-from fw.core.kinds.boundaries import checked_code, checked_decoded
-from fw.core.randomness import some
+from fw.core.kinds.boundaries import (
+    check_decoded,
+    finite_code,
+    formed_code,
+    formed_images,
+)
+from fw.core.machine.transfer import sent
+from fw.core.randomness import forked, some
 
 SHARD = 1000
 """Images in one file of latents: an interrupted encoding loses no more than these."""
@@ -42,41 +48,22 @@ class Codec:
         self.shape = shape
         self.device = device
         self.network = new_network(autoencoder, shape).to(device)
-        self.size = batch_size(shape, device)
+        self.size = reading_size(shape, device)
 
-    @torch.inference_mode()
     def encode(self, images: Tensor) -> Code:
-        """At most `size` uint8 images (B, C, H, W) to latents, on the CPU."""
-        batch = filled(images.to(self.device), self.size)
-        code = checked_code(
-            self.autoencoder, self.autoencoder.encode(self.network, batch), self.shape, len(batch)
-        )
-        mean, std = (
-            None if part is None else part[: len(images)].cpu().contiguous() for part in code
-        )
-        assert mean is not None
-        return Code(mean, std)
+        """Any number of uint8 images (N, C, H, W) to latents, on the CPU."""
+        return self._on_cpu([self._encode(few) for few in images.split(self.size)])
 
     def decode(self, latents: Tensor) -> Tensor:
         """Any number of latents (N, C, h, w) to uint8 images (N, C, H, W), on the CPU."""
-        return torch.cat([self._decode(few) for few in latents.split(self.size)])
-
-    @torch.inference_mode()
-    def _decode(self, latents: Tensor) -> Tensor:
-        batch = filled(latents.to(self.device), self.size)
-        images = self.autoencoder.decode(self.network, batch)
-        return (
-            to_uint8(checked_decoded(self.autoencoder, images, self.shape, len(batch)))[
-                : len(latents)
-            ]
-            .cpu()
-            .contiguous()
-        )
+        decoded = [self._decode(few) for few in latents.split(self.size)]
+        check_decoded(self.autoencoder, [finite for _, finite in decoded], len(latents))
+        return torch.cat([images for images, _ in decoded]).cpu().contiguous()
 
     def encode_split(self, images: Tensor, flip: bool, job: Job) -> None:
         """Store the latents of all images in the job's folder, for `flip` those of their mirror
         images too."""
-        parts: dict[str, list[Tensor]] = defaultdict(list)
+        codes: dict[str, list[Code]] = defaultdict(list)
         for shard, batch in job.track(list(batches(len(images), self.size)), "encode"):
             name = f"latents-{shard.start:07d}.safetensors"
             if batch.start == shard.start:
@@ -84,30 +71,53 @@ class Codec:
             if done:
                 continue
             few = images[batch.start : batch.stop]
-            for part, tensor in self._named(few, flip).items():
-                parts[part].append(tensor)
+            codes[""].append(self._encode(few))
+            if flip:
+                codes[MIRRORED].append(self._encode(few.flip(-1)))
             if batch.stop == shard.stop:
-                whole = {part: torch.cat(tensors) for part, tensors in parts.items()}
-                job.keep(name, partial(save_file, whole))
-                parts.clear()
+                job.keep(name, partial(save_file, self._named(codes)))
+                codes.clear()
 
-    def _named(self, images: Tensor, flip: bool) -> dict[str, Tensor]:
-        codes = {
-            "": self.encode(images),
-            **({MIRRORED: self.encode(images.flip(-1))} if flip else {}),
-        }
+    def _named(self, codes: Mapping[str, list[Code]]) -> dict[str, Tensor]:
         tensors = {
             prefix + part: tensor
-            for prefix, code in codes.items()
-            for part, tensor in code._asdict().items()
+            for prefix, parts in codes.items()
+            for part, tensor in self._on_cpu(parts)._asdict().items()
         }
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
+    @torch.inference_mode()
+    def _encode(self, images: Tensor) -> Code:
+        """At most `size` images to latents on the device, which may not be finite."""
+        batch = filled(sent(images, self.device), self.size)
+        code = self.autoencoder.encode(self.network, batch)
+        code = formed_code(self.autoencoder, code, self.shape, len(batch))
+        std = None if code.std is None else code.std[: len(images)]
+        return Code(code.mean[: len(images)], std)
+
+    @torch.inference_mode()
+    def _decode(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """At most `size` latents to images on the device, and bool (): whether they are finite."""
+        batch = filled(sent(latents, self.device), self.size)
+        images = self.autoencoder.decode(self.network, batch)
+        images = formed_images(self.autoencoder, images, self.shape, len(batch))
+        return to_uint8(images)[: len(latents)], images.isfinite().all()
+
+    def _on_cpu(self, codes: Sequence[Code]) -> Code:
+        """Codes one behind the other on the CPU, finite; a GPU is waited for once."""
+        stds = [code.std for code in codes if code.std is not None]
+        mean, *std = (
+            torch.cat(parts).cpu().contiguous()
+            for parts in ([code.mean for code in codes], stds)
+            if parts
+        )
+        return finite_code(self.autoencoder, Code(mean, *std))
 
     def quality(self, held_out: Tensor) -> dict[str, float]:
         """Mean and standard deviation of the latents of some held-out images, and by how many of
         the 256 levels the images that are decoded from them are off (root mean square)."""
         images = held_out[some(len(held_out), HELD_OUT, "latents")]
-        latents = torch.cat([self.encode(few).mean for few in images.split(self.size)])
+        latents = self.encode(images).mean
         error = (self.decode(latents).float() - images.float()).square().mean().sqrt()
         return {"mean": latents.mean().item(), "std": latents.std().item(), "rmse": error.item()}
 
@@ -155,8 +165,8 @@ class Latents:
 def new_network(autoencoder: Autoencoder, shape: tuple[int, int, int]) -> nn.Module:
     """The frozen network. Building it may draw random numbers; it moves no generator and is
     always the same."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with forked():
+        torch.default_generator.manual_seed(0)
         return autoencoder.build(shape).eval().requires_grad_(False)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fw.core.kinds import Process, Sampler
-from fw.core.randomness import Draws
+from fw.core.randomness import Draws, forked
 
 FINE = 5
 """Detail is this many times narrower than the data. Of images, most principal components are."""
@@ -66,7 +66,7 @@ def tried(sampler: Sampler, process: Process, data: float) -> Spread | None:
     for way in (taken_apart, drawn):
         try:
             if sampler.nfe <= MOST_CALLS:
-                with torch.random.fork_rng(devices=[]), torch.inference_mode():
+                with forked(), torch.inference_mode():
                     return way(sampler, process, data)
         except Exception:  # it may need other images than these, and that is no fault of a recipe
             continue

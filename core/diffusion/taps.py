@@ -1,5 +1,4 @@
-"""Read what a network's blocks return, or let them return it again without computing. No hook is
-left behind."""
+"""Read what a network's blocks return. No hook is left behind."""
 
 from __future__ import annotations
 
@@ -70,62 +69,61 @@ def absent(known: Iterable[str], names: Sequence[str]) -> str | None:
 
 @contextmanager
 def tapped(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """What these blocks return while this lasts, by name; FwError if there is no such block."""
+    """What these blocks have returned when this ends, by name; FwError if there is no such
+    block."""
     blocks = blocks_of(network)
     if fault := absent(blocks, names):
         raise FwError(f"the network {fault}")
+    forwards = {name: Remembering(blocks[name]) for name in names}
     activations: dict[str, Tensor] = {}
-
-    def keep(name: str, returned: Any) -> None:
-        activations[name] = returned if isinstance(returned, Tensor) else returned[0]
-
-    with watched({name: blocks[name] for name in names}, after=keep):
+    try:
+        for forward in forwards.values():
+            forward.enter(known=None, keep=True)
         yield activations
-
-
-@contextmanager
-def recorded(network: nn.Module) -> Iterator[dict[str, Any]]:
-    """All that the blocks return while this lasts, by name, for `replayed`."""
-    returned: dict[str, Any] = {}
-    with watched(blocks_of(network), after=returned.__setitem__):
-        yield returned
-
-
-@contextmanager
-def replayed(network: nn.Module, returned: Mapping[str, Any]) -> Iterator[None]:
-    """Let these blocks return what they returned before, without computing it again."""
-    blocks = blocks_of(network)
-    try:
-        for name, value in returned.items():
-            blocks[name].forward = lambda *_args, _value=value, **_kwargs: _value
-        yield
+        for name, forward in forwards.items():
+            if (returned := forward.kept) is not None:
+                activations[name] = returned if isinstance(returned, Tensor) else returned[0]
     finally:
-        for name in returned:
-            vars(blocks[name]).pop("forward", None)
+        for forward in forwards.values():
+            forward.leave()
 
 
-@contextmanager
-def watched(
-    blocks: Mapping[str, nn.Module],
-    before: Callable[[str], None] = lambda name: None,
-    after: Callable[[str, Any], None] = lambda name, returned: None,
-) -> Iterator[None]:
-    """Call `before(name)` and `after(name, returned)` around each block while this lasts."""
-    hooks = [
-        hook
-        for name, block in blocks.items()
-        for hook in (
-            block.register_forward_pre_hook(lambda _block, _args, name=name: before(name)),
-            block.register_forward_hook(
-                lambda _block, _args, returned, name=name: after(name, returned)
-            ),
-        )
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+class Remembering:
+    """A module that keeps what it returns, or returns what is known without computing."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+        self.compute = module.forward
+        self.own = "forward" in vars(module)
+        self.keep = False
+        self.known: Any = None
+        self.kept: Any = None
+
+    def enter(self, known: Any, keep: bool) -> None:
+        self.known, self.keep = known, keep
+        self.module.forward = remembering(self)
+
+    def leave(self) -> None:
+        self.known = self.kept = None
+        if self.own:
+            self.module.forward = self.compute
+        else:
+            vars(self.module).pop("forward", None)
+
+
+def remembering(state: Remembering) -> Callable[..., Any]:
+    """The forward of such a module: a function without names and tables, since what is compiled is
+    compiled again for another object, but not for another function of the same code."""
+
+    def forward(*args: Any, **named: Any) -> Any:
+        if state.known is not None:
+            return state.known
+        returned = state.compute(*args, **named)
+        if state.keep:
+            state.kept = returned
+        return returned
+
+    return forward
 
 
 def as_tokens(activation: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from fw.core.errors import FwError, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Glance, Probe
 from fw.core.kinds.boundaries import refuse
+from fw.core.machine.transfer import collected, sent
 from fw.core.types import Annotation, Split, Told
 
 SIDE = 8
@@ -54,17 +55,19 @@ class ArmReader:
         model, images, job = self.trained, self.images[split], self.job
         stream = f"read {split}"
         size = batch_size((*images.shape[1:],), job.device)
-        found = []
-        for start in job.track(range(0, len(images), size), stream):
+
+        def looked_at(start: int) -> Tensor:
             batch = images[start : start + size]
-            x0 = diffused(batch, self.codec).to(job.device)  # (B, C, H, W)
+            x0 = sent(diffused(batch, self.codec), job.device)  # (B, C, H, W)
             streams = job.draws("probe", stream, rows=range(start, start + len(batch)))
-            drawn = (streams.normal(*x0.shape[1:]).to(job.device) for _ in range(draws))
+            drawn = (sent(streams.normal(*x0.shape[1:]), job.device) for _ in range(draws))
             looks = [
                 look(Noisy(self.probe.name, model, x0 + sigma * noise, sigma)) for noise in drawn
             ]
-            found.append(torch.stack(looks).mean(dim=0).cpu())
-        features = torch.cat(found)
+            return torch.stack(looks).mean(dim=0)
+
+        starts = job.track(range(0, len(images), size), stream)
+        features = torch.cat(list(collected(looked_at(start) for start in starts)))
         if not features.isfinite().all():
             raise refuse(self.probe, "what the model makes of some images is not finite")
         return features

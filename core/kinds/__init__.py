@@ -23,7 +23,9 @@ from fw.core.kinds.network import (
     Augmentable,
     Changed,
     Network,
+    Repeated,
     Tapped,
+    mixing,
     scaled_dot_product,
 )
 from fw.core.kinds.objective import Look, Objective, Seen
@@ -119,6 +121,7 @@ __all__ = [
     "Reader",
     "Reading",
     "Recorder",
+    "Repeated",
     "Rule",
     "RunDescription",
     "Sampler",
@@ -133,5 +136,6 @@ __all__ = [
     "brought_by",
     "kind_of",
     "lowest_first",
+    "mixing",
     "scaled_dot_product",
 ]

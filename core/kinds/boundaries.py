@@ -122,15 +122,25 @@ def check_prediction(network: nn.Module, prediction: Tensor, x: Tensor) -> None:
 
 def checked_features(encoder: Component, features: Tensor, count: int) -> Tensor:
     """Features of `count` images: float32 (count, D), finite."""
+    return finite_features(encoder, formed_features(encoder, features, count))
+
+
+def formed_features(encoder: Component, features: Tensor, count: int) -> Tensor:
+    """Features of `count` images: float32 (count, D). A GPU is not waited for."""
     if not is_tensor(features, torch.float32, (count, None)) or not features.shape[1]:
         raise refuse(
             encoder,
             f"its features of {count} images are {describe(features)}, not torch.float32 ({count}, "
             "D)",
         )
+    return features
+
+
+def finite_features(encoder: Component, features: Tensor) -> Tensor:
+    """Features (N, D) that are all finite."""
     if not features.isfinite().all():
         wrong = int((~features.isfinite()).any(dim=1).sum())
-        raise refuse(encoder, f"its features of {wrong} of {count} images are not finite")
+        raise refuse(encoder, f"its features of {wrong} of {len(features)} images are not finite")
     return features
 
 
@@ -191,6 +201,14 @@ def checked_code(
     autoencoder: Autoencoder, code: Code, shape: tuple[int, int, int], count: int
 ) -> Code:
     """The code of `count` images (C, H, W): float32 of the promised shape, finite."""
+    return finite_code(autoencoder, formed_code(autoencoder, code, shape, count))
+
+
+def formed_code(
+    autoencoder: Autoencoder, code: Code, shape: tuple[int, int, int], count: int
+) -> Code:
+    """The code of `count` images (C, H, W): float32 of the promised shape. A GPU is not waited
+    for."""
     promised = (count, *autoencoder.latent_shape(shape))
     for part, latents in zip(("mean", "std"), code, strict=True):
         if part == "std" and latents is None:
@@ -200,8 +218,16 @@ def checked_code(
                 autoencoder,
                 f"the {part} of {count} codes is {describe(latents)}, not torch.float32 {promised}",
             )
-        if not latents.isfinite().all():
-            raise refuse(autoencoder, f"the {part} of {count} codes is not finite everywhere")
+    return code
+
+
+def finite_code(autoencoder: Autoencoder, code: Code) -> Code:
+    """A code that is finite."""
+    for part, latents in zip(("mean", "std"), code, strict=True):
+        if latents is not None and not latents.isfinite().all():
+            raise refuse(
+                autoencoder, f"the {part} of {len(latents)} codes is not finite everywhere"
+            )
     return code
 
 
@@ -209,15 +235,29 @@ def checked_decoded(
     autoencoder: Autoencoder, images: Tensor, shape: tuple[int, int, int], count: int
 ) -> Tensor:
     """Images decoded of `count` latents: float32 (count, C, H, W), finite."""
+    formed_images(autoencoder, images, shape, count)
+    check_decoded(autoencoder, [images.isfinite().all()], count)
+    return images
+
+
+def formed_images(
+    autoencoder: Autoencoder, images: Tensor, shape: tuple[int, int, int], count: int
+) -> Tensor:
+    """Images decoded of `count` latents: float32 (count, C, H, W). A GPU is not waited for."""
     if not is_tensor(images, torch.float32, (count, *shape)):
         raise refuse(
             autoencoder,
             f"it decodes {count} latents to {describe(images)}, not to torch.float32 "
             f"{(count, *shape)}",
         )
-    if not images.isfinite().all():
-        raise refuse(autoencoder, f"some of {count} images that it decodes are not finite")
     return images
+
+
+def check_decoded(autoencoder: Autoencoder, finite: Sequence[Tensor], count: int) -> None:
+    """That the images decoded of `count` latents are finite, which is said batch by batch: bool
+    ()."""
+    if not torch.stack(list(finite)).all():
+        raise refuse(autoencoder, f"some of {count} images that it decodes are not finite")
 
 
 def checked_rule(rule: Rule, result: Tensor, good: Tensor) -> Tensor:
@@ -283,6 +323,14 @@ def checked_scores(metric: Metric, scores: Mapping[str, float]) -> Mapping[str, 
         if not isinstance(value, float | int) or math.isnan(value):
             raise refuse(metric, f"its {key} is {value!r}, not a number")
     return scores
+
+
+def checked_measured(metric: Metric, measured: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Tensors by names, or they cannot be stored."""
+    for name, tensor in measured.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise refuse(metric, f"measure() has {type(tensor).__name__} as {name!r}, not a tensor")
+    return measured
 
 
 def checked_limits(

@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 from torch import nn
 
 from fw.core.job import Job
+from fw.core.machine.precision import Precision
 from fw.core.types import ImageSet
 from fw.registry import Component
 
@@ -22,6 +23,13 @@ class Encoder(Component):
     better."""
     uses_labels: ClassVar[bool] = False
     """Whether it is trained with labels; without this it is never given any."""
+
+    @property
+    def computes_in(self) -> Precision:
+        """The precision that its features are computed in; the encode stage sees to it. In `fit`
+        its networks run under `fw.core.machine.precision.autocast`, if it can be other than fp32.
+        """
+        return "fp32"
 
     @property
     def requires(self) -> frozenset[str]:

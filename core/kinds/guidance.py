@@ -4,7 +4,7 @@ all."""
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import ClassVar, NamedTuple, Self
 
 from pydantic import Field, field_validator
@@ -81,6 +81,11 @@ class Guidance(Steering):
         order of their calls, and how many tokens each has. It is empty where that cannot be known
         without the real network.
         """
+
+    def changes(self, called: Sequence[str]) -> Collection[str]:
+        """The attention layers in which `worse` changes how tokens are mixed, out of all in the
+        order of their calls: what comes before the first of them need not be computed again."""
+        return ()
 
     def idle(self) -> str | None:
         return "scale 1 is off" if self.scale == 1 else None

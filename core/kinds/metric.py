@@ -24,7 +24,14 @@ class Metric(Component, metaclass=OldMetrics):
     reads_conditions: ClassVar[bool] = False
     """Whether it scores how samples fit the classes that they were asked for. Arms without
     classes are not scored."""
+    on_device: ClassVar[bool] = False
+    """Whether it computes with features on the job's device; others are given them on the CPU."""
     space: Encoder
+
+    @property
+    def measures(self) -> bool:
+        """Whether `measure` finds out anything."""
+        return type(self).measure is not Metric.measure
 
     @property
     def requires(self) -> frozenset[str]:
@@ -38,6 +45,17 @@ class Metric(Component, metaclass=OldMetrics):
         """How many samples, held-out and training images it needs each; fewer are refused when a
         recipe is validated."""
         return 1
+
+    def measure(self, reference: Reference) -> Mapping[str, Tensor]:
+        """What takes long to find out of real images, by names of its choice. It is kept in the
+        store, once for all arms and runs with this space and these images, and given back as
+        `reference.measured`; so it must be a function of the two sets of features alone, of which
+        `reference` holds nothing else here. As it stands, nothing is measured and nothing kept."""
+        return {}
+
+    def measured(self, reference: Reference) -> Mapping[str, Tensor]:
+        """What was kept of the reference; where nothing was, it is measured now."""
+        return self.measure(reference) if reference.measured is None else reference.measured
 
     def prepare(self, reference: Reference) -> Any:
         """What `compare` needs of the reference: what is fitted to it, once for all that is

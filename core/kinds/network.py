@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +33,14 @@ class Changed:
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
         return (self.mix if layer in self.layers else scaled_dot_product)(query, key, value, layer)
+
+
+def mixing(attend: Attend | None, layer: str) -> Attend:
+    """How this layer mixes its tokens. A block that is given this, and not `attend`, is one
+    compiled block for all layers that mix in the same way."""
+    if isinstance(attend, Changed):
+        attend = attend.mix if layer in attend.layers else None
+    return attend or scaled_dot_product
 
 
 class Network(Protocol):
@@ -77,3 +85,12 @@ class Tapped(Network, Protocol):
         """Its blocks by name, in the order in which they are called. Each returns (B, C, h, w)
         or (B, N, D), or a tuple that begins with it. Later blocks must not write into what it
         returned."""
+
+
+class Repeated(Network, Protocol):
+    """What a backbone builds whose blocks are alike: compiled one by one they share their compiled
+    code, which takes a fraction of the time. A network without this is compiled as a whole."""
+
+    @property
+    def repeated(self) -> Sequence[nn.Module]:
+        """The blocks that are alike."""

@@ -72,6 +72,12 @@ class Objective(Component):
     _lowest_first = field_validator("interval")(lowest_first)
 
     @property
+    def per_image(self) -> bool:
+        """Whether its term is the mean of something that each image that is taken has by itself.
+        Only then can `train.accumulate` split batches."""
+        return False
+
+    @property
     def target(self) -> Encoder | None:
         """The encoder whose features of the training images its term sees, or None."""
         return None

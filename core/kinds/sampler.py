@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fw.core.kinds.denoiser import Denoise
-from fw.core.randomness import Draws
+from fw.core.randomness import Draws, forked
 from fw.registry import Component
 
 
@@ -44,7 +44,7 @@ class Sampler(Component):
         """The noise level of each of its calls of a denoiser that was trained in this range: it
         samples a small grey image to see."""
         recorder = Recorder(*sigma_range)
-        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        with forked(), torch.inference_mode():
             self.sample(recorder, torch.zeros(1, 1, 8, 8), Draws("asks", rows=range(1)))
         return recorder.levels
 

@@ -47,7 +47,11 @@ class TrackedRun(Protocol):
         """Files to look at."""
 
     def model(self, arm: str, weights: Path, scores: Mapping[str, float]) -> None:
-        """The trained weights (safetensors) of an arm."""
+        """The trained weights (safetensors) of an arm.
+
+        A tracker that has them already may say so in a method `wants_model(arm) -> bool`: before fw
+        hands weights over, it compares their checksum, which takes long for large ones.
+        """
 
     def note(self, markdown: str) -> None:
         """The result in words, shown on the run's page."""

@@ -47,6 +47,7 @@ class OldMetrics(ModelMetaclass):
         if not inspect.isfunction(compare) or not takes_two(compare):
             return completed(super().__new__(cls, name, bases, namespace, **more))
         now = {
+            "measures": property(nothing),
             "prepare": unprepared,
             "by_chance": unknown,
             **namespace,
@@ -58,6 +59,11 @@ class OldMetrics(ModelMetaclass):
 def unprepared(self: Any, reference: Reference) -> Reference:
     """What version 1 did before `compare`, also where it inherits from a metric that prepares."""
     return reference
+
+
+def nothing(self: Any) -> bool:
+    """Version 1 has nothing kept of real images, also where it inherits from a metric that has."""
+    return False
 
 
 def unknown(self: Any, prepared: Reference, count: int) -> dict[str, tuple[float, float]]:
@@ -97,7 +103,7 @@ def as_now(compare: Callable[[Any, Reference, Tensor], Scores]) -> Callable[...,
         if isinstance(prepared, OldReference):  # a subclass calls this one
             return compare(self, prepared, fake)
         known = (prepared.train, prepared.held_out, prepared.conditions)
-        return compare(self, OldReference(*known, wanted), fake)
+        return compare(self, OldReference(*known, asked=wanted), fake)
 
     return called
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from fw.core.diffusion.pixels import per_image, to_unit
 from fw.core.job import Job
 from fw.core.kinds import Process
 from fw.core.learning.loop import batch_indices
+from fw.core.machine.transfer import sent
 from fw.core.settings import Train
 from fw.core.types import ImageSet
 
@@ -37,6 +39,39 @@ class Batch:
     """How each image was transformed, for the network to know, float (B, 9); None if none was."""
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     """What the blocks that parts read return for the noisy images: (B, C, h, w) or (B, N, D)."""
+    whole: Batch | None = None
+    """The batch of which this is a part; None if it is all of it."""
+    number: int = 0
+    """Which part it is, from 0 on."""
+
+    @property
+    def all(self) -> Batch:
+        """The whole batch of the step."""
+        return self if self.whole is None else self.whole
+
+    @property
+    def share(self) -> float:
+        """How much of the whole batch it is."""
+        return len(self.x0) / len(self.all.x0)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """What values (B,) add to their mean () over the whole batch."""
+        return values.mean() if self.whole is None else values.sum() / len(self.whole.x0)
+
+    def split(self, count: int) -> list[Batch]:
+        """`count` equal parts, in order."""
+        if count == 1:
+            return [self]
+
+        tensors = {
+            each.name: value.chunk(count)
+            for each in fields(self)
+            if isinstance(value := getattr(self, each.name), Tensor)
+        }
+        cuts: list[dict[str, Any]] = [
+            {name: chunks[number] for name, chunks in tensors.items()} for number in range(count)
+        ]
+        return [replace(self, **cut, whole=self, number=number) for number, cut in enumerate(cuts)]
 
 
 @dataclass(frozen=True)
@@ -51,8 +86,7 @@ class Draw:
     def __call__(self, rows: Tensor, count: int, step: int, *stream: str) -> Batch:
         """`count` of the images `rows` (N,) at this step; a second batch needs its own stream."""
         device = self.job.device
-        chosen = rows[batch_indices(len(rows), count, step, self.job.seed)]
-        chosen = chosen.to(device, non_blocking=True)
+        chosen = sent(rows[batch_indices(len(rows), count, step, self.job.seed)], device)
         # The order of these draws is part of every stored training: append, never reorder.
         draw = self.job.generator(*stream, "noise", step, device=device)
         mirrored = None

@@ -6,7 +6,7 @@ A training is its loss and a few settings:
         rows = batch_indices(len(images), self.batch, step.number, job.seed)
         return network.error(images[rows].to(job.device))
 
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    optimizer = adam(network.parameters(), lr=1e-3, weight_decay=0.0)
     descend(job, self.steps, loss, optimizer, {"network": network}, clip=1.0)
 
 Stopped at any step, it goes on with the same bits if the loss depends on nothing but its step and
@@ -17,7 +17,7 @@ global generator, which is seeded before each step.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -45,7 +45,7 @@ class Step:
 def descend(
     job: Job,
     steps: int,
-    loss: Callable[[Step], Tensor],
+    loss: Callable[[Step], Tensor | Iterable[Tensor]],
     optimizer: Optimizer,
     state: Mapping[str, Stateful],
     *,
@@ -58,6 +58,9 @@ def descend(
     log_last: bool = True,
 ) -> None:
     """Take `steps` steps down the gradient of `loss`, which is called for the loss () of each.
+
+    It may be a generator of terms () that are summed up; the memory of each is free before the next
+    is computed.
 
     state      all that steps change beside the optimizer, by its names in a checkpoint; unfinished
                trainings are continued from it, so the names stay
@@ -75,11 +78,11 @@ def descend(
     for number in job.steps(steps, {**state, "optimizer": optimizer}, label):
         last = log_last and number == steps - 1
         step = Step(number, logged=number % log_every == 0 or last)
-        value = loss(step)
+        terms = loss(step)
         if rate is not None:
             for group in optimizer.param_groups:
                 group["lr"] = rate(number)
-        norm = down(optimizer, value, clip)
+        value, norm = down(optimizer, terms, clip)
         if follow is not None:
             follow(step)
         values: dict[str, Tensor] = {}
@@ -91,19 +94,33 @@ def descend(
             job.log(number, values | step.values)
 
 
-def down(optimizer: Optimizer, loss: Tensor, clip: float | None = None) -> Tensor | None:
-    """One step of the optimizer down the gradient of the loss (), clipped to the norm `clip`.
+def down(
+    optimizer: Optimizer, loss: Tensor | Iterable[Tensor], clip: float | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """One step of the optimizer down the gradient of the loss (), clipped to the norm `clip`. The
+    loss may be terms () that are summed up.
 
-    Returns the norm () that it had before; None if it is not clipped.
+    Returns the loss (), and the norm () that its gradient had before; None if it is not clipped.
     """
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    value = differentiated([loss] if isinstance(loss, Tensor) else loss)
     norm = None
     if clip is not None:
         learned = [each for group in optimizer.param_groups for each in group["params"]]
         norm = nn.utils.clip_grad_norm_(learned, clip)
     optimizer.step()
-    return norm
+    return value, norm
+
+
+def differentiated(terms: Iterable[Tensor]) -> Tensor:
+    """The sum () of the terms (), whose gradients are added up."""
+    total = None
+    for term in terms:
+        term.backward()
+        total = term.detach() if total is None else total + term.detach()
+        del term  # and with it what its gradient needed
+    assert total is not None, "a loss has at least one term"
+    return total
 
 
 def batch_indices(count: int, batch: int, step: int, seed: int) -> Tensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from fw.core.machine.transfer import on_cpu
+
 
 def state_of(network: nn.Module) -> dict[str, Tensor]:
-    return {
-        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
-    }
+    return {name: tensor.contiguous() for name, tensor in on_cpu(network.state_dict()).items()}

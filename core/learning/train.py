@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from fw.core.diffusion.compiled import compile_network, worth_compiling
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.latents import Latents
 from fw.core.diffusion.taps import tapped
@@ -17,16 +18,19 @@ from fw.core.kinds.boundaries import checked_network
 from fw.core.learning.averages import average, decay
 from fw.core.learning.batches import Draw, training_examples
 from fw.core.learning.loop import Step, descend
+from fw.core.learning.optimizers import adam
 from fw.core.learning.parts.augmentation import Augmentation
 from fw.core.learning.parts.conditions import Conditions
 from fw.core.learning.parts.denoising import Denoising
 from fw.core.learning.parts.joint import Recognition
 from fw.core.learning.parts.part import Part, Training
+from fw.core.learning.recomputing import recompute_blocks
+from fw.core.learning.splitting import check_splits
+from fw.core.machine.precision import shortened
+from fw.core.machine.transfer import placed
 from fw.core.randomness import seeded
 from fw.core.settings import Train
 from fw.core.types import Annotation, ConditionSpec, ImageSet
-
-OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
 LOWEST = 0.05
 """The learning rate at the end of the cosine, as a share of the highest."""
@@ -55,39 +59,48 @@ def train(
 
     spec = next((part.spec for part in parts if part.spec is not None), None)
     network, averaged = (initial_network(backbone, data.shape, spec, job) for _ in range(2))
+    if settings.accumulate > 1:
+        check_splits(backbone, network)
     bf16 = settings.precision == "bf16"  # autocast alone: weights, loss and averages stay float32
     model, slow = (NetworkDenoiser(each, process, bf16) for each in (network, averaged))
     draw = Draw(training_examples(data).to(job.device), process, settings, job)
     for part in parts:
         part.join(Training(model, slow, draw, data.shape, settings, job))
+    if worth_compiling(settings.compile, job.device, settings.steps):
+        for each in (network, averaged):
+            compile_network(each, job.warn)
+    if settings.checkpointing:
+        recompute_blocks(backbone, network)
     blocks = list(dict.fromkeys(block for part in parts for block in part.blocks))
     rows = torch.arange(len(data))
     for part in parts:
         rows = part.rows(rows)
 
     learned = [*network.parameters(), *(each for part in parts for each in part.parameters())]
-    optimizer = OPTIMIZERS[settings.optimizer](
-        learned,
-        lr=settings.lr,
-        betas=settings.betas,
-        weight_decay=settings.weight_decay,  # 0 is off
-        fused=job.device.type == "cuda",  # one kernel for all weights
+    optimizer = adam(
+        learned, settings.lr, settings.weight_decay, settings.betas, settings.optimizer
     )
     state: dict[str, Stateful] = {"network": network, "averaged": averaged}
     for part in parts:
         assert not state.keys() & part.state.keys(), "two parts by the same name in a checkpoint"
         state |= part.state
 
-    def loss(step: Step) -> Tensor:
+    def loss(step: Step) -> Iterator[Tensor]:
         """Noisy images and their conditions, one pass of the network, and what the parts add."""
-        batch = draw(rows, settings.batch, step.number)
+        whole = draw(rows, settings.batch, step.number)
         for part in parts:
-            part.begin(batch, step)
-        with tapped(network, blocks) as batch.activations:
-            value = task.loss(batch)
-        for part in parts:
-            value = part.add(value, batch, step)
-        return value
+            part.begin(whole, step)
+        logs = []
+        for batch in whole.split(settings.accumulate):
+            own = Step(step.number, step.logged)
+            with tapped(network, blocks) as batch.activations:
+                value = task.loss(batch)
+            for part in parts:
+                value = part.add(value, batch, own)
+            logs.append(own.values)
+            yield value
+            del value, batch  # before the next one, with all that its gradient needed
+        step.log(summed(logs))
 
     def follow(step: Step) -> None:
         kept = decay(settings, step.number)
@@ -95,17 +108,18 @@ def train(
         for part in parts:
             part.follow(kept, step)
 
-    descend(
-        job,
-        settings.steps,
-        loss,
-        optimizer,
-        state,
-        rate=lambda number: learning_rate(number, settings),
-        clip=settings.clip,  # of the whole gradient, heads included
-        follow=follow,
-        prefix="train/",
-    )
+    with shortened(settings.precision, job.device):
+        descend(
+            job,
+            settings.steps,
+            loss,
+            optimizer,
+            state,
+            rate=lambda number: learning_rate(number, settings),
+            clip=settings.clip,  # of the whole gradient, heads included
+            follow=follow,
+            prefix="train/",
+        )
     return averaged
 
 
@@ -115,9 +129,13 @@ def initial_network(
     """The untrained network; arms with the same architecture start from the same weights."""
     with seeded(job.seed, "init"):
         network = checked_network(backbone, backbone.build(shape, spec))
-    if job.device.type == "cuda":
-        network = network.to(memory_format=torch.channels_last)
-    return network.to(job.device)
+    return placed(network, job.device)
+
+
+def summed(logs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """What the parts of a batch logged, which are summands."""
+    first, *others = logs
+    return {name: sum((log[name].detach() for log in others), first[name]) for name in first}
 
 
 def learning_rate(step: int, settings: Train) -> float:

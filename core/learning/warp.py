@@ -8,11 +8,11 @@ turned by quarters or shifted by whole pixels keeps its exact values, as does on
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, grid_sample, pad
+
+from fw.core.machine.transfer import constant, sent
 
 # fmt: off
 DOUBLING = (
@@ -39,8 +39,8 @@ def warped(images: Tensor, linear: Tensor, shift: Tensor) -> Tensor:
     height, width = images.shape[2:]
     most = (width - 1, width - 1, height - 1, height - 1)  # a mirror image has no more
     fine = doubled(pad(images, most, mode="reflect"))
-    inverse = torch.linalg.inv(linear).to(images.device, non_blocking=True)
-    start = shift[:, None, None].to(images.device, non_blocking=True)
+    inverse = sent(torch.linalg.inv(linear), images.device)
+    start = sent(shift[:, None, None], images.device)
     x, y = (positions(side, images.device) for side in (width, height))
     to = torch.stack(torch.broadcast_tensors(x, y[:, None]), dim=-1)  # (2H + 7, 2W + 7, 2)
     x, y = torch.einsum("bij,bhwj->ibhw", inverse, to - start)
@@ -72,12 +72,5 @@ def halved(images: Tensor) -> Tensor:
 
 def filters(taps: tuple[float, ...], gain: float, like: Tensor) -> tuple[Tensor, Tensor]:
     """The filter along rows (1, 1, 1, n) and along columns (1, 1, n, 1)."""
-    row = gain * on_device(taps, like.device)
+    row = gain * constant(taps, like.device)
     return row[None, None, None], row[None, None, :, None]
-
-
-@functools.cache
-def on_device(taps: tuple[float, ...], device: torch.device) -> Tensor:
-    """Copied there once, since every copy would make a GPU wait."""
-    with torch.inference_mode(False):
-        return torch.tensor(taps, device=device)

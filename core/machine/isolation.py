@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
 
-from fw.core.randomness import seed_torch
+from fw.core.randomness import forked, seed_torch
 from fw.registry.global_state import SDP_KERNELS, flags, undisturbed
 
 
@@ -23,12 +23,12 @@ def stock_state(seed: int, device: torch.device, threads: int) -> Iterator[None]
     """torch's own defaults, `threads` threads, and global random generators seeded by `seed`. All
     is restored after.
 
-    Of the GPUs' generators, only that of `device` is restored.
+    What says `cuda` alone means `device`, if that is a GPU.
     """
-    forked = [device] if device.type == "cuda" else []
     with (
         undisturbed(),
-        torch.random.fork_rng(forked),
+        torch.cuda.device(device) if device.type == "cuda" else nullcontext(),
+        forked(),
         torch.inference_mode(False),
         torch.set_grad_enabled(True),
     ):
@@ -37,8 +37,9 @@ def stock_state(seed: int, device: torch.device, threads: int) -> Iterator[None]
         torch.set_deterministic_debug_mode(0)
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision("highest")
+        # Strict fp32, convolutions on a GPU included: by default torch runs those in TF32.
         for owner, name in flags(torch):
-            setattr(owner, name, name in ("enabled", "allow_tf32"))
+            setattr(owner, name, name == "enabled")
         for kernel in SDP_KERNELS:
             getattr(torch.backends.cuda, f"enable_{kernel}_sdp")(True)
         seed_torch(seed)

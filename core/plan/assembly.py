@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fw.core.errors import FwError
-from fw.core.kinds import Encoder, Probe, Sibling
+from fw.core.kinds import Encoder, Metric, Probe, Sibling
 from fw.core.plan.graph import ArmPlan, Plan
 from fw.core.recipe.model import Recipe
 from fw.core.settings import Train
@@ -14,9 +14,11 @@ from fw.core.stages.annotate import Annotate
 from fw.core.stages.base import Stage
 from fw.core.stages.encode import Encode
 from fw.core.stages.evaluate import Evaluate
+from fw.core.stages.features import SampleFeatures
 from fw.core.stages.latents import EncodeLatents
 from fw.core.stages.prior import FitPrior
 from fw.core.stages.probe import ApplyProbe
+from fw.core.stages.reference import MeasureReference
 from fw.core.stages.sample import Sample
 from fw.core.stages.train import TrainDenoiser
 
@@ -128,8 +130,8 @@ class Assembly:
                 arm.process,
                 arm.sampler,
                 arm.guidance,
-                recipe.samples,
-                arm.train.precision,
+                recipe.samples.counted,
+                recipe.samples.precision or arm.train.precision,
                 train,
                 latents=recipe.latents,
                 annotate=conditions,
@@ -147,13 +149,29 @@ class Assembly:
         for metric in filter(self.arm.scored_by, self.recipe.metrics):
             space = self.encode(metric.space, EVALUATOR_SEED)
             assert space is not None
-            evaluate = Evaluate(self.recipe.dataset, metric, self.recipe.samples, sample, space)
+            evaluate = Evaluate(
+                self.recipe.dataset,
+                metric,
+                self.recipe.samples.counted,
+                sample,
+                space,
+                self.plan.add(SampleFeatures(self.recipe.dataset, metric.space, sample, space)),
+                self.reference(metric, space),
+            )
             if metric.reads_conditions:
                 evaluate = replace(
                     evaluate, annotate=sample.annotate, prior=sample.prior, seed=self.recipe.seed
                 )
             found.append(self.plan.add(evaluate))
         return found
+
+    def reference(self, metric: Metric, space: Encode) -> MeasureReference | None:
+        """What the metric measures of real images alone, if it does."""
+        return (
+            self.plan.add(MeasureReference(self.recipe.dataset, metric, space))
+            if metric.measures
+            else None
+        )
 
     def probes(
         self, encode: Encode | None, train: TrainDenoiser, conditions: Stage | None

@@ -3,9 +3,10 @@
     encode -> annotate -> train -> sample -> evaluate
                     `---> prior -----^
 
-Where the recipe has `latents`, train reads those of a stage of this name in place of the images.
-Where it has `probes`, a stage `probe` reads encode or train. Where an objective learns an encoder's
-features, train reads encode.
+All metrics of a space read the samples' `features` in it, and each what it measured of real images,
+its `reference`. Where the recipe has `latents`, train reads those of a stage of this name in place
+of the images. Where it has `probes`, a stage `probe` reads encode or train. Where an objective
+learns an encoder's features, train reads encode.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class ArmPlan:
 
     def stages(self) -> list[str]:
         before = [self.encode, self.annotate, self.prior, self.latents]
-        chain = [*before, self.train, *self.siblings, self.sample, *ids(self.judged)]
+        drawn = [*self.siblings, self.sample, *self.features]
+        chain = [*before, self.train, *drawn, *ids(self.judged)]
         return list(dict.fromkeys(stage for stage in chain if stage is not None))
 
     @property
@@ -78,6 +80,10 @@ class ArmPlan:
     @property
     def evaluate(self) -> list[str]:
         return ids(stage for stage in self.judged if isinstance(stage, Evaluate))
+
+    @property
+    def features(self) -> list[str]:
+        return ids(stage.features for stage in self.judged if isinstance(stage, Evaluate))
 
     @property
     def probes(self) -> list[str]:

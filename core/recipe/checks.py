@@ -8,9 +8,10 @@ from functools import cache, partial
 from typing import Any
 
 from fw.core.diffusion.taps import attention_layers, misnamed
-from fw.core.kinds import Backbone, Guidance
+from fw.core.kinds import Backbone, Guidance, Joint
 from fw.core.kinds.capabilities import ABOUT_CONDITIONS, remedy
 from fw.core.learning.parts.augmentation import check_takes
+from fw.core.learning.splitting import unsplit
 from fw.core.messages.secrets import secret_places
 from fw.core.recipe.arm import Arm
 from fw.core.recipe.effect import without_effect
@@ -45,6 +46,12 @@ def faults(recipe: Recipe) -> Iterator[Finding]:
         for need in sorted(metric.requires - recipe.dataset.provides):
             yield Finding(("metrics", index), f"{metric.name} needs {remedy(need)}")
         yield from misfit(("metrics", index), metric.space.check, recipe.dataset.shape)
+        if (precision := metric.space.computes_in) != "fp32":
+            yield Finding(
+                ("metrics", index),
+                f"the space of {metric.name} computes in {precision}, and what measures is to "
+                f"compute in fp32: take away the precision of {metric.space.name}",
+            )
     yield from misfit(("dataset",), lambda dataset: dataset.check(), recipe.dataset)
     yield from probe_faults(recipe)
     yield from untracked_keys(recipe)
@@ -200,6 +207,7 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
     for section, check, given in asked:
         yield from misfit(location_of_section(recipe, name, section), check, given)
     yield from augmentation_faults(recipe, name)
+    yield from memory_faults(recipe, name)
     if shape is not None:
         yield from guidance_faults(recipe, name, shape)
 
@@ -222,6 +230,35 @@ def augmentation_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
                 f"augment transforms the images, and objective '{objective.name}' compares with "
                 "features of the image as it was",
             )
+
+
+def memory_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
+    """What keeps blocks from being computed again, and a batch from being split: objectives and
+    networks in which images meet."""
+    arm = recipe.arm(name)
+    parts = arm.train.accumulate
+    at = location_of_section(recipe, name, "train")
+    if arm.train.checkpointing and "taps" not in recipe.available(arm):
+        yield Finding(at, f"checkpointing computes blocks again, so it needs {remedy('taps')}")
+    if parts == 1:
+        return
+    for objective in arm.objectives:
+        if not objective.per_image:
+            yield Finding(
+                at,
+                f"accumulate splits batches, and objective '{objective.name}' compares the images "
+                "of a batch: take accumulate 1, or a smaller batch",
+            )
+    shape, spec = recipe.diffused_shape, recipe.condition_spec(arm)
+    for _, model in backbones(arm):
+        if shape is not None and (fault := unsplit(model, shape, spec)):
+            yield Finding(at, fault)
+    if isinstance(arm.model, Joint) and arm.model.labelled % parts:
+        yield Finding(
+            at,
+            f"accumulate splits the {arm.model.labelled} labelled images of backbone "
+            f"'{arm.model.name}', too, and they do not divide into {parts} equal parts",
+        )
 
 
 def guidance_faults(recipe: Recipe, name: str, shape: tuple[int, int, int]) -> Iterator[Finding]:

@@ -12,11 +12,14 @@ from fw.core.recipe.model import Recipe
 from fw.core.settings import Train
 from fw.registry import Component
 
+WITHOUT_EFFECT = ("cond_drop", "accumulate", "compile", "checkpointing")
+"""Fields of `train` that arms may differ in: by conditions, or by rounding alone."""
+
 SAME_IN_ALL_ARMS: tuple[tuple[str, Callable[[Arm], Any]], ...] = (
     *(
         (f"train.{key}", attrgetter(f"train.{key}"))
         for key in Train.model_fields
-        if key != "cond_drop"
+        if key not in WITHOUT_EFFECT
     ),
     ("model", attrgetter("model")),
     ("process", attrgetter("process")),

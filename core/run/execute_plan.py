@@ -1,4 +1,7 @@
-"""Run a plan's missing stages, side by side where it has several workers, most urgent first."""
+"""Run a plan's missing stages, side by side where it has several workers, most urgent first.
+
+A stage that finds one of its inputs damaged goes back into the queue, behind the input.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,12 @@ from dataclasses import dataclass, field
 from multiprocessing import connection as connections
 from typing import Any, Protocol
 
-from fw.core.errors import FwError, Interrupted, StageFailed
+from fw.core.errors import Damaged, FwError, Interrupted, StageFailed
 from fw.core.machine.stopping import deaf
 from fw.core.plan.graph import Plan
 from fw.core.run.execute_stage import Listener, Place, execute, worker
 from fw.core.stages.base import Stage
+from fw.core.store.soundness import again
 
 STOPPED = "stopped; everything finished is kept, and the same command continues from here"
 SKIPPED = "stages that needed it were not tried; the others are finished and kept"
@@ -58,10 +62,16 @@ class Queue:
     """The stages still to do: which can start, and which never will."""
 
     def __init__(self, plan: Plan, finished: Iterable[str]):
+        self.plan = plan
         self.finished = set(finished)
+        self.mended: set[str] = set()
+        """Stages that were done again because their products were damaged."""
+        self.pending: list[Stage] = []
+        self.put(stage for stage in plan.stages.values() if stage.id not in self.finished)
+
+    def put(self, stages: Iterable[Stage]) -> None:
         self.pending = sorted(
-            (stage for stage in plan.stages.values() if stage.id not in self.finished),
-            key=lambda stage: -plan.priority(stage.id),
+            [*self.pending, *stages], key=lambda stage: -self.plan.priority(stage.id)
         )
 
     def take(self) -> Stage | None:
@@ -71,6 +81,17 @@ class Queue:
                 self.pending.remove(stage)
                 return stage
         return None
+
+    def mend(self, damaged: str) -> None:
+        """Put back a finished stage, and those that were made of it: they may have to be made
+        again, too."""
+        self.mended.add(damaged)
+        back = {damaged}
+        for stage in self.plan.stages.values():
+            if stage.id in self.finished and not back.isdisjoint(stage.inputs.values()):
+                back.add(stage.id)
+        self.finished -= back
+        self.put(self.plan.stages[stage] for stage in back)
 
     def drop_dependents(self, failed: str) -> list[str]:
         """Forget the stages that needed a failed one; the others go on."""
@@ -115,6 +136,8 @@ def run_here(
         except Interrupted:
             outcome.stopped = True
             break
+        except Damaged as error:
+            mend(stage, error.stage, error.reason, queue, outcome, listener)
         except FwError as error:
             fail(stage.id, str(error), queue, outcome, listener)
         else:
@@ -220,8 +243,30 @@ def hear(seat: Seat, queue: Queue, outcome: Outcome, listener: StageListener) ->
         listener.done(stage.id)
     elif kind == "stopped":
         outcome.stopped = True
+    elif kind == "damaged":
+        damaged, reason = rest
+        mend(stage, damaged, reason, queue, outcome, listener)
     else:
         fail(stage.id, rest[0], queue, outcome, listener)
+
+
+def mend(
+    stage: Stage,
+    damaged: str,
+    reason: str,
+    queue: Queue,
+    outcome: Outcome,
+    listener: StageListener,
+) -> None:
+    """Have a damaged product made again, and then the stage that would have read it."""
+    if damaged not in queue.plan.stages or (damaged in queue.finished and damaged in queue.mended):
+        text = f"its input {damaged} is damaged in the store, {reason}; check the disk"
+        fail(stage.id, text, queue, outcome, listener)
+        return
+    if damaged in queue.finished:  # else another stage has said so already
+        listener.told(damaged, again(reason))
+        queue.mend(damaged)
+    queue.put([stage])
 
 
 def fail(stage: str, reason: str, queue: Queue, outcome: Outcome, listener: StageListener) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from fw.core.errors import FwError, Interrupted, StageFailed
+from fw.core.errors import Damaged, FwError, Interrupted, StageFailed
 from fw.core.job import Job
 from fw.core.machine.isolation import stock_state
 from fw.core.machine.stopping import POLITE
@@ -22,10 +22,12 @@ from fw.core.machine.streams import sturdy
 from fw.core.messages.plain import plain
 from fw.core.messages.secrets import redact, redacted
 from fw.core.stages.base import Stage
+from fw.core.store.soundness import discard_damaged
 from fw.core.store.store import Store
 from fw.registry import LocalPlugin
 from fw.registry.errors import in_one_line
 from fw.registry.global_state import undisturbed
+from fw.registry.once import one_look
 
 REPORT_SECONDS = 0.2
 
@@ -87,7 +89,7 @@ def execute(
     stopping: Callable[[], bool],
 ) -> None:
     """Do a stage and publish its product; does nothing if it is there already, made of the present
-    inputs."""
+    inputs. Damaged if one of these is: it is discarded, and has to be made again first."""
     store = Store(place.store)
     trace = store.partial(stage.id) / "traceback.txt"
     try:
@@ -114,12 +116,15 @@ def execute(
                 stopping=stopping,
             )
             with stock_state(job.seed, job.device, place.threads):
-                stage.run(job, lambda source: store.path(source.id))
+                stage.run(job, lambda source: store.product(source.id))
             job.finish()
             trace.unlink(missing_ok=True)
             warned = {"warnings": redacted(job.warnings)} if job.warnings else {}
             facts = {"seconds": round(job.seconds, 3), "device": place.device, **warned}
             store.publish(stage.id, stage.payload, facts, made_of)
+    except Damaged as error:
+        discard_damaged(error.stage, store)
+        raise
     except FwError:
         raise
     except Exception as error:
@@ -171,7 +176,7 @@ def worker(connection: Connection, place: Place, stop: Any) -> None:
     sturdy()
     for asked in POLITE:  # they reach the whole process group; the parent decides
         signal.signal(asked, signal.SIG_IGN)
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    with one_look(), contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             connection.send(attempt(connection, place, stop.is_set))
 
@@ -180,9 +185,9 @@ def attempt(
     connection: Connection,
     place: Place,
     stopping: Callable[[], bool],
-) -> tuple[str, str, str]:
+) -> tuple[str, ...]:
     """Receive a stage, do it, and say what became of it: `done`, `stopped` or `failed`, the stage
-    and the reason."""
+    and the reason; or `damaged`, the stage, what it would have read, and the reason."""
     name = ""
     try:
         with undisturbed():
@@ -195,6 +200,8 @@ def attempt(
         raise
     except Interrupted as error:
         return "stopped", name, str(error)
+    except Damaged as error:
+        return "damaged", name, error.stage, error.reason
     except FwError as error:
         return "failed", name, str(error)
     except Exception as error:  # the stage's components could not be imported here, say

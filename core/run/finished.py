@@ -161,7 +161,7 @@ class FinishedArm:
         return self.plan.arms[self.name].drawn
 
     def products(self, stage: Stage) -> Path:
-        return self.run.store.path(self._id(stage))
+        return self.run.store.product(self._id(stage))
 
     def check(self, stages: Iterable[Stage], console: Console) -> None:
         """FwError unless these stages are finished; aloud where they do not belong together, or

@@ -17,11 +17,11 @@ from fw.core.store.store import Store
 
 
 def finish(recipe: Recipe, plan: Plan, options: Options, console: Console) -> None:
-    """Do what is missing of a plan whose components are the recipe's. StageFailed if any of it
-    fails, Interrupted if it is stopped."""
+    """Do what is missing or damaged of a plan whose components are the recipe's. StageFailed if any
+    of it fails, Interrupted if it is stopped."""
     store = Store(options.store)
     store.create()
-    finished = usable_stages(plan, store, console, options.keep_dependents)
+    finished = usable_stages(plan, store, console, options.keep_dependents, every_byte=True)
     preflight(plan, finished)
     jobs = places(options, len(plan.stages) - len(finished), provenance.files(recipe))
     with stop_on_signals() as stopping, Board(plan, store, console) as board:

@@ -15,7 +15,7 @@ from fw.core.files import sealed
 from fw.core.kinds import Dataset
 from fw.core.kinds.boundaries import checked_images
 from fw.core.machine.isolation import stock_state
-from fw.core.stages.keys import digest
+from fw.core.stages.keys import digest, identity
 from fw.core.types import SPLITS, ImageSet
 
 RULE = 1
@@ -32,7 +32,7 @@ class Findings(NamedTuple):
 def examine(dataset: Dataset, store: Path) -> Findings:
     """What is found of the data set; nothing, if it cannot be loaded: the stage that needs it says
     why."""
-    memory = store / "splits" / f"{digest(dataset.identity())}.json"
+    memory = store / "splits" / f"{digest(identity(dataset))}.json"
     values = sealed.read(memory)
     if values is None or values.get("rule") != RULE:
         try:

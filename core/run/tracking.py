@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from fw.core.errors import FwError
+from fw.core.job import fewer
 from fw.core.kinds import TrackedRun
 from fw.core.messages.console import say
 from fw.core.plan.graph import Plan
@@ -21,6 +22,8 @@ from fw.core.report.runfile import RESOLVED, RUN_FILE
 from fw.core.run.untracked import Untracked
 from fw.core.stages.base import Stage
 from fw.core.store.store import Store
+
+MODEL = "model.safetensors"
 
 
 class Tracking:
@@ -62,12 +65,12 @@ class Tracking:
 
     def done(self, stage: str) -> None:
         """All that a finished stage has to show; the tracker may know some of it already."""
-        if not self.store.present(stage):  # another run may be making it again
+        if self.store.reportable(stage).state != "done":  # another run may be making it again
             return
         folder = self.store.path(stage)
         if (folder / "log.jsonl").exists():
             lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-            self.metrics(stage, [json.loads(line) for line in lines])
+            self.metrics(stage, curves([json.loads(line) for line in lines]))
         if (folder / "grid.png").exists():
             with self.guarded() as tracked:
                 for arm in self.plan.users(stage):
@@ -76,24 +79,40 @@ class Tracking:
     def results(self, result: Mapping[str, Any], folder: Path, stopped: bool) -> None:
         """What was concluded, arm by arm and for the run as a whole, which has its record in
         `folder`."""
+        quality: dict[str, float] = {}
         with self.guarded() as tracked:
             for name in self.plan.arms:
                 arm = result["arms"][name]
                 finished = arm["status"] == "finished"
                 if finished:
                     scores = arm_scores(arm)
-                    weights = self.store.path(self.plan.arms[name].train) / "model.safetensors"
                     tracked.scores(name, scores)
-                    tracked.model(name, weights, scores)
+                    if wants_model(tracked, name) and self.intact_model(name):
+                        tracked.model(name, self.model(name), scores)
                 tracked.end_arm(name, "finished" if finished else "killed" if stopped else "failed")
                 for section in SECTIONS:
-                    quality = arm.get(section.name, {}).items()
-                    logged = {f"{section.name}/{name}/{key}": value for key, value in quality}
-                    tracked.scores(None, logged)
+                    found = arm.get(section.name, {}).items()
+                    quality |= {f"{section.name}/{name}/{key}": value for key, value in found}
+            tracked.scores(None, quality)
             documents = [folder / name for name in ("report.md", RUN_FILE, RESOLVED, "arms.png")]
             others = [*sorted(folder.glob("samples-*.png")), *sorted(folder.glob("plugins/*.py"))]
             tracked.files(None, [path for path in (*documents, *others) if path.exists()])
             tracked.note(note(result))
+
+    def model(self, arm: str) -> Path:
+        return self.store.path(self.plan.arms[arm].train) / MODEL
+
+    def intact_model(self, arm: str) -> bool:
+        """Whether an arm's weights are as they were stored; a warning if not."""
+        status = self.store.verify(self.plan.arms[arm].train, [MODEL])
+        if status.state != "done":
+            say(
+                self.console,
+                f"warning: the model of arm {arm} is not logged, because it is damaged in the "
+                f"store, {status.reason}: discard it with `fw verify {self.store.root} --discard`",
+                style="yellow",
+            )
+        return status.state == "done"
 
     def open_late(self) -> bool:
         """Open the tracker, and tell it all that is in the store; whether it could be opened."""
@@ -137,6 +156,19 @@ class Tracking:
             if self.tried_again:
                 then = "running it again logs what is missing"
             say(self.console, f"warning: {reason}; the run goes on, and {then}", style="yellow")
+
+
+def wants_model(tracked: TrackedRun, arm: str) -> bool:
+    """Whether the tracker lacks an arm's weights. One that does not say so gets them: to read them
+    is what takes long."""
+    wants: Callable[[str], bool] = getattr(tracked, "wants_model", lambda arm: True)
+    return wants(arm)
+
+
+def curves(records: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """The records of a log with at most `POINTS` points of every curve, its first and its last."""
+    ends = {key: int(record["step"]) + 1 for record in records for key in record}
+    return fewer(records, ends.__getitem__, {})
 
 
 def named(stage: Stage, record: Mapping[str, float]) -> dict[str, float]:

@@ -10,13 +10,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fw.core.diffusion.generate import batch_size
+from fw.core.diffusion.generate import reading_size
 from fw.core.files.durable import write_json
 from fw.core.files.weights import noted
 from fw.core.job import Job
 from fw.core.kinds import Encoder
-from fw.core.kinds.boundaries import checked_features
+from fw.core.kinds.boundaries import finite_features, formed_features
 from fw.core.learning.state import state_of
+from fw.core.machine.precision import autocast, shortened
+from fw.core.machine.transfer import collected, sent
 from fw.core.randomness import seeded
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.data import Data, load_split
@@ -55,9 +57,10 @@ class Encode(Stage):
     def run(self, job: Job, products: Products) -> None:
         train, test = (load_split(self.dataset, split, products) for split in ("train", "test"))
         network = self.new_network(job)
-        self.encoder.fit(
-            network, train if self.encoder.uses_labels else train.without_labels(), job
-        )
+        with shortened(self.encoder.computes_in, job.device):
+            self.encoder.fit(
+                network, train if self.encoder.uses_labels else train.without_labels(), job
+            )
         network.eval()
         features = {
             "train": self.features(network, train.images, job),
@@ -84,12 +87,21 @@ class Encode(Stage):
     @torch.inference_mode()
     def features(self, network: nn.Module, images: Tensor, job: Job) -> Tensor:
         """uint8 images (N, C, H, W) to float32 features (N, D) on the CPU."""
-        batches = images.split(batch_size((*images.shape[1:],), job.device))
-        features = [
-            checked_features(self.encoder, network(batch.to(job.device)), len(batch)).cpu()
+        batches = images.split(reading_size((*images.shape[1:],), job.device))
+        made = (
+            formed_features(self.encoder, self.read(network, sent(batch, job.device)), len(batch))
             for batch in job.track(batches, "encode")
-        ]
+        )
+        features = [finite_features(self.encoder, each) for each in collected(made)]
         return torch.cat(features).contiguous()
+
+    def read(self, network: nn.Module, images: Tensor) -> Tensor:
+        """uint8 images (B, C, H, W) to what the network makes of them (B, D), in the encoder's
+        precision."""
+        precision, device = self.encoder.computes_in, images.device
+        with shortened(precision, device), autocast(precision, device):
+            features = network(images)
+        return features.float() if features.dtype == torch.bfloat16 else features
 
 
 def load_features(folder: Path) -> dict[str, Tensor]:

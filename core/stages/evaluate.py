@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from fw.core.diffusion.generate import conditions
@@ -18,8 +20,10 @@ from fw.core.stages.base import Products, Stage
 from fw.core.stages.conditions import are_labels, load_annotation
 from fw.core.stages.data import Data, load_split
 from fw.core.stages.encode import Encode, load_features
+from fw.core.stages.features import SampleFeatures
 from fw.core.stages.keys import read
 from fw.core.stages.prior import FitPrior
+from fw.core.stages.reference import MeasureReference, load_measured
 from fw.core.stages.sample import Sample
 from fw.core.types import Annotation, Reference
 
@@ -40,6 +44,8 @@ class Evaluate(Stage):
     samples: Samples
     sample: Sample = read()
     space: Encode = read()
+    features: SampleFeatures = read()
+    reference: MeasureReference | None = read(None)
     annotate: Stage | None = read(None)
     prior: FitPrior | None = read(None)
 
@@ -51,18 +57,23 @@ class Evaluate(Stage):
         features = load_features(products(self.space))
         annotation = load_annotation(self.annotate, self.prior, products)
         classes, of_held_out = self.classes(annotation, products) if annotation else (None, None)
-        reference = Reference(features["train"], features["test"], classes)
+        there = partial(on, job.device if self.metric.on_device else torch.device("cpu"))
+        measured = None if self.reference is None else load_measured(products(self.reference))
+        reference = Reference(
+            there(features["train"]),
+            there(features["test"]),
+            there(classes),
+            None if measured is None else {name: there(each) for name, each in measured.items()},
+        )
         prepared = self.metric.prepare(reference)
-        network = self.space.network(products(self.space), job)
         scores: dict[str, list[float]] = {key: [] for key in self.metric.keys}
-        for seed, images in enumerate(self.sample.load(products(self.sample))):
-            wanted = conditions(annotation, self.seed or 0, seed, range(len(images)))
-            fake = self.space.features(network, images, job)
-            for key, value in self.compared(prepared, fake, wanted).items():
+        for seed, fake in enumerate(self.features.load(products(self.features))):
+            wanted = there(conditions(annotation, self.seed or 0, seed, range(len(fake))))
+            for key, value in self.compared(prepared, there(fake), wanted).items():
                 scores[key].append(value)
         floor: Mapping[str, float] = {}
         if annotation is None or of_held_out is not None:
-            floor = self.compared(prepared, reference.held_out, of_held_out)
+            floor = self.compared(prepared, reference.held_out, there(of_held_out))
         counts = {"train": len(reference.train), "held_out": len(reference.held_out)}
         by_chance = checked_limits(self.metric, self.metric.by_chance(prepared, self.samples.count))
         made = {"scores": scores, "floor": floor, "real": counts, "by_chance": dict(by_chance)}
@@ -78,3 +89,8 @@ class Evaluate(Stage):
         if train.labels is None or not are_labels(annotation, train):
             return annotation.conditions, None
         return train.labels, load_split(self.dataset, "test", products).labels
+
+
+def on(device: torch.device, tensor: Tensor | None) -> Any:
+    """The tensor on the device, if there is one."""
+    return None if tensor is None else tensor.to(device)

@@ -14,6 +14,7 @@ from fw.core.files.durable import write_json
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Backbone, Probe, Process
 from fw.core.kinds.boundaries import checked_probe_scores
+from fw.core.machine.precision import Precision
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.conditions import are_labels, load_annotation
 from fw.core.stages.data import Data, load_split
@@ -40,7 +41,7 @@ class ApplyProbe(Stage):
     latents: Autoencoder | None = part(None, absent=None)
     model: Backbone | None = part(None, absent=None)
     process: Process | None = part(None, absent=None)
-    precision: str | None = part(None, absent=None)
+    precision: Precision | None = part(None, absent=None)
     taught: bool | None = part(None, absent=None)
     """Whether the model's classes were made with labels, for a probe that reads what it says of
     them."""

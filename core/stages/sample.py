@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,14 +15,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fw.core.diffusion.compiled import compile_network, worth_compiling
 from fw.core.diffusion.denoiser import NetworkDenoiser
-from fw.core.diffusion.generate import Drawing, generate
+from fw.core.diffusion.generate import Drawing, batch_size, generate
 from fw.core.diffusion.latents import Codec
 from fw.core.diffusion.pixels import to_uint8
 from fw.core.errors import FwError
 from fw.core.files.weights import noted
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Backbone, Process, Sampler, Steering
+from fw.core.machine.precision import Precision, shortened
 from fw.core.settings import Samples
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.conditions import load_annotation
@@ -54,7 +57,7 @@ class Sample(ImageStage):
     sampler: Sampler
     guidance: tuple[Steering, ...]
     samples: Samples
-    precision: str
+    precision: Precision
     train: TrainDenoiser = read()
     latents: Autoencoder | None = part(None, absent=None)
     annotate: Stage | None = read(None)
@@ -81,29 +84,39 @@ class Sample(ImageStage):
     def run(self, job: Job, products: Products) -> None:
         annotation, note = self.annotation(products), noted(self.supervision)
         networks = self.networks(annotation, products, job.device)
+        if worth_compiling(self.train.train.compile, job.device, self.calls(job.device)):
+            for network in networks.all:
+                compile_network(network.network, job.warn)
         drawing, to_images = self.drawing, self.decoder(job.device)
         for seed, images in job.track(list(shards(self.samples)), "sample"):
             name = shard_name(seed, images)
             if job.kept(name) is None or job.kept(INFO) is None:
                 before = networks.evaluations
-                batches = list(
-                    generate(
-                        networks.own,
-                        networks.siblings,
-                        drawing,
-                        annotation,
-                        seed,
-                        images,
-                        to_images,
-                        job.batch,
-                    )
+                drawn = generate(
+                    networks.own,
+                    networks.siblings,
+                    drawing,
+                    annotation,
+                    seed,
+                    images,
+                    to_images,
+                    job.batch,
                 )
+                with shortened(self.precision, job.device):
+                    batches = list(drawn)
                 nfe = {"nfe": (networks.evaluations - before) // len(batches)}
                 job.keep(
                     INFO, methodcaller("write_text", json.dumps(nfe, indent=1), encoding="utf-8")
                 )
                 job.keep(name, partial(save_file, {"images": torch.cat(batches)}, metadata=note))
-        save_grid(self.load(job.folder)[0][:64], job.folder / GRID)
+        first_seed, first_images = next(shards(self.samples))
+        first = load_shard(job.folder, first_seed, first_images)
+        save_grid(first[:64], job.folder / GRID)
+
+    def calls(self, device: torch.device) -> int:
+        """How often its network is called, without guidance."""
+        batches = math.ceil(self.samples.count / batch_size(self.train.shape, device))
+        return self.samples.seeds * batches * self.sampler.nfe
 
     @property
     def drawing(self) -> Drawing:
@@ -148,10 +161,12 @@ class Networks:
     siblings: list[NetworkDenoiser | None]
 
     @property
+    def all(self) -> list[NetworkDenoiser]:
+        return [network for network in (self.own, *self.siblings) if network is not None]
+
+    @property
     def evaluations(self) -> int:
-        return sum(
-            network.evaluations for network in (self.own, *self.siblings) if network is not None
-        )
+        return sum(network.evaluations for network in self.all)
 
 
 def shards(samples: Samples) -> Iterator[tuple[int, range]]:
@@ -166,9 +181,14 @@ def shard_name(seed: int, images: range) -> str:
     return f"samples-{seed:03d}-{images.start:07d}.safetensors"
 
 
+def load_shard(folder: Path, seed: int, images: range) -> Tensor:
+    """uint8 (count, C, H, W)."""
+    return load_file(folder / shard_name(seed, images))["images"]
+
+
 def load_samples(folder: Path, samples: Samples) -> list[Tensor]:
     """The samples of each sampling seed, uint8 (count, C, H, W)."""
     by_seed: list[list[Tensor]] = [[] for _ in range(samples.seeds)]
     for seed, images in shards(samples):
-        by_seed[seed].append(load_file(folder / shard_name(seed, images))["images"])
+        by_seed[seed].append(load_shard(folder, seed, images))
     return [torch.cat(files) for files in by_seed]

@@ -22,6 +22,8 @@ from fw.core.learning.parts.objectives import Objectives
 from fw.core.learning.parts.online import OnlineGrouping
 from fw.core.learning.state import state_of
 from fw.core.learning.train import train
+from fw.core.machine.precision import Precision
+from fw.core.machine.transfer import placed
 from fw.core.stages.annotate import AGREEMENT, ANNOTATION, Annotate, beside_pixels, group_quality
 from fw.core.stages.base import Products, ReportSection, Stage
 from fw.core.stages.conditions import load_annotation
@@ -40,7 +42,7 @@ class TrainDenoiser(Stage):
     does."""
 
     kind: ClassVar[str] = "train"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     files: ClassVar[tuple[str, ...]] = (
         "model.safetensors",
         "log.jsonl",
@@ -138,7 +140,7 @@ class TrainDenoiser(Stage):
         folder: Path,
         annotation: Annotation | None,
         device: torch.device,
-        precision: str | None = None,
+        precision: Precision | None = None,
     ) -> NetworkDenoiser:
         """The trained denoiser of a finished product, with averaged weights. `precision` is by
         default that of the training."""
@@ -146,7 +148,7 @@ class TrainDenoiser(Stage):
         network = checked_network(self.model, self.model.build(self.shape, spec))
         network.load_state_dict(load_file(folder / MODEL))
         bf16 = (precision or self.train.precision) == "bf16"
-        return NetworkDenoiser(network.to(device).eval(), self.process, bf16=bf16)
+        return NetworkDenoiser(placed(network, device).eval(), self.process, bf16=bf16)
 
 
 def objective_label(objective: Objective) -> str:

@@ -1,9 +1,13 @@
 """Which finished stages of a plan can be built on: those that are intact and were made from the
-store's own inputs."""
+store's own inputs.
+
+What a run starts with is judged by manifests, sizes and the checksums of small files. Whether large
+ones are intact turns out when a stage reads them, which may be never.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -12,13 +16,18 @@ from fw.core.errors import FwError
 from fw.core.messages.console import say
 from fw.core.plan.graph import Plan
 from fw.core.stages.base import Stage
-from fw.core.store.store import Store
+from fw.core.store.store import Status, Store
 
 
 def usable_stages(
-    plan: Plan, store: Store, console: Console, keep_dependents: bool = False
+    plan: Plan,
+    store: Store,
+    console: Console,
+    keep_dependents: bool = False,
+    every_byte: bool = False,
 ) -> list[str]:
-    """The plan's stages that need no work. Corrupted ones are discarded, with a message.
+    """The plan's stages that need no work. Corrupted ones are discarded, with a message; whoever
+    reads all products afterwards has `every_byte` compared.
 
     A stage whose input has to be made again is not among them. Once the input is there, it turns
     out whether the stage was made from the same.
@@ -27,7 +36,7 @@ def usable_stages(
         store.adopt(stage.id, stage.inputs.values())
     usable: list[str] = []
     for stage in plan.stages.values():
-        if not whole(stage, store, console):
+        if not whole(stage, store, console, store.verify if every_byte else store.reportable):
             continue
         store.sweep(stage.id)
         if keep_dependents or (
@@ -37,20 +46,24 @@ def usable_stages(
     return usable
 
 
-def whole(stage: Stage, store: Store, console: Console) -> bool:
+def whole(stage: Stage, store: Store, console: Console, judge: Callable[[str], Status]) -> bool:
     """Whether the stage's product is there. A corrupted one is discarded, with a message."""
-    status = store.status(stage.id)
-    if status.state != "corrupted":
-        return status.state == "done"
-    with store.lock(stage.id, waiting=lambda: None, stopping=lambda: False):
-        if store.status(stage.id).state == "corrupted":  # no other run has mended it meanwhile
-            store.discard(stage.id)
-    say(
-        console,
-        f"{stage.title}: corrupted in the store, {status.reason}; doing it again",
-        style="yellow",
-    )
-    return False
+    status = judge(stage.id)
+    if status.state == "corrupted":
+        discard_damaged(stage.id, store)
+        say(console, f"{stage.title}: {again(status.reason)}", style="yellow")
+    return status.state == "done"
+
+
+def discard_damaged(stage: str, store: Store) -> None:
+    """Discard a damaged product, if no other run has mended it meanwhile."""
+    with store.lock(stage, waiting=lambda: None, stopping=lambda: False):
+        if store.verify(stage).state == "corrupted":
+            store.discard(stage)
+
+
+def again(reason: str) -> str:
+    return f"corrupted in the store, {reason}; doing it again"
 
 
 def check_inputs(
@@ -59,8 +72,14 @@ def check_inputs(
     """FwError unless these stages of a run, titles by id, are finished; a warning where they do
     not belong together."""
     for stage, title in titles.items():
-        if store.status(stage).state != "done":
+        status = store.verify(stage)
+        if status.state == "absent":
             raise FwError(f"{run}: {title} is not finished; run the recipe first")
+        if status.state == "corrupted":
+            raise FwError(
+                f"{run}: {title} is damaged in the store, {status.reason}: discard it with `fw "
+                f"verify {store.root} --discard`, and run the recipe again"
+            )
     for text in mixtures(plan, store, titles):
         say(console, f"warning: {text}; the same recipe run again makes them fit", style="yellow")
 
@@ -79,11 +98,12 @@ def mixtures(plan: Plan, store: Store, titles: Mapping[str, str] | None = None) 
 
 
 def disappeared(plan: Plan, store: Store, unfinished: Collection[str]) -> dict[str, str]:
-    """The stages that were finished and whose product is no longer there, with the reason."""
-    gone = (
-        "its product is gone from the store; was it deleted meanwhile? The same command makes it "
-        "again"
-    )
+    """The stages that were finished and whose product is no longer there, or cannot be reported,
+    with the reason."""
+    gone = "its product is gone from the store; was it deleted meanwhile?"
+    states = {stage: store.reportable(stage) for stage in plan.stages if stage not in unfinished}
     return {
-        stage: gone for stage in plan.stages if stage not in unfinished and not store.present(stage)
+        stage: f"{gone if state == 'absent' else reason}; the same command makes it again"
+        for stage, (state, reason) in states.items()
+        if state != "done"
     }

@@ -4,6 +4,9 @@ Work happens in `<stage>.partial/`. Publishing writes a manifest with a checksum
 renames the folder. A crash leaves the partial folder, and the next try continues in it. A lock per
 stage lets several runs share a store.
 
+No product is used unchecked. Whoever reads one asks for it with `product` or `read`, which compare
+the checksums, once in a command (fw.registry.once). So a start need not read every byte of a store.
+
 A manifest also holds a digest of every product that the stage read. If such a product was made
 again since and came out different (on another device, say), the stage is stale: it does not belong
 to the products now in the store.
@@ -20,16 +23,20 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from fw.core.errors import Interrupted, StageFailed
+from fw.core.errors import Damaged, Interrupted, StageFailed
 from fw.core.files import unfinished
 from fw.core.files.durable import ASIDE, put, sync, write_json, write_text
 from fw.core.files.sealed import SEAL, intact, seal, stamped
 from fw.core.files.unfinished import checksum
 from fw.core.messages.plain import unlockable, writing
+from fw.registry.once import found_once
 
 MANIFEST = "manifest.json"
 SCRATCH = (".checkpoint", ASIDE, unfinished.VOUCHER)
 """Files with these endings matter only until the stage is finished."""
+
+LARGE = ".safetensors"
+"""The ending of files that may be large. Reports read none of them."""
 
 BEGUN = f"inputs{unfinished.VOUCHER}"
 """The file with the digest of the inputs that unfinished work began with."""
@@ -66,33 +73,70 @@ class Store:
         return self.root / f"{stage}.partial"
 
     def manifest(self, stage: str) -> dict[str, Any]:
-        return self.read(stage, MANIFEST)
+        manifest: dict[str, Any] = read_json(self.path(stage) / MANIFEST)
+        return manifest
 
     def read(self, stage: str, name: str) -> Any:
-        """The JSON in a file of a finished stage."""
-        return json.loads((self.path(stage) / name).read_text(encoding="utf-8"))
+        """The JSON in a file of a finished stage; Damaged if it is not as it was stored."""
+        return read_json(self.checked(stage, only=[name]) / name)
+
+    def product(self, stage: str) -> Path:
+        """The folder of a finished stage, for whoever reads its files; Damaged if one of them is
+        not as it was stored."""
+        return self.checked(stage)
+
+    def checked(self, stage: str, only: Collection[str] | None = None) -> Path:
+        status = self.verify(stage, only)
+        if status.state != "done":
+            raise Damaged(stage, status.reason or "it is gone")
+        return self.path(stage)
 
     def status(self, stage: str) -> Status:
-        """Whether the stage is finished; reads every byte of it to compare checksums."""
+        """Whether the stage is finished, as far as its manifest and the sizes of its files show."""
         if not self.path(stage).exists():
             return Status("absent")
         try:
             manifest = self.manifest(stage)
-            files = {name: recorded["sha256"] for name, recorded in manifest["files"].items()}
+            files = {
+                name: (recorded["sha256"], recorded["bytes"])
+                for name, recorded in manifest["files"].items()
+            }
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return Status("corrupted", f"its {MANIFEST} cannot be read")
         if SEAL in manifest and not intact(manifest):  # older manifests have none
             return Status("corrupted", f"the checksum of its {MANIFEST} is wrong")
-        for name, recorded in files.items():
+        for name, (_, size) in files.items():
             try:
-                actual = checksum(self.path(stage) / name)
-            except FileNotFoundError:
-                return Status("corrupted", f"{name} is missing")
+                actual = (self.path(stage) / name).stat().st_size
             except OSError as error:
-                return Status("corrupted", f"{name} cannot be read: {error.strerror}")
-            if actual != recorded:
-                return Status("corrupted", f"the checksum of {name} is wrong")
+                return unreadable(name, error)
+            if actual != size:
+                return Status("corrupted", f"{name} has {actual} bytes and not {size}")
         return Status("done")
+
+    def verify(self, stage: str, only: Collection[str] | None = None) -> Status:
+        """The same by the checksums of all files, or `only` of these. In a command every file is
+        read once."""
+        status = self.status(stage)
+        if status.state != "done":
+            return status
+        for name, recorded in self.manifest(stage)["files"].items():
+            if only is None or name in only:
+                try:
+                    right = as_recorded(self.path(stage) / name, recorded["sha256"])
+                except OSError as error:
+                    return unreadable(name, error)
+                if not right:
+                    return Status("corrupted", f"the checksum of {name} is wrong")
+        return status
+
+    def reportable(self, stage: str) -> Status:
+        """The same by the checksums of the files that reports are made of, which are small."""
+        status = self.status(stage)
+        if status.state != "done":
+            return status
+        files = self.manifest(stage)["files"]
+        return self.verify(stage, [name for name in files if not name.endswith(LARGE)])
 
     def readable(self, stage: str) -> bool:
         """Whether the stage has a manifest that can be read."""
@@ -115,8 +159,12 @@ class Store:
             return False
 
     def finished(self, stages: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """The manifests of those of the stages that are present."""
-        return {stage: self.manifest(stage) for stage in stages if self.present(stage)}
+        """The manifests of those of the stages that are there and can be reported."""
+        return {
+            stage: self.manifest(stage)
+            for stage in stages
+            if self.reportable(stage).state == "done"
+        }
 
     def digest(self, stage: str) -> str:
         """A finished stage's product in 64 hex digits, made from the names and checksums of its
@@ -237,6 +285,24 @@ class Store:
             yield
         finally:
             lock.release()
+
+
+def read_json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def as_recorded(file: Path, recorded: str) -> bool:
+    """Whether a file has this checksum; a file that nobody has written to is read once in a
+    command."""
+    facts = file.stat()
+    state = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+    return found_once((as_recorded, file, recorded, state), lambda: checksum(file) == recorded)
+
+
+def unreadable(name: str, error: OSError) -> Status:
+    if isinstance(error, FileNotFoundError):
+        return Status("corrupted", f"{name} is missing")
+    return Status("corrupted", f"{name} cannot be read: {error.strerror}")
 
 
 def begun_with(folder: Path) -> str:

@@ -49,6 +49,9 @@ def valid(annotator: Annotator) -> None:
         annotator, annotated(annotator, observed(annotator, enough(annotator))), enough(annotator)
     )
     forall(body, more=st.integers(0, 50), size=st.sampled_from([2, 6, 32, 3]), examples=6)
+    for device in tiny.gpus():
+        data = observed(annotator, enough(annotator))
+        assert_valid(annotator, annotated(annotator, data, device), enough(annotator))
 
 
 @usual.function_of_the_seed
@@ -159,10 +162,10 @@ def equal(data: Observations) -> Observations:
     return replace(data, features=None if data.features is None else torch.ones_like(data.features))
 
 
-def annotated(annotator: Annotator, data: Observations) -> Annotation:
+def annotated(annotator: Annotator, data: Observations, device: str = "cpu") -> Annotation:
     """Its annotation, always from the same state of the global generators; they are checked by
     another clause."""
-    with ambient(0), tiny.job(SEED) as job:
+    with ambient(0), tiny.job(SEED, device) as job:
         return annotator.annotate(data, job)
 
 

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from fw.core.kinds import Attend, Backbone, Joint, scaled_dot_product
+from fw.core.diffusion.sharing import Shared, order
+from fw.core.kinds import Attend, Backbone, Changed, Joint, scaled_dot_product
 from fw.core.learning.state import state_of
-from fw.core.randomness import generator
+from fw.core.randomness import forked, generator
 from fw.core.testing import tiny, usual
 from fw.core.testing.compare import assert_like, gap, same
 from fw.core.testing.forall import forall
@@ -215,7 +216,7 @@ def training_mode_works(backbone: Backbone) -> None:
     """In training mode, predictions and gradients are finite for every form of condition"""
     for form in forms(backbone):
         network = built(backbone, smallest(backbone), form)
-        with torch.random.fork_rng():
+        with forked():
             learn(network.train(), inputs_for(range(4), smallest(backbone), form))
 
 
@@ -223,7 +224,7 @@ def weights_can_be_stored(backbone: Backbone) -> None:
     """A fresh network takes the stored weights of one that was in use, and then gives the same
     bits"""
     network, inputs = in_use(backbone)
-    with torch.random.fork_rng():
+    with forked():
         learn(network.train(), inputs)
     stored = save(state_of(network.eval()))
     other = fresh(backbone, smallest(backbone), forms(backbone)[-1], seed=1)
@@ -317,6 +318,27 @@ def attend_is_forgotten(backbone: Backbone) -> None:
     assert not left, f"there is a hook on {', '.join(left)}"
 
 
+@usual.if_provided("attention")
+def beginnings_can_be_shared(backbone: Backbone) -> None:
+    """If it provides `attention`, what its modules returned before a layer can be returned again
+    in their place, to the same bits: they leave nothing else for later ones to read"""
+    network, inputs = in_use(backbone)
+    other = inputs_for(range(3, 6), smallest(backbone), forms(backbone)[-1])
+    shared = Shared(network, order(network, lambda attend: network(*inputs, attend)))
+    for layer in shared.order.before:
+        attend = Changed((layer,), nothing)
+        alone = predict(network, inputs, attend)
+        shared.expect((layer,))
+        for each, mix in ((inputs, None), (other, None), (inputs, attend)):
+            with shared.during(each.x, 1.0, each.condition, mix):
+                together = predict(network, each, mix)
+        share = gap(together, alone)
+        assert share == 0, (
+            f"with layer {layer} changed, and what comes before it not computed again, the "
+            f"prediction differs by {share:.2g} of the largest value"
+        )
+
+
 CLAUSES = (
     check_speaks,
     forms_are_known,
@@ -338,6 +360,7 @@ CLAUSES = (
     attend_may_be_the_usual,
     attend_acts,
     attend_is_forgotten,
+    beginnings_can_be_shared,
 )
 
 
@@ -374,7 +397,7 @@ def built(backbone: Backbone, shape: Shape, form: str | None, seed: int = 0) -> 
 
 def fresh(backbone: Backbone, shape: Shape, form: str | None, seed: int = 0) -> nn.Module:
     """A network as training starts from it, in evaluation mode."""
-    with torch.random.fork_rng():
+    with forked():
         torch.manual_seed(seed)
         return backbone.build(shape, SPECS[form]).eval()
 

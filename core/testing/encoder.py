@@ -17,6 +17,7 @@ from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.kinds.boundaries import checked_features
 from fw.core.learning.state import state_of
+from fw.core.randomness import forked
 from fw.core.testing import tiny, usual
 from fw.core.testing.compare import largest, largest_difference, same
 from fw.core.testing.contract import Clause
@@ -53,6 +54,14 @@ def right_shape(encoder: Encoder) -> None:
         assert len(sizes) == 1, f"D depends on the number of images: {sorted(sizes)}"
 
     forall(body, count=st.integers(1, PROBE), examples=5)
+    for device in tiny.gpus():
+        with ambient(0), tiny.job(SEED, device) as job:
+            network = trained(encoder, job, visible(encoder)).to(device)
+        features = encoded(network, images.to(device))
+        assert features.device.type == device, f"features on {device} are on {features.device}"
+        with as_in_a_run():
+            checked_features(encoder, features.cpu(), PROBE)
+        usual.assert_numbers(encoder.quality(network, probe(encoder)), f"quality on {device}: ")
 
 
 @usual.same_in_any_batch
@@ -234,7 +243,7 @@ def trained(encoder: Encoder, job: Job, data: ImageSet) -> nn.Module:
 
 def built(encoder: Encoder, shape: Shape | None = None) -> nn.Module:
     """An unfitted network whose initial weights depend only on the seed."""
-    with torch.random.fork_rng(devices=[]):
+    with forked():
         torch.manual_seed(SEED)
         return encoder.build(
             shape or shape_for(encoder), tiny.CLASSES if encoder.uses_labels else 0

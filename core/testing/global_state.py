@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from fw.core.randomness import forked
 from fw.core.testing.compare import same
 from fw.core.testing.digest import digest
 from fw.registry import Component
@@ -46,7 +47,9 @@ def state_of(component: Component) -> dict[str, Any]:
 
 def random_state() -> dict[str, Any]:
     _, words, *position = np.random.get_state()  # noqa: NPY002
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return {
+        "the GPUs' global random generators": [state.numpy().tobytes() for state in gpus],
         "torch's global random generator": torch.random.get_rng_state().numpy().tobytes(),
         "numpy's global random generator": (np.asarray(words).tobytes(), position),
         "Python's global random generator": hash(random.getstate()),
@@ -149,7 +152,7 @@ def repeated(call: Callable[[], Result]) -> Result:
 def ambient(seed: int) -> Iterator[None]:
     """Global generators in a state of their own; what was there before comes back."""
     python, arrays = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng():
+    with forked():
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002

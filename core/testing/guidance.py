@@ -33,17 +33,18 @@ def right_shape(mode: Guidance) -> None:
     """worse() returns a finite prediction of the shape, dtype and device of the good one"""
 
     def body(shape: tuple[int, int, int], count: int, sigma: float) -> None:
-        model, x, condition = (
-            tiny.denoiser(shape),
-            tiny.noisy(count, sigma, shape),
-            conditions(count),
-        )
-        with torch.inference_mode():
-            good = model(x, sigma, condition)
-            worse = mode.worse(model_for(mode, model, shape), x, sigma, condition, good)
-        with tiny.as_in_a_run():
-            checked_worse(mode, worse, good)
-        assert_like(worse, good)
+        for device in tiny.devices():
+            model = tiny.denoiser(shape)
+            sibling = model_for(mode, model, shape)
+            for each in (model, sibling):
+                each.network.to(device)
+            x, condition = tiny.noisy(count, sigma, shape).to(device), conditions(count).to(device)
+            with torch.inference_mode():
+                good = model(x, sigma, condition)
+                worse = mode.worse(sibling, x, sigma, condition, good)
+            with tiny.as_in_a_run():
+                checked_worse(mode, worse, good)
+            assert_like(worse, good)
 
     forall(body, shape=SHAPES, count=COUNTS, sigma=SIGMAS)
 

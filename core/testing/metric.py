@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fw.core.errors import FwError
 from fw.core.kinds import Metric
-from fw.core.kinds.boundaries import checked_limits, checked_scores
+from fw.core.kinds.boundaries import checked_limits, checked_measured, checked_scores
 from fw.core.randomness import generator
 from fw.core.testing import tiny, usual
 from fw.core.testing.compare import same
@@ -97,6 +97,23 @@ def prepared_once(metric: Metric) -> None:
             )
 
 
+def kept_in_the_store(metric: Metric) -> None:
+    """What measure() finds out of real images is tensors, and with what was kept of them the scores
+    are the same"""
+    case = few(metric)
+    features_alone = Reference(case.reference.train, case.reference.held_out)
+    with ambient(0), as_in_a_run():
+        measured = checked_measured(metric, metric.measure(features_alone))
+    if metric.measures:
+        kept = {name: tensor.clone() for name, tensor in measured.items()}
+        scores = scored(metric, *case)
+        again = scored(metric, replace(case.reference, measured=kept), case.fake, case.wanted)
+        for key, value in scores.items():
+            assert same(value, again[key]), (
+                f"{key} is {value!r} measured now and {again[key]!r} with what was kept"
+            )
+
+
 @usual.repeatable
 def limits_by_chance(metric: Metric) -> Iterator[Callable[[], dict[str, str]]]:
     """by_chance() gives two numbers, the lower one first, for keys that it promised, and the same
@@ -170,6 +187,7 @@ CLAUSES: tuple[Clause, ...] = (
     floor_is_scored,
     function_of_the_features,
     prepared_once,
+    kept_in_the_store,
     limits_by_chance,
     inputs_untouched,
     order_does_not_matter,

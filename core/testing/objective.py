@@ -110,6 +110,34 @@ def only_what_is_taken(objective: Objective) -> None:
     )
 
 
+def means_over_images(objective: Objective) -> None:
+    """With `per_image`, its term is a mean over the images that are taken: what one adds depends
+    on no other"""
+    if not objective.per_image:
+        return
+    head, usual = built(objective), example(objective)
+    [gradient] = reached(term_of(objective, head, usual), [usual.tokens])
+    last = torch.arange(COUNT) == COUNT - 1
+
+    def others(seen: Seen) -> Tensor:
+        [changed] = reached(term_of(objective, head, seen), [seen.tokens])
+        return changed[~last]
+
+    most = gradient.abs().max().clamp(min=1e-6)
+    fewer = others(replace(usual, taken=~last)) * (COUNT - 1) / COUNT
+    gap = (fewer - gradient[~last]).abs().max() / most
+    assert gap <= 1e-3, f"one image fewer changes what the others add to the sum by {gap:.2g}"
+    values = {"tokens": usual.tokens.detach(), "x0": usual.x0, "features": usual.features}
+    changes: dict[str, Any] = {
+        name: torch.cat([value[:-1], -2 * value[-1:]])
+        for name, value in values.items()
+        if value is not None
+    }
+    changes["tokens"].requires_grad_()
+    gap = (others(replace(usual, **changes)) - gradient[~last]).abs().max() / most
+    assert gap <= 1e-3, f"another image in a batch changes what the others add by {gap:.2g}"
+
+
 @usual.repeatable
 def function_of_what_it_sees(objective: Objective) -> Iterator[Callable[[], Tensor]]:
     """term() gives the same for the same head, images and generator; no other randomness comes
@@ -167,6 +195,7 @@ CLAUSES: tuple[Clause, ...] = (
     teaches_the_network,
     teaches_the_head,
     only_what_is_taken,
+    means_over_images,
     function_of_what_it_sees,
     nothing_is_written_into,
     head_of_the_seed,

@@ -58,7 +58,8 @@ def valid(prior: Prior) -> None:
                 assert_valid(prior, annotation, drawn(prior, annotation))
 
     for annotation in examples(prior):
-        assert_valid(prior, annotation, drawn(prior, annotation))
+        for device in tiny.devices():
+            assert_valid(prior, annotation, drawn(prior, annotation, device))
     forall(
         body,
         more=st.integers(0, 50),
@@ -171,10 +172,10 @@ def odd(prior: Prior) -> Iterator[tuple[str, Annotation]]:
         )
 
 
-def drawn(prior: Prior, annotation: Annotation) -> Tensor:
+def drawn(prior: Prior, annotation: Annotation, device: str = "cpu") -> Tensor:
     """Its bank, always from the same state of the global generators; they are checked by another
     clause."""
-    with ambient(0), tiny.job(SEED) as job:
+    with ambient(0), tiny.job(SEED, device) as job:
         return prior.bank(annotation, job)
 
 

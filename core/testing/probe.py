@@ -70,6 +70,8 @@ def scores_as_promised(probe: Probe) -> None:
     assert_promised(probe, scored(probe, *few(probe)))
     sizes = st.sampled_from([SIZE, 2, 24])
     forall(body, more=st.integers(0, 40), held_out=st.integers(2, 40), size=sizes, examples=4)
+    for device in tiny.gpus():
+        assert_promised(probe, scored(probe, *few(probe), device))
 
 
 def labels_are_read(probe: Probe) -> None:
@@ -278,10 +280,10 @@ def odd(probe: Probe) -> Iterator[tuple[str, Examples, Examples]]:
     yield "equal features", replace(train, features=torch.ones_like(train.features)), test
 
 
-def scored(probe: Probe, train: Examples, test: Examples) -> dict[str, float]:
+def scored(probe: Probe, train: Examples, test: Examples, device: str = "cpu") -> dict[str, float]:
     """Its scores, from the same state of the global generators each time; that they do not
     matter is one clause."""
-    with ambient(0), tiny.job(SEED) as job:
+    with ambient(0), tiny.job(SEED, device) as job:
         return probe.score(train, test, job)
 
 

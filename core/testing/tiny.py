@@ -18,7 +18,7 @@ from fw.core.diffusion.pixels import per_image
 from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Attend, Backbone, Coefficients, Dataset, Move, Process, scaled_dot_product
-from fw.core.randomness import generator
+from fw.core.randomness import forked, generator
 from fw.core.types import ConditionSpec, ImageSet, Split
 
 SHAPE = (1, 8, 8)
@@ -27,14 +27,19 @@ CLASSES = 3
 
 def devices() -> list[str]:
     """The devices to check on: the CPU, and a GPU where there is one."""
-    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    return ["cpu", *gpus()]
+
+
+def gpus() -> list[str]:
+    """The GPU to check on as well, where there is one."""
+    return ["cuda"] if torch.cuda.is_available() else []
 
 
 @contextlib.contextmanager
-def job(seed: int = 0) -> Iterator[Job]:
+def job(seed: int = 0, device: str = "cpu") -> Iterator[Job]:
     """A job with a folder of its own, which is gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
-        yield Job(Path(folder), seed=seed)
+        yield Job(Path(folder), seed=seed, device=torch.device(device))
 
 
 @contextlib.contextmanager
@@ -166,7 +171,7 @@ def per_channel(values: Tensor) -> Tensor:
 
 def denoiser(shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> NetworkDenoiser:
     """An untrained denoiser with three conditions, a null condition, attention and logits."""
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+    with forked(), torch.inference_mode(False):
         torch.manual_seed(seed)
         network = TinyNetwork(shape, ConditionSpec("class", CLASSES))
     return NetworkDenoiser(network.eval(), TinyProcess())

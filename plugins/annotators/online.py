@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -91,6 +91,12 @@ class Prototypes(nn.Module):
         self.criterion = SwaVLoss(method.temperature, method.iterations, method.epsilon)
         self.register_buffer("earlier", torch.zeros(method.queue, method.dims))
         self.register_buffer("seen", torch.tensor(0))
+        self.count = 0  # the same, for which a GPU need not be waited for
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        loaded = super().load_state_dict(*args, **kwargs)
+        self.count = int(self.seen)
+        return loaded
 
     @property
     def prototypes(self) -> Tensor:
@@ -122,9 +128,10 @@ class Prototypes(nn.Module):
         embedded, scores = (
             both.chunk(2) for both in self.scores(torch.cat([features, some]))
         )  # (B, D), (B, K) twice
-        full = self.method.queue and int(self.seen) >= self.method.queue
+        full = self.method.queue and self.count >= self.method.queue
         queued = [self.earlier @ self.prototypes.T] if full else None
         loss = self.criterion(scores[:1], scores[1:], queued)
         self.earlier.copy_(torch.cat([embedded[0].detach(), self.earlier])[: self.method.queue])
         self.seen += len(features)
+        self.count += len(features)
         return loss.squeeze()

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fw.core.kinds import Code
+from fw.core.machine.transfer import constant
 from fw.plugins.autoencoders.pretrained import Facts, Pretrained
 
 
@@ -54,5 +55,5 @@ def normalisation(config: Any, device: torch.device) -> tuple[Tensor, Tensor]:
     mean, std = config.latents_mean, config.latents_std
     if mean is None or std is None:
         mean, std = [config.shift_factor or 0.0], [1.0]
-    shift, spread = (torch.tensor(each, device=device).view(1, -1, 1, 1) for each in (mean, std))
+    shift, spread = (constant(tuple(each), device).view(1, -1, 1, 1) for each in (mean, std))
     return shift, config.scaling_factor / spread

@@ -8,7 +8,6 @@ without a class. That is off here, because fw drops conditions itself.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from fw.core.diffusion.conditioning import INITIAL_STD
 from fw.core.kinds import Attend
-from fw.plugins.backbones.unet import attending, self_attention
+from fw.plugins.backbones.unet import opened, self_attention
 
 
 class PretrainedNetwork(nn.Module):
@@ -31,6 +30,7 @@ class PretrainedNetwork(nn.Module):
         super().__init__()
         self.network = network
         self.classes = classes
+        self.mixing = opened(network, self.attention_layers())
 
     def forward(
         self,
@@ -41,11 +41,9 @@ class PretrainedNetwork(nn.Module):
         attend: Attend | None = None,
     ) -> Tensor:
         """x (B, C, H, W), timesteps noise (B,) -> (B, C, H, W)"""
-        layers = {
-            name: self.network.get_submodule(path) for name, path in self.attention_layers().items()
-        }
-        with nullcontext() if attend is None else attending(layers, attend):
-            raw = self.predicted(x, noise, self.labels(condition, dropped, x))
+        raw = self.mixing.during(
+            attend, lambda: self.predicted(x, noise, self.labels(condition, dropped, x))
+        )
         return raw[:, : x.shape[1]]
 
     def predicted(self, x: Tensor, noise: Tensor, labels: Tensor | None) -> Tensor:

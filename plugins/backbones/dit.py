@@ -3,7 +3,7 @@ same network)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from fw.core.diffusion.conditioning import ConditionEmbedding, TokenEmbedding
-from fw.core.kinds import Attend, Backbone, scaled_dot_product
+from fw.core.kinds import Attend, Backbone, mixing
 from fw.core.kinds.size import check_weights
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.dit_blocks import (
@@ -142,14 +142,18 @@ class DiffusionTransformer(nn.Module):
         )  # (B, width), (B, n, width)
         tokens = self.first(patchify(x, self.patch)) + self.positions  # (B, N, width)
         for index, block in enumerate(self.blocks):
-            tokens = block(
-                tokens, conditioning, attend or scaled_dot_product, f"blocks.{index}", context
-            )
+            layer = f"blocks.{index}"
+            tokens = block(tokens, conditioning, mixing(attend, layer), layer, context)
         return unpatchify(self.last(tokens, conditioning), self.patch, self.rows)
 
     def taps(self) -> dict[str, nn.Module]:
         """`blocks.0`, `blocks.1`, ...: tokens (B, N, width) after each block."""
         return {f"blocks.{index}": block for index, block in enumerate(self.blocks)}
+
+    @property
+    def repeated(self) -> Sequence[nn.Module]:
+        """See `fw.core.kinds.Repeated`."""
+        return list(self.blocks)
 
     def conditioning(
         self, noise: Tensor, condition: Tensor | None, dropped: Tensor | None

@@ -6,15 +6,14 @@ Token conditions enter by cross-attention (arXiv 2112.10752, section 3.3), in UN
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fw.core.diffusion.conditioning import ConditionEmbedding, TokenEmbedding
-from fw.core.kinds import Attend, Backbone, scaled_dot_product
+from fw.core.kinds import Attend, Backbone
 from fw.core.kinds.size import check_weights
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.levels import check_attention, check_halving
@@ -167,6 +166,7 @@ class ConditionedUNet(nn.Module):
         self.embed = embed
         self.crossed = isinstance(embed, TokenEmbedding)
         self.attention_layers = self_attention(unet)
+        self.mixing = opened(unet, self.attention_layers)
 
     def forward(
         self,
@@ -183,11 +183,9 @@ class ConditionedUNet(nn.Module):
             None if self.embed is None else self.embed(condition, dropped, len(x))
         )  # (B, width) or (B, n, width)
         inputs = {"encoder_hidden_states" if self.crossed else "class_labels": embedded}
-        layers = {
-            name: self.unet.get_submodule(path) for name, path in self.attention_layers.items()
-        }
-        with attending(layers, attend or scaled_dot_product):
-            return self.unet(x, noise, **inputs, return_dict=False)[0]
+        return self.mixing.during(
+            attend, lambda: self.unet(x, noise, **inputs, return_dict=False)[0]
+        )
 
     def taps(self) -> dict[str, nn.Module]:
         """`down.0`, ..., `mid`, `up.0`, ...: maps (B, C, h, w) after each level; `up.0` is the
@@ -229,26 +227,41 @@ def self_attention(unet: nn.Module) -> dict[str, str]:
     }
 
 
-@contextmanager
-def attending(layers: Mapping[str, Any], attend: Attend) -> Iterator[None]:
-    """Let `attend` mix the tokens of the layers; afterwards they have the processors that they
-    had before."""
-    before = {name: layer.processor for name, layer in layers.items()}
-    try:
-        for name, layer in layers.items():
-            layer.processor = Attending(attend, name)
-        yield
-    finally:
-        for name, layer in layers.items():
-            layer.processor = before[name]
+class Mixing:
+    """The `attend` of the call that a network is in; None outside of calls, and in usual ones.
+
+    diffusers' U-Nets pass nothing on to their layers of attention. So the layers look here, from
+    the day they are built: a network whose layers never change can be compiled.
+    """
+
+    attend: Attend | None = None
+
+    def during(self, attend: Attend | None, call: Callable[[], Tensor]) -> Tensor:
+        """What `call` returns while `attend` mixes the tokens."""
+        self.attend = attend
+        try:
+            return call()
+        finally:
+            self.attend = None
+
+
+def opened(network: nn.Module, paths: Mapping[str, str]) -> Mixing:
+    """Leave the mixing step open in the layers at these paths, by the names that `attend` gets."""
+    mixing = Mixing()
+    for name, path in paths.items():
+        layer: Any = network.get_submodule(path)
+        layer.set_processor(Attending(mixing, name, layer.processor))
+    return mixing
 
 
 class Attending:
-    """A diffusers attention processor for self-attention, with its mixing step left open."""
+    """A diffusers attention processor for self-attention, with its mixing step left open: `usual`
+    is the one that the layer had, which goes on mixing where there is no `attend`."""
 
-    def __init__(self, attend: Attend, layer: str):
-        self.attend = attend
+    def __init__(self, mixing: Mixing, layer: str, usual: Any):
+        self.mixing = mixing
         self.layer = layer
+        self.usual = usual
 
     def __call__(
         self,
@@ -261,16 +274,21 @@ class Attending:
         """Pixels (B, C, H, W), which are normed and added here, or tokens (B, N, C) of a
         transformer block, which norms and adds by itself -> the same shape.
 
-        diffusers passes the other arguments by name; they are not used.
+        diffusers passes the other arguments by name; with an `attend` they are not used.
         """
+        attend = self.mixing.attend
+        if attend is None:
+            named = {} if temb is None else {"temb": temb}
+            return self.usual(attn, hidden_states, encoder_hidden_states, attention_mask, **named)
         if hidden_states.dim() == 3:
-            return self.mixed(attn, hidden_states)
+            return self.mixed(attn, hidden_states, attend)
         height, width = hidden_states.shape[2:]
         tokens = attn.group_norm(hidden_states.flatten(2)).transpose(1, 2)  # (B, H * W, C)
-        out = self.mixed(attn, tokens).transpose(1, 2).unflatten(2, (height, width))  # (B, C, H, W)
+        out = self.mixed(attn, tokens, attend).transpose(1, 2)
+        out = out.unflatten(2, (height, width))  # (B, C, H, W)
         return (out + hidden_states) / attn.rescale_output_factor
 
-    def mixed(self, attn: Any, tokens: Tensor) -> Tensor:
+    def mixed(self, attn: Any, tokens: Tensor, attend: Attend) -> Tensor:
         """(B, N, C) -> (B, N, C)"""
         query, key, value = (
             project(tokens)
@@ -278,6 +296,6 @@ class Attending:
             .transpose(1, 2)  # (B, heads, N, C / heads)
             for project in (attn.to_q, attn.to_k, attn.to_v)
         )
-        mixed = self.attend(query, key, value, self.layer)  # (B, heads, N, C / heads)
+        mixed = attend(query, key, value, self.layer)  # (B, heads, N, C / heads)
         out_projection, dropout = attn.to_out
         return dropout(out_projection(mixed.transpose(1, 2).flatten(2)))

@@ -18,6 +18,7 @@ from fw.plugins.datasets.depth import Scale
 from fw.plugins.datasets.fields import Cache, Channels, Encoded, Size, image_shape
 from fw.plugins.datasets.listing import Listing, cache_folder, fingerprint, is_held_out, listed
 from fw.plugins.datasets.rows import Rows, first_line
+from fw.registry.once import look_again, one_look
 
 NAME_ON_THE_HUB = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -123,6 +124,7 @@ class Hub(Encoded):
     def request(self, split: Split, folder: Path) -> Request:
         """The request to decode a split."""
         rows, source = self.rows(folder), self.split(split)
+        listing = listed(folder, once=False)
 
         def sources() -> Iterator[Source]:
             for number, row in enumerate(rows.read(source)):
@@ -130,6 +132,13 @@ class Hub(Encoded):
                     split == "test"
                 ):
                     yield row
+            with one_look():
+                changed = listed(folder, once=False) != listing
+            if changed:
+                raise MissingFile(
+                    f"dataset hub: {folder}: its files changed while they were decoded; run it "
+                    "again"
+                )
 
         settings = [
             self.content_of(folder),
@@ -187,6 +196,8 @@ class Hub(Encoded):
                     f"dataset hub: {self.path} could not be downloaded: {first_line(error)}"
                 ) from error
             return None
+        if download:
+            look_again()
         return Path(snapshot)
 
     def how_to_fetch(self) -> str:

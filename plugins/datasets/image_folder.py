@@ -20,12 +20,13 @@ from fw.plugins.datasets.listing import (
     Listing,
     cache_folder,
     fingerprint,
+    forget,
     is_held_out,
     known_facts,
     listed,
-    memory_of,
 )
 from fw.plugins.datasets.picture import ENDINGS
+from fw.registry.once import one_look
 
 
 class ImageFolder(Encoded):
@@ -173,14 +174,16 @@ class ImageFolder(Encoded):
         def sources() -> Iterator[Source]:
             for file in files:
                 yield Source(file.name, Path(file.path), number[class_of(file)] if number else 0)
-            if self.files()[split] != files:
+            with one_look():
+                changed = self.files()[split] != files
+            if changed:
                 raise MissingFile(
                     f"{self.root}: its files changed while they were decoded; run it again"
                 )
 
         def check(actual: str) -> None:
             if actual != content:
-                memory_of(files, cache).unlink(missing_ok=True)
+                forget(files, cache)
                 raise MissingFile(
                     f"{self.root}: its files are others than when their fingerprint was taken, and "
                     "their times of change are the same; run it again, and check the disk"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,12 +14,19 @@ from typing import NamedTuple
 from fw.core.errors import FwError, MissingFile
 from fw.core.files import sealed
 from fw.core.machine.cores import cores
+from fw.plugins.datasets import digests
 from fw.plugins.datasets.depth import START, Deep, deep, may_be_deep
+from fw.plugins.datasets.digests import Known
 from fw.plugins.datasets.picture import strict_pillow
 from fw.plugins.datasets.progress import progress
+from fw.registry.once import found_once, look_again, once_in_a_look
 
 AT_ONCE = 256
 """Files handed to the threads at a time."""
+
+FINE_TICK, COARSE_TICK = 20_000_000, 2_000_000_000
+"""Nanoseconds that may pass without a new time of change: Linux renews its clock for files a
+hundred times a second or more often, FAT every other second."""
 
 RULE = 1
 """Raise it when other facts of files are to be remembered: then remembered facts are made again."""
@@ -33,6 +41,25 @@ class File(NamedTuple):
     modified: int
     changed: int
     inode: tuple[int, int]
+
+    @property
+    def folder(self) -> str:
+        return self.path[: -len(self.name)]
+
+    @property
+    def state(self) -> tuple[int, int, int]:
+        """What writing to it changes."""
+        return self.size, self.modified, self.changed
+
+    @property
+    def settled(self) -> int:
+        """The time in nanoseconds from which on writing to it changes its state for certain.
+
+        Times of change have ticks: what is written in the tick of the last change leaves no trace.
+        Where they have no fraction of a second, a tick may be two seconds long.
+        """
+        last = max(self.modified, self.changed) if os.name == "nt" else self.changed
+        return last + (FINE_TICK if last % 1_000_000_000 else COARSE_TICK)
 
 
 class Listing(NamedTuple):
@@ -52,6 +79,7 @@ class Facts(NamedTuple):
     largest: dict[str, int]
 
 
+@once_in_a_look
 def listed(folder: Path, endings: tuple[str, ...] = ("",), once: bool = True) -> Listing:
     """The files in a folder and below, sorted by name: those with one of the endings (in any case),
     without hidden ones.
@@ -155,23 +183,35 @@ def fingerprint(files: Sequence[File], cache: Path) -> str:
 
 
 def known_facts(files: Sequence[File], cache: Path) -> Facts:
-    """The facts of the files. Every byte is read once.
+    """The facts of the files.
 
     The answer is remembered in `cache` as long as place, size and times of change of all files stay
-    the same. Answers of earlier versions have no checksum and are made again: one wrong bit in them
-    would mean another data set.
+    the same; where some of them have changed, these are read. Answers of earlier versions have no
+    checksum and are made again: one wrong bit in them would mean another data set.
     """
     memory = memory_of(files, cache)
+    return found_once((known_facts, memory), lambda: remembered_facts(files, cache, memory))
+
+
+def remembered_facts(files: Sequence[File], cache: Path, memory: Path) -> Facts:
     values = sealed.read(memory)
-    if values is None or values.get("rule") != RULE:
-        facts = read_through(files)
+    if values is not None and values.get("rule") == RULE:
+        return Facts(values["fingerprint"], values["largest"])
+    facts, settled = read_through(files, cache)
+    if settled:
         try:
             memory.parent.mkdir(parents=True, exist_ok=True)
             sealed.write(memory, {"rule": RULE, **facts._asdict()})
         except OSError as error:
             raise unwritable(cache, error) from None
-        return facts
-    return Facts(values["fingerprint"], values["largest"])
+    return facts
+
+
+def forget(files: Sequence[File], cache: Path) -> None:
+    """Forget all that is remembered of the files, so that they are read again."""
+    memory_of(files, cache).unlink(missing_ok=True)
+    digests.forget(cache, {file.folder for file in files})
+    look_again()
 
 
 def memory_of(files: Sequence[File], cache: Path) -> Path:
@@ -194,22 +234,69 @@ def cache_folder(given: Path | None) -> Path:
     return (given or Path(os.environ.get("FW_CACHE_DIR") or "~/.cache/fw")).expanduser().absolute()
 
 
-def read_through(files: Sequence[File]) -> Facts:
-    """Reads every file; the fingerprint is the sha256 over each file's name and sha256."""
-    digest, largest = hashlib.sha256(), dict[str, int]()
+def read_through(files: Sequence[File], cache: Path) -> tuple[Facts, bool]:
+    """The facts, and whether they can be remembered. Reads the files that are new or have changed.
+
+    The fingerprint is the sha256 over each file's name and sha256.
+    """
+    wait_for_ticks(files)
+    known = of_files(files, cache)
+    fresh = [file for file in files if file.name not in known]
+    began = time.time_ns()
     with (
         strict_pillow(),
-        progress("reading files", len(files)) as advance,
+        progress("reading files", len(fresh)) as advance,
         ThreadPoolExecutor(cores()) as pool,
     ):
-        for start in range(0, len(files), AT_ONCE):
-            few = files[start : start + AT_ONCE]
+        for start in range(0, len(fresh), AT_ONCE):
+            few = fresh[start : start + AT_ONCE]
             for file, (checksum, deep) in zip(few, pool.map(read_file, few), strict=True):
-                digest.update(fingerprint_entry(file.name, checksum))
-                if deep is not None:
-                    largest[deep.group] = max(deep.largest, largest.get(deep.group, 0))
+                known[file.name] = Known(file.state, checksum.hex(), deep)
             advance(len(few))
-    return Facts(digest.hexdigest(), largest)
+    unsettled = {file.name for file in fresh if file.settled > began}
+    if fresh:
+        remember(files, known, unsettled, cache)
+    digest, largest = hashlib.sha256(), dict[str, int]()
+    for file in files:
+        _, checksum_in_hex, deep = known[file.name]
+        digest.update(fingerprint_entry(file.name, bytes.fromhex(checksum_in_hex)))
+        if deep is not None:
+            largest[deep.group] = max(deep.largest, largest.get(deep.group, 0))
+    return Facts(digest.hexdigest(), largest), not unsettled
+
+
+def wait_for_ticks(files: Sequence[File]) -> None:
+    """Wait until files that were changed just now are settled; those from the future never are."""
+    now = time.time_ns()
+    waits = [file.settled - now for file in files if file.changed <= now]
+    time.sleep(max(0, *waits, 0) / 1e9)
+
+
+def of_files(files: Sequence[File], cache: Path) -> dict[str, Known]:
+    """What is remembered of those files that are as they were."""
+    remembered = digests.read(cache, files[0].folder) if files else {}
+    return {
+        file.name: known
+        for file in files
+        if (known := remembered.get(file.name)) is not None and known.state == file.state
+    }
+
+
+def remember(
+    files: Sequence[File], known: dict[str, Known], unsettled: set[str], cache: Path
+) -> None:
+    """Write down what is known of the files, beside what is of others in their folder."""
+    folder = files[0].folder
+    others = {
+        name: entry
+        for name, entry in digests.read(cache, folder).items()
+        if name not in known and os.path.lexists(folder + name)
+    }
+    settled = {name: entry for name, entry in known.items() if name not in unsettled}
+    try:
+        digests.write(cache, folder, {**others, **settled})
+    except OSError as error:
+        raise unwritable(cache, error) from None
 
 
 def fingerprint_entry(name: str, checksum: bytes) -> bytes:

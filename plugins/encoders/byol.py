@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fw.core.machine.precision import autocast
 from fw.plugins.encoders.joint_embedding import JointEmbedding
 from fw.plugins.encoders.self_supervised import Learner
 from fw.plugins.encoders.trunks import ImageEncoder
@@ -66,7 +67,8 @@ class Bootstrap(Learner):
             targets = self.target_head(self.target_backbone(views)).roll(
                 len(images), dims=0
             )  # the other view's
-        return 2 + 2 * self.criterion(predicted, targets), targets
+        with autocast("fp32", images.device):
+            return 2 + 2 * self.criterion(predicted.float(), targets.float()), targets
 
     def follow(self, step: int) -> None:
         from lightly.models.utils import update_momentum

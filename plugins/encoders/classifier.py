@@ -23,6 +23,8 @@ from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.learning.loop import Step, descend
+from fw.core.learning.optimizers import adam
+from fw.core.machine.transfer import sent
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.epochs import too_short
 
@@ -37,6 +39,7 @@ class Classifier(Encoder):
     """
 
     name: ClassVar[str] = "classifier"
+    version: ClassVar[int] = 2
     uses_labels: ClassVar[bool] = True
 
     steps: int = Field(400, ge=1, description="training steps", examples=[8])
@@ -62,14 +65,14 @@ class Classifier(Encoder):
 
         def loss(step: Step) -> Tensor:
             rows = torch.randint(len(data), (self.batch,))
-            logits = network.logits(jitter(data.images[rows].to(job.device)))
-            return functional.cross_entropy(logits, labels[rows].to(job.device))
+            logits = network.logits(jitter(sent(data.images[rows], job.device)))
+            return functional.cross_entropy(logits, sent(labels[rows], job.device))
 
         descend(
             job,
             self.steps,
             loss,
-            torch.optim.AdamW(network.parameters(), lr=self.lr, weight_decay=0.01),
+            adam(network.parameters(), self.lr, weight_decay=0.01),
             {"network": network},
             label="classifier",
             rate=lambda number: self.lr * warm_up_then_cosine((number + 1) / self.steps),

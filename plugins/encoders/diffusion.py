@@ -122,7 +122,9 @@ class Reader(nn.Module):
 
     def read(self, images: Tensor, cells: Sequence[tuple[float, str]]) -> Iterator[Tensor]:
         """The features (B, D) of each cell; all blocks of a noise level are read in one pass."""
-        model = NetworkDenoiser(self.network, self.settings.process)
+        model = NetworkDenoiser(
+            self.network, self.settings.process, bf16=self.settings.precision == "bf16"
+        )
         x0, noise = to_unit(images), noise_of(images, self.settings.draws, images.shape[1:])
         for sigma in dict.fromkeys(sigma for sigma, _ in cells):
             blocks = [block for level, block in cells if level == sigma]

@@ -23,12 +23,15 @@ from fw.core.features.activations import split
 from fw.core.features.logistic import accuracy_of, linear_probe
 from fw.core.job import Job
 from fw.core.learning.loop import Step, descend
+from fw.core.learning.optimizers import adam
+from fw.core.machine.transfer import sent
 from fw.core.types import ImageSet
 from fw.plugins.encoders.diffusion import DenoiserEncoder, Reader
 from fw.plugins.encoders.of_denoiser import Blocks, Sigmas
 
 BATCH = 128
 LEARNING_RATE = 1e-2
+WEIGHT_DECAY = 0.01
 
 
 class DiffusionSelected(DenoiserEncoder):
@@ -181,12 +184,12 @@ class Mixture(Choice):
         )  # (N, all widths), (N,)
         self.mix.mean.copy_(features.mean(dim=0))
         self.mix.scale.copy_(1 / features.std(dim=0).clamp(min=1e-6))
-        optimizer = torch.optim.AdamW(
-            [*self.mix.parameters(), *self.head.parameters()], lr=LEARNING_RATE
+        optimizer = adam(
+            [*self.mix.parameters(), *self.head.parameters()], LEARNING_RATE, WEIGHT_DECAY
         )
 
         def loss(step: Step) -> Tensor:
-            rows = torch.randint(len(features), (BATCH,)).to(job.device)
+            rows = sent(torch.randint(len(features), (BATCH,)), job.device)
             return cross_entropy(self.head(self.mix(features[rows])), labels[rows])
 
         descend(

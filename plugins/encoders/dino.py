@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fw.core.machine.precision import autocast
 from fw.plugins.encoders.joint_embedding import JointEmbedding
 from fw.plugins.encoders.self_supervised import Learner
 from fw.plugins.encoders.trunks import ImageEncoder
@@ -90,10 +91,15 @@ class Distillation(Learner):
         parts = method.views(images, method.local_views, generator, local=True)
         with torch.no_grad():
             targets = self.teacher_head(self.teacher(wholes))  # (2 * batch, prototypes)
-        guesses = self.head(self.student(torch.cat([wholes, parts]))).chunk(2 + method.local_views)
-        return self.criterion(
-            list(targets.chunk(2)), list(guesses), teacher_temp=self.temperature(step)
-        ), targets
+        guesses = self.head(self.student(torch.cat([wholes, parts])))
+        targets, guesses = targets.float(), guesses.float()
+        with autocast("fp32", images.device):
+            loss = self.criterion(
+                list(targets.chunk(2)),
+                list(guesses.chunk(2 + method.local_views)),
+                teacher_temp=self.temperature(step),
+            )
+        return loss, targets
 
     def temperature(self, step: int) -> float:
         """The teacher's temperature: a linear warm-up from 0.04."""

@@ -20,7 +20,10 @@ from fw.core.diffusion.pixels import per_image, to_unit
 from fw.core.job import Job
 from fw.core.kinds import Process
 from fw.core.learning.loop import Step, descend
+from fw.core.learning.optimizers import adam
 from fw.core.learning.train import initial_network
+from fw.core.machine.precision import autocast
+from fw.core.machine.transfer import constant
 from fw.core.randomness import seeded
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.epochs import too_short
@@ -30,8 +33,10 @@ from fw.plugins.encoders.of_denoiser import OfDenoiser, Sigmas
 class Teacher:
     """A frozen denoiser, whose blocks are read."""
 
-    def __init__(self, network: nn.Module, process: Process, blocks: tuple[str, ...]):
-        self.model = NetworkDenoiser(network.eval().requires_grad_(False), process)
+    def __init__(
+        self, network: nn.Module, process: Process, blocks: tuple[str, ...], bf16: bool = False
+    ):
+        self.model = NetworkDenoiser(network.eval().requires_grad_(False), process, bf16)
         self.blocks = blocks
 
     @torch.no_grad()
@@ -125,9 +130,7 @@ class Distilled(OfDenoiser):
         network.to(job.device).train().requires_grad_(True)
         with seeded(job.seed, "lesson"):
             lesson = self.lesson(network, teacher, data.shape, data.classes).to(job.device)
-        optimizer = torch.optim.AdamW(
-            lesson.parameters(), lr=self.lr, weight_decay=self.weight_decay
-        )
+        optimizer = adam(lesson.parameters(), self.lr, self.weight_decay)
         images = data.images.to(job.device)
         labels = None if data.labels is None or not self.uses_labels else data.labels.to(job.device)
 
@@ -135,7 +138,9 @@ class Distilled(OfDenoiser):
             draw = job.generator("distil", step.number, device=job.device)
             chosen = torch.randint(len(images), (self.batch,), generator=draw, device=job.device)
             classes = None if labels is None else labels[chosen]
-            terms = lesson(images[chosen], classes, step.number / self.steps, draw)
+            with autocast(self.precision, job.device):
+                terms = lesson(images[chosen], classes, step.number / self.steps, draw)
+            terms = {name: term.float() for name, term in terms.items()}
             step.log({f"distil/{name}": term for name, term in terms.items()})
             return sum(terms.values(), torch.zeros((), device=job.device))
 
@@ -159,11 +164,12 @@ class Distilled(OfDenoiser):
             self.learned(network, data, job),
             self.process,
             self.blocks or self.default_blocks(network),
+            bf16=self.precision == "bf16",
         )
 
 
 def levels_of(sigmas: Sigmas, count: int, generator: torch.Generator) -> Tensor:
     """A noise level for each of `count` images (B,), all of `sigmas` equally often."""
     device = generator.device
-    listed = torch.tensor(sigmas, device=device)
+    listed = constant(sigmas, device)
     return listed[torch.randint(len(sigmas), (count,), generator=generator, device=device)]

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fw.core.machine.precision import autocast
 from fw.plugins.encoders.self_supervised import SelfSupervised
 from fw.plugins.encoders.trunks import BACKBONES, ImageEncoder
 from fw.plugins.encoders.views import ABOUT, VIEWS, unsuited, views_for
@@ -61,4 +62,5 @@ class JointEmbedding(SelfSupervised):
             return images[:0]
         _, *shape = images.shape
         view = VIEWS[views_for(self.augment, (shape[0], shape[1], shape[2]))]
-        return 2 * view(images.repeat(count, 1, 1, 1), local, generator) - 1
+        with autocast("fp32", images.device):  # images are not blurred in bf16
+            return 2 * view(images.repeat(count, 1, 1, 1), local, generator) - 1

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from fw.core.kinds.size import check_weights
+from fw.core.machine.precision import autocast
 from fw.core.types import LARGEST
 from fw.plugins.encoders.self_supervised import Learner, SelfSupervised
 from fw.plugins.encoders.trunks import ImageEncoder
@@ -28,7 +29,7 @@ class MAE(SelfSupervised):
     0.75, lr 1.5e-4 per 256 images of a batch, weight_decay 0.05 and very many steps (800 epochs).
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     name: ClassVar[str] = "mae"
 
     steps: int = Field(1200, ge=1, description="training steps; 1200 suit the digits", examples=[8])
@@ -138,12 +139,13 @@ class MaskedAutoencoder(Learner):
         )
 
         if self.method.augment != "none":
-            images = VIEWS[self.method.augment](images, False, generator)
+            with autocast("fp32", images.device):
+                images = VIEWS[self.method.augment](images, False, generator)
         kept, hidden = self.masked(len(images), generator)
         visible = self.encoder.encode(2 * images - 1, idx_keep=kept)  # (B, 1 + kept, width)
         guesses = self.reconstruct(visible, kept, hidden)
         targets = normalize_mean_var(get_at_index(patchify(images, self.method.patch), hidden - 1))
-        return mse_loss(guesses, targets), visible.mean(dim=1)
+        return mse_loss(guesses.float(), targets), visible.mean(dim=1)
 
     def masked(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The numbers of the tokens that are kept (B, 1 + kept) and hidden (B, hidden), for
@@ -164,5 +166,6 @@ class MaskedAutoencoder(Learner):
         from lightly.models.utils import get_at_index, repeat_token, set_at_index
 
         masked = repeat_token(self.decoder.mask_token, (len(visible), self.encoder.sequence_length))
-        tokens = set_at_index(masked, kept, self.narrow(visible))  # (B, 1 + patches, decoder_width)
+        narrow = self.narrow(visible).to(masked.dtype)
+        tokens = set_at_index(masked, kept, narrow)  # (B, 1 + patches, decoder_width)
         return self.pixels(get_at_index(self.decoder(tokens), hidden))

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fw.core.machine.precision import autocast
 from fw.plugins.encoders.joint_embedding import JointEmbedding
 from fw.plugins.encoders.queues import checkpointed
 from fw.plugins.encoders.self_supervised import Learner
@@ -72,7 +73,8 @@ class MomentumContrast(Learner):
         queries = self.head(self.backbone(one))  # (batch, dims)
         with torch.no_grad():
             keys = self.key_head(self.key_backbone(other))
-        return self.criterion(queries, keys), queries
+        with autocast("fp32", images.device):
+            return self.criterion(queries.float(), keys.float()), queries
 
     def follow(self, step: int) -> None:
         from lightly.models.utils import update_momentum

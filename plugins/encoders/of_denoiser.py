@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 from torch import nn
@@ -15,6 +15,7 @@ from fw.core.job import Job
 from fw.core.kinds import Backbone, Encoder, Process
 from fw.core.learning.parts.augmentation import check_takes
 from fw.core.learning.train import train
+from fw.core.machine.precision import ABOUT, Precision
 from fw.core.settings import Train
 from fw.core.types import ImageSet
 from fw.plugins.encoders.weights import existing, sha256, state_dict, unwrapped_tensors
@@ -36,6 +37,8 @@ class OfDenoiser(Encoder):
     untrained network, as a control.
     """
 
+    version: ClassVar[int] = 2
+
     model: Backbone = Field(
         "unet", validate_default=True, description="the denoiser's network", examples=[SMALL]
     )
@@ -51,6 +54,7 @@ class OfDenoiser(Encoder):
             "the model.safetensors of a run with the same model, unconditional, instead of training"
         ),
     )
+    precision: Annotated[Precision, Neutral("fp32")] = Field("fp32", description=ABOUT)
     supervision: Stated = None
     blocks: Blocks
     sigma: Sigmas
@@ -80,6 +84,10 @@ class OfDenoiser(Encoder):
                     f"{most:g}"
                 )
         return self
+
+    @property
+    def computes_in(self) -> Precision:
+        return self.precision
 
     @property
     def own_supervision(self) -> Supervision:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 from torch import nn
@@ -13,6 +13,7 @@ from torch import nn
 from fw.core.errors import MissingFile
 from fw.core.files.contents import genuine
 from fw.core.kinds import Encoder
+from fw.core.machine.precision import ABOUT, Precision
 from fw.plugins.encoders import timm_checkpoint, transformers_checkpoint
 from fw.plugins.encoders.checkpoint import Checkpoint
 from fw.plugins.encoders.timm_checkpoint import TimmCheckpoint, patch_in, timm_config
@@ -20,7 +21,7 @@ from fw.plugins.encoders.timm_tags import supervision_of
 from fw.plugins.encoders.transformers_checkpoint import TransformersCheckpoint
 from fw.plugins.shared.saved import saved
 from fw.plugins.shared.stated import Stated, supervision
-from fw.registry import UNKNOWN, Supervision
+from fw.registry import UNKNOWN, Neutral, Supervision
 
 
 class Pretrained(Encoder):
@@ -59,7 +60,12 @@ class Pretrained(Encoder):
         description="side of the network's input in pixels; null: the model's own",
     )
 
+    precision: Annotated[Precision, Neutral("fp32")] = Field("fp32", description=ABOUT)
     supervision: Stated = None
+
+    @property
+    def computes_in(self) -> Precision:
+        return self.precision
 
     @property
     def own_supervision(self) -> Supervision:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fw.core.diffusion.pixels import to_unit
+from fw.core.machine.transfer import constant
 from fw.plugins.encoders.distilled import Lesson, Teacher
 from fw.plugins.encoders.of_denoiser import Sigmas
 from fw.plugins.encoders.repfusion import Imitation, RepFusion
@@ -71,8 +72,10 @@ class Chosen(Imitation):
     ) -> dict[str, Tensor]:
         assert labels is not None
         chances = self.policy(to_unit(images)).log_softmax(dim=1)  # (B, levels)
-        chosen = torch.multinomial(chances.detach().exp(), 1, generator=generator)  # (B, 1)
-        sigma = torch.tensor(self.sigmas, device=images.device)[chosen[:, 0]]
+        # What torch.multinomial does, which makes the host wait for a look at the chances.
+        race = torch.empty_like(chances).exponential_(1, generator=generator)
+        chosen = (chances.detach().exp() / race).argmax(dim=1, keepdim=True)  # (B, 1)
+        sigma = constant(self.sigmas, images.device)[chosen[:, 0]]
         target = self.target(images, sigma, generator)
         error = cross_entropy(self.judge(target), labels, reduction="none")  # (B,)
         gain = self.policy.gain(-error.detach())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -16,6 +16,8 @@ from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.learning.loop import Step, descend
+from fw.core.learning.optimizers import adam
+from fw.core.machine.precision import ABOUT, Precision, autocast
 from fw.core.randomness import seeded, some
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.epochs import too_short
@@ -47,6 +49,8 @@ class Learner(nn.Module):
 class SelfSupervised(Encoder):
     """Trains a backbone on the training images without labels, or loads one."""
 
+    version: ClassVar[int] = 2
+
     steps: int = Field(
         250, ge=1, description="training steps; the default suits the digits", examples=[8]
     )
@@ -61,6 +65,7 @@ class SelfSupervised(Encoder):
         None, gt=0, description="gradient norm is clipped to this, DINO's to 3; null never clips"
     )
     weight_decay: float = Field(0.01, ge=0, le=LARGEST, description="AdamW's weight decay")
+    precision: Annotated[Precision, Neutral("fp32")] = Field("fp32", description=ABOUT)
     weights: Annotated[Path | None, Neutral(None, names_folders=True)] = Field(
         None, description="a file with the backbone's weights, loaded instead of training"
     )
@@ -76,6 +81,10 @@ class SelfSupervised(Encoder):
     def _says_it_of_weights(self) -> Self:
         check_stated(self.supervision, self.weights)
         return self
+
+    @property
+    def computes_in(self) -> Precision:
+        return self.precision
 
     @property
     def own_supervision(self) -> Supervision:
@@ -111,16 +120,17 @@ class SelfSupervised(Encoder):
         with seeded(job.seed, "head"):
             learner = self.learner(network).to(job.device)
         learned = [parameter for parameter in learner.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(learned, lr=self.lr, weight_decay=self.weight_decay)
+        optimizer = adam(learned, self.lr, self.weight_decay)
         images = data.images.to(job.device)
 
         def loss(step: Step) -> Tensor:
             draw = job.generator("views", step.number, device=job.device)
             chosen = torch.randint(len(images), (self.batch,), generator=draw, device=job.device)
-            value, vectors = learner(images[chosen].float() / 255, step.number, draw)
+            with autocast(self.precision, job.device):
+                value, vectors = learner(images[chosen].float() / 255, step.number, draw)
             if step.logged:
-                step.log({"spread": spread(vectors)})
-            return value
+                step.log({"spread": spread(vectors.float())})
+            return value.float()
 
         descend(
             job,

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from fw.core.machine.precision import autocast
 from fw.plugins.encoders.joint_embedding import JointEmbedding
 from fw.plugins.encoders.queues import checkpointed
 from fw.plugins.encoders.self_supervised import Learner
@@ -101,10 +102,14 @@ class SwappedPrediction(Learner):
             self.head(self.backbone(torch.cat([wholes, parts])))
         )  # (views * batch, dims)
         self.prototypes.normalize()
-        scores = self.prototypes(embedded, step).chunk(
-            2 + method.local_views
-        )  # (batch, prototypes) each, in -1..1
-        loss = self.criterion(list(scores[:2]), list(scores[2:]), self.earlier(step, len(images)))
+        with autocast("fp32", images.device):  # Sinkhorn divides by sums of exponentials
+            embedded = embedded.float()
+            scores = self.prototypes(embedded, step).chunk(
+                2 + method.local_views
+            )  # (batch, prototypes) each, in -1..1
+            loss = self.criterion(
+                list(scores[:2]), list(scores[2:]), self.earlier(step, len(images))
+            )
         for queue, view in zip(self.queues, embedded.chunk(2 + method.local_views), strict=False):
             queue(view, update=True)
         return loss.squeeze(), embedded

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from fw.core.machine.transfer import constant
+
 View = Callable[[Tensor, bool, torch.Generator], Tensor]
 """(images (B, C, H, W) in 0..1, local, generator on the images' device) -> views of the same
 shape and range"""
@@ -99,9 +101,7 @@ def like_digits(shape: tuple[int, int, int]) -> bool:
 
 def uniform(images: Tensor, generator: torch.Generator, *ranges: tuple[float, float]) -> Tensor:
     """One random number per range and image, (ranges, B)."""
-    low, high = (
-        torch.tensor(ranges).to(images.device, non_blocking=True).T[..., None]
-    )  # (ranges, 1) each
+    low, high = constant(ranges, images.device).T[..., None]  # (ranges, 1) each
     return low + (high - low) * torch.rand(
         len(ranges), len(images), generator=generator, device=images.device
     )
@@ -121,7 +121,7 @@ def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
     brightness, contrast, saturation, hue, applied, grey = uniform(
         images, generator, (0.6, 1.4), (0.6, 1.4), (0.8, 1.2), (-0.1, 0.1), (0, 1), (0, 1)
     )[..., None, None, None]
-    weights = images.new_tensor([0.299, 0.587, 0.114])[:, None, None]
+    weights = constant((0.299, 0.587, 0.114), images.device)[:, None, None]
     bright = (images * brightness).clamp(0, 1)
     mean = (bright * weights).sum(dim=1, keepdim=True).mean(dim=(2, 3), keepdim=True)
     contrasted = (mean + contrast * (bright - mean)).clamp(0, 1)

@@ -72,6 +72,9 @@ class AttentionGuidance(Guidance):
         except StageFailed as error:
             raise ValueError(str(error)) from None
 
+    def changes(self, called: Sequence[str]) -> list[str]:
+        return self._chosen(called)
+
     def changed(
         self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, mix: Attend
     ) -> Tensor:

@@ -36,6 +36,8 @@ class PAG(AttentionGuidance):
         self, model: Denoiser, x: Tensor, sigma: float, condition: Tensor | None, good: Tensor
     ) -> Tensor:
         def towards_identity(query: Tensor, key: Tensor, value: Tensor, layer: str) -> Tensor:
+            if self.soft == 1:
+                return value
             mixed = scaled_dot_product(query, key, value, layer)  # A V
             return torch.lerp(mixed, value.to(mixed.dtype), self.soft)  # ((1 - soft) A + soft I) V
 

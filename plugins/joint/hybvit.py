@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from fw.core.kinds import Attend, Joint, Move, scaled_dot_product
+from fw.core.kinds import Attend, Joint, Move, mixing
 from fw.core.kinds.size import check_weights
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.dit_blocks import (
@@ -171,6 +171,11 @@ class JointTransformer(nn.Module):
         token last."""
         return {f"blocks.{index}": block for index, block in enumerate(self.blocks)}
 
+    @property
+    def repeated(self) -> Sequence[nn.Module]:
+        """See `fw.core.kinds.Repeated`."""
+        return list(self.blocks)
+
     def _conditioning(self, noise: Tensor) -> Tensor:
         """The vector that conditions all layers, noise (B,) -> (B, width)."""
         return silu(self.level(noise))
@@ -187,7 +192,8 @@ class JointTransformer(nn.Module):
             )  # (B, N + 1, width)
         outputs = []
         for index, block in enumerate(self.blocks[: len(self.blocks) - self.later]):
-            tokens = block(tokens, conditioning, attend or scaled_dot_product, f"blocks.{index}")
+            layer = f"blocks.{index}"
+            tokens = block(tokens, conditioning, mixing(attend, layer), layer)
             outputs.append(tokens)
         return [*outputs[: self.later], tokens] if self.merges is not None else [tokens]
 
@@ -200,9 +206,8 @@ class JointTransformer(nn.Module):
             index = len(self.blocks) - self.later + number
             if self.merges is not None:
                 tokens = self.merges[number](torch.cat([tokens, carried.pop()], dim=2))
-            tokens = self.blocks[index](
-                tokens, conditioning, attend or scaled_dot_product, f"blocks.{index}"
-            )
+            layer = f"blocks.{index}"
+            tokens = self.blocks[index](tokens, conditioning, mixing(attend, layer), layer)
         return tokens
 
     def _denoised(self, tokens: Tensor, conditioning: Tensor) -> Tensor:

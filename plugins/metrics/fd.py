@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from fw.core.errors import StageFailed
 from fw.core.kinds import Encoder, Metric
 from fw.core.types import Reference
-from fw.plugins.metrics.features import Scale, checked
-from fw.plugins.shared.frechet import distance, gaussian
-
-
-class Prepared(NamedTuple):
-    """What real images are like."""
-
-    scale: Scale
-    real: dict[str, Any]
-    """The Gaussian of their standardised features."""
+from fw.plugins.metrics.features import INDISTINCT, checked
+from fw.plugins.metrics.frechet import distance, moments_of_real
 
 
 class FD(Metric):
-    """Frechet distance (arXiv 1706.08500) on standardised features of a space of one's choice."""
+    """Frechet distance (arXiv 1706.08500) on standardised features of a space of one's choice.
 
+    One scale for all dimensions makes distances in different spaces comparable in size: the mean
+    variance of real images' features, by which a squared distance is divided.
+    """
+
+    version: ClassVar[int] = 2
+    on_device: ClassVar[bool] = True
     name: ClassVar[str] = "fd"
 
     space: Encoder = Field(
@@ -48,13 +47,18 @@ class FD(Metric):
     def keys(self) -> Mapping[str, str]:
         return {f"fd_{self.space.name}": "lower"}
 
-    def prepare(self, reference: Reference) -> Prepared:
-        real = checked(reference.train, 2, "real images")
-        scale = Scale.of(real)
-        return Prepared(scale, gaussian(scale.standardised(real)))
+    def measure(self, reference: Reference) -> dict[str, Tensor]:
+        measured = moments_of_real(checked(reference.train, 2, "real images"))
+        if not measured["trace"] > 0:
+            raise StageFailed(INDISTINCT)
+        return measured
+
+    def prepare(self, reference: Reference) -> Mapping[str, Tensor]:
+        return self.measured(reference)
 
     def compare(
-        self, prepared: Prepared, fake: Tensor, wanted: Tensor | None = None
+        self, prepared: Mapping[str, Tensor], fake: Tensor, wanted: Tensor | None = None
     ) -> dict[str, float]:
-        samples = prepared.scale.standardised(checked(fake, 2, "samples"))
-        return {f"fd_{self.space.name}": distance(prepared.real, gaussian(samples))}
+        variance = float(prepared["trace"]) / len(prepared["mean"])
+        apart = distance(prepared, checked(fake, 2, "samples"))
+        return {f"fd_{self.space.name}": apart / variance}

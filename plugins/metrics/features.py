@@ -10,13 +10,12 @@ from torch import Tensor
 
 from fw.core.errors import StageFailed
 
-ROWS = 1000
-"""Rows of a distance matrix that are held at once."""
+INDISTINCT = "the features of all real images are equal: this space cannot tell images apart"
 
 
 def checked(features: Tensor, at_least: int, of: str) -> Tensor:
-    """The features (n, D) as float64; StageFailed if any is not finite or if there are fewer
-    than `at_least`."""
+    """The features (n, D); StageFailed if any is not finite or if there are fewer than
+    `at_least`."""
     if len(features) < at_least:
         raise StageFailed(
             f"{len(features)} {of} are too few for this metric, it needs at least {at_least}"
@@ -27,7 +26,7 @@ def checked(features: Tensor, at_least: int, of: str) -> Tensor:
             f"the features of {wrong} of {len(features)} {of} are not finite, so they cannot be "
             "compared"
         )
-    return features.double()
+    return features
 
 
 @dataclass(frozen=True)
@@ -43,13 +42,12 @@ class Scale:
 
     @staticmethod
     def of(real: Tensor) -> Scale:
-        """StageFailed if all features (N, D) are equal."""
+        """Double; StageFailed if all features (N, D) are equal."""
+        real = real.double()
         size = real.var(dim=0).mean().sqrt()
         if not size > 0:
-            raise StageFailed(
-                "the features of all real images are equal: this space cannot tell images apart"
-            )
+            raise StageFailed(INDISTINCT)
         return Scale(real.mean(dim=0), size)
 
     def standardised(self, features: Tensor) -> Tensor:
-        return (features - self.mean) / self.size
+        return (features.double() - self.mean) / self.size

@@ -15,13 +15,15 @@ from torch import Tensor
 from fw.core.kinds import Encoder, Metric
 from fw.core.types import Reference
 from fw.plugins.metrics.features import checked
-from fw.plugins.shared.frechet import distance, gaussian
+from fw.plugins.metrics.frechet import distance, moments_of_real
 
 
 class FID(Metric):
     """Frechet inception distance (arXiv 1706.08500). Papers use 50 000 samples; fewer give
     larger values."""
 
+    version: ClassVar[int] = 2
+    on_device: ClassVar[bool] = True
     name: ClassVar[str] = "fid"
 
     space: Encoder = Field("inception", validate_default=True, description="always inception")
@@ -61,10 +63,13 @@ class FID(Metric):
     def keys(self) -> Mapping[str, str]:
         return {"fid": "lower"}
 
-    def prepare(self, reference: Reference) -> dict[str, Any]:
-        return gaussian(checked(reference.train, 2, "real images"))
+    def measure(self, reference: Reference) -> dict[str, Tensor]:
+        return moments_of_real(checked(reference.train, 2, "real images"))
+
+    def prepare(self, reference: Reference) -> Mapping[str, Tensor]:
+        return self.measured(reference)
 
     def compare(
-        self, prepared: dict[str, Any], fake: Tensor, wanted: Tensor | None = None
+        self, prepared: Mapping[str, Tensor], fake: Tensor, wanted: Tensor | None = None
     ) -> dict[str, float]:
-        return {"fid": distance(prepared, gaussian(checked(fake, 2, "samples")))}
+        return {"fid": distance(prepared, checked(fake, 2, "samples"))}

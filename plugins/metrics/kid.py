@@ -53,7 +53,7 @@ class KID(Metric):
         return key_in(self.space, "kid", home="inception")
 
     def prepare(self, reference: Reference) -> Prepared:
-        real = checked(reference.train, 2, "real images")
+        real = checked(reference.train, 2, "real images").double()
         if self.space.name == "inception":
             return Prepared(None, real)
         scale = Scale.of(real)
@@ -64,7 +64,7 @@ class KID(Metric):
     ) -> dict[str, float]:
         from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
-        samples, real = checked(fake, 2, "samples"), prepared.real
+        samples, real = checked(fake, 2, "samples").double(), prepared.real
         if prepared.scale is not None:
             samples = prepared.scale.standardised(samples)
         scores = kid_features_to_metric(

@@ -20,8 +20,9 @@ from fw.core.errors import StageFailed
 from fw.core.kinds import Encoder, Metric
 from fw.core.randomness import generator
 from fw.core.types import Reference
-from fw.plugins.metrics.features import ROWS, checked
+from fw.plugins.metrics.features import checked
 from fw.plugins.metrics.naming import key_in
+from fw.plugins.metrics.neighbours import Nearest, nearest
 
 CLOSEST = 0.01
 """The share of held-out images whose distance is called close."""
@@ -61,6 +62,7 @@ class Memorisation(Metric):
     """
 
     version: ClassVar[int] = 2
+    on_device: ClassVar[bool] = True
     name: ClassVar[str] = "memorisation"
 
     space: Encoder = Field(
@@ -83,7 +85,7 @@ class Memorisation(Metric):
     def _key(self, score: str) -> str:
         return key_in(self.space, f"memorisation_{score}", home="pca")
 
-    def prepare(self, reference: Reference) -> Prepared:
+    def measure(self, reference: Reference) -> dict[str, Tensor]:
         train = checked(reference.train, 2, "real images")
         held_out = checked(reference.held_out, 2, "held-out images")
         apart, _ = nearest(held_out, train)
@@ -92,7 +94,10 @@ class Memorisation(Metric):
                 "most held-out images are in the training set, so copies cannot be told from new "
                 "images"
             )
-        return Prepared(train, held_out, apart)
+        return {"apart": apart}
+
+    def prepare(self, reference: Reference) -> Prepared:
+        return Prepared(reference.train, reference.held_out, **self.measured(reference))
 
     def compare(
         self, prepared: Prepared, fake: Tensor, wanted: Tensor | None = None
@@ -114,13 +119,12 @@ class Memorisation(Metric):
     def by_chance(self, prepared: Prepared, count: int) -> dict[str, tuple[float, float]]:
         """The first two by drawing images again from those that are held out, in the place of
         samples and of held-out images; the last by its definition."""
-        draw = generator("memorisation", "chance")
+        draw, apart = generator("memorisation", "chance"), prepared.apart.cpu()
+        held_out = len(apart)
 
         def drawn(size: int) -> Tensor:
-            chosen = torch.randint(len(prepared.apart), (size,), generator=draw)
-            return prepared.apart[chosen]
+            return apart[torch.randint(held_out, (size,), generator=draw)]
 
-        held_out = len(prepared.apart)
         sets = [distances_compared(drawn(count), drawn(held_out)) for _ in range(SETS)]
         scores = torch.tensor(sets, dtype=torch.float64)  # (SETS, 2)
         finite = scores[scores.isfinite().all(dim=1)]
@@ -130,30 +134,6 @@ class Memorisation(Metric):
             self._key("close"): (low[1].item(), high[1].item()),
             self._key("z"): (-NORMAL, NORMAL),
         }
-
-
-class Nearest(NamedTuple):
-    """The distance of each feature (n,) to the nearest of others, and the number of that one."""
-
-    distance: Tensor
-    number: Tensor
-
-
-def nearest(features: Tensor, others: Tensor, of_others: bool = False) -> Nearest:
-    """For features (n, D) the nearest one in others (N, D); the distance is exactly 0 for a copy.
-
-    With `of_others` an equal one does not count: held-out images, which are scored for the floor,
-    are not their own neighbours.
-    """
-    found = []
-    for rows in features.split(ROWS):
-        apart = torch.cdist(rows, others, compute_mode="donot_use_mm_for_euclid_dist")
-        if of_others:
-            apart.masked_fill_(apart == 0, torch.inf)
-        found.append(apart.min(dim=1))
-    return Nearest(
-        torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
-    )
 
 
 def distances_compared(samples: Tensor, held_out: Tensor) -> tuple[float, float]:

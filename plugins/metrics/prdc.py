@@ -18,8 +18,9 @@ from torch import Tensor
 from fw.core.kinds import Encoder, Metric
 from fw.core.randomness import some
 from fw.core.types import Reference
-from fw.plugins.metrics.features import ROWS, checked
+from fw.plugins.metrics.features import checked
 from fw.plugins.metrics.naming import key_in
+from fw.plugins.metrics.neighbours import in_balls, radii
 
 SCORES = ("precision", "recall", "density", "coverage")
 
@@ -38,7 +39,8 @@ class PRDC(Metric):
     """Precision and recall (arXiv 1904.06991), density and coverage (arXiv 2002.09797): fidelity
     and diversity."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
+    on_device: ClassVar[bool] = True
     name: ClassVar[str] = "prdc"
 
     space: Encoder = Field(
@@ -73,13 +75,17 @@ class PRDC(Metric):
     def _key(self, score: str) -> str:
         return key_in(self.space, score, home="classifier")
 
+    def measure(self, reference: Reference) -> dict[str, Tensor]:
+        narrow, wide = radii(self.chosen(reference), self.nearest_k, self.coverage_k)
+        return {"narrow": narrow, "wide": wide}
+
     def prepare(self, reference: Reference) -> Prepared:
-        real = checked(
-            reference.train[some(len(reference.train), self.real, "prdc")],
-            self.least_images,
-            "real images",
-        )
-        return Prepared(real, *radii(real, self.nearest_k, self.coverage_k))
+        return Prepared(self.chosen(reference), **self.measured(reference))
+
+    def chosen(self, reference: Reference) -> Tensor:
+        train = reference.train
+        some_of_them = some(len(train), self.real, "prdc").to(train.device)
+        return checked(train[some_of_them], self.least_images, "real images")
 
     def compare(
         self, prepared: Prepared, fake: Tensor, wanted: Tensor | None = None
@@ -87,8 +93,8 @@ class PRDC(Metric):
         real, samples = prepared.real, checked(fake, self.least_images, "samples")
         [around_samples] = radii(samples, self.nearest_k)
         scores = {
-            "precision": inside_any(samples, real, prepared.narrow),
-            "recall": inside_any(real, samples, around_samples),
+            "precision": share_in_any(samples, real, prepared.narrow),
+            "recall": share_in_any(real, samples, around_samples),
         }
         scores["density"], scores["coverage"] = density_and_coverage(
             real, prepared.wide, samples, self.coverage_k
@@ -96,27 +102,13 @@ class PRDC(Metric):
         return {self._key(score): scores[score] for score in SCORES}
 
 
-def radii(points: Tensor, *neighbours: int) -> list[Tensor]:
-    """For each k the distance (N,) of each of points (N, D) to its k-th neighbour."""
-    found = [
-        [apart.kthvalue(k + 1, dim=1).values for k in neighbours]  # the nearest is the point itself
-        for apart in (distances(rows, points) for rows in points.split(ROWS))
-    ]
-    return [torch.cat(each) for each in zip(*found, strict=True)]
-
-
-def inside_any(points: Tensor, centres: Tensor, radius: Tensor) -> float:
+def share_in_any(points: Tensor, centres: Tensor, radius: Tensor) -> float:
     """The share of points (n, D) in a closed ball around any of the centres (N, D), of radius
     (N,)."""
-    inside = [
-        (distances(rows, centres) <= radius).any(dim=1).float() for rows in points.split(ROWS)
-    ]
-    return torch.cat(inside).mean().item()
-
-
-def distances(points: Tensor, others: Tensor) -> Tensor:
-    """Between points (n, D) and others (N, D), (n, N)."""
-    return torch.cat([torch.cdist(points, rows) for rows in others.split(ROWS)], dim=1)
+    inside = torch.zeros(len(points), dtype=torch.bool, device=points.device)
+    for hits in in_balls(points, centres, radius):
+        inside[hits.points] = True
+    return inside.double().mean().item()
 
 
 def density_and_coverage(real: Tensor, radius: Tensor, fake: Tensor, k: int) -> tuple[float, float]:
@@ -126,10 +118,7 @@ def density_and_coverage(real: Tensor, radius: Tensor, fake: Tensor, k: int) -> 
     Density is the number of balls that a sample lies in, over k; coverage the share of balls with a
     sample inside.
     """
-    balls = torch.zeros((), dtype=torch.float64, device=real.device)
-    covered = torch.zeros((), dtype=torch.float64, device=real.device)
-    for rows, reach in zip(real.split(ROWS), radius.split(ROWS), strict=True):
-        inside = torch.cdist(rows, fake) <= reach[:, None]  # (R, M)
-        balls += inside.sum()
-        covered += inside.any(dim=1).sum()
-    return float(balls / (k * len(fake))), float(covered / len(real))
+    count = torch.zeros(len(real), dtype=torch.long, device=real.device)
+    for hits in in_balls(fake, real, radius):
+        count += hits.balls.bincount(minlength=len(real))
+    return int(count.sum()) / (k * len(fake)), float((count > 0).double().mean())

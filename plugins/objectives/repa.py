@@ -37,6 +37,10 @@ class REPA(Objective):
     )
 
     @property
+    def per_image(self) -> bool:
+        return not self.shuffled
+
+    @property
     def target(self) -> Encoder:
         return self.encoder
 

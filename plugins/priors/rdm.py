@@ -16,6 +16,8 @@ from fw.core.kinds import Prior
 from fw.core.kinds.size import check_weights
 from fw.core.learning.averages import average, ramped
 from fw.core.learning.loop import Step, descend
+from fw.core.learning.optimizers import adam
+from fw.core.machine.transfer import collected, sent
 from fw.core.randomness import generator, seeded
 from fw.core.types import LARGEST, Annotation
 from fw.plugins.priors.residual_mlp import ResidualMLP
@@ -37,6 +39,7 @@ class RDM(Prior):
     """
 
     name: ClassVar[str] = "rdm"
+    version: ClassVar[int] = 2
     forms: ClassVar[frozenset[str]] = frozenset({"vector"})
 
     steps: int = Field(8000, ge=1, description="training steps", examples=[8])
@@ -107,9 +110,7 @@ class RDM(Prior):
         with seeded(job.seed, "rdm"):
             network = ResidualMLP(vectors.shape[1], self.width, self.depth).to(job.device)
         averaged = copy.deepcopy(network)
-        optimizer = torch.optim.AdamW(
-            network.parameters(), lr=self.lr, weight_decay=self.weight_decay
-        )
+        optimizer = adam(network.parameters(), self.lr, self.weight_decay)
         alphas_cumprod = self._scheduler().alphas_cumprod.to(job.device)  # (TIMESTEPS,)
 
         def loss(step: Step) -> Tensor:
@@ -133,17 +134,19 @@ class RDM(Prior):
         """`count` samples (count, D) on the CPU."""
         scheduler = self._scheduler()
         scheduler.set_timesteps(self.sampling_steps)
+        times = sent(scheduler.timesteps, job.device)
         batches = []
         for start in job.track(range(0, self.count, AT_ONCE), "draw"):
             draw = job.generator("rdm bank", start)
-            x = torch.randn(min(AT_ONCE, self.count - start), size, generator=draw).to(
-                job.device
-            )  # (B, D)
-            for time in scheduler.timesteps:
-                x0 = network(x, time.to(job.device).expand(len(x)))
-                x = scheduler.step(x0, time, x, eta=self.eta, generator=draw).prev_sample
-            batches.append(x.cpu())
-        return torch.cat(batches)
+            count = min(AT_ONCE, self.count - start)
+            x = sent(torch.randn(count, size, generator=draw), job.device)  # (B, D)
+            for time, there in zip(scheduler.timesteps, times, strict=True):
+                x0 = network(x, there.expand(count))
+                fresh = torch.randn(count, size, generator=draw) if self.eta else None
+                noise = None if fresh is None else sent(fresh, job.device)
+                x = scheduler.step(x0, time, x, eta=self.eta, variance_noise=noise).prev_sample
+            batches.append(x)
+        return torch.cat(list(collected(batches)))
 
     def _scheduler(self) -> Any:
         """The paper's noise levels, and its sampling steps: 997, ..., 5, 1. They end a little

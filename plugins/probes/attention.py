@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from fw.core.job import Job
 from fw.core.kinds import TokenProbe
 from fw.core.learning.loop import Step, descend
+from fw.core.learning.optimizers import adam
 from fw.core.randomness import seeded
 from fw.core.types import Examples
 from fw.plugins.probes.labels import accuracy, labels_of
@@ -38,6 +39,7 @@ class AttentionProbe(TokenProbe):
     """
 
     name: ClassVar[str] = "attention"
+    version: ClassVar[int] = 2
 
     layers: int = Field(1, ge=1, le=2, description="transformer layers")
     steps: int = Field(500, ge=1, description="steps of AdamW, on 64 images each")
@@ -54,9 +56,7 @@ class AttentionProbe(TokenProbe):
         with seeded(job.seed, "attention"):
             head = Head(train.features, train.classes, self.layers).to(job.device)
         labels = labels_of(train)
-        optimizer = torch.optim.AdamW(
-            head.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
-        )
+        optimizer = adam(head.parameters(), LEARNING_RATE, WEIGHT_DECAY)
 
         def loss(step: Step) -> Tensor:
             draw = job.generator("batch", step.number)

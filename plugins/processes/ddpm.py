@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fw.core.kinds import Coefficients, Process
+from fw.core.machine.transfer import sent
 
 Schedule = Literal["linear", "cosine"]
 
@@ -83,7 +84,7 @@ def log_sigmas(
 ) -> Tensor:
     """The table (T,) on a device: copied there once, since every copy would make a GPU wait."""
     with torch.inference_mode(False):
-        return sigma_table(schedule, timesteps).log().to(device, dtype)
+        return sent(sigma_table(schedule, timesteps).log().to(dtype), device)
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,6 +22,7 @@ from fw.core.messages.secrets import hide, learn, redact
 from fw.plugins.trackers.mlflow_database import connect, find_experiment, write_lock
 from fw.plugins.trackers.mlflow_library import clear_errors
 from fw.plugins.trackers.mlflow_names import check, fitting
+from fw.plugins.trackers.mlflow_record import TAG, Record, of_files, of_values
 from fw.plugins.trackers.mlflow_server import HOST, PORT, serve, view_url
 from fw.plugins.trackers.mlflow_uris import (
     DATABASE,
@@ -99,7 +100,8 @@ class MLflow(Tracker):
 def open_run(
     client: MlflowClient, uri: str, experiment: Experiment, run: RunDescription
 ) -> MLflowRun:
-    """Find or create the parent and its children, and set them all RUNNING."""
+    """Find or create the parent and its children, and set them RUNNING. Arms whose record is
+    complete stay as they are until something new is logged to them."""
     id_ = experiment.experiment_id
     folder = str(run.folder.absolute())
     common = {"fw.recipe": run.recipe, "fw.key": run.key, "fw.folder": folder, **run.tags}
@@ -108,7 +110,8 @@ def open_run(
         parent = create(client, id_, f"{run.recipe}@{run.key}", {**common, "fw.role": "recipe"})
     runs: dict[str | None, Logged] = {None: parent}
     children = {
-        child.run.data.tags.get("fw.arm"): child for child in children_of(client, id_, parent.id)
+        child.run.data.tags.get("fw.arm"): with_record(child)
+        for child in children_of(client, id_, parent.id)
     }
     for arm, colour in zip(run.arms, colours(run), strict=True):
         tags = {
@@ -121,7 +124,8 @@ def open_run(
         runs[arm.name] = children.get(arm.name) or create(client, id_, arm.name, tags)
         log_params(client, runs[arm.name].run, arm.params)
     for logged in runs.values():
-        client.update_run(logged.id, status="RUNNING")
+        if not logged.ended:
+            client.update_run(logged.id, status="RUNNING")
         if (
             logged.run.data.tags.get("fw.folder") != folder
         ):  # the folder was moved; the key still identifies the run
@@ -130,6 +134,14 @@ def open_run(
     view = f"fw-{run.key}"
     save_view(client, id_, view, run)
     return MLflowRun(client, uri, id_, view, run, runs)
+
+
+def with_record(child: Logged) -> Logged:
+    """A run as it was found, with what it is known to hold if it has ended well."""
+    tag = child.run.data.tags.get(TAG, "")
+    if child.run.info.status != STATUS["finished"] or not tag:
+        return child
+    return Logged(child.run, ended=True, record=Record(tag))
 
 
 def runs_of(client: MlflowClient, handle: Mapping[str, Any], experiment: str | None) -> list[str]:
@@ -219,11 +231,8 @@ def log_params(client: MlflowClient, run: Run, params: Mapping[str, str]) -> Non
     """Log what is not there yet; MLflow's params cannot be changed."""
     from mlflow.entities import Param
 
-    new = [
-        Param(key, value)
-        for key, value in short_params(params).items()
-        if key not in run.data.params
-    ]
+    lacking = {key: value for key, value in params.items() if fitting(key) not in run.data.params}
+    new = [Param(key, value) for key, value in short_params(lacking).items()]
     for start in range(0, len(new), 100):
         client.log_batch(run.info.run_id, params=new[start : start + 100])
 
@@ -266,6 +275,7 @@ class Logged:
 
     run: Run
     ended: bool = False
+    record: Record = field(default_factory=Record)
 
     @property
     def id(self) -> str:
@@ -288,10 +298,18 @@ class MLflowRun:
     not_finite: dict[tuple[str | None, str], float] = field(default_factory=dict)
     """Values that MLflow's pages cannot draw, by arm and name."""
 
-    @safely
     def series(self, arm: str | None, records: Sequence[Mapping[str, float]]) -> None:
+        topic, digest = of_values("series", records)
+        if self._holds(arm, topic, digest):
+            self._note_drawn(arm, records)
+        else:
+            self._series(arm, records)
+
+    @safely
+    def _series(self, arm: str | None, records: Sequence[Mapping[str, float]]) -> None:
         from mlflow.entities import Metric
 
+        self._open_again(arm)
         logged, now = self.runs[arm], int(1000 * time.time())
         last = {metric.key: metric.step for metric in self._latest(logged)}
         new: dict[tuple[str, int], Metric] = {}
@@ -306,8 +324,16 @@ class MLflowRun:
             self.client.log_batch(logged.id, metrics=metrics[start : start + BATCH])
         self._remark(arm)
 
-    @safely
     def scores(self, arm: str | None, values: Mapping[str, float]) -> None:
+        topic, digest = of_values("scores", [values])
+        if self._holds(arm, topic, digest):
+            self._note_drawn(arm, [values])
+        elif values:
+            self._scores(arm, values)
+
+    @safely
+    def _scores(self, arm: str | None, values: Mapping[str, float]) -> None:
+        self._open_again(arm)
         self._log_scores(arm, values)
 
     def _log_scores(self, arm: str | None, values: Mapping[str, float]) -> None:
@@ -325,18 +351,33 @@ class MLflowRun:
             self.client.log_batch(logged.id, metrics=batch)
         self._remark(arm)
 
-    @safely
     def files(self, arm: str | None, paths: Sequence[Path]) -> None:
         """Log to the run's root folder: the compare page shows only its files side by side."""
+        if self._holds(arm, *of_files(paths)):
+            self._show(self._picture(path) for path in paths if path.suffix == ".png")
+        else:
+            self._files(arm, paths)
+
+    @safely
+    def _files(self, arm: str | None, paths: Sequence[Path]) -> None:
+        self._open_again(arm)
         for path in paths:
             self.client.log_artifact(self.runs[arm].id, str(path))
             if arm is not None and path.suffix == ".png":
                 self._chart(self.runs[arm], path)
 
-    @safely
+    def wants_model(self, arm: str) -> bool:
+        return "fw.model" not in self.runs[arm].run.data.tags
+
     def model(self, arm: str, weights: Path, scores: Mapping[str, float]) -> None:
+        if self.wants_model(arm):
+            self._model(arm, weights, scores)
+
+    @safely
+    def _model(self, arm: str, weights: Path, scores: Mapping[str, float]) -> None:
         from mlflow.entities import LoggedModelOutput
 
+        self._open_again(arm)
         logged = self.runs[arm]
         run = self.client.get_run(logged.id)
         if "fw.model" in run.data.tags:
@@ -361,10 +402,17 @@ class MLflowRun:
         self.client.set_tag(self.runs[None].id, "mlflow.note.content", text)
         self.client.set_experiment_tag(self.experiment, "mlflow.note.content", text)
 
-    @safely
     def end_arm(self, arm: str, status: str) -> None:
-        self.client.set_terminated(self.runs[arm].id, STATUS[status])
-        self.runs[arm].ended = True
+        if not (self.runs[arm].ended and status == "finished"):
+            self._end_arm(arm, status)
+
+    @safely
+    def _end_arm(self, arm: str, status: str) -> None:
+        logged = self.runs[arm]
+        if status == "finished":
+            self.client.set_tag(logged.id, TAG, logged.record.tag)
+        self.client.set_terminated(logged.id, STATUS[status])
+        logged.ended = True
 
     @safely
     def end(self, status: str) -> None:
@@ -396,6 +444,26 @@ class MLflowRun:
     def _here(self) -> bool:
         """Whether it is logged to the database in the runs folder itself."""
         return self.uri == sqlite_uri(self.description.root.absolute() / DATABASE)
+
+    def _holds(self, arm: str | None, topic: str, digest: str) -> bool:
+        """Whether this was logged to the arm before it was opened, so that nothing is to be
+        done."""
+        record = self.runs[arm].record
+        record.add(topic, digest)
+        return record.holds(digest)
+
+    def _open_again(self, arm: str | None) -> None:
+        """An arm that has ended goes on: until it ends, its tag would not tell the truth."""
+        logged = self.runs[arm]
+        if arm is not None and logged.ended:
+            self.client.set_tag(logged.id, TAG, "")
+            self.client.update_run(logged.id, status="RUNNING")
+            logged.ended = False
+
+    def _note_drawn(self, arm: str | None, records: Sequence[Mapping[str, float]]) -> None:
+        """Note for the remarks what is in values that were logged before."""
+        for record in records:
+            self._drawn(arm, {key: value for key, value in record.items() if key != "step"})
 
     def _latest(self, logged: Logged) -> Sequence[Any]:
         """The last point of every metric as MLflow has it now: another process may have logged
@@ -445,16 +513,24 @@ class MLflowRun:
         on every call."""
         from PIL import Image
 
-        prefix = self.description.headline.rpartition("/")[0]
-        key = re.sub(r"[^\w./ -]+", "_", f"{prefix}/{path.stem}" if prefix else path.stem)
+        key = self._picture(path)
         known = [Path(file.path).name for file in self.client.list_artifacts(logged.id, "images")]
         if not any(re.split("[+%]", name)[0] == key.replace("/", "~") for name in known):
             with Image.open(path) as image:
                 self.client.log_image(
                     logged.id, image.convert("RGB"), key=key, step=0, synchronous=True
                 )
-        if key not in self.pictures:
-            self.pictures.append(key)
+        self._show([key])
+
+    def _picture(self, path: Path) -> str:
+        """What a picture is called in charts."""
+        prefix = self.description.headline.rpartition("/")[0]
+        return re.sub(r"[^\w./ -]+", "_", f"{prefix}/{path.stem}" if prefix else path.stem)
+
+    def _show(self, keys: Iterable[str]) -> None:
+        """Have the pictures of these names in the view."""
+        if new := [key for key in dict.fromkeys(keys) if key not in self.pictures]:
+            self.pictures += new
             save_view(self.client, self.experiment, self.view, self.description, self.pictures)
 
     def _upload(self, arm: str, weights: Path) -> str:

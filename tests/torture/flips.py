@@ -117,6 +117,8 @@ def trial(draw: random.Random, kind: str, number: int, bench: Bench, tally: Tall
     if ended.code not in (0, 1, 2):
         tally.fault("exit code", f"{what}: {ended.code}, {ended.output[-200:]!r}")
     if ended.code == 0:
+        if not mended(bench, state):
+            tally.fault("never mended", what)
         compare(bench, state, what, tally)
         return
     if not ended.output.strip():
@@ -125,6 +127,17 @@ def trial(draw: random.Random, kind: str, number: int, bench: Bench, tally: Tall
         tally.fault("never mended", f"{what}: {ended.output[-300:]!r}")
     else:
         compare(bench, state, what, tally)
+
+
+def mended(bench: Bench, state: Path) -> bool:
+    """Whether the store is whole in the end. A product that no stage had to read may be damaged
+    still; then `fw verify` knows of it, and the run makes it again."""
+    log = bench.folder / "verify.log"
+    for words in (["verify", state / "out", "--discard"], bench.words(state)):
+        ended = launch.start(words, log, environment=bench.surroundings(state)).wait()
+        if words[0] == "verify" and ended.code == 0:
+            return True
+    return ended.code == 0
 
 
 def compare(bench: Bench, state: Path, what: str, tally: Tally) -> None:

@@ -20,6 +20,7 @@ from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step
 from fw.core.learning.parts.part import Part, Training
 from fw.core.learning.warp import warped
+from fw.core.machine.transfer import sent
 
 SIZE = 9
 """How many numbers say how an image was transformed."""
@@ -53,7 +54,7 @@ class Augmentation(Part):
         draw = self.job.generator("augmentation", step.number)
         transforms = draw_transforms(len(batch.x0), self.probability, draw)
         batch.x0 = transforms(batch.x0)
-        batch.augmentation = transforms.label.to(batch.x0.device, non_blocking=True)
+        batch.augmentation = sent(transforms.label, batch.x0.device)
 
 
 @dataclass(frozen=True)
@@ -106,13 +107,13 @@ class Transforms:
         """The transformed images (B, C, H, W). Those that are only mirrored, or not at all, keep
         their exact values."""
         for mirror, side in ((self.mirror_x, -1), (self.mirror_y, -2)):
-            mirrored = per_image(mirror.bool()).to(images.device, non_blocking=True)
+            mirrored = sent(per_image(mirror.bool()), images.device)
             images = torch.where(mirrored, images.flip(side), images)
         rows = self.resampled.nonzero().flatten()
         if not len(rows):
             return images
         linear, shift = self._linear()[rows], self._shift(images)[rows]
-        rows = rows.to(images.device, non_blocking=True)
+        rows = sent(rows, images.device)
         return images.index_copy(0, rows, warped(images[rows], linear, shift))
 
     def _linear(self) -> Tensor:

@@ -15,9 +15,10 @@ class Denoising(Part):
         self.model = training.model
 
     def loss(self, batch: Batch) -> Tensor:
-        """The loss () of the batch, from one pass of the network."""
+        """The loss () of the batch, or what this part of it adds to it, from one pass of the
+        network."""
         dropped = None if batch.condition is None else batch.dropped
         errors = self.model.loss(
             batch.x0, batch.sigma, batch.noise, batch.condition, dropped, batch.augmentation
         )
-        return errors.mean()
+        return batch.mean(errors)

@@ -4,6 +4,7 @@ arXiv 2301.13622)."""
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -31,6 +32,8 @@ class Recognition(Denoising):
 
     losses: Losses | None = None
     """Those of the last batch, if it had conditions."""
+    beside: Iterator[Batch] | None = None
+    """Other labelled images that are recognised, for each part of a batch, if there are any."""
 
     def __init__(self, backbone: Joint, annotation: Annotation | None):
         """Without an annotation, as with an online annotator, all classes are known."""
@@ -47,7 +50,7 @@ class Recognition(Denoising):
 
     def join(self, training: Training) -> None:
         super().join(training)
-        self.draw = training.draw
+        self.draw, self.splits = training.draw, training.settings.accumulate
         if self.conditions is not None:
             self.conditions = self.conditions.to(training.job.device)
 
@@ -57,41 +60,56 @@ class Recognition(Denoising):
             return rows
         return rows[torch.isin(rows, self.known)]
 
+    def begin(self, batch: Batch, step: Step) -> None:
+        """Draw the other labelled images that are recognised in place of the batch's, if the
+        backbone wants any."""
+        if not self.backbone.labelled or self.known is None or not len(self.known):
+            return
+        assert self.conditions is not None
+        beside = self.draw(self.known, self.backbone.labelled, step.number, "labelled")
+        beside.condition = self.conditions[beside.chosen]
+        self.beside = iter(beside.split(self.splits))
+
     def loss(self, batch: Batch) -> Tensor:
         self.losses = None
         if batch.condition is None:
             return super().loss(batch)
-        self.losses = self._losses(batch, batch.condition)
+        self.losses = self._losses(batch)
         return self.losses.denoising
 
     def add(self, loss: Tensor, batch: Batch, step: Step) -> Tensor:
         """L_denoise + weight * cross entropy; at weight .inf the latter alone."""
         if self.losses is None:
             return loss
-        losses = self._beside(self.losses, step)
+        losses = self._beside(self.losses)
         if step.logged:
-            step.log(self._values(losses))
+            step.log(self._values(losses, batch))
         if self.alone:
             return losses.recognition
         return loss + self.backbone.weight * losses.recognition
 
-    def _losses(self, batch: Batch, classes: Tensor) -> Losses:
-        """The losses of a batch with these classes (B,), where -1 means no class."""
+    def _losses(self, batch: Batch) -> Losses:
+        """The losses of a batch with its classes (B,), where -1 means no class."""
+        classes, of_all = batch.condition, batch.all.condition
+        assert classes is not None
+        assert of_all is not None
         losses = self.model.joint_loss(batch.x0, batch.sigma, batch.noise, classes)
         denoising, recognition, recognised = losses
-        known = classes >= 0 if self.partial else None
-        return Losses(denoising.mean(), mean(recognition, known), mean(recognised.float(), known))
+        known = of_all >= 0 if self.partial else None
+        return Losses(
+            batch.mean(denoising),
+            mean(recognition, known, batch),
+            mean(recognised.float(), known, batch),
+        )
 
-    def _beside(self, losses: Losses, step: Step) -> Losses:
-        """The same, recognising other labelled images than the batch if the backbone wants any."""
-        if not self.backbone.labelled or self.known is None or not len(self.known):
+    def _beside(self, losses: Losses) -> Losses:
+        """The same, recognising the other labelled images if there are any."""
+        if self.beside is None:
             return losses
-        assert self.conditions is not None
-        batch = self.draw(self.known, self.backbone.labelled, step.number, "labelled")
-        beside = self._losses(batch, self.conditions[batch.chosen])
+        beside = self._losses(next(self.beside))
         return Losses(losses.denoising, beside.recognition, beside.accuracy)
 
-    def _values(self, losses: Losses) -> dict[str, Tensor]:
+    def _values(self, losses: Losses, batch: Batch) -> dict[str, Tensor]:
         """What is logged: the losses, and the norm of recognition's gradient over that of
         denoising, in what they share."""
         values = {"train/denoising_loss": losses.denoising, "train/accuracy": losses.accuracy}
@@ -99,10 +117,11 @@ class Recognition(Denoising):
             return values
         weighted = {"": self.backbone.weight * losses.recognition}
         ratio = gradient_ratios(weighted, losses.denoising, self.model.network)[""]
-        return {**values, "train/recognition_gradient_ratio": ratio}
+        return {**values, "train/recognition_gradient_ratio": batch.share * ratio}
 
 
-def mean(values: Tensor, known: Tensor | None) -> Tensor:
-    """The mean () of values (B,). With `known`, bool (B,), of those alone: the others must be 0.
-    0 if none is known."""
-    return values.mean() if known is None else values.sum() / known.sum().clamp(min=1)
+def mean(values: Tensor, known: Tensor | None, batch: Batch) -> Tensor:
+    """What values (B,) of a batch add to the mean () over the whole batch. With `known`, which
+    says of the whole batch what counts, it is the mean over that: the others must be 0. 0 if none
+    is known."""
+    return batch.mean(values) if known is None else values.sum() / known.sum().clamp(min=1)

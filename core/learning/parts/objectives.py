@@ -79,32 +79,40 @@ class Objectives(Part):
         """loss + sum_i weight_i * term_i"""
         weighted = {term.label: self._weighted(term, batch, step) for term in self.terms}
         if step.logged and self.terms:
-            step.log(self._values(weighted, loss))
+            step.log(self._values(weighted, loss, batch))
         return sum(weighted.values(), loss)
 
     def _weighted(self, term: Term, batch: Batch, step: Step) -> Tensor:
-        """One term (), times its weight."""
+        """One term (), times its weight; of a part of a batch, what it adds to that of all."""
         objective = term.objective
+        part = [batch.number] if batch.number else []
+        inside = taken(objective, batch.sigma)
         seen = Seen(
             as_tokens(batch.activations[term.block]).float(),
-            taken(objective, batch.sigma),
+            inside,
             batch.x0,
             batch.sigma,
             batch.noise,
-            self.job.generator("objective", term.label, step.number, device=self.job.device),
+            self.job.generator("objective", term.label, step.number, *part, device=self.job.device),
             None if term.features is None else term.features[batch.chosen],
             self._look(term.block) if objective.uses_teacher else None,
         )
-        return objective.weight * checked_term(objective, objective.term(term.head, seen))
+        value = objective.weight * checked_term(objective, objective.term(term.head, seen))
+        if batch.whole is None:
+            return value
+        of_all = taken(objective, batch.whole.sigma)
+        return value * inside.sum() / of_all.sum().clamp(min=1)
 
-    def _values(self, weighted: Mapping[str, Tensor], loss: Tensor) -> dict[str, Tensor]:
+    def _values(
+        self, weighted: Mapping[str, Tensor], loss: Tensor, batch: Batch
+    ) -> dict[str, Tensor]:
         """What is logged: the rest of the loss, and for each term its value and the ratio of
         gradients."""
         weights = {term.label: term.objective.weight for term in self.terms}
         values = {f"train/{label}": term / weights[label] for label, term in weighted.items()}
         values["train/denoising_loss"] = loss
         for label, ratio in gradient_ratios(weighted, loss, self.network).items():
-            values[f"train/{label}_gradient_ratio"] = ratio
+            values[f"train/{label}_gradient_ratio"] = batch.share * ratio
         return values
 
     def _look(self, block: str) -> Look:

@@ -15,9 +15,12 @@ from fw.core.kinds import Online
 from fw.core.learning.averages import average
 from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step, down
+from fw.core.learning.optimizers import adam
 from fw.core.learning.parts.part import Part, Training
 from fw.core.randomness import seeded
 from fw.core.types import Annotation, ConditionSpec
+
+WEIGHT_DECAY = 0.01
 
 
 class OnlineGrouping(Part):
@@ -48,7 +51,7 @@ class OnlineGrouping(Part):
         width = self.features(image, self.job.generator(device=device)).shape[1]
         self.grouping = initial_grouping(self.annotator, width, self.job)
         self.averaged = initial_grouping(self.annotator, width, self.job).eval()
-        self.optimizer = torch.optim.AdamW(self.grouping.parameters(), lr=self.annotator.lr)
+        self.optimizer = adam(self.grouping.parameters(), self.annotator.lr, WEIGHT_DECAY)
 
     @property
     def state(self) -> Mapping[str, Stateful]:

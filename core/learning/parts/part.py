@@ -76,6 +76,9 @@ class Part:
     def add(self, loss: Tensor, batch: Batch, step: Step) -> Tensor:
         """The loss () with what this part adds to it, after the network was called.
 
+        With `train.accumulate` it is called for each part of the batch. The loss, what is added and
+        what is logged are then summands: together they are those of the whole batch, `batch.all`.
+
         Where two parts log the same name, the first value is kept: a joint model logs its denoising
         loss, and objectives log under that name all the loss beside their terms.
         """

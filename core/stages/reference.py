@@ -1,0 +1,51 @@
+"""Measure once what a metric wants to know of the real images, for all arms and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fw.core.job import Job
+from fw.core.kinds import Metric
+from fw.core.kinds.boundaries import checked_measured
+from fw.core.stages.base import Products, Stage
+from fw.core.stages.data import Data
+from fw.core.stages.encode import Encode, load_features
+from fw.core.stages.keys import read
+from fw.core.types import Reference
+
+MEASURED = "reference.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class MeasureReference(Stage):
+    """Makes the tensors that the metric's `measure` gives names to."""
+
+    kind: ClassVar[str] = "reference"
+    files: ClassVar[tuple[str, ...]] = (MEASURED,)
+
+    dataset: Data
+    metric: Metric
+    space: Encode = read()
+
+    @property
+    def label(self) -> str:
+        return f"for {self.metric.name} in {self.metric.space.name} space"
+
+    def run(self, job: Job, products: Products) -> None:
+        features = load_features(products(self.space))
+        device = job.device if self.metric.on_device else "cpu"
+        reference = Reference(features["train"].to(device), features["test"].to(device))
+        measured = checked_measured(self.metric, self.metric.measure(reference))
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in measured.items()}
+        save_file(tensors, job.folder / MEASURED)
+
+
+def load_measured(folder: Path) -> Mapping[str, Tensor]:
+    """What was measured, of a finished product."""
+    return load_file(folder / MEASURED)
