@@ -1,4 +1,7 @@
-"""Measure groups, print their table, and write it as JSON and into a page."""
+"""Measure groups, print their table, and write it as JSON and into a page.
+
+What the JSON has of other groups, measured on the same machine, stays in it and in the tables.
+"""
 
 from __future__ import annotations
 
@@ -41,12 +44,13 @@ GROUPS: Mapping[str, Callable[[], Iterable[Row]]] = {
 def main(words: Sequence[str] | None = None) -> int:
     given = arguments(words)
     torch.set_num_threads(1)
-    done: dict[str, list[Row]] = {}
+    done = {} if given.json is None else earlier(given.json)
     for name in given.only:
         print(f"measuring {name}", file=sys.stderr)
         done[name] = list(GROUPS[name]())
         if given.json is not None:
             write_json(given.json, done)
+    done = {name: done[name] for name in GROUPS if name in done}
     print(f"{table(done)}\n\nOn {machine()}.")
     if given.page is not None:
         page.write(given.page, done, machine())
@@ -58,9 +62,19 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", choices=list(GROUPS), default=list(GROUPS), help="these groups [all]"
     )
-    parser.add_argument("--json", type=Path, help="where to write what was measured")
+    parser.add_argument("--json", type=Path, help="where what was measured is kept")
     parser.add_argument("--page", type=Path, help="the page whose table is written")
     return parser.parse_args(words)
+
+
+def earlier(file: Path) -> dict[str, list[Row]]:
+    """What was measured on this machine before: groups that are not measured now stay."""
+    if not file.exists():
+        return {}
+    document = json.loads(file.read_text(encoding="utf-8"))
+    if document["machine"] != machine():
+        return {}
+    return {name: list(map(Row.read, rows)) for name, rows in document["groups"].items()}
 
 
 def write_json(file: Path, groups: Mapping[str, Iterable[Row]]) -> None:

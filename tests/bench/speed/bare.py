@@ -2,7 +2,8 @@
 torch, with all that makes them fast: the same network, one fused optimizer, one lerp for the
 averages, images that lie on the device, no value read back.
 
-DDPM with the cosine schedule that predicts v (arXiv 2006.11239, 2202.00512), as the flagship has it.
+`drawn` draws for DDPM with the cosine schedule that predicts v (arXiv 2006.11239, 2202.00512), as
+the flagship has it.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+Batches = Callable[[int], tuple[Tensor, Tensor, Tensor]]
+"""By the number of a step: noisy images (B, C, H, W) as the network takes them, their times (B,),
+and what it should return for them."""
+
 
 @dataclass(frozen=True)
 class Setting:
     """What the training takes from a recipe."""
 
     steps: int
-    batch: int
     lr: float
     betas: tuple[float, float]
     warmup: int
@@ -31,27 +35,19 @@ class Setting:
 def trained(
     network: nn.Module,
     averaged: nn.Module,
-    images: Tensor,
+    batches: Batches,
     setting: Setting,
     after: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Train the network on uint8 images (N, C, H, W), which lie on its device; `averaged` becomes
-    its average. `after` is called after each step."""
-    device = images.device
-    scale, size = (each.to(device) for each in schedule())
-    weights, averages = list(network.parameters()), list(averaged.parameters())
+    """Train the network; `averaged` becomes its average. `after` is called after each step."""
+    weights: list[Tensor] = list(network.parameters())
+    averages: list[Tensor] = list(averaged.parameters())
     optimizer = torch.optim.AdamW(
         weights, lr=setting.lr, betas=setting.betas, weight_decay=0.0, fused=True
     )
-    order = torch.randperm(len(images), device=device)
     for step in range(setting.steps):
-        start = step * setting.batch % (len(images) - setting.batch + 1)
-        clean = images[order[start : start + setting.batch]].float() / 127.5 - 1
-        times = torch.randint(len(scale), (len(clean),), device=device)
-        alpha, sigma = scale[times][:, None, None, None], size[times][:, None, None, None]
-        noise = torch.randn_like(clean)
-        predicted = network(alpha * clean + sigma * noise, times)
-        loss = (predicted - (alpha * noise - sigma * clean)).square().mean()
+        noisy, times, wanted = batches(step)
+        loss = (network(noisy, times) - wanted).square().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
@@ -62,6 +58,22 @@ def trained(
         with torch.no_grad():
             torch._foreach_lerp_(averages, weights, 1 - kept)
         after(step + 1)
+
+
+def drawn(images: Tensor, batch: int) -> Batches:
+    """Batches of uint8 images (N, C, H, W), drawn on their device."""
+    scale, size = (each.to(images.device) for each in schedule())
+    order = torch.randperm(len(images), device=images.device)
+
+    def draw(step: int) -> tuple[Tensor, Tensor, Tensor]:
+        start = step * batch % (len(images) - batch + 1)
+        clean = images[order[start : start + batch]].float() / 127.5 - 1
+        times = torch.randint(len(scale), (batch,), device=images.device)
+        alpha, sigma = scale[times][:, None, None, None], size[times][:, None, None, None]
+        noise = torch.randn_like(clean)
+        return alpha * clean + sigma * noise, times, alpha * noise - sigma * clean
+
+    return draw
 
 
 @torch.inference_mode()

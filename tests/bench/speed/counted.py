@@ -53,9 +53,10 @@ listening: list[tuple[str, str]] | None = None
 
 
 def hook(event: str, args: tuple[Any, ...]) -> None:
-    if listening is not None and event in ("open", "os.scandir") and args:
-        if isinstance(args[0], str | bytes):
-            listening.append((event, os.fsdecode(args[0])))
+    if listening is None or event not in ("open", "os.scandir") or not args:
+        return
+    if isinstance(args[0], str | bytes):
+        listening.append((event, os.fsdecode(args[0])))
 
 
 sys.addaudithook(hook)

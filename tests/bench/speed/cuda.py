@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -121,7 +121,7 @@ def training(trial: Trial, size: Size, rate: float) -> Row:
 def sampling(trial: Trial, size: Size, rate: float) -> Row:
     device = torch.device("cuda")
     network = trial.backbone.build(trial.shape, None).eval().requires_grad_(False)
-    network = network.to(device, memory_format=torch.channels_last)
+    network = network.to(memory_format=torch.channels_last).to(device)
     compile_network(network, print)
     model = NetworkDenoiser(network, DDPM(), bf16=True)
     drawing = Drawing(trial.shape, DPMSolverPP(), (), 0)
@@ -213,9 +213,8 @@ class Events(Silent):
         return timed[0].elapsed_time(timed[-1]) / 1000 / (len(timed) - 1)
 
 
-def elapsed(work: object) -> float:
+def elapsed(work: Callable[[], object]) -> float:
     """Seconds on the device."""
-    assert callable(work)
     began = event()
     work()
     ended = event()

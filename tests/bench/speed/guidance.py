@@ -21,6 +21,7 @@ from fw.core.kinds import Backbone, Guidance
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.dit import DiT
 from fw.plugins.backbones.unet import UNet
+from fw.plugins.guidance.attention import Layers
 from fw.plugins.guidance.cfg import CFG
 from fw.plugins.guidance.pag import PAG
 from fw.plugins.processes.edm import EDM
@@ -36,7 +37,7 @@ class Network:
     shape: Shape
     goal: float
     """Passes that pag should cost at most; with cfg it is one more."""
-    pag: PAG = PAG(scale=2.0)
+    layers: Layers | None = None
 
 
 RECIPES = Network("guidance_zoo's U-Net", UNet(attention=(1,)), (1, 8, 8), 1.77)
@@ -53,7 +54,7 @@ LARGE = (
         DiT(size="B"),
         (4, 32, 32),
         1.56,
-        PAG(scale=2.0, layers=("blocks.6",)),
+        ("blocks.6",),
     ),
 )
 
@@ -71,7 +72,7 @@ SMALL = Size(networks=(RECIPES,), batches=(2,), pairs=1)
 def rows(size: Size = Size()) -> Iterator[Row]:
     cfg = CFG(scale=2.0)
     for network in size.networks:
-        pag = network.pag
+        pag = PAG(scale=2.0, layers=network.layers)
         for name, goal, modes in (
             ("pag", network.goal, [pag]),
             ("[cfg, pag]", network.goal + 1, [cfg, pag]),

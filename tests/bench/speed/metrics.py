@@ -17,6 +17,7 @@ from fw.core.kinds import Metric
 from fw.core.types import Reference
 from fw.plugins.metrics.fd import FD
 from fw.plugins.metrics.memorisation import Memorisation, distances_compared, sides_compared
+from fw.plugins.metrics.neighbours import Nearest
 from fw.plugins.metrics.prdc import PRDC
 
 EXACT = "donot_use_mm_for_euclid_dist"
@@ -142,10 +143,8 @@ def memorisation(count: int, dims: int, pairs: int) -> Iterator[Row]:
     )
 
 
-def nearest(points: Tensor, others: Tensor) -> Any:
+def nearest(points: Tensor, others: Tensor) -> Nearest:
     """Distances to the nearest of the others, and its number, from all differences."""
-    from fw.plugins.metrics.memorisation import Nearest
-
     found = [torch.cdist(few, others, compute_mode=EXACT).min(dim=1) for few in points.split(1000)]
     return Nearest(*(torch.cat(each) for each in zip(*found, strict=True)))
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sites import fw
+
 from bench.speed import counted
 from bench.speed.row import Goal, Row
-from sites import fw
 
 TINY = Path(__file__).parents[2] / "tiny.yaml"
 

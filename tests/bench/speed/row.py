@@ -36,7 +36,7 @@ class Row:
     noise: float | None = None
     """By which factor ours differs from itself (interleaved.Paired)."""
     counts: Mapping[str, float] = field(default_factory=dict)
-    """What else was measured, by name."""
+    """What else was measured or counted, by name."""
 
     @property
     def met(self) -> bool | None:
@@ -45,11 +45,16 @@ class Row:
 
     def summary(self) -> dict[str, Any]:
         """As JSON has it."""
-        return {
-            **dataclasses.asdict(self),
-            "goal": None if self.goal is None else str(self.goal),
-            "met": self.met,
-        }
+        return {**dataclasses.asdict(self), "met": self.met}
+
+    @staticmethod
+    def read(summary: Mapping[str, Any]) -> Row:
+        """What `summary` wrote."""
+        fields = {name: value for name, value in summary.items() if name != "met"}
+        goal, quartiles = fields["goal"], fields["quartiles"]
+        fields["goal"] = goal and Goal(*goal)
+        fields["quartiles"] = quartiles and tuple(quartiles)
+        return Row(**fields)
 
 
 def cost(what: str, against: str, pairs: Paired, goal: float | None = None, **counts: float) -> Row:

@@ -17,7 +17,6 @@ from bench.speed.row import Goal, Row, cost, speed
 from bench.speed.training import Flagship
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.generate import Drawing, generate
-from fw.core.kinds import Sampler
 from fw.plugins.samplers.ddim import DDIM
 from fw.plugins.samplers.dpmpp import DPMSolverPP
 
@@ -66,7 +65,7 @@ class Drawn:
         setting = peer.Setting.of(flagship.recipe)
         self.unet = peer.network(setting, self.shape).eval()
 
-    def by_fw(self, sampler: type[Sampler] = DPMSolverPP) -> Tensor:
+    def by_fw(self, sampler: type[DPMSolverPP | DDIM] = DPMSolverPP) -> Tensor:
         size = self.size
         drawing = Drawing(self.shape, sampler(steps=size.steps), (), 0)
         model = NetworkDenoiser(self.network, self.process)
@@ -83,7 +82,7 @@ class Drawn:
     def by_pipeline(self) -> Any:
         from diffusers import DDIMPipeline, DDIMScheduler
 
-        pipeline = DDIMPipeline(self.unet, DDIMScheduler(**self.config))
+        pipeline: Any = DDIMPipeline(self.unet, DDIMScheduler(**self.config))
         pipeline.set_progress_bar_config(disable=True)
         return pipeline(self.size.images, num_inference_steps=self.size.steps, output_type="np")
 

@@ -12,11 +12,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.speed.interleaved import Paired, children, paired
+from bench.speed.interleaved import Paired, Ratio, children, paired
 from bench.speed.planning import TINY
 from bench.speed.row import Goal, Row
 
 SMOKE = Path(__file__).parents[3] / "recipes/smoke.yaml"
+
+GOALS = {60: 5.0}
+"""CPU seconds at so many arms."""
 
 TORCH = [sys.executable, "-c", "import torch"]
 
@@ -31,41 +34,44 @@ SMALL = Size(arms=(2,), pairs=1)
 
 
 def rows(size: Size = Size()) -> Iterator[Row]:
-    for words, goal in ((["--help"], 0.5), (["validate", str(SMOKE)], None)):
-        pairs = paired(lambda words=words: spent(command(*words)), lambda: spent(TORCH), size.pairs)
-        yield seconds(f"fw {words[0]}", "`import torch`", pairs, goal)
+    yield started(["--help"], size.pairs, 0.5)
+    yield started(["validate", str(SMOKE)], size.pairs)
     for arms in size.arms:
-        yield again(arms, 60, size.pairs)
+        yield again(arms, size.pairs, GOALS.get(arms))
 
 
-def again(arms: int, many: int, pairs: int) -> Row:
+def started(words: Sequence[str], pairs: int, goal: float | None = None) -> Row:
+    ours = paired(lambda: spent(command(*words)), lambda: spent(TORCH), pairs)
+    return seconds(f"fw {words[0]}", ours, goal)
+
+
+def again(arms: int, pairs: int, goal: float | None) -> Row:
     """A run whose stages are all there, logged in MLflow."""
+    guided = [
+        f"a{number}: {{guidance: {{name: cfg, scale: {1.5 + number / 100}}}}}"
+        for number in range(arms - 1)
+    ]
+    sets = [
+        f"arms={{unconditional: {{annotator: null}}, {', '.join(guided)}}}",
+        "train.steps=2",
+        "sampler.steps=2",
+        "samples={count: 10, seeds: 1}",
+    ]
     with tempfile.TemporaryDirectory(prefix="speed-") as folder:
-        scales = [
-            f"a{number}: {{guidance: {{name: cfg, scale: {1.5 + number / 100}}}}}"
-            for number in range(arms - 1)
-        ]
-        sets = [
-            f"arms={{unconditional: {{annotator: null}}, {', '.join(scales)}}}",
-            "train.steps=2",
-            "sampler.steps=2",
-            "samples={count: 10, seeds: 1}",
-        ]
         words = ["run", str(TINY), "--out", folder, "--jobs", "1", "--device", "cpu"]
         words += [word for each in sets for word in ("--set", each)]
         spent(command(*words))
         ours = paired(lambda: spent(command(*words)), lambda: spent(TORCH), pairs)
-    goal = 5.0 if arms == many else None
-    return seconds(f"`fw run` of {arms} arms with nothing to do", "`import torch`", ours, goal)
+    return seconds(f"fw run, {arms} arms and nothing to do", ours, goal)
 
 
-def seconds(what: str, against: str, pairs: Paired, goal: float | None) -> Row:
-    """The seconds of ours, with those of theirs beside them."""
-    ours, theirs = (sorted(turns)[len(turns) // 2] for turns in (pairs.ours, pairs.theirs))
+def seconds(what: str, pairs: Paired, goal: float | None) -> Row:
+    """The seconds of ours and their quartiles, with those of theirs beside them."""
+    ours, theirs = (Ratio.of(turns) for turns in (pairs.ours, pairs.theirs))
     bound = None if goal is None else Goal(goal)
-    low, high = min(pairs.ours), max(pairs.ours)
-    counts = {"theirs, CPU s": theirs, "pairs": len(pairs.ours)}
-    return Row(what, against, ours, "CPU s", bound, (low, high), pairs.noise, counts)
+    counts = {"theirs, CPU s": theirs.median, "pairs": len(pairs.ours)}
+    quartiles = (ours.low, ours.high)
+    return Row(what, "import torch", ours.median, "CPU s", bound, quartiles, pairs.noise, counts)
 
 
 def command(*words: str) -> list[str]:

@@ -5,18 +5,22 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from bench import peer
 from bench.speed import bare, counted
 from bench.speed.interleaved import Costs, paired
 from bench.speed.row import Goal, Row, cost, speed
+from fw.core.diffusion.pixels import per_image
 from fw.core.job import Job, Silent
+from fw.core.learning.batches import Draw, training_examples
 from fw.core.learning.train import train
+from fw.core.randomness import seeded
 from fw.core.recipe.loading import load
 from fw.core.recipe.model import Recipe
 from fw.core.types import ImageSet
@@ -25,7 +29,12 @@ FIRST = 5
 """Steps that are not timed: the first ones allocate."""
 
 STEP = "a training step of the flagship"
-BARE = "a loop by hand in plain torch"
+SAME = "a loop by hand, the same batches"
+"""Drawn by fw's own function: what differs is what fw does beside the mathematics."""
+
+BARE = "a loop by hand, batches too"
+"""What one would write for DDPM alone, with tables by timestep. fw draws what suits any process:
+noise levels that are real numbers, from which it computes scales and times at each step."""
 
 
 @dataclass(frozen=True)
@@ -61,32 +70,41 @@ class Clock(Silent):
 def rows(size: Size = Size()) -> Iterator[Row]:
     flagship = Flagship(size.batch)
     ours = per_step(lambda clock: flagship.by_fw(size.steps, clock))
+    same = per_step(lambda clock: flagship.in_the_same_way(size.steps, clock.note))
     by_hand = per_step(lambda clock: flagship.by_hand(size.steps, clock.note))
     theirs = per_step(lambda clock: flagship.by_diffusers(size.steps, clock.note))
-    yield cost(STEP, BARE, paired(ours, by_hand, size.pairs), 1.02)
+    yield cost(STEP, SAME, paired(ours, same, size.pairs), 1.02)
+    yield cost(STEP, BARE, paired(ours, by_hand, size.pairs))
     yield speed(STEP, "diffusers' example", paired(ours, theirs, size.pairs), 1.25)
-    yield operations(flagship)
-    yield flops(flagship)
+    yield from counts(flagship)
 
 
-def operations(flagship: Flagship) -> Row:
+def counts(flagship: Flagship) -> Iterator[Row]:
     """Of one step exactly: what four steps dispatch more than three."""
-    ours, by_hand = (
-        counted.dispatched(lambda: work(4)).operations
-        - counted.dispatched(lambda: work(3)).operations
-        for work in (flagship.by_fw, flagship.by_hand)
-    )
-    counts = {"ours": ours, "theirs": by_hand}
-    return Row(STEP, BARE, ours / by_hand, "x the operations", Goal(1.01), counts=counts)
+    ways: dict[str, Callable[[int], object]] = {
+        "fw": flagship.by_fw,
+        SAME: flagship.in_the_same_way,
+        BARE: flagship.by_hand,
+    }
+    operations = {name: more(dispatched, work) for name, work in ways.items()}
+    flops = {name: more(counted.flops, work) for name, work in ways.items()}
+    yield compared(operations, SAME, "x the operations", Goal(1.01))
+    yield compared(operations, BARE, "x the operations", None)
+    yield compared(flops, BARE, "x the FLOPs", Goal(1.0))
 
 
-def flops(flagship: Flagship) -> Row:
-    ours, by_hand = (
-        counted.flops(lambda: work(2)) - counted.flops(lambda: work(1))
-        for work in (flagship.by_fw, flagship.by_hand)
-    )
-    counts = {"ours, GFLOP": ours / 1e9, "theirs, GFLOP": by_hand / 1e9}
-    return Row(STEP, BARE, ours / by_hand, "x the FLOPs", Goal(1.0), counts=counts)
+def more(count: Callable[[Callable[[], object]], int], work: Callable[[int], object]) -> int:
+    return count(lambda: work(4)) - count(lambda: work(3))
+
+
+def dispatched(work: Callable[[], object]) -> int:
+    return counted.dispatched(work).operations
+
+
+def compared(values: Mapping[str, int], against: str, unit: str, goal: Goal | None) -> Row:
+    ours, theirs = values["fw"], values[against]
+    both = {"ours": ours, "theirs": theirs}
+    return Row(STEP, against, ours / theirs, unit, goal, counts=both)
 
 
 class Flagship:
@@ -103,19 +121,41 @@ class Flagship:
         return self.images.images
 
     def network(self) -> nn.Module:
-        return self.arm.model.build(self.images.shape, None)
+        """Untrained, with the weights that fw begins with."""
+        with seeded(0, "init"):
+            return self.arm.model.build(self.images.shape, None)
 
-    def by_fw(self, steps: int, clock: Clock | None = None) -> None:
+    def by_fw(self, steps: int, clock: Clock | None = None) -> nn.Module:
+        """The network with averaged weights, as the others return it."""
         settings = self.settings.model_copy(update={"steps": steps})
         with tempfile.TemporaryDirectory() as folder:
             job = Job(Path(folder), reporter=clock or Silent())
-            train(self.arm.model, self.arm.process, self.images, None, settings, job)
+            return train(self.arm.model, self.arm.process, self.images, None, settings, job)
 
-    def by_hand(self, steps: int, after: Callable[[int], None] = lambda done: None) -> None:
-        given = self.settings
+    def in_the_same_way(self, steps: int, after: Callable[[int], None] = lambda done: None) -> None:
+        """By hand, but for the batches."""
+        process, rows = self.arm.process, torch.arange(len(self.pixels))
+        job = Job(Path())
+        draw = Draw(training_examples(self.images).to(job.device), process, self.settings, job)
+
+        def batches(step: int) -> tuple[Tensor, Tensor, Tensor]:
+            batch = draw(rows, self.settings.batch, step)
+            noisy = batch.x0 + per_image(batch.sigma) * batch.noise
+            skip, out, scale, times = process.coefficients(batch.sigma)
+            wanted = (batch.x0 - per_image(skip) * noisy) / per_image(out)
+            return per_image(scale) * noisy, times, wanted
+
+        return self.looped(batches, steps, after)
+
+    def by_hand(self, steps: int, after: Callable[[int], None] = lambda done: None) -> nn.Module:
+        return self.looped(bare.drawn(self.pixels, self.settings.batch), steps, after)
+
+    def looped(self, batches: bare.Batches, steps: int, after: Callable[[int], None]) -> nn.Module:
+        given, network, averaged = self.settings, self.network(), self.network()
         assert given.ema is not None
-        setting = bare.Setting(steps, given.batch, given.lr, given.betas, given.warmup, given.ema)
-        bare.trained(self.network(), self.network(), self.pixels, setting, after)
+        setting = bare.Setting(steps, given.lr, given.betas, given.warmup, given.ema)
+        bare.trained(network, averaged, batches, setting, after)
+        return averaged
 
     def by_diffusers(self, steps: int, after: Callable[[int], None]) -> None:
         setting = peer.Setting.of(self.recipe)
@@ -123,7 +163,7 @@ class Flagship:
         peer.trained(setting, self.pixels, 0, after)
 
 
-def per_step(work: Callable[[Clock], None]) -> Costs:
+def per_step(work: Callable[[Clock], object]) -> Costs:
     """The work, with the CPU seconds of one step as what it costs."""
 
     def costs() -> float:
