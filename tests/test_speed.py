@@ -94,7 +94,7 @@ def test_scores_agree_with_those_of_others() -> None:
     rows = list(metrics.rows(metrics.SMALL))
     apart = [row for row in rows if row.unit == "apart, of the score"]
     assert [row.met for row in apart] == [True] * 3
-    assert len(rows) == 6
+    assert len(rows) == 7
 
 
 def test_views_and_starts_are_measured() -> None:

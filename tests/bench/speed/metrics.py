@@ -3,8 +3,13 @@ plain numpy and torch. What concerns real images alone is not timed on either si
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +25,8 @@ from fw.plugins.metrics.memorisation import Memorisation, distances_compared, si
 from fw.plugins.metrics.neighbours import Nearest
 from fw.plugins.metrics.prdc import PRDC
 
+EVALUATED = Path(__file__).parents[2] / "evaluated.py"
+
 EXACT = "donot_use_mm_for_euclid_dist"
 
 
@@ -30,10 +37,12 @@ class Size:
     prdc: tuple[int, int] = (5000, 256)
     memorisation: tuple[int, int] = (2000, 256)
     """As many held-out images and ten times as many training images."""
+    evaluated: tuple[int, int, int] = (256, 50, 3)
+    """The side of images, thousands of samples of a seed, and seeds."""
     pairs: int = 3
 
 
-SMALL = Size(frechet=(80, 16), prdc=(100, 8), memorisation=(60, 8), pairs=1)
+SMALL = Size((80, 16), (100, 8), (60, 8), (8, 1, 1), pairs=1)
 
 
 class Scored(NamedTuple):
@@ -51,6 +60,7 @@ def rows(size: Size = Size()) -> Iterator[Row]:
     yield from frechet(*size.frechet, size.pairs)
     yield from prdc(*size.prdc, size.pairs)
     yield from memorisation(*size.memorisation, size.pairs)
+    yield memory(*size.evaluated)
 
 
 def frechet(count: int, dims: int, pairs: int) -> Iterator[Row]:
@@ -147,6 +157,22 @@ def nearest(points: Tensor, others: Tensor) -> Nearest:
     """Distances to the nearest of the others, and its number, from all differences."""
     found = [torch.cdist(few, others, compute_mode=EXACT).min(dim=1) for few in points.split(1000)]
     return Nearest(*(torch.cat(each) for each in zip(*found, strict=True)))
+
+
+def memory(side: int, thousands: int, seeds: int) -> Row:
+    """What a process takes that scores samples by fd, kid, prdc and memorisation in a cheap
+    space."""
+    with tempfile.TemporaryDirectory(prefix="speed-") as folder:
+        sizes = map(str, (side, thousands, seeds, 1000 * thousands))
+        words = [sys.executable, str(EVALUATED), folder, *sizes]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    made = json.loads(done.stdout)
+    what = f"evaluating {seeds} x {1000 * thousands:,} images of {side}x{side}"
+    counts = {"imports alone, MB": made["before"], "CPU s": made["cpu"]}
+    pixels = f"their pixels, {seeds * thousands * side**2 * 3 / 1e6:,.1f} GB"
+    return Row(what, pixels, made["peak"], "MB at most", Goal(2000), counts=counts)
 
 
 def both_ways(

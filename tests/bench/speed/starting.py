@@ -41,7 +41,7 @@ def rows(size: Size = Size()) -> Iterator[Row]:
 
 
 def started(words: Sequence[str], pairs: int, goal: float | None = None) -> Row:
-    ours = paired(lambda: spent(command(*words)), lambda: spent(TORCH), pairs)
+    ours = paired(lambda: spent(command(*words)), lambda: spent(TORCH), pairs, warm=True)
     return seconds(f"fw {words[0]}", ours, goal)
 
 
@@ -61,7 +61,7 @@ def again(arms: int, pairs: int, goal: float | None) -> Row:
         words = ["run", str(TINY), "--out", folder, "--jobs", "1", "--device", "cpu"]
         words += [word for each in sets for word in ("--set", each)]
         spent(command(*words))
-        ours = paired(lambda: spent(command(*words)), lambda: spent(TORCH), pairs)
+        ours = paired(lambda: spent(command(*words)), lambda: spent(TORCH), pairs, warm=True)
     return seconds(f"fw run, {arms} arms and nothing to do", ours, goal)
 
 

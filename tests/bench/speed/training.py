@@ -108,7 +108,7 @@ def compared(values: Mapping[str, int], against: str, unit: str, goal: Goal | No
 
 
 class Flagship:
-    """The baseline of recipes/self_guidance.yaml, trained in three ways."""
+    """The baseline of recipes/self_guidance.yaml, trained in four ways."""
 
     def __init__(self, batch: int | None = None):
         self.recipe: Recipe = load(peer.FLAGSHIP)
@@ -132,7 +132,9 @@ class Flagship:
             job = Job(Path(folder), reporter=clock or Silent())
             return train(self.arm.model, self.arm.process, self.images, None, settings, job)
 
-    def in_the_same_way(self, steps: int, after: Callable[[int], None] = lambda done: None) -> None:
+    def in_the_same_way(
+        self, steps: int, after: Callable[[int], None] = lambda done: None
+    ) -> nn.Module:
         """By hand, but for the batches."""
         process, rows = self.arm.process, torch.arange(len(self.pixels))
         job = Job(Path())
