@@ -83,24 +83,26 @@ def test_a_plan_walks_a_folder_once_and_reads_only_what_is_new() -> None:
     assert known.counts == {"walks": 1, "reads": 0}
 
 
-def test_clusters_are_compared_with_those_of_others() -> None:
-    rows = {row.what.split(",")[0]: row for row in clusters.rows(clusters.SMALL)}
-    assert set(rows) == {"k-means", "4 nearest neighbours", "Sinkhorn"}
-    assert rows["4 nearest neighbours"].counts["the same share"] == 1
-    assert rows["Sinkhorn"].counts["the same share"] > 0.95
+def test_clusters_and_neighbours_are_those_of_others() -> None:
+    rows = list(clusters.rows(clusters.SMALL))
+    whats = [row.what.partition(",")[0] for row in rows]
+    assert whats == ["k-means"] * 2 + ["4 nearest neighbours"] * 2 + ["Sinkhorn"]
+    neighbours, sinkhorn = rows[2:4], rows[4]
+    assert [row.counts["the same share"] for row in neighbours] == [1.0, 1.0]
+    assert sinkhorn.counts["the same share"] > 0.95
 
 
 def test_scores_agree_with_those_of_others() -> None:
     rows = list(metrics.rows(metrics.SMALL))
     apart = [row for row in rows if row.unit == "apart, of the score"]
     assert [row.met for row in apart] == [True] * 3
-    assert len(rows) == 7
+    assert len(rows) == 6
 
 
 def test_views_and_starts_are_measured() -> None:
     assert len(list(views.rows(views.SMALL))) == 1
     rows = [row.what for row in starting.rows(starting.SMALL)]
-    assert rows == ["fw --help", "fw validate", "fw run, 2 arms and nothing to do"]
+    assert rows[1:] == ["fw --help", "fw validate", "fw run, 2 arms and nothing to do"]
 
 
 def test_two_ways_take_turns_after_both_were_done_once() -> None:

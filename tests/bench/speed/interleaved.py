@@ -55,10 +55,9 @@ class Paired:
         return float(np.exp(np.median(np.abs(np.diff(turns))))) if len(turns) > 1 else 1.0
 
 
-def paired(ours: Costs, theirs: Costs, pairs: int, warm: bool = False) -> Paired:
-    """ABAB, after both were done once, if they are not `warm`."""
-    if not warm:
-        ours(), theirs()
+def paired(ours: Costs, theirs: Costs, pairs: int) -> Paired:
+    """ABAB, after both were done once to warm up."""
+    ours(), theirs()
     turns = [(ours(), theirs()) for _ in range(pairs)]
     return Paired(*(tuple(costs) for costs in zip(*turns, strict=True)))
 

@@ -102,7 +102,8 @@ def cells(row: Row) -> list[str]:
     result = f"{number(row.value)} {row.unit}"
     if row.quartiles is not None:
         low, high = map(number, row.quartiles)
-        result += f" ({low} to {high}; itself {number(row.noise or 1.0)})"
+        itself = "" if row.noise is None else f"; itself {number(row.noise)}"
+        result += f" ({low} to {high}{itself})"
     goal = "" if row.goal is None else str(row.goal)
     reached = {None: "", True: "yes", False: "**no**"}[row.met]
     counts = "; ".join(f"{name} {number(count)}" for name, count in row.counts.items())

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.speed.interleaved import Paired, Ratio, children, paired
+from bench.speed.interleaved import Ratio, children
 from bench.speed.planning import TINY
 from bench.speed.row import Goal, Row
 
@@ -21,31 +21,27 @@ SMOKE = Path(__file__).parents[3] / "recipes/smoke.yaml"
 GOALS = {60: 5.0}
 """CPU seconds at so many arms."""
 
-TORCH = [sys.executable, "-c", "import torch"]
-
 
 @dataclass(frozen=True)
 class Size:
+    recipe: Path = SMOKE
+    """What is validated."""
     arms: tuple[int, ...] = (6, 60)
-    pairs: int = 5
+    turns: int = 5
 
 
-SMALL = Size(arms=(2,), pairs=1)
+SMALL = Size(arms=(2,), turns=1)
 
 
 def rows(size: Size = Size()) -> Iterator[Row]:
-    yield started(["--help"], size.pairs, 0.5)
-    yield started(["validate", str(SMOKE)], size.pairs)
+    yield started("import torch", [sys.executable, "-c", "import torch"], size.turns)
+    yield started("fw --help", command("--help"), size.turns, 0.5)
+    yield started("fw validate", command("validate", str(size.recipe)), size.turns)
     for arms in size.arms:
-        yield again(arms, size.pairs, GOALS.get(arms))
+        yield again(arms, size.turns, GOALS.get(arms))
 
 
-def started(words: Sequence[str], pairs: int, goal: float | None = None) -> Row:
-    ours = paired(lambda: spent(command(*words)), lambda: spent(TORCH), pairs, warm=True)
-    return seconds(f"fw {words[0]}", ours, goal)
-
-
-def again(arms: int, pairs: int, goal: float | None) -> Row:
+def again(arms: int, turns: int, goal: float | None) -> Row:
     """A run whose stages are all there, logged in MLflow."""
     guided = [
         f"a{number}: {{guidance: {{name: cfg, scale: {1.5 + number / 100}}}}}"
@@ -61,17 +57,15 @@ def again(arms: int, pairs: int, goal: float | None) -> Row:
         words = ["run", str(TINY), "--out", folder, "--jobs", "1", "--device", "cpu"]
         words += [word for each in sets for word in ("--set", each)]
         spent(command(*words))
-        ours = paired(lambda: spent(command(*words)), lambda: spent(TORCH), pairs, warm=True)
-    return seconds(f"fw run, {arms} arms and nothing to do", ours, goal)
+        return started(f"fw run, {arms} arms and nothing to do", command(*words), turns, goal)
 
 
-def seconds(what: str, pairs: Paired, goal: float | None) -> Row:
-    """The seconds of ours and their quartiles, with those of theirs beside them."""
-    ours, theirs = (Ratio.of(turns) for turns in (pairs.ours, pairs.theirs))
+def started(what: str, words: Sequence[str], turns: int, goal: float | None = None) -> Row:
+    """The CPU seconds of a process, and their quartiles."""
+    costs = [spent(words) for _ in range(turns)]
+    median, low, high = Ratio.of(costs)
     bound = None if goal is None else Goal(goal)
-    counts = {"theirs, CPU s": theirs.median, "pairs": len(pairs.ours)}
-    quartiles = (ours.low, ours.high)
-    return Row(what, "import torch", ours.median, "CPU s", bound, quartiles, pairs.noise, counts)
+    return Row(what, "", median, "CPU s", bound, (low, high), counts={"turns": turns})
 
 
 def command(*words: str) -> list[str]:
