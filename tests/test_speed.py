@@ -13,6 +13,7 @@ from bench.speed import __main__ as command
 from bench.speed import (
     clusters,
     counted,
+    cuda,
     guidance,
     metrics,
     page,
@@ -103,6 +104,14 @@ def test_views_and_starts_are_measured() -> None:
     assert len(list(views.rows(views.SMALL))) == 1
     rows = [row.what for row in starting.rows(starting.SMALL)]
     assert rows[1:] == ["fw --help", "fw validate", "fw run, 2 arms and nothing to do"]
+
+
+def test_the_trials_for_a_gpu_have_the_work_of_the_published_networks() -> None:
+    """GFLOP of a forward pass, twice the multiply-adds: DDPM's 6.2, and 6.06 and 23.0 of DiT's
+    table 4, to which the embeddings are added here."""
+    work = {trial.name: cuda.forward(trial) / 1e9 for trial in cuda.TRIALS}
+    published = {"DDPM's U-Net": 12.4, "DiT-S/2": 12.1, "DiT-B/2": 46.0}
+    assert work == pytest.approx(published, rel=0.005)
 
 
 def test_two_ways_take_turns_after_both_were_done_once() -> None:

@@ -29,7 +29,6 @@ from fw.core.diffusion.generate import Drawing, generate
 from fw.core.job import Job, Silent
 from fw.core.kinds import Backbone
 from fw.core.learning.train import train
-from fw.core.machine.precision import shortened
 from fw.core.settings import Train
 from fw.core.types import ImageSet
 from fw.plugins.backbones.dit import DiT
@@ -127,8 +126,7 @@ def sampling(trial: Trial, size: Size, rate: float) -> Row:
     drawing = Drawing(trial.shape, DPMSolverPP(), (), 0)
 
     def draw() -> None:
-        with shortened("bf16", device):
-            list(generate(model, [], drawing, None, 0, range(size.images), batch=size.images))
+        list(generate(model, [], drawing, None, 0, range(size.images), batch=size.images))
 
     fresh()
     began = time.monotonic()
