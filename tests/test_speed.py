@@ -103,7 +103,7 @@ def test_scores_agree_with_those_of_others() -> None:
 def test_views_and_starts_are_measured() -> None:
     assert len(list(views.rows(views.SMALL))) == 1
     rows = [row.what for row in starting.rows(starting.SMALL)]
-    assert rows[1:] == ["fw --help", "fw validate", "fw run, 2 arms and nothing to do"]
+    assert rows[1:] == ["fw --help", "fw run, 2 arms and nothing to do"]
 
 
 def test_the_trials_for_a_gpu_have_the_work_of_the_published_networks() -> None:

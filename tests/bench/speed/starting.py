@@ -24,19 +24,20 @@ GOALS = {60: 5.0}
 
 @dataclass(frozen=True)
 class Size:
-    recipe: Path = SMOKE
+    recipes: tuple[Path, ...] = (SMOKE,)
     """What is validated."""
     arms: tuple[int, ...] = (6, 60)
     turns: int = 5
 
 
-SMALL = Size(arms=(2,), turns=1)
+SMALL = Size(recipes=(), arms=(2,), turns=1)
 
 
 def rows(size: Size = Size()) -> Iterator[Row]:
     yield started("import torch", [sys.executable, "-c", "import torch"], size.turns)
     yield started("fw --help", command("--help"), size.turns, 0.5)
-    yield started("fw validate", command("validate", str(size.recipe)), size.turns)
+    for recipe in size.recipes:
+        yield started("fw validate", command("validate", str(recipe)), size.turns)
     for arms in size.arms:
         yield again(arms, size.turns, GOALS.get(arms))
 
