@@ -1,6 +1,7 @@
 # make run     run a recipe (RECIPE=recipes/x.yaml, ARGS="--set train.steps=2000")
 # make test    run the tests (ARGS="-k registry", WORKERS=8)
 # make torture    mistreat fw for an hour or so and count what went wrong (KILLS=50, FLIPS=1000, MINUTES=20, ...)
+# make bench   measure fw beside what one would take in its place (ARGS="--only training")
 # make dependencies    test with the oldest stated versions of the dependencies and with the newest
 # make reference    write docs/kinds again, from the kinds, their contracts and their templates
 #
@@ -20,7 +21,7 @@ SEED ?= 0
 
 READY := .venv/ready
 
-.PHONY: run test torture dependencies setup lint types reference clean
+.PHONY: run test torture bench dependencies setup lint types reference clean
 
 run: $(READY)
 	.venv/bin/fw run $(RECIPE) $(ARGS)
@@ -35,6 +36,12 @@ torture: export PYTHONPATH := tests
 torture: $(READY)
 	.venv/bin/python -m torture --recipes $(RECIPES) --flips $(FLIPS) --kills $(KILLS) --disks $(DISKS) \
 	    --minutes $(MINUTES) --seed $(SEED) --json torture.json --page docs/reliability.md $(ARGS)
+
+# One thread, so that CPU seconds are of the same work on both sides.
+bench: export OMP_NUM_THREADS := 1
+bench: export PYTHONPATH := tests
+bench: $(READY)
+	.venv/bin/python -m bench.speed --json performance.json --page docs/performance.md $(ARGS)
 
 dependencies: export PYTHONPATH := tests
 dependencies: $(READY)

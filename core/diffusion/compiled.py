@@ -46,9 +46,9 @@ class Compiled:
     """A method of a module, compiled when it is first called."""
 
     def __init__(self, method: Callable[..., Any], network: str, warn: Callable[[str], None]):
-        from torch._dynamo.exc import TorchDynamoException  # takes a second
+        from torch._dynamo.exc import TorchDynamoException  # takes seconds, and few compile
 
-        self.failure = TorchDynamoException
+        self.refusal = TorchDynamoException
         self.method = method
         self.network = network
         self.warn = warn
@@ -61,7 +61,7 @@ class Compiled:
         if self.fast is not None:
             try:
                 return self.fast(*args, **named)
-            except self.failure as error:
+            except self.refusal as error:
                 self.fast = None
                 reason = " ".join(str(error).split())[:160] or type(error).__name__
                 self.warn(

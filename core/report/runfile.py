@@ -51,6 +51,7 @@ class ArmFacts(Facts):
     seconds: float
     probes: dict[str, float] = {}
     label_free: LabelFacts | None = None
+    sampler: str = ""
 
     @model_validator(mode="after")
     def _counted(self) -> ArmFacts:

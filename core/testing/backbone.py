@@ -320,8 +320,8 @@ def attend_is_forgotten(backbone: Backbone) -> None:
 
 @usual.if_provided("attention")
 def beginnings_can_be_shared(backbone: Backbone) -> None:
-    """If it provides `attention`, what its modules returned before a layer can be returned again
-    in their place, to the same bits: they leave nothing else for later ones to read"""
+    """If it provides `attention`, modules hand on what they return and nothing else: what they
+    returned can stand for them"""
     network, inputs = in_use(backbone)
     other = inputs_for(range(3, 6), smallest(backbone), forms(backbone)[-1])
     shared = Shared(network, order(network, lambda attend: network(*inputs, attend)))

@@ -16,7 +16,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -153,8 +153,14 @@ def noise_schedule() -> Any:
     return DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
 
 
-def trained(setting: Setting, images: Tensor, seed: int) -> Any:
-    """The network with averaged weights, after a training on uint8 images (N, C, H, W)."""
+def trained(
+    setting: Setting,
+    images: Tensor,
+    seed: int,
+    after: Callable[[int], None] = lambda done: None,
+) -> Any:
+    """The network with averaged weights, after a training on uint8 images (N, C, H, W). `after` is
+    called after each step."""
     from diffusers.optimization import get_cosine_schedule_with_warmup
     from diffusers.training_utils import EMAModel
 
@@ -183,6 +189,7 @@ def trained(setting: Setting, images: Tensor, seed: int) -> Any:
             optimizer.zero_grad()
             ema.step(model.parameters())
             done += 1
+            after(done)
             if done == setting.steps:
                 break
     ema.copy_to(model.parameters())

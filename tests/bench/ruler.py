@@ -27,16 +27,19 @@ from fw.core.store.store import Store
 
 
 class Ruler:
-    """Fits the spaces of the recipe's metrics in the runs folder `out`, or takes those that are
-    there."""
+    """Fits the spaces of the recipe's metrics in the runs folder `out` and measures the real images
+    in them, or takes what is there."""
 
     def __init__(self, recipe: Recipe, out: Path):
         judged = plan(recipe, [recipe.baseline]).arms[recipe.baseline].judged
         self.evaluations = [stage for stage in judged if isinstance(stage, Evaluate)]
         self.samples = recipe.samples
         self.store = Store(Options(out).store)
-        spaces: dict[str, Stage] = {each.space.id: each.space for each in self.evaluations}
-        finish(recipe, Plan(spaces), Options(out, "cpu", jobs=1), Console(stderr=True))
+        of_real = [(each.space, each.reference) for each in self.evaluations]
+        stages: dict[str, Stage] = {
+            stage.id: stage for both in zip(*of_real, strict=True) for stage in both if stage
+        }
+        finish(recipe, Plan(stages), Options(out, "cpu", jobs=1), Console(stderr=True))
 
     def scores(self, images: Sequence[Tensor]) -> dict[str, list[float]]:
         """Of each sampling seed, by the metrics' keys; `images` are uint8 (count, C, H, W) for each
@@ -54,12 +57,15 @@ class Ruler:
     def evaluated(self, evaluation: Evaluate, samples: Path) -> dict[str, list[float]]:
         """What the stage finds of the samples in a folder, which take the place of the arm's."""
 
-        def products(stage: Stage) -> Path:
-            return samples if stage is evaluation.sample else self.store.path(stage.id)
+        with tempfile.TemporaryDirectory() as features, tempfile.TemporaryDirectory() as scores:
+            places = {evaluation.sample.id: samples, evaluation.features.id: Path(features)}
 
-        with tempfile.TemporaryDirectory() as temporary:
-            job = Job(Path(temporary), seed=evaluation.seed or 0)
-            with stock_state(job.seed, job.device, torch.get_num_threads()):
-                evaluation.run(job, products)
-            written = (job.folder / "scores.json").read_text(encoding="utf-8")
+            def products(stage: Stage) -> Path:
+                return places.get(stage.id) or self.store.path(stage.id)
+
+            for stage, folder in ((evaluation.features, features), (evaluation, scores)):
+                job = Job(Path(folder), seed=evaluation.seed or 0)
+                with stock_state(job.seed, job.device, torch.get_num_threads()):
+                    stage.run(job, products)
+            written = Path(scores, "scores.json").read_text(encoding="utf-8")
         return json.loads(written)["scores"]
