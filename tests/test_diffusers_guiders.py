@@ -8,11 +8,13 @@ remains is PAG.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
 import pytest
 import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
 
 from fw.core.diffusion.denoiser import NetworkDenoiser
@@ -46,7 +48,10 @@ def by_diffusers(
 ) -> Tensor:
     """The guided x0: the guider puts together what diffusers' own network says of x at each of
     the conditions."""
-    network: Any = model.network
+    network: Any = copy.deepcopy(model.network)
+    for layer in network.modules():
+        if isinstance(layer, Attention):
+            layer.set_processor(AttnProcessor2_0())  # the guiders know diffusers' own alone
     skip, out, scale, noise = model.process.coefficients(x.new_full((len(x),), sigma))
     guider.set_state(1, 4, noise[0])
     batches = guider.prepare_inputs({"class_labels": conditions})

