@@ -49,9 +49,10 @@ def by_diffusers(
     """The guided x0: the guider puts together what diffusers' own network says of x at each of
     the conditions."""
     network: Any = copy.deepcopy(model.network)
+    plain: Any = AttnProcessor2_0()  # the guiders know diffusers' own alone
     for layer in network.modules():
         if isinstance(layer, Attention):
-            layer.set_processor(AttnProcessor2_0())  # the guiders know diffusers' own alone
+            layer.set_processor(plain)
     skip, out, scale, noise = model.process.coefficients(x.new_full((len(x),), sigma))
     guider.set_state(1, 4, noise[0])
     batches = guider.prepare_inputs({"class_labels": conditions})

@@ -72,7 +72,7 @@ def test_all_faults_are_told_at_once_with_line_path_reason_and_suggestion() -> N
         "r.yaml:7: process: ... name of a process ... 'name'",
         "r.yaml:8: train.steps: ... 1 ... 0",
         "r.yaml:8: train.lr: ... number ... 'fast'",
-        "r.yaml:8: train.stepz: ... 'steps' ... steps, batch, optimizer",
+        "r.yaml:8: train.stepz: ... 'steps' ... steps, batch, accumulate",
         "r.yaml:8: train.flip: ... boolean ... 3",
         "r.yaml:9: sampler.stpes: ... 'steps' ... name, steps",
         "r.yaml:12: metrics.0.space: ... required",

@@ -64,7 +64,7 @@ class Simulated(Tensor):
     def new_tensor(self, data: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
         return torch.tensor(data, **{"dtype": self.dtype, "device": self.device, **kwargs})
 
-    def quantile(self, q: Any, *args: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+    def quantile(self, q: Any, *args: Any, **kwargs: Any) -> Tensor:
         """On the way torch changes the shape of a tensor, which these cannot."""
         return Simulated(self.numbers.quantile(on_cpu(q, {}), *args, **kwargs), self.device.index)
 
