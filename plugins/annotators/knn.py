@@ -22,6 +22,7 @@ class KNN(Neighbours):
     of real images when it samples: look at `memorisation`, too.
     """
 
+    version: ClassVar[int] = 2
     name: ClassVar[str] = "knn"
 
     include_query: bool = Field(

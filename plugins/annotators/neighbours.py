@@ -1,5 +1,4 @@
-"""The nearest training images of each one, by faiss, or by torch on a GPU: the part that `knn` and
-`retrieval` share."""
+"""The nearest training images of each one: the part that `knn` and `retrieval` share."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from fw.core.types import Observations
 SAME = 1e-6
 """Directions that differ by less in every coordinate are equal: only rounding ranks them."""
 
-PAIRS = 2**27
+PAIRS = {"cpu": 2**22, "cuda": 2**27}
 """Products of pairs that are in memory at once."""
 
 
@@ -50,10 +49,10 @@ class Neighbours(Annotator):
         """Features of length 1, float32 (N, D), and the numbers of each one's neighbours (N, k),
         nearest first."""
         points = self._directions(data)
-        if self.index == "exact" and job.device.type != "cpu":
+        if self.index == "exact":
             numbers = most_similar(points.to(job.device), self.k + 1).cpu()
         else:
-            _, by_faiss = self._filled(points, job).search(points.numpy(), self.k + 1)
+            _, by_faiss = self._cells(points, job).search(points.numpy(), self.k + 1)
             numbers = torch.from_numpy(by_faiss)
         others = without_itself(numbers)  # (N, k)
         if (others < 0).any():
@@ -91,27 +90,26 @@ class Neighbours(Annotator):
             )
         return points
 
-    def _filled(self, points: Tensor, job: Job) -> Any:
-        """A faiss index of the points, in which the inner product is the cosine."""
+    def _cells(self, points: Tensor, job: Job) -> Any:
+        """A faiss index of the points in cells, in which the inner product is the cosine."""
         import faiss
 
         faiss.omp_set_num_threads(torch.get_num_threads())
         count, size = points.shape
-        index: Any = faiss.IndexFlatIP(size)
-        if self.index == "ivf":
-            cells = max(1, round(count**0.5))
-            index = faiss.IndexIVFFlat(index, size, cells, faiss.METRIC_INNER_PRODUCT)
-            index.cp.seed = seed_from(job.seed, self.name) % 2**31
-            index.cp.min_points_per_centroid = 1
-            index.nprobe = min(self.nprobe, cells)
-            index.train(points.numpy())
+        cells = max(1, round(count**0.5))
+        flat = faiss.IndexFlatIP(size)
+        index: Any = faiss.IndexIVFFlat(flat, size, cells, faiss.METRIC_INNER_PRODUCT)
+        index.cp.seed = seed_from(job.seed, self.name) % 2**31
+        index.cp.min_points_per_centroid = 1
+        index.nprobe = min(self.nprobe, cells)
+        index.train(points.numpy())
         index.add(points.numpy())
         return index
 
 
 def most_similar(points: Tensor, count: int) -> Tensor:
     """The numbers of the points (N, D) whose product with each is largest: int64 (N, count)."""
-    blocks = points.split(max(1, PAIRS // len(points)))
+    blocks = points.split(max(1, PAIRS[points.device.type] // len(points)))
     return torch.cat([(block @ points.T).topk(count).indices for block in blocks])
 
 

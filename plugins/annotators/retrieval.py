@@ -24,7 +24,7 @@ class Retrieval(Neighbours):
     samples: look at `memorisation`, too.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     name: ClassVar[str] = "retrieval"
 
     top_m: float = Field(
