@@ -63,12 +63,12 @@ MOST_WAITS = {
     "prior": 2,
     "sample": 3,
     "probe": 3,
-    "evaluate": 1,
+    "evaluate": 90,  # pairs that matter to memorisation and prdc, block by block; others 1
     "heatmap": 20,  # a block each
 }
 """How often a stage makes the host wait for what a GPU has computed, at most, by its kind."""
 
-NOT_RESULTS = ("copy from the cpu", "index on the cpu", "save")
+NOT_RESULTS = ("copy from the cpu", "index on the cpu", "save", "beside")
 """Waits to move weights, once for each network, and to keep checkpoints."""
 
 

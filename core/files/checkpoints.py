@@ -19,6 +19,10 @@ SHARE = 0.01
 """Of the time that a training takes, what its checkpoints may cost."""
 
 
+THREAD = "beside a training"
+"""The name of a thread that writes."""
+
+
 class Pace:
     """When a checkpoint is due: `seconds` after the last, and so late that what it cost is at most
     `SHARE` of the time in between. With 0 seconds one is due after every step, whatever it costs.
@@ -67,7 +71,7 @@ class Beside:
     def start(self, work: Callable[[], object]) -> None:
         """Do this beside what goes on; waits for what is under way."""
         self.wait()
-        self._thread = threading.Thread(target=self._do, args=(work,), daemon=True)
+        self._thread = threading.Thread(target=self._do, args=(work,), name=THREAD, daemon=True)
         self._thread.start()
 
     @property

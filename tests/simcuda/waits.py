@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import fw.core
+from fw.core.files.checkpoints import THREAD
 
 ROOT = str(Path(fw.core.__file__).parents[1])
 TESTS = str(Path(__file__).parents[1])
@@ -47,6 +49,9 @@ class Waits:
 
     def waited(self, what: str) -> None:
         what = f"{what} at {place()}"
+        if threading.current_thread().name == THREAD:
+            self.anywhere[f"beside: {what}"] += 1
+            return
         self.anywhere[what] += 1
         if self._stretch is not None:
             self.within.setdefault(self._stretch, Counter())[what] += 1
