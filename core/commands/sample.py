@@ -8,9 +8,7 @@ import torch
 from rich.console import Console
 
 from fw.core.commands.target import check_target
-from fw.core.diffusion.generate import generate
 from fw.core.machine.isolation import stock_state
-from fw.core.machine.precision import shortened
 from fw.core.messages.plain import writing
 from fw.core.run.devices import checked_device
 from fw.core.run.finished import FinishedRun
@@ -39,17 +37,7 @@ def draw(
         annotation = stage.annotation(arm.products)
         networks = stage.networks(annotation, arm.products, where)
         to_images = stage.decoder(where)
-        batches = generate(
-            networks.own,
-            networks.siblings,
-            stage.drawing,
-            annotation,
-            seed,
-            range(count),
-            to_images,
-            batch,
-        )
-        with shortened(stage.precision, where):
-            images = torch.cat(list(batches))
+        batches = stage.drawn(networks, annotation, seed, range(count), to_images, where, batch)
+        images = torch.cat(batches)
     with writing(output, "-o"):
         save_grid(images, output)

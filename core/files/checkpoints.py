@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 SHARE = 0.01
 """Of the time that a training takes, what its checkpoints may cost."""
-
 
 THREAD = "beside a training"
 """The name of a thread that writes."""
@@ -80,9 +80,7 @@ class Beside:
 
     def wait(self) -> None:
         """Return when nothing is under way."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self.leave()
         if (failure := self._failure) is not None:
             self._failure = None
             raise failure
@@ -120,7 +118,8 @@ def copied(state: Any) -> tuple[Any, Callable[[], None]]:
     twin = twin_of(state)
     if not torch.cuda.is_initialized():
         return twin, lambda: None
-    devices = {tensor.device for tensor in tensors_in(state) if tensor.is_cuda}
+    tensors = [each for each in tree_leaves(state) if isinstance(each, Tensor)]
+    devices = {tensor.device for tensor in tensors if tensor.is_cuda}
     events = [torch.cuda.current_stream(device).record_event() for device in devices]
 
     def arrived() -> None:
@@ -146,12 +145,3 @@ def twin_of(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(map(twin_of, value))
     return copy.deepcopy(value)
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    entries = value.values() if isinstance(value, dict) else value
-    if not isinstance(value, dict | list | tuple):
-        return []
-    return [tensor for entry in entries for tensor in tensors_in(entry)]

@@ -87,23 +87,14 @@ class Sample(ImageStage):
         if worth_compiling(self.train.train.compile, job.device, self.calls(job.device)):
             for network in networks.all:
                 compile_network(network.network, job.warn)
-        drawing, to_images = self.drawing, self.decoder(job.device)
+        to_images = self.decoder(job.device)
         for seed, images in job.track(list(shards(self.samples)), "sample"):
             name = shard_name(seed, images)
             if job.kept(name) is None or job.kept(INFO) is None:
                 before = networks.evaluations
-                drawn = generate(
-                    networks.own,
-                    networks.siblings,
-                    drawing,
-                    annotation,
-                    seed,
-                    images,
-                    to_images,
-                    job.batch,
+                batches = self.drawn(
+                    networks, annotation, seed, images, to_images, job.device, job.batch
                 )
-                with shortened(self.precision, job.device):
-                    batches = list(drawn)
                 nfe = {"nfe": (networks.evaluations - before) // len(batches)}
                 job.keep(
                     INFO, methodcaller("write_text", json.dumps(nfe, indent=1), encoding="utf-8")
@@ -121,6 +112,31 @@ class Sample(ImageStage):
     @property
     def drawing(self) -> Drawing:
         return Drawing(self.train.shape, self.sampler, self.guidance, self.seed or 0)
+
+    def drawn(
+        self,
+        networks: Networks,
+        annotation: Annotation | None,
+        seed: int,
+        images: range,
+        to_images: Callable[[Tensor], Tensor],
+        device: torch.device,
+        batch: int | None,
+    ) -> list[Tensor]:
+        """These `images` of a sampling seed, in the recipe's precision, batch by batch; see
+        `generate`."""
+        batches = generate(
+            networks.own,
+            networks.siblings,
+            self.drawing,
+            annotation,
+            seed,
+            images,
+            to_images,
+            batch,
+        )
+        with shortened(self.precision, device):
+            return list(batches)
 
     def annotation(self, products: Products) -> Annotation | None:
         """The conditions that images are drawn for."""

@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import fw.recipes
 from bench.speed import counted
+from bench.speed.guidance import DDPM_UNET
 from bench.speed.row import Goal, Row
 from fw.core.diffusion.compiled import compile_network
 from fw.core.diffusion.denoiser import NetworkDenoiser
@@ -32,7 +33,6 @@ from fw.core.learning.train import train
 from fw.core.settings import Train
 from fw.core.types import ImageSet
 from fw.plugins.backbones.dit import DiT
-from fw.plugins.backbones.unet import UNet
 from fw.plugins.processes.ddpm import DDPM
 from fw.plugins.samplers.dpmpp import DPMSolverPP
 
@@ -58,12 +58,7 @@ class Trial:
 
 
 TRIALS = (
-    Trial(
-        "DDPM's U-Net",
-        UNet(channels=(128, 256, 256, 256), layers=2, attention=(1,), heads=1, groups=32),
-        (3, 32, 32),
-        0.30,
-    ),
+    Trial("DDPM's U-Net", DDPM_UNET, (3, 32, 32), 0.30),
     Trial("DiT-S/2", DiT(size="S"), (4, 32, 32), 0.28),
     Trial("DiT-B/2", DiT(size="B"), (4, 32, 32), 0.40),
 )

@@ -40,14 +40,12 @@ class Network:
     layers: Layers | None = None
 
 
+DDPM_UNET = UNet(channels=(128, 256, 256, 256), layers=2, attention=(1,), heads=1, groups=32)
+"""For CIFAR-10 (arXiv 2006.11239, appendix B)."""
+
 RECIPES = Network("guidance_zoo's U-Net", UNet(attention=(1,)), (1, 8, 8), 1.77)
 LARGE = (
-    Network(
-        "DDPM's U-Net",
-        UNet(channels=(128, 256, 256, 256), layers=2, attention=(1,), heads=1, groups=32),
-        (3, 32, 32),
-        1.77,
-    ),
+    Network("DDPM's U-Net", DDPM_UNET, (3, 32, 32), 1.77),
     Network("DiT-B/2, its default layers", DiT(size="B"), (4, 32, 32), 1.56),
     Network(
         "DiT-B/2, from half of its depth",
