@@ -34,7 +34,7 @@ def made(*sets: str) -> Recipe:
     return validate(source, TOYS)
 
 
-def result(better: str = "lower", **scores: list[list[float]]) -> dict[str, Any]:
+def result(*, better: str = "lower", **scores: list[list[float]]) -> dict[str, Any]:
     """A run.json of arms with these scores: of each training, of each of its sampling seeds."""
     arms = {}
     for name, trainings in scores.items():
@@ -120,7 +120,7 @@ def test_several_trainings_decide_and_the_first_sentence_answers() -> None:
 
 def test_the_same_numbers_are_worse_where_more_is_better() -> None:
     answer = verdict(
-        result("higher", plain=PLAIN, good=GOOD), [Comparison("good", "plain", "baseline")]
+        result(better="higher", plain=PLAIN, good=GOOD), [Comparison("good", "plain", "baseline")]
     )
     assert answer["comparisons"][0]["decision"] == "worse"
     assert answer["sentences"][0].startswith("Is good better than plain? No, it is worse:")
@@ -158,7 +158,7 @@ def test_several_candidates_are_grouped_by_what_was_decided() -> None:
     pairs.append(Comparison("oracle", "plain", "reference"))
     scores = {"plain": [v[:1] for v in PLAIN], "worse": worse, "noise": noise}
     scores |= {"good": [v[:1] for v in GOOD], "oracle": [[1.0], [1.1], [0.9], [1.2]]}
-    sentences = verdict(result(**scores), pairs)["sentences"]
+    sentences = verdict(result(better="lower", **scores), pairs)["sentences"]
     assert [sentence.split(":")[0] for sentence in sentences] == [
         "Better than plain, fd 5",
         "Worse than plain, fd 5",

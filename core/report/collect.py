@@ -40,6 +40,7 @@ def collect(
         "headline": headline(recipe),
         "samples": recipe.samples.model_dump(),
         "better": {key: better for metric in recipe.metrics for key, better in metric.keys.items()},
+        "rulers": rulers(plan),
         **probed_keys(recipe, plan),
         "arms": {name: {"role": by_name[name], **entry(arm)} for name, arm in plan.arms.items()},
         "evaluators": evaluators(plan, store, finished),
@@ -53,6 +54,12 @@ def collect(
 def headline(recipe: Recipe) -> str:
     """The key that the comparison is about: the first one of the first metric."""
     return next(iter(recipe.metrics[0].keys))
+
+
+def rulers(plan: Plan) -> dict[str, dict[str, Any]]:
+    """What each score is measured by: two are comparable where all of it is equal."""
+    evaluations = [stage for stage in plan.stages.values() if isinstance(stage, Evaluate)]
+    return {key: stage.ruler for stage in evaluations for key in stage.metric.keys}
 
 
 def probed_keys(recipe: Recipe, plan: Plan) -> dict[str, Any]:

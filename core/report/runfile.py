@@ -100,6 +100,10 @@ class RunFacts(Facts):
     headline: str = ""
     better: dict[str, Literal["lower", "higher"]] = {}
     probes: dict[str, Literal["lower", "higher"]] = {}
+    recipe_key: str = ""
+    """Equal in runs that differ in their seeds alone; a run of before has none."""
+    rulers: dict[str, dict[str, Any]] = {}
+    """What each score is measured by; a run of before does not say."""
     arms: dict[str, ArmFacts] | None = None
     verdict: VerdictFacts | None = None
     """A run of before has none."""

@@ -12,8 +12,12 @@ from fw.core.messages.escaping import markdown as escaped
 def title_of(result: Mapping[str, Any]) -> str:
     """`self_guidance, seeds 0 to 2`"""
     first, repeats = result["seed"], result.get("repeats", 1)
-    seeds = f"seed {first}" if repeats == 1 else f"seeds {first} to {first + repeats - 1}"
-    return f"{result['recipe']}, {seeds}"
+    seeds = result.get("seeds") or list(range(first, first + repeats))
+    if len(seeds) == 1:
+        return f"{result['recipe']}, seed {first}"
+    between = seeds == list(range(seeds[0], seeds[0] + len(seeds)))
+    listed = f"{seeds[0]} to {seeds[-1]}" if between else ", ".join(map(str, seeds))
+    return f"{result['recipe']}, seeds {listed}"
 
 
 def verdict(result: Mapping[str, Any]) -> list[str]:
@@ -75,10 +79,8 @@ def rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
     for name, arm in arms.items():
         row = []
         for key in keys:
-            score = arm["metrics"].get(key)
-            missing = "" if arm["status"] == "finished" else arm["status"]
-            row.append(f"{score['mean']:.3f} ± {score['std']:.3f}" if score else missing)
-            if score:
+            row.append(cell(arm, key))
+            if score := arm["metrics"].get(key):
                 if score["floor"] is not None:
                     floor[key] = score["floor"]
                 real = arm["real_images"]["held_out"]
@@ -88,6 +90,13 @@ def rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
         yield [name, *row, str(arm["nfe"]), f"{arm['seconds']:.0f}"]
     rest = ["", "", ""] if differ else ["", ""]
     yield [f"real held-out, n={real}", *numbers(floor, [*keys, *probes]), *rest]
+
+
+def cell(arm: Mapping[str, Any], key: str) -> str:
+    """An arm's score, or why it has none."""
+    if (score := arm["metrics"].get(key)) is None:
+        return "" if arm["status"] == "finished" else str(arm["status"])
+    return f"{score['mean']:.3f} ± {score['std']:.3f}"
 
 
 def probe_scores(arm: Mapping[str, Any]) -> Mapping[str, float]:
