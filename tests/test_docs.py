@@ -468,9 +468,9 @@ def word_for(annotation: Any) -> str:
     origin, model = get_origin(annotation), field_model(annotation)
     if origin is Literal:
         return " or ".join(map(str, get_args(annotation)))
-    if origin is dict or (model is not None and not issubclass(model, Component)):
-        return "mapping"
     optional = " or null" if type(None) in get_args(annotation) else ""
+    if origin is dict or (model is not None and not issubclass(model, Component)):
+        return "mapping" + optional
     several = "list of " if origin is tuple else ""
     if model is not None:
         return several + model.kind + optional

@@ -66,8 +66,8 @@ def test_all_faults_are_told_at_once_with_line_path_reason_and_suggestion() -> N
     assert all_say(
         problems(FAULTY),
         "r.yaml:2: name: ... pattern ... 'Toy Story'",
-        f"r.yaml:4: encodr: ... 'encoder' ... fw, name, seed, dataset, latents, {sections}, "
-        "samples",
+        "r.yaml:4: encodr: ... 'encoder' ... fw, name, seed, repeats, dataset, latents, "
+        f"{sections}, samples",
         "r.yaml:5: encoder: ... 'maen' ... 'mean' ... flat, mean, taught",
         "r.yaml:7: process: ... name of a process ... 'name'",
         "r.yaml:8: train.steps: ... 1 ... 0",
