@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from fw.core.errors import FwError
 from fw.core.kinds import Encoder, Metric, Probe, Sibling
-from fw.core.plan.graph import ArmPlan, Plan
+from fw.core.plan.graph import ArmPlan, Plan, Snapshot
 from fw.core.recipe.model import Recipe
 from fw.core.settings import Train
 from fw.core.stages.annotate import Annotate
+from fw.core.stages.average import AverageWeights
 from fw.core.stages.base import Stage
 from fw.core.stages.encode import Encode
 from fw.core.stages.evaluate import Evaluate
@@ -64,7 +65,7 @@ class Assembly:
             prior = self.plan.add(FitPrior(arm.drawn_from, conditions, seed=recipe.seed))
         sample = self.sample(train, conditions, prior)
         judged = [*self.scores(sample), *self.probes(conditioned, train, conditions)]
-        return ArmPlan(arm, sample, judged, conditioned)
+        return ArmPlan(arm, sample, judged, conditioned, self.snapshots(sample))
 
     def encode(self, encoder: Encoder | None, seed: int) -> Encode | None:
         if encoder is None:
@@ -117,12 +118,28 @@ class Assembly:
         )
         return self.plan.add(worse)
 
+    def average(
+        self, train: TrainDenoiser, width: float | None, step: int | None = None
+    ) -> AverageWeights | None:
+        """The weights of a training, averaged over a length that is chosen after it, at its end or
+        after a step before; None if none is chosen."""
+        if width is None:
+            return None
+        note = "" if step in (None, train.train.steps) else f"step {step}"
+        return self.plan.add(AverageWeights(width, step or train.train.steps, train, note=note))
+
     def sample(
         self, train: TrainDenoiser, conditions: Stage | None, prior: FitPrior | None
     ) -> Sample:
         arm, recipe = self.arm, self.recipe
         siblings = tuple(self.sibling(train, wanted, conditions) for wanted in arm.siblings)
         models = tuple(None if sibling is None else sibling.model for sibling in siblings)
+        averages = tuple(
+            self.average(sibling, wanted.ema)
+            if sibling is not None and wanted is not None
+            else None
+            for sibling, wanted in zip(siblings, arm.siblings, strict=True)
+        )
         return self.plan.add(
             Sample(
                 recipe.dataset,
@@ -138,10 +155,30 @@ class Assembly:
                 prior=prior,
                 siblings=siblings,
                 sibling_models=models if any(models) else (),
+                average=self.average(train, arm.sampled_width),
+                sibling_averages=averages,
                 arm=self.name,
                 seed=recipe.seed,
             )
         )
+
+    def snapshots(self, sample: Sample) -> list[Snapshot]:
+        """Samples and scores of each snapshot of the arm's training, all of as many images."""
+        train, samples = sample.train, self.recipe.samples.of_snapshots
+        if samples is None:
+            return []
+        found = []
+        for step in train.train.snapshot_steps:
+            drawn = replace(
+                sample,
+                samples=samples,
+                average=self.average(train, self.arm.sampled_width, step),
+                step=None if step == train.train.steps else step,
+                note=f"step {step}",
+            )
+            drawn = self.plan.add(drawn)
+            found.append(Snapshot(step, drawn, self.scores(drawn)))
+        return found
 
     def scores(self, sample: Sample) -> list[Stage]:
         """Every metric for which the arm has what it compares."""
@@ -152,11 +189,12 @@ class Assembly:
             evaluate = Evaluate(
                 self.recipe.dataset,
                 metric,
-                self.recipe.samples.counted,
+                sample.samples,
                 sample,
                 space,
-                self.plan.add(SampleFeatures(self.recipe.dataset, metric.space, sample, space)),
+                self.features(metric.space, sample, space),
                 self.reference(metric, space),
+                note=sample.note,
             )
             if metric.reads_conditions:
                 evaluate = replace(
@@ -164,6 +202,11 @@ class Assembly:
                 )
             found.append(self.plan.add(evaluate))
         return found
+
+    def features(self, encoder: Encoder, sample: Sample, space: Encode) -> SampleFeatures:
+        return self.plan.add(
+            SampleFeatures(self.recipe.dataset, encoder, sample, space, note=sample.note)
+        )
 
     def reference(self, metric: Metric, space: Encode) -> MeasureReference | None:
         """What the metric measures of real images alone, if it does."""
@@ -187,6 +230,7 @@ class Assembly:
                     self.recipe.dataset,
                     probe,
                     train=train,
+                    average=self.average(train, self.arm.probed_width),
                     annotate=conditions,
                     latents=self.recipe.latents,
                     model=self.arm.model,

@@ -12,8 +12,12 @@ from fw.core.recipe.model import Recipe
 from fw.core.settings import Train
 from fw.registry import Component
 
-WITHOUT_EFFECT = ("cond_drop", "accumulate", "compile", "checkpointing")
-"""Fields of `train` that arms may differ in: by conditions, or by rounding alone."""
+WITHOUT_EFFECT = (
+    *("cond_drop", "accumulate", "compile", "checkpointing"),
+    *("snapshots", "averages"),
+)
+"""Fields of `train` that arms may differ in: by conditions, by rounding alone, or in what is kept
+on the way."""
 
 SAME_IN_ALL_ARMS: tuple[tuple[str, Callable[[Arm], Any]], ...] = (
     *(
@@ -21,6 +25,7 @@ SAME_IN_ALL_ARMS: tuple[tuple[str, Callable[[Arm], Any]], ...] = (
         for key in Train.model_fields
         if key not in WITHOUT_EFFECT
     ),
+    ("ema", attrgetter("sampled_width")),
     ("model", attrgetter("model")),
     ("process", attrgetter("process")),
 )

@@ -43,6 +43,20 @@ class LabelFacts(Facts):
     why: str
 
 
+class SnapshotScore(Facts):
+    mean: float
+    values: list[float]
+    floor: float | None
+
+
+class SnapshotFacts(Facts):
+    """An arm's training after `step` steps: `count` samples of one sampling seed."""
+
+    step: int
+    count: int
+    metrics: dict[str, SnapshotScore]
+
+
 class ArmFacts(Facts):
     status: str
     metrics: dict[str, Score]
@@ -52,6 +66,7 @@ class ArmFacts(Facts):
     probes: dict[str, float] = {}
     label_free: LabelFacts | None = None
     sampler: str = ""
+    snapshots: list[SnapshotFacts] = []
 
     @model_validator(mode="after")
     def _counted(self) -> ArmFacts:
