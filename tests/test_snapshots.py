@@ -282,9 +282,11 @@ def test_arms_that_keep_other_snapshots_are_on_equal_terms_and_other_lengths_are
     arms = """
   kept: {annotator: null, train: {steps: 4, batch: 8, warmup: 1}}
   long: {annotator: null, ema: 0.1}
+  fair: {ema: 0.1}
+  other: {ema: 0.05}
 """
     said = [str(each) for each in warnings(recipe(arms=arms)) if "baseline's" in str(each)]
-    assert [text.partition(" differs")[0] for text in said] == ["arms.long: ema"]
+    assert [text.partition(" differs")[0] for text in said] == ["arms.other: ema"]
 
 
 # A whole run

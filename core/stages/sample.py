@@ -71,7 +71,7 @@ class Sample(ImageStage):
     fields."""
     average: AverageWeights | None = read(None)
     """What makes the weights, where the length of their average is chosen after training."""
-    sibling_averages: tuple[AverageWeights | None, ...] = read((), "sibling average")
+    sibling_averages: tuple[AverageWeights | None, ...] = read((), "sibling_average")
     """The same for each sibling."""
     step: int | None = part(None, absent=None)
     """The snapshot of the training that is sampled; None is the end. Siblings are always those of
