@@ -35,8 +35,9 @@ from fw.core.recipe.source import parse
 from fw.core.settings import Samples, Train
 from fw.core.stages.average import AverageWeights
 from fw.core.store.store import Store
+from fw.plugins.encoders.diffusion import Diffusion
 from fw.plugins.guidance.autoguidance import AutoGuidance
-from fw.registry import Provider
+from fw.registry import Provider, installed
 
 STEPS = 12
 KEPT = Train(steps=STEPS, batch=4, warmup=1, snapshots=4, averages=(0.05, 0.1))
@@ -162,6 +163,12 @@ def test_what_cannot_be_kept_is_refused_and_the_remedy_is_said(
 ) -> None:
     with pytest.raises(ValidationError, match=word):
         Train.model_validate(fields)
+
+
+def test_an_encoder_is_read_at_its_end_and_keeps_no_snapshots() -> None:
+    context = {"registry": installed()}
+    with pytest.raises(ValidationError, match=r"train\.snapshots"):
+        Diffusion.model_validate({"train": {"snapshots": 2}}, context=context)
 
 
 def test_one_image_of_a_snapshot_is_too_few() -> None:
