@@ -30,7 +30,7 @@ def snapshot_file(step: int) -> str:
 
 def average_file(average: PowerAverage) -> str:
     """The parameters of a power-function average, without the network's buffers."""
-    return f"average-{average.width:g}-{average.step}.safetensors"
+    return f"average-{average.width}-{average.step}.safetensors"
 
 
 class Snapshots(Part):
@@ -58,7 +58,7 @@ class Snapshots(Part):
 
     @property
     def state(self) -> Mapping[str, Stateful]:
-        return {f"average_{width:g}": network for width, network in self.tracked.items()}
+        return {f"average_{width}": network for width, network in self.tracked.items()}
 
     def follow(self, decay: float, step: Step) -> None:
         done = step.number + 1
