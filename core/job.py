@@ -181,6 +181,18 @@ class Job:
             beside.leave()
         self._save(label, total, state)
 
+    def reached(self, label: str = "train") -> int:
+        """The steps that an earlier try of a loop has behind it; 0 if it left no checkpoint."""
+        path = self.kept(self._checkpoint_name(label))
+        if path is None:
+            return 0
+        with self._readable(path):
+            return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["step"])
+
+    def restart(self, label: str = "train") -> None:
+        """Forget what an earlier try of a loop has done."""
+        unfinished.discard(self.folder / self._checkpoint_name(label))
+
     def log(self, step: int, values: Mapping[str, Tensor | float]) -> None:
         """Record values of one step. Tensors stay on their device until the next checkpoint, so
         this never waits."""
@@ -260,7 +272,8 @@ class Job:
     def _save(self, label: str, step: int, state: Mapping[str, Stateful]) -> None:
         """Write the log up to here, then the checkpoint: a crash in between only repeats steps,
         bit for bit."""
-        self.keep(f"{label}.checkpoint", partial(torch.save, self._checkpoint(step, state)))
+        payload = self._checkpoint(step, state)
+        self.keep(self._checkpoint_name(label), partial(torch.save, payload))
 
     def _save_beside(
         self,
@@ -278,7 +291,7 @@ class Job:
             arrived()
             torch.save(payload, path)
 
-        beside.start(partial(self.keep, f"{label}.checkpoint", write))
+        beside.start(partial(self.keep, self._checkpoint_name(label), write))
         pace.saved()
         pace.costs(time.monotonic() - began)
 
@@ -292,16 +305,27 @@ class Job:
         }
 
     def _restore(self, label: str, state: Mapping[str, Stateful]) -> int:
-        path = self.kept(f"{label}.checkpoint")
+        path = self.kept(self._checkpoint_name(label))
         if path is None:
             return 0
-        try:
+        with self._readable(path):
             payload = torch.load(path, map_location=self.device, weights_only=True)
             for name, part in state.items():
                 part.load_state_dict(payload["state"][name])
             self._spent_before = max(self._spent_before, payload["seconds"])
             self._log = payload["log"].splitlines(keepends=True)
-            return payload["step"]
+            return int(payload["step"])
+
+    @staticmethod
+    def _checkpoint_name(label: str) -> str:
+        return f"{label}.checkpoint"
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _readable(path: Path) -> Iterator[None]:
+        """StageFailed if the checkpoint turns out to be none that can be continued from."""
+        try:
+            yield
         except Exception as error:
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise StageFailed(

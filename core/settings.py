@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
 from fw.core.machine.precision import ABOUT, Precision
 from fw.core.types import LARGEST
@@ -25,6 +26,13 @@ class Section(BaseModel):
 
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
+
+Width = Annotated[float, Field(gt=0, le=0.28)]
+"""The length of a power-function average of weights as EDM2 says it (arXiv 2312.02696, section
+3.1): the standard deviation of when the weights in it were learned, as a share of the training. The
+average of all steps alike has 0.289."""
+
+MOST_AVERAGES = 4
 
 
 class Train(Section):
@@ -70,6 +78,19 @@ class Train(Section):
         True,
         description="whether averages begin short: ema as (1+n)/(10+n) at step n, ema_halflife as "
         "5 % of the images so far",
+    )
+    snapshots: Annotated[int, Neutral(0)] = Field(
+        0,
+        ge=0,
+        le=256,
+        description="at how many steps averaged weights are kept: evenly spaced, the last is the "
+        "end; 0 keeps those of the end alone",
+    )
+    averages: Annotated[tuple[Width, ...], Neutral(())] = Field(
+        (),
+        max_length=MOST_AVERAGES,
+        description="relative widths of averages that are tracked beside ema and kept with each "
+        "snapshot, so that `ema` of an arm can choose any width between them afterwards",
     )
     cond_drop: float = Field(
         0.1,
@@ -122,12 +143,60 @@ class Train(Section):
         return self
 
     @model_validator(mode="after")
+    def _kept(self) -> Self:
+        if self.snapshots > self.steps:
+            raise ValueError(
+                f"snapshots ({self.snapshots}) are more than steps ({self.steps}): take fewer"
+            )
+        if len(set(self.averages)) < len(self.averages):
+            raise ValueError("averages names a width twice: take one away")
+        if self.averages and not self.snapshots:
+            raise ValueError(
+                "averages are kept with snapshots, and there are none: set snapshots, to 16 say"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _averaged(self) -> Self:
         if self.ema is None and self.ema_halflife is None:
             raise ValueError(
                 "without ema, ema_halflife has to say how weights are averaged; ema 0 averages none"
             )
         return self
+
+    @property
+    def snapshot_steps(self) -> list[int]:
+        """After how many steps each snapshot is taken."""
+        parts = range(1, self.snapshots + 1)
+        return sorted({max(1, part * self.steps // self.snapshots) for part in parts})
+
+    @property
+    def without_snapshots(self) -> Train:
+        """The same training, which ends with the same weights, where nothing reads those on the
+        way."""
+        return self.model_copy(update={"snapshots": 0, "averages": ()})
+
+
+class Ema(Section):
+    """Which averages of a training an arm works with, chosen after it: relative widths, to be made
+    of those that `train.averages` tracked. A single number is both; null is the average that
+    `train.ema` says."""
+
+    samples: Width | None = Field(None, description="that of the network that images are drawn of")
+    probes: Width | None = Field(None, description="that of the network that probes read")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _both(cls, data: Any) -> Any:
+        if isinstance(data, int | float) and not isinstance(data, bool):
+            return {"samples": data, "probes": data}
+        return data
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [{"type": "number"}, handler(schema)]}
 
 
 class Samples(Section):
@@ -144,10 +213,31 @@ class Samples(Section):
         None, description="that of the networks while they sample; null is that of their training"
     )
 
+    snapshots: Annotated[int, Neutral(500)] = Field(
+        500,
+        ge=0,
+        le=10_000_000,
+        description="images of each snapshot of a training (`train.snapshots`), of one sampling "
+        "seed, at most count; 0 scores no snapshots",
+    )
+
     @property
     def counted(self) -> Samples:
         """How many there are, without how they are drawn."""
-        return self.model_copy(update={"precision": None})
+        return Samples(count=self.count, seeds=self.seeds)
+
+    @property
+    def of_snapshots(self) -> Samples | None:
+        """Those of each snapshot; None if snapshots are not scored."""
+        if not self.snapshots:
+            return None
+        return Samples(count=min(self.snapshots, self.count), seeds=1)
+
+    @model_validator(mode="after")
+    def _comparable(self) -> Self:
+        if self.snapshots == 1:
+            raise ValueError("snapshots: 1 image has no spread: take 2 or more, or 0 for no scores")
+        return self
 
     @model_validator(mode="after")
     def _storable(self) -> Self:

@@ -47,4 +47,5 @@ def trained(stage: Stage, store: Path) -> NetworkDenoiser:
     assert isinstance(stage, ApplyProbe)
     assert stage.train is not None
     annotation = load_annotation(stage.annotate, None, lies)
-    return stage.train.denoiser(lies(stage.train), annotation, torch.device("cpu"))
+    weights = lies(stage.average or stage.train)
+    return stage.train.denoiser(weights, annotation, torch.device("cpu"))

@@ -41,6 +41,7 @@ from fw.core.recipe.loading import field_model, load
 from fw.core.recipe.model import Override, Recipe
 from fw.core.settings import Samples, Section, Train
 from fw.core.stages.annotate import Annotate
+from fw.core.stages.average import AverageWeights
 from fw.core.stages.base import Stage
 from fw.core.stages.encode import Encode
 from fw.core.stages.evaluate import Evaluate
@@ -59,7 +60,8 @@ RECIPES, PLUGINS = ROOT / "docs/recipes.md", ROOT / "docs/plugins.md"
 SMOKE = "recipes/smoke.yaml"
 STAGES: tuple[type[Stage], ...] = (
     *(Encode, Annotate, FitPrior, EncodeLatents),
-    *(TrainDenoiser, Sample, SampleFeatures, MeasureReference, Evaluate, ApplyProbe),
+    *(TrainDenoiser, AverageWeights, Sample),
+    *(SampleFeatures, MeasureReference, Evaluate, ApplyProbe),
 )
 COMMANDS: Mapping[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
@@ -547,6 +549,7 @@ def test_stages_make_the_files_that_they_say_and_no_others(smoke: tuple[Path, st
                 f"{stage.id}: {name}"
             )
         sometimes = {"log.jsonl", "annotation.safetensors", "quality.json"}
+        sometimes |= {name for name in stage.files if name.startswith(("snapshot-", "average-"))}
         for pattern in set(stage.files) - sometimes:
             assert any(fnmatch.fnmatch(name, pattern) for name in manifest["files"]), (
                 f"{stage.id}: no {pattern}"

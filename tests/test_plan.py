@@ -166,6 +166,8 @@ def test_every_setting_of_training_is_in_its_key() -> None:
         "ema_halflife": 9,
         "ema_ramp": False,
         "augment": 0.1,
+        "snapshots": 2,
+        "averages": (0.1,),
     }
     assert identity(Train(**neutral)).keys() == keyed
     found = planned()

@@ -62,7 +62,9 @@ arms:
 
 
 def test_all_faults_are_told_at_once_with_line_path_reason_and_suggestion() -> None:
-    sections = "encoder, annotator, prior, model, process, train, objectives, guidance, sampler"
+    sections = (
+        "encoder, annotator, prior, model, process, train, ema, objectives, guidance, sampler"
+    )
     assert all_say(
         problems(FAULTY),
         "r.yaml:2: name: ... pattern ... 'Toy Story'",

@@ -98,8 +98,8 @@ def survey(run: FinishedRun, asked: Request, console: Console) -> dict[str, Any]
     arm = run.arm(asked.arm)
     recipe, stage = arm.recipe, arm.sample.train
     sigmas = chosen_levels(arm.arm, asked)
-    made_conditions = stage.conditions
-    arm.check([stage] if made_conditions is None else [stage, made_conditions], console)
+    made_conditions, weights = stage.conditions, arm.sample.weights
+    arm.check(filter(None, [stage, weights, made_conditions]), console)
     splits: dict[str, ImageSet] = {
         name: subset(load_split(recipe.dataset, name, arm.products), name, asked.images)
         for name in SPLITS
@@ -107,7 +107,7 @@ def survey(run: FinishedRun, asked: Request, console: Console) -> dict[str, Any]
     job = Job(run.path, seed=recipe.seed, device=where)
     with stock_state(recipe.seed, where, torch.get_num_threads()):
         annotation = load_annotation(made_conditions, None, arm.products)
-        trained = stage.denoiser(arm.products(stage), annotation, where)
+        trained = stage.denoiser(arm.products(weights), annotation, where)
         spec = annotation.spec if annotation else None
         fresh = initial_network(stage.model, stage.shape, spec, job).eval()
         networks = {

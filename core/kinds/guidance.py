@@ -19,10 +19,12 @@ from fw.registry import Component
 
 
 class Sibling(NamedTuple):
-    """Another network that a guidance mode needs: what it is, and how it is trained."""
+    """Another network that a guidance mode needs: what it is, how it is trained, and the relative
+    width of its average, if that is chosen after training (`train.averages`)."""
 
     model: Backbone
     train: Train
+    ema: float | None = None
 
 
 class Steering(Component):

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from fw.core.errors import FwError
 from fw.core.kinds import Encoder, Metric, Probe, Sibling
-from fw.core.plan.graph import AnyStage, ArmPlan, Plan
+from fw.core.plan.graph import AnyStage, ArmPlan, Plan, Snapshot
 from fw.core.recipe.model import Recipe
 from fw.core.settings import Train
 from fw.core.stages.annotate import Annotate
+from fw.core.stages.average import AverageWeights
 from fw.core.stages.base import Stage
 from fw.core.stages.encode import Encode
 from fw.core.stages.evaluate import Evaluate
@@ -36,7 +37,9 @@ def plan(recipe: Recipe, arms: Sequence[str] = ()) -> Plan:
             )
     result = Plan()
     for name in arms or recipe.arms:
-        result.arms[name] = Assembly(result, recipe, name).whole()
+        assembly = Assembly(result, recipe, name)
+        result.arms[name] = assembly.whole()
+        result.arms[name].snapshots = assembly.snapshots(result.arms[name].drawn)
     for seed in recipe.seeds[1:]:
         again = recipe.model_copy(update={"seed": seed})
         for name, arm in result.arms.items():
@@ -125,12 +128,28 @@ class Assembly:
         )
         return self.add(worse)
 
+    def average(
+        self, train: TrainDenoiser, width: float | None, step: int | None = None
+    ) -> AverageWeights | None:
+        """The weights of a training, averaged over a length that is chosen after it, at its end or
+        after a step before; None if none is chosen."""
+        if width is None:
+            return None
+        note = "" if step in (None, train.train.steps) else f"step {step}"
+        return self.add(AverageWeights(width, step or train.train.steps, train, note=note))
+
     def sample(
         self, train: TrainDenoiser, conditions: Stage | None, prior: FitPrior | None
     ) -> Sample:
         arm, recipe = self.arm, self.recipe
         siblings = tuple(self.sibling(train, wanted, conditions) for wanted in arm.siblings)
         models = tuple(None if sibling is None else sibling.model for sibling in siblings)
+        averages = tuple(
+            self.average(sibling, wanted.ema)
+            if sibling is not None and wanted is not None
+            else None
+            for sibling, wanted in zip(siblings, arm.siblings, strict=True)
+        )
         return self.add(
             Sample(
                 recipe.dataset,
@@ -146,10 +165,30 @@ class Assembly:
                 prior=prior,
                 siblings=siblings,
                 sibling_models=models if any(models) else (),
+                average=self.average(train, arm.sampled_width),
+                sibling_averages=averages,
                 arm=self.name,
                 seed=recipe.seed,
             )
         )
+
+    def snapshots(self, sample: Sample) -> list[Snapshot]:
+        """Samples and scores of each snapshot of the arm's training, all of as many images."""
+        train, samples = sample.train, self.recipe.samples.of_snapshots
+        if samples is None:
+            return []
+        found = []
+        for step in train.train.snapshot_steps:
+            drawn = replace(
+                sample,
+                samples=samples,
+                average=self.average(train, self.arm.sampled_width, step),
+                step=None if step == train.train.steps else step,
+                note=f"step {step}",
+            )
+            drawn = self.add(drawn)
+            found.append(Snapshot(step, drawn, self.scores(drawn)))
+        return found
 
     def scores(self, sample: Sample) -> list[Stage]:
         """Every metric for which the arm has what it compares."""
@@ -160,11 +199,12 @@ class Assembly:
             evaluate = Evaluate(
                 self.recipe.dataset,
                 metric,
-                self.recipe.samples.counted,
+                sample.samples,
                 sample,
                 space,
-                self.add(SampleFeatures(self.recipe.dataset, metric.space, sample, space)),
+                self.features(metric.space, sample, space),
                 self.reference(metric, space),
+                note=sample.note,
             )
             if metric.reads_conditions:
                 evaluate = replace(
@@ -172,6 +212,11 @@ class Assembly:
                 )
             found.append(self.add(evaluate))
         return found
+
+    def features(self, encoder: Encoder, sample: Sample, space: Encode) -> SampleFeatures:
+        return self.add(
+            SampleFeatures(self.recipe.dataset, encoder, sample, space, note=sample.note)
+        )
 
     def reference(self, metric: Metric, space: Encode) -> MeasureReference | None:
         """What the metric measures of real images alone, if it does."""
@@ -195,6 +240,7 @@ class Assembly:
                     self.recipe.dataset,
                     probe,
                     train=train,
+                    average=self.average(train, self.arm.probed_width),
                     annotate=conditions,
                     latents=self.recipe.latents,
                     model=self.arm.model,

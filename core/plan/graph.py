@@ -26,6 +26,19 @@ AnyStage = TypeVar("AnyStage", bound=Stage)
 
 
 @dataclass
+class Snapshot:
+    """What is drawn of an arm's training after `step` steps, and how it is judged."""
+
+    step: int
+    drawn: Sample
+    judged: list[Stage]
+
+    @property
+    def evaluate(self) -> list[str]:
+        return ids(self.judged)
+
+
+@dataclass
 class ArmPlan:
     """One arm's stages: those that lead to its images, and those that judge it. Properties give
     ids, of the recipe's own seed where it is trained from several."""
@@ -36,6 +49,8 @@ class ArmPlan:
     """What is found of the arm beside its images, in the order of the report."""
     conditioned: Encode | None = None
     """The encoder whose features its conditions are made of."""
+    snapshots: list[Snapshot] = field(default_factory=list)
+    """Its training on the way, from the first seed; the arm is finished without them."""
     again: dict[int, ArmPlan] = field(default_factory=dict)
     """The same from other seeds."""
 
@@ -52,7 +67,7 @@ class ArmPlan:
     def stages(self) -> list[str]:
         """Its own, without those of other seeds."""
         before = [self.encode, self.annotate, self.prior, self.latents]
-        drawn = [*self.siblings, self.sample, *self.features]
+        drawn = [*self.siblings, *self.averages, self.sample, *self.features]
         chain = [*before, self.train, *drawn, *ids(self.judged)]
         return list(dict.fromkeys(stage for stage in chain if stage is not None))
 
@@ -80,6 +95,17 @@ class ArmPlan:
     @property
     def siblings(self) -> list[str]:
         return ids(sibling for sibling in self.drawn.siblings if sibling is not None)
+
+    @property
+    def weights(self) -> str:
+        """What made the weights that its images are drawn of, `model.safetensors`."""
+        return self.drawn.weights.id
+
+    @property
+    def averages(self) -> list[str]:
+        """Those stages that average its own weights, and its siblings', after training."""
+        chosen = [self.drawn.average, *self.drawn.sibling_averages]
+        return ids(average for average in chosen if average is not None)
 
     @property
     def sample(self) -> str:

@@ -26,7 +26,7 @@ from fw.core.kinds import (
     brought_by,
 )
 from fw.core.kinds.supervision import strongest_of
-from fw.core.settings import Section, Train
+from fw.core.settings import Ema, Section, Train
 from fw.registry import Component
 
 
@@ -49,6 +49,7 @@ class Arm(Section):
     model: Backbone
     process: Process
     train: Train
+    ema: Ema | None = None
     objectives: tuple[Objective, ...]
     guidance: tuple[Steering, ...]
     sampler: Sampler
@@ -115,13 +116,36 @@ class Arm(Section):
     @property
     def siblings(self) -> list[Sibling | None]:
         """For each entry of `guidance` the network that it asks for, or None; a mode that is off
-        asks for none."""
-        return [
+        asks for none. Snapshots of its training are kept only to choose an average of them."""
+        wanted = [
             entry.sibling(self.model, self.train)
             if isinstance(entry, Guidance) and entry.scale != 1
             else None
             for entry in self.guidance
         ]
+        return [
+            each._replace(train=each.train.without_snapshots)
+            if each is not None and each.ema is None
+            else each
+            for each in wanted
+        ]
+
+    @property
+    def own_network(self) -> Sibling:
+        """What images are drawn of, in the terms of a sibling."""
+        train = self.train if self.sampled_width else self.train.without_snapshots
+        return Sibling(self.model, train, self.sampled_width)
+
+    @property
+    def sampled_width(self) -> float | None:
+        """The relative width of the average that images are drawn of; None is that of
+        `train.ema`."""
+        return None if self.ema is None else self.ema.samples
+
+    @property
+    def probed_width(self) -> float | None:
+        """The same of the network that probes read."""
+        return None if self.ema is None else self.ema.probes
 
     @property
     def nfe(self) -> int:

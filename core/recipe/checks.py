@@ -14,6 +14,7 @@ from fw.core.learning.parts.augmentation import check_takes
 from fw.core.learning.splitting import unsplit
 from fw.core.messages.secrets import secret_places
 from fw.core.recipe.arm import Arm
+from fw.core.recipe.averages import rough_averages, unmade_averages
 from fw.core.recipe.comparisons import comparisons
 from fw.core.recipe.effect import without_effect
 from fw.core.recipe.fairness import unfair
@@ -118,6 +119,12 @@ def untracked_keys(recipe: Recipe) -> Iterator[Finding]:
         for index, each in enumerate(recipe.probes)
         for key in each.keys
     ]
+    if any(recipe.arm(name).train.snapshots for name in recipe.arms):
+        scored += [
+            ("metrics", index, f"snapshot/{key}")
+            for index, each in enumerate(recipe.metrics)
+            for key in each.keys
+        ]
     for section, index, key in scored:
         yield from misfit((section, index), recipe.tracker.check_keys, [key])
 
@@ -165,7 +172,7 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
     asked: list[tuple[str, Callable[[Any], None], Any]] = [
         ("sampler", arm.sampler.check, arm.process.sigma_range)
     ]
-    if any(each == (arm.model, arm.train) for each in arm.siblings):
+    if arm.own_network in arm.siblings:
         yield Finding(at("guidance"), "the worse network would be the arm's own: nothing is worse")
     shape = recipe.diffused_shape
     for section, model in backbones(arm):
@@ -223,6 +230,7 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
     for section, check, given in asked:
         yield from misfit(location_of_section(recipe, name, section), check, given)
     yield from augmentation_faults(recipe, name)
+    yield from unmade_averages(recipe, name)
     yield from memory_faults(recipe, name)
     if shape is not None:
         yield from guidance_faults(recipe, name, shape)
@@ -337,6 +345,7 @@ def warnings(recipe: Recipe) -> Iterator[Finding]:
     yield from off_the_data(recipe)
     yield from without_effect(recipe)
     yield from cautions(recipe)
+    yield from rough_averages(recipe)
     yield from label_cautions(recipe)
     yield from unsuited(recipe)
     if recipe.dataset.missing is not None:

@@ -7,13 +7,18 @@ from operator import attrgetter
 from typing import Any
 
 from fw.core.recipe.arm import Arm
+from fw.core.recipe.effect import alike
 from fw.core.recipe.finding import Finding, in_yaml
 from fw.core.recipe.model import Recipe
 from fw.core.settings import Train
 from fw.registry import Component
 
-WITHOUT_EFFECT = ("cond_drop", "accumulate", "compile", "checkpointing")
-"""Fields of `train` that arms may differ in: by conditions, or by rounding alone."""
+WITHOUT_EFFECT = (
+    *("cond_drop", "accumulate", "compile", "checkpointing"),
+    *("snapshots", "averages"),
+)
+"""Fields of `train` that arms may differ in: by conditions, by rounding alone, or in what is kept
+on the way."""
 
 SAME_IN_ALL_ARMS: tuple[tuple[str, Callable[[Arm], Any]], ...] = (
     *(
@@ -37,6 +42,13 @@ def unfair(recipe: Recipe) -> Iterator[Finding]:
             if value(arm) != value(baseline):
                 how = difference(value(arm), value(baseline))
                 yield Finding(("arms", name), f"{what} differs from the baseline's: {how}")
+        if arm.sampled_width != baseline.sampled_width and not averaged_baseline(recipe, arm):
+            own, usual = (each.sampled_width or "train.ema" for each in (arm, baseline))
+            yield Finding(
+                ("arms", name),
+                f"ema differs from the baseline's: {own} against {usual}; an arm like the baseline "
+                "with the same would set them side by side",
+            )
         if arm.conditioner is not None and arm.conditioner.name in spaces:
             yield Finding(
                 ("metrics",),
@@ -84,6 +96,17 @@ def unfair(recipe: Recipe) -> Iterator[Finding]:
                 f"fid is defined on 50,000 samples; with {recipe.samples.count} it is biased "
                 "upwards",
             )
+
+
+def averaged_baseline(recipe: Recipe, arm: Arm) -> bool:
+    """Whether there is an arm like the baseline but for its average, which is that of `arm`."""
+    wanted = recipe.arm(recipe.baseline).model_copy(update={"ema": None})
+    others = (other for other in map(recipe.arm, recipe.arms) if same_average(other, arm))
+    return any(alike(other.model_copy(update={"ema": None}), wanted) for other in others)
+
+
+def same_average(one: Arm, other: Arm) -> bool:
+    return one.sampled_width == other.sampled_width
 
 
 def difference(one: Any, other: Any) -> str:

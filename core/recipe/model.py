@@ -30,7 +30,7 @@ from fw.core.messages.secrets import without_secrets
 from fw.core.recipe.arm import Arm, LabelFree
 from fw.core.recipe.question import Question
 from fw.core.recipe.source import dump
-from fw.core.settings import Samples, Section, Train
+from fw.core.settings import Ema, Samples, Section, Train
 from fw.core.types import ConditionSpec
 from fw.registry import Component, Neutral
 from fw.registry.neutral import ANY, lean
@@ -68,6 +68,7 @@ class Override(Section):
     model: Backbone | None = None
     process: Process | None = None
     train: Train | None = None
+    ema: Ema | None = None
     objectives: ObjectiveList = ()
     guidance: GuidanceList = ()
     sampler: Sampler | None = None
@@ -112,6 +113,7 @@ class Recipe(Section):
     model: Backbone
     process: Process
     train: Train = Train()
+    ema: Annotated[Ema | None, Neutral(None)] = None
     objectives: Annotated[ObjectiveList, Neutral(())] = ()
     guidance: GuidanceList = ()
     sampler: Sampler

@@ -20,6 +20,9 @@ def shortages(recipe: Recipe) -> Iterator[Finding]:
             "held-out images": held_out,
             "samples (samples.count)": recipe.samples.count,
         }
+        few = recipe.samples.of_snapshots
+        if few is not None and any(arm.train.snapshots for arm in arms.values()):
+            there["samples (samples.snapshots)"] = few.count
         if any(arm.scored_by(metric) for arm in arms.values()):
             for what, count in there.items():
                 yield from short(

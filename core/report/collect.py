@@ -16,6 +16,7 @@ from fw.core.recipe.model import Recipe
 from fw.core.recipe.sampling import arm_spread, baselines, in_words
 from fw.core.report import provenance
 from fw.core.report.environment import environment, versions
+from fw.core.report.snapshots import snapshot_entries
 from fw.core.report.verdict import verdict
 from fw.core.stages.evaluate import Evaluate
 from fw.core.store.store import Store
@@ -115,6 +116,8 @@ def collect_arm(
             }
             for mode, acts, calls in acting(arm.arm)
         ]
+    if arm.snapshots:
+        entry["snapshots"] = snapshot_entries(arm, store, finished)
     if broken:
         entry["error"] = failed[broken[0]]
     return entry

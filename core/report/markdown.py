@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from fw.core.diffusion.spread import FINE
 from fw.core.messages.escaping import markdown as escaped
+from fw.core.report.snapshots import snapshots_section
 from fw.core.report.tables import (
     differences,
     label_free,
@@ -60,6 +61,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         *decisions(result),
         *([PROBES] if result.get("probes") else []),
         "![arms](arms.png)",
+        *snapshots_section(result),
     ]
     judged = [entry for entry in result["evaluators"].values() if entry["quality"]]
     if judged:

@@ -45,6 +45,20 @@ class LabelFacts(Facts):
     why: str
 
 
+class SnapshotScore(Facts):
+    mean: float
+    values: list[float]
+    floor: float | None
+
+
+class SnapshotFacts(Facts):
+    """An arm's training after `step` steps: `count` samples of one sampling seed."""
+
+    step: int
+    count: int
+    metrics: dict[str, SnapshotScore]
+
+
 class ArmFacts(Facts):
     status: str
     metrics: dict[str, Score]
@@ -56,6 +70,7 @@ class ArmFacts(Facts):
     """Of each training, where there are several."""
     label_free: LabelFacts | None = None
     sampler: str = ""
+    snapshots: list[SnapshotFacts] = []
 
     @model_validator(mode="after")
     def _counted(self) -> ArmFacts:

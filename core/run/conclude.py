@@ -12,7 +12,9 @@ from fw.core.messages.plain import writing
 from fw.core.messages.secrets import redact, redacted
 from fw.core.report import markdown as page
 from fw.core.report.collect import collect
+from fw.core.report.curves import save_curves_figure, save_steps_picture
 from fw.core.report.figures import save_arms_figure
+from fw.core.report.snapshots import CURVES, grids_file, scored_arms
 from fw.core.report.warnings import indistinct, stage_warnings
 from fw.core.run.execute_plan import Outcome
 from fw.core.run.record import describe, link_latest, recipe_key, write_run
@@ -72,4 +74,23 @@ def write(result: Mapping[str, Any], scope: Scope) -> None:
     if finished:
         keys = list(result["better"])[:FIGURE_KEYS]
         save_arms_figure(finished, keys, scope.recipe.baseline, folder / "arms.png")
+    write_snapshots(result, scope)
     write_text(folder / "report.md", page.markdown(result))
+
+
+def write_snapshots(result: Mapping[str, Any], scope: Scope) -> None:
+    """The pictures of trainings on the way, where there are any."""
+    arms = scored_arms(result)
+    if not arms:
+        return
+    save_curves_figure(result, list(result["better"])[:FIGURE_KEYS], scope.folder / CURVES)
+    for name, entries in arms.items():
+        scored = {entry["step"] for entry in entries}
+        drawn = [
+            snapshot.drawn
+            for snapshot in scope.everything.arms[name].snapshots
+            if snapshot.step in scored
+        ]
+        grids = [scope.store.path(sample.id) / "grid.png" for sample in drawn]
+        count = drawn[0].samples.count
+        save_steps_picture(grids, count, scope.folder / grids_file(name))

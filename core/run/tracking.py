@@ -19,6 +19,7 @@ from fw.core.messages.console import say
 from fw.core.plan.graph import Plan
 from fw.core.report.markdown import SECTIONS, note
 from fw.core.report.runfile import RESOLVED, RUN_FILE
+from fw.core.report.snapshots import CURVES, grids_file, snapshot_series
 from fw.core.run.untracked import Untracked
 from fw.core.stages.base import Stage
 from fw.core.store.store import Store
@@ -81,8 +82,12 @@ class Tracking:
         `folder`."""
         quality: dict[str, float] = {}
         with self.guarded() as tracked:
-            for name in self.plan.arms:
+            for name, planned in self.plan.arms.items():
                 arm = result["arms"][name]
+                if curves := snapshot_series(arm, len(planned.snapshots)):
+                    tracked.series(name, curves)
+                if (grids := folder / grids_file(name)).exists():
+                    tracked.files(name, [grids])
                 finished = arm["status"] == "finished"
                 if finished:
                     scores = arm_scores(arm)
@@ -95,16 +100,17 @@ class Tracking:
                     quality |= {f"{section.name}/{name}/{key}": value for key, value in found}
             tracked.scores(None, quality)
             documents = [folder / name for name in ("report.md", RUN_FILE, RESOLVED, "arms.png")]
+            documents.append(folder / CURVES)
             others = [*sorted(folder.glob("samples-*.png")), *sorted(folder.glob("plugins/*.py"))]
             tracked.files(None, [path for path in (*documents, *others) if path.exists()])
             tracked.note(note(result))
 
     def model(self, arm: str) -> Path:
-        return self.store.path(self.plan.arms[arm].train) / MODEL
+        return self.store.path(self.plan.arms[arm].weights) / MODEL
 
     def intact_model(self, arm: str) -> bool:
         """Whether an arm's weights are as they were stored; a warning if not."""
-        status = self.store.verify(self.plan.arms[arm].train, [MODEL])
+        status = self.store.verify(self.plan.arms[arm].weights, [MODEL])
         if status.state != "done":
             say(
                 self.console,

@@ -15,6 +15,7 @@ from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Backbone, Probe, Process
 from fw.core.kinds.boundaries import checked_probe_scores
 from fw.core.machine.precision import Precision
+from fw.core.stages.average import AverageWeights
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.conditions import are_labels, load_annotation
 from fw.core.stages.data import Data, load_split
@@ -37,6 +38,9 @@ class ApplyProbe(Stage):
     probe: Probe
     encode: Encode | None = read(None)
     train: TrainDenoiser | None = read(None)
+    average: AverageWeights | None = read(None)
+    """What makes the model's weights, where the length of their average is chosen after
+    training."""
     annotate: Stage | None = read(None)
     latents: Autoencoder | None = part(None, absent=None)
     model: Backbone | None = part(None, absent=None)
@@ -51,7 +55,8 @@ class ApplyProbe(Stage):
         if self.encode is not None:
             return f"{self.probe.name} of {self.encode.encoder.name}"
         assert self.train is not None
-        return f"{self.probe.name} of {self.train.model_label(self.train.model)}"
+        averaged = "" if self.average is None else f", ema {self.average.width:g}"
+        return f"{self.probe.name} of {self.train.model_label(self.train.model)}{averaged}"
 
     @property
     def columns(self) -> Mapping[str, str]:
@@ -81,7 +86,8 @@ class ApplyProbe(Stage):
         if self.encode is not None:
             return replace(reader, features=load_features(products(self.encode)))
         assert self.train is not None
-        model = self.train.denoiser(products(self.train), annotation, job.device)
+        weights = products(self.average or self.train)
+        model = self.train.denoiser(weights, annotation, job.device)
         codec = (
             None if self.latents is None else Codec(self.latents, self.dataset.shape, job.device)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -26,13 +27,14 @@ from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Backbone, Process, Sampler, Steering
 from fw.core.machine.precision import Precision, shortened
 from fw.core.settings import Samples
+from fw.core.stages.average import AverageWeights
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.conditions import load_annotation
 from fw.core.stages.data import Data, ImageStage
 from fw.core.stages.grid import save_grid
 from fw.core.stages.keys import part, read, unkeyed
 from fw.core.stages.prior import FitPrior
-from fw.core.stages.train import TrainDenoiser
+from fw.core.stages.train import MODEL, TrainDenoiser
 from fw.core.types import Annotation, ImageSet, Split
 
 INFO = "info.json"
@@ -67,6 +69,13 @@ class Sample(ImageStage):
     sibling_models: tuple[Backbone | None, ...] = part((), name="siblings", absent=())
     """The models of the siblings; they are part of the keys, as they were before stages had
     fields."""
+    average: AverageWeights | None = read(None)
+    """What makes the weights, where the length of their average is chosen after training."""
+    sibling_averages: tuple[AverageWeights | None, ...] = read((), "sibling_average")
+    """The same for each sibling."""
+    step: int | None = part(None, absent=None)
+    """The snapshot of the training that is sampled; None is the end. Siblings are always those of
+    the end."""
     arm: str = unkeyed("")
 
     @property
@@ -147,11 +156,25 @@ class Sample(ImageStage):
     ) -> Networks:
         """The trained denoisers."""
 
-        def loaded(stage: TrainDenoiser) -> NetworkDenoiser:
-            return stage.denoiser(products(stage), annotation, device, self.precision)
+        def loaded(
+            stage: TrainDenoiser, average: AverageWeights | None, step: int | None = None
+        ) -> NetworkDenoiser:
+            folder, file = products(stage), stage.weights_after(step)
+            if average is not None:
+                folder, file = products(average), MODEL
+            return stage.denoiser(folder, annotation, device, self.precision, file)
 
-        siblings = [None if stage is None else loaded(stage) for stage in self.siblings]
-        return Networks(loaded(self.train), siblings)
+        siblings = [
+            None if stage is None else loaded(stage, average)
+            for stage, average in itertools.zip_longest(self.siblings, self.sibling_averages)
+        ]
+        return Networks(loaded(self.train, self.average, self.step), siblings)
+
+    @property
+    def weights(self) -> Stage:
+        """The stage that has made the weights of its own network, as `model.safetensors` if they
+        are of the end."""
+        return self.average or self.train
 
     def decoder(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         """What makes uint8 images of samples: the autoencoder, or rounding where there is none."""

@@ -20,6 +20,8 @@ from fw.core.kinds import Backbone, Objective, Online, Process
 from fw.core.kinds.boundaries import checked_annotation, checked_network
 from fw.core.learning.parts.objectives import Objectives
 from fw.core.learning.parts.online import OnlineGrouping
+from fw.core.learning.parts.part import Part
+from fw.core.learning.parts.snapshots import Snapshots, snapshot_file
 from fw.core.learning.state import state_of
 from fw.core.learning.train import train
 from fw.core.machine.precision import Precision
@@ -38,13 +40,15 @@ MODEL = "model.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class TrainDenoiser(Stage):
-    """Makes the averaged weights and a log. With an online annotator it also makes what Annotate
-    does."""
+    """Makes the averaged weights, those of its snapshots and a log. With an online annotator it
+    also makes what Annotate does."""
 
     kind: ClassVar[str] = "train"
     version: ClassVar[int] = 3
     files: ClassVar[tuple[str, ...]] = (
         "model.safetensors",
+        "snapshot-*.safetensors",
+        "average-*-*.safetensors",
         "log.jsonl",
         "annotation.safetensors",
         "quality.json",
@@ -100,7 +104,11 @@ class TrainDenoiser(Stage):
 
     def run(self, job: Job, products: Products) -> None:
         online = None if self.annotator is None else OnlineGrouping(self.annotator)
-        objectives = Objectives(self.objectives, self.features(products))
+        note = noted(self.supervision)
+        parts: list[Part] = [] if online is None else [online]
+        parts.append(Objectives(self.objectives, self.features(products)))
+        if self.train.snapshots:
+            parts.append(Snapshots(self.train, note))
         averaged = train(
             self.model,
             self.process,
@@ -108,9 +116,9 @@ class TrainDenoiser(Stage):
             load_annotation(self.annotate, None, products),
             self.train,
             job,
-            [objectives] if online is None else [online, objectives],
+            parts,
         )
-        save_file(state_of(averaged), job.folder / MODEL, noted(self.supervision))
+        save_file(state_of(averaged), job.folder / MODEL, note)
         if online is not None:
             data = load_split(self.dataset, "train", products)
             annotation, groups = online.annotation(len(data))
@@ -135,18 +143,23 @@ class TrainDenoiser(Stage):
             for target in self.targets
         ]
 
+    def weights_after(self, step: int | None) -> str:
+        """The file of the averaged weights of a snapshot; None is the end."""
+        return MODEL if step in (None, self.train.steps) else snapshot_file(step)
+
     def denoiser(
         self,
         folder: Path,
         annotation: Annotation | None,
         device: torch.device,
         precision: Precision | None = None,
+        file: str = MODEL,
     ) -> NetworkDenoiser:
-        """The trained denoiser of a finished product, with averaged weights. `precision` is by
-        default that of the training."""
+        """The trained denoiser of a finished product, its own or one of weights that were averaged
+        otherwise; `file` is the weights. `precision` is by default that of the training."""
         spec: ConditionSpec | None = annotation.spec if annotation is not None else None
         network = checked_network(self.model, self.model.build(self.shape, spec))
-        network.load_state_dict(load_file(folder / MODEL))
+        network.load_state_dict(load_file(folder / file))
         bf16 = (precision or self.train.precision) == "bf16"
         return NetworkDenoiser(placed(network, device).eval(), self.process, bf16=bf16)
 

@@ -76,6 +76,8 @@ class OfDenoiser(Encoder):
             )
         if self.train is not None and self.train.augment is not None and self.weights is None:
             check_takes(self.model)
+        if self.train is not None and self.train.snapshots:
+            raise ValueError("an encoder is read at its end: train.snapshots is for an arm's model")
         least, most = self.process.sigma_range
         for sigma in self.sigma:
             if not least <= sigma <= most:
