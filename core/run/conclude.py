@@ -13,6 +13,8 @@ from fw.core.messages.secrets import redact, redacted
 from fw.core.report import markdown as page
 from fw.core.report.collect import collect
 from fw.core.report.figures import save_arms_figure
+from fw.core.report.page.material import Material
+from fw.core.report.page.write import PAGE, save_page
 from fw.core.report.warnings import indistinct, stage_warnings
 from fw.core.run.execute_plan import Outcome
 from fw.core.run.record import describe, link_latest, write_run
@@ -72,3 +74,5 @@ def write(result: Mapping[str, Any], scope: Scope) -> None:
         keys = list(result["better"])[:FIGURE_KEYS]
         save_arms_figure(finished, keys, scope.recipe.baseline, folder / "arms.png")
     write_text(folder / "report.md", page.markdown(result))
+    plugins = [plugin.path.name for plugin in scope.plugins]
+    save_page(Material(result, scope.recipe, scope.everything, scope.store, plugins), folder / PAGE)

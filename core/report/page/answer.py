@@ -1,0 +1,169 @@
+"""The first screen: what was asked, what the answer is, and the differences that it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fw.core.report.page.marks import Mark
+from fw.core.report.page.material import Material
+from fw.core.report.tables import verdict
+
+MINUS = "\u2212"
+
+SIGNS = {"better": "▲", "worse": "▼", "undecided": "○"}
+"""A decision has a sign as well as a colour."""
+
+ROLES = {"control": "a control", "reference": "a reference", "ablation": "without guidance"}
+"""What the arm on the other side is there for, where it is not the baseline."""
+
+PADDING = 0.06
+"""Of the width of the intervals' axis, on either side."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """An interval on the axis that all of them share, from 0 to 100: its ends, where the
+    difference lies, and where no difference does."""
+
+    low: float
+    high: float
+    value: float
+    zero: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One difference, as the page writes it."""
+
+    arm: str
+    than: str
+    role: str
+    difference: str
+    interval: str
+    p: str
+    decision: str
+    sign: str
+    note: str
+    span: Span | None
+    mark: Mark | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    question: str
+    sentences: Sequence[str]
+    decision: str
+    """That of the first comparison, where only one answers the question."""
+    key: str
+    better: str
+    rule: str
+    comparisons: Sequence[Comparison]
+    facts: Sequence[tuple[str, str]]
+    warnings: int
+
+    @property
+    def adjusted(self) -> bool:
+        """Whether there is a column of p."""
+        return any(each.p for each in self.comparisons)
+
+
+def answer(material: Material) -> Answer:
+    result = material.result
+    found = result.get("verdict") or {}
+    entries = found.get("comparisons") or []
+    places = spans(entries)
+    comparisons = [
+        comparison(entry, span, material.marks.get(entry["arm"]))
+        for entry, span in zip(entries, places, strict=True)
+    ]
+    answering = [each for each in comparisons if not each.role]
+    key = found.get("key", result["headline"])
+    return Answer(
+        question=question(result, key, answering),
+        sentences=found.get("sentences") or [verdict(result)],
+        decision=answering[0].decision if len(answering) == 1 else "",
+        key=key,
+        better=found.get("better", result["better"][key]),
+        rule=found.get("rule", ""),
+        comparisons=comparisons,
+        facts=facts(material, key),
+        warnings=len(result.get("warnings", ())),
+    )
+
+
+def question(result: Mapping[str, Any], key: str, answering: Sequence[Comparison]) -> str:
+    """The comparison as a question; of all other arms where nothing says which."""
+    arms = list(dict.fromkeys(each.arm for each in answering))
+    than = answering[0].than if answering else result["baseline"]
+    if not arms:
+        arms = [name for name in result["arms"] if name != than]
+    if not arms:
+        return f"What does {than} score?"
+    if len(arms) == 1:
+        return f"Is {arms[0]} better than {than}?"
+    return f"Which of {len(arms)} arms are better than {than}?"
+
+
+def comparison(entry: Mapping[str, Any], span: Span | None, mark: Mark | None) -> Comparison:
+    low_high, spread = entry.get("interval"), entry.get("spread")
+    p = entry.get("adjusted") if entry.get("adjusted") is not None else entry.get("p")
+    decision = entry["decision"]
+    return Comparison(
+        arm=entry["arm"],
+        than=entry["than"],
+        role=ROLES.get(entry["role"], ""),
+        difference=signed(entry["difference"]),
+        interval=" to ".join(map(signed, low_high)) if low_high else "",
+        p="" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001",
+        decision=decision,
+        sign=SIGNS.get(decision, ""),
+        note="" if low_high or spread is None else f"± {spread:.3f} between sampling seeds",
+        span=span,
+        mark=mark,
+    )
+
+
+def signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", MINUS)
+
+
+def spans(entries: Sequence[Mapping[str, Any]]) -> list[Span | None]:
+    """Where the differences and their intervals lie on one axis, which has 0 on it."""
+    ends = [
+        end for entry in entries for end in (*(entry.get("interval") or ()), entry["difference"])
+    ]
+    lowest, highest = min([0.0, *ends]), max([0.0, *ends])
+    if not 0 < highest - lowest < float("inf"):
+        return [None] * len(entries)
+    room = (1 + 2 * PADDING) * (highest - lowest)
+
+    def place(value: float) -> float:
+        return round(100 * ((value - lowest) / room + PADDING), 2)
+
+    made: list[Span | None] = []
+    for entry in entries:
+        low, high = entry.get("interval") or (entry["difference"], entry["difference"])
+        made.append(Span(place(low), place(high), place(entry["difference"]), place(0.0)))
+    return made
+
+
+def facts(material: Material, key: str) -> list[tuple[str, str]]:
+    """What the numbers are of: how many images, seeds and real images, and the floor."""
+    result, seeds = material.result, material.seeds
+    samples = result["samples"]
+    scored = [arm for arm in result["arms"].values() if key in arm["metrics"]]
+    real = scored[0]["real_images"] if scored else {}
+    floor = scored[0]["metrics"][key]["floor"] if scored else None
+    listed = [
+        ("images per arm", f"{samples['count']:,} × {samples['seeds']} sampling seeds"),
+        ("trainings per arm", f"{len(seeds)} (seed {', '.join(map(str, seeds))})"),
+    ]
+    if real:
+        listed.append(
+            ("real images", f"{real.get('train', 0):,} trained on, {real['held_out']:,} held out")
+        )
+    if floor is not None:
+        listed.append(("floor: held-out images score", f"{floor:.3f}"))
+    return listed
