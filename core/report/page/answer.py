@@ -18,6 +18,8 @@ SIGNS = {"better": "▲", "worse": "▼", "undecided": "○"}
 ROLES = {"control": "a control", "reference": "a reference", "ablation": "without guidance"}
 """What the arm on the other side is there for, where it is not the baseline."""
 
+ROOM = 8
+
 PADDING = 0.06
 """Of the width of the intervals' axis, on either side."""
 
@@ -55,13 +57,27 @@ class Answer:
     question: str
     sentences: Sequence[str]
     decision: str
-    """That of the first comparison, where only one answers the question."""
+    """That of all comparisons that answer the question, where they agree."""
     key: str
     better: str
     rule: str
     comparisons: Sequence[Comparison]
     facts: Sequence[tuple[str, str]]
     warnings: int
+
+    @property
+    def first(self) -> Sequence[Comparison]:
+        """As many comparisons as there is room for in the first screen."""
+        return self.comparisons[:ROOM]
+
+    @property
+    def others(self) -> Sequence[Comparison]:
+        return self.comparisons[ROOM:]
+
+    @property
+    def controlled(self) -> bool:
+        """Whether some comparisons are with controls and the like, not with the baseline."""
+        return any(each.role for each in self.comparisons)
 
     @property
     def adjusted(self) -> bool:
@@ -83,7 +99,7 @@ def answer(material: Material) -> Answer:
     return Answer(
         question=question(result, key, answering),
         sentences=found.get("sentences") or [verdict(result)],
-        decision=answering[0].decision if len(answering) == 1 else "",
+        decision=answering[0].decision if len({each.decision for each in answering}) == 1 else "",
         key=key,
         better=found.get("better", result["better"][key]),
         rule=found.get("rule", ""),

@@ -88,9 +88,15 @@ def gallery(material: Material, arms: Sequence[str]) -> Gallery | None:
         )
         for each in chosen
     ]
-    annotate = material.plan.stages[first.annotate or ""]
     shown = [(name, material.marks[name]) for name in drawn]
-    return Gallery(annotate.title, shown, classes, annotation.spec.size, len(arms) - len(drawn))
+    return Gallery(source(first), shown, classes, annotation.spec.size, len(arms) - len(drawn))
+
+
+def source(arm: ArmPlan) -> str:
+    """What made an arm's classes, of what."""
+    assert arm.arm.annotator is not None
+    encoder = arm.arm.conditioner
+    return " of ".join([arm.arm.annotator.name, *([] if encoder is None else [encoder.name])])
 
 
 def annotation_of(material: Material, arm: ArmPlan) -> Annotation | None:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from fw.core.report.figures import words
 from fw.core.report.page.marks import Mark
 from fw.core.report.page.material import Material
-from fw.core.report.page.svg import MARKED, inlined, panels, settings
+from fw.core.report.page.svg import MARKED, inlined, panels, settings, write_out
 
 LOSS = "train/loss"
 LOG = "log.jsonl"
@@ -133,6 +133,7 @@ def draw(axis: Axes, lines: Any, title: str) -> None:
     values = [value for line in lines for value in line.values]
     if 0 < STEEP * min(values) < max(values):
         axis.set_yscale("log")
+        write_out(axis.yaxis)
     axis.set_title(words(title), loc="left")
     axis.set_xlabel("step")
     axis.tick_params(length=0)

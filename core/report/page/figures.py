@@ -14,13 +14,15 @@ from fw.core.plan.graph import ArmPlan
 from fw.core.report.figures import cut, floors, words
 from fw.core.report.page.marks import Mark
 from fw.core.report.page.material import Material
-from fw.core.report.page.svg import INK, MARKED, MUTED, inlined, panels, settings
+from fw.core.report.page.svg import INK, MARKED, MUTED, inlined, panels, settings, write_out
 
 KEYS = 4
 """Scores of the first figure."""
 
 WIDTH = 11.4
 """Inches of a figure as wide as the page."""
+
+TICKS = 4
 
 LOGARITHMIC = 10
 """An axis is logarithmic where its values span more than this factor."""
@@ -96,7 +98,7 @@ def draw_rows(axis: Axes, material: Material, arms: Mapping[str, Any], key: str)
     axis.tick_params(length=0)
     if border is not None:
         axis.set_xlim(0, border)
-    axis.locator_params(axis="x", nbins=5)
+    axis.locator_params(axis="x", nbins=TICKS)
     arrow = "\u2193" if material.result["better"][key] == "lower" else "\u2191"
     axis.set_title(f"{words(key)} {arrow}", loc="left")
 
@@ -119,7 +121,7 @@ def drawn_against(material: Material, arms: Mapping[str, Any]) -> Markup | None:
             if axis is not axes[0]:
                 axis.set_yticklabels([])
         axes[0].set_ylabel(words(key))
-        figure.subplots_adjust(0.6 / figure.get_figwidth(), 0.17, 0.99, 0.98, wspace=0.1)
+        figure.subplots_adjust(0.6 / figure.get_figwidth(), 0.17, 0.98, 0.98, wspace=0.14)
         return inlined(figure, f"{key} against {', '.join(each.title for each in kinds)}")
 
 
@@ -151,8 +153,9 @@ def draw_against(axis: Axes, material: Material, arms: Mapping[str, Any], series
     places = [series.places[name] for name in arms if name in series.places]
     if 0 < LOGARITHMIC * min(places) < max(places):
         axis.set_xscale("log")
+        write_out(axis.xaxis)
     else:
-        axis.locator_params(axis="x", nbins=5)
+        axis.locator_params(axis="x", nbins=TICKS)
     if border is not None:
         axis.set_ylim(0, border)
     axis.tick_params(length=0)

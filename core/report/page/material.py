@@ -79,7 +79,7 @@ class Material:
         """The real images of a split; None where they cannot be loaded any more."""
         if split not in self._splits:
             try:
-                self._splits[split] = load_split(self.recipe.dataset, split, self.store.product)
+                self._splits[split] = load_split(self.recipe.dataset, split, self.folder)
             except Exception:  # whatever a data set makes of its files
                 self._splits[split] = None
         return self._splits[split]

@@ -14,13 +14,13 @@ MOST = 60
 
 ROWS = 8
 
-WIDE = 20
+WIDE = 21
 """Samples side by side, of all arms together, where there are few arms."""
 
 ACROSS = 4
 """Samples side by side in one column, at most."""
 
-CELL = 46
+CELL = 44
 """Pixels of the screen for one sample."""
 
 

@@ -11,8 +11,10 @@ from typing import Any
 from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from fw.core.report.page.marks import COLOURS
 
@@ -25,7 +27,7 @@ OF_PAGE = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)"} | {
     colour: f"var(--c{number})" for number, colour in enumerate(MARKED)
 }
 
-SETTINGS: dict[str, Any] = {
+SETTINGS: Any = {  # matplotlib lists the names of all its settings as types
     "svg.fonttype": "none",
     "font.size": 9,
     "text.color": INK,
@@ -64,7 +66,7 @@ FONT = re.compile(r"'DejaVu Sans'[^;\"]*")
 
 def settings(salt: str) -> Any:
     """matplotlib as the page wants it; `salt` keeps the ids of different figures apart."""
-    return rc_context({**SETTINGS, "svg.hashsalt": salt})
+    return rc_context(SETTINGS | {"svg.hashsalt": salt})
 
 
 def panels(count: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
@@ -72,6 +74,13 @@ def panels(count: int, width: float, height: float) -> tuple[Figure, Sequence[Ax
     figure = Figure(figsize=(width * count, height))
     FigureCanvasSVG(figure)
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def write_out(axis: Axis) -> None:
+    """Write the numbers of a logarithmic axis out."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def inlined(figure: Figure, about: str) -> Markup:
