@@ -12,10 +12,6 @@ from pathlib import Path
 from browsing import HEIGHT, WIDTH, browser, lacking, looks, served
 from PIL import Image
 
-COLOURS = 128
-"""Of a picture: it is for the eye, and a third as large with a palette."""
-
-
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("run", type=Path, help="the folder of a finished run with MLflow")
@@ -35,8 +31,7 @@ def main() -> None:
             page.screenshot(path=path)
             page.close()
             with Image.open(path) as picture:
-                small = picture.convert("RGB").quantize(COLOURS)
-            small.save(path, optimize=True)
+                picture.convert("RGB").save(path, optimize=True)
             print(f"{path}: {path.stat().st_size // 1000} kB")
 
 

@@ -41,7 +41,7 @@ TINY = Path(__file__).parent / "tiny.yaml"
 
 HOSTILE = "<script>alert('x')</script> \"&amp; $a_b$ {{ 7 * 7 }} </style>"
 
-QUESTION = {
+QUESTION: dict[str, Any] = {
     "key": "fd_pca",
     "better": "lower",
     "rule": "Student's t over 3 trainings.",
@@ -183,7 +183,7 @@ def test_differences_and_intervals_lie_to_scale_on_one_axis_with_zero_on_it(
 
 
 def test_without_intervals_it_says_so_and_what_sampling_seeds_differ_by(material: Material) -> None:
-    one = {**QUESTION["comparisons"][0], "interval": None, "p": None, "adjusted": None}  # type: ignore[index]
+    one = {**QUESTION["comparisons"][0], "interval": None, "p": None, "adjusted": None}
     one["decision"] = "undecided"
     verdict = {**QUESTION, "comparisons": [one, {**one, "arm": "self_1.0"}]}
     changed = replace(material, result={**material.result, "verdict": verdict})
@@ -215,7 +215,7 @@ def hostile(material: Material) -> Material:
         "sentences": [HOSTILE, HOSTILE],
         "comparisons": [
             {**each, "arm": names[each["arm"]], "than": names[each["than"]]}
-            for each in QUESTION["comparisons"]  # type: ignore[union-attr]
+            for each in QUESTION["comparisons"]
         ],
     }
     arms = {names[name]: arm for name, arm in material.plan.arms.items()}
@@ -252,7 +252,7 @@ def test_small_images_are_kept_to_the_bit_with_nothing_between_them() -> None:
         corner = (column * (EXACT + gap), row * (EXACT + gap))
         tile = made.crop((*corner, corner[0] + EXACT, corner[1] + EXACT)).convert("RGB")
         assert np.array_equal(np.asarray(tile), image.permute(1, 2, 0))
-    assert made.convert("RGBA").getpixel((EXACT, 0))[3] == 0  # type: ignore[index]
+    assert not np.asarray(made.convert("RGBA"))[:, EXACT : EXACT + gap, 3].any()
 
 
 def test_large_images_become_small_ones_of_the_same_form() -> None:
