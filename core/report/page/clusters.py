@@ -77,7 +77,7 @@ def gallery(material: Material, arms: Sequence[str]) -> Gallery | None:
     groups = annotation.conditions
     sizes = groups[annotation.known].bincount(minlength=annotation.spec.size)
     chosen = spread(sizes)
-    drawn = {name: by_class(material, name) for name in arms[:ARMS]}
+    drawn = {name: by_class(material, name, chosen) for name in arms[:ARMS]}
     names = material.result.get("classes") or ()
     classes = [
         Class(
@@ -119,8 +119,8 @@ def spread(sizes: Tensor) -> list[int]:
     return [order[place] for place in places]
 
 
-def by_class(material: Material, name: str) -> Mapping[int, Picture]:
-    """The first samples of an arm that were drawn for each class."""
+def by_class(material: Material, name: str, classes: Sequence[int]) -> Mapping[int, Picture]:
+    """The first samples of an arm that were drawn for each of these classes, if any were."""
     arm = material.finished[name]
     images, annotation = material.samples(arm.drawn), annotation_of(material, arm)
     if images is None or annotation is None:
@@ -129,5 +129,6 @@ def by_class(material: Material, name: str) -> Mapping[int, Picture]:
     assert wanted is not None
     return {
         each: sheet(images[(wanted == each).nonzero()[:DRAWN, 0]], DRAWN, LARGEST)
-        for each in wanted.unique().tolist()
+        for each in classes
+        if (wanted == each).any()
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -47,6 +47,22 @@ class Series(NamedTuple):
     lines: Sequence[Sequence[str]] = ()
 
 
+@dataclass
+class Spreads:
+    """Where scores of several arms reach from and to, for one call of matplotlib: many are slow."""
+
+    places: list[float] = field(default_factory=list)
+    low: list[float] = field(default_factory=list)
+    high: list[float] = field(default_factory=list)
+    colours: list[str] = field(default_factory=list)
+
+    def add(self, place: float, low: float, high: float, colour: str) -> None:
+        self.places.append(place)
+        self.low.append(low)
+        self.high.append(high)
+        self.colours.append(colour)
+
+
 def figures(material: Material) -> Figures | None:
     arms = {name: material.result["arms"][name] for name in material.finished}
     if not arms:
@@ -77,6 +93,7 @@ def drawn_arms(material: Material, arms: Mapping[str, Any]) -> Markup:
 
 def draw_rows(axis: Axes, material: Material, arms: Mapping[str, Any], key: str) -> None:
     border = cut(arms, key)
+    dots, lines = Spreads(), Spreads()
     for row, (name, arm) in enumerate(arms.items()):
         score, mark = arm["metrics"].get(key), material.marks[name]
         if score is None:
@@ -85,12 +102,13 @@ def draw_rows(axis: Axes, material: Material, arms: Mapping[str, Any], key: str)
             text = f"{score['mean']:.3g} \u2192"
             axis.text(0.99 * border, row, text, ha="right", va="center", color=MUTED)
             continue
-        values = score["values"]
         colour = MARKED[mark.colour]
-        axis.plot(values, [row] * len(values), ".", color=colour, alpha=0.45, markersize=4)
-        axis.errorbar(
-            score["mean"], row, xerr=score["std"], color=colour, marker=mark.shape, linestyle=""
-        )
+        for value in score["values"]:
+            dots.add(row, value, value, colour)
+        lines.add(row, score["mean"] - score["std"], score["mean"] + score["std"], colour)
+        axis.plot(score["mean"], row, color=colour, marker=mark.shape, linestyle="")
+    axis.scatter(dots.low, dots.places, s=5, color=dots.colours, alpha=0.45, linewidths=0)
+    axis.hlines(lines.places, lines.low, lines.high, colors=lines.colours)
     for floor in floors(arms, key):
         axis.axvline(floor, color=INK, linestyle=":", linewidth=1)
     axis.set_yticks(range(len(arms)), [words(name) for name in arms], color=INK)
@@ -137,17 +155,14 @@ def draw_against(axis: Axes, material: Material, arms: Mapping[str, Any], series
             linewidth=0.9,
             alpha=0.6,
         )
+    lines = Spreads()
     for name, place in series.places.items():
         if name in arms:
             score, mark = arms[name]["metrics"][key], material.marks[name]
-            axis.errorbar(
-                place,
-                score["mean"],
-                yerr=score["std"],
-                color=MARKED[mark.colour],
-                marker=mark.shape,
-                linestyle="",
-            )
+            colour = MARKED[mark.colour]
+            lines.add(place, score["mean"] - score["std"], score["mean"] + score["std"], colour)
+            axis.plot(place, score["mean"], color=colour, marker=mark.shape, linestyle="")
+    axis.vlines(lines.places, lines.low, lines.high, colors=lines.colours)
     for floor in floors(arms, key):
         axis.axhline(floor, color=INK, linestyle=":", linewidth=1)
     places = [series.places[name] for name in arms if name in series.places]
