@@ -41,6 +41,9 @@ TINY = Path(__file__).parent / "tiny.yaml"
 
 HOSTILE = "<script>alert('x')</script> \"&amp; $a_b$ {{ 7 * 7 }} </style>"
 
+HIDDEN = "\x1b[2J\u202e\ud800"
+"""Commands to a terminal, letters that turn the others around, and what UTF-8 cannot hold."""
+
 QUESTION: dict[str, Any] = {
     "key": "fd_pca",
     "better": "lower",
@@ -201,11 +204,11 @@ def test_a_record_without_a_verdict_has_the_sentence_of_the_report(material: Mat
 
 def hostile(material: Material) -> Material:
     """The same run, with a name that is code wherever anybody may choose one."""
-    names = {name: f"{name} {HOSTILE}" for name in material.plan.arms}
+    names = {name: f"{name} {HOSTILE}{HIDDEN}" for name in material.plan.arms}
     result: dict[str, Any] = json.loads(json.dumps(material.result))
     result["arms"] = {names[name]: arm for name, arm in result["arms"].items()}
     for arm in result["arms"].values():
-        arm |= {"error": HOSTILE, "sampler": HOSTILE}
+        arm |= {"error": HOSTILE + HIDDEN, "sampler": HOSTILE + HIDDEN}
         arm["label_free"] = {"value": "no", "why": HOSTILE}
     result |= {"recipe": HOSTILE, "baseline": names["unconditional"], "warnings": [HOSTILE]}
     result |= {"classes": [HOSTILE] * 10, "plugins": {HOSTILE: dict.fromkeys(FACTS, HOSTILE)}}
@@ -233,6 +236,7 @@ def test_names_that_are_code_are_text(material: Material) -> None:
     )
     assert not {name for _, attributes in made.tags for name in attributes if name[:2] == "on"}
     assert made.text.count(" ".join(HOSTILE.split())) > 20
+    assert not {"\x1b", "\u202e", "\ud800"} & set("".join(made.words))
     assert "49" not in [word.strip() for word in made.words if "7 * 7" in word]
 
 

@@ -9,7 +9,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fw.core.messages.escaping import in_utf8
+from fw.core.messages.escaping import in_utf8, visible_lines
 from fw.core.report.page.answer import answer
 from fw.core.report.page.clusters import clusters
 from fw.core.report.page.curves import curves
@@ -40,7 +40,7 @@ def page(material: Material, content: str) -> str:
     """The page as HTML; `content` is the digest of what it is made of."""
     made = {name: section(material) for name, (_, section) in SECTIONS.items()}
     sections = {name: it for name, it in made.items() if it is not None}
-    text = (
+    return (
         environment()
         .get_template("page.html")
         .render(
@@ -51,7 +51,6 @@ def page(material: Material, content: str) -> str:
             titles={name: SECTIONS[name][0] for name in sections if SECTIONS[name][0]},
         )
     )
-    return in_utf8(text)
 
 
 @cache
@@ -60,11 +59,19 @@ def environment() -> Environment:
         loader=PackageLoader(PACKAGE, ""),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=visible_text,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     made.globals["own"] = own
     return made
+
+
+def visible_text(value: object) -> object:
+    """A text of anybody's without letters that nobody sees or that turn the others around."""
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return visible_lines(in_utf8(value))
 
 
 def own(name: str) -> Markup:
