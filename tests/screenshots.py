@@ -12,6 +12,7 @@ from pathlib import Path
 from browsing import HEIGHT, WIDTH, browser, lacking, looks, served
 from PIL import Image
 
+
 def main() -> None:
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("run", type=Path, help="the folder of a finished run with MLflow")

@@ -166,7 +166,7 @@ def test_the_first_screen_has_the_question_the_decision_and_the_difference_with_
     assert made.decision == "better"
     first, second = made.comparisons
     assert (first.difference, first.interval) == ("−1.500", "−2.000 to −1.000")
-    assert (first.p, first.role, second.role) == ("0.012", "", "without guidance")
+    assert (first.p, first.role, second.role) == ("0.012", "", "ablation")
     assert second.decision == "undecided"
 
 
@@ -196,10 +196,17 @@ def test_without_intervals_it_says_so_and_what_sampling_seeds_differ_by(material
     assert "none; ± 0.100 between sampling seeds" in read(page(changed, "")).text
 
 
-def test_a_record_without_a_verdict_has_the_sentence_of_the_report(material: Material) -> None:
+def test_a_question_that_is_the_heading_is_not_said_twice(material: Material) -> None:
+    said = ["Is self_1.5 better than unconditional? Yes: 1 against 2."]
+    result = {**material.result, "verdict": {**QUESTION, "sentences": said}}
+    assert answer(replace(material, result=result)).sentences == ["Yes: 1 against 2."]
+
+
+def test_a_record_without_a_verdict_has_a_page(material: Material) -> None:
     older = {key: value for key, value in material.result.items() if key != "verdict"}
     text = read(page(replace(material, result=older), "")).text
-    assert re.search(r"fd_pca.*: \S+ \d+\.\d+ against unconditional \d+\.\d+", text)
+    assert "Which of 2 arms are better than unconditional?" in text
+    assert "run the recipe again for a verdict" in text
 
 
 def hostile(material: Material) -> Material:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,8 @@ MINUS = "\u2212"
 SIGNS = {"better": "▲", "worse": "▼", "undecided": "○"}
 """A decision has a sign as well as a colour."""
 
-ROLES = {"control": "a control", "reference": "a reference", "ablation": "without guidance"}
-"""What the arm on the other side is there for, where it is not the baseline."""
+ANSWERS = "baseline"
+"""The role of comparisons that answer the question; the others are to be known beside it."""
 
 ROOM = 8
 
@@ -76,7 +77,7 @@ class Answer:
 
     @property
     def controlled(self) -> bool:
-        """Whether some comparisons are with controls and the like, not with the baseline."""
+        """Whether some comparisons stand beside the answer."""
         return any(each.role for each in self.comparisons)
 
     @property
@@ -96,9 +97,11 @@ def answer(material: Material) -> Answer:
     ]
     answering = [each for each in comparisons if not each.role]
     key = found.get("key", result["headline"])
+    asked = question(result, answering)
+    first, *others = verdict(result)
     return Answer(
-        question=question(result, key, answering),
-        sentences=found.get("sentences") or [verdict(result)],
+        question=asked,
+        sentences=[first.removeprefix(asked).strip(), *others],
         decision=answering[0].decision if len({each.decision for each in answering}) == 1 else "",
         key=key,
         better=found.get("better", result["better"][key]),
@@ -109,7 +112,7 @@ def answer(material: Material) -> Answer:
     )
 
 
-def question(result: Mapping[str, Any], key: str, answering: Sequence[Comparison]) -> str:
+def question(result: Mapping[str, Any], answering: Sequence[Comparison]) -> str:
     """The comparison as a question; of all other arms where nothing says which."""
     arms = list(dict.fromkeys(each.arm for each in answering))
     than = answering[0].than if answering else result["baseline"]
@@ -129,7 +132,7 @@ def comparison(entry: Mapping[str, Any], span: Span | None, mark: Mark | None) -
     return Comparison(
         arm=entry["arm"],
         than=entry["than"],
-        role=ROLES.get(entry["role"], ""),
+        role="" if entry["role"] == ANSWERS else entry["role"],
         difference=signed(entry["difference"]),
         interval=" to ".join(map(signed, low_high)) if low_high else "",
         p="" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001",
@@ -142,27 +145,25 @@ def comparison(entry: Mapping[str, Any], span: Span | None, mark: Mark | None) -
 
 
 def signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", MINUS)
+    return "" if math.isnan(value) else f"{value:+.3f}".replace("-", MINUS)
 
 
 def spans(entries: Sequence[Mapping[str, Any]]) -> list[Span | None]:
     """Where the differences and their intervals lie on one axis, which has 0 on it."""
-    ends = [
-        end for entry in entries for end in (*(entry.get("interval") or ()), entry["difference"])
-    ]
+    reach = [(*(entry["interval"] or ()), entry["difference"]) for entry in entries]
+    ends = [end for each in reach for end in each if math.isfinite(end)]
     lowest, highest = min([0.0, *ends]), max([0.0, *ends])
-    if not 0 < highest - lowest < float("inf"):
-        return [None] * len(entries)
-    room = (1 + 2 * PADDING) * (highest - lowest)
+    room = (1 + 2 * PADDING) * ((highest - lowest) or 1.0)
 
     def place(value: float) -> float:
         return round(100 * ((value - lowest) / room + PADDING), 2)
 
-    made: list[Span | None] = []
-    for entry in entries:
-        low, high = entry.get("interval") or (entry["difference"], entry["difference"])
-        made.append(Span(place(low), place(high), place(entry["difference"]), place(0.0)))
-    return made
+    return [
+        Span(place(min(each)), place(max(each)), place(each[-1]), place(0.0))
+        if all(map(math.isfinite, each))
+        else None
+        for each in reach
+    ]
 
 
 def facts(material: Material, key: str) -> list[tuple[str, str]]:

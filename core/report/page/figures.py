@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 
 from fw.core.plan.graph import ArmPlan
 from fw.core.report.figures import cut, floors, words
+from fw.core.report.markdown import spread
 from fw.core.report.page.marks import Mark
 from fw.core.report.page.material import Material
 from fw.core.report.page.svg import INK, MARKED, MUTED, inlined, panels, settings, write_out
@@ -36,7 +37,8 @@ class Figures:
     arms: Markup
     against: Markup | None
     legend: Sequence[tuple[str, Mark]]
-    repeats: int
+    spread: str
+    """What standard deviations are over."""
 
 
 class Series(NamedTuple):
@@ -71,7 +73,7 @@ def figures(material: Material) -> Figures | None:
         arms=drawn_arms(material, arms),
         against=drawn_against(material, arms),
         legend=[(name, material.marks[name]) for name in arms],
-        repeats=len(material.seeds),
+        spread=spread(material.result),
     )
 
 

@@ -38,7 +38,8 @@ class Material:
     @property
     def seeds(self) -> Sequence[int]:
         """Of the trainings of each arm."""
-        return self.result.get("seeds") or [self.result["seed"]]
+        first = self.result["seed"]
+        return range(first, first + self.result.get("repeats", 1))
 
     @cached_property
     def finished(self) -> dict[str, ArmPlan]:

@@ -19,6 +19,7 @@ from fw.core.report.page.nearest import nearest
 from fw.core.report.page.record import record
 from fw.core.report.page.samples import samples
 from fw.core.report.page.scores import scores
+from fw.core.report.tables import title_of
 
 PACKAGE = "fw.core.report.page"
 
@@ -44,8 +45,7 @@ def page(material: Material, content: str) -> str:
         environment()
         .get_template("page.html")
         .render(
-            result=material.result,
-            seeds=material.seeds,
+            title=title_of(material.result),
             content=content,
             sections=sections,
             titles={name: SECTIONS[name][0] for name in sections if SECTIONS[name][0]},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fw.core.report.markdown import PROBES
+from fw.core.report.markdown import PROBES, spread
 from fw.core.report.page.marks import Mark
 from fw.core.report.page.material import Material
 from fw.core.report.tables import rows
@@ -24,7 +24,8 @@ class Scores:
     arms: Sequence[Row]
     others: Sequence[Row]
     """What stands below and is not sorted: the floor."""
-    seeds: int
+    spread: str
+    """What standard deviations are over."""
     count: int
     probes: str
     chances: Sequence[tuple[str, str]]
@@ -40,7 +41,7 @@ def scores(material: Material) -> Scores:
         header=header,
         arms=made[:arms],
         others=made[arms:],
-        seeds=samples["seeds"],
+        spread=spread(result),
         count=samples["count"],
         probes=PROBES if result.get("probes") else "",
         chances=chances(material),
