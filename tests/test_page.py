@@ -165,7 +165,7 @@ def test_the_first_screen_has_the_question_the_decision_and_the_difference_with_
     assert made.question == "Is self_1.5 better than unconditional?"
     assert made.decision == "better"
     first, second = made.comparisons
-    assert (first.difference, first.interval) == ("−1.500", "−2.000 to −1.000")
+    assert (first.difference, first.interval) == ("−1.50", "−2.00 to −1.00")
     assert (first.p, first.role, second.role) == ("0.012", "", "ablation")
     assert second.decision == "undecided"
 
@@ -193,7 +193,7 @@ def test_without_intervals_it_says_so_and_what_sampling_seeds_differ_by(material
     made = answer(changed)
     assert made.question == "Which of 2 arms are better than unconditional?"
     assert (made.decision, made.adjusted) == ("undecided", False)
-    assert "none; ± 0.100 between sampling seeds" in read(page(changed, "")).text
+    assert "none; ± 0.10 between sampling seeds" in read(page(changed, "")).text
 
 
 def test_a_question_that_is_the_heading_is_not_said_twice(material: Material) -> None:

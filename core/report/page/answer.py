@@ -58,7 +58,8 @@ class Answer:
     question: str
     sentences: Sequence[str]
     decision: str
-    """That of all comparisons that answer the question, where they agree."""
+    """That of all comparisons that answer the question, where they agree and the first sentence
+    does not begin with it."""
     key: str
     better: str
     rule: str
@@ -90,19 +91,22 @@ def answer(material: Material) -> Answer:
     result = material.result
     found = result.get("verdict") or {}
     entries = found.get("comparisons") or []
-    places = spans(entries)
+    places, digits = spans(entries), decimals(entries)
     comparisons = [
-        comparison(entry, span, material.marks.get(entry["arm"]))
+        comparison(entry, span, material.marks.get(entry["arm"]), digits)
         for entry, span in zip(entries, places, strict=True)
     ]
     answering = [each for each in comparisons if not each.role]
     key = found.get("key", result["headline"])
     asked = question(result, answering)
     first, *others = verdict(result)
+    first = first.removeprefix(asked).strip()
+    decisions = {each.decision for each in answering}
+    agreed = decisions.pop() if len(decisions) == 1 else ""
     return Answer(
         question=asked,
-        sentences=[first.removeprefix(asked).strip(), *others],
-        decision=answering[0].decision if len({each.decision for each in answering}) == 1 else "",
+        sentences=[first, *others],
+        decision="" if first.lower().startswith(agreed) else agreed,
         key=key,
         better=found.get("better", result["better"][key]),
         rule=found.get("rule", ""),
@@ -125,7 +129,9 @@ def question(result: Mapping[str, Any], answering: Sequence[Comparison]) -> str:
     return f"Which of {len(arms)} arms are better than {than}?"
 
 
-def comparison(entry: Mapping[str, Any], span: Span | None, mark: Mark | None) -> Comparison:
+def comparison(
+    entry: Mapping[str, Any], span: Span | None, mark: Mark | None, digits: int
+) -> Comparison:
     low_high, spread = entry.get("interval"), entry.get("spread")
     p = entry.get("adjusted") if entry.get("adjusted") is not None else entry.get("p")
     decision = entry["decision"]
@@ -133,24 +139,38 @@ def comparison(entry: Mapping[str, Any], span: Span | None, mark: Mark | None) -
         arm=entry["arm"],
         than=entry["than"],
         role="" if entry["role"] == ANSWERS else entry["role"],
-        difference=signed(entry["difference"]),
-        interval=" to ".join(map(signed, low_high)) if low_high else "",
+        difference=signed(entry["difference"], digits),
+        interval=" to ".join(signed(end, digits) for end in low_high) if low_high else "",
         p="" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001",
         decision=decision,
         sign=SIGNS.get(decision, ""),
-        note="" if low_high or spread is None else f"± {spread:.3f} between sampling seeds",
+        note="" if low_high or spread is None else f"± {spread:.{digits}f} between sampling seeds",
         span=span,
         mark=mark,
     )
 
 
-def signed(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:+.3f}".replace("-", MINUS)
+def signed(value: float, digits: int) -> str:
+    return "" if math.isnan(value) else f"{value:+.{digits}f}".replace("-", MINUS)
+
+
+def decimals(entries: Sequence[Mapping[str, Any]]) -> int:
+    """Of all differences alike, so that they stand below each other: three digits of the
+    largest."""
+    largest = max((abs(end) for each in reaches(entries) for end in each), default=0.0)
+    if not 0 < largest < math.inf:
+        return 3
+    return min(max(2 - math.floor(math.log10(largest)), 0), 12)
+
+
+def reaches(entries: Sequence[Mapping[str, Any]]) -> list[tuple[float, ...]]:
+    """The ends of each interval, where there is one, and the difference."""
+    return [(*(entry["interval"] or ()), entry["difference"]) for entry in entries]
 
 
 def spans(entries: Sequence[Mapping[str, Any]]) -> list[Span | None]:
     """Where the differences and their intervals lie on one axis, which has 0 on it."""
-    reach = [(*(entry["interval"] or ()), entry["difference"]) for entry in entries]
+    reach = reaches(entries)
     ends = [end for each in reach for end in each if math.isfinite(end)]
     lowest, highest = min([0.0, *ends]), max([0.0, *ends])
     room = (1 + 2 * PADDING) * ((highest - lowest) or 1.0)
@@ -166,6 +186,10 @@ def spans(entries: Sequence[Mapping[str, Any]]) -> list[Span | None]:
     ]
 
 
+def in_words(seeds: Sequence[int]) -> str:
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+
+
 def facts(material: Material, key: str) -> list[tuple[str, str]]:
     """What the numbers are of: how many images, seeds and real images, and the floor."""
     result, seeds = material.result, material.seeds
@@ -175,7 +199,7 @@ def facts(material: Material, key: str) -> list[tuple[str, str]]:
     floor = scored[0]["metrics"][key]["floor"] if scored else None
     listed = [
         ("images per arm", f"{samples['count']:,} × {samples['seeds']} sampling seeds"),
-        ("trainings per arm", f"{len(seeds)} (seed {', '.join(map(str, seeds))})"),
+        ("trainings per arm", f"{len(seeds)} ({in_words(seeds)})"),
     ]
     if real:
         listed.append(
