@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from fw.core.report.page.nearest import found, nearest
 from fw.core.report.page.pictures import EXACT, LARGEST, Picture, sheet
 from fw.core.report.page.render import page
 from fw.core.report.page.samples import samples
+from fw.core.report.page.steps import steps
 from fw.core.report.page.write import PAGE, save_page
 from fw.core.store.store import Store
 
@@ -346,6 +348,30 @@ def test_a_line_joins_arms_that_differ_in_the_scale_of_their_guidance_alone(
     made = scales(material)
     assert made.places == {"self_1.0": 1.0, "self_1.5": 1.5}
     assert made.lines == [["self_1.0", "self_1.5"]]
+
+
+def test_snapshots_are_curves_of_scores_and_rows_of_samples(material: Material) -> None:
+    result: dict[str, Any] = json.loads(json.dumps(material.result))
+    scores = {"fd_pca": {"mean": 1.5}}
+    result["arms"]["self_1.0"]["snapshots"] = [
+        {"step": step, "count": 20, "metrics": scores} for step in (20, 40, 60)
+    ]
+    arms = {name: replace(arm) for name, arm in material.plan.arms.items()}
+    drawn = arms["self_1.0"].drawn
+    kept = [SimpleNamespace(step=step, drawn=drawn) for step in (20, 40, 60)]
+    arms["self_1.0"].snapshots = kept  # type: ignore[attr-defined]  # plans have it where trainings keep any
+    changed = replace(material, result=result, plan=Plan(material.plan.stages, arms))
+    made = steps(changed)
+    assert made is not None
+    [way] = made.arms
+    assert (way.name, way.steps, way.picture.rows) == ("self_1.0", [20, 40, 60], 3)
+    every = np.asarray(pixels(way.picture).convert("L"))
+    first = drawn.load(material.folder(drawn))[0][1, 0]
+    for row in range(3):
+        assert np.array_equal(every[9 * row : 9 * row + 8, 9:17], first)
+    text = read(page(changed, "")).text
+    assert "fd_pca of snapshots" in text
+    assert "20, 40, 60" in text
 
 
 def test_damaged_samples_and_a_lost_data_set_leave_pictures_out_and_the_page_is_written(

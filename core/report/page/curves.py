@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -15,8 +15,11 @@ from fw.core.report.page.marks import Mark
 from fw.core.report.page.material import Material
 from fw.core.report.page.svg import MARKED, inlined, panels, settings, write_out
 
-LOSS = "train/loss"
+LOSS, LOSS_OF_ENCODER = "train/loss", "loss"
 LOG = "log.jsonl"
+
+WIDTH = 11.4
+"""Inches of a figure as wide as the page."""
 
 STEEP = 5
 """Losses that span more than this factor are on a logarithmic axis."""
@@ -33,7 +36,7 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True)
 class Training:
-    """A denoiser: the mark of its curve, the first of its arms', and the arms that it is of."""
+    """A denoiser or an encoder: the mark of its curve, the first of its arms', and its arms."""
 
     mark: Mark
     title: str
@@ -51,39 +54,58 @@ class Curves:
 
 
 def curves(material: Material) -> Curves | None:
-    trained: dict[str, list[str]] = {}
-    for name, arm in material.finished.items():
-        trained.setdefault(arm.train, []).append(name)
-    losses = {
-        stage: Curve(material.marks[names[0]], *loss)
-        for stage, names in trained.items()
-        if (loss := losses_of(material, stage)) is not None
-    }
-    if not losses:
-        return None
+    trained, encoded = users(material, "train"), users(material, "encode")
     key = material.result["headline"]
     scored = snapshots(material, key)
+    panes = {
+        "loss of the denoiser": losses(material, trained, LOSS),
+        f"{key} of snapshots": scored,
+        "loss of the encoder": losses(material, encoded, LOSS_OF_ENCODER),
+    }
+    panes = {title: lines for title, lines in panes.items() if lines}
+    if not panes:
+        return None
     with settings("curves"):
-        figure, axes = panels(2 if scored else 1, 5.7, 2.9)
-        draw(axes[0], losses.values(), "loss of the denoiser")
-        if scored:
-            draw(axes[1], scored.values(), f"{key} of snapshots")
-        figure.subplots_adjust(0.5 / figure.get_figwidth(), 0.16, 0.98, 0.9, wspace=0.14)
-        drawn = inlined(figure, "curves of the trainings")
+        figure, axes = panels(len(panes), WIDTH / max(len(panes), 2), 2.9)
+        for axis, (title, lines) in zip(axes, panes.items(), strict=True):
+            draw(axis, lines, title)
+        figure.subplots_adjust(0.5 / figure.get_figwidth(), 0.16, 0.98, 0.9, wspace=0.16)
+        drawn = inlined(figure, ", ".join(panes))
     trainings = [
         Training(material.marks[names[0]], material.plan.stages[stage].title, names)
-        for stage, names in trained.items()
+        for stage, names in {**trained, **encoded}.items()
     ]
     return Curves(drawn, trainings, key if scored else "", counted(material) if scored else 0)
 
 
-def losses_of(material: Material, stage: str) -> tuple[list[float], list[float]] | None:
+def users(material: Material, role: Literal["train", "encode"]) -> dict[str, list[str]]:
+    """The finished arms by their trainings, or by the encoders that their conditions are made
+    of."""
+    made: dict[str, list[str]] = {}
+    for name, arm in material.finished.items():
+        stage = arm.train if role == "train" else arm.encode
+        if stage is not None and material.file(stage, LOG) is not None:
+            made.setdefault(stage, []).append(name)
+    return made
+
+
+def losses(material: Material, stages: Mapping[str, Sequence[str]], key: str) -> list[Curve]:
+    """The losses of these stages that log any, with the marks of the first of their arms."""
+    found = {stage: losses_of(material, stage, key) for stage in stages}
+    return [
+        Curve(material.marks[stages[stage][0]], *loss)
+        for stage, loss in found.items()
+        if loss is not None
+    ]
+
+
+def losses_of(material: Material, stage: str, key: str) -> tuple[list[float], list[float]] | None:
     """A training's steps and smoothed losses, of its log."""
     path = material.file(stage, LOG)
     if path is None:
         return None
     records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    points = [(record["step"], record[LOSS]) for record in records if LOSS in record]
+    points = [(record["step"], record[key]) for record in records if key in record]
     if not points:
         return None
     size = -(-len(points) // SMOOTHED)
@@ -96,9 +118,9 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def snapshots(material: Material, key: str) -> dict[str, Curve]:
+def snapshots(material: Material, key: str) -> list[Curve]:
     """The scores of each arm's snapshots by step, of arms that have any."""
-    made = {}
+    made = []
     for name, arm in material.result["arms"].items():
         points = [
             (entry["step"], entry["metrics"][key]["mean"])
@@ -107,7 +129,7 @@ def snapshots(material: Material, key: str) -> dict[str, Curve]:
         ]
         if points:
             steps, values = zip(*sorted(points), strict=True)
-            made[name] = Curve(material.marks[name], steps, values)
+            made.append(Curve(material.marks[name], steps, values))
     return made
 
 
@@ -118,8 +140,7 @@ def counted(material: Material) -> int:
     )
 
 
-def draw(axis: Axes, lines: Any, title: str) -> None:
-    lines = list(lines)
+def draw(axis: Axes, lines: Sequence[Curve], title: str) -> None:
     few = max(len(line.steps) for line in lines) <= 12
     for line in lines:
         axis.plot(

@@ -19,6 +19,7 @@ from fw.core.report.page.nearest import nearest
 from fw.core.report.page.record import record
 from fw.core.report.page.samples import samples
 from fw.core.report.page.scores import scores
+from fw.core.report.page.steps import steps
 from fw.core.report.tables import title_of
 
 PACKAGE = "fw.core.report.page"
@@ -31,6 +32,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Material], object]]] = {
     "clusters": ("Classes", clusters),
     "nearest": ("Nearest", nearest),
     "curves": ("Training", curves),
+    "steps": ("", steps),
     "record": ("Record", record),
 }
 """By the name of its template what each section is called and what makes it, in the order of the
