@@ -3,6 +3,7 @@
 # make torture    mistreat fw for an hour or so and count what went wrong (KILLS=50, FLIPS=1000, MINUTES=20, ...)
 # make bench   measure fw beside what one would take in its place (ARGS="--only training")
 # make dependencies    test with the oldest stated versions of the dependencies and with the newest
+# make docs    take pictures of a finished run's pages with a browser (RUN=runs/self_guidance/latest)
 # make reference    write docs/kinds again, from the kinds, their contracts and their templates
 #
 # Whatever is missing is set up first, in .venv, and only once.
@@ -10,6 +11,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RECIPE ?= recipes/self_guidance.yaml
 WORKERS ?= 2
+RUN ?= runs/self_guidance/latest
 
 # Of make torture.
 RECIPES ?= 20000
@@ -21,7 +23,7 @@ SEED ?= 0
 
 READY := .venv/ready
 
-.PHONY: run test torture bench dependencies setup lint types reference clean
+.PHONY: run test torture bench dependencies setup lint types docs reference clean
 
 run: $(READY)
 	.venv/bin/fw run $(RECIPE) $(ARGS)
@@ -56,6 +58,10 @@ lint: $(READY)
 
 types: $(READY)
 	.venv/bin/mypy
+
+docs: export PYTHONPATH := tests
+docs: $(READY)
+	.venv/bin/python -m screenshots $(RUN) docs/images
 
 reference: $(READY)
 	.venv/bin/python -m fw.core.catalogue.reference docs/kinds

@@ -136,6 +136,7 @@ def run(
     from fw.core.recipe import checks
     from fw.core.recipe.loading import load
     from fw.core.report import provenance
+    from fw.core.report.page.write import PAGE
     from fw.core.report.terminal import show
     from fw.core.run.options import Options
     from fw.core.run.run import run as run_plan
@@ -157,7 +158,7 @@ def run(
     result, failure = run_plan(loaded, planned, options, warnings, console)
     stdout = wide_console()
     show(result, stdout)
-    say(stdout, f"report  {out / loaded.name / 'latest' / 'report.md'}")
+    say(stdout, f"report  {out / loaded.name / 'latest' / PAGE}")
     if result.get("look"):
         say(stdout, f"look    {result['look']}")
     if failure is not None:

@@ -14,6 +14,8 @@ from fw.core.report import markdown as page
 from fw.core.report.collect import collect
 from fw.core.report.curves import save_curves_figure, save_steps_picture
 from fw.core.report.figures import save_arms_figure
+from fw.core.report.page.material import Material
+from fw.core.report.page.write import PAGE, save_page
 from fw.core.report.snapshots import CURVES, grids_file, scored_arms
 from fw.core.report.warnings import indistinct, stage_warnings
 from fw.core.run.execute_plan import Outcome
@@ -76,6 +78,8 @@ def write(result: Mapping[str, Any], scope: Scope) -> None:
         save_arms_figure(finished, keys, scope.recipe.baseline, folder / "arms.png")
     write_snapshots(result, scope)
     write_text(folder / "report.md", page.markdown(result))
+    plugins = [plugin.path.name for plugin in scope.plugins]
+    save_page(Material(result, scope.recipe, scope.everything, scope.store, plugins), folder / PAGE)
 
 
 def write_snapshots(result: Mapping[str, Any], scope: Scope) -> None:
