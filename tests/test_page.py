@@ -12,7 +12,6 @@ import sys
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from fw.core.diffusion.generate import conditions
 from fw.core.plan.assembly import plan
-from fw.core.plan.graph import Plan
+from fw.core.plan.graph import Plan, Snapshot
 from fw.core.recipe.loading import load
 from fw.core.report.page.answer import answer
 from fw.core.report.page.clusters import annotation_of, clusters, spread
@@ -358,8 +357,7 @@ def test_snapshots_are_curves_of_scores_and_rows_of_samples(material: Material) 
     ]
     arms = {name: replace(arm) for name, arm in material.plan.arms.items()}
     drawn = arms["self_1.0"].drawn
-    kept = [SimpleNamespace(step=step, drawn=drawn) for step in (20, 40, 60)]
-    arms["self_1.0"].snapshots = kept  # type: ignore[attr-defined]  # plans have it where trainings keep any
+    arms["self_1.0"].snapshots = [Snapshot(step, drawn, []) for step in (20, 40, 60)]
     changed = replace(material, result=result, plan=Plan(material.plan.stages, arms))
     made = steps(changed)
     assert made is not None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from fw.core.plan.graph import ArmPlan
+from fw.core.plan.graph import ArmPlan, Snapshot
 from fw.core.report.page.marks import Mark
 from fw.core.report.page.material import Material
 from fw.core.report.page.pictures import Picture, sheet
@@ -39,14 +38,14 @@ class Steps:
 
 def steps(material: Material) -> Steps | None:
     """None where no training kept snapshots."""
-    arms = {name: arm for name, arm in material.finished.items() if snapshots(arm)}
+    arms = {name: arm for name, arm in material.finished.items() if arm.snapshots}
     made = [way(material, name, arms[name]) for name in list(arms)[:ARMS]]
     ways = [each for each in made if each is not None]
     return Steps(ways, max(0, len(arms) - ARMS)) if ways else None
 
 
 def way(material: Material, name: str, arm: ArmPlan) -> Way | None:
-    drawn = {each.step: material.samples(each.drawn) for each in spread(snapshots(arm))}
+    drawn = {each.step: material.samples(each.drawn) for each in spread(arm.snapshots)}
     there = {step: images[:ACROSS] for step, images in drawn.items() if images is not None}
     if not there:
         return None
@@ -55,13 +54,7 @@ def way(material: Material, name: str, arm: ArmPlan) -> Way | None:
     return Way(name, material.marks[name], list(there), sheet(images, across, LARGEST))
 
 
-def snapshots(arm: ArmPlan) -> Sequence[Any]:
-    """The arm's snapshots in the order of their steps, each with its `step` and what was `drawn`
-    there."""
-    return getattr(arm, "snapshots", ())
-
-
-def spread(items: Sequence[Any]) -> list[Any]:
+def spread(items: Sequence[Snapshot]) -> list[Snapshot]:
     """At most `ROWS` of them, evenly spaced, the last one included."""
     count = min(ROWS, len(items))
     return [items[(part + 1) * len(items) // count - 1] for part in range(count)]
