@@ -462,6 +462,38 @@ def verify(
 
 
 @app.command()
+def sync(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="run folders [default: all in --out]", metavar="[RUN]..."),
+    ] = None,
+    out: Out = DEFAULT_OUT,
+    plugin: Plugins = None,
+) -> None:
+    """Log what a run's tracker missed while its server was away; it may be repeated."""
+    from rich.console import Console
+
+    from fw.core.run.finished import FinishedRun
+    from fw.core.run.sync import journals
+    from fw.core.run.sync import sync as sync_run
+
+    add_plugins(plugin)
+    folders = [FinishedRun(run).folder for run in runs or ()] or list(journals(out.absolute()))
+    failures = []
+    for folder in folders:
+        try:
+            news = sync_run(folder, Console(stderr=True))
+        except FwError as error:
+            failures.append(f"{folder}: {error}")
+        else:
+            answer(f"{folder}: {'logged what was missing' if news else 'nothing was missing'}")
+    if failures:
+        raise StageFailed("\n".join(failures))
+    if not folders:
+        answer(f"{out}: no run in there is logged to a tracker")
+
+
+@app.command()
 def ui(
     out: Out = DEFAULT_OUT,
     port: Annotated[int, typer.Option(min=1, max=65535, help="port on this machine")] = 5000,

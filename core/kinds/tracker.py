@@ -12,10 +12,14 @@ from fw.registry import Component
 
 
 class ArmDescription(NamedTuple):
-    """An arm as a tracker shows it: its name and its flattened sections."""
+    """An arm as a tracker shows it: its name and its flattened sections.
+
+    `parent` is set of one training of an arm that is trained several times: the arm's name.
+    """
 
     name: str
     params: Mapping[str, str]
+    parent: str | None = None
 
 
 class RunDescription(NamedTuple):
@@ -35,7 +39,14 @@ class RunDescription(NamedTuple):
 
 class TrackedRun(Protocol):
     """An open run. `arm` None means the run as a whole. Any call may be repeated; nothing may be
-    logged twice."""
+    logged twice.
+
+    All calls come from one thread, which is not the main one: the work does not wait for a tracker.
+    A call that raises is made again after the run was opened again, and again by `fw sync`.
+
+    A tracker that shows words beside numbers has a method `words(arm, values)`, with short texts by
+    name, such as the decision about an arm.
+    """
 
     def series(self, arm: str | None, records: Sequence[Mapping[str, float]]) -> None:
         """Values over steps; each record has `step`."""
@@ -51,6 +62,9 @@ class TrackedRun(Protocol):
 
         A tracker that has them already may say so in a method `wants_model(arm) -> bool`: before fw
         hands weights over, it compares their checksum, which takes long for large ones.
+
+        One that has a method `package(arm, folder, scores)` gets, in place of the weights, a folder
+        that images can be drawn from anywhere (core/run/package.py), which is gone afterwards.
         """
 
     def note(self, markdown: str) -> None:
@@ -78,7 +92,16 @@ class Tracker(Component):
 
     @abstractmethod
     def open(self, run: RunDescription) -> TrackedRun:
-        """Open the run, or open it again."""
+        """Open the run, or open it again. `Unreachable`, or an error of the network, if a server
+        does not answer: the run goes on, and is logged later."""
+
+    def settled(self, root: Path) -> Tracker:
+        """The same with what the environment decides written out, and without secrets: what is
+        logged later, from another shell, is to arrive at the same place. FwError if that is none.
+
+        Called before a run begins. It must not need a server.
+        """
+        return self
 
     def check_keys(self, keys: Collection[str]) -> None:
         """Raise ValueError if it cannot take these names of scores; called when a recipe is

@@ -64,6 +64,14 @@ def previous_run(folder: Path) -> dict[str, Any]:
         return {}
 
 
+def remember(tracker: str, handle: Mapping[str, Any] | None, recipe: str, folder: Path) -> None:
+    """Keep what a tracker finds the run by, beside whatever run.json says."""
+    known = previous_run(folder)
+    if handle is not None and known.get(tracker) != handle:
+        with writing(folder):
+            write_run({**known, "recipe": recipe, tracker: dict(handle)}, folder)
+
+
 def link_latest(folder: Path) -> None:
     """Make the run reachable as `<recipe>/latest`, where the file system has links."""
     with contextlib.suppress(OSError):
