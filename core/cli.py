@@ -494,12 +494,37 @@ def sync(
 
 
 @app.command()
+def register(
+    run_: Annotated[
+        Path, typer.Argument(help="a run folder, such as runs/self_guidance/latest", metavar="RUN")
+    ],
+    arm: Annotated[str, typer.Option("--arm", help="the arm whose model it is")],
+    name: Annotated[str, typer.Option("--name", help="the model's name in the registry")],
+    plugin: Plugins = None,
+) -> None:
+    """Register an arm's model with the recipe's tracker; prints the address to load it by."""
+    from fw.core.run.finished import FinishedRun
+    from fw.core.run.register import register as register_arm
+
+    add_plugins(plugin)
+    finished = FinishedRun(run_)
+    end_dead_runs(finished.root)
+    answer(register_arm(finished, arm, name))
+
+
+@app.command()
 def ui(
     out: Out = DEFAULT_OUT,
     port: Annotated[int, typer.Option(min=1, max=65535, help="port on this machine")] = 5000,
     tracker: Annotated[str, typer.Option("--tracker", help="whose page")] = "mlflow",
+    browser: Annotated[
+        bool,
+        typer.Option(help="open the newest run's page in a browser, if there is a display"),
+    ] = True,
 ) -> None:
     """Open the tracker's page, MLflow's by default, on the runs in a folder."""
+    from inspect import signature
+
     from fw.registry import UnknownComponent, installed
 
     end_dead_runs(out)
@@ -507,7 +532,9 @@ def ui(
         component = installed().get("tracker", tracker)
     except UnknownComponent as error:
         raise FwError(f"--tracker {tracker}: {error}") from None
-    raise typer.Exit(component().serve(out.absolute(), port))  # type: ignore[attr-defined]
+    serve = component().serve  # type: ignore[attr-defined]
+    options = {"browse": browser} if "browse" in signature(serve).parameters else {}
+    raise typer.Exit(serve(out.absolute(), port, **options))
 
 
 def end_dead_runs(out: Path) -> None:

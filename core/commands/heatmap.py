@@ -305,7 +305,9 @@ def log(run: FinishedRun, answer: Mapping[str, Any], output: Path, console: Cons
         ends = {name: arm["status"] for name, arm in states.items() if arm["status"] != "pending"}
         made_by = provenance.record(plan(recipe))
         about = opened(recipe, plan(recipe, list(ends)), made_by, folder)
-        paths = [portable(path, folder.parents[1]) for path in (output, output.with_suffix(".json"))]
+        paths = [
+            portable(path, folder.parents[1]) for path in (output, output.with_suffix(".json"))
+        ]
         journal = Journal(folder)
         with Turn(folder) as turn:
             if not turn.take():

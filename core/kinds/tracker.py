@@ -10,6 +10,9 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 from fw.core.errors import FwError
 from fw.registry import Component
 
+LOADER = "fw.core.run.pyfunc"
+"""The module whose `_load_pyfunc(folder)` reads a packed arm, for `TrackedRun.package`."""
+
 
 class ArmDescription(NamedTuple):
     """An arm as a tracker shows it: its name and its flattened sections.
@@ -115,7 +118,12 @@ class Tracker(Component):
         was opened. `root` is the runs folder that it is in now.
         """
 
+    def register(self, handle: Mapping[str, Any], root: Path, arm: str, name: str) -> str:
+        """Register an arm's model under a name; returns a URI that it is loaded by. The same model
+        is registered once."""
+        raise FwError(f"the tracker '{self.name}' registers no models")
+
     def serve(self, root: Path, port: int) -> int:
         """Show in a browser what was logged to the runs folder `root`, until Ctrl-C; returns the
-        exit code."""
+        exit code. One that can open the browser itself also takes `browse`, a bool."""
         raise FwError(f"the tracker '{self.name}' has no page of its own")

@@ -25,8 +25,9 @@ BYTES_PER_SECOND = 1e6
 class Sources(Protocol):
     """What calls refer to."""
 
-    root: Path
-    """The runs folder."""
+    @property
+    def root(self) -> Path:
+        """The runs folder."""
 
     def size(self, arm: str) -> int:
         """Bytes of an arm's weights, about."""

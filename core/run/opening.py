@@ -26,7 +26,7 @@ from fw.core.run.journal import Journal
 from fw.core.run.models import Models
 from fw.core.run.record import previous_run
 from fw.core.run.telling import Teller
-from fw.core.run.tracking import logged_arms, names_of_trainings
+from fw.core.run.tracking import names_of_trainings
 from fw.core.stages.keys import digest, identity
 
 

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import ValidationError
@@ -64,7 +64,8 @@ class Contents(Section):
     guidance: tuple[Steering, ...] = ()
     siblings: tuple[Backbone | None, ...] = ()
     latents: Autoencoder | None = None
-    versions: dict[str, str] = {}
+    requirements: tuple[str, ...] = ()
+    """What has to be installed, as pip names it."""
 
 
 def pack(
@@ -90,7 +91,7 @@ def pack(
         guidance=sample.guidance,
         siblings=tuple(None if each is None else each.model for each in sample.siblings),
         latents=sample.latents,
-        versions=versions(),
+        requirements=tuple(requirements(sample)),
     )
 
     def products(stage: Stage) -> Path:
@@ -109,6 +110,20 @@ def pack(
             link(file, folder / file.relative_to(run))
     write_json(folder / CONTENTS, contents.model_dump(mode="json"))
     write_text(folder / CARD, card(recipe, name, arm, annotation, scores))
+
+
+def requirements(sample: Sample) -> list[str]:
+    """fw, what decides results, and the distributions of plugins that are used, as pip names
+    them."""
+    stages = [sample, sample.train, *(each for each in sample.siblings if each is not None)]
+    components = {type(component) for stage in stages for component in stage.components}
+    found = {installed().provider(component) for component in components}
+    brought = {
+        provider.distribution: provider.version
+        for provider in found
+        if provider is not None and provider.text is None and provider.version != "?"
+    }
+    return [f"{name}=={version}" for name, version in {**versions(), **brought}.items()]
 
 
 def link(source: Path, target: Path) -> None:
@@ -171,7 +186,9 @@ class Packed:
         latents = None if it.latents is None else EncodeLatents(images, it.latents, False)
 
         def trained(model: Backbone | None) -> TrainDenoiser | None:
-            return model and TrainDenoiser(images, model, it.process, Train(), latents=latents)
+            if model is None:
+                return None
+            return TrainDenoiser(images, model, it.process, Train(), latents=latents)
 
         train, siblings = trained(it.model), tuple(map(trained, it.siblings))
         assert train is not None
@@ -189,12 +206,12 @@ class Packed:
             arm=it.arm,
             seed=it.seed,
         )
-        worse = {
+        folders: dict[Stage, Path] = {
             sibling: self.folder / f"sibling-{place}"
             for place, sibling in enumerate(siblings)
             if sibling is not None
         }
-        return sample, {train: self.folder, **worse}
+        return sample, {**folders, train: self.folder}
 
 
 @dataclass(frozen=True, eq=False)

@@ -91,8 +91,11 @@ class Tracking:
             entry = result["arms"][name]
             finished = entry["status"] == "finished"
             status = "finished" if finished else "killed" if stopped else "failed"
-            for logged in (name, *names_of_trainings(name, plan).values()):
-                self.arm_results(logged, entry, finished, status)
+            for training in (None, *names_of_trainings(name, plan)):
+                scores = {**arm_scores(entry), **own_verdict(result, name)}
+                if training is not None:
+                    scores = training_scores(entry, training)
+                self.arm_results(logged_name(name, training), scores, finished, status)
             for section in SECTIONS:
                 found = entry.get(section.name, {}).items()
                 quality |= {f"{section.name}/{name}/{key}": value for key, value in found}
@@ -106,11 +109,11 @@ class Tracking:
         self.files(None, [path for path in (*documents, *others) if path.exists()])
         self.put(Note(note(result)))
 
-    def arm_results(self, name: str, entry: Mapping[str, Any], finished: bool, status: str) -> None:
+    def arm_results(
+        self, name: str, scores: Mapping[str, float], finished: bool, status: str
+    ) -> None:
         """Scores, model and end of an arm, or of one of its trainings."""
         if finished:
-            seed = seed_of(name, self.plan)
-            scores = arm_scores(entry) if seed is None else training_scores(entry, seed)
             self.put(Scores(name, scores))
             if name in self.arms:
                 self.put(Model(name, scores))
@@ -153,16 +156,12 @@ def logged_arms(plan: Plan) -> dict[str, ArmPlan]:
 def names_of_trainings(name: str, arm: ArmPlan) -> dict[int, str]:
     """What an arm's trainings are called, by seed; nothing of an arm that is trained once."""
     trainings: Mapping[int, ArmPlan] = getattr(arm, "trainings", {})
-    return {seed: f"{name} seed {seed}" for seed in trainings} if len(trainings) > 1 else {}
+    return {seed: logged_name(name, seed) for seed in trainings} if len(trainings) > 1 else {}
 
 
-def seed_of(name: str, plan: Plan) -> int | None:
-    """The seed of one of several trainings; None of an arm."""
-    for arm in plan.arms:
-        for seed, training in names_of_trainings(arm, plan.arms[arm]).items():
-            if training == name:
-                return seed
-    return None
+def logged_name(arm: str, seed: int | None) -> str:
+    """What an arm, or its training with this seed, is called."""
+    return arm if seed is None else f"{arm} seed {seed}"
 
 
 def curves(records: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
@@ -202,6 +201,16 @@ def training_scores(entry: Mapping[str, Any], seed: int) -> dict[str, float]:
     return scores | {"cost/nfe": entry["nfe"]}
 
 
+def own_verdict(result: Mapping[str, Any], arm: str) -> dict[str, float]:
+    """The numbers of an arm's own comparison with the baseline, to sort arms by."""
+    prefix = f"verdict/{arm}/"
+    return {
+        f"verdict/{key.removeprefix(prefix)}": value
+        for key, value in verdict_scores(result).items()
+        if key.startswith(prefix) and "/" not in key.removeprefix(prefix)
+    }
+
+
 def verdict_scores(result: Mapping[str, Any]) -> dict[str, float]:
     """The verdict's numbers, by arm and, where it is not the baseline, by what it is compared
     with."""
@@ -225,7 +234,7 @@ def verdict_words(result: Mapping[str, Any]) -> dict[str | None, dict[str, str]]
     first; and the arms' roles."""
     verdict = result.get("verdict") or {}
     words: dict[str | None, dict[str, str]] = {
-        name: {"role": arm["role"]} for name, arm in result["arms"].items() if "role" in arm
+        name: {"arm_role": arm["role"]} for name, arm in result["arms"].items() if "role" in arm
     }
     whole: dict[str, str] = {}
     for compared, prefix in comparisons(result):
@@ -233,7 +242,7 @@ def verdict_words(result: Mapping[str, Any]) -> dict[str | None, dict[str, str]]
         own = words.setdefault(compared["arm"], {})
         if compared.get("role") == "baseline" or "decision" not in own:
             own["decision"] = compared["decision"]
-            own["decision.than"] = compared["than"]
+            own["decision_against"] = compared["than"]
     if verdict.get("sentences"):
         whole["verdict"] = verdict["sentences"][0]
     return {**words, **({None: whole} if whole else {})}
