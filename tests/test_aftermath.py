@@ -90,7 +90,7 @@ def test_a_run_whose_folder_is_full_as_soon_as_its_tracker_is_open_has_ended(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "run.json")
 
-    monkeypatch.setattr("fw.core.run.opening.write_run", full)
+    monkeypatch.setattr("fw.core.run.record.write_run", full)
     words = (
         "run",
         runs.parent / "toy.yaml",

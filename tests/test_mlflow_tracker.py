@@ -319,7 +319,8 @@ def test_long_params_tags_and_notes_are_shortened(root):
     assert len(params) == 151
     assert params["prompt"].endswith("x ...")
     assert parent.data.tags["words"].endswith("y ...")
-    assert parent.data.tags["mlflow.note.content"].endswith("z ...")
+    assert len(parent.data.tags["mlflow.note.content"]) == 8000
+    assert "z\n\n... The whole is in `report.md`" in parent.data.tags["mlflow.note.content"]
     MLflow().open(describe(root, arms=arms)).end("finished")
 
 

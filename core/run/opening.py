@@ -6,14 +6,11 @@ from __future__ import annotations
 import getpass
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from fw.core.kinds import ArmDescription, TrackedRun, Tracker
-from fw.core.messages.console import say
 from fw.core.messages.secrets import redact, without_secrets
 from fw.core.plan.graph import ArmPlan, Plan
 from fw.core.recipe.model import Recipe
@@ -98,14 +95,14 @@ def user() -> str:
         return ""
 
 
-def teller(tracker: Tracker, folder: Path, models: Models, console: Console) -> Teller:
-    """What tells the tracker of the run in this folder."""
+def teller(tracker: Tracker, folder: Path, models: Models, said: Callable[[str], object]) -> Teller:
+    """What tells the tracker of the run in this folder; `said` hears of its outages."""
 
     def opening(run: Opened) -> TrackedRun:
         previous = handle_in(previous_run(folder), tracker.name)
         return tracker.open(run.description(folder, previous))
 
-    return Teller(Journal(folder), opening, models, lambda text: say(console, text, style="yellow"))
+    return Teller(Journal(folder), opening, models, said)
 
 
 def arm_params(arm: ArmPlan, shared: Mapping[str, Any]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -118,7 +119,8 @@ def tracking_of(scope: Scope, console: Console) -> Tracking:
     if recipe.tracker is None:
         return Tracking(plan, scope.store)
     models = Models(scope.store, lambda: (recipe, plan), scope.folder, console)
-    return Tracking(plan, scope.store, teller(recipe.tracker, scope.folder, models, console))
+    aloud = partial(say, console, style="yellow")
+    return Tracking(plan, scope.store, teller(recipe.tracker, scope.folder, models, aloud))
 
 
 def begin(tracking: Tracking, scope: Scope) -> None:

@@ -19,6 +19,7 @@ from fw.core.run.models import Models
 from fw.core.run.opening import teller
 from fw.core.run.owner import owner
 from fw.core.run.record import Turn, remember
+from fw.core.run.telling import in_words
 from fw.registry import installed
 
 
@@ -62,20 +63,22 @@ def tell(calls: list[Call], journal: Journal, folder: Path, console: Console) ->
         recipe = run.recipe()
         return recipe, plan(recipe)
 
-    telling = teller(tracker, folder, Models(run.store, planned, folder, console), console)
+    models = Models(run.store, planned, folder, console)
+    telling = teller(tracker, folder, models, lambda text: None)  # all is said at the end
     telling.resume(calls)
     if not any(isinstance(call, End) for call in calls):
         telling.put(End("killed"))
     telling.begin(seconds=None)
     if telling.failure is not None:
         telling.finish()
-        raise FwError(f"{telling.failure}; nothing is lost: try again later")
+        raise FwError(f"{in_words(telling.failure)}; nothing is lost: try again later")
     arrived = telling.finish(hurried=False)
     if telling.tracked is not None:
         remember(tracker.name, telling.tracked.handle, opened.recipe, folder)
     if not arrived:
         refused = "; ".join(f"{call}: {reason}" for call, reason in telling.refused.items())
-        raise StageFailed(f"{folder}: the tracker did not take all: {refused or telling.failure}")
+        reason = in_words(telling.failure) if telling.failure is not None else refused
+        raise StageFailed(f"it did not take all ({reason}); nothing is lost: try again later")
 
 
 def tracker_of(opened: Opened) -> Tracker:

@@ -125,7 +125,7 @@ def open_run(
     complete stay as they are until something new is logged to them."""
     id_ = experiment.experiment_id
     folder = str(run.folder.absolute())
-    common = {"fw.recipe": run.recipe, "fw.key": run.key, "fw.folder": folder, **run_tags(run.tags)}
+    common = {"fw.recipe": run.recipe, "fw.key": run.key, "fw.folder": folder, **run_tags(run)}
     parent = previous_parent(client, id_, run)
     if parent is None:
         parent = create(client, id_, run_name(run), {**common, "fw.role": "recipe"})
@@ -495,9 +495,8 @@ class MLflowRun:
             [self.experiment], "tags.`fw.role` = 'recipe'", max_results=100
         )
         tags = self.client.get_experiment(self.experiment).tags
-        text = described(parents, tags.get(NOTE, ""))
-        if text is not None and text != tags.get(NOTE):
-            self.client.set_experiment_tag(self.experiment, NOTE, text)
+        for key, value in described(parents, tags).items():
+            self.client.set_experiment_tag(self.experiment, key, value)
 
     def end_arm(self, arm: str, status: str) -> None:
         if not (self.runs[arm].ended and status == "finished"):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fw.core.kinds import ArmDescription, RunDescription
 from fw.plugins.trackers.mlflow_server import VIEW_TAG
+from fw.plugins.trackers.mlflow_words import run_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,7 +29,7 @@ def save_view(
 ) -> None:
     """Save the view of this run's arms. MLflow's tag for it is undocumented, so it may fail."""
     now = int(1000 * time.time())
-    value = {"name": f"arms of {run.recipe}@{run.key}", "createdAt": now, "updatedAt": now}
+    value = {"name": f"arms of {run_name(run)}", "createdAt": now, "updatedAt": now}
     try:
         state = json.dumps(view_state(run, pictures))
         client.set_experiment_tag(

@@ -18,14 +18,14 @@ NOTE = "mlflow.note.content"
 LENGTH = 8000
 """The longest description: MLflow's limit for a tag."""
 
-HEADING = "Runs of this recipe, the newest first:"
-"""How the description of an experiment begins, unless somebody wrote another."""
+DESCRIBED = "fw.described"
+"""The experiment's tag with a digest of the description that fw wrote: another one is somebody's
+own."""
 
 CUT = "\n\n... The whole is in `report.md` among the artifacts."
 
 MEANINGS = {
     "fw.user": "mlflow.user",
-    "fw.command": "mlflow.source.name",
     "fw.commit": "mlflow.source.git.commit",
 }
 """Tags of fw that MLflow's pages show under names of their own."""
@@ -37,10 +37,11 @@ def run_name(run: RunDescription) -> str:
     return run.recipe if seed is None else f"{run.recipe} seed {seed}"
 
 
-def run_tags(tags: Mapping[str, str]) -> dict[str, str]:
+def run_tags(run: RunDescription) -> dict[str, str]:
     """A run's tags, also by the names that MLflow's pages know."""
-    known = {name: tags[tag] for tag, name in MEANINGS.items() if tag in tags}
-    return {**tags, **known, "mlflow.source.type": "LOCAL"}
+    known = {name: run.tags[tag] for tag, name in MEANINGS.items() if tag in run.tags}
+    source = {"mlflow.source.name": f"fw run {run.recipe}", "mlflow.source.type": "LOCAL"}
+    return {**run.tags, **known, **source}
 
 
 def dataset_input(tags: Mapping[str, str], params: Mapping[str, str]) -> DatasetInput:
@@ -80,19 +81,23 @@ def image(run: str, name: str) -> str:
     return f"![{name}](get-artifact?path={quote(name)}&run_uuid={run})"
 
 
-def described(parents: Sequence[Run], present: str) -> str | None:
-    """An experiment's description: a line for each run of fw. None if somebody wrote another."""
-    notes = [run.data.tags.get(NOTE, "") for run in parents]
-    if present and not present.startswith(HEADING) and present not in notes:
-        return None
-    lines = [HEADING, ""]
-    for run, note in sorted(
-        zip(parents, notes, strict=True), key=lambda each: -each[0].info.start_time
-    ):
+def described(parents: Sequence[Run], tags: Mapping[str, str]) -> dict[str, str]:
+    """An experiment's tags with its description: the newest run's verdict first, where the page
+    shows one line, and a line for each other run of fw. Nothing if somebody wrote another."""
+    present = tags.get(NOTE, "")
+    notes = {run.info.run_id: run.data.tags.get(NOTE, "") for run in parents}
+    if present and digest_of(present) != tags.get(DESCRIBED) and present not in notes.values():
+        return {}
+    text = ""
+    for run in sorted(parents, key=lambda run: -run.info.start_time):
         place = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-        first = run.data.tags.get("fw.verdict") or note.partition("\n")[0]
-        line = f"* [{run.info.run_name}]({place}): {first}"
-        if sum(map(len, lines)) + len(lines) + len(line) > LENGTH:
+        first = run.data.tags.get("fw.verdict") or notes[run.info.run_id].partition("\n")[0]
+        line = f"[{run.info.run_name}]({place}): {first}"
+        if len(text) + len(line) + 4 > LENGTH:
             break
-        lines.append(line)
-    return "\n".join(lines)
+        text += f"\n\n{line}" if text else line
+    return {} if text == present else {NOTE: text, DESCRIBED: digest_of(text)}
+
+
+def digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
