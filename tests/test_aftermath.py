@@ -90,7 +90,7 @@ def test_a_run_whose_folder_is_full_as_soon_as_its_tracker_is_open_has_ended(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "run.json")
 
-    monkeypatch.setattr("fw.core.run.record.write_run", full)
+    (runs / "toy/latest/run.json").unlink()  # so that the handle has to be written
     words = (
         "run",
         runs.parent / "toy.yaml",
@@ -103,10 +103,13 @@ def test_a_run_whose_folder_is_full_as_soon_as_its_tracker_is_open_has_ended(
         "--set",
         "tracker=mlflow",
     )
-    answer = fw(*words)
+    with monkeypatch.context() as patch:
+        patch.setattr("fw.core.run.record.write_run", full)
+        answer = fw(*words)
     assert answer.code == 1
     assert "run.json: the disk is full" in answer.err
     assert statuses(runs) == {"KILLED"}
+    assert fw(*words).code == 0
 
 
 def test_runs_of_other_machines_and_of_the_living_are_left_alone(runs: Path) -> None:

@@ -364,7 +364,7 @@ class Untracked:
         pass
 
     def wants_model(self, arm: str) -> bool:
-        return False
+        return True
 
     def model(self, arm: str, weights: Path, scores: Mapping[str, float]) -> None:
         pass
