@@ -104,6 +104,7 @@ def test_a_record_from_before_there_was_a_verdict_has_none() -> None:
 def test_an_arm_that_is_trained_several_times_is_logged_as_its_trainings(tmp_path: Path) -> None:
     first, second = (plan(load(TINY, [f"seed={seed}"])) for seed in (0, 1))
     trainings = {0: first.arms["self_1.5"], 1: second.arms["self_1.5"]}
+    first.stages |= second.stages
     first.arms["self_1.5"].trainings = trainings  # type: ignore[attr-defined]
     assert list(logged_arms(first)) == [
         "unconditional",

@@ -45,12 +45,19 @@ class Tracking:
     def begin(self, opened: Opened) -> None:
         """Begin to log; raises what the tracker raises, unless it may pass."""
         if self.teller is not None:
-            self.teller.journal.begin()
-            earlier = self.teller.journal.pending()
+            journal = self.teller.journal
+            journal.begin()
+            earlier = journal.pending()
             self.teller.resume(earlier)
             self.begun = True
             self.put(opened)
-            self.teller.begin()
+            try:
+                self.teller.begin()
+            except Exception:
+                self.begun = False
+                if not earlier:
+                    journal.path.unlink(missing_ok=True)  # nothing was done that could be logged
+                raise
 
     def put(self, call: Call) -> None:
         if self.teller is not None and self.begun:

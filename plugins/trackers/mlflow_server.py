@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -63,7 +64,8 @@ def serve(root: Path, port: int = PORT, host: str = HOST, browse: bool = False) 
             for name, url in urls.items():
                 print(visible(f"{name}: {url}"), flush=True)
             if browse and urls and has_display():
-                webbrowser.open(list(urls.values())[-1])
+                page = list(urls.values())[-1]
+                threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
             process.wait()
         except KeyboardInterrupt:
             return 0
