@@ -15,6 +15,7 @@ from fw.core.kinds import TrackedRun
 from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import load
 from fw.core.run import calls, telling
+from fw.core.run import load as load_module
 from fw.core.run.calls import End, Note, Opened, Series
 from fw.core.run.journal import JOURNAL, Journal
 from fw.core.run.telling import Teller
@@ -126,6 +127,31 @@ def test_a_server_that_was_away_is_told_everything_when_it_answers(
         "the tracker answers again",
     ]
     assert Journal(tmp_path).pending() == []
+
+
+def test_what_the_machine_does_is_said_of_the_run_and_of_the_arms_whose_stages_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_module, "EVERY", 0.0)
+    heard: list[tuple[str | None, set[str]]] = []
+    enough = threading.Event()
+
+    class Watching(Listening):
+        def series(self, arm: str | None, records: Sequence[Mapping[str, float]]) -> None:
+            heard.append((arm, set(records[0])))
+            if len(heard) > 8:
+                enough.set()
+
+    planned = plan(load(TINY))
+    made = teller(tmp_path, lambda opened: Watching())
+    made.watching = True
+    tracking = Tracking(planned, Store(tmp_path), made)
+    tracking.started(planned.arms["self_1.5"].train)
+    tracking.begin(OPENED)
+    assert enough.wait(60)
+    assert tracking.end("finished")
+    assert {arm for arm, _ in heard} == {None, "self_1.0", "self_1.5"}
+    assert all("system/cpu_utilization_percentage" in keys for _, keys in heard)
 
 
 @pytest.mark.parametrize("error", [FwError("the experiment is deleted"), KeyError("run")])

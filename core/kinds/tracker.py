@@ -93,6 +93,12 @@ class Tracker(Component):
 
     kind: ClassVar[str] = "tracker"
 
+    @property
+    def watching(self) -> bool:
+        """Whether it shows what the machine does meanwhile: series of the run and of its arms that
+        begin with `system/`, whose steps are seconds since 1970."""
+        return False
+
     @abstractmethod
     def open(self, run: RunDescription) -> TrackedRun:
         """Open the run, or open it again. `Unreachable`, or an error of the network, if a server

@@ -102,7 +102,7 @@ def teller(tracker: Tracker, folder: Path, models: Models, said: Callable[[str],
         previous = handle_in(previous_run(folder), tracker.name)
         return tracker.open(run.description(folder, previous))
 
-    return Teller(Journal(folder), opening, models, said)
+    return Teller(Journal(folder), opening, models, said, tracker.watching)
 
 
 def arm_params(arm: ArmPlan, shared: Mapping[str, Any]) -> dict[str, str]:

@@ -36,11 +36,14 @@ class Teller:
         opening: Callable[[Opened], TrackedRun],
         sources: Sources,
         say: Callable[[str], object],
+        watching: bool = False,
     ):
         self.journal = journal
         self.opening = opening
         self.sources = sources
         self.say = say
+        self.watching = watching
+        """Whether the tracker shows what the machine does."""
         self.tracked: TrackedRun | None = None
         """The run as it was last opened."""
         self.failure: Exception | None = None

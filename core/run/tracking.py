@@ -26,6 +26,7 @@ from fw.core.run.calls import (
     Words,
     portable,
 )
+from fw.core.run.load import Load
 from fw.core.run.telling import Teller
 from fw.core.stages.base import Stage
 from fw.core.store.store import Store
@@ -41,6 +42,8 @@ class Tracking:
         self.teller = teller
         self.arms = logged_arms(plan)
         self.begun = False
+        self.running: set[str] = set()
+        self.load = Load(self.put, self.working)
 
     def begin(self, opened: Opened) -> None:
         """Begin to log; raises what the tracker raises, unless it may pass."""
@@ -58,6 +61,19 @@ class Tracking:
                 if not earlier:
                     journal.path.unlink(missing_ok=True)  # nothing was done that could be logged
                 raise
+            if self.teller.watching:
+                self.load.start()
+
+    def started(self, stage: str) -> None:
+        self.running.add(stage)
+
+    def stopped(self, stage: str) -> None:
+        self.running.discard(stage)
+
+    def working(self) -> list[str]:
+        """The arms that the running stages work for."""
+        running = list(self.running)
+        return list(dict.fromkeys(arm for stage in running for arm in self.users(stage)))
 
     def put(self, call: Call) -> None:
         if self.teller is not None and self.begun:
@@ -93,6 +109,7 @@ class Tracking:
     def results(self, result: Mapping[str, Any], folder: Path, stopped: bool) -> None:
         """What was concluded, arm by arm and for the run as a whole, which has its record in
         `folder`."""
+        self.running.clear()
         quality: dict[str, float] = {}
         for name, plan in self.plan.arms.items():
             entry = result["arms"][name]
@@ -131,6 +148,7 @@ class Tracking:
         tracker lacks something."""
         if self.teller is None or not self.begun:
             return True
+        self.load.end()
         self.put(End(status))
         return self.teller.finish()
 

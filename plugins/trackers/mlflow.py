@@ -80,6 +80,13 @@ class MLflow(Tracker):
     def check_keys(self, keys: Collection[str]) -> None:
         check(keys)
 
+    @property
+    def watching(self) -> bool:
+        """MLflow's own switch, which is off unless the environment says otherwise."""
+        from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING as SWITCH
+
+        return bool(SWITCH.get())
+
     def settled(self, root: Path) -> MLflow:
         return self.model_copy(update={"uri": settled(self.uri, root)})
 
@@ -371,7 +378,8 @@ class MLflowRun:
             values = {key: value for key, value in record.items() if key != "step"}
             for key, value in self._drawn(arm, values).items():
                 if step > last.get(key, -1):
-                    new[key, step] = Metric(key, value, now, step)
+                    at = 1000 * step if key.startswith("system/") else now
+                    new[key, step] = Metric(key, value, at, step)
         metrics = list(new.values())
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(logged.id, metrics=metrics[start : start + BATCH])
