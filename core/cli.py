@@ -478,7 +478,10 @@ def sync(
     from fw.core.run.sync import sync as sync_run
 
     add_plugins(plugin)
-    folders = [FinishedRun(run).folder for run in runs or ()] or list(journals(out.absolute()))
+    named = [FinishedRun(run) for run in runs or ()]
+    for each in named:
+        each.check()
+    folders = [each.folder for each in named] or list(journals(out.absolute()))
     failures = []
     for folder in folders:
         try:

@@ -16,12 +16,10 @@ from fw.core.messages.console import say
 from fw.core.plan.graph import ArmPlan, Plan
 from fw.core.recipe.model import Recipe
 from fw.core.run.package import pack
+from fw.core.run.record import SCRATCH
 from fw.core.run.tracking import logged_arms
 from fw.core.stages.train import MODEL
 from fw.core.store.store import Store
-
-PACKAGE = ".package"
-"""The folder in a run's folder where a model is put together, also by the tracker."""
 
 
 class Models:
@@ -65,8 +63,7 @@ class Models:
         if (package := getattr(tracked, "package", None)) is None:
             tracked.model(arm, self.weights(arm), scores)
             return
-        place = self.folder / PACKAGE
-        shutil.rmtree(place, ignore_errors=True)  # what a crash left
+        place = self.folder / SCRATCH
         try:
             recipe, arms = self.arms
             pack(recipe, arm, arms[arm], self.store, self.folder, place / "arm", scores)

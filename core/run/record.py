@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from fw.core.run.owner import OWNER, this_process
 from fw.registry import LocalPlugin
 
 LOCK = ".lock"
+
+SCRATCH = ".package"
+"""The folder in a run's folder where a model is put together for the tracker, also by it."""
 
 
 def run_folder(recipe: Recipe, plugins: Sequence[LocalPlugin], out: Path) -> Path:
@@ -111,6 +115,7 @@ class Turn:
             raise unlockable(self.folder, error) from None
         for file in self.folder.glob(f"*{ASIDE}"):  # of a process that was killed
             file.unlink(missing_ok=True)
+        shutil.rmtree(self.folder / SCRATCH, ignore_errors=True)
         write_json(self.folder / OWNER, this_process())
         return True
 

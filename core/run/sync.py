@@ -68,10 +68,10 @@ def tell(calls: list[Call], journal: Journal, folder: Path, console: Console) ->
     telling.resume(calls)
     if not any(isinstance(call, End) for call in calls):
         telling.put(End("killed"))
-    telling.begin(seconds=None)
-    if telling.failure is not None:
-        telling.finish()
-        raise FwError(f"{in_words(telling.failure)}; nothing is lost: try again later")
+    try:
+        telling.begin(seconds=None)
+    except Exception as error:
+        raise FwError(f"{in_words(error)}; nothing is lost: try again later") from error
     arrived = telling.finish(hurried=False)
     if telling.tracked is not None:
         remember(tracker.name, telling.tracked.handle, opened.recipe, folder)

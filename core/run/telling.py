@@ -7,6 +7,7 @@ with a server that answers is left out, so that it does not keep the others.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -56,7 +57,8 @@ class Teller:
         self._news = threading.Condition()
         self._tried = False
         self._ending = False
-        self._left = False
+        self._refusal: Exception | None = None
+        """Why the run could not be opened, if that will not pass: it is not begun then."""
         self._unwritten = False
         self._since, self._patience = time.monotonic(), PATIENCE
         known = copy_context()  # of what this command has read already
@@ -72,10 +74,10 @@ class Teller:
         self._thread.start()
         with self._news:
             self._news.wait_for(lambda: self._tried, seconds)
-            if self.failure is not None and not isinstance(self.failure, AWAY):
-                self._ending = self._left = True
+            if self._refusal is not None:
+                self._ending = True
                 self._news.notify_all()
-                raise self.failure
+                raise self._refusal
 
     def put(self, call: Call) -> None:
         """Have the tracker told, some time."""
@@ -84,7 +86,8 @@ class Teller:
         except OSError as error:
             if not self._unwritten:
                 self._unwritten = True
-                self.say(f"{self.journal.path}: {error.strerror}; `fw sync` will lack a part")
+                lacking = f"{self.journal.path}: {error.strerror}; `fw sync` will lack a part"
+                self.say(f"warning: {lacking}")
         self.resume([call])
 
     def resume(self, calls: Sequence[Call]) -> None:
@@ -113,6 +116,9 @@ class Teller:
             try:
                 self.tracked = self.opening(self._description())
             except Exception as error:
+                if not self._tried and not isinstance(error, AWAY):
+                    self._refuse(error)
+                    return
                 self._fail(error)
                 if not self._rest():
                     return
@@ -134,8 +140,8 @@ class Teller:
         """Make all calls; returns the one that failed for the first time, None at the end."""
         told = 0
         while (call := self._next(told)) is not None:
-            self._expect(call.patience(self.sources))
             try:
+                self._expect(call.patience(self.sources))
                 call.tell(tracked, self.sources)
             except Exception as error:
                 if call.topic not in suspects:
@@ -144,8 +150,9 @@ class Teller:
                 self.refused[call.word] = in_words(error)
             told += 1
         if not self.refused:
-            self.journal.arrived()
-            self.complete = True
+            with contextlib.suppress(OSError):  # a full disk: it is told again, which may be
+                self.journal.arrived()
+                self.complete = True
         return None
 
     def _next(self, told: int) -> Call | None:
@@ -159,7 +166,7 @@ class Teller:
             if self._ending:
                 return False
             self._news.wait_for(lambda: self._ending, AGAIN)
-            return not self._left
+            return True
 
     def _expect(self, patience: float) -> None:
         self._since, self._patience = time.monotonic(), patience
@@ -171,12 +178,17 @@ class Teller:
             self.failure, self._tried = None, True
             self._news.notify_all()
 
+    def _refuse(self, error: Exception) -> None:
+        with self._news:
+            self._refusal, self._tried = error, True
+            self._news.notify_all()
+
     def _fail(self, error: Exception) -> None:
         with self._news:
             fresh, self.failure = self.failure is None, error
-            first, self._tried = not self._tried, True
+            self._tried = True
             self._news.notify_all()
-        if fresh and not (first and not isinstance(error, AWAY)):  # that one is raised
+        if fresh:
             self.say(
                 f"warning: {in_words(error)}; the run goes on, and what the tracker misses is kept"
             )

@@ -50,7 +50,7 @@ class Tracking:
         if self.teller is not None:
             journal = self.teller.journal
             journal.begin()
-            earlier = journal.pending()
+            earlier = journal.kept()
             self.teller.resume(earlier)
             self.begun = True
             self.put(opened)
