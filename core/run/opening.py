@@ -80,7 +80,12 @@ def made_where() -> dict[str, str]:
     facts = {"fw.user": user(), "fw.command": redact(" ".join(["fw", *sys.argv[1:]]))}
     try:
         answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+            ["git", "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=5,
+            check=True,
         )
         facts["fw.commit"] = answer.stdout.strip()
     except (OSError, subprocess.SubprocessError):  # no git, or no repository
