@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Protocol
 from fw.core.errors import FwError
 from fw.core.kinds import ArmDescription, RunDescription, TrackedRun
 
-PATIENCE = 20.0
-"""Seconds that the end of a run waits for one call; a live server answers in far less."""
+PATIENCE = 60.0
+"""Seconds that the end of a run waits for one call, on the slowest of machines."""
 
 BYTES_PER_SECOND = 1e6
 """The slowest upload of weights that the end of a run waits for."""

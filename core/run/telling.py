@@ -18,8 +18,8 @@ from fw.core.kinds import TrackedRun
 from fw.core.run.calls import PATIENCE, Call, Opened, Sources
 from fw.core.run.journal import Journal, condensed
 
-OPENING = 10.0
-"""Seconds that a run waits for its tracker before it begins to work."""
+OPENING = 60.0
+"""Seconds that a run waits for its tracker before it begins to work, unless that gives up."""
 
 AGAIN = 60.0
 """Seconds between two tries to reach a server that is away."""
