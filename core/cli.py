@@ -283,16 +283,23 @@ def compare(
     runs: Annotated[
         list[Path], typer.Argument(help="run folders, such as runs/self_guidance/latest")
     ],
+    as_json: Annotated[bool, typer.Option("--json", help="answer with one JSON document")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="answer with a line for each score and seed")
+    ] = False,
 ) -> None:
-    """Print the tables of finished runs, from disk."""
-    from fw.core.report.terminal import show
+    """Compare finished runs, from disk; runs of one recipe from several seeds count as one."""
+    from fw.core.commands import compare
     from fw.core.run.finished import FinishedRun
 
     finished = [FinishedRun(path) for path in runs]
     for each in finished:
         end_dead_runs(each.root)
-    for result in [each.results() for each in finished]:
-        show(result, wide_console())
+    results = [(str(each.path), each.results()) for each in finished]
+    if as_json or as_csv:
+        print(compare.as_json(results) if as_json else compare.as_csv(results).rstrip("\n"))
+    else:
+        compare.compare(results, wide_console())
 
 
 @app.command()

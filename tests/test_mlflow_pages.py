@@ -102,18 +102,12 @@ def test_a_record_from_before_there_was_a_verdict_has_none() -> None:
 
 
 def test_an_arm_that_is_trained_several_times_is_logged_as_its_trainings(tmp_path: Path) -> None:
-    first, second = (plan(load(TINY, [f"seed={seed}"])) for seed in (0, 1))
-    trainings = {0: first.arms["self_1.5"], 1: second.arms["self_1.5"]}
-    first.stages |= second.stages
-    first.arms["self_1.5"].trainings = trainings  # type: ignore[attr-defined]
-    assert list(logged_arms(first)) == [
-        "unconditional",
-        "self_1.0",
-        "self_1.5 seed 0",
-        "self_1.5 seed 1",
-    ]
-    tracking = Tracking(first, Store(tmp_path))
-    assert tracking.users(trainings[1].train) == ["self_1.5 seed 1"]
+    planned = plan(load(TINY, ["repeats=2"]))
+    names = ("unconditional", "self_1.0", "self_1.5")
+    assert list(logged_arms(planned)) == [f"{arm} seed {seed}" for arm in names for seed in (0, 1)]
+    tracking = Tracking(planned, Store(tmp_path))
+    for seed, training in planned.arms["self_1.5"].trainings.items():
+        assert tracking.users(training.sample) == [f"self_1.5 seed {seed}"]
     entry: dict[str, Any] = {
         "metrics": {
             "fd": {

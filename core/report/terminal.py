@@ -3,7 +3,7 @@ seen labels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, JustifyMethod
@@ -11,27 +11,33 @@ from rich.table import Table
 from rich.text import Text
 
 from fw.core.messages.escaping import visible
-from fw.core.report.tables import label_free, rows, verdict
+from fw.core.report.tables import label_free, rows, title_of, verdict
 
 BETWEEN = 3
 """Characters between the texts of two columns of a table: a line between blanks."""
 
 
 def show(result: Mapping[str, Any], console: Console) -> None:
-    """Print the comparison, in parts below each other if it is wider than the console."""
-    cells = [[visible(cell) for cell in row] for row in rows(result)]
-    for header, *body in parts(cells, console.width):
-        title = Text(visible(f"{result['recipe']}, seed {result['seed']}"))
-        table = Table(title=title, title_justify="left")
-        for column in header:
-            side: JustifyMethod = "left" if column == "arm" else "right"
-            table.add_column(Text(column), justify=side, no_wrap=True)
-        for row in body:
-            table.add_row(*map(Text, row))
-        console.print(table)
-    console.print(visible(verdict(result)), markup=False, highlight=False)
+    """Print the comparison."""
+    show_table(title_of(result), rows(result), console)
+    for sentence in verdict(result):
+        console.print(visible(sentence), markup=False, highlight=False)
     if free := label_free(result):
         console.print(visible(free), markup=False, highlight=False)
+
+
+def show_table(title: str, table: Iterable[Sequence[str]], console: Console) -> None:
+    """Print rows below their header, in parts below each other if they are wider than the
+    console."""
+    cells = [[visible(cell) for cell in row] for row in table]
+    for header, *body in parts(cells, console.width):
+        part = Table(title=Text(visible(title)), title_justify="left")
+        for column in header:
+            side: JustifyMethod = "left" if column == "arm" else "right"
+            part.add_column(Text(column), justify=side, no_wrap=True)
+        for row in body:
+            part.add_row(*map(Text, row))
+        console.print(part)
 
 
 def parts(cells: Sequence[Sequence[str]], width: int) -> Iterator[list[list[str]]]:

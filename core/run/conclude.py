@@ -14,7 +14,7 @@ from fw.core.report.collect import collect
 from fw.core.report.figures import save_arms_figure
 from fw.core.report.warnings import indistinct, stage_warnings
 from fw.core.run.execute_plan import Outcome
-from fw.core.run.record import describe, link_latest, write_run
+from fw.core.run.record import describe, link_latest, recipe_key, write_run
 from fw.core.run.scope import Scope
 from fw.core.run.tracking import Tracking
 from fw.core.store.soundness import disappeared, mixtures
@@ -38,6 +38,7 @@ def collected(scope: Scope, failed: Mapping[str, str], tracking: Tracking) -> di
     """What run.json says; of all arms, also those that `--arm` left for another time."""
     recipe, everything, store = scope.recipe, scope.everything, scope.store
     result = collect(recipe, everything, scope.made_by, store, failed)
+    result["recipe_key"] = recipe_key(recipe, scope.plugins)
     result["classes"] = scope.class_names
     result["warnings"] = redacted(
         [

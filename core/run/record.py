@@ -53,8 +53,18 @@ def describe(recipe: Recipe, plugins: Sequence[LocalPlugin], folder: Path) -> No
 def run_key(recipe: Recipe, plugins: Sequence[LocalPlugin]) -> str:
     """`seed<seed>-<hash>`, the hash of the resolved recipe and of the local plugins that it
     names."""
+    return f"seed{recipe.seed}-{hashed(recipe, plugins)}"
+
+
+def recipe_key(recipe: Recipe, plugins: Sequence[LocalPlugin]) -> str:
+    """The same of all runs that differ in their seeds alone, or in where they are logged."""
+    anyhow = {"seed": 0, "repeats": 1, "tracker": None}
+    return hashed(recipe.model_copy(update=anyhow), plugins)
+
+
+def hashed(recipe: Recipe, plugins: Sequence[LocalPlugin]) -> str:
     text = recipe.folder_text() + "".join(plugin.digest for plugin in plugins)
-    return f"seed{recipe.seed}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def write_run(result: Mapping[str, Any], folder: Path) -> None:

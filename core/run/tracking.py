@@ -101,7 +101,8 @@ class Tracking:
                 self.files(arm, [folder / "grid.png"])
 
     def users(self, stage: str) -> list[str]:
-        return [name for name, arm in self.arms.items() if stage in self.plan.needed(arm)]
+        """The arms, or trainings of arms, that have this stage themselves."""
+        return [name for name, arm in self.arms.items() if stage in arm.stages()]
 
     def files(self, arm: str | None, paths: Sequence[Path]) -> None:
         self.put(Files(arm, [portable(path, self.store.root.parent) for path in paths]))
@@ -174,14 +175,14 @@ def logged_arms(plan: Plan) -> dict[str, ArmPlan]:
         if not trainings:
             arms[name] = arm
         for seed, training in trainings.items():
-            arms[training] = arm.trainings[seed]  # type: ignore[attr-defined]  # of a plan with repeats
+            arms[training] = arm.trainings[seed]
     return arms
 
 
 def names_of_trainings(name: str, arm: ArmPlan) -> dict[int, str]:
     """What an arm's trainings are called, by seed; nothing of an arm that is trained once."""
-    trainings: Mapping[int, ArmPlan] = getattr(arm, "trainings", {})
-    return {seed: logged_name(name, seed) for seed in trainings} if len(trainings) > 1 else {}
+    seeds = list(arm.trainings)
+    return {seed: logged_name(name, seed) for seed in seeds} if len(seeds) > 1 else {}
 
 
 def logged_name(arm: str, seed: int | None) -> str:
@@ -265,7 +266,7 @@ def verdict_words(result: Mapping[str, Any]) -> dict[str | None, dict[str, str]]
     for compared, prefix in comparisons(result):
         whole[prefix] = compared["decision"]
         own = words.setdefault(compared["arm"], {})
-        if compared.get("role") == "baseline" or "decision" not in own:
+        if is_baseline(compared, result) or "decision" not in own:
             own["decision"] = compared["decision"]
             own["decision_against"] = compared["than"]
     if verdict.get("sentences"):
@@ -276,6 +277,10 @@ def verdict_words(result: Mapping[str, Any]) -> dict[str | None, dict[str, str]]
 def comparisons(result: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str]]:
     """The verdict's comparisons, each with its place among a tracker's names."""
     for compared in (result.get("verdict") or {}).get("comparisons", ()):
-        baseline = compared["than"] == result["baseline"]
-        than = "" if baseline else f"/than {compared['than']}"
+        than = "" if is_baseline(compared, result) else f"/than {compared['than']}"
         yield compared, f"verdict/{compared['arm']}{than}"
+
+
+def is_baseline(compared: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
+    """Whether an arm is compared with the baseline, or with that by the sampler that suits it."""
+    return compared.get("role") == "baseline" or compared["than"] == result["baseline"]

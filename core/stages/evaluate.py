@@ -21,7 +21,7 @@ from fw.core.stages.conditions import are_labels, load_annotation
 from fw.core.stages.data import Data, load_split
 from fw.core.stages.encode import Encode, load_features
 from fw.core.stages.features import SampleFeatures
-from fw.core.stages.keys import read
+from fw.core.stages.keys import digest, identity, read
 from fw.core.stages.prior import FitPrior
 from fw.core.stages.reference import MeasureReference, load_measured
 from fw.core.stages.sample import Sample
@@ -52,6 +52,23 @@ class Evaluate(Stage):
     @property
     def label(self) -> str:
         return f"{self.sample.arm}, {self.metric.name} in {self.metric.space.name} space"
+
+    @property
+    def ruler(self) -> dict[str, Any]:
+        """What its scores are measured by: the number of samples, and the names and digests of the
+        real images, the space and the metric."""
+
+        def marked(name: str, *facts: Any) -> str:
+            return f"{name} {digest({'facts': facts})[:8]}"
+
+        images = self.dataset
+        data = images.id if isinstance(images, Stage) else identity(images)
+        return {
+            "n": self.samples.count,
+            "reference": marked(self.dataset.name, data),
+            "space": marked(self.space.encoder.name, self.space.key),
+            "metric": marked(self.metric.name, identity(self.metric), self.version),
+        }
 
     def run(self, job: Job, products: Products) -> None:
         features = load_features(products(self.space))

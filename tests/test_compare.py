@@ -1,0 +1,123 @@
+"""`fw compare`: runs of one recipe from several seeds are one, and others stand beside it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sites import Answer, fw, site, toy_recipe
+
+LONGER = "train={steps: 6, batch: 8, warmup: 1}"
+FEWER = "samples={count: 5, seeds: 3}"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """Runs of the toy recipe from three seeds, and of two others, each in a runs folder of its own
+    so that nothing but their record is common."""
+    folder = tmp_path_factory.mktemp("compared")
+    recipe = toy_recipe(folder)
+    wanted = {
+        **{f"seed{seed}": (f"seed={seed}",) for seed in range(3)},
+        "all": ("repeats=3",),
+        "longer": ("repeats=3", LONGER),
+        "fewer": (FEWER,),
+    }
+    with site(folder / "site"):
+        for name, sets in wanted.items():
+            words = [word for each in sets for word in ("--set", each)]
+            done = fw("run", recipe, *words, "--out", folder / name, "--jobs", 1, "--device", "cpu")
+            assert done.code == 0, done.err
+        yield {name: folder / name / "toy/latest" for name in wanted}
+
+
+def compared(*runs: Path) -> dict[str, Any]:
+    answer = fw("compare", *runs, "--json")
+    assert answer.code == 0, answer.err
+    return dict(json.loads(answer.out))
+
+
+def test_runs_from_several_seeds_are_what_repeats_would_have_made(runs: dict[str, Path]) -> None:
+    [joined] = compared(*(runs[f"seed{seed}"] for seed in (2, 0, 1)))["runs"]
+    [whole] = compared(runs["all"])["runs"]
+    for name, arm in whole["arms"].items():
+        assert joined["arms"][name]["metrics"] == arm["metrics"]
+    assert joined["verdict"] == whole["verdict"]
+    assert joined["seeds"] == whole["seeds"] == [0, 1, 2]
+    shown = fw("compare", *(runs[f"seed{seed}"] for seed in (2, 0, 1))).out
+    assert "toy, seeds 0 to 2" in shown
+    assert whole["verdict"]["sentences"][0] in shown
+
+
+def test_a_run_that_is_named_twice_counts_once(runs: dict[str, Path]) -> None:
+    [once] = compared(runs["seed0"], runs["seed0"])["runs"]
+    assert once["seeds"] == [0]
+
+
+def test_arms_of_other_recipes_are_compared_by_the_trainings_that_share_a_seed(
+    runs: dict[str, Path],
+) -> None:
+    found = compared(runs["all"], runs["longer"])
+    first, second = (
+        {name: arm["metrics"]["gap_flat"] for name, arm in run["arms"].items()}
+        for run in found["runs"]
+    )
+    differences = {each["arm"]: each for each in found["differences"]}
+    assert differences.keys() == {"plain", "self_1.0", "self_1.5"}
+    for name, one in differences.items():
+        pairs = zip(second[name]["values"], first[name]["values"], strict=True)
+        values = [longer - shorter for longer, shorter in pairs]
+        assert one["values"] == pytest.approx(values)
+        half = 4.302652729911275 * statistics.stdev(values) / math.sqrt(3)
+        assert one["interval"] == pytest.approx(
+            [one["difference"] - half, one["difference"] + half]
+        )
+    shown = fw("compare", runs["all"], runs["longer"]).out
+    assert "plain [1]" in shown
+    assert "plain [2]" in shown
+    assert "[1] toy, seeds 0 to 2" in shown
+    assert "plain [2] against [1]:" in shown
+
+
+def test_what_is_the_same_in_both_is_one_row_with_both_marks(runs: dict[str, Path]) -> None:
+    assert "real held-out [1][2]" in fw("compare", runs["all"], runs["longer"]).out
+
+
+def test_scores_of_other_rulers_are_marked_and_not_subtracted(runs: dict[str, Path]) -> None:
+    found = compared(runs["seed0"], runs["fewer"])
+    assert found["differences"] == []
+    assert found["not_comparable"] == ["gap_flat: samples differ: 6 in [1]; 5 in [2]"]
+    shown = fw("compare", runs["seed0"], runs["fewer"]).out
+    assert "gap_flat*" in shown
+    assert "samples differ: 6 in [1]; 5 in [2]" in shown
+
+
+def test_every_value_is_a_line_of_csv(runs: dict[str, Path]) -> None:
+    lines = list(csv.DictReader(io.StringIO(fw("compare", runs["all"], "--csv").out)))
+    record = json.loads((runs["all"] / "run.json").read_text())
+    assert len(lines) == 3 * 3 * 3
+    values = [float(line["value"]) for line in lines if line["arm"] == "plain"]
+    trainings = record["arms"]["plain"]["metrics"]["gap_flat"]["trainings"]
+    assert values == [value for seed in ("0", "1", "2") for value in trainings[seed]]
+    assert {line["role"] for line in lines} == {"baseline", "candidate"}
+
+
+def test_a_run_of_before_there_were_verdicts_is_compared_with_its_baseline(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    record = json.loads((runs["seed0"] / "run.json").read_text())
+    for later in ("verdict", "repeats", "recipe_key", "rulers"):
+        del record[later]
+    for arm in record["arms"].values():
+        del arm["role"], arm["metrics"]["gap_flat"]["trainings"]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    answer: Answer = fw("compare", tmp_path)
+    assert answer.code == 0, answer.err
+    assert "Undecided against plain" in answer.out
