@@ -470,12 +470,72 @@ def verify(
 
 
 @app.command()
+def sync(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="run folders [default: all in --out]", metavar="[RUN]..."),
+    ] = None,
+    out: Out = DEFAULT_OUT,
+    plugin: Plugins = None,
+) -> None:
+    """Log what a run's tracker missed while its server was away; it may be repeated."""
+    from rich.console import Console
+
+    from fw.core.run.finished import FinishedRun
+    from fw.core.run.sync import journals
+    from fw.core.run.sync import sync as sync_run
+
+    add_plugins(plugin)
+    named = [FinishedRun(run) for run in runs or ()]
+    for each in named:
+        each.check()
+    folders = [each.folder for each in named] or list(journals(out.absolute()))
+    failures = []
+    for folder in folders:
+        try:
+            news = sync_run(folder, Console(stderr=True))
+        except FwError as error:
+            failures.append(f"{folder}: {error}")
+        else:
+            answer(f"{folder}: {'logged what was missing' if news else 'nothing was missing'}")
+    if failures:
+        raise StageFailed("\n".join(failures))
+    if not folders:
+        answer(f"{out}: no run in there is logged to a tracker")
+
+
+@app.command()
+def register(
+    run_: Annotated[
+        Path, typer.Argument(help="a run folder, such as runs/self_guidance/latest", metavar="RUN")
+    ],
+    arm: Annotated[str, typer.Option("--arm", help="the arm whose model it is")],
+    name: Annotated[str, typer.Option("--name", help="the model's name in the registry")],
+    plugin: Plugins = None,
+) -> None:
+    """Register an arm's model with the recipe's tracker; prints the address to load it by."""
+    from fw.core.run.finished import FinishedRun
+    from fw.core.run.register import register as register_arm
+
+    add_plugins(plugin)
+    finished = FinishedRun(run_)
+    end_dead_runs(finished.root)
+    answer(register_arm(finished, arm, name))
+
+
+@app.command()
 def ui(
     out: Out = DEFAULT_OUT,
     port: Annotated[int, typer.Option(min=1, max=65535, help="port on this machine")] = 5000,
     tracker: Annotated[str, typer.Option("--tracker", help="whose page")] = "mlflow",
+    browser: Annotated[
+        bool,
+        typer.Option(help="open the newest run's page in a browser, if there is a display"),
+    ] = True,
 ) -> None:
     """Open the tracker's page, MLflow's by default, on the runs in a folder."""
+    from inspect import signature
+
     from fw.registry import UnknownComponent, installed
 
     end_dead_runs(out)
@@ -483,7 +543,9 @@ def ui(
         component = installed().get("tracker", tracker)
     except UnknownComponent as error:
         raise FwError(f"--tracker {tracker}: {error}") from None
-    raise typer.Exit(component().serve(out.absolute(), port))  # type: ignore[attr-defined]
+    serve = component().serve  # type: ignore[attr-defined]
+    options = {"browse": browser} if "browse" in signature(serve).parameters else {}
+    raise typer.Exit(serve(out.absolute(), port, **options))
 
 
 def end_dead_runs(out: Path) -> None:

@@ -37,6 +37,12 @@ class Damaged(StageFailed):
         self.reason = reason
 
 
+class Unreachable(FwError):
+    """A server does not answer, and may do so later: a run does not end because of it."""
+
+    exit_code = 1
+
+
 class OutOfOrder(FwError):
     """The disk, the memory or another part of the machine let a command down; what finished before
     it is kept."""

@@ -4,10 +4,13 @@ on the same machine."""
 from __future__ import annotations
 
 import json
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -90,7 +93,7 @@ def test_a_run_whose_folder_is_full_as_soon_as_its_tracker_is_open_has_ended(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "run.json")
 
-    monkeypatch.setattr("fw.core.run.opening.write_run", full)
+    (runs / "toy/latest/run.json").unlink()  # so that the handle has to be written
     words = (
         "run",
         runs.parent / "toy.yaml",
@@ -103,10 +106,49 @@ def test_a_run_whose_folder_is_full_as_soon_as_its_tracker_is_open_has_ended(
         "--set",
         "tracker=mlflow",
     )
-    answer = fw(*words)
+    with monkeypatch.context() as patch:
+        patch.setattr("fw.core.run.record.write_run", full)
+        answer = fw(*words)
     assert answer.code == 1
     assert "run.json: the disk is full" in answer.err
     assert statuses(runs) == {"KILLED"}
+    assert fw(*words).code == 0
+
+
+def test_a_copied_runs_folder_doubles_nothing_and_leaves_the_original_as_it_is(
+    runs: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(runs, copy, symlinks=True)
+    before, counted = facts(runs), counts(runs)
+    again = fw(
+        *("run", runs.parent / "toy.yaml", "--out", copy, "--jobs", 1, "--device", "cpu"),
+        *("--set", "tracker=mlflow"),
+    )
+    assert again.code == 0, again.err
+    assert "start " not in again.err  # nothing was done again
+    assert fw("sync", "--out", copy).code == 0
+    assert counts(copy) == counted
+    assert facts(runs) == before
+    assert set(facts(copy)) - set(before) <= {"toy/latest", "mlflow.db.lock"}
+
+
+def facts(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file in a folder."""
+    found = ((path, path.lstat()) for path in folder.rglob("*"))
+    return {
+        str(path.relative_to(folder)): (about.st_size, about.st_mtime_ns) for path, about in found
+    }
+
+
+def counts(folder: Path) -> dict[str, int]:
+    """How much MLflow's database in a runs folder holds."""
+    tables = ("runs", "metrics", "params", "logged_models", "datasets", "inputs")
+    with closing(sqlite3.connect(folder / "mlflow.db")) as connection:
+        return {
+            table: connection.execute(f"select count(*) from {table}").fetchone()[0]
+            for table in tables
+        }
 
 
 def test_runs_of_other_machines_and_of_the_living_are_left_alone(runs: Path) -> None:

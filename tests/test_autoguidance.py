@@ -10,6 +10,7 @@ import pytest
 import torch
 import toys
 from pydantic import ValidationError
+from toys import Untracked
 
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
@@ -21,7 +22,6 @@ from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
 from fw.core.run.execute_plan import run_here
 from fw.core.run.execute_stage import Place
-from fw.core.run.untracked import Untracked
 from fw.core.settings import Train
 from fw.core.store.store import Store
 from fw.core.testing import check, tiny
@@ -141,7 +141,7 @@ def executed(found: Plan, folder: Path) -> Store:
         def __getattr__(self, name: str) -> object:
             return lambda *words: None
 
-    outcome = run_here(found, (), Place(folder, "cpu", 1, 20), Listener(), lambda: False)  # type: ignore[arg-type]
+    outcome = run_here(found, (), Place(folder, "cpu", 1, 20), Listener(), lambda: False)
     assert outcome.failed == {}
     return store
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
+from toys import Untracked
 
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
@@ -28,7 +29,6 @@ from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
 from fw.core.run.execute_plan import run_here
 from fw.core.run.execute_stage import Place
-from fw.core.run.untracked import Untracked
 from fw.core.settings import Train
 from fw.core.store.store import Store
 from fw.core.templates.joint import Example as Joint
@@ -254,7 +254,7 @@ def executed(found: Plan, folder: Path) -> Store:
         def __getattr__(self, name: str) -> object:
             return lambda *words: None
 
-    outcome = run_here(found, (), Place(folder, "cpu", 1, 20), Listener(), lambda: False)  # type: ignore[arg-type]
+    outcome = run_here(found, (), Place(folder, "cpu", 1, 20), Listener(), lambda: False)
     assert outcome.failed == {}
     return store
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from matplotlib.axes import Axes
+from mlflow import MlflowClient
 from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
@@ -26,18 +26,21 @@ from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import FwError
 from fw.core.features.activations import noise_of, split
 from fw.core.plan.assembly import plan
-from fw.core.plan.graph import Plan
 from fw.core.randomness import generator
 from fw.core.recipe.loading import load
 from fw.core.report import figures
+from fw.core.run.calls import Files, Opened
 from fw.core.run.finished import FinishedRun
+from fw.core.run.journal import Journal
+from fw.core.run.opening import opened
 from fw.core.run.options import Options
 from fw.core.run.run import run as run_plan
-from fw.core.run.untracked import Untracked
 from fw.core.types import Split
 from fw.plugins.backbones.unet import UNet
 from fw.plugins.datasets.digits import Digits
 from fw.plugins.processes.ddpm import DDPM
+from fw.plugins.trackers.mlflow import MLflow
+from fw.plugins.trackers.mlflow_uris import sqlite_uri
 
 RECIPE = """\
 fw: 1
@@ -287,22 +290,6 @@ def test_levels_are_numbers_above_zero() -> None:
             levels(text)
 
 
-class Recorder(Untracked):
-    """A tracked run that remembers what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[Any, ...]] = []
-
-    def files(self, arm: str | None, paths: Sequence[Path]) -> None:
-        self.told.append(("files", arm, [path.name for path in paths]))
-
-    def end_arm(self, arm: str, status: str) -> None:
-        self.told.append(("end_arm", arm, status))
-
-    def end(self, status: str) -> None:
-        self.told.append(("end", status))
-
-
 def tracked_run(run: Path, tmp_path: Path) -> Path:
     """A copy of the run's folder, of a recipe with a tracker."""
     folder = tmp_path / "mapped" / "seed0"
@@ -314,54 +301,56 @@ def tracked_run(run: Path, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("before", ["finished", "failed", "pending"])
-def test_the_figure_is_shown_to_the_tracker_and_arms_end_as_they_had(
-    before: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_figure_joins_the_grids_in_mlflows_view_and_arms_end_as_they_had(
+    run: Path, tmp_path: Path
 ) -> None:
-    recorder, folder = Recorder(), tracked_run(run, tmp_path)
+    folder = tracked_run(run, tmp_path)
     result = json.loads((folder / "run.json").read_text())
-    result["arms"]["unconditional"]["status"] = before
+    result["arms"]["unconditional"]["status"] = "failed"
     (folder / "run.json").write_text(json.dumps(result))
-    opened: list[list[str]] = []
+    recipe = FinishedRun(folder).recipe()
+    about = opened(recipe, plan(recipe), {}, folder).description(folder, None)
+    shutil.copy(folder / "samples-self_1.5.png", tmp_path / "grid.png")
+    before = MLflow().open(about)
+    before.files("self_1.5", [tmp_path / "grid.png"])
+    before.end("finished")
+    for suffix in (".png", ".json"):
+        shutil.copy(tmp_path / "grid.png", tmp_path / f"map{suffix}")
+    for _ in range(2):
+        heatmap.log(FinishedRun(folder), {"arm": "self_1.5"}, tmp_path / "map.png", QUIET)
+    client = MlflowClient(sqlite_uri(tmp_path / "mlflow.db"))
+    experiment = client.get_experiment(before.handle["experiment_id"])
+    view = json.loads(experiment.tags["mlflow.sharedViewState.fw-seed0"])
+    charts = json.loads(view["state"])["compareRunCharts"]
+    pictures = [key for chart in charts for key in chart.get("imageKeys", ())]
+    assert pictures == ["eval/grid", "eval/map"]
+    ended = {arm: client.get_run(id_).info.status for arm, id_ in before.handle["children"].items()}
+    assert ended == {"unconditional": "FAILED", "self_1.5": "FINISHED"}
+    shown = [file.path for file in client.list_artifacts(before.handle["children"]["self_1.5"])]
+    assert {"map.png", "map.json", "grid.png"} <= set(shown)
 
-    def open_again(recipe: Any, known: Plan, *_: Any) -> Recorder:
-        opened.append(list(known.arms))
-        return recorder
 
-    monkeypatch.setattr(heatmap, "open_tracker", open_again)
-    heatmap.log(FinishedRun(folder), {"arm": "self_1.5"}, folder / "map.png", QUIET)
-    others = [] if before == "pending" else ["unconditional"]
-    assert opened == [[*others, "self_1.5"]]
-    assert recorder.told == [
-        ("files", "self_1.5", ["map.png", "map.json"]),
-        *(("end_arm", other, before) for other in others),
-        ("end_arm", "self_1.5", "finished"),
-        ("end", "failed" if before == "failed" else "finished"),
-    ]
-
-
-def test_a_tracker_that_fails_is_a_warning(
+def test_a_tracker_that_fails_is_a_warning_and_sync_makes_up_for_it(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    folder = tracked_run(run, tmp_path)
+
     def fails(*_: Any) -> None:
         raise OSError("no route")
 
-    monkeypatch.setattr(heatmap, "open_tracker", fails)
-    heatmap.log(
-        FinishedRun(tracked_run(run, tmp_path)),
-        {"arm": "self_1.5"},
-        tmp_path / "map.png",
-        Console(),
-    )
-    assert (
-        "warning: the tracker did not take the heat map: it raised OSError: no route"
-        in capsys.readouterr().out
-    )
+    monkeypatch.setattr(MLflow, "open", fails)
+    heatmap.log(FinishedRun(folder), {"arm": "self_1.5"}, tmp_path / "map.png", Console())
+    told = "warning: the tracker did not take the heat map: the tracker raised OSError: no route"
+    assert told in capsys.readouterr().out
+    opening, files, *ends = Journal(folder).pending()
+    assert isinstance(opening, Opened)
+    assert files == Files("self_1.5", ["map.png", "map.json"])
+    assert len(ends) == 3
 
 
-def test_without_a_tracker_nothing_is_logged(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heatmap, "open_tracker", lambda *_: pytest.fail("opened"))
+def test_without_a_tracker_nothing_is_logged(run: Path) -> None:
     heatmap.log(FinishedRun(run), {"arm": "self_1.5"}, run / "map.png", QUIET)
+    assert not Journal(run).path.exists()
 
 
 # What it finds

@@ -165,7 +165,7 @@ def test_a_model_that_was_uploaded_when_the_process_was_killed_is_taken_and_not_
 ):
     run = opened(root)
     save_file({"weight": ones(3)}, tmp_path / "model.safetensors")
-    uploaded = run._upload("rcg", tmp_path / "model.safetensors")
+    uploaded = run._upload("rcg", "fw.model", lambda model: tmp_path / "model.safetensors")
     run.model("rcg", tmp_path / "model.safetensors", SCORES)
     (model,) = models(root, run.handle["experiment_id"])
     child = client_of(root).get_run(run.handle["children"]["rcg"])

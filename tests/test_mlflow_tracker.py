@@ -319,7 +319,8 @@ def test_long_params_tags_and_notes_are_shortened(root):
     assert len(params) == 151
     assert params["prompt"].endswith("x ...")
     assert parent.data.tags["words"].endswith("y ...")
-    assert parent.data.tags["mlflow.note.content"].endswith("z ...")
+    assert len(parent.data.tags["mlflow.note.content"]) == 8000
+    assert "z\n\n... The whole is in `report.md`" in parent.data.tags["mlflow.note.content"]
     MLflow().open(describe(root, arms=arms)).end("finished")
 
 
@@ -463,7 +464,14 @@ def test_serving_on_a_port_that_is_taken_is_refused(root):
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_the_server_answers_with_the_view_and_is_gone_after_ctrl_c(root, tmp_path, ending):
+def test_the_server_answers_with_the_view_opens_it_and_is_gone_after_ctrl_c(
+    root, tmp_path, ending, monkeypatch
+):
+    browser = tmp_path / "browser"
+    browser.write_text('#!/bin/sh\necho "$1" > writing && mv writing page\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", str(browser))
+    monkeypatch.setenv("DISPLAY", ":0")
     run = MLflow().open(describe(root))
     run.end("finished")
     with socket.socket() as free:
@@ -471,7 +479,7 @@ def test_the_server_answers_with_the_view_and_is_gone_after_ctrl_c(root, tmp_pat
         port = free.getsockname()[1]
     code = (
         "import sys; from pathlib import Path; from fw.plugins.trackers.mlflow_server import serve;"
-        "sys.exit(serve(Path(sys.argv[1]), int(sys.argv[2])))"
+        "sys.exit(serve(Path(sys.argv[1]), int(sys.argv[2]), browse=True))"
     )
     process = start_python(code, tmp_path, str(root), str(port))
     try:
@@ -479,6 +487,9 @@ def test_the_server_answers_with_the_view_and_is_gone_after_ctrl_c(root, tmp_pat
         lines = [process.stdout.readline() for _ in range(3)]
         view = run.hint.split(", then ")[1].replace(":5000/", f":{port}/")
         assert f"tiny: {view}\n" in lines
+        while not (tmp_path / "page").exists():
+            time.sleep(0.02)
+        assert (tmp_path / "page").read_text() == f"{view}\n"
         ask = urllib.request.Request(
             f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/search",
             json.dumps({"experiment_ids": [run.handle["experiment_id"]]}).encode(),

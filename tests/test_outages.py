@@ -1,46 +1,45 @@
-"""A run outlives its tracker, which is left alone once it failed, told all at the end, and no
-cost of training."""
+"""A run outlives its tracker, costs no more because of it, and is logged whole when it is back."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
-import pytest
 import sites
-from sites import fw, site, toy_recipe
-
-from fw.core.job import Job
+from sites import Answer, fw, site, toy_recipe
 
 FLAKY = '''
-    """A tracker that writes its calls to a file and fails at those that it is told to fail at."""
+    """A tracker that writes its calls to a file, and is away while another file is there."""
 
     import json
+    import threading
     from pathlib import Path
     from typing import ClassVar
 
-    import fw.core.job
+    from toys import Untracked
+
     from fw.core.kinds import Tracker
-    from fw.core.run.untracked import Untracked
     from fw.registry import hookimpl
 
 
     class Flaky(Tracker):
         name: ClassVar[str] = "flaky"
         calls: str
-        down: tuple[int, int] = (0, 0)
+        away: str
+        after: int = 0
 
         def open(self, run):
-            self.call("open")
+            self.call("open", [arm.name for arm in run.arms])
             return Told(self)
 
         def call(self, what, *about):
             path = Path(self.calls)
             calls = path.read_text().splitlines() if path.exists() else []
-            path.write_text("\\n".join([*calls, json.dumps([what, *about])]))
-            fw.core.job.time.wait(1000)  # as if it took so long to answer, or not to
-            if self.down[0] <= len(calls) < self.down[1]:
-                raise OSError("no route to host")
+            thread = threading.current_thread().name
+            path.write_text("\\n".join([*calls, json.dumps([thread, what, *about])]))
+            if Path(self.away).exists() and len(calls) >= self.after:
+                raise ConnectionError("no route to host")
 
 
     class Told(Untracked):
@@ -51,16 +50,19 @@ FLAKY = '''
             self.call = tracker.call
 
         def series(self, arm, records):
-            self.call("series", arm)
+            self.call("series", arm, len(records))
 
         def scores(self, arm, values):
-            self.call("scores", arm)
+            self.call("scores", arm, sorted(values))
 
         def files(self, arm, paths):
             self.call("files", arm, [path.name for path in paths])
 
+        def wants_model(self, arm):
+            return True
+
         def model(self, arm, weights, scores):
-            self.call("model", arm)
+            self.call("model", arm, weights.name)
 
         def note(self, markdown):
             self.call("note")
@@ -78,93 +80,145 @@ FLAKY = '''
 '''
 
 
-class Clock:
-    """Time that passes only when it is told to."""
-
-    now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wait(self, seconds: float) -> None:
-        self.now += seconds
+class Ran(NamedTuple):
+    answer: Answer
+    calls: list[list]
+    folder: Path
 
 
-def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, down: tuple[int, int]
-) -> tuple[sites.Answer, list[list]]:
-    clock = Clock()
-    monkeypatch.setattr("fw.core.job.time", clock)
-    monkeypatch.setattr(
-        "fw.core.run.execute_stage.Job", lambda **given: Job(_started=clock.now, **given)
-    )
-    flaky, calls = sites.write(tmp_path / "flaky.py", FLAKY), tmp_path / "calls"
-    calls.unlink(missing_ok=True)
-    tracker = f"tracker={{name: flaky, calls: '{calls}', down: [{down[0]}, {down[1]}]}}"
-    words = [
-        "--plugin",
-        flaky,
-        "--set",
-        tracker,
-        "--out",
-        tmp_path / "out",
-        "--jobs",
-        "1",
-        "--device",
-        "cpu",
-    ]
+class Place:
+    """A folder with the toy recipe, the tracker, and what `fw` makes there."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.recipe = toy_recipe(folder)
+        self.flaky = sites.write(folder / "flaky.py", FLAKY)
+        self.away = folder / "away"
+        self.log = folder / "calls"
+
+    def run(self, after: int = 0) -> Ran:
+        tracker = f"{{name: flaky, calls: '{self.log}', away: '{self.away}', after: {after}}}"
+        words = ("--plugin", self.flaky, "--set", f"tracker={tracker}", "--out", self.out)
+        answer = fw("run", self.recipe, *words, "--jobs", "1", "--device", "cpu")
+        return Ran(answer, self.heard(), (self.out / "toy/latest").resolve())
+
+    def sync(self) -> Ran:
+        answer = fw("sync", "--out", self.out, "--plugin", self.flaky)
+        return Ran(answer, self.heard(), (self.out / "toy/latest").resolve())
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    def heard(self) -> list[list]:
+        """The calls since the last look: the thread's name, the call and what it was about."""
+        calls = [json.loads(line) for line in self.log.read_text().splitlines()]
+        self.log.unlink()
+        return calls
+
+
+def said(calls: list[list]) -> set[str]:
+    return {json.dumps(call[1:]) for call in calls}
+
+
+def result(folder: Path) -> dict:
+    return json.loads((folder / "run.json").read_text())
+
+
+def test_everything_is_told_by_a_thread_of_its_own_and_nothing_in_the_works(tmp_path):
+    place = Place(tmp_path)
     with site(tmp_path / "site"):
-        answer = fw("run", toy_recipe(tmp_path), *words)
-    return answer, [json.loads(line) for line in calls.read_text().splitlines()]
+        answer, calls, _ = place.run()
+        assert answer.code == 0, answer.err
+        assert "warning: the tracker" not in answer.err
+        assert {call[0] for call in calls} == {"tracker"}
+        assert calls[0][1] == "open"
+        assert calls[-1][1:] == ["end", "finished"]
+        assert {"series", "scores", "files", "model", "note"} <= {call[1] for call in calls}
 
 
-def told(calls: list[list]) -> set[str]:
-    return {json.dumps(call) for call in calls}
+def test_a_tracker_that_goes_away_is_told_the_rest_by_sync_and_only_once(tmp_path):
+    place = Place(tmp_path)
+    with site(tmp_path / "site"):
+        whole = said(place.run().calls)
+        fresh = Place(make(tmp_path / "second"))
+        fresh.away.touch()
+        answer, calls, folder = fresh.run(after=1)
+        assert answer.code == 0, answer.err
+        assert answer.err.count("no route to host") == 1
+        assert f"`fw sync {folder}` logs it" in answer.err
+        assert said(calls) < whole  # it was left alone
+        assert result(folder)["flaky"] == {"run": "1"}
+        assert {arm["status"] for arm in result(folder)["arms"].values()} == {"finished"}
+        refused = fresh.sync()
+        assert refused.answer.code == 1
+        assert "no route to host); nothing is lost" in refused.answer.err
+        fresh.away.unlink()
+        synced = fresh.sync()
+        assert synced.answer.out.endswith(": logged what was missing\n"), synced.answer
+        assert said(synced.calls) == whole
+        again = fw("sync", folder, "--plugin", fresh.flaky)
+        assert again.out.endswith(": nothing was missing\n"), again
+        assert not fresh.log.exists()
 
 
-def seconds(out: Path) -> dict[str, float]:
-    manifests = (out / "store").glob("*/manifest.json")
-    return {path.parent.name: json.loads(path.read_text())["seconds"] for path in manifests}
+def test_a_run_that_begins_without_its_tracker_is_run_and_is_logged_later(tmp_path):
+    place = Place(tmp_path)
+    place.away.touch()
+    with site(tmp_path / "site"):
+        answer, calls, folder = place.run()
+        assert answer.code == 0, answer.err
+        assert {call[1] for call in calls} == {"open"}
+        assert "flaky" not in result(folder)
+        place.away.unlink()
+        synced = place.sync()
+        assert synced.answer.code == 0, synced.answer.err
+        assert result(folder)["flaky"] == {"run": "1"}
+        assert synced.calls[-1][1:] == ["end", "finished"]
 
 
-def test_without_an_outage_everything_is_told_and_no_stage_is_charged_for_it(tmp_path, monkeypatch):
-    answer, calls = run(tmp_path, monkeypatch, (0, 0))
-    assert (answer.code, answer.err.count("warning: the tracker")) == (0, 0)
-    assert calls[0] == ["open"]
-    assert calls[-1] == ["end", "finished"]
-    assert set(seconds(tmp_path / "out").values()) == {0}
+def test_the_same_command_again_tells_all_as_well_and_all_arms(tmp_path):
+    place = Place(tmp_path)
+    with site(tmp_path / "site"):
+        whole = said(place.run().calls)
+        place = Place(make(tmp_path / "second"))
+        place.away.touch()
+        place.run(after=1)
+        place.away.unlink()
+        _, calls, _ = place.run(after=1)
+        assert said(calls) == whole
 
 
-def test_a_tracker_that_failed_is_left_alone_until_the_end_and_then_told_everything(
-    tmp_path, monkeypatch
+def test_what_a_process_that_was_killed_had_to_say_is_said_by_sync_and_that_it_was_killed(
+    tmp_path,
 ):
-    _, undisturbed = run(tmp_path, monkeypatch, (0, 0))
-    (tmp_path / "second").mkdir()
-    answer, calls = run(tmp_path / "second", monkeypatch, (1, 2))
-    assert answer.code == 0, answer.err
-    assert [call[0] for call in calls].count("open") == 2
-    assert calls[2] == ["open"]  # after the call that failed comes the end of the run
-    assert told(calls[2:]) == told(undisturbed)
-    assert answer.err.count("no route to host") == 1
-    assert set(seconds(tmp_path / "second" / "out").values()) == {0}
+    place = Place(tmp_path)
+    with site(tmp_path / "site"):
+        folder = place.run().folder
+        journal = folder / "journal.jsonl"
+        lines = journal.read_text().splitlines(keepends=True)
+        cut = next(at for at, line in enumerate(lines) if '"scores"' in line)
+        journal.write_text("".join(lines[:cut]) + lines[cut][:20])
+        calls = place.sync().calls
+        assert calls[0][1] == "open"
+        assert calls[-1][1:] == ["end", "killed"]
+        assert len(calls) == len(set(lines[:cut])) + 1
 
 
-def test_a_tracker_that_stays_away_is_tried_once_more_and_the_run_ends_well(tmp_path, monkeypatch):
-    answer, calls = run(tmp_path, monkeypatch, (1, 1000))
-    assert answer.code == 0, answer.err
-    assert [call[0] for call in calls[2:]] == ["open"]
-    assert answer.err.count("running it again logs what is missing") == 1
-    result = json.loads((tmp_path / "out" / "toy" / "latest" / "run.json").read_text())
-    assert result["flaky"] == {"run": "1"}
-    assert {arm["status"] for arm in result["arms"].values()} == {"finished"}
+def test_a_moved_runs_folder_is_logged_from_where_it_is(tmp_path):
+    place = Place(tmp_path)
+    place.away.touch()
+    with site(tmp_path / "site"):
+        whole = said(place.run(after=1).calls)
+        moved = Place(make(tmp_path / "moved"))
+        place.out.rename(moved.out)
+        place.away.unlink()
+        answer = fw("sync", "--out", moved.out, "--plugin", place.flaky)
+        assert answer.code == 0, answer.err
+        assert len(said(place.heard())) > len(whole)
+        assert not place.out.exists()
 
 
-def test_a_failure_in_the_last_calls_is_made_up_for_too(tmp_path, monkeypatch):
-    _, undisturbed = run(tmp_path, monkeypatch, (0, 0))
-    (tmp_path / "second").mkdir()
-    note = undisturbed.index(["note"])
-    answer, calls = run(tmp_path / "second", monkeypatch, (note, note + 1))
-    assert answer.code == 0, answer.err
-    assert told(calls[note + 1 :]) == told(undisturbed)
-    result = json.loads((tmp_path / "second" / "out" / "toy" / "latest" / "run.json").read_text())
-    assert {arm["status"] for arm in result["arms"].values()} == {"finished"}
+def make(folder: Path) -> Path:
+    folder.mkdir()
+    return folder

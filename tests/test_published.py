@@ -21,6 +21,7 @@ import pytest
 import torch
 from test_spaces import made_inception
 from torchvision.datasets import CIFAR10
+from toys import Untracked
 
 from fw.core.plan.assembly import plan
 from fw.core.recipe.arm import Arm
@@ -28,7 +29,6 @@ from fw.core.recipe.loading import load
 from fw.core.recipe.model import Recipe
 from fw.core.run.execute_plan import run_here
 from fw.core.run.execute_stage import Place
-from fw.core.run.untracked import Untracked
 from fw.core.store.store import Store
 
 DDPM = {
@@ -257,7 +257,7 @@ def test_a_published_recipe_runs_on_a_small_scale(
 
     planned = plan(recipe)
     place = Place(store.root, "cpu", 1, 20)
-    outcome = run_here(planned, (), place, Listener(), lambda: False)  # type: ignore[arg-type]
+    outcome = run_here(planned, (), place, Listener(), lambda: False)
     assert outcome.failed == {}
     for arm in planned.arms.values():
         for stage in arm.evaluate:

@@ -72,29 +72,6 @@ def test_a_second_interrupt_is_abrupt_and_a_second_request_of_another_kind_is_no
         signal.raise_signal(signal.SIGINT)
 
 
-def test_an_abrupt_end_waits_for_the_shield_to_be_left() -> None:
-    seen = []
-    with stop_on_signals() as stopping:
-        signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt), stopping.shield():  # noqa: PT012
-            with stopping.shield():
-                signal.raise_signal(signal.SIGINT)
-                seen.append("inner")
-            seen.append("outer")
-        with stopping.shield():
-            seen.append("next")
-    assert seen == ["inner", "outer", "next"]
-
-
-def test_a_third_interrupt_breaks_the_shield_because_a_server_may_never_answer() -> None:
-    with stop_on_signals() as stopping:
-        signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt), stopping.shield():  # noqa: PT012
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
-            raise AssertionError
-
-
 def test_outside_the_main_thread_nothing_is_heard_and_nothing_breaks() -> None:
     heard: list[bool] = []
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -345,3 +346,34 @@ def registry() -> Registry:
     toys = Registry()
     toys.add(Provider("toys"), COMPONENTS)
     return toys
+
+
+class Untracked:
+    """A tracked run that takes everything and keeps nothing."""
+
+    handle: Mapping[str, Any] = {}
+    hint = ""
+
+    def series(self, arm: str | None, records: Sequence[Mapping[str, float]]) -> None:
+        pass
+
+    def scores(self, arm: str | None, values: Mapping[str, float]) -> None:
+        pass
+
+    def files(self, arm: str | None, paths: Sequence[Path]) -> None:
+        pass
+
+    def wants_model(self, arm: str) -> bool:
+        return True
+
+    def model(self, arm: str, weights: Path, scores: Mapping[str, float]) -> None:
+        pass
+
+    def note(self, markdown: str) -> None:
+        pass
+
+    def end_arm(self, arm: str, status: str) -> None:
+        pass
+
+    def end(self, status: str) -> None:
+        pass

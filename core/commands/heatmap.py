@@ -39,11 +39,15 @@ from fw.core.recipe.model import Recipe
 from fw.core.report import provenance
 from fw.core.report.figures import save_heat_map
 from fw.core.run.board import bars
+from fw.core.run.calls import End, EndArm, Files, portable
 from fw.core.run.devices import checked_device
 from fw.core.run.finished import FinishedRun
-from fw.core.run.opening import open_tracker
+from fw.core.run.journal import Journal
+from fw.core.run.opening import opened
 from fw.core.run.owner import owner
 from fw.core.run.record import Turn
+from fw.core.run.sync import sync
+from fw.core.run.telling import in_words
 from fw.core.stages.conditions import load_annotation
 from fw.core.stages.data import load_split
 from fw.core.types import SPLITS, ImageSet
@@ -292,39 +296,32 @@ def verdict(answer: Mapping[str, Any]) -> str:
 
 def log(run: FinishedRun, answer: Mapping[str, Any], output: Path, console: Console) -> None:
     """Show the figure in the arm's run of the recipe's tracker, if it has one; a failure is only
-    told."""
+    told, and `fw sync` makes up for it."""
     try:
         recipe = run.recipe()
         if recipe.tracker is None:
             return
-        folder, previous = run.path.resolve(), run.record()
-        states = {
-            name: entry["status"]
-            for name, entry in previous["arms"].items()
-            if entry["status"] != "pending"
-        }
-        known = plan(recipe, list(states))
+        folder, states = run.folder.resolve(), run.record()["arms"]
+        ends = {name: arm["status"] for name, arm in states.items() if arm["status"] != "pending"}
+        made_by = provenance.record(plan(recipe))
+        about = opened(recipe, plan(recipe, list(ends)), made_by, folder)
+        paths = [
+            portable(path, folder.parents[1]) for path in (output, output.with_suffix(".json"))
+        ]
+        journal = Journal(folder)
         with Turn(folder) as turn:
             if not turn.take():
-                say(
-                    console,
-                    f"warning: {owner(folder)} writes this run's record; the heat map is not in it",
-                    "yellow",
-                )
-                return
-            made_by = provenance.record(plan(recipe))
-            tracked = open_tracker(recipe, known, made_by, folder, previous)
-            try:
-                tracked.files(answer["arm"], [output, output.with_suffix(".json")])
-            finally:
-                for name, state in states.items():
-                    tracked.end_arm(name, state)
-                tracked.end("failed" if "failed" in states.values() else "finished")
-                turn.ended = True
+                raise FwError(f"{owner(folder)} writes this run's record")
+            turn.ended = True
+            journal.begin()
+            for call in (
+                about,
+                Files(answer["arm"], paths),
+                *(EndArm(name, status) for name, status in ends.items()),
+                End("failed" if "failed" in ends.values() else "finished"),
+            ):
+                journal.add(call)
+        sync(folder, console)
     except Exception as error:
-        told = (
-            str(error)
-            if isinstance(error, FwError)
-            else f"it raised {type(error).__name__}: {error}"
-        )
+        told = in_words(error)
         say(console, f"warning: the tracker did not take the heat map: {told}", style="yellow")

@@ -1,7 +1,7 @@
 """The first Ctrl-C, SIGTERM or loss of the terminal asks a run to stop: stages checkpoint and end.
 
-A second Ctrl-C ends it abruptly, but not in the middle of what has to be whole, such as a tracker's
-transaction.
+A second Ctrl-C ends it abruptly. What has to be whole, such as a tracker's transaction, is done in
+another thread, which no signal interrupts.
 """
 
 from __future__ import annotations
@@ -50,9 +50,6 @@ class Stopping:
 
     def __init__(self) -> None:
         self._requested = threading.Event()
-        self._shields = 0
-        self._abrupt = 0
-        """How often an abrupt end was requested within a shield."""
 
     def __call__(self) -> bool:
         return self._requested.is_set()
@@ -61,21 +58,7 @@ class Stopping:
         """The handler of the signals."""
         if not self._requested.is_set() or number != signal.SIGINT:
             self._requested.set()
-        elif self._shields and not self._abrupt:
-            self._abrupt += 1
-        else:  # also the third time within a shield: a server may never answer
-            raise KeyboardInterrupt
-
-    @contextlib.contextmanager
-    def shield(self) -> Iterator[None]:
-        """An abrupt end waits until this is left."""
-        self._shields += 1
-        try:
-            yield
-        finally:
-            self._shields -= 1
-        if self._abrupt and not self._shields:
-            self._abrupt = 0
+        else:
             raise KeyboardInterrupt
 
 

@@ -49,6 +49,8 @@ class Board:
         self.bars.stop()
 
     def started(self, stage: str) -> None:
+        if self.tracking is not None:
+            self.tracking.started(stage)
         self.say(f"start  {self.title(stage)}")
 
     def progress(self, stage: str, label: str, done: int, total: int) -> None:
@@ -69,6 +71,8 @@ class Board:
 
     def done(self, stage: str) -> None:
         self.clear(stage)
+        if self.tracking is not None:
+            self.tracking.stopped(stage)
         took = ""
         if self.store.present(stage):
             took = f" in {self.store.manifest(stage)['seconds']:.0f} s"
@@ -78,6 +82,8 @@ class Board:
 
     def failed(self, stage: str, reason: str) -> None:
         self.clear(stage)
+        if self.tracking is not None:
+            self.tracking.stopped(stage)
         self.say(f"FAILED {self.title(stage)}: {reason}", style="red")
 
     def title(self, stage: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from fw.core.files.durable import write_text
-from fw.core.kinds import TrackedRun
 from fw.core.messages.plain import writing
 from fw.core.messages.secrets import redact, redacted
 from fw.core.report import markdown as page
@@ -33,15 +32,13 @@ def conclude(scope: Scope, outcome: Outcome, tracking: Tracking) -> dict[str, An
     if not outcome.stopped:
         outcome.failed |= disappeared(scope.plan, scope.store, [*outcome.failed, *outcome.skipped])
     with writing(scope.folder):
-        result = collected(scope, outcome.failed, tracking.tracked)
+        result = collected(scope, outcome.failed, tracking)
         write(result, scope)
     tracking.results(result, scope.folder, outcome.stopped)
-    if tracking.catch_up():  # it failed only now
-        tracking.results(result, scope.folder, outcome.stopped)
     return result
 
 
-def collected(scope: Scope, failed: Mapping[str, str], tracked: TrackedRun) -> dict[str, Any]:
+def collected(scope: Scope, failed: Mapping[str, str], tracking: Tracking) -> dict[str, Any]:
     """What run.json says; of all arms, also those that `--arm` left for another time."""
     recipe, everything, store = scope.recipe, scope.everything, scope.store
     result = collect(recipe, everything, scope.made_by, store, failed)
@@ -55,9 +52,9 @@ def collected(scope: Scope, failed: Mapping[str, str], tracked: TrackedRun) -> d
             *indistinct(result),
         ]
     )
-    if recipe.tracker is not None:
-        result[recipe.tracker.name] = dict(tracked.handle)
-        result["look"] = redact(tracked.hint)
+    if recipe.tracker is not None and tracking.handle is not None:
+        result[recipe.tracker.name] = tracking.handle
+        result["look"] = redact(tracking.hint or "")
     for arm in result["arms"].values():
         if "error" in arm:
             arm["error"] = redact(arm["error"])

@@ -1,34 +1,35 @@
-"""How the recipe's tracker is opened for a run: with all that describes the run and its arms."""
+"""What a run's tracker is opened with: all that describes the run and its arms, and a thread that
+tells it the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import getpass
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fw.core.kinds import ArmDescription, RunDescription, TrackedRun
-from fw.core.messages.plain import writing
+from fw.core.kinds import ArmDescription, TrackedRun, Tracker
+from fw.core.messages.secrets import redact, without_secrets
 from fw.core.plan.graph import ArmPlan, Plan
 from fw.core.recipe.model import Recipe
 from fw.core.report import provenance
 from fw.core.report.collect import headline
 from fw.core.report.environment import versions
 from fw.core.report.runfile import handle_in
-from fw.core.run.record import write_run
-from fw.core.run.untracked import Untracked
+from fw.core.run.calls import Opened
+from fw.core.run.journal import Journal
+from fw.core.run.models import Models
+from fw.core.run.record import previous_run
+from fw.core.run.telling import Teller
+from fw.core.run.tracking import names_of_trainings
+from fw.core.stages.keys import digest, identity
 
 
-def open_tracker(
-    recipe: Recipe,
-    plan: Plan,
-    made_by: provenance.Record,
-    folder: Path,
-    previous: Mapping[str, Any],
-) -> TrackedRun:
-    """Open the recipe's tracker, if it names one, and remember the handle at once, so that a crash
-    cannot lose it. `previous` is what run.json says until then."""
-    if recipe.tracker is None:
-        return Untracked()
+def opened(recipe: Recipe, plan: Plan, made_by: provenance.Record, folder: Path) -> Opened:
+    """The run, for its tracker. FwError if the tracker's address is none."""
+    assert recipe.tracker is not None
     shared: dict[str, Any] = {
         "dataset": recipe.dataset,
         "samples": recipe.samples,
@@ -38,36 +39,75 @@ def open_tracker(
         shared["latents"] = recipe.latents
     if recipe.probes:
         shared["probes"] = recipe.probes
-    tracked = recipe.tracker.open(
-        RunDescription(
-            recipe=recipe.name,
-            key=folder.name,
-            folder=folder,
-            root=folder.parents[1],
-            baseline=recipe.baseline,
-            headline=f"eval/{headline(recipe)}",
-            arms=[
-                ArmDescription(
-                    name, {**arm_params(arm, shared), "label_free": str(recipe.label_free(arm.arm))}
-                )
-                for name, arm in plan.arms.items()
-            ],
-            tags={
-                "fw.version": versions()["fw"],
-                "fw.seed": str(recipe.seed),
-                **provenance.tags(made_by),
-            },
-            previous=handle_in(previous, recipe.tracker.name),
-        )
+    return Opened(
+        tracker=without_secrets(recipe.tracker.settled(folder.parents[1]).spec()),
+        recipe=recipe.name,
+        key=folder.name,
+        baseline=recipe.baseline,
+        headline=f"eval/{headline(recipe)}",
+        arms=[
+            list(each)
+            for name, arm in plan.arms.items()
+            for each in arm_descriptions(recipe, name, arm, shared)
+        ],
+        tags={
+            "fw.version": versions()["fw"],
+            "fw.seed": str(recipe.seed),
+            "fw.dataset": f"{recipe.dataset.name} {digest(identity(recipe.dataset))}",
+            **made_where(),
+            **provenance.tags(made_by),
+        },
     )
-    known = {**previous, "recipe": recipe.name, recipe.tracker.name: dict(tracked.handle)}
+
+
+def arm_descriptions(
+    recipe: Recipe, name: str, arm: ArmPlan, shared: Mapping[str, Any]
+) -> list[ArmDescription]:
+    """An arm and, where it is trained with several seeds, its trainings."""
+    label_free = {"label_free": str(recipe.label_free(arm.arm))}
+    params = {**arm_params(arm, shared), **label_free}
+    return [
+        ArmDescription(name, params),
+        *(
+            ArmDescription(training, {**params, "seed": str(seed)}, name)
+            for seed, training in names_of_trainings(name, arm).items()
+        ),
+    ]
+
+
+def made_where() -> dict[str, str]:
+    """Who runs it, by which command, and at which commit of the folder where it is run."""
+    facts = {"fw.user": user(), "fw.command": redact(" ".join(["fw", *sys.argv[1:]]))}
     try:
-        with writing(folder):
-            write_run(known, folder)
-    except BaseException:
-        tracked.end("killed")
-        raise
-    return tracked
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=5,
+            check=True,
+        )
+        facts["fw.commit"] = answer.stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # no git, or no repository
+        pass
+    return {key: value for key, value in facts.items() if value}
+
+
+def user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a number without a name, as in a container
+        return ""
+
+
+def teller(tracker: Tracker, folder: Path, models: Models, said: Callable[[str], object]) -> Teller:
+    """What tells the tracker of the run in this folder; `said` hears of its outages."""
+
+    def opening(run: Opened) -> TrackedRun:
+        previous = handle_in(previous_run(folder), tracker.name)
+        return tracker.open(run.description(folder, previous))
+
+    return Teller(Journal(folder), opening, models, said, tracker.watching)
 
 
 def arm_params(arm: ArmPlan, shared: Mapping[str, Any]) -> dict[str, str]:

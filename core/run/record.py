@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from fw.core.run.owner import OWNER, this_process
 from fw.registry import LocalPlugin
 
 LOCK = ".lock"
+
+SCRATCH = ".package"
+"""The folder in a run's folder where a model is put together for the tracker, also by it."""
 
 
 def run_folder(recipe: Recipe, plugins: Sequence[LocalPlugin], out: Path) -> Path:
@@ -74,6 +78,14 @@ def previous_run(folder: Path) -> dict[str, Any]:
         return {}
 
 
+def remember(tracker: str, handle: Mapping[str, Any] | None, recipe: str, folder: Path) -> None:
+    """Keep what a tracker finds the run by, beside whatever run.json says."""
+    known = previous_run(folder)
+    if handle is not None and known.get(tracker) != handle:
+        with writing(folder):
+            write_run({**known, "recipe": recipe, tracker: dict(handle)}, folder)
+
+
 def link_latest(folder: Path) -> None:
     """Make the run reachable as `<recipe>/latest`, where the file system has links."""
     with contextlib.suppress(OSError):
@@ -113,6 +125,7 @@ class Turn:
             raise unlockable(self.folder, error) from None
         for file in self.folder.glob(f"*{ASIDE}"):  # of a process that was killed
             file.unlink(missing_ok=True)
+        shutil.rmtree(self.folder / SCRATCH, ignore_errors=True)
         write_json(self.folder / OWNER, this_process())
         return True
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from rich.console import Console
 
 from fw.core.errors import StageFailed
-from fw.core.kinds import TrackedRun
 from fw.core.machine.stopping import stop_on_signals
 from fw.core.messages.console import say
 from fw.core.plan.assembly import plan as plan_all
@@ -20,11 +20,12 @@ from fw.core.run.board import Board
 from fw.core.run.conclude import conclude
 from fw.core.run.execute_plan import Outcome, run_stages
 from fw.core.run.execute_stage import Place
-from fw.core.run.opening import open_tracker
+from fw.core.run.models import Models
+from fw.core.run.opening import opened, teller
 from fw.core.run.options import Options, places
 from fw.core.run.owner import owner
 from fw.core.run.preflight import preflight
-from fw.core.run.record import Turn, describe, previous_run, run_folder
+from fw.core.run.record import Turn, describe, remember, run_folder
 from fw.core.run.scope import Scope
 from fw.core.run.tracking import Tracking
 from fw.core.store.soundness import usable_stages
@@ -85,30 +86,51 @@ def recorded(
             other = f"{owner(folder)} writes the record of this very run"
             along = "this one works along, and writes when that has ended"
             say(console, f"{other}; {along}", style="yellow")
-        tracking = Tracking(plan, store, console, lambda: tracker_of(scope), stopping.shield)
+        tracking = tracking_of(scope, console)
         with Board(plan, store, console, tracking) as board:
             status = "killed"
             try:
                 if mine:
                     describe(scope.recipe, scope.plugins, folder)
-                    tracking.begin()
+                    begin(tracking, scope)
                 for stage in finished:
                     tracking.done(stage)
                 outcome = run_stages(plan, finished, jobs, board, stopping)
-                if mine:
-                    tracking.catch_up()
-                else:
+                if not mine:
                     turn.wait(stopping)
-                    tracking.open_late()
+                    begin(tracking, scope)
+                    for stage in plan.stages:
+                        tracking.done(stage)
                 result = conclude(scope, outcome, tracking)
                 status = outcome.status
             finally:
-                tracking.end(status)
-                turn.ended = not tracking.failed
+                arrived = tracking.end(status)
+                turn.ended = True
+        if not arrived:
+            lacking = f"the tracker lacks a part of this run: `fw sync {folder}` logs it"
+            say(console, f"warning: {lacking}", style="yellow")
+        keep_handle(tracking, scope)
     return result, outcome
 
 
-def tracker_of(scope: Scope) -> TrackedRun:
-    """The recipe's tracker, opened for what the run's folder says by now."""
-    previous = previous_run(scope.folder)
-    return open_tracker(scope.recipe, scope.plan, scope.made_by, scope.folder, previous)
+def tracking_of(scope: Scope, console: Console) -> Tracking:
+    """What the recipe's tracker hears, if it names one."""
+    recipe, plan = scope.recipe, scope.plan
+    if recipe.tracker is None:
+        return Tracking(plan, scope.store)
+    models = Models(scope.store, lambda: (recipe, plan), scope.folder, console)
+    aloud = partial(say, console, style="yellow")
+    return Tracking(plan, scope.store, teller(recipe.tracker, scope.folder, models, aloud))
+
+
+def begin(tracking: Tracking, scope: Scope) -> None:
+    """Open the tracker and keep the handle at once, so that a crash cannot lose it."""
+    if scope.recipe.tracker is not None:
+        tracking.begin(opened(scope.recipe, scope.plan, scope.made_by, scope.folder))
+        keep_handle(tracking, scope)
+
+
+def keep_handle(tracking: Tracking, scope: Scope) -> None:
+    """Keep what the tracker finds the run by."""
+    if scope.recipe.tracker is not None:
+        remember(scope.recipe.tracker.name, tracking.handle, scope.recipe.name, scope.folder)

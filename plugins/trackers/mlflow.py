@@ -21,8 +21,10 @@ from fw.core.kinds import RunDescription, TrackedRun, Tracker
 from fw.core.messages.secrets import hide, learn, redact
 from fw.plugins.trackers.mlflow_database import connect, find_experiment, write_lock
 from fw.plugins.trackers.mlflow_library import clear_errors
+from fw.plugins.trackers.mlflow_model import save
 from fw.plugins.trackers.mlflow_names import check, fitting
-from fw.plugins.trackers.mlflow_record import TAG, Record, of_files, of_values
+from fw.plugins.trackers.mlflow_record import TAG, Record, digest, of_files, of_values
+from fw.plugins.trackers.mlflow_registry import register
 from fw.plugins.trackers.mlflow_server import HOST, PORT, serve, view_url
 from fw.plugins.trackers.mlflow_uris import (
     DATABASE,
@@ -30,10 +32,19 @@ from fw.plugins.trackers.mlflow_uris import (
     WEB,
     chosen,
     database_of,
+    settled,
     sqlite_uri,
     uri_of_handle,
 )
-from fw.plugins.trackers.mlflow_view import colours, save_view
+from fw.plugins.trackers.mlflow_view import colours, save_view, saved_pictures
+from fw.plugins.trackers.mlflow_words import (
+    NOTE,
+    dataset_input,
+    described,
+    run_name,
+    run_tags,
+    with_picture,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -69,9 +80,19 @@ class MLflow(Tracker):
     def check_keys(self, keys: Collection[str]) -> None:
         check(keys)
 
+    @property
+    def watching(self) -> bool:
+        """MLflow's own switch, which is off unless the environment says otherwise."""
+        from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING as SWITCH
+
+        return bool(SWITCH.get())
+
+    def settled(self, root: Path) -> MLflow:
+        return self.model_copy(update={"uri": settled(self.uri, root)})
+
     def open(self, run: RunDescription) -> TrackedRun:
-        """Open the run, or open it again. FwError when MLflow cannot be reached or refuses the
-        URI."""
+        """Open the run, or open it again. Unreachable when no server answers, FwError when MLflow
+        refuses the URI."""
         uri = chosen(self.uri, run.root)
         with clear_errors(uri):
             client = connect(uri)
@@ -93,8 +114,15 @@ class MLflow(Tracker):
                     if run is not None and run.info.status == "RUNNING":
                         client.set_terminated(id_, STATUS[status])
 
-    def serve(self, root: Path, port: int) -> int:
-        return serve(root, port)
+    def register(self, handle: Mapping[str, Any], root: Path, arm: str, name: str) -> str:
+        uri = uri_of_handle(handle, root)
+        with clear_errors(uri):
+            client = connect(uri)
+            with write_lock(uri):
+                return register(client, uri, handle["children"].get(arm, ""), arm, name)
+
+    def serve(self, root: Path, port: int, browse: bool = False) -> int:
+        return serve(root, port, browse=browse)
 
 
 def open_run(
@@ -104,25 +132,24 @@ def open_run(
     complete stay as they are until something new is logged to them."""
     id_ = experiment.experiment_id
     folder = str(run.folder.absolute())
-    common = {"fw.recipe": run.recipe, "fw.key": run.key, "fw.folder": folder, **run.tags}
+    common = {"fw.recipe": run.recipe, "fw.key": run.key, "fw.folder": folder, **run_tags(run)}
     parent = previous_parent(client, id_, run)
     if parent is None:
-        parent = create(client, id_, f"{run.recipe}@{run.key}", {**common, "fw.role": "recipe"})
+        parent = create(client, id_, run_name(run), {**common, "fw.role": "recipe"})
     runs: dict[str | None, Logged] = {None: parent}
-    children = {
-        child.run.data.tags.get("fw.arm"): with_record(child)
-        for child in children_of(client, id_, parent.id)
-    }
-    for arm, colour in zip(run.arms, colours(run), strict=True):
+    children = arms_of(client, id_, parent.id, run)
+    colour = colours(run)
+    for arm in sorted(run.arms, key=lambda arm: arm.parent is not None):
         tags = {
             **common,
-            "fw.role": "arm",
+            "fw.role": "arm" if arm.parent is None else "training",
             "fw.arm": arm.name,
-            "mlflow.parentRunId": parent.id,
-            "mlflow.runColor": colour,
+            "mlflow.parentRunId": runs[arm.parent].id,
+            "mlflow.runColor": colour[arm.parent or arm.name],
         }
         runs[arm.name] = children.get(arm.name) or create(client, id_, arm.name, tags)
         log_params(client, runs[arm.name].run, arm.params)
+        log_dataset(client, runs[arm.name].run, run.tags, arm.params)
     for logged in runs.values():
         if not logged.ended:
             client.update_run(logged.id, status="RUNNING")
@@ -132,8 +159,9 @@ def open_run(
             client.set_tag(logged.id, "fw.folder", folder)
     sweep_models(client, uri, id_, run, [logged.id for logged in runs.values()])
     view = f"fw-{run.key}"
-    save_view(client, id_, view, run)
-    return MLflowRun(client, uri, id_, view, run, runs)
+    pictures = saved_pictures(experiment.tags, view)
+    save_view(client, id_, view, run, pictures)
+    return MLflowRun(client, uri, id_, view, run, runs, pictures)
 
 
 def with_record(child: Logged) -> Logged:
@@ -191,6 +219,20 @@ def active_run(client: MlflowClient, id_: str) -> Run | None:
     return run if run is not None and run.info.lifecycle_stage == "active" else None
 
 
+def arms_of(
+    client: MlflowClient, experiment: str, parent: str, run: RunDescription
+) -> dict[str | None, Logged]:
+    """The runs of a run's arms, and of their trainings below them."""
+    found = {
+        child.run.data.tags.get("fw.arm"): child
+        for child in children_of(client, experiment, parent)
+    }
+    for arm in {arm.parent for arm in run.arms} & found.keys():
+        for child in children_of(client, experiment, found[arm].id):
+            found[child.run.data.tags.get("fw.arm")] = child
+    return {arm: with_record(child) for arm, child in found.items()}
+
+
 def children_of(client: MlflowClient, experiment: str, parent: str) -> list[Logged]:
     children = client.search_runs(
         [experiment], f"tags.`mlflow.parentRunId` = '{parent}'", max_results=1000
@@ -237,6 +279,14 @@ def log_params(client: MlflowClient, run: Run, params: Mapping[str, str]) -> Non
         client.log_batch(run.info.run_id, params=new[start : start + 100])
 
 
+def log_dataset(
+    client: MlflowClient, run: Run, tags: Mapping[str, str], params: Mapping[str, str]
+) -> None:
+    """Log what an arm is trained on, once."""
+    if run.inputs is None or not run.inputs.dataset_inputs:
+        client.log_inputs(run.info.run_id, [dataset_input(tags, params)])
+
+
 def short_params(params: Mapping[str, str]) -> dict[str, str]:
     return {fitting(key): shortened(redact(value), PARAM_LENGTH) for key, value in params.items()}
 
@@ -275,11 +325,20 @@ class Logged:
 
     run: Run
     ended: bool = False
+    seconds: float | None = None
+    """What the arm cost, once it is known."""
     record: Record = field(default_factory=Record)
 
     @property
     def id(self) -> str:
         return self.run.info.run_id
+
+
+def end_of(logged: Logged) -> int | None:
+    """When an arm ended, in milliseconds, so that its duration is what it cost: arms run side by
+    side and share stages. None is now."""
+    cost = logged.seconds
+    return None if cost is None else logged.run.info.start_time + round(1000 * cost)
 
 
 @dataclass
@@ -293,14 +352,15 @@ class MLflowRun:
     description: RunDescription
     runs: dict[str | None, Logged]
     pictures: list[str] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)
+    """The pictures of the run as a whole."""
     renamed: dict[str, str] = field(default_factory=dict)
     """Names that MLflow does not take, and their substitutes."""
     not_finite: dict[tuple[str | None, str], float] = field(default_factory=dict)
     """Values that MLflow's pages cannot draw, by arm and name."""
 
     def series(self, arm: str | None, records: Sequence[Mapping[str, float]]) -> None:
-        topic, digest = of_values("series", records)
-        if self._holds(arm, topic, digest):
+        if self._holds(arm, *of_values("series", records)):
             self._note_drawn(arm, records)
         else:
             self._series(arm, records)
@@ -318,15 +378,16 @@ class MLflowRun:
             values = {key: value for key, value in record.items() if key != "step"}
             for key, value in self._drawn(arm, values).items():
                 if step > last.get(key, -1):
-                    new[key, step] = Metric(key, value, now, step)
+                    at = 1000 * step if key.startswith("system/") else now
+                    new[key, step] = Metric(key, value, at, step)
         metrics = list(new.values())
         for start in range(0, len(metrics), BATCH):
             self.client.log_batch(logged.id, metrics=metrics[start : start + BATCH])
         self._remark(arm)
 
     def scores(self, arm: str | None, values: Mapping[str, float]) -> None:
-        topic, digest = of_values("scores", [values])
-        if self._holds(arm, topic, digest):
+        self.runs[arm].seconds = values.get("cost/seconds", self.runs[arm].seconds)
+        if self._holds(arm, *of_values("scores", [values])):
             self._note_drawn(arm, [values])
         elif values:
             self._scores(arm, values)
@@ -353,6 +414,8 @@ class MLflowRun:
 
     def files(self, arm: str | None, paths: Sequence[Path]) -> None:
         """Log to the run's root folder: the compare page shows only its files side by side."""
+        if arm is None:
+            self.figures += [path.name for path in paths if path.suffix == ".png"]
         if self._holds(arm, *of_files(paths)):
             self._show(self._picture(path) for path in paths if path.suffix == ".png")
         else:
@@ -361,46 +424,87 @@ class MLflowRun:
     @safely
     def _files(self, arm: str | None, paths: Sequence[Path]) -> None:
         self._open_again(arm)
+        logged = self.runs[arm]
         for path in paths:
-            self.client.log_artifact(self.runs[arm].id, str(path))
+            self.client.log_artifact(logged.id, str(path))
             if arm is not None and path.suffix == ".png":
-                self._chart(self.runs[arm], path)
+                self._chart(logged, path)
+                if path.stem == "grid":
+                    text = with_picture("Samples:", logged.id, path.name)
+                    self.client.set_tag(logged.id, NOTE, text)
 
     def wants_model(self, arm: str) -> bool:
-        return "fw.model" not in self.runs[arm].run.data.tags
+        return "fw.package" not in self.runs[arm].run.data.tags
 
     def model(self, arm: str, weights: Path, scores: Mapping[str, float]) -> None:
-        if self.wants_model(arm):
-            self._model(arm, weights, scores)
+        self._model(arm, scores, "fw.model", lambda model: weights)
+
+    def package(self, arm: str, folder: Path, scores: Mapping[str, float]) -> None:
+        """Log a packed arm as a model that MLflow loads."""
+        run = self.runs[arm].id
+        self._model(arm, scores, "fw.package", lambda model: save(folder, model, run))
 
     @safely
-    def _model(self, arm: str, weights: Path, scores: Mapping[str, float]) -> None:
+    def _model(
+        self,
+        arm: str,
+        scores: Mapping[str, float],
+        tag: str,
+        made: Callable[[str], Path],
+    ) -> None:
+        """Log what is made for a model's id, a file or a folder, unless the arm has its tag."""
         from mlflow.entities import LoggedModelOutput
 
-        self._open_again(arm)
         logged = self.runs[arm]
+        if tag in logged.run.data.tags:
+            return
+        self._open_again(arm)
         run = self.client.get_run(logged.id)
-        if "fw.model" in run.data.tags:
+        if tag in run.data.tags:
             return
         uploaded = [
             model.model_id
             for model in models_of(self.client, self.experiment, self.description)
-            if model.status.name == "READY" and model.source_run_id == logged.id
+            if model.status.name == "READY"
+            and model.source_run_id == logged.id
+            and model.tags.get("fw.tag", "fw.model") == tag
         ]
-        model = uploaded[0] if uploaded else self._upload(arm, weights)
+        model = uploaded[0] if uploaded else self._upload(arm, tag, made)
         if model not in [
             output.model_id for output in (run.outputs.model_outputs if run.outputs else [])
         ]:
             self.client.log_outputs(logged.id, [LoggedModelOutput(model, step=0)])
         self._score(arm, model, scores)
-        self.client.set_tag(logged.id, "fw.model", model)
+        self.client.set_tag(logged.id, tag, model)
+
+    def words(self, arm: str | None, values: Mapping[str, str]) -> None:
+        if not self._holds(arm, f"words {sorted(values)}", digest(["words", dict(values)])):
+            self._words(arm, values)
+
+    @safely
+    def _words(self, arm: str | None, values: Mapping[str, str]) -> None:
+        self._open_again(arm)
+        for key, value in values.items():
+            tag = fitting(f"fw.{key}")
+            self.client.set_tag(self.runs[arm].id, tag, shortened(redact(value), TAG_LENGTH))
 
     @safely
     def note(self, markdown: str) -> None:
         remarks = "".join(f"\n\n{remark}" for remark in self._remarks())
-        text = shortened(redact(markdown), TAG_LENGTH - len(remarks)) + remarks
-        self.client.set_tag(self.runs[None].id, "mlflow.note.content", text)
-        self.client.set_experiment_tag(self.experiment, "mlflow.note.content", text)
+        run = self.runs[None].id
+        figure = next((name for name in self.figures if name == "arms.png"), None)
+        text = with_picture(redact(markdown), run, figure, remarks)
+        self.client.set_tag(run, NOTE, text)
+        self._describe_experiment()
+
+    def _describe_experiment(self) -> None:
+        """List the runs of fw in the experiment's description, unless somebody wrote another."""
+        parents = self.client.search_runs(
+            [self.experiment], "tags.`fw.role` = 'recipe'", max_results=100
+        )
+        tags = self.client.get_experiment(self.experiment).tags
+        for key, value in described(parents, tags).items():
+            self.client.set_experiment_tag(self.experiment, key, value)
 
     def end_arm(self, arm: str, status: str) -> None:
         if not (self.runs[arm].ended and status == "finished"):
@@ -411,7 +515,7 @@ class MLflowRun:
         logged = self.runs[arm]
         if status == "finished":
             self.client.set_tag(logged.id, TAG, logged.record.tag)
-        self.client.set_terminated(logged.id, STATUS[status])
+        self.client.set_terminated(logged.id, STATUS[status], end_of(logged))
         logged.ended = True
 
     @safely
@@ -445,12 +549,12 @@ class MLflowRun:
         """Whether it is logged to the database in the runs folder itself."""
         return self.uri == sqlite_uri(self.description.root.absolute() / DATABASE)
 
-    def _holds(self, arm: str | None, topic: str, digest: str) -> bool:
+    def _holds(self, arm: str | None, topic: str, contents: str) -> bool:
         """Whether this was logged to the arm before it was opened, so that nothing is to be
         done."""
         record = self.runs[arm].record
-        record.add(topic, digest)
-        return record.holds(digest)
+        record.add(topic, contents)
+        return record.holds(contents)
 
     def _open_again(self, arm: str | None) -> None:
         """An arm that has ended goes on: until it ends, its tag would not tell the truth."""
@@ -533,16 +637,23 @@ class MLflowRun:
             self.pictures += new
             save_view(self.client, self.experiment, self.view, self.description, self.pictures)
 
-    def _upload(self, arm: str, weights: Path) -> str:
+    def _upload(self, arm: str, tag: str, made: Callable[[str], Path]) -> str:
         params = {a.name: a.params for a in self.description.arms}[arm]
         model = self.client.create_logged_model(
             self.experiment,
             name=re.sub(r"[/:.%\"']+", "_", arm),
             source_run_id=self.runs[arm].id,
-            tags={"fw.arm": arm, "fw.key": self.description.key},
+            tags={"fw.arm": arm, "fw.key": self.description.key, "fw.tag": tag},
             params=short_params(params),
+            model_type="diffusion",
         ).model_id
-        self.client.log_model_artifact(model, str(weights))
+        made_for = made(model)
+        if made_for.is_dir():
+            self.client.log_model_artifacts(model, str(made_for))
+            card = (made_for / "README.md").read_text(encoding="utf-8")
+            self.client.set_logged_model_tags(model, {NOTE: shortened(redact(card), TAG_LENGTH)})
+        else:
+            self.client.log_model_artifact(model, str(made_for))
         self.client.finalize_logged_model(model, "READY")
         return model
 

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-from fw.core.errors import FwError
+from fw.core.errors import FwError, Unreachable
 from fw.core.messages.secrets import hide, redact
-from fw.plugins.trackers.mlflow_uris import REMEDY, is_folder
+from fw.plugins.trackers.mlflow_uris import REMEDY, database_of, is_folder
 
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # Retry a server that is gone for a minute at most: a run logs what is missing at its end.
+    # Retry a server that is gone for a minute at most: the whole is tried again later.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -61,11 +61,22 @@ def clear_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except RequestException as error:
-        raise FwError(
+        raise Unreachable(
             f"no MLflow server answers at '{hide(uri)}' ({type(error).__name__})"
         ) from error
     except known as error:
+        if away(error, uri):
+            raise Unreachable(f"no MLflow server answers at '{hide(uri)}'") from error
         reason = re.split(r"(?<=[.!?])\s|\n", str(error).strip() or type(error).__name__)[0]
         if is_folder(uri):
             reason = REMEDY
         raise FwError(f"MLflow at '{hide(uri)}' does not work: {redact(reason)}") from error
+
+
+def away(error: Exception, uri: str) -> bool:
+    """Whether a server, of MLflow or of its database, did not answer. MLflow says so in words."""
+    from sqlalchemy.exc import OperationalError
+
+    if uri.startswith(("http:", "https:")):
+        return "API request to" in str(error) and "failed with exception" in str(error)
+    return isinstance(error, OperationalError) and database_of(uri) is None

@@ -9,9 +9,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
+import webbrowser
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,8 +34,9 @@ VIEW_TAG = "mlflow.sharedViewState."
 """Experiment tags with this prefix are MLflow's saved views."""
 
 
-def serve(root: Path, port: int = PORT, host: str = HOST) -> int:
-    """Serve the experiments in `root` until Ctrl-C, and print where to look. Returns the exit code.
+def serve(root: Path, port: int = PORT, host: str = HOST, browse: bool = False) -> int:
+    """Serve the experiments in `root` until Ctrl-C, and print where to look; `browse` also opens
+    the page of the newest run in a browser. Returns the exit code.
 
     Errors: FwError when `root` has no database or the port is taken, StageFailed when the server
     ends itself.
@@ -57,8 +60,12 @@ def serve(root: Path, port: int = PORT, host: str = HOST) -> int:
             base = f"http://{host}:{port}"
             print(visible(f"starting MLflow on {database} (stop it with Ctrl-C) ..."), flush=True)
             wait_until_healthy(process, base, output)
-            for name, url in view_urls(uri, base).items():
+            urls = view_urls(uri, base)
+            for name, url in urls.items():
                 print(visible(f"{name}: {url}"), flush=True)
+            if browse and urls and has_display():
+                page = list(urls.values())[-1]
+                threading.Thread(target=webbrowser.open, args=(page,), daemon=True).start()
             process.wait()
         except KeyboardInterrupt:
             return 0
@@ -69,6 +76,13 @@ def view_url(base: str, experiment: str, view: str) -> str:
     """The page of an experiment's saved view: the arms side by side, as charts."""
     query = f"viewStateShareKey={view}&workflowType=machine_learning&compareRunsMode=CHART"
     return f"{base}/#/experiments/{experiment}/runs?{query}"
+
+
+def has_display() -> bool:
+    """Whether a browser that is opened here is one that the user sees."""
+    if sys.platform in ("darwin", "win32"):
+        return "SSH_CONNECTION" not in os.environ
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def check_port(host: str, port: int) -> None:
@@ -156,12 +170,19 @@ def last_line(output: IO[bytes]) -> str:
 
 
 def view_urls(uri: str, base: str) -> dict[str, str]:
-    """The newest saved view of each experiment, or else its plain page, by the experiment's
-    name."""
+    """The newest saved view of each experiment, or else its plain page, by the experiment's name;
+    the experiment with the newest view is the last.
+
+    MLflow 3.17 opens an experiment on its pages for language models unless the address says
+    `workflowType=machine_learning`, or the browser remembers that somebody chose it: no tag and no
+    setting of the server is asked for (`mlflow.experimentKind` is only where its navigation by
+    workflow is compiled out).
+    """
     client = import_mlflow().MlflowClient(tracking_uri=uri)
     urls = {}
-    for experiment in client.search_experiments(filter_string="name != 'Default'"):
-        view = newest_view(experiment.tags)
+    experiments = client.search_experiments(filter_string="name != 'Default'")
+    for experiment in sorted(experiments, key=lambda each: newest_view(each.tags)[1]):
+        view, _ = newest_view(experiment.tags)
         urls[experiment.name] = (
             view_url(base, experiment.experiment_id, view)
             if view
@@ -172,8 +193,11 @@ def view_urls(uri: str, base: str) -> dict[str, str]:
     return urls
 
 
-def newest_view(tags: Mapping[str, str]) -> str | None:
+def newest_view(tags: Mapping[str, str]) -> tuple[str, int]:
+    """The name of the newest saved view and when it was saved; nothing and 0 if there is none."""
     views = {
-        key.removeprefix(VIEW_TAG): value for key, value in tags.items() if key.startswith(VIEW_TAG)
+        key.removeprefix(VIEW_TAG): json.loads(value).get("updatedAt", 0)
+        for key, value in tags.items()
+        if key.startswith(VIEW_TAG)
     }
-    return max(views, key=lambda view: json.loads(views[view]).get("updatedAt", 0), default=None)
+    return max(views.items(), key=lambda view: view[1], default=("", 0))

@@ -15,6 +15,8 @@ from fw.core.messages.secrets import HIDDEN, hide, learn
 DATABASE = "mlflow.db"
 HERE = f"sqlite:///{DATABASE}"
 """A handle's URI of the runs folder's own database, which may be moved with the folder."""
+OWN = "runs folder"
+"""The same as a tracker's `uri` in a journal, whatever the environment says when it is read."""
 
 WEB = ("http://", "https://")
 REMEDY = (
@@ -28,6 +30,8 @@ def chosen(uri: str | None, root: Path) -> str:
 
     Errors: FwError if it was stored without its secrets and the environment does not have them.
     """
+    if uri == OWN:
+        return sqlite_uri(root.absolute() / DATABASE)
     environment = os.environ.get("MLFLOW_TRACKING_URI")
     resolved = uri or environment or sqlite_uri(root.absolute() / DATABASE)
     if HIDDEN in resolved:
@@ -36,6 +40,15 @@ def chosen(uri: str | None, root: Path) -> str:
     check_quoted(resolved)
     database = database_of(resolved)
     return sqlite_uri(database) if database is not None and "?" not in resolved else resolved
+
+
+def settled(uri: str | None, root: Path) -> str:
+    """What `chosen` chooses, as a journal keeps it: without secrets, and without the place of the
+    runs folder. FwError for a folder, to which MLflow no longer logs."""
+    resolved = chosen(uri, root)
+    if is_folder(resolved):
+        raise FwError(f"MLflow at '{hide(resolved)}' does not work: {REMEDY}")
+    return OWN if resolved == sqlite_uri(root.absolute() / DATABASE) else hide(resolved)
 
 
 def completed(uri: str, environment: str | None) -> str:

@@ -6,16 +6,18 @@ from __future__ import annotations
 import colorsys
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fw.core.kinds import ArmDescription, RunDescription
 from fw.plugins.trackers.mlflow_server import VIEW_TAG
+from fw.plugins.trackers.mlflow_words import run_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 GREY = "#9e9e9e"
+VERDICT = ("difference", "low", "high")
 
 
 def save_view(
@@ -27,7 +29,7 @@ def save_view(
 ) -> None:
     """Save the view of this run's arms. MLflow's tag for it is undocumented, so it may fail."""
     now = int(1000 * time.time())
-    value = {"name": f"arms of {run.recipe}@{run.key}", "createdAt": now, "updatedAt": now}
+    value = {"name": f"arms of {run_name(run)}", "createdAt": now, "updatedAt": now}
     try:
         state = json.dumps(view_state(run, pictures))
         client.set_experiment_tag(
@@ -37,6 +39,15 @@ def save_view(
         return
 
 
+def saved_pictures(tags: Mapping[str, str], view: str) -> list[str]:
+    """The pictures in a view as it was saved, so that opening a run anew does not take them out."""
+    try:
+        state = json.loads(json.loads(tags[VIEW_TAG + view])["state"])
+        return [key for chart in state["compareRunCharts"] for key in chart.get("imageKeys", ())]
+    except (LookupError, ValueError, TypeError):
+        return []
+
+
 def view_state(run: RunDescription, pictures: Sequence[str]) -> dict[str, Any]:
     """Only this run's arms, ordered by the headline (which flattens the nesting), with its chart
     and pictures first.
@@ -44,6 +55,7 @@ def view_state(run: RunDescription, pictures: Sequence[str]) -> dict[str, Any]:
     The page groups charts by the metrics' prefixes. Its own order is alphabetical; this one keeps
     the headline first.
     """
+    arms = [arm for arm in run.arms if arm.parent is None]
     headline = f"metrics.`{run.headline}`"
     prefix, _, title = run.headline.rpartition("/")
     section = {
@@ -54,7 +66,7 @@ def view_state(run: RunDescription, pictures: Sequence[str]) -> dict[str, Any]:
     }
     card = {
         "metricSectionId": section["uuid"],
-        "runsCountToCompare": len(run.arms),
+        "runsCountToCompare": len(arms),
         "deleted": False,
         "isGenerated": True,
     }
@@ -80,12 +92,23 @@ def view_state(run: RunDescription, pictures: Sequence[str]) -> dict[str, Any]:
         "searchFilter": f"tags.`fw.role` = 'arm' and tags.`fw.key` = '{run.key}'",
         "orderByKey": headline,
         "orderByAsc": True,
-        "selectedColumns": [headline, *(f"params.`{key}`" for key in varying(run.arms)[:8])],
+        "selectedColumns": [
+            headline,
+            *(f"metrics.`{key}`" for key in beside(title)),
+            *(f"tags.`fw.{key}`" for key in ("decision", "arm_role")),
+            *(f"params.`{key}`" for key in varying(arms)[:8]),
+        ],
         "runsHiddenMode": "SHOW_ALL",
         "isAccordionReordered": True,
         "compareRunSections": [section],
         "compareRunCharts": [bars, *grids],
     }
+
+
+def beside(key: str) -> list[str]:
+    """The columns beside the headline score of this key: its spread, its floor, and what sets the
+    arm apart from the baseline."""
+    return [f"std/{key}", f"floor/{key}", *(f"verdict/{each}" for each in VERDICT)]
 
 
 def varying(arms: Sequence[ArmDescription]) -> list[str]:
@@ -94,11 +117,12 @@ def varying(arms: Sequence[ArmDescription]) -> list[str]:
     return [key for key in keys if len({arm.params.get(key) for arm in arms}) > 1]
 
 
-def colours(run: RunDescription) -> list[str]:
-    """Grey for the baseline, evenly spaced hues for the others."""
-    others = [arm.name for arm in run.arms if arm.name != run.baseline]
+def colours(run: RunDescription) -> dict[str, str]:
+    """Grey for the baseline, evenly spaced hues for the other arms."""
+    arms = [arm.name for arm in run.arms if arm.parent is None]
+    others = [arm for arm in arms if arm != run.baseline]
     hues = {name: hue(index / len(others)) for index, name in enumerate(others)}
-    return [hues.get(arm.name, GREY) for arm in run.arms]
+    return {arm: hues.get(arm, GREY) for arm in arms}
 
 
 def hue(turn: float) -> str:
