@@ -23,7 +23,7 @@ from fw.core.messages.secrets import redact
 from fw.core.plan.assembly import plan as plan_all
 from fw.core.plan.graph import Plan
 from fw.core.report import provenance
-from fw.core.report.agreement import Line, bits, damage, scores
+from fw.core.report.agreement import Line, bits, fault, scores
 from fw.core.report.collect import collect
 from fw.core.run.board import Board
 from fw.core.run.execute_stage import Place, perform
@@ -88,9 +88,9 @@ def recompute(run: FinishedRun, request: Request, console: Console) -> list[Line
             collect(recipe, plan, provenance.record(plan), each, {})
             for each in (store, Anew(options.store, run.store, (), names))
         )
-        judged = [*evaluations, *(stage.sample for stage in evaluations)]
+        judged = [*(stage.sample for stage in evaluations), *beneath(evaluations, plan)]
         return [
-            *damaged(judged, plan, store),
+            *unsound([*judged, *evaluations], plan, store),
             *remade([stage for stage in anew if stage not in evaluations], plan, store),
             *scores(logged, made, why, kept),
         ]
@@ -185,11 +185,15 @@ def read_by(stage: Stage) -> list[Stage]:
     return [source for _, source in stage.reads if source is not unread]
 
 
-def damaged(stages: Sequence[Stage], plan: Plan, store: Anew) -> Iterator[Line]:
-    """Products in the store that are not as they were stored."""
+def unsound(stages: Sequence[Stage], plan: Plan, store: Anew) -> Iterator[Line]:
+    """Products in the store that are not as they were stored, or not of what lies beside them."""
+    titles = {store.before(stage.id): stage.title for stage in plan.stages.values()}
     for stage in dict.fromkeys(stages):
-        if reason := store.damage(stage.id):
-            yield damage(plan.users(stage.id), stage.title, reason)
+        reason = store.damage(stage.id)
+        reasons = [f"damaged in the store, {reason}"] if reason else []
+        for source in store.replaced(stage.id):
+            reasons.append(f"made of another '{titles.get(source, source)}' than the store has")
+        yield from (fault(plan.users(stage.id), stage.title, each) for each in reasons)
 
 
 def remade(stages: Sequence[Stage], plan: Plan, store: Anew) -> Iterator[Line]:

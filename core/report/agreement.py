@@ -50,10 +50,10 @@ def scores(
         for name, entry in said["metrics"].items():
             again = score_in(made, arm, name)
             if again is None:
-                fault = reasons.get((arm, name), "today's recipe has no such score")
-            elif fault := difference(entry, again):
-                fault += whose(entry, again, stored and score_in(stored, arm, name))
-            lines.append(Line(arm, name, mean(entry), mean(again), fault))
+                wrong = reasons.get((arm, name), "today's recipe has no such score")
+            elif wrong := difference(entry, again):
+                wrong += whose(entry, again, stored and score_in(stored, arm, name))
+            lines.append(Line(arm, name, mean(entry), mean(again), wrong))
     if "verdict" in logged and "verdict" in made and not reasons:
         lines.append(Line("", "verdict", "", "", difference(logged["verdict"], made["verdict"])))
     return lines
@@ -77,8 +77,10 @@ def whose(logged: Any, again: Any, stored: Any) -> str:
 
 def key(arm: str, kind: str, logged: str, again: str) -> Line:
     """The key of a stage of an arm, which is made of all that decides its product."""
-    fault = "" if logged == again else "another key: fw or what the recipe names has changed since"
-    return Line(arm, kind, logged, again, fault)
+    changed = (
+        "" if logged == again else "another key: fw or what the recipe names has changed since"
+    )
+    return Line(arm, kind, logged, again, changed)
 
 
 def bits(arms: Sequence[str], title: str, logged: str, again: str) -> Line:
@@ -87,9 +89,9 @@ def bits(arms: Sequence[str], title: str, logged: str, again: str) -> Line:
     return Line(who, title, logged[:SHORT], again[:SHORT], "" if logged == again else "other bits")
 
 
-def damage(arms: Sequence[str], title: str, reason: str) -> Line:
-    """A stored product that is not as it was stored."""
-    return replace(bits(arms, title, "", ""), fault=f"damaged in the store, {reason}")
+def fault(arms: Sequence[str], title: str, reason: str) -> Line:
+    """What is wrong with a stored product."""
+    return replace(bits(arms, title, "", ""), fault=reason)
 
 
 def show(lines: Sequence[Line], console: Console) -> None:

@@ -34,6 +34,10 @@ class Anew(Store):
         state, reason = self.base.verify(self.before(stage))
         return reason if state == "corrupted" else ""
 
+    def replaced(self, stage: str) -> list[str]:
+        """The products in `base` that are not those that the stage's product there was made of."""
+        return [each for each in self.base.stale(self.before(stage)) if self.base.readable(each)]
+
     def digests_of(self, stage: str) -> tuple[str, str] | None:
         """Those of the product in `base` and of the one that was made anew, if both are there."""
         if not (self.base.readable(self.before(stage)) and self.readable(stage)):
