@@ -74,16 +74,9 @@ def recompute(run: FinishedRun, request: Request, console: Console) -> list[Line
             again = Again(plan, store, place, board)
             for stage in anew:
                 again.make(stage)
-        failed = again.failed
-        if all(stage.id in failed for stage in evaluations):
-            raise FwError("\n".join(f"{run.path}: {why}" for why in dict.fromkeys(failed.values())))
-        why = {
-            (arm, key): failed[stage.id]
-            for stage in evaluations
-            if stage.id in failed
-            for arm in plan.users(stage.id)
-            for key in stage.metric.keys
-        }
+        if all(stage.id in again.failed for stage in evaluations):
+            reasons = dict.fromkeys(again.failed.values())
+            raise FwError("\n".join(f"{run.path}: {reason}" for reason in reasons))
         made, kept = (
             collect(recipe, plan, provenance.record(plan), each, {})
             for each in (store, Anew(options.store, run.store, (), names))
@@ -92,7 +85,7 @@ def recompute(run: FinishedRun, request: Request, console: Console) -> list[Line
         return [
             *unsound([*judged, *evaluations], plan, store),
             *remade([stage for stage in anew if stage not in evaluations], plan, store),
-            *scores(logged, made, why, kept),
+            *scores(logged, made, again.reasons(evaluations), kept),
         ]
 
 
@@ -170,13 +163,22 @@ class Again:
         if source.id in self.store.anew:
             return self.failed.get(source.id)
         state, reason = self.store.verify(source.id)
-        if state == "corrupted":
-            return f"'{source.title}' is damaged in the store, {reason}"
-        if state == "absent":
-            by_images = isinstance(source, SampleFeatures | MeasureReference)
-            remedy = "--from-samples makes it of stored images, " if by_images else ""
-            return f"'{source.title}' is not in the store; {remedy}{ANEW}"
-        return None
+        if state == "done":
+            return None
+        what = "not in the store" if state == "absent" else f"damaged in the store, {reason}"
+        of_images = isinstance(source, SampleFeatures | MeasureReference)
+        remedy = "--from-samples makes it of stored images, " if of_images else ""
+        return f"'{source.title}' is {what}; {remedy}{ANEW}"
+
+    def reasons(self, evaluations: Sequence[Evaluate]) -> dict[tuple[str, str], str]:
+        """Why there are no scores, by arm and key."""
+        return {
+            (arm, key): self.failed[stage.id]
+            for stage in evaluations
+            if stage.id in self.failed
+            for arm in self.plan.users(stage.id)
+            for key in stage.metric.keys
+        }
 
 
 def read_by(stage: Stage) -> list[Stage]:
