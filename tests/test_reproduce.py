@@ -94,6 +94,17 @@ def test_a_logged_number_that_was_changed_is_named(out: Path, place: str) -> Non
     assert answer.out.endswith(f"1 of 3 are not as logged: self_1.5 {KEY}\n")
 
 
+def test_a_number_of_real_images_that_was_changed_is_named(out: Path) -> None:
+    edited(
+        out / "tiny/latest/run.json",
+        lambda run: run["arms"]["self_1.0"]["real_images"].update(held_out=361),
+    )
+    answer = reproduce(out)
+    assert answer.code == 1
+    assert "differs by 1 in held_out" in answer.out
+    assert answer.out.endswith("1 of 4 are not as logged: self_1.0 real_images\n")
+
+
 def test_scores_that_were_changed_in_the_store_are_damaged(out: Path) -> None:
     edited(
         stages(out, "evaluate")[0] / "scores.json", lambda made: made["floor"].update(fd_pca=0.0)

@@ -29,7 +29,7 @@ def rerun(run: FinishedRun, out: Path | None, options: Options, console: Console
     logged = run.results()
     if out is not None and (out / "store").resolve() == run.store.root.resolve():
         raise FwError(f"--out {out}: the run itself lies there; name another folder, or none")
-    recipe = logged_recipe(run)
+    recipe = logged_recipe(run, logged)
     scored = [name for name, arm in logged["arms"].items() if arm["metrics"]]
     if not scored:
         raise FwError(f"{run.path}: it has no scores yet; run its recipe again")
@@ -54,7 +54,8 @@ def rerun(run: FinishedRun, out: Path | None, options: Options, console: Console
 def keys(logged: Mapping[str, Any], made: Mapping[str, Any], arms: list[str]) -> Iterator[Line]:
     for arm in arms:
         for kind in ("train_key", "sample_key"):
-            yield key(arm, kind, logged["arms"][arm].get(kind, ""), made["arms"][arm][kind])
+            before, now = (record["arms"][arm].get(kind, "") for record in (logged, made))
+            yield key(arm, kind, str(before), now)
 
 
 def products(plan: Plan, before: Store, now: Store) -> Iterator[Line]:

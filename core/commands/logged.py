@@ -3,6 +3,8 @@ or a tracker's copy of its files, has of how it was made."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from fw.core.errors import FwError
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
@@ -10,9 +12,10 @@ from fw.core.run.finished import FinishedRun
 from fw.registry import LocalPlugin, UnfitPlugin, add_files, installed
 
 
-def logged_recipe(run: FinishedRun) -> Recipe:
-    """The resolved recipe, without its tracker. The run's plugins are added to the installed
-    ones."""
+def logged_recipe(run: FinishedRun, results: dict[str, Any]) -> Recipe:
+    """The resolved recipe, without its tracker. The run's plugins are added to the installed ones.
+    FwError if it is of other arms than the results."""
+    run.sections(results)
     source = run.source()
     source.data["tracker"] = None
     try:

@@ -52,7 +52,7 @@ class Request:
 def recompute(run: FinishedRun, request: Request, console: Console) -> list[Line]:
     """What was logged beside what comes of it today. FwError if no score can be made once more."""
     logged = run.results()
-    recipe = logged_recipe(run)
+    recipe = logged_recipe(run, logged)
     if not run.store.root.is_dir():
         raise FwError(
             f"{run.path}: there is no {run.store.root}, so the run's samples and their features "

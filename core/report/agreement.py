@@ -42,8 +42,8 @@ def scores(
     reasons: Reasons,
     stored: Mapping[str, Any] | None = None,
 ) -> list[Line]:
-    """A line for each score that run.json has of an arm, and for its verdict. `stored` is what the
-    run's store says of itself."""
+    """A line for each score that run.json has of an arm, for numbers of real images that differ,
+    and for the verdict. `stored` is what the run's store says of itself."""
     made = json.loads(json.dumps(made))  # as it would be read back
     lines = []
     for arm, said in logged["arms"].items():
@@ -54,6 +54,9 @@ def scores(
             elif wrong := difference(entry, again):
                 wrong += whose(entry, again, stored and score_in(stored, arm, name))
             lines.append(Line(arm, name, mean(entry), mean(again), wrong))
+        real = made["arms"].get(arm, {}).get("real_images")
+        if real and (wrong := difference(said["real_images"], real)):
+            lines.append(Line(arm, "real_images", "", "", wrong))
     if "verdict" in logged and "verdict" in made and not reasons:
         lines.append(Line("", "verdict", "", "", difference(logged["verdict"], made["verdict"])))
     return lines
@@ -133,9 +136,16 @@ def differences(logged: Any, again: Any, place: str = "") -> Iterator[tuple[str,
         for index, (one, other) in enumerate(zip(logged, again, strict=True)):
             yield from differences(one, other, f"{place}[{index}]")
     elif not same(logged, again):
-        numbers = isinstance(logged, int | float) and isinstance(again, int | float)
-        size = abs(logged - again) if numbers else math.inf
-        yield place, math.inf if math.isnan(size) else size
+        yield place, distance(logged, again)
+
+
+def distance(one: Any, other: Any) -> float:
+    """Infinite where no number says it."""
+    try:
+        size = abs(float(one - other))
+    except (TypeError, OverflowError):
+        return math.inf
+    return math.inf if math.isnan(size) else size
 
 
 def same(one: Any, other: Any) -> bool:
