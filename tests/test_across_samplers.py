@@ -8,7 +8,9 @@ from typing import Any
 
 from sites import fw, site, toy_recipe
 
-from fw.core.report.tables import markdown_table, sampler_table, verdict
+from fw.core.recipe.comparisons import Comparison
+from fw.core.report.tables import markdown_table, sampler_table
+from fw.core.report.verdict import verdict
 
 ARMS = (
     "arms.plain_3={annotator: null, sampler: {name: euler, steps: 3}}",
@@ -40,7 +42,8 @@ def test_an_arm_with_its_own_sampler_shares_its_training_and_the_report_says_how
 
 
 def arm(score: float, sampler: str, nfe: int, **more: Any) -> dict[str, Any]:
-    scores = {"fd": {"mean": score, "std": 0.0, "values": [score], "floor": None}}
+    summary = {"mean": score, "std": 0.0, "values": [score], "trainings": {"0": [score]}}
+    scores = {"fd": {**summary, "floor": None}}
     real = {"held_out": 5}
     facts = {"status": "finished", "metrics": scores, "real_images": real, "seconds": 1.0}
     return {**facts, "sampler": sampler, "nfe": nfe, **more}
@@ -50,24 +53,29 @@ def run_of(arms: dict[str, dict[str, Any]], **more: Any) -> dict[str, Any]:
     return {"headline": "fd", "baseline": "plain", "better": {"fd": "lower"}, "arms": arms, **more}
 
 
+def said(run: dict[str, Any], arm: str) -> list[str]:
+    pair = Comparison(arm, "plain", "baseline")
+    return list(verdict(run, [pair])["sentences"])
+
+
 SLOW, FAST = ("ddpm (steps: 100)", 100), ("dpmpp (steps: 20)", 20)
 
 
 def test_the_verdict_gives_the_baseline_its_best_sampler() -> None:
     arms = {"plain": arm(0.22, *FAST), "slow": arm(0.17, *SLOW), "guided": arm(0.10, *FAST)}
-    assert verdict(run_of(arms, baselines=["plain", "slow"])) == (
-        "fd: guided 0.100 against slow 0.170 (x 0.59). Their samplers differ: dpmpp (steps: 20), "
-        "NFE 20, against ddpm (steps: 100), NFE 100."
-    )
+    assert said(run_of(arms, baselines=["plain", "slow"]), "guided") == [
+        "Is guided better than slow? Undecided, one training: fd 0.1 against 0.17, -0.07.",
+        "Their samplers differ: dpmpp (steps: 20), NFE 20, against ddpm (steps: 100), NFE 100.",
+    ]
 
 
 def test_the_verdict_is_short_for_one_sampler_and_of_samplers_where_nothing_else_differs() -> None:
     same = run_of({"plain": arm(0.2, *FAST), "guided": arm(0.1, *FAST)}, baselines=["plain"])
-    assert verdict(same) == "fd: guided 0.100 against plain 0.200 (x 0.50)."
-    before = {key: value for key, value in same.items() if key != "baselines"}
-    assert verdict(before) == verdict(same)
+    assert len(said(same, "guided")) == 1
     twins = run_of({"plain": arm(0.2, *FAST), "slow": arm(0.1, *SLOW)}, baselines=["plain", "slow"])
-    assert verdict(twins).startswith("fd: slow 0.100 against plain 0.200 (x 0.50). Their samplers")
+    first, samplers = said(twins, "slow")
+    assert first.startswith("Is slow better than plain? Undecided, one training: fd 0.1 against")
+    assert samplers.startswith("Their samplers differ: ddpm (steps: 100), NFE 100")
 
 
 def test_samplers_have_a_column_where_they_differ() -> None:

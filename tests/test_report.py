@@ -16,14 +16,23 @@ from fw.core.report.markdown import markdown
 
 
 def test_an_infinite_score_has_an_infinite_mean_and_a_finite_one_beside_it_is_kept() -> None:
-    found = summary([1.0, math.inf, 3.0], 0.5)
-    assert (found["mean"], found["std"], found["floor"]) == (math.inf, math.inf, 0.5)
+    found = summary({0: [1.0, math.inf, 3.0]})
+    assert (found["mean"], found["std"]) == (math.inf, math.inf)
     assert found["values"] == [1.0, math.inf, 3.0]
 
 
 def test_scores_whose_sum_is_no_float_have_a_mean() -> None:
     largest = sys.float_info.max
-    assert summary([largest, largest], None)["mean"] == largest
+    assert summary({0: [largest, largest]})["mean"] == largest
+    assert summary({0: [largest, largest], 1: [largest]})["mean"] == largest
+
+
+def test_several_trainings_are_one_value_each_and_a_single_one_is_its_sampling_seeds() -> None:
+    assert summary({0: [1.0, 3.0]})["values"] == [1.0, 3.0]
+    found = summary({0: [1.0, 3.0], 1: [5.0, 7.0]})
+    assert (found["values"], found["mean"]) == ([2.0, 6.0], 4.0)
+    assert found["std"] == pytest.approx(math.sqrt(8))
+    assert found["trainings"] == {"0": [1.0, 3.0], "1": [5.0, 7.0]}
 
 
 def test_a_run_with_infinite_scores_is_finished_and_compared(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from fw.core.errors import FwError
 from fw.core.kinds import Encoder, Metric, Probe, Sibling
-from fw.core.plan.graph import ArmPlan, Plan
+from fw.core.plan.graph import AnyStage, ArmPlan, Plan
 from fw.core.recipe.model import Recipe
 from fw.core.settings import Train
 from fw.core.stages.annotate import Annotate
@@ -37,16 +37,21 @@ def plan(recipe: Recipe, arms: Sequence[str] = ()) -> Plan:
     result = Plan()
     for name in arms or recipe.arms:
         result.arms[name] = Assembly(result, recipe, name).whole()
+    for seed in recipe.seeds[1:]:
+        again = recipe.model_copy(update={"seed": seed})
+        for name, arm in result.arms.items():
+            arm.again[seed] = Assembly(result, again, name, f"seed {seed}").whole()
     return result
 
 
 class Assembly:
     """Adds the stages of one arm to a plan, sharing those that are there."""
 
-    def __init__(self, plan: Plan, recipe: Recipe, name: str):
+    def __init__(self, plan: Plan, recipe: Recipe, name: str, note: str = ""):
         self.plan = plan
         self.recipe = recipe
         self.name = name
+        self.note = note
         self.arm = recipe.arm(name)
 
     def whole(self) -> ArmPlan:
@@ -54,34 +59,37 @@ class Assembly:
         conditioned = self.encode(arm.conditioner, recipe.seed)
         annotate: Stage | None = None
         if arm.annotator is not None and arm.online is None:
-            annotate = self.plan.add(
+            annotate = self.add(
                 Annotate(recipe.dataset, arm.annotator, conditioned, seed=recipe.seed)
             )
         train = self.train(annotate)
         conditions = train.conditions
         prior = None
         if arm.drawn_from is not None and conditions is not None:
-            prior = self.plan.add(FitPrior(arm.drawn_from, conditions, seed=recipe.seed))
+            prior = self.add(FitPrior(arm.drawn_from, conditions, seed=recipe.seed))
         sample = self.sample(train, conditions, prior)
         judged = [*self.scores(sample), *self.probes(conditioned, train, conditions)]
         return ArmPlan(arm, sample, judged, conditioned)
 
+    def add(self, stage: AnyStage) -> AnyStage:
+        return self.plan.add(replace(stage, note=self.note) if self.note else stage)
+
     def encode(self, encoder: Encoder | None, seed: int) -> Encode | None:
         if encoder is None:
             return None
-        return self.plan.add(Encode(self.recipe.dataset, encoder, seed=seed))
+        return self.add(Encode(self.recipe.dataset, encoder, seed=seed))
 
     def latents(self, train: Train) -> EncodeLatents | None:
         """What a training reads in place of the images: their latents, for `flip` also of their
         mirror images."""
         if self.recipe.latents is None:
             return None
-        return self.plan.add(EncodeLatents(self.recipe.dataset, self.recipe.latents, train.flip))
+        return self.add(EncodeLatents(self.recipe.dataset, self.recipe.latents, train.flip))
 
     def train(self, annotate: Stage | None) -> TrainDenoiser:
         arm, recipe = self.arm, self.recipe
         latents = self.latents(arm.train)
-        return self.plan.add(
+        return self.add(
             TrainDenoiser(
                 recipe.dataset,
                 arm.model,
@@ -115,7 +123,7 @@ class Assembly:
             worse_than=model.model,
             seed=self.recipe.seed,
         )
-        return self.plan.add(worse)
+        return self.add(worse)
 
     def sample(
         self, train: TrainDenoiser, conditions: Stage | None, prior: FitPrior | None
@@ -123,7 +131,7 @@ class Assembly:
         arm, recipe = self.arm, self.recipe
         siblings = tuple(self.sibling(train, wanted, conditions) for wanted in arm.siblings)
         models = tuple(None if sibling is None else sibling.model for sibling in siblings)
-        return self.plan.add(
+        return self.add(
             Sample(
                 recipe.dataset,
                 arm.model,
@@ -155,20 +163,20 @@ class Assembly:
                 self.recipe.samples.counted,
                 sample,
                 space,
-                self.plan.add(SampleFeatures(self.recipe.dataset, metric.space, sample, space)),
+                self.add(SampleFeatures(self.recipe.dataset, metric.space, sample, space)),
                 self.reference(metric, space),
             )
             if metric.reads_conditions:
                 evaluate = replace(
                     evaluate, annotate=sample.annotate, prior=sample.prior, seed=self.recipe.seed
                 )
-            found.append(self.plan.add(evaluate))
+            found.append(self.add(evaluate))
         return found
 
     def reference(self, metric: Metric, space: Encode) -> MeasureReference | None:
         """What the metric measures of real images alone, if it does."""
         return (
-            self.plan.add(MeasureReference(self.recipe.dataset, metric, space))
+            self.add(MeasureReference(self.recipe.dataset, metric, space))
             if metric.measures
             else None
         )
@@ -195,7 +203,7 @@ class Assembly:
                     taught=self.taught(probe),
                     seed=EVALUATOR_SEED,
                 )
-            found.append(self.plan.add(stage))
+            found.append(self.add(stage))
         return found
 
     def taught(self, probe: Probe) -> bool | None:

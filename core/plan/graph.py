@@ -28,7 +28,7 @@ AnyStage = TypeVar("AnyStage", bound=Stage)
 @dataclass
 class ArmPlan:
     """One arm's stages: those that lead to its images, and those that judge it. Properties give
-    ids."""
+    ids, of the recipe's own seed where it is trained from several."""
 
     arm: Arm
     drawn: Sample
@@ -36,6 +36,13 @@ class ArmPlan:
     """What is found of the arm beside its images, in the order of the report."""
     conditioned: Encode | None = None
     """The encoder whose features its conditions are made of."""
+    again: dict[int, ArmPlan] = field(default_factory=dict)
+    """The same from other seeds."""
+
+    @property
+    def trainings(self) -> dict[int, ArmPlan]:
+        """All of them, by seed."""
+        return {self.drawn.seed or 0: self, **self.again}
 
     @property
     def nfe(self) -> int:
@@ -43,6 +50,7 @@ class ArmPlan:
         return self.arm.nfe
 
     def stages(self) -> list[str]:
+        """Its own, without those of other seeds."""
         before = [self.encode, self.annotate, self.prior, self.latents]
         drawn = [*self.siblings, self.sample, *self.features]
         chain = [*before, self.train, *drawn, *ids(self.judged)]
@@ -114,9 +122,10 @@ class Plan:
         return [name for name, arm in self.arms.items() if stage in self.needed(arm)]
 
     def needed(self, arm: ArmPlan) -> set[str]:
-        """An arm's stages and, through their inputs, the feature spaces it is scored in."""
-        inputs = {source for stage in arm.stages() for source in self.stages[stage].inputs.values()}
-        return inputs.union(arm.stages())
+        """An arm's stages, from every seed, and, through their inputs, the feature spaces it is
+        scored in."""
+        own = {stage for training in arm.trainings.values() for stage in training.stages()}
+        return own.union(*(self.stages[stage].inputs.values() for stage in own))
 
     def priority(self, stage: str) -> int:
         """The cost of the longest chain of work that waits for this stage, itself included."""

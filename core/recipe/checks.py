@@ -14,6 +14,7 @@ from fw.core.learning.parts.augmentation import check_takes
 from fw.core.learning.splitting import unsplit
 from fw.core.messages.secrets import secret_places
 from fw.core.recipe.arm import Arm
+from fw.core.recipe.comparisons import comparisons
 from fw.core.recipe.effect import without_effect
 from fw.core.recipe.fairness import unfair
 from fw.core.recipe.finding import Finding, location_in_arm, location_of_section, misfit
@@ -37,6 +38,7 @@ def faults(recipe: Recipe) -> Iterator[Finding]:
         yield Finding(
             ("baseline",), f"no arm named '{recipe.baseline}' (known: {', '.join(recipe.arms)})"
         )
+    yield from question_faults(recipe)
     for key, count in Counter(key for metric in recipe.metrics for key in metric.keys).items():
         if count > 1:
             yield Finding(
@@ -60,6 +62,20 @@ def faults(recipe: Recipe) -> Iterator[Finding]:
     for name in recipe.arms:
         yield from arm_faults(recipe, name)
     yield from shortages(recipe)
+
+
+def question_faults(recipe: Recipe) -> Iterator[Finding]:
+    """A question about arms that there are not, or about one arm twice."""
+    if recipe.question is None:
+        return
+    for field, name in recipe.question.named:
+        if name not in recipe.arms:
+            known = ", ".join(recipe.arms)
+            yield Finding(("question", field), f"no arm named '{name}' (known: {known})")
+    compared = Counter([recipe.question.better, *(other.than for other in comparisons(recipe))])
+    for name, count in compared.items():
+        if count > 1:
+            yield Finding(("question",), f"it names arm '{name}' twice")
 
 
 def probe_faults(recipe: Recipe) -> Iterator[Finding]:

@@ -68,7 +68,11 @@ def unfair(recipe: Recipe) -> Iterator[Finding]:
             "the baseline is conditional; an unconditional one is a model trained without "
             "conditions",
         )
-    if recipe.samples.seeds < 3:
+    if recipe.repeats == 2:
+        yield Finding(
+            ("repeats",), "two trainings decide only what is obvious without any statistics; take 3"
+        )
+    if recipe.samples.seeds < 3 and recipe.repeats == 1:
         yield Finding(
             ("samples", "seeds"),
             f"{recipe.samples.seeds} sampling seeds give no spread worth the name; take 3",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from fw.core.kinds import (
@@ -28,16 +28,19 @@ from fw.core.kinds import (
 )
 from fw.core.messages.secrets import without_secrets
 from fw.core.recipe.arm import Arm, LabelFree
+from fw.core.recipe.question import Question
 from fw.core.recipe.source import dump
 from fw.core.settings import Samples, Section, Train
 from fw.core.types import ConditionSpec
 from fw.registry import Component, Neutral
-from fw.registry.neutral import lean
+from fw.registry.neutral import ANY, lean
 
 ARM_CHARACTERS = 242
 """A file's name may have 255 bytes; `heatmap-` and `.json` leave so many for the arm's."""
 
 ARMS = 1000
+
+MOST_SEEDS = 2**64
 
 ArmName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$", max_length=ARM_CHARACTERS)]
 
@@ -89,7 +92,17 @@ class Recipe(Section):
         description="names the run folder and the MLflow experiment",
     )
     seed: int = Field(
-        0, ge=0, lt=2**64, description="decides everything that is random, except the evaluators"
+        0,
+        ge=0,
+        lt=MOST_SEEDS,
+        description="decides everything that is random, except the evaluators",
+    )
+    repeats: Annotated[int, Neutral(1)] = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="trainings of every arm, encoder and clusters included, from the seeds seed to "
+        "seed + repeats - 1; decisions need more than one",
     )
     dataset: Dataset
     latents: Autoencoder | None = None
@@ -107,7 +120,26 @@ class Recipe(Section):
     probes: Annotated[ProbeList, Neutral(())] = ()
     tracker: Tracker | None = None
     baseline: ArmName = Field(description="the arm that the others are compared with")
+    question: Annotated[Question | None, Neutral(ANY)] = Field(
+        None,
+        description="what the verdict answers; null compares each arm with the baseline. No key "
+        "says so",
+    )
     arms: dict[ArmName, Override] = Field(min_length=1, max_length=ARMS)
+
+    @field_validator("repeats")
+    @classmethod
+    def _seeds_there(cls, repeats: int, info: ValidationInfo) -> int:
+        if info.data.get("seed", 0) + repeats > MOST_SEEDS:
+            raise PydanticCustomError(
+                "no_seeds", "so many trainings from this seed on go beyond 2^64 - 1, the last seed"
+            )
+        return repeats
+
+    @property
+    def seeds(self) -> range:
+        """The seeds that every arm is trained from."""
+        return range(self.seed, self.seed + self.repeats)
 
     def arm(self, name: str) -> Arm:
         """The named arm with the recipe's sections filled in."""

@@ -10,11 +10,13 @@ from functools import partial
 from typing import Any
 
 from fw.core.plan.graph import ArmPlan, Plan
+from fw.core.recipe.comparisons import comparisons, roles
 from fw.core.recipe.effect import acting
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.sampling import arm_spread, baselines, in_words
 from fw.core.report import provenance
 from fw.core.report.environment import environment, versions
+from fw.core.report.verdict import verdict
 from fw.core.stages.evaluate import Evaluate
 from fw.core.store.store import Store
 
@@ -28,21 +30,24 @@ def collect(
     """Everything that run.json says, from the finished stages in the store."""
     finished = store.finished(plan.stages)
     entry = partial(collect_arm, recipe, plan, store, finished, failed)
-    return {
+    by_name = roles(recipe)
+    result = {
         "recipe": recipe.name,
         "seed": recipe.seed,
+        "repeats": recipe.repeats,
         "baseline": recipe.baseline,
         "baselines": baselines(recipe),
         "headline": headline(recipe),
         "samples": recipe.samples.model_dump(),
         "better": {key: better for metric in recipe.metrics for key, better in metric.keys.items()},
         **probed_keys(recipe, plan),
-        "arms": {name: entry(arm) for name, arm in plan.arms.items()},
+        "arms": {name: {"role": by_name[name], **entry(arm)} for name, arm in plan.arms.items()},
         "evaluators": evaluators(plan, store, finished),
         "plugins": made_by,
         "versions": versions(),
         "environment": environment(finished.values()),
     }
+    return {**result, "verdict": verdict(result, comparisons(recipe))}
 
 
 def headline(recipe: Recipe) -> str:
@@ -69,26 +74,15 @@ def collect_arm(
     arm: ArmPlan,
 ) -> dict[str, Any]:
     """One arm's entry; scores appear as soon as their stages are finished."""
-    own = arm.stages()
-    done = [stage for stage in own if stage in finished]
-    broken = [stage for stage in plan.needed(arm) if stage in failed]
-    metrics: dict[str, Any] = {}
-    real: dict[str, int] = {}
-    for stage in arm.evaluate:
-        if stage in finished:
-            evaluated = store.read(stage, "scores.json")
-            scores, floors = evaluated["scores"], evaluated["floor"]
-            metrics |= {key: summary(values, floors.get(key)) for key, values in scores.items()}
-            for key, limits in evaluated.get("by_chance", {}).items():  # not in older ones
-                metrics[key]["by_chance"] = limits
-            real = evaluated["real"]
+    own = {stage for training in arm.trainings.values() for stage in training.stages()}
+    done = own & finished.keys()
+    broken = [stage for stage in plan.stages if stage in plan.needed(arm) and stage in failed]
     entry: dict[str, Any] = {
-        "status": "finished" if len(done) == len(own) else "failed" if broken else "pending",
-        "metrics": metrics,
-        "real_images": real,
+        "status": "finished" if done == own else "failed" if broken else "pending",
+        **scores(arm, store, finished),
         "nfe": arm.nfe,
         "sampler": in_words(arm.arm.sampler),
-        "seconds": round(sum(finished[stage]["seconds"] for stage in done), 1),
+        "seconds": round(sum(finished[stage]["seconds"] for stage in done) / recipe.repeats, 1),
         "train_key": arm.train,
         "sample_key": arm.sample,
         "label_free": recipe.label_free(arm.arm)._asdict(),
@@ -97,13 +91,14 @@ def collect_arm(
         entry["spread"] = asdict(exact)
     if arm.sample in finished:
         entry["nfe"] = store.read(arm.sample, "info.json")["nfe"]
-    for stage in done:
-        if (section := plan.stages[stage].section) is not None:
-            entry[section.name] = store.read(stage, "quality.json")
-    probed = [stage for stage in done if plan.stages[stage].columns]
-    if probed:
-        each = (store.read(stage, "scores.json")["scores"] for stage in probed)
-        entry["probes"] = {key: value for scores in each for key, value in scores.items()}
+    for section, qualities in sections(arm, plan, store, finished).items():
+        entry[section] = averaged(qualities)
+    if probed := probes(arm, plan, store, finished):
+        entry["probes"] = averaged(probed)
+        if recipe.repeats > 1:
+            entry["probe_values"] = {
+                key: [each[key] for each in probed if key in each] for key in entry["probes"]
+            }
     if arm.arm.modes:
         entry["guidance"] = [
             {
@@ -118,17 +113,86 @@ def collect_arm(
     return entry
 
 
-def summary(values: Sequence[float], floor: float | None) -> dict[str, Any]:
-    """Mean and standard deviation (ddof 1) over the sampling seeds, infinite where a score is; no
-    floor is None."""
+def scores(arm: ArmPlan, store: Store, finished: Manifests) -> dict[str, Any]:
+    """What metrics say of an arm's trainings, and how many real images they compared with."""
+    by_key: dict[str, dict[int, list[float]]] = {}
+    beside: dict[str, dict[str, Any]] = {}
+    real: dict[str, int] = {}
+    for seed, training in arm.trainings.items():
+        for stage in training.evaluate:
+            if stage not in finished:
+                continue
+            evaluated = store.read(stage, "scores.json")
+            real = evaluated["real"]
+            for key, values in evaluated["scores"].items():
+                by_key.setdefault(key, {})[seed] = values
+                beside.setdefault(key, {"floor": evaluated["floor"].get(key)})
+            for key, limits in evaluated.get("by_chance", {}).items():  # not in older ones
+                beside[key]["by_chance"] = limits
+    return {
+        "metrics": {key: {**summary(values), **beside[key]} for key, values in by_key.items()},
+        "real_images": real,
+    }
+
+
+def summary(trainings: Mapping[int, Sequence[float]]) -> dict[str, Any]:
+    """Mean and standard deviation (ddof 1), infinite where a score is: of several trainings over
+    these, each the mean of its sampling seeds; of one over its sampling seeds.
+
+    `trainings` has the score of each sampling seed, by training seed.
+    """
+    first = next(iter(trainings.values()))
+    values = list(first) if len(trainings) == 1 else [mean(each) for each in trainings.values()]
     if not all(map(math.isfinite, values)):
-        return {"mean": sum(values), "std": math.inf, "values": list(values), "floor": floor}
-    std = statistics.stdev(values) if len(values) > 1 else 0.0
+        std = math.inf
+    else:
+        std = statistics.stdev(values) if len(values) > 1 else 0.0
+    by_seed = {str(seed): list(each) for seed, each in trainings.items()}
+    return {"mean": mean(values), "std": std, "values": values, "trainings": by_seed}
+
+
+def sections(
+    arm: ArmPlan, plan: Plan, store: Store, finished: Manifests
+) -> dict[str, list[Mapping[str, float]]]:
+    """What an arm's trainings have for the sections of the report, by section."""
+    found: dict[str, list[Mapping[str, float]]] = {}
+    for training in arm.trainings.values():
+        for stage in training.stages():
+            section = plan.stages[stage].section
+            if section is not None and stage in finished:
+                found.setdefault(section.name, []).append(store.read(stage, "quality.json"))
+    return found
+
+
+def probes(
+    arm: ArmPlan, plan: Plan, store: Store, finished: Manifests
+) -> list[Mapping[str, float]]:
+    """The scores that are one number for each training, in the order of the trainings."""
+    found = []
+    for training in arm.trainings.values():
+        probed = [
+            stage for stage in training.stages() if stage in finished and plan.stages[stage].columns
+        ]
+        each = (store.read(stage, "scores.json")["scores"] for stage in probed)
+        found.append({key: value for one in each for key, value in one.items()})
+    return [each for each in found if each]
+
+
+def averaged(entries: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each score over those that have it."""
+    keys = dict.fromkeys(key for each in entries for key in each)
+    return {key: mean([each[key] for each in entries if key in each]) for key in keys}
+
+
+def mean(values: Sequence[float]) -> float:
+    if len(values) == 1:
+        return values[0]
+    if not all(map(math.isfinite, values)):
+        return sum(values)
     try:
-        mean = statistics.fmean(values)
+        return statistics.fmean(values)
     except OverflowError:  # their sum is no float, and their mean is
-        mean = statistics.mean(values)
-    return {"mean": mean, "std": std, "values": list(values), "floor": floor}
+        return statistics.mean(values)
 
 
 def evaluators(plan: Plan, store: Store, finished: Manifests) -> dict[str, Any]:

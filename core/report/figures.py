@@ -31,8 +31,8 @@ def words(text: object) -> str:
 def save_arms_figure(
     arms: Mapping[str, Mapping[str, Any]], keys: Sequence[str], baseline: str, path: Path
 ) -> None:
-    """Bars of each key, one per arm: mean, standard deviation over sampling seeds, every value,
-    and the floor. One that shows the same already is left as it is."""
+    """Bars of each key, one per arm: mean, standard deviation over seeds, every value, and the
+    floor. One that shows the same already is left as it is."""
     scores = {name: {key: arm["metrics"].get(key) for key in keys} for name, arm in arms.items()}
     content = json.dumps([scores, baseline])
     if shows(path, content):
@@ -87,7 +87,7 @@ def save_arms_figure(
     axes[0][0].set_yticks(range(len(names)), [words(name) for name in names])
     axes[0][0].invert_yaxis()
     figure.supxlabel(
-        "mean ± std over sampling seeds; dots: each seed; dotted line: real held-out images",
+        "mean ± std over seeds; dots: each seed; dotted line: real held-out images",
         fontsize=8,
     )
     figure.savefig(path, dpi=150, metadata={CONTENT: content})
@@ -128,7 +128,7 @@ def save_sweep_figure(
     path: Path,
 ) -> None:
     """Each key against x, one line per series of (x, arm): mean and standard deviation over
-    sampling seeds."""
+    seeds."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -178,9 +178,7 @@ def save_sweep_figure(
         axis.set_xlabel(words(x))
         axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].legend(fontsize=8)
-    figure.supxlabel(
-        "mean ± std over sampling seeds; dotted line: real held-out images", fontsize=8
-    )
+    figure.supxlabel("mean ± std over seeds; dotted line: real held-out images", fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

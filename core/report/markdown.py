@@ -9,10 +9,12 @@ from urllib.parse import quote
 from fw.core.diffusion.spread import FINE
 from fw.core.messages.escaping import markdown as escaped
 from fw.core.report.tables import (
+    differences,
     label_free,
     markdown_table,
     quality_table,
     sampler_table,
+    title_of,
     verdict,
 )
 from fw.core.stages.annotate import AGREEMENT
@@ -46,15 +48,16 @@ def markdown(result: Mapping[str, Any]) -> str:
     """report.md"""
     samples, arms = result["samples"], result["arms"]
     parts = [
-        f"# {escaped(result['recipe'])}, seed {result['seed']}",
-        escaped(verdict(result)),
+        f"# {escaped(title_of(result))}",
+        *map(escaped, verdict(result)),
         markdown_table(result),
-        f"Mean ± standard deviation over {samples['seeds']} sampling seeds of {samples['count']} "
-        "images each, one training seed. `real held-out` scores real images that no model was "
+        f"Mean ± standard deviation over {spread(result)}, {samples['count']} images each. "
+        "`real held-out` scores real images that no model was "
         "trained on in the place of samples: the floor. Frechet distances grow as images get "
         "fewer, so that floor is high where n is small. NFE: network evaluations per image. "
         "seconds: the arm's own stages, also those that it shares with other arms.",
         *by_chance(result),
+        *decisions(result),
         *([PROBES] if result.get("probes") else []),
         "![arms](arms.png)",
     ]
@@ -90,6 +93,23 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def spread(result: Mapping[str, Any]) -> str:
+    """What the table's standard deviations are over."""
+    seeds, repeats = result["samples"]["seeds"], result.get("repeats", 1)
+    if repeats == 1:
+        return f"{seeds} sampling seeds of one training"
+    return f"{repeats} training seeds, each the mean of its {seeds} sampling seeds"
+
+
+def decisions(result: Mapping[str, Any]) -> list[str]:
+    """What is compared with what, and by what rule it is decided."""
+    if not (table := differences(result)):
+        return []
+    verdict = result["verdict"]
+    about = f"Differences in {escaped(verdict['key'])}, where {verdict['better']} is better."
+    return ["## Verdict", f"{about} {verdict['rule']}", table]
+
+
 def by_chance(result: Mapping[str, Any]) -> list[str]:
     """Between what values the scores of new images lie, where it is known: of any arm, because all
     are measured by one ruler."""
@@ -105,7 +125,11 @@ def by_chance(result: Mapping[str, Any]) -> list[str]:
 
 def note(result: Mapping[str, Any]) -> str:
     """The report in short, in Markdown, for a tracker's page."""
-    parts = [escaped(verdict(result)), markdown_table(result), *filter(None, [label_free(result)])]
+    parts = [
+        *map(escaped, verdict(result)),
+        markdown_table(result),
+        *filter(None, [label_free(result)]),
+    ]
     if result["warnings"]:
         parts += ["Warnings:", bullets(result["warnings"])]
     return "\n\n".join(parts)

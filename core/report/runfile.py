@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fw.core.errors import FwError
 from fw.core.messages.escaping import visible
@@ -36,6 +36,8 @@ class Score(Facts):
     std: float
     values: list[float]
     floor: float | None
+    trainings: dict[str, list[float]] = {}
+    """Of each sampling seed, by training seed; a run of before has none."""
 
 
 class LabelFacts(Facts):
@@ -50,6 +52,8 @@ class ArmFacts(Facts):
     nfe: int
     seconds: float
     probes: dict[str, float] = {}
+    probe_values: dict[str, list[float]] = {}
+    """Of each training, where there are several."""
     label_free: LabelFacts | None = None
     sampler: str = ""
 
@@ -60,12 +64,36 @@ class ArmFacts(Facts):
         return self
 
 
+class ComparisonFacts(Facts):
+    """See core/report/compared.py."""
+
+    arm: str
+    than: str
+    role: str
+    values: list[float]
+    difference: float
+    interval: list[float] | None
+    p: float | None
+    spread: float | None
+    adjusted: float | None
+    decision: Literal["better", "worse", "undecided"]
+
+
+class VerdictFacts(Facts):
+    key: str
+    better: Literal["lower", "higher"]
+    rule: str
+    sentences: list[str]
+    comparisons: list[ComparisonFacts]
+
+
 class RunFacts(Facts):
     """All of run.json that anybody reads. One of a run that was stopped early has no arms, and
     nothing about them."""
 
     recipe: str
     seed: int = 0
+    repeats: int = Field(1, ge=1)
     baseline: str = ""
     baselines: list[str] = []
     """The baseline and arms like it but for their sampler; a run of before has none."""
@@ -73,6 +101,8 @@ class RunFacts(Facts):
     better: dict[str, Literal["lower", "higher"]] = {}
     probes: dict[str, Literal["lower", "higher"]] = {}
     arms: dict[str, ArmFacts] | None = None
+    verdict: VerdictFacts | None = None
+    """A run of before has none."""
 
     @model_validator(mode="after")
     def _consistent(self) -> RunFacts:

@@ -1,40 +1,47 @@
-"""What run.json says as tables and in one sentence, for pages and terminals."""
+"""What run.json says as tables and in sentences, for pages and terminals."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fw.core.messages.escaping import markdown as escaped
 
 
-def verdict(result: Mapping[str, Any]) -> str:
-    """The comparison in one sentence: the best arm's headline score against the baseline's, by the
-    sampler that is best for it; and in a second one how these two differ in their samplers."""
-    key, baseline, arms = result["headline"], result["baseline"], result["arms"]
-    metrics = {name: arm["metrics"] for name, arm in arms.items()}
-    scored = {name: scores[key]["mean"] for name, scores in metrics.items() if key in scores}
-    if baseline not in scored or len(scored) < 2:
-        return f"{key}: not enough finished arms to compare."
-    chances = [name for name in (result.get("baselines") or [baseline]) if name in scored]
-    if len(chances) == len(scored):  # nothing is compared but samplers
-        chances = [baseline]
-    choose = min if result["better"][key] == "lower" else max
-    best = choose((name for name in scored if name not in chances), key=lambda name: scored[name])
-    against = choose(chances, key=lambda name: scored[name])
-    ratio = scored[best] / scored[against] if scored[against] else float("nan")
-    compared = f"{best} {scored[best]:.3f} against {against} {scored[against]:.3f}"
-    return f"{key}: {compared} (x {ratio:.2f})." + sampled_otherwise(arms[best], arms[against])
+def title_of(result: Mapping[str, Any]) -> str:
+    """`self_guidance, seeds 0 to 2`"""
+    first, repeats = result["seed"], result.get("repeats", 1)
+    seeds = f"seed {first}" if repeats == 1 else f"seeds {first} to {first + repeats - 1}"
+    return f"{result['recipe']}, {seeds}"
 
 
-def sampled_otherwise(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """What to mind where two arms have different samplers."""
-    how, otherwise = one.get("sampler"), other.get("sampler")
-    if how == otherwise:
-        return ""
-    return (
-        f" Their samplers differ: {how}, NFE {one['nfe']}, against {otherwise}, NFE {other['nfe']}."
-    )
+def verdict(result: Mapping[str, Any]) -> list[str]:
+    """The sentences that answer the run's question; of a run from before there were any, where to
+    get them."""
+    if (known := result.get("verdict")) is not None:
+        return list(known["sentences"])
+    return [f"{result['headline']}: run the recipe again for a verdict; nothing is done twice."]
+
+
+def differences(result: Mapping[str, Any]) -> str:
+    """The verdict's comparisons as a table in Markdown; empty where there are none."""
+    header = "| arm | than | as | difference | 95 % interval | p | adjusted | decision |"
+    lines = [
+        "| " + " | ".join(map(escaped, cells(each))) + " |"
+        for each in result.get("verdict", {}).get("comparisons", ())
+    ]
+    return "\n".join([header, "|---|---|---|---:|---|---:|---:|---|", *lines]) if lines else ""
+
+
+def cells(one: Mapping[str, Any]) -> Iterator[str]:
+    """The row of a comparison; empty where one training says nothing."""
+    yield from (one["arm"], one["than"], one["role"])
+    spread = f" ± {one['spread']:.2g}" if one["spread"] is not None and not one["interval"] else ""
+    yield f"{one['difference']:+.4g}{spread}"
+    yield "{:+.4g} to {:+.4g}".format(*one["interval"]) if one["interval"] else ""
+    yield from ("" if one[key] is None else f"{one[key]:.2g}" for key in ("p", "adjusted"))
+    yield one["decision"]
 
 
 def label_free(result: Mapping[str, Any]) -> str | None:
@@ -66,25 +73,32 @@ def rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
     floor: dict[str, float] = {}
     real = 0
     for name, arm in arms.items():
-        cells = []
+        row = []
         for key in keys:
             score = arm["metrics"].get(key)
             missing = "" if arm["status"] == "finished" else arm["status"]
-            cells.append(f"{score['mean']:.3f} ± {score['std']:.3f}" if score else missing)
+            row.append(f"{score['mean']:.3f} ± {score['std']:.3f}" if score else missing)
             if score:
                 if score["floor"] is not None:
                     floor[key] = score["floor"]
                 real = arm["real_images"]["held_out"]
-        cells += numbers(probe_scores(arm), probes)
+        row += [probed(arm, key) for key in probes]
         if differ:
-            cells.append(arm.get("sampler", ""))
-        yield [name, *cells, str(arm["nfe"]), f"{arm['seconds']:.0f}"]
+            row.append(arm.get("sampler", ""))
+        yield [name, *row, str(arm["nfe"]), f"{arm['seconds']:.0f}"]
     rest = ["", "", ""] if differ else ["", ""]
     yield [f"real held-out, n={real}", *numbers(floor, [*keys, *probes]), *rest]
 
 
 def probe_scores(arm: Mapping[str, Any]) -> Mapping[str, float]:
     return arm.get("probes", {})
+
+
+def probed(arm: Mapping[str, Any], key: str) -> str:
+    """What a probe says of an arm: over several trainings their mean and standard deviation."""
+    values = arm.get("probe_values", {}).get(key, ())
+    shown = ", ".join(numbers(probe_scores(arm), [key]))
+    return f"{shown} ± {statistics.stdev(values):.3f}" if len(values) > 1 else shown
 
 
 def numbers(scores: Mapping[str, float], keys: Iterable[str]) -> list[str]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fw.core.messages.escaping import visible
-from fw.core.report.tables import label_free, rows, verdict
+from fw.core.report.tables import label_free, rows, title_of, verdict
 
 BETWEEN = 3
 """Characters between the texts of two columns of a table: a line between blanks."""
@@ -21,7 +21,7 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     """Print the comparison, in parts below each other if it is wider than the console."""
     cells = [[visible(cell) for cell in row] for row in rows(result)]
     for header, *body in parts(cells, console.width):
-        title = Text(visible(f"{result['recipe']}, seed {result['seed']}"))
+        title = Text(visible(title_of(result)))
         table = Table(title=title, title_justify="left")
         for column in header:
             side: JustifyMethod = "left" if column == "arm" else "right"
@@ -29,7 +29,8 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         for row in body:
             table.add_row(*map(Text, row))
         console.print(table)
-    console.print(visible(verdict(result)), markup=False, highlight=False)
+    for sentence in verdict(result):
+        console.print(visible(sentence), markup=False, highlight=False)
     if free := label_free(result):
         console.print(visible(free), markup=False, highlight=False)
 

@@ -94,6 +94,8 @@ class FinishedRun:
         source.data |= {
             "arms": {name: source.data["arms"][name]},
             "baseline": name,
+            "question": None,
+            "repeats": 1,
             "tracker": None,
         }
         copies = {plugin.digest: plugin.path for plugin in self._plugins()}

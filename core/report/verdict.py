@@ -1,0 +1,88 @@
+"""The answer to what a recipe asks: differences of paired trainings, and what they decide."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from fw.core.recipe.comparisons import Comparison
+from fw.core.report.compared import Compared, Decision
+from fw.core.report.statistics import LEVEL, difference, holm
+from fw.core.report.wording import answers, rule
+
+
+def verdict(result: Mapping[str, Any], comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """What `result`, a run.json without it, says in the headline's score."""
+    key = result["headline"]
+    compared = decided(every(result, comparisons, key), result["better"][key])
+    return {
+        "key": key,
+        "better": result["better"][key],
+        "rule": rule(compared),
+        "sentences": answers(compared, key, result),
+        "comparisons": [asdict(each) for each in compared],
+    }
+
+
+def every(result: Mapping[str, Any], comparisons: Sequence[Comparison], key: str) -> list[Compared]:
+    """The comparisons whose arms have the score; with the baseline that stands best, where there
+    are several."""
+    arms = result["arms"]
+    scores = {name: arm["metrics"][key] for name, arm in arms.items() if key in arm["metrics"]}
+    choose = min if result["better"][key] == "lower" else max
+    chances = [name for name in result["baselines"] if name in scores]
+    found = []
+    for arm, than, role in comparisons:
+        if than == result["baseline"] and arm not in chances:
+            than = choose(chances, key=lambda name: scores[name]["mean"], default=than)
+        if arm in scores and than in scores:
+            found.append(compared(Comparison(arm, than, role), scores[arm], scores[than]))
+    return found
+
+
+def compared(pair: Comparison, one: Mapping[str, Any], other: Mapping[str, Any]) -> Compared:
+    """Two scores of run.json, by the trainings that both have."""
+    pairs = [
+        [a - b for a, b in zip(values, other["trainings"][seed], strict=True)]
+        for seed, values in one["trainings"].items()
+        if seed in other["trainings"]
+    ]
+    if not pairs:  # different trainings failed
+        return Compared(*pair, one["mean"], other["mean"], (), math.nan, None, None, None)
+    shown = difference([sum(values) / len(values) for values in pairs])
+    return Compared(
+        *pair,
+        one["mean"],
+        other["mean"],
+        shown.values,
+        shown.mean,
+        shown.interval,
+        shown.p,
+        spread(pairs),
+    )
+
+
+def spread(pairs: Sequence[Sequence[float]]) -> float | None:
+    """Root of the mean variance of differences within a training, over its sampling seeds."""
+    if len(pairs[0]) < 2 or not all(math.isfinite(value) for values in pairs for value in values):
+        return None
+    return math.sqrt(statistics.fmean(statistics.variance(values) for values in pairs))
+
+
+def decided(comparisons: Sequence[Compared], better: str) -> list[Compared]:
+    """With decisions, which share one level; a comparison that nothing can be said of is
+    undecided, and counts."""
+    adjusted = holm([1.0 if each.p is None else each.p for each in comparisons])
+    return [judge(*pair, better) for pair in zip(comparisons, adjusted, strict=True)]
+
+
+def judge(one: Compared, adjusted: float, better: str) -> Compared:
+    if one.p is None:
+        return one
+    decision: Decision = "undecided"
+    if adjusted < LEVEL:
+        decision = "better" if (one.difference < 0) == (better == "lower") else "worse"
+    return replace(one, adjusted=adjusted, decision=decision)
