@@ -49,7 +49,7 @@ def scores(
     for arm, said in logged["arms"].items():
         for name, entry in said["metrics"].items():
             again = score_in(made, arm, name)
-            if again is None:
+            if again is None or (arm, name) in reasons:
                 wrong = reasons.get((arm, name), "today's recipe has no such score")
             elif wrong := difference(entry, again):
                 wrong += whose(entry, again, stored and score_in(stored, arm, name))
