@@ -445,6 +445,63 @@ def sample(
 
 
 @app.command()
+def reproduce(
+    run_: Annotated[
+        Path, typer.Argument(help="a run folder, such as runs/self_guidance/latest", metavar="RUN")
+    ],
+    from_samples: Annotated[
+        bool,
+        typer.Option("--from-samples", help="make the features of stored images again, too"),
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="run the logged recipe anew, trainings included")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="where --again runs it [default: a folder that is deleted]"),
+    ] = None,
+    device: Device = "auto",
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="stages of --again side by side [default: as of fw run]"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads, as the run had [default: 1 on CPU]")
+    ] = None,
+) -> None:
+    """Compute a run's scores once more and compare them with its table, bit for bit.
+
+    Local plugins are executed as the run kept them."""
+    from rich.console import Console
+
+    from fw.core.machine.stopping import shelter_resource_tracker
+    from fw.core.report import agreement
+    from fw.core.run.finished import FinishedRun
+    from fw.core.run.options import Options
+
+    if again and from_samples:
+        raise FwError("--from-samples and --again: name one; --again makes new samples")
+    if not again and (out is not None or jobs is not None):
+        raise FwError("--out and --jobs are about --again, which is not there")
+    shelter_resource_tracker()
+    finished, console = FinishedRun(run_), Console(stderr=True)
+    end_dead_runs(finished.root)
+    if again:
+        from fw.core.commands.again import rerun
+
+        lines = rerun(finished, out, Options(Path(), device, jobs, workers), console)
+    else:
+        from fw.core.commands.reproduce import Request, recompute
+
+        lines = recompute(finished, Request(from_samples, device, workers), console)
+    stdout = wide_console()
+    agreement.show(lines, stdout)
+    answer(agreement.conclusion(lines))
+    if any(line.fault for line in lines):
+        raise typer.Exit(1)
+
+
+@app.command()
 def verify(
     path: Annotated[
         Path,

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import overload
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -185,17 +186,17 @@ def state(words: tuple[int | str, ...]) -> Tensor:
 
     Its `initial_seed`, by which others seed their generators, is `seed_from` of the words.
     """
-    made = fresh_state().clone()
+    made = fresh_state().copy()
     twister = np.frombuffer(hashlib.shake_256(text(words)).digest(624 * 4), dtype=np.uint32)
-    made.numpy()[INITIAL_SEED].view(np.uint64)[:] = seed_from(*words)
-    made.numpy()[TWISTER].view(np.uint64)[:] = twister
-    return made
+    made[INITIAL_SEED].view(np.uint64)[:] = seed_from(*words)
+    made[TWISTER].view(np.uint64)[:] = twister
+    return torch.frombuffer(made, dtype=torch.uint8)
 
 
 @functools.cache
-def fresh_state() -> Tensor:
+def fresh_state() -> npt.NDArray[np.uint8]:
     """The state of a generator that has drawn nothing yet."""
-    return torch.Generator().manual_seed(0).get_state()
+    return torch.Generator().manual_seed(0).get_state().numpy()
 
 
 def text(words: tuple[int | str, ...]) -> bytes:

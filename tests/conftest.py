@@ -4,6 +4,7 @@ developer's settings."""
 import ipaddress
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,9 @@ from hypothesis import settings
 os.environ |= {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"}
 for setting in ("FW_PLUGINS", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
     os.environ.pop(setting, None)
+if "FW_CACHE_DIR" not in os.environ:  # of pytest-xdist's processes, all use the first one's
+    cache = tempfile.TemporaryDirectory(prefix="fw-cache-", ignore_cleanup_errors=True)
+    os.environ["FW_CACHE_DIR"] = cache.name
 
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)

@@ -655,7 +655,14 @@ def test_a_folder_that_is_deleted_while_a_run_works_in_it_is_named(
 
 @pytest.mark.parametrize("path", ["/", "/nothing", "/tmp", "nothing"])
 @pytest.mark.parametrize(
-    "words", [("compare", "RUN"), ("plot", "RUN", "--x", "a"), ("sample", "RUN", "--arm", "a")]
+    "words",
+    [
+        ("compare", "RUN"),
+        ("plot", "RUN", "--x", "a"),
+        ("sample", "RUN", "--arm", "a"),
+        ("reproduce", "RUN"),
+        ("reproduce", "RUN", "--again"),
+    ],
 )
 def test_what_is_no_run_is_refused_by_its_path(path: str, words: tuple[str, ...]) -> None:
     answer = fw(*(path if word == "RUN" else word for word in words))

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from fw.core.errors import FwError, MissingFile
+from fw.core.files.cache import cache_folder
 from fw.core.testing import check
-from fw.plugins.datasets import decoded, listing, progress
+from fw.plugins.datasets import decoded, progress
 from fw.plugins.datasets.image_folder import ImageFolder
 from fw.plugins.datasets.listing import is_held_out
 from fw.plugins.datasets.picture import middle
@@ -566,8 +567,8 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_work(tmp_path, monkeypat
 
 def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.setenv("FW_CACHE_DIR", str(tmp_path / "there"))
-    assert listing.cache_folder(None) == tmp_path / "there"
-    assert listing.cache_folder(tmp_path / "given") == tmp_path / "given"
+    assert cache_folder(None) == tmp_path / "there"
+    assert cache_folder(tmp_path / "given") == tmp_path / "given"
 
 
 def test_without_a_terminal_long_work_is_told_in_lines(capsys, monkeypatch):

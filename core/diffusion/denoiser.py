@@ -157,7 +157,8 @@ class NetworkDenoiser:
         return per_image(scale) * x, level, (x0 - per_image(skip) * x) / per_image(out)
 
     def _error(self, raw: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
-        return self.process.weight(sigma) * (raw - target).square().mean(dim=(1, 2, 3))
+        error = (raw - target).square().mean(dim=(1, 2, 3))
+        return self.process.weight(sigma) * error if self.process.weighted else error
 
     def _network(
         self,

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
+from fw.core.diffusion import trials
 from fw.core.kinds import Process, Sampler
 from fw.core.randomness import Draws, forked
 
@@ -55,11 +56,23 @@ def spread(sampler: Sampler, process: Process, data: float) -> Spread | None:
     """
     key = json.dumps([sampler.spec(), process.spec(), data]), type(sampler), type(process)
     if key not in KNOWN:
-        KNOWN[key] = tried(sampler, process, data)
+        KNOWN[key] = remembered(sampler, process, data)
     return KNOWN[key]
 
 
 KNOWN: dict[tuple[str, type[Sampler], type[Process]], Spread | None] = {}
+
+
+def remembered(sampler: Sampler, process: Process, data: float) -> Spread | None:
+    """As an earlier command tried it, or tried now."""
+    memory = trials.memory((sampler, process), __file__, data)
+    if memory is None:
+        return tried(sampler, process, data)
+    if (known := trials.read(memory)) is not None:
+        return Spread(**known) if known else None
+    result = tried(sampler, process, data)
+    trials.write(memory, {} if result is None else asdict(result))
+    return result
 
 
 def tried(sampler: Sampler, process: Process, data: float) -> Spread | None:

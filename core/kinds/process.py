@@ -52,3 +52,9 @@ class Process(Component):
         """The weight (B,) of the squared error of F in the loss. With weight 1 it is each
         process's simple loss."""
         return torch.ones_like(sigma)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether a loss has to be multiplied with `weight`: it is 1 where no class says
+        otherwise."""
+        return type(self).weight is not Process.weight

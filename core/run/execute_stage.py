@@ -31,6 +31,9 @@ from fw.registry.once import one_look
 
 REPORT_SECONDS = 0.2
 
+TRACE = "traceback.txt"
+"""What a try that failed leaves in the stage's folder."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -91,7 +94,7 @@ def execute(
     """Do a stage and publish its product; does nothing if it is there already, made of the present
     inputs. Damaged if one of these is: it is discarded, and has to be made again first."""
     store = Store(place.store)
-    trace = store.partial(stage.id) / "traceback.txt"
+    trace = store.partial(stage.id) / TRACE
     try:
         with store.lock(stage.id, lambda: listener.waiting(stage.id), stopping):
             if settled(stage, store, place.keep_dependents, listener):
@@ -106,22 +109,7 @@ def execute(
                     stage.id,
                     "what was left of an earlier try is not of these inputs; beginning again",
                 )
-            job = Job(
-                folder=store.begin(stage.id, made_of),
-                seed=stage.seed or 0,
-                device=torch.device(place.device),
-                reporter=StageReporter(stage.id, listener),
-                checkpoint_seconds=place.checkpoint_seconds,
-                batch=place.batch,
-                stopping=stopping,
-            )
-            with stock_state(job.seed, job.device, place.threads):
-                stage.run(job, lambda source: store.product(source.id))
-            job.finish()
-            trace.unlink(missing_ok=True)
-            warned = {"warnings": redacted(job.warnings)} if job.warnings else {}
-            facts = {"seconds": round(job.seconds, 3), "device": place.device, **warned}
-            store.publish(stage.id, stage.payload, facts, made_of)
+            perform(stage, store, made_of, place, listener, stopping)
     except Damaged as error:
         discard_damaged(error.stage, store)
         raise
@@ -135,6 +123,33 @@ def execute(
             )
             where = f" (traceback in {trace})"
         raise StageFailed(f"{redact(plain(error) or in_one_line(error))}{where}") from error
+
+
+def perform(
+    stage: Stage,
+    store: Store,
+    made_of: Mapping[str, str],
+    place: Place,
+    listener: Listener,
+    stopping: Callable[[], bool],
+) -> None:
+    """Do a stage and publish its product, made of inputs with these digests."""
+    job = Job(
+        folder=store.begin(stage.id, made_of),
+        seed=stage.seed or 0,
+        device=torch.device(place.device),
+        reporter=StageReporter(stage.id, listener),
+        checkpoint_seconds=place.checkpoint_seconds,
+        batch=place.batch,
+        stopping=stopping,
+    )
+    with stock_state(job.seed, job.device, place.threads):
+        stage.run(job, lambda source: store.product(source.id))
+    job.finish()
+    (job.folder / TRACE).unlink(missing_ok=True)
+    warned = {"warnings": redacted(job.warnings)} if job.warnings else {}
+    facts = {"seconds": round(job.seconds, 3), "device": place.device, **warned}
+    store.publish(stage.id, stage.payload, facts, made_of)
 
 
 def settled(stage: Stage, store: Store, keep: bool, listener: Listener) -> bool:

@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from fw.core.errors import FwError, MissingFile
+from fw.core.files.cache import cache_folder
 from fw.core.types import SPLITS, Split
 from fw.plugins.datasets.content import Content, check_content, content_digest
 from fw.plugins.datasets.decoded import Decoded, Request, Source, decoded, without
 from fw.plugins.datasets.depth import Scale
 from fw.plugins.datasets.fields import Cache, Channels, Encoded, Size, image_shape
-from fw.plugins.datasets.listing import Listing, cache_folder, fingerprint, is_held_out, listed
+from fw.plugins.datasets.listing import Listing, fingerprint, is_held_out, listed
 from fw.plugins.datasets.rows import Rows, first_line
 from fw.registry.once import look_again, one_look
 

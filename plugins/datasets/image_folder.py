@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from fw.core.errors import MissingFile
+from fw.core.files.cache import cache_folder
 from fw.core.types import SPLITS, Split
 from fw.plugins.datasets.content import Content, check_content, content_digest
 from fw.plugins.datasets.decoded import Decoded, Request, Source, decoded, too_dark, without
@@ -18,7 +19,6 @@ from fw.plugins.datasets.fields import Cache, Channels, Encoded, Size, image_sha
 from fw.plugins.datasets.listing import (
     File,
     Listing,
-    cache_folder,
     fingerprint,
     forget,
     is_held_out,

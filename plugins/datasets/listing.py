@@ -229,11 +229,6 @@ def unwritable(cache: Path, error: OSError) -> FwError:
     )
 
 
-def cache_folder(given: Path | None) -> Path:
-    """The folder for facts and decoded images: `given`, $FW_CACHE_DIR or ~/.cache/fw."""
-    return (given or Path(os.environ.get("FW_CACHE_DIR") or "~/.cache/fw")).expanduser().absolute()
-
-
 def read_through(files: Sequence[File], cache: Path) -> tuple[Facts, bool]:
     """The facts, and whether they can be remembered. Reads the files that are new or have changed.
 
