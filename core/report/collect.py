@@ -81,6 +81,9 @@ def collect_arm(
             metrics |= {key: summary(values, floors.get(key)) for key, values in scores.items()}
             for key, limits in evaluated.get("by_chance", {}).items():  # not in older ones
                 metrics[key]["by_chance"] = limits
+            if "basis" in evaluated:  # not in older ones
+                for key in scores:
+                    metrics[key]["basis"] = evaluated["basis"]
             real = evaluated["real"]
     entry: dict[str, Any] = {
         "status": "finished" if len(done) == len(own) else "failed" if broken else "pending",
