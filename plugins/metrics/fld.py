@@ -64,8 +64,10 @@ class FLD(Metric):
     far below 0 for copies, and a little below it for new images. The density of real images stands
     on half of the training images and is fitted to the other half, so 0 is what so many new images
     have, and more of them come out below it. There is no other floor: held-out images cannot stand
-    in the place of samples and judge them. Features are standardised by the held-out images. A few
-    thousand samples take seconds, and time grows with their number times that of training images.
+    in the place of samples and judge them. Samples of too little variance can come out below new
+    ones, because the density is as wide as it has to be around them. Features are standardised by
+    the held-out images. A few thousand samples take seconds, and time grows with their number times
+    that of training images.
     """
 
     name: ClassVar[str] = "fld"

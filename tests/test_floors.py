@@ -1,0 +1,217 @@
+"""Floors, limits and ratios of Frechet distances, against Gaussians whose distances and whose bias
+are closed forms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import fmean, stdev
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fw.core.kinds import Encoder, Metric
+from fw.core.types import Reference
+from fw.plugins.metrics.extrapolated import line
+from fw.plugins.metrics.fd import FD
+from fw.plugins.metrics.fid import FID
+from fw.plugins.metrics.frechet import moments_of_real
+from fw.plugins.metrics.memorisation import Memorisation
+from fw.plugins.metrics.mind import MIND
+from fw.plugins.metrics.prdc import PRDC
+
+TRAIN, HELD_OUT, COUNT = 1437, 360, 3000
+"""As the digits and the flagship have them."""
+
+REPEATS = 30
+
+VARIANCES = 1 / torch.arange(1.0, 25.0, dtype=torch.float64)
+"""Of 24 dimensions, whose trace is 3.8."""
+
+
+def normal(count: int, draw: torch.Generator, variances: Tensor = VARIANCES) -> Tensor:
+    noise = torch.randn(count, len(variances), generator=draw, dtype=torch.float64)
+    return (noise * variances.sqrt()).float()
+
+
+def bias(variances: Tensor) -> float:
+    """What a Frechet distance between Gaussian samples has in excess, to first order, times n: the
+    trace for the mean, and for the covariance half the sum of E e_ij^2 / (v_i + v_j), where the
+    error e of a covariance has the variance v_i v_j (1 + [i = j]) / n."""
+    one, other = variances[:, None], variances[None]
+    errors = one * other * (1 + torch.eye(len(variances)))
+    return float(variances.sum() + 0.5 * (errors / (one + other)).sum())
+
+
+def to_population(train: Tensor, variances: Tensor) -> float:
+    """The distance of the moments of train to a Gaussian of mean 0 with these variances: a closed
+    form, without any sample."""
+    real = moments_of_real(train)
+    root = real["root"]
+    both = torch.linalg.eigvalsh((root * variances) @ root.T).clamp(min=0).sqrt().sum()
+    shift = real["mean"].square().sum()
+    return float(shift + real["trace"] + variances.sum() - 2 * both)
+
+
+class Repeat:
+    """New samples, held-out images and training images of one distribution, and what is made of
+    them."""
+
+    def __init__(self, number: int, count: int = COUNT, wider: float = 1.0):
+        draw = torch.Generator().manual_seed(number)
+        train, self.held_out = normal(TRAIN, draw), normal(HELD_OUT, draw)
+        prepared = FID().prepare(Reference(train, self.held_out))
+        self.scores = FID().compare(prepared, normal(count, draw, wider * VARIANCES))
+        self.floor = FID().floor(prepared, self.held_out, count)
+        self.slope = prepared.new.slope
+        self.too_few = prepared.new.score
+        self.truth = to_population(train, wider * VARIANCES)
+
+
+def in_noise(values: list[float], expected: float, tolerance: float) -> bool:
+    """Whether the mean is the expected value within the tolerance and three standard errors."""
+    return abs(fmean(values) - expected) < tolerance + 3 * stdev(values) / len(values) ** 0.5
+
+
+@pytest.fixture(scope="module")
+def repeats() -> list[Repeat]:
+    return [Repeat(number) for number in range(REPEATS)]
+
+
+def test_the_floor_is_what_new_samples_score_and_that_of_fewer_images_is_not(
+    repeats: list[Repeat],
+) -> None:
+    score = fmean(each.scores["fid"] for each in repeats)
+    differences = [each.floor["fid"] - each.scores["fid"] for each in repeats]
+    assert in_noise(differences, 0, tolerance=0.1 * bias(VARIANCES) / HELD_OUT)
+    assert fmean(each.too_few for each in repeats) > 2.5 * score
+
+
+@pytest.mark.parametrize("wider", [1.0, 1.3])
+def test_the_limit_is_the_distance_to_the_population(wider: float) -> None:
+    """Within a tenth of the bias that n samples have, whether the samples are right or not."""
+    cases = [Repeat(number, HELD_OUT, wider) for number in range(REPEATS)]
+    excess = bias(VARIANCES) / HELD_OUT
+    apart = [each.scores["fid_infinity"] - each.truth for each in cases]
+    assert in_noise(apart, 0, tolerance=0.1 * excess)
+    biased = fmean(each.scores["fid"] - each.truth for each in cases)
+    assert biased > 0.7 * excess
+
+
+def test_the_floor_says_both_terms_of_the_bias(repeats: list[Repeat]) -> None:
+    """The difference of the floors is that of n samples, the limit's that of the training images,
+    and the slope both by their numbers."""
+    expected = bias(VARIANCES)
+    assert in_noise([each.slope for each in repeats], expected, tolerance=0.1 * expected)
+    of_samples = [each.floor["fid"] - each.floor["fid_infinity"] for each in repeats]
+    assert in_noise(of_samples, expected / COUNT, tolerance=0.1 * expected / COUNT)
+    of_training = [each.floor["fid_infinity"] for each in repeats]
+    assert in_noise(of_training, expected / TRAIN, tolerance=0.1 * expected / HELD_OUT)
+
+
+@pytest.mark.parametrize("count", [100, HELD_OUT, 2 * HELD_OUT, COUNT])
+def test_new_samples_have_the_ratio_one_whatever_their_number(count: int) -> None:
+    ratios = [Repeat(number, count).scores["fid_ratio"] for number in range(REPEATS)]
+    assert in_noise(ratios, 1, tolerance=0.03)
+
+
+def test_the_floor_of_few_samples_is_the_mean_over_sets_of_so_many_held_out_images() -> None:
+    draw = torch.Generator().manual_seed(0)
+    train, held_out = normal(300, draw), normal(200, draw)
+    prepared = FD().prepare(Reference(train, held_out))
+    floor = FD().floor(prepared, held_out, 50)
+    sets = held_out[torch.randperm(200, generator=draw)].split(50)
+    others = fmean(FD().compare(prepared, each)["fd_classifier"] for each in sets)
+    assert floor["fd_classifier"] == pytest.approx(others, rel=0.2)
+    assert floor["fd_ratio_classifier"] == 1
+    whole = FD().compare(prepared, held_out)
+    assert floor["fd_infinity_classifier"] == whole["fd_infinity_classifier"]
+    assert FD().floor(prepared, held_out, 200)["fd_classifier"] == whole["fd_classifier"]
+    assert whole["fd_ratio_classifier"] == 1
+
+
+def test_samples_that_are_no_distribution_of_the_data_have_larger_ratios_the_worse_they_are() -> (
+    None
+):
+    ratios = [Repeat(0, COUNT, wider).scores["fid_ratio"] for wider in (1.0, 1.2, 1.5, 2.0)]
+    assert ratios == sorted(ratios)
+    assert ratios[-1] > 3 * ratios[0]
+
+
+def test_a_line_goes_through_the_score_and_ends_at_its_limit() -> None:
+    features = torch.arange(100.0)[:, None]
+    through = line(features, lambda part: 3 + 50 / len(part))
+    assert through.at(100) == 3.5
+    assert through.at(25) == pytest.approx(5)
+    assert through.limit == pytest.approx(3)
+    odd = line(features[:99], lambda part: 3 + 50 / len(part))
+    assert odd.limit == pytest.approx(3)
+
+
+def test_the_splits_lose_no_image_and_are_a_function_of_their_number_alone() -> None:
+    parts: list[Tensor] = []
+    line(torch.arange(10.0)[:, None], lambda part: float(parts.append(part) or 0))
+    *halves, whole = parts
+    for one, other in zip(halves[::2], halves[1::2], strict=True):
+        assert torch.cat([one, other]).sort(dim=0).values.equal(whole)
+    again: list[Tensor] = []
+    torch.manual_seed(1)
+    line(torch.arange(10.0)[:, None], lambda part: float(again.append(part) or 0))
+    assert all(map(torch.equal, parts, again))
+
+
+def test_minds_floor_is_what_new_samples_score() -> None:
+    metric, differences, scores = MIND(directions=100), [], []
+    for number in range(12):
+        draw = torch.Generator().manual_seed(number)
+        train, held_out = normal(TRAIN, draw), normal(HELD_OUT, draw)
+        prepared = metric.prepare(Reference(train, held_out))
+        scores.append(metric.compare(prepared, normal(COUNT, draw))["mind_classifier"])
+        floor = metric.floor(prepared, held_out, COUNT)["mind_classifier"]
+        differences.append(floor - scores[-1])
+    assert in_noise(differences, 0, tolerance=0.1 * fmean(scores))
+
+
+def test_recall_and_coverage_have_no_floor_of_fewer_images_than_samples() -> None:
+    draw = torch.Generator().manual_seed(0)
+    held_out = normal(60, draw)
+    prepared = PRDC().prepare(Reference(normal(100, draw), held_out))
+    assert PRDC().floor(prepared, held_out, 61).keys() == {"precision", "density"}
+    assert PRDC().floor(prepared, held_out, 60) == PRDC().compare(prepared, held_out)
+    assert PRDC().floor(prepared, held_out, 20).keys() == PRDC().keys.keys()
+
+
+def test_the_floor_of_copies_is_of_other_held_out_images() -> None:
+    draw = torch.Generator().manual_seed(0)
+    held_out = normal(200, draw)
+    prepared = Memorisation().prepare(Reference(normal(800, draw), held_out))
+    floor = Memorisation().floor(prepared, held_out, 50)
+    assert abs(floor["memorisation_copies"]) < 0.5
+    assert floor["memorisation_ratio"] == pytest.approx(1, abs=0.1)
+
+
+class Obeys(Metric):
+    """The share of samples whose first feature is their class."""
+
+    name: ClassVar[str] = "obeys"
+    reads_conditions: ClassVar[bool] = True
+    space: Encoder = Field("pixels", validate_default=True)
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        return {"obeys": "higher"}
+
+    def compare(
+        self, prepared: Any, fake: Tensor, wanted: Tensor | None = None
+    ) -> dict[str, float]:
+        assert wanted is not None
+        return {"obeys": float((fake[:, 0] == wanted).double().mean())}
+
+
+@pytest.mark.parametrize("count", [7, 100, 300])
+def test_held_out_images_keep_their_classes_in_the_floor(count: int) -> None:
+    classes = torch.arange(100) % 7
+    held_out = classes[:, None].float()
+    assert Obeys().floor(None, held_out, count, classes) == {"obeys": 1.0}
