@@ -67,8 +67,8 @@ def scores_as_promised(metric: Metric) -> None:
 
 
 def floor_is_scored(metric: Metric) -> None:
-    """compare() scores the held-out images themselves, and floor() says for some of its keys what
-    so many new images would score, twice as many and fewer"""
+    """compare() scores held-out images, and floor() gives numbers for keys that it promised, of any
+    number of images"""
     reference, _, wanted = few(
         metric
     )  # as many held-out images as samples, of the same classes one by one
