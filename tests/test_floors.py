@@ -65,8 +65,8 @@ class Repeat:
         prepared = FID().prepare(Reference(train, self.held_out))
         self.scores = FID().compare(prepared, normal(count, draw, wider * VARIANCES))
         self.floor = FID().floor(prepared, self.held_out, count)
-        self.slope = prepared.new.slope
-        self.too_few = prepared.new.score
+        self.slope = prepared.new.line.slope
+        self.too_few = prepared.new.line.score
         self.truth = to_population(train, wider * VARIANCES)
 
 
@@ -130,6 +130,40 @@ def test_the_floor_of_few_samples_is_the_mean_over_sets_of_so_many_held_out_imag
     assert floor["fd_infinity_classifier"] == whole["fd_infinity_classifier"]
     assert FD().floor(prepared, held_out, 200)["fd_classifier"] == whole["fd_classifier"]
     assert whole["fd_ratio_classifier"] == 1
+
+
+def classes(labels: Tensor, draw: torch.Generator) -> Tensor:
+    """Images of ten classes, which are what tells them apart most."""
+    means = 2 * torch.eye(10)
+    return means[labels] + 0.3 * torch.randn(len(labels), 10, generator=draw)
+
+
+@pytest.mark.parametrize("count", [HELD_OUT, COUNT])
+def test_the_floor_is_of_drawn_images_where_the_held_out_ones_have_equal_shares_of_the_classes(
+    count: int,
+) -> None:
+    """As in a stratified split, where drawn images differ in their shares, and by that most of
+    all."""
+    floors, scores, as_they_are = [], [], []
+    for number in range(REPEATS):
+        draw = torch.Generator().manual_seed(number)
+        train, held_out = (classes(torch.arange(n) % 10, draw) for n in (TRAIN, HELD_OUT))
+        prepared = FID().prepare(Reference(train, held_out))
+        new = classes(torch.randint(10, (count,), generator=draw), draw)
+        scores.append(FID().compare(prepared, new)["fid"])
+        floors.append(FID().floor(prepared, held_out, count)["fid"])
+        as_they_are.append(prepared.new.line.at(count))
+    expected = fmean(scores)
+    assert fmean(floors) == pytest.approx(expected, rel=0.15)
+    assert fmean(as_they_are) < 0.6 * expected
+
+
+def test_held_out_images_that_are_further_away_lift_nothing() -> None:
+    """As of a space that has learned the training images by heart."""
+    draw = torch.Generator().manual_seed(0)
+    prepared = FID().prepare(Reference(normal(TRAIN, draw), normal(HELD_OUT, draw) + 0.2))
+    assert prepared.new.lift == 0
+    assert prepared.new.limit == pytest.approx(24 * 0.2**2, rel=0.15)
 
 
 def test_samples_that_are_no_distribution_of_the_data_have_larger_ratios_the_worse_they_are() -> (

@@ -14,21 +14,21 @@ import torch
 from torch import Tensor
 
 from fw.core.kinds import Metric
-from fw.core.kinds.metric import FLOORS, sets_of
+from fw.core.kinds.metric import FLOORS
 from fw.core.types import Reference
-from fw.plugins.metrics.extrapolated import LEAST, Line, line
+from fw.plugins.metrics.extrapolated import LEAST, Line, NewImages, line
 from fw.plugins.metrics.features import checked
 from fw.plugins.metrics.frechet import distance, moments_of_real
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What samples are compared with: the moments of training images, held-out images (M, D), the
-    line through the distances of these, and by what squared distances are divided."""
+    """What samples are compared with: the moments of training images, held-out images (M, D), what
+    new ones would have by these, and by what squared distances are divided."""
 
     moments: Mapping[str, Tensor]
     held_out: Tensor
-    new: Line
+    new: NewImages
     unit: float
 
     def distance(self, features: Tensor) -> float:
@@ -36,15 +36,12 @@ class Prepared:
 
     def floor(self, count: int) -> float:
         """The distance that `count` new images would have."""
-        if count >= self.new.count:
-            return self.new.at(count)
-        sets = (rows.to(self.held_out.device) for rows in sets_of(count, self.new.count))
-        return fmean(self.distance(self.held_out[rows]) for rows in sets)
+        return self.new.at(count, self.held_out, self.distance)
 
     def ratio(self, features: Tensor, apart: float) -> float:
-        """Of features and their distance: that over the distance of as many held-out images. Where
-        these are fewer, the features are compared in sets of so many, too."""
-        count = min(len(features), self.new.count)
+        """Of features and their distance: that over the distance of as many new images. Where fewer
+        are held out, the features are compared in sets of so many, too."""
+        count = min(len(features), len(self.held_out))
         if count < len(features):
             sets = features[: len(features) // count * count].split(count)[:FLOORS]
             apart = fmean(map(self.distance, sets))
@@ -55,8 +52,8 @@ class Prepared:
 
 
 class FrechetMetric(Metric):
-    """A Frechet distance to the training images, of n samples (biased by about b / n), for n
-    without end, and over that of held-out images.
+    """A Frechet distance to the training images: of n samples, which is too large by about b / n,
+    for n without end, and over that of as many new images.
 
     A subclass says what its distance is called, and by what it is divided.
     """
@@ -89,12 +86,16 @@ class FrechetMetric(Metric):
         moments = moments_of_real(checked(reference.train, 2, "real images"))
         unit = self.unit(moments)
         held_out = checked(reference.held_out, LEAST, "held-out images")
-        new = line(held_out, lambda features: distance(moments, features) / unit)
-        return {**moments, "new": torch.tensor([new.score, new.slope], dtype=torch.float64)}
+        new = NewImages.measured(
+            held_out, len(reference.train), lambda features: distance(moments, features) / unit
+        )
+        kept = [new.line.score, new.line.slope, new.lift]
+        return {**moments, "new": torch.tensor(kept, dtype=torch.float64)}
 
     def prepare(self, reference: Reference) -> Prepared:
         moments, held_out = dict(self.measured(reference)), reference.held_out
-        new = Line(len(held_out), *moments.pop("new").tolist())
+        score, slope, lift = moments.pop("new").tolist()
+        new = NewImages(Line(len(held_out), score, slope), lift)
         return Prepared(moments, held_out, new, self.unit(moments))
 
     def compare(
@@ -112,7 +113,7 @@ class FrechetMetric(Metric):
     def floor(
         self, prepared: Prepared, held_out: Tensor, count: int, wanted: Tensor | None = None
     ) -> dict[str, float]:
-        """Where fewer are held out than `count`, the distance is that of the line through theirs;
-        the ratio is of as many images as there are and 1 by its definition."""
+        """Where fewer are held out than `count`, the distance is by the line through theirs; the
+        ratio is 1 by its definition."""
         apart, limit, ratio = self.called
         return {apart: prepared.floor(count), limit: prepared.new.limit, ratio: 1.0}

@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 from fw.core.kinds import Encoder, Metric
 from fw.core.randomness import generator, some
 from fw.core.types import Reference
-from fw.plugins.metrics.extrapolated import LEAST, line
+from fw.plugins.metrics.extrapolated import LEAST, NewImages
 from fw.plugins.metrics.features import Scale, checked
 from fw.plugins.metrics.naming import key_in
 
@@ -85,11 +85,12 @@ class MIND(Metric):
     def floor(
         self, prepared: Prepared, held_out: Tensor, count: int, wanted: Tensor | None = None
     ) -> Mapping[str, float]:
-        if len(held_out) >= count:
-            return super().floor(prepared, held_out, count)
+        def score(features: Tensor) -> float:
+            return self.distance(prepared, features)
+
         checked(held_out, LEAST, "held-out images")
-        through = line(held_out, lambda features: self.distance(prepared, features))
-        return {self._key: through.at(count)}
+        new = NewImages.measured(held_out, len(prepared.real), score)
+        return {self._key: new.at(count, held_out, score)}
 
     def distance(self, prepared: Prepared, features: Tensor) -> float:
         samples, real = features, prepared.real
