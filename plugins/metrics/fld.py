@@ -157,20 +157,20 @@ class Density(NamedTuple):
         dims = images.shape[1]
         apart = squared_distances(images, centres)  # (N, n)
         to_mean = FALLBACK**2 * squared_distances(images, images.mean(dim=0, keepdim=True))
+        squared = torch.cat([apart, to_mean], dim=1)
+        weight = squared.new_full((squared.shape[1],), -math.log(len(centres)))
+        weight[-1] = 0
         spread = ((apart.amin(dim=0) + NEAR) / dims).log()
-        spread = torch.cat([spread, spread.new_zeros(1)]).requires_grad_()
+        spread = torch.cat([spread, spread.new_zeros(1)])
         adam = torch.optim.Adam([spread], lr=RATE)
-        with torch.enable_grad():
-            for _ in range(STEPS):
-                adam.zero_grad()
-                mixed = log_densities(apart, spread[:-1], dims).logsumexp(dim=1)
-                fallback = log_densities(to_mean, spread[-1:], dims)[:, 0]
-                loss = -torch.logaddexp(mixed - math.log(len(centres)), fallback).mean() / dims
-                loss.backward()
-                adam.step()
-                with torch.no_grad():
-                    spread[:-1].clamp_(*BOUNDS)
-        return Density(centres, spread[:-1].detach())
+        for _ in range(STEPS):
+            shares = log_densities(squared, spread, dims, weight).softmax(dim=1)
+            mass, moment = shares.sum(dim=0), (shares * squared).sum(dim=0)
+            # Of the mean of minus the log density, per dimension.
+            spread.grad = (dims * mass - moment * (-spread).exp()) / (2 * dims * len(images))
+            adam.step()
+            spread[:-1].clamp_(*BOUNDS)
+        return Density(centres, spread[:-1])
 
     def nats(self, images: Tensor) -> float:
         """Minus the mean log density of images (N, D), per dimension."""
@@ -188,6 +188,10 @@ def squared_distances(points: Tensor, others: Tensor) -> Tensor:
     return torch.cat(parts).square().float()
 
 
-def log_densities(squared: Tensor, spread: Tensor, dims: int) -> Tensor:
-    """Of isotropic Gaussians with log variances (n,), at squared distances (N, n)."""
-    return -0.5 * (squared * (-spread).exp() + dims * (spread + math.log(2 * math.pi)))
+def log_densities(
+    squared: Tensor, spread: Tensor, dims: int, weight: Tensor | float = 0.0
+) -> Tensor:
+    """Of isotropic Gaussians with log variances (n,), at squared distances (N, n), and their log
+    weights (n,)."""
+    height = weight - 0.5 * dims * (spread + math.log(2 * math.pi))
+    return torch.addcmul(height, squared, -0.5 * (-spread).exp())
