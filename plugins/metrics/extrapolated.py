@@ -9,7 +9,7 @@ distance itself has.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -29,8 +29,8 @@ LEAST = 4
 """So many images have halves of two."""
 
 CHANCE = 0.25
-"""The share of the score of a few hundred images by which their line's limit is off by chance and
-by curvature: twice its standard deviation at 360 normal features in 64 dimensions, and less."""
+"""The share of the score of a few hundred images by which their line's limit is off by chance:
+about twice its standard deviation at 360 normal features in 16 dimensions."""
 
 
 @dataclass(frozen=True)
@@ -52,40 +52,34 @@ class Line:
 
 def line(features: Tensor, score: Score) -> Line:
     """Through the score of features (n, D), and the mean of their halves'."""
-    count = len(features)
-    half = count // 2
-    halves = []
-    for split in range(SPLITS):
-        order = torch.randperm(count, generator=generator("halves", split)).to(features.device)
-        halves += [score(features[rows]) for rows in (order[:half], order[half : 2 * half])]
-    whole = score(features)
-    return Line(count, whole, (fmean(halves) - whole) / (1 / half - 1 / count))
+    count, whole = len(features), score(features)
+    of_halves = fmean(map(score, halves(features)))
+    return Line(count, whole, (of_halves - whole) / (1 / (count // 2) - 1 / count))
 
 
 @dataclass(frozen=True)
 class NewImages:
-    """What new real images would score, by held-out ones: their line, and by how much it is too
-    low.
+    """What new real images would score, by held-out ones: a line through their score with the slope
+    that drawn images have, and by how much it is too low.
 
     Held-out sets often have each class as often as the training set has it, and images that are
-    drawn have not. Nor have halves of the held-out images, so the line to that set is too steep,
-    and its limit too low. But where training and held-out images differ by chance alone, their
-    score has a term b / N of the former and b / M of the latter. So its limit is the share M / (M +
-    N) of the score, and that of images that are truly further away is higher. A line that ends
-    below this, by more than chance, is lifted to it.
+    drawn have not: they have a larger term b / n, and so a line of their slope through the score
+    of the held-out ones ends too low. But where training and held-out images differ by chance
+    alone, their score has a term b / N of the former and b / M of the latter. So its limit is the
+    share M / (M + N) of the score, and that of images that are truly further away is higher. A line
+    that ends below this, by more than chance, is lifted to it.
     """
 
     line: Line
     lift: float
 
     @staticmethod
-    def measured(held_out: Tensor, train: int, score: Score) -> NewImages:
-        """By held-out images (M, D), and the number of training images that they are scored
-        against."""
-        through = line(held_out, score)
-        term = through.score * len(held_out) / (len(held_out) + train)
-        lift = term - through.limit
-        return NewImages(through, lift if lift > CHANCE * through.score else 0.0)
+    def by(held_out: int, score: float, train: int, slope: float) -> NewImages:
+        """By the score of all held-out images, against so many training images, and the b of new
+        ones."""
+        through = Line(held_out, score, slope)
+        lift = score * held_out / (held_out + train) - through.limit
+        return NewImages(through, lift if lift > CHANCE * score else 0.0)
 
     @property
     def limit(self) -> float:
@@ -98,3 +92,19 @@ class NewImages:
             return self.line.at(count) + self.lift
         sets = (rows.to(held_out.device) for rows in sets_of(count, len(held_out)))
         return fmean(score(held_out[rows]) for rows in sets) + self.lift
+
+
+def slope(features: Tensor, score: Callable[[Tensor, Tensor], float]) -> float:
+    """The b of images drawn from features (N, D): their halves' scores against all of them, which
+    are b (2 / N - 1 / N) on average."""
+    return fmean(score(features, half) for half in halves(features)) * len(features)
+
+
+def halves(features: Tensor) -> Iterator[Tensor]:
+    """Those of random splits of features (n, D); of an odd number one is left out."""
+    half = len(features) // 2
+    for split in range(SPLITS):
+        order = torch.randperm(len(features), generator=generator("halves", split))
+        order = order.to(features.device)
+        yield features[order[:half]]
+        yield features[order[half : 2 * half]]

@@ -16,15 +16,15 @@ from torch import Tensor
 from fw.core.kinds import Metric
 from fw.core.kinds.metric import FLOORS
 from fw.core.types import Reference
-from fw.plugins.metrics.extrapolated import LEAST, Line, NewImages, line
+from fw.plugins.metrics.extrapolated import LEAST, NewImages, line
 from fw.plugins.metrics.features import checked
-from fw.plugins.metrics.frechet import distance, moments_of_real
+from fw.plugins.metrics.frechet import bias, distance, moments_of_real
 
 
 @dataclass(frozen=True)
 class Prepared:
     """What samples are compared with: the moments of training images, held-out images (M, D), what
-    new ones would have by these, and by what squared distances are divided."""
+    distance new ones would have, and by what squared distances are divided."""
 
     moments: Mapping[str, Tensor]
     held_out: Tensor
@@ -86,16 +86,13 @@ class FrechetMetric(Metric):
         moments = moments_of_real(checked(reference.train, 2, "real images"))
         unit = self.unit(moments)
         held_out = checked(reference.held_out, LEAST, "held-out images")
-        new = NewImages.measured(
-            held_out, len(reference.train), lambda features: distance(moments, features) / unit
-        )
-        kept = [new.line.score, new.line.slope, new.lift]
-        return {**moments, "new": torch.tensor(kept, dtype=torch.float64)}
+        measured = [distance(moments, held_out) / unit, bias(reference.train) / unit]
+        return {**moments, "new": torch.tensor(measured, dtype=torch.float64)}
 
     def prepare(self, reference: Reference) -> Prepared:
         moments, held_out = dict(self.measured(reference)), reference.held_out
-        score, slope, lift = moments.pop("new").tolist()
-        new = NewImages(Line(len(held_out), score, slope), lift)
+        score, slope = moments.pop("new").tolist()
+        new = NewImages.by(len(held_out), score, len(reference.train), slope)
         return Prepared(moments, held_out, new, self.unit(moments))
 
     def compare(

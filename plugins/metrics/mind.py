@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 from fw.core.kinds import Encoder, Metric
 from fw.core.randomness import generator, some
 from fw.core.types import Reference
-from fw.plugins.metrics.extrapolated import LEAST, NewImages
+from fw.plugins.metrics.extrapolated import LEAST, NewImages, slope
 from fw.plugins.metrics.features import Scale, checked
 from fw.plugins.metrics.naming import key_in
 
@@ -29,10 +29,12 @@ AT_ONCE = 2**22
 
 
 class Prepared(NamedTuple):
-    """Real images, standardised, and how samples are; None in Inception's own space."""
+    """Real images, standardised, and how samples are, None in Inception's own space; and how the
+    distance of drawn ones falls with 1 / n."""
 
     scale: Scale | None
     real: Tensor
+    slope: float
 
 
 class MIND(Metric):
@@ -71,11 +73,20 @@ class MIND(Metric):
     def real_images(self, train: int, samples: int) -> int:
         return min(train, self.real)
 
+    def measure(self, reference: Reference) -> dict[str, Tensor]:
+        _, real = self.standardised(reference)
+        return {"slope": torch.tensor(slope(real, self.apart), dtype=torch.float64)}
+
     def prepare(self, reference: Reference) -> Prepared:
+        scale, real = self.standardised(reference)
+        return Prepared(scale, real, float(self.measured(reference)["slope"]))
+
+    def standardised(self, reference: Reference) -> tuple[Scale | None, Tensor]:
+        """Some of the training images, and how."""
         train = checked(reference.train, 2, "real images")
         scale = None if self.space.name == "inception" else Scale.of(train)
         real = train[some(len(train), self.real, "mind").to(train.device)]
-        return Prepared(scale, real if scale is None else scale.standardised(real).float())
+        return scale, real if scale is None else scale.standardised(real).float()
 
     def compare(
         self, prepared: Prepared, fake: Tensor, wanted: Tensor | None = None
@@ -89,13 +100,18 @@ class MIND(Metric):
             return self.distance(prepared, features)
 
         checked(held_out, LEAST, "held-out images")
-        new = NewImages.measured(held_out, len(prepared.real), score)
+        train = len(prepared.real)
+        new = NewImages.by(len(held_out), score(held_out), train, prepared.slope)
         return {self._key: new.at(count, held_out, score)}
 
     def distance(self, prepared: Prepared, features: Tensor) -> float:
-        samples, real = features, prepared.real
-        if prepared.scale is not None:
-            samples = prepared.scale.standardised(samples).float()
+        """That of features as they are, to the real images."""
+        scale = prepared.scale
+        return self.apart(
+            prepared.real, features if scale is None else scale.standardised(features).float()
+        )
+
+    def apart(self, real: Tensor, samples: Tensor) -> float:
         dims = real.shape[1]
         draws = torch.randn(self.directions, dims, generator=generator("mind", "directions"))
         directions = normalize(draws, dim=1).to(real.device)
