@@ -22,8 +22,11 @@ from fw.core.randomness import generator
 Score = Callable[[Tensor], float]
 """Of features (n, D)."""
 
-SPLITS = 4
-"""Random splits in halves."""
+SPLITS = 2
+"""Random splits in halves, for a line: more leave hardly less noise."""
+
+DRAWS = 8
+"""Such splits for a slope, whose halves differ more, as two draws of few classes do."""
 
 LEAST = 4
 """So many images have halves of two."""
@@ -53,7 +56,7 @@ class Line:
 def line(features: Tensor, score: Score) -> Line:
     """Through the score of features (n, D), and the mean of their halves'."""
     count, whole = len(features), score(features)
-    of_halves = fmean(map(score, halves(features)))
+    of_halves = fmean(map(score, halves(features, SPLITS)))
     return Line(count, whole, (of_halves - whole) / (1 / (count // 2) - 1 / count))
 
 
@@ -97,13 +100,13 @@ class NewImages:
 def slope(features: Tensor, score: Callable[[Tensor, Tensor], float]) -> float:
     """The b of images drawn from features (N, D): their halves' scores against all of them, which
     are b (2 / N - 1 / N) on average."""
-    return fmean(score(features, half) for half in halves(features)) * len(features)
+    return fmean(score(features, half) for half in halves(features, DRAWS)) * len(features)
 
 
-def halves(features: Tensor) -> Iterator[Tensor]:
+def halves(features: Tensor, splits: int) -> Iterator[Tensor]:
     """Those of random splits of features (n, D); of an odd number one is left out."""
     half = len(features) // 2
-    for split in range(SPLITS):
+    for split in range(splits):
         order = torch.randperm(len(features), generator=generator("halves", split))
         order = order.to(features.device)
         yield features[order[:half]]
