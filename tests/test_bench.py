@@ -186,7 +186,7 @@ def test_metrics_agree_with_themselves_where_all_samples_are_scored(
     assert head == "| key | n = 20 | n = 40 | n = 80 |"
     assert first.startswith("| `fd_pca` | ")
     assert first.endswith(" | 1.00 (1.00) |")
-    assert all(row.endswith("(1.00) |") or row.endswith("(0.00) |") for row in rest)
+    assert all(row.endswith(("(1.00) |", "(0.00) |")) for row in rest)
     assert agreement.main([*words[:-1], "fid"]) == 2
     assert "no such key (known: fd_pca, " in capsys.readouterr().err
     assert agreement.main([str(run), "--counts", "81", "--against", "fd_pca"]) == 2
