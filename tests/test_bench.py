@@ -177,7 +177,7 @@ def test_the_noise_that_the_peer_adds_is_not_what_it_starts_from() -> None:
 def test_metrics_agree_with_themselves_where_all_samples_are_scored(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chosen = ({"name": "fd", "space": "pca"}, {"name": "prdc", "space": "pca"})
+    chosen = ({"name": "fd", "space": "pca"}, {"name": "prdc", "space": "pixels"})  # a new space
     monkeypatch.setattr(agreement, "METRICS", chosen)
     run = next(finished.glob("tiny/seed0-*"))
     words = [str(run), "--counts", "20", "40", "--sets", "3", "--against", "fd_pca"]

@@ -34,11 +34,11 @@ from fw.core.recipe.source import Source
 from fw.core.run.finished import FinishedRun
 from fw.core.run.missing import finish
 from fw.core.run.options import Options
-from fw.core.stages.base import Stage
 from fw.core.stages.encode import load_features
 from fw.core.stages.evaluate import Evaluate
 from fw.core.stages.reference import load_measured
 from fw.core.stages.sample import Sample
+from fw.core.stages.train import TrainDenoiser
 from fw.core.store.store import Store
 from fw.core.types import Reference
 from fw.registry import installed
@@ -93,16 +93,14 @@ def scored(recipe: Recipe, root: Path, counts: Sequence[int], sets: int) -> dict
     """What the metrics find of sets of each size, and of all samples of an arm at once, by key."""
     options = Options(root, "cpu", jobs=1)
     store, planned = Store(options.store), plan(recipe)
-    stages: dict[str, Stage] = {}
     for stage in planned.stages.values():
-        if isinstance(stage, Sample) and store.status(stage.id).state != "done":
+        made = isinstance(stage, TrainDenoiser | Sample)
+        if made and store.status(stage.id).state != "done":
             raise FwError(
                 f"{root}: '{stage.title}' is not there for this version of fw: run its recipe again"
             )
-        if isinstance(stage, Evaluate):
-            needed = (stage.space, stage.features, stage.reference)
-            stages |= {each.id: each for each in needed if each is not None}
-    finish(recipe, Plan(stages), options, Console(stderr=True))
+    before = {id: each for id, each in planned.stages.items() if not isinstance(each, Evaluate)}
+    finish(recipe, Plan(before), options, Console(stderr=True))
     found: dict[str, Scores] = {}
     for metric in recipe.metrics:
         arms = [
