@@ -57,10 +57,16 @@ from fw.plugins.guidance.self_guidance import SelfGuidance
 from fw.plugins.joint.hybvit import HybViT
 from fw.plugins.joint.jdm import JDM
 from fw.plugins.metrics.agreement import Agreement
+from fw.plugins.metrics.authpct import AuthPct
+from fw.plugins.metrics.cmmd import CMMD
 from fw.plugins.metrics.fd import FD
+from fw.plugins.metrics.fd_dinov2 import FDDINOv2
 from fw.plugins.metrics.fid import FID
+from fw.plugins.metrics.fld import FLD
+from fw.plugins.metrics.inception_score import InceptionScore
 from fw.plugins.metrics.kid import KID
 from fw.plugins.metrics.memorisation import Memorisation
+from fw.plugins.metrics.mind import MIND
 from fw.plugins.metrics.prdc import PRDC
 from fw.plugins.objectives.contrastive import Contrastive
 from fw.plugins.objectives.dispersive import Dispersive
@@ -93,10 +99,12 @@ def fw_components() -> Iterable[type[Component]]:
         Agreement,
         Ancestral,
         AttentionProbe,
+        AuthPct,
         AutoGuidance,
         BYOL,
         CFG,
         CLIP,
+        CMMD,
         Cifar10,
         Classifier,
         ClassifierGuidance,
@@ -120,13 +128,16 @@ def fw_components() -> Iterable[type[Component]]:
         DreamTeacher,
         EDM,
         FD,
+        FDDINOv2,
         FID,
+        FLD,
         Flow,
         Heun,
         Hub,
         HybViT,
         ImageFolder,
         Inception,
+        InceptionScore,
         JDM,
         JointFeatures,
         KID,
@@ -137,6 +148,7 @@ def fw_components() -> Iterable[type[Component]]:
         LinearProbe,
         MAE,
         MLflow,
+        MIND,
         Memorisation,
         MoCo,
         NearestNeighbours,

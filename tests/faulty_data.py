@@ -519,6 +519,22 @@ variants(
 )
 
 
+class FloorOfOthers(HonestGap):
+    """Has a floor of a score that it does not have."""
+
+    def floor(self, prepared: Any, *rest: Any) -> Mapping[str, float]:
+        return {"spread": 0.0}
+
+
+class FloorWithoutFewer(HonestGap):
+    """Has no number where fewer are held out than there are samples."""
+
+    def floor(
+        self, prepared: Any, held_out: Tensor, count: int, wanted: Tensor | None = None
+    ) -> Mapping[str, float]:
+        return {"gap": 0.0 if len(held_out) >= count else math.nan}
+
+
 class LimitsOfOthers(HonestGap):
     """Knows limits of a score that it does not have."""
 
@@ -748,6 +764,8 @@ FAULTS: dict[str, tuple[Clause, str]] = {
     "Bootstrap": (metric.function_of_the_features, "torch's global random generator"),
     "ForkedBootstrap": (metric.function_of_the_features, "a second call"),
     "ComparesWithTheLast": (metric.scores_as_promised, "it changed ComparesWithTheLast.best"),
+    "FloorOfOthers": (metric.floor_is_scored, "floor() has spread and it promised gap"),
+    "FloorWithoutFewer": (metric.floor_is_scored, "floor() has nan for gap, not a number"),
     "LimitsOfOthers": (metric.limits_by_chance, "by_chance() knows of spread"),
     "LimitsUpsideDown": (metric.limits_by_chance, "by_chance() has (1.0, 0.0) for gap"),
     "LimitsByLuck": (metric.limits_by_chance, "torch's global random generator"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from bench import peer, samplers
+from bench import agreement, peer, samplers
 from bench.ruler import Ruler
 from bench.table import Scores, cell
 from safetensors.torch import load_file
@@ -172,3 +172,29 @@ def test_the_noise_that_the_peer_adds_is_not_what_it_starts_from() -> None:
             for other in range(3):
                 start = peer.noise_of(other, peer.AT_ONCE, images, seed)
                 assert abs((added * start).mean()) < 6 / start.numel() ** 0.5
+
+
+def test_metrics_agree_with_themselves_where_all_samples_are_scored(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ({"name": "fd", "space": "pca"}, {"name": "prdc", "space": "pixels"})  # a new space
+    monkeypatch.setattr(agreement, "METRICS", chosen)
+    run = next(finished.glob("tiny/seed0-*"))
+    words = [str(run), "--counts", "20", "40", "--sets", "3", "--against", "fd_pca"]
+    assert agreement.main(words) == 0
+    head, _, first, *rest = capsys.readouterr().out.splitlines()
+    assert head == "| key | n = 20 | n = 40 | n = 80 |"
+    assert first.startswith("| `fd_pca` | ")
+    assert first.endswith(" | 1.00 (1.00) |")
+    assert all(row.endswith(("(1.00) |", "(0.00) |")) for row in rest)
+    assert agreement.main([*words[:-1], "fid"]) == 2
+    assert "no such key (known: fd_pca, " in capsys.readouterr().err
+    assert agreement.main([str(run), "--counts", "81", "--against", "fd_pca"]) == 2
+    assert "an arm has 80 samples in all" in capsys.readouterr().err
+
+
+def test_tau_is_one_for_the_same_order_and_minus_one_for_the_reverse() -> None:
+    assert agreement.tau([1.0, 2.0, 5.0], [3.0, 4.0, 9.0]) == 1
+    assert agreement.tau([1.0, 2.0, 5.0], [3.0, 2.0, 1.0]) == -1
+    assert agreement.tau([1.0, 1.0], [3.0, 2.0]) == 0
+    assert agreement.over([[1.0, 2.0], [2.0, 1.0]], [1.0, 2.0]) == "0.00 ± 1.41"

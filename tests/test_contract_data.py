@@ -28,10 +28,16 @@ from fw.plugins.encoders.classifier import Classifier
 from fw.plugins.encoders.dino import Dino
 from fw.plugins.encoders.pca import PCA
 from fw.plugins.encoders.pixels import Pixels
+from fw.plugins.metrics.authpct import AuthPct
+from fw.plugins.metrics.cmmd import CMMD
 from fw.plugins.metrics.fd import FD
+from fw.plugins.metrics.fd_dinov2 import FDDINOv2
 from fw.plugins.metrics.fid import FID
+from fw.plugins.metrics.fld import FLD
+from fw.plugins.metrics.inception_score import InceptionScore
 from fw.plugins.metrics.kid import KID
 from fw.plugins.metrics.memorisation import Memorisation
+from fw.plugins.metrics.mind import MIND
 from fw.plugins.metrics.prdc import PRDC
 from fw.plugins.trackers.mlflow import MLflow
 from fw.registry import Component
@@ -55,6 +61,12 @@ BUILT_IN = [
         Memorisation(),
         PRDC(),
         PRDC(nearest_k=30),
+        MIND(directions=20),
+        CMMD(),
+        AuthPct(),
+        FLD(),
+        FDDINOv2(),
+        InceptionScore(),
     ),
     MLflow(),
 ]

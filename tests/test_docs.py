@@ -604,6 +604,9 @@ def test_the_smoke_recipe_makes_what_it_has_made_for_users_bit_for_bit(
     assert bits.products(smoke[0] / "runs/store") == golden["products"]
 
 
+SPACES = ("classifier", "pca")
+
+
 def test_the_smoke_recipe_finishes_every_arm_with_a_floor_and_a_spread(
     smoke: tuple[Path, str],
 ) -> None:
@@ -613,7 +616,8 @@ def test_the_smoke_recipe_finishes_every_arm_with_a_floor_and_a_spread(
     for name, arm in result["arms"].items():
         assert arm["status"] == "finished"
         assert name in printed
-        assert set(arm["metrics"]) == set(result["better"]) == {"fd_classifier", "fd_pca"}
+        keys = {f"fd{what}_{space}" for what in ("", "_infinity", "_ratio") for space in SPACES}
+        assert set(arm["metrics"]) == set(result["better"]) == keys
         for score in arm["metrics"].values():
             assert len(score["values"]) == result["samples"]["seeds"] == 3
             assert min(score["values"]) < score["mean"] < max(score["values"])

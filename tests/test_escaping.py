@@ -112,7 +112,7 @@ def test_common_names_and_numbers_stay_readable_in_the_source_of_a_report() -> N
         "self_1.0",
         "1.446 \u00b1 0.123",
         "-0.5",
-        "real held-out, n=360",
+        "real held-out",
         "fd \u2193",
         "(x 1.00).",
     ):

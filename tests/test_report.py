@@ -11,6 +11,7 @@ import pytest
 import toys
 from sites import fw, site, toy_recipe
 
+from fw.core.report.basis import basis
 from fw.core.report.collect import summary
 from fw.core.report.markdown import markdown
 
@@ -71,6 +72,46 @@ def test_the_report_says_between_what_values_new_images_score_by_chance(
     assert limits == [[0.25, count / 4]] * len(limits)
     said = f"gap_flat 0.250 to {count / 4:.3f}"
     assert said in (folder / "report.md").read_text(encoding="utf-8").replace("\\_", "_")
+
+
+def test_the_report_says_what_each_score_and_its_floor_are_of(tmp_path: Path) -> None:
+    with site(tmp_path / "site"):
+        recipe = toy_recipe(tmp_path)
+        done = fw("run", recipe, "--out", tmp_path / "out", "--jobs", 1, "--device", "cpu")
+        assert done.code == 0, done.err
+    folder = tmp_path / "out/toy/latest"
+    result = json.loads((folder / "run.json").read_text())
+    score = result["arms"]["plain"]["metrics"]["gap_flat"]
+    real = result["arms"]["plain"]["real_images"]
+    assert score["basis"] == {
+        "samples": result["samples"]["count"],
+        "reference": "training images",
+        "reference_images": real["train"],
+        "space": "flat",
+        "held_out": real["held_out"],
+        "floor": "equal",
+    }
+    said = f"{score['basis']['samples']} samples against {real['train']} training images"
+    assert said in (folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_floor_says_where_it_is_of_fewer_images_than_there_are_samples() -> None:
+    common = {"samples": 3000, "reference": "training images", "reference_images": 1437}
+    rest = {"space": "pca", "held_out": 360}
+    metrics = {
+        "fd_pca": {"basis": {**common, **rest, "floor": "extrapolated"}},
+        "precision_pca": {"basis": {**common, **rest, "floor": "fewer"}},
+        "fd_ratio_pca": {"basis": {**common, **rest, "floor": "extrapolated"}},
+        "score": {"basis": {**common, **rest, "floor": "fewer", "reference_images": 0}},
+        "from_before": {},
+    }
+    fd, precision, score = basis({"arms": {"a": {"metrics": metrics}, "b": {"metrics": metrics}}})
+    assert fd.startswith("fd_pca, fd_ratio_pca: 3,000 samples against 1,437 training images, in ")
+    assert "by the line through 360 held-out" in fd
+    assert precision.endswith(
+        "floor: 360 held-out images, which are fewer, for keys that do not depend on it."
+    )
+    assert "against nothing" in score
 
 
 def test_classes_with_names_of_all_kinds_are_shown_as_they_are_called(tmp_path: Path) -> None:

@@ -325,6 +325,18 @@ def checked_scores(metric: Metric, scores: Mapping[str, float]) -> Mapping[str, 
     return scores
 
 
+def checked_floor(metric: Metric, floor: Mapping[str, float]) -> Mapping[str, float]:
+    """Numbers for some of the promised keys. Infinity is one, NaN is not."""
+    if not floor.keys() <= metric.keys.keys():
+        raise refuse(
+            metric, f"floor() has {', '.join(floor)} and it promised {', '.join(metric.keys)}"
+        )
+    for key, value in floor.items():
+        if not isinstance(value, float | int) or math.isnan(value):
+            raise refuse(metric, f"floor() has {value!r} for {key}, not a number")
+    return floor
+
+
 def checked_measured(metric: Metric, measured: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Tensors by names, or they cannot be stored."""
     for name, tensor in measured.items():

@@ -36,6 +36,11 @@ class Encoder(Component):
         return frozenset({"labels"}) if self.uses_labels else frozenset()
 
     @property
+    def gives_logits(self) -> bool:
+        """Whether its features are the logits of a classifier."""
+        return False
+
+    @property
     def least_images(self) -> int:
         """How many training images it needs; fewer are refused when a recipe is validated."""
         return 1

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from statistics import fmean
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from fw.core.kinds.encoder import Encoder
 from fw.core.kinds.version_1 import OldMetrics
+from fw.core.randomness import generator
 from fw.core.types import Reference
 from fw.registry import Component
+
+FLOORS = 4
+"""Sets of held-out images, at most, whose mean score is the floor."""
 
 
 class Metric(Component, metaclass=OldMetrics):
@@ -26,6 +32,10 @@ class Metric(Component, metaclass=OldMetrics):
     classes are not scored."""
     on_device: ClassVar[bool] = False
     """Whether it computes with features on the job's device; others are given them on the CPU."""
+    convention: ClassVar[int | None] = None
+    """How many samples a score has in papers under its name, if it says little of fewer."""
+    extrapolates: ClassVar[bool] = False
+    """Whether `floor` is of as many images as there are samples even where fewer are held out."""
     space: Encoder
 
     @property
@@ -67,6 +77,29 @@ class Metric(Component, metaclass=OldMetrics):
         key; for those scores of which it is known. `prepared` is what `prepare` made."""
         return {}
 
+    def floor(
+        self, prepared: Any, held_out: Tensor, count: int, wanted: Tensor | None = None
+    ) -> Mapping[str, float]:
+        """What `count` new real images would score in the place of samples, by held-out ones (M,
+        D): the mean over sets of `count` of them. Where there are fewer, all of them are compared,
+        and keys whose scores change with the number of images should be left out. `wanted` are
+        their classes (M,), as for `compare`."""
+        sets = [
+            self.compare(prepared, held_out[rows], None if wanted is None else wanted[rows])
+            for rows in sets_of(count, len(held_out))
+        ]
+        return {key: fmean(scores[key] for scores in sets) for key in self.keys}
+
+    def real_images(self, train: int, samples: int) -> int:
+        """How many of `train` training images so many samples are compared with; of none is 0."""
+        return train
+
+    @property
+    def by_position(self) -> frozenset[str]:
+        """The keys whose scores are of subsets of the samples, chosen by position: only these may
+        change with the samples' order."""
+        return frozenset()
+
     @property
     @abstractmethod
     def keys(self) -> Mapping[str, str]:
@@ -77,9 +110,19 @@ class Metric(Component, metaclass=OldMetrics):
         self, prepared: Any, fake: Tensor, wanted: Tensor | None = None
     ) -> dict[str, float]:
         """Score features (n, D) of samples against what `prepare` made, which stays as it is: it is
-        compared with the samples of each seed, and with the held-out images, for the floor.
+        compared with the samples of each seed, and with held-out images, for the floor.
 
         `wanted` are the classes (n,) that the samples were to show, for a metric that reads
         conditions, and else None. Such a metric has a floor only where they are labels: then
         held-out images have them, too.
         """
+
+
+def sets_of(count: int, images: int) -> Iterator[Tensor]:
+    """The numbers of the images of at most FLOORS sets of `count`, none in two; all of them, in
+    their order, where there are no more."""
+    if images <= count:
+        yield torch.arange(images)
+    else:
+        shuffled = torch.randperm(images, generator=generator("floor"))
+        yield from shuffled[: images // count * count].split(count)[:FLOORS]

@@ -50,6 +50,7 @@ class OldMetrics(ModelMetaclass):
             "measures": property(nothing),
             "prepare": unprepared,
             "by_chance": unknown,
+            "floor": of_held_out,
             **namespace,
             "compare": as_now(compare),
         }
@@ -70,6 +71,15 @@ def unknown(self: Any, prepared: Reference, count: int) -> dict[str, tuple[float
     """Of nothing that version 1 scored are limits known, also where it inherits from a metric that
     has some."""
     return {}
+
+
+def of_held_out(
+    self: Any, prepared: Reference, held_out: Tensor, count: int, wanted: Tensor | None = None
+) -> Any:
+    """Version 1 has the floor of any metric, also where it inherits from one that has its own."""
+    from fw.core.kinds.metric import Metric
+
+    return Metric.floor(self, prepared, held_out, count, wanted)
 
 
 def stated(name: str, namespace: dict[str, Any], bases: tuple[type, ...]) -> Any:

@@ -90,11 +90,11 @@ def unfair(recipe: Recipe) -> Iterator[Finding]:
             f"{recipe.samples.seeds} sampling seeds give no spread worth the name; take 3",
         )
     for index, metric in enumerate(recipe.metrics):
-        if metric.name == "fid" and recipe.samples.count < 50_000:
+        if metric.convention is not None and recipe.samples.count < metric.convention:
             yield Finding(
                 ("metrics", index),
-                f"fid is defined on 50,000 samples; with {recipe.samples.count} it is biased "
-                "upwards",
+                f"{metric.name} is defined on {metric.convention:,} samples; with "
+                f"{recipe.samples.count} it is biased upwards",
             )
 
 

@@ -139,6 +139,9 @@ def scores(arm: ArmPlan, store: Store, finished: Manifests) -> dict[str, Any]:
                 beside.setdefault(key, {"floor": evaluated["floor"].get(key)})
             for key, limits in evaluated.get("by_chance", {}).items():  # not in older ones
                 beside[key]["by_chance"] = limits
+            if "basis" in evaluated:  # not in older ones
+                for key in evaluated["scores"]:
+                    beside[key]["basis"] = evaluated["basis"]
     return {
         "metrics": {key: {**summary(values), **beside[key]} for key, values in by_key.items()},
         "real_images": real,

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from fw.core.diffusion.spread import FINE
 from fw.core.messages.escaping import markdown as escaped
+from fw.core.report.basis import basis
 from fw.core.report.snapshots import snapshots_section
 from fw.core.report.tables import (
     differences,
@@ -53,11 +54,11 @@ def markdown(result: Mapping[str, Any]) -> str:
         *map(escaped, verdict(result)),
         markdown_table(result),
         f"Mean ± standard deviation over {spread(result)}, {samples['count']} images each. "
-        "`real held-out` scores real images that no model was "
-        "trained on in the place of samples: the floor. Frechet distances grow as images get "
-        "fewer, so that floor is high where n is small. NFE: network evaluations per image. "
-        "seconds: the arm's own stages, also those that it shares with other arms.",
+        "`real held-out` is the floor: what as many new real images would score in the place of "
+        "samples, by n that no model was trained on. NFE: network evaluations per image. seconds: "
+        "the arm's own stages, also those that it shares with other arms.",
         *by_chance(result),
+        *([bullets(compared)] if (compared := basis(result)) else []),
         *decisions(result),
         *([PROBES] if result.get("probes") else []),
         "![arms](arms.png)",

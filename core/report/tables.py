@@ -75,21 +75,19 @@ def rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
     differ = len({arm.get("sampler") for arm in arms.values()}) > 1
     yield ["arm", *headings, *(["sampler"] if differ else []), "NFE", "seconds"]
     floor: dict[str, float] = {}
-    real = 0
     for name, arm in arms.items():
         row = []
         for key in keys:
             row.append(cell(arm, key))
-            if score := arm["metrics"].get(key):
-                if score["floor"] is not None:
-                    floor[key] = score["floor"]
-                real = arm["real_images"]["held_out"]
+            score = arm["metrics"].get(key)
+            if score is not None and score["floor"] is not None:
+                floor[key] = score["floor"]
         row += [probed(arm, key) for key in probes]
         if differ:
             row.append(arm.get("sampler", ""))
         yield [name, *row, str(arm["nfe"]), f"{arm['seconds']:.0f}"]
     rest = ["", "", ""] if differ else ["", ""]
-    yield [f"real held-out, n={real}", *numbers(floor, [*keys, *probes]), *rest]
+    yield ["real held-out", *numbers(floor, [*keys, *probes]), *rest]
 
 
 def cell(arm: Mapping[str, Any], key: str) -> str:

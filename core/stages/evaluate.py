@@ -14,7 +14,7 @@ from fw.core.diffusion.generate import conditions
 from fw.core.files.durable import write_json
 from fw.core.job import Job
 from fw.core.kinds import Metric
-from fw.core.kinds.boundaries import checked_limits, checked_scores
+from fw.core.kinds.boundaries import checked_floor, checked_limits, checked_scores
 from fw.core.settings import Samples
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.conditions import are_labels, load_annotation
@@ -30,11 +30,11 @@ from fw.core.types import Annotation, Reference
 
 @dataclass(frozen=True, eq=False)
 class Evaluate(Stage):
-    """Makes the scores of each sampling seed, of held-out images as the floor, the number of
-    real images, and what scores of new images would be by chance, where that is known."""
+    """Makes the scores of each sampling seed, of as many new real images as the floor, what was
+    compared with what, and what scores of new images would be by chance, where that is known."""
 
     kind: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     files: ClassVar[tuple[str, ...]] = ("scores.json",)
 
     # `seed` is the run's for a metric that reads conditions: they are drawn as they were for the
@@ -90,11 +90,37 @@ class Evaluate(Stage):
                 scores[key].append(value)
         floor: Mapping[str, float] = {}
         if annotation is None or of_held_out is not None:
-            floor = self.compared(prepared, reference.held_out, there(of_held_out))
+            floor = self.floor(prepared, reference.held_out, there(of_held_out))
         counts = {"train": len(reference.train), "held_out": len(reference.held_out)}
         by_chance = checked_limits(self.metric, self.metric.by_chance(prepared, self.samples.count))
-        made = {"scores": scores, "floor": floor, "real": counts, "by_chance": dict(by_chance)}
+        made = {
+            "scores": scores,
+            "floor": floor,
+            "real": counts,
+            "by_chance": dict(by_chance),
+            "basis": self.basis(reference),
+        }
         write_json(job.folder / "scores.json", made)
+
+    def floor(self, prepared: Any, held_out: Tensor, wanted: Tensor | None) -> Mapping[str, float]:
+        """Of as many new images as there are samples of one seed."""
+        floor = self.metric.floor(prepared, held_out, self.samples.count, wanted)
+        return checked_floor(self.metric, floor)
+
+    def basis(self, reference: Reference) -> dict[str, Any]:
+        """What every score of this stage is of: so many samples, compared with so many training
+        images in a space; and how the floor came to be of as many images."""
+        count, train, held_out = self.samples.count, len(reference.train), len(reference.held_out)
+        real = self.metric.real_images(train, count)
+        enough = "extrapolated" if self.metric.extrapolates else "fewer"
+        return {
+            "samples": count,
+            "reference": "training images" if real else "none",
+            "reference_images": real,
+            "space": self.metric.space.in_short,
+            "held_out": held_out,
+            "floor": "equal" if held_out >= count else enough,
+        }
 
     def compared(self, prepared: Any, fake: Tensor, wanted: Tensor | None) -> Mapping[str, float]:
         return checked_scores(self.metric, self.metric.compare(prepared, fake, wanted))

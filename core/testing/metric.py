@@ -15,7 +15,12 @@ from torch import Tensor
 
 from fw.core.errors import FwError
 from fw.core.kinds import Metric
-from fw.core.kinds.boundaries import checked_limits, checked_measured, checked_scores
+from fw.core.kinds.boundaries import (
+    checked_floor,
+    checked_limits,
+    checked_measured,
+    checked_scores,
+)
 from fw.core.randomness import generator
 from fw.core.testing import tiny, usual
 from fw.core.testing.compare import same
@@ -62,12 +67,25 @@ def scores_as_promised(metric: Metric) -> None:
 
 
 def floor_is_scored(metric: Metric) -> None:
-    """compare() scores the held-out images themselves, for the floor"""
+    """compare() scores held-out images, and floor() gives numbers for keys that it promised, of any
+    number of images"""
     reference, _, wanted = few(
         metric
     )  # as many held-out images as samples, of the same classes one by one
+    held_out = reference.held_out
     with as_in_a_run():
-        checked_scores(metric, scored(metric, reference, reference.held_out, wanted))
+        checked_scores(metric, scored(metric, reference, held_out, wanted))
+    twice = features(metric, *(2 * len(held_out),) * 3).reference.held_out
+    both = None if wanted is None else torch.cat([wanted, wanted])
+    for images, classes, count in (
+        (held_out, wanted, len(held_out)),
+        (held_out, wanted, 2 * len(held_out)),
+        (twice, both, len(held_out)),
+    ):
+        with ambient(0):
+            floor = metric.floor(metric.prepare(reference), images, count, classes)
+        with as_in_a_run():
+            checked_floor(metric, floor)
 
 
 @usual.repeatable
@@ -146,11 +164,13 @@ def inputs_untouched(metric: Metric) -> Iterator[Use]:
 
 @usual.order_does_not_matter
 def order_does_not_matter(metric: Metric) -> Iterator[Scores]:
-    """The order of the samples does not change the scores"""
+    """The order of the samples does not change the scores, but those of subsets by position"""
     reference, fake, wanted = few(metric)
 
     def ask(order: list[int]) -> dict[str, float]:
-        return scored(metric, reference, fake[order], None if wanted is None else wanted[order])
+        classes = None if wanted is None else wanted[order]
+        scores = scored(metric, reference, fake[order], classes)
+        return {key: scores[key] for key in scores if key not in metric.by_position}
 
     yield Scores(len(fake), ask)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -27,6 +27,7 @@ from fw.core.learning.optimizers import adam
 from fw.core.machine.transfer import sent
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.epochs import too_short
+from fw.registry import Neutral
 
 
 class Classifier(Encoder):
@@ -47,12 +48,19 @@ class Classifier(Encoder):
     lr: float = Field(3e-3, gt=0, le=LARGEST, description="peak learning rate of AdamW")
     dims: int = Field(64, ge=2, le=65536, description="number of features")
     width: int = Field(16, ge=1, le=4096, description="channels of the first convolution")
+    features: Annotated[Literal["penultimate", "logits"], Neutral("penultimate")] = Field(
+        "penultimate", description="the hidden layer, or the class scores made of it"
+    )
+
+    @property
+    def gives_logits(self) -> bool:
+        return self.features == "logits"
 
     def cautions(self, shape: tuple[int, int, int], images: int | None) -> Iterator[str]:
         yield from too_short(self.name, self.steps, self.batch, images)
 
     def build(self, shape: tuple[int, int, int], classes: int) -> SmallCNN:
-        return SmallCNN(shape, classes, self.width, self.dims)
+        return SmallCNN(shape, classes, self.width, self.dims, self.gives_logits)
 
     def fit(self, network: nn.Module, data: ImageSet, job: Job) -> None:
         if data.labels is None:
@@ -101,8 +109,16 @@ class SmallCNN(nn.Module):
     sensitive.
     """
 
-    def __init__(self, shape: tuple[int, int, int], classes: int, width: int, dims: int):
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        classes: int,
+        width: int,
+        dims: int,
+        gives_logits: bool = False,
+    ):
         super().__init__()
+        self.gives_logits = gives_logits
         halvings = max(1, round(math.log2(min(shape[1:]) / 4)))
         stem_stride = 2 if halvings > 3 else 1  # images above 32x32 are halved at once
         widths = [min(width * 2**i, 8 * width) for i in range(halvings - stem_stride + 2)]
@@ -117,13 +133,17 @@ class SmallCNN(nn.Module):
         self.head = nn.Linear(dims, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 (or float in 0..255) images (B, C, H, W) -> features (B, dims)."""
+        """uint8 (or float in 0..255) images (B, C, H, W) -> features (B, dims), or class scores."""
+        return self.logits(images) if self.gives_logits else self.penultimate(images)
+
+    def penultimate(self, images: Tensor) -> Tensor:
+        """Images (B, C, H, W) -> features (B, dims)."""
         x = self.trunk(to_unit(images))  # (B, 16 * widest)
         return functional.relu(self.hidden(x))  # (B, dims)
 
     def logits(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) -> class scores (B, classes)."""
-        return self.head(self(images))
+        return self.head(self.penultimate(images))
 
 
 def convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:

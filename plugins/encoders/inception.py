@@ -11,7 +11,7 @@ import io
 import os
 import pickle
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -21,7 +21,7 @@ from fw.core.errors import MissingFile
 from fw.core.files.contents import genuine, sha256
 from fw.core.files.weights import check_finite
 from fw.core.kinds import Encoder
-from fw.registry import UNKNOWN, Supervision, labels_of
+from fw.registry import UNKNOWN, Neutral, Supervision, labels_of
 
 FILE_NAMES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
 SOURCE = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/" + FILE_NAMES[0]
@@ -43,6 +43,13 @@ class Inception(Encoder):
     sha256: str = Field(
         PUBLISHED, pattern="^[0-9a-f]{8,64}$", description="how the weights file's sha256 begins"
     )
+    features: Annotated[Literal["pool3", "logits"], Neutral("pool3")] = Field(
+        "pool3", description="2048 features, or the scores of 1008 classes, without bias"
+    )
+
+    @property
+    def gives_logits(self) -> bool:
+        return self.features == "logits"
 
     @property
     def own_supervision(self) -> Supervision:
@@ -107,16 +114,17 @@ class Pool3(nn.Module):
         self.loaded: list[nn.Module] = []
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 images (B, 1 or 3, H, W) -> features (B, 2048)."""
+        """uint8 images (B, 1 or 3, H, W) -> features (B, 2048), or class scores (B, 1008)."""
         if not self.loaded:
-            self.loaded = [load(self.encoder.weights_file())]
+            layer = "logits_unbiased" if self.encoder.gives_logits else "2048"
+            self.loaded = [load(self.encoder.weights_file(), layer)]
         network = self.loaded[0].to(images.device)
         colour = images if images.shape[1] == 3 else images.repeat(1, 3, 1, 1)  # (B, 3, H, W)
         return torch.cat([network(few)[0] for few in colour.split(AT_ONCE)])
 
 
-def load(path: Path) -> nn.Module:
-    """torch-fidelity's extractor with the weights of `path`.
+def load(path: Path, layer: str = "2048") -> nn.Module:
+    """torch-fidelity's extractor of this layer with the weights of `path`.
 
     torch-fidelity would unpickle the file without restriction, so the file is read safely here and
     handed over as bytes that we wrote ourselves.
@@ -129,7 +137,7 @@ def load(path: Path) -> nn.Module:
         torch.save(weights, safe)
         safe.seek(0)
         network = FeatureExtractorInceptionV3(
-            "inception", ["2048"], feature_extractor_weights_path=safe
+            "inception", [layer], feature_extractor_weights_path=safe
         )
     except (RuntimeError, TypeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -9,21 +9,23 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from fw.core.errors import StageFailed
-from fw.core.kinds import Encoder, Metric
-from fw.core.types import Reference
-from fw.plugins.metrics.features import INDISTINCT, checked
-from fw.plugins.metrics.frechet import distance, moments_of_real
+from fw.core.kinds import Encoder
+from fw.plugins.metrics.features import INDISTINCT
+from fw.plugins.metrics.frechet_metric import FrechetMetric
 
 
-class FD(Metric):
+class FD(FrechetMetric):
     """Frechet distance (arXiv 1706.08500) on standardised features of a space of one's choice.
 
     One scale for all dimensions makes distances in different spaces comparable in size: the mean
     variance of real images' features, by which a squared distance is divided.
+
+    `fd_SPACE` falls with the number of samples. `fd_infinity_SPACE` is what it would come to
+    without end (arXiv 1911.07023), and may be below 0 by chance. `fd_ratio_SPACE` is the distance
+    over that of as many held-out images (arXiv 2604.28190): new images have 1.
     """
 
-    version: ClassVar[int] = 2
-    on_device: ClassVar[bool] = True
+    version: ClassVar[int] = 3
     name: ClassVar[str] = "fd"
 
     space: Encoder = Field(
@@ -40,25 +42,12 @@ class FD(Metric):
         return space
 
     @property
-    def least_images(self) -> int:
-        return 2
+    def called(self) -> tuple[str, str, str]:
+        space = self.space.name
+        return f"fd_{space}", f"fd_infinity_{space}", f"fd_ratio_{space}"
 
-    @property
-    def keys(self) -> Mapping[str, str]:
-        return {f"fd_{self.space.name}": "lower"}
-
-    def measure(self, reference: Reference) -> dict[str, Tensor]:
-        measured = moments_of_real(checked(reference.train, 2, "real images"))
-        if not measured["trace"] > 0:
+    def unit(self, moments: Mapping[str, Tensor]) -> float:
+        variance = float(moments["trace"]) / len(moments["mean"])
+        if not variance > 0:
             raise StageFailed(INDISTINCT)
-        return measured
-
-    def prepare(self, reference: Reference) -> Mapping[str, Tensor]:
-        return self.measured(reference)
-
-    def compare(
-        self, prepared: Mapping[str, Tensor], fake: Tensor, wanted: Tensor | None = None
-    ) -> dict[str, float]:
-        variance = float(prepared["trace"]) / len(prepared["mean"])
-        apart = distance(prepared, checked(fake, 2, "samples"))
-        return {f"fd_{self.space.name}": apart / variance}
+        return variance

@@ -10,21 +10,22 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
-from torch import Tensor
 
-from fw.core.kinds import Encoder, Metric
-from fw.core.types import Reference
-from fw.plugins.metrics.features import checked
-from fw.plugins.metrics.frechet import distance, moments_of_real
+from fw.core.kinds import Encoder
+from fw.plugins.metrics.frechet_metric import FrechetMetric
 
 
-class FID(Metric):
+class FID(FrechetMetric):
     """Frechet inception distance (arXiv 1706.08500). Papers use 50 000 samples; fewer give
-    larger values."""
+    larger values.
 
-    version: ClassVar[int] = 2
-    on_device: ClassVar[bool] = True
+    `fid_infinity` is what it would come to for samples without end (arXiv 1911.07023), `fid_ratio`
+    the distance over that of as many held-out images (arXiv 2604.28190).
+    """
+
+    version: ClassVar[int] = 3
     name: ClassVar[str] = "fid"
+    convention: ClassVar[int | None] = 50_000
 
     space: Encoder = Field("inception", validate_default=True, description="always inception")
     weights: Path | None = Field(
@@ -53,23 +54,10 @@ class FID(Metric):
                 f"FID is measured in Inception's space: for the space '{space.name}' use the "
                 "metric 'fd'"
             )
+        if space.gives_logits:
+            raise ValueError("FID is measured on Inception's pool3 features, not on its logits")
         return space
 
     @property
-    def least_images(self) -> int:
-        return 2
-
-    @property
-    def keys(self) -> Mapping[str, str]:
-        return {"fid": "lower"}
-
-    def measure(self, reference: Reference) -> dict[str, Tensor]:
-        return moments_of_real(checked(reference.train, 2, "real images"))
-
-    def prepare(self, reference: Reference) -> Mapping[str, Tensor]:
-        return self.measured(reference)
-
-    def compare(
-        self, prepared: Mapping[str, Tensor], fake: Tensor, wanted: Tensor | None = None
-    ) -> dict[str, float]:
-        return {"fid": distance(prepared, checked(fake, 2, "samples"))}
+    def called(self) -> tuple[str, str, str]:
+        return "fid", "fid_infinity", "fid_ratio"

@@ -50,6 +50,26 @@ def distance(real: Mapping[str, Tensor], features: Tensor) -> float:
     return max(0.0, float(shift + real["trace"] + trace - 2 * both))
 
 
+def bias(features: Tensor) -> float:
+    """What the distance between n features and the distribution of features (N, D) is on average,
+    times n: to second order, in which it is quadratic in the errors of mean and covariance.
+
+    tr C + 1/2 sum_ij v_ij / (l_i + l_j), where l are the eigenvalues of C and v_ij is the variance
+    of y_i y_j over the features, y in the eigenvectors' basis. Directions without variance have no
+    errors.
+    """
+    mean = features.mean(dim=0, dtype=torch.float64)
+    values, vectors = torch.linalg.eigh(covariance(features, mean))
+    kept = values > len(mean) * torch.finfo(values.dtype).eps * values[-1]
+    values, vectors = values[kept], vectors[:, kept]
+    fourth = torch.zeros(len(values), len(values), dtype=torch.float64, device=features.device)
+    for rows in in_parts(features):
+        squared = ((rows.double() - mean) @ vectors).square()
+        fourth.addmm_(squared.T, squared)
+    errors = fourth / len(features) - torch.diag(values.square())
+    return float(values.sum() + 0.5 * (errors / (values[:, None] + values)).sum())
+
+
 def covariance(features: Tensor, mean: Tensor) -> Tensor:
     """(D, D), of features (n, D)."""
     total = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=features.device)

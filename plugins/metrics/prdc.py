@@ -101,6 +101,18 @@ class PRDC(Metric):
         )
         return {self._key(score): scores[score] for score in SCORES}
 
+    def floor(
+        self, prepared: Prepared, held_out: Tensor, count: int, wanted: Tensor | None = None
+    ) -> Mapping[str, float]:
+        """Fewer images than samples have another recall and coverage, but not another precision and
+        density."""
+        floor = super().floor(prepared, held_out, count)
+        grown = {self._key("recall"), self._key("coverage")} if len(held_out) < count else set()
+        return {key: value for key, value in floor.items() if key not in grown}
+
+    def real_images(self, train: int, samples: int) -> int:
+        return min(train, self.real)
+
 
 def share_in_any(points: Tensor, centres: Tensor, radius: Tensor) -> float:
     """The share of points (n, D) in a closed ball around any of the centres (N, D), of radius
