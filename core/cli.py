@@ -282,24 +282,36 @@ def recipes() -> None:
 @app.command()
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(help="run folders, such as runs/self_guidance/latest")
+        list[str],
+        typer.Argument(
+            help="run folders, such as runs/self_guidance/latest, or MLflow's runs:/ID and the "
+            "addresses of its pages"
+        ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="answer with one JSON document")] = False,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="answer with a line for each score and seed")
     ] = False,
+    html: Annotated[Path | None, typer.Option("--html", help="write a page to this file")] = None,
+    tracker: Annotated[
+        str, typer.Option("--tracker", help="who knows runs that are in no folder")
+    ] = "mlflow",
+    out: Out = DEFAULT_OUT,
 ) -> None:
-    """Compare finished runs, from disk; runs of one recipe from several seeds count as one."""
+    """Compare finished runs; runs of one recipe from several seeds count as one."""
+    from os.path import exists  # False of what can be no path, where Path.exists raises
+
     from fw.core.commands import compare
     from fw.core.run.finished import FinishedRun
 
-    finished = [FinishedRun(path) for path in runs]
-    for each in finished:
-        end_dead_runs(each.root)
-    results = [(str(each.path), each.results()) for each in finished]
+    for name in filter(exists, runs):
+        end_dead_runs(FinishedRun(Path(name)).root)
+    results = [compare.read(name, lambda: tracker_of(tracker), out) for name in runs]
+    if html is not None:
+        compare.as_html(results, html)
     if as_json or as_csv:
         print(compare.as_json(results) if as_json else compare.as_csv(results).rstrip("\n"))
-    else:
+    elif html is None:
         compare.compare(results, wide_console())
 
 
@@ -593,14 +605,8 @@ def ui(
     """Open the tracker's page, MLflow's by default, on the runs in a folder."""
     from inspect import signature
 
-    from fw.registry import UnknownComponent, installed
-
     end_dead_runs(out)
-    try:
-        component = installed().get("tracker", tracker)
-    except UnknownComponent as error:
-        raise FwError(f"--tracker {tracker}: {error}") from None
-    serve = component().serve  # type: ignore[attr-defined]
+    serve = tracker_of(tracker).serve
     options = {"browse": browser} if "browse" in signature(serve).parameters else {}
     raise typer.Exit(serve(out.absolute(), port, **options))
 
@@ -636,6 +642,16 @@ def show_plan(planned: Any, store: Any) -> None:
         answer(
             f"arm {name}: at most {arm.nfe} network evaluations per image, trained in {arm.train}"
         )
+
+
+def tracker_of(name: str) -> Any:
+    """An installed tracker, with its defaults; FwError if there is none of the name."""
+    from fw.registry import UnknownComponent, installed
+
+    try:
+        return installed().get("tracker", name)()
+    except UnknownComponent as error:
+        raise FwError(f"--tracker {name}: {error}") from None
 
 
 def answer(text: object) -> None:

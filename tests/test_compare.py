@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import shutil
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,3 +122,39 @@ def test_a_run_of_before_there_were_verdicts_is_compared_with_its_baseline(
     answer: Answer = fw("compare", tmp_path)
     assert answer.code == 0, answer.err
     assert "Undecided against plain" in answer.out
+
+
+def test_the_page_has_the_table_and_every_verdict_and_needs_nothing_else(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    answer = fw("compare", runs["all"], runs["fewer"], "--html", tmp_path / "page.html")
+    assert (answer.code, answer.out) == (0, ""), answer.err
+    page = (tmp_path / "page.html").read_text()
+    for text in (
+        "[1] toy, seeds 0 to 2",
+        "[2] toy, seed 0",
+        "Undecided against plain",
+        "gap_flat*",
+    ):
+        assert text in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_runs_are_read_from_mlflow_by_its_own_names(tmp_path: Path) -> None:
+    recipe, out = toy_recipe(tmp_path), tmp_path / "out"
+    with site(tmp_path / "site"):
+        options = ("--out", out, "--jobs", 1, "--device", "cpu", "--set", "tracker=mlflow")
+        done = fw("run", recipe, *options)
+        assert done.code == 0, done.err
+    handle = json.loads((out / "toy/latest/run.json").read_text())["mlflow"]
+    shutil.rmtree(out / "toy")
+    for id_ in (handle["parent_run_id"], handle["children"]["plain"]):
+        answer = fw("compare", f"runs:/{id_}", "--out", out)
+        assert answer.code == 0, answer.err
+        assert "toy, seed 0" in answer.out
+    unknown = fw("compare", f"runs:/{'0' * 32}", "--out", out)
+    assert unknown.code == 2
+    assert unknown.err.count("\n") == 1
+    nowhere = fw("compare", f"runs:/{'0' * 32}", "--out", tmp_path / "nowhere")
+    assert (nowhere.code, (tmp_path / "nowhere").exists()) == (2, False)
+    assert "there is no database" in nowhere.err

@@ -5,18 +5,36 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
 
+from fw.core.files.durable import write_text
+from fw.core.kinds import Tracker
 from fw.core.messages.console import say
+from fw.core.messages.plain import writing
+from fw.core.messages.secrets import hide
 from fw.core.report.beside import Difference, Group, differences, groups, keys, rows, unlike
 from fw.core.report.joined import Run
+from fw.core.report.runfile import read_results
 from fw.core.report.tables import verdict
 from fw.core.report.terminal import show, show_table
 from fw.core.report.wording import change, number
+from fw.core.run.finished import FinishedRun
+
+
+def read(name: str, tracker: Callable[[], Tracker], root: Path) -> tuple[str, Run]:
+    """What a run says and where it was read: in its folder, or where the tracker has it. FwError
+    if there is none of the name."""
+    if not Path(name).exists():
+        with TemporaryDirectory() as folder:
+            if (file := tracker().fetch(name, root, Path(folder))) is not None:
+                return hide(name), read_results(file)
+    return name, FinishedRun(Path(name)).results()
 
 
 def compare(runs: Sequence[tuple[str, Run]], console: Console) -> None:
@@ -53,6 +71,15 @@ def headline_differences(found: Sequence[Group]) -> list[Difference]:
 
 def not_comparable(found: Sequence[Group]) -> list[str]:
     return [reason for key in keys(found) for reason in unlike(key, found)]
+
+
+def as_html(runs: Sequence[tuple[str, Run]], path: Path) -> None:
+    """The same as a page that opens anywhere."""
+    from fw.core.report.page.compared import page
+
+    found = groups(runs)
+    with writing(path, "--html"):
+        write_text(path, page(found, list(across(found)), not_comparable(found)))
 
 
 def as_json(runs: Sequence[tuple[str, Run]]) -> str:

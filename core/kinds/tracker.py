@@ -129,6 +129,11 @@ class Tracker(Component):
         is registered once."""
         raise FwError(f"the tracker '{self.name}' registers no models")
 
+    def fetch(self, name: str, root: Path, folder: Path) -> Path | None:
+        """Bring the `run.json` of a logged run into a folder, by a name of the tracker's own; None
+        if it is no such name. `root` is the runs folder. FwError if there is no such run."""
+        return None
+
     def serve(self, root: Path, port: int) -> int:
         """Show in a browser what was logged to the runs folder `root`, until Ctrl-C; returns the
         exit code. One that can open the browser itself also takes `browse`, a bool."""

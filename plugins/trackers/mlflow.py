@@ -20,6 +20,7 @@ from pydantic import Field, field_validator
 from fw.core.kinds import RunDescription, TrackedRun, Tracker
 from fw.core.messages.secrets import hide, learn, redact
 from fw.plugins.trackers.mlflow_database import connect, find_experiment, write_lock
+from fw.plugins.trackers.mlflow_fetch import fetch, named
 from fw.plugins.trackers.mlflow_library import clear_errors
 from fw.plugins.trackers.mlflow_model import save
 from fw.plugins.trackers.mlflow_names import check, fitting
@@ -120,6 +121,11 @@ class MLflow(Tracker):
             client = connect(uri)
             with write_lock(uri):
                 return register(client, uri, handle["children"].get(arm, ""), arm, name)
+
+    def fetch(self, name: str, root: Path, folder: Path) -> Path | None:
+        if (known := named(name)) is None:
+            return None
+        return fetch(known.uri or chosen(self.uri, root), known.id, folder)
 
     def serve(self, root: Path, port: int, browse: bool = False) -> int:
         return serve(root, port, browse=browse)
