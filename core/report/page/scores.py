@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fw.core.report.basis import basis
 from fw.core.report.markdown import PROBES, spread
 from fw.core.report.page.marks import Mark
 from fw.core.report.page.material import Material
@@ -29,6 +30,8 @@ class Scores:
     count: int
     probes: str
     chances: Sequence[tuple[str, str]]
+    basis: Sequence[str]
+    """What each score is of."""
 
 
 def scores(material: Material) -> Scores:
@@ -45,6 +48,7 @@ def scores(material: Material) -> Scores:
         count=samples["count"],
         probes=PROBES if result.get("probes") else "",
         chances=chances(material),
+        basis=basis(result),
     )
 
 
