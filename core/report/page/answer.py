@@ -206,5 +206,5 @@ def facts(material: Material, key: str) -> list[tuple[str, str]]:
             ("real images", f"{real.get('train', 0):,} trained on, {real['held_out']:,} held out")
         )
     if floor is not None:
-        listed.append(("floor: held-out images score", f"{floor:.3f}"))
+        listed.append(("floor: new real images", f"{floor:.3f}"))
     return listed
