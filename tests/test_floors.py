@@ -295,3 +295,9 @@ def test_held_out_images_keep_their_classes_in_the_floor(count: int) -> None:
     classes = torch.arange(100) % 7
     held_out = classes[:, None].float()
     assert Obeys().floor(None, held_out, count, classes) == {"obeys": 1.0}
+
+
+def test_figures_show_the_distance_and_not_its_other_forms() -> None:
+    metric = FD()
+    assert metric.in_figures == tuple(metric.keys)[:1]
+    assert PRDC().in_figures == tuple(PRDC().keys)

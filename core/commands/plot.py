@@ -12,6 +12,7 @@ from fw.core.errors import FwError
 from fw.core.messages.plain import writing
 from fw.core.recipe.arm import Arm
 from fw.core.report.figures import save_sweep_figure
+from fw.core.report.tables import figure_keys
 from fw.core.run.finished import FinishedRun
 
 Series = dict[str, list[tuple[float, str]]]
@@ -24,7 +25,7 @@ def plot(run: FinishedRun, key: str, wanted: Sequence[str], output: Path) -> Non
     """Write the figure of the scores `wanted`, of the first ones in the report if none is named."""
     check_target(output)
     result = run.results()
-    keys = list(dict.fromkeys(wanted)) or list(result["better"])[:DEFAULT_SCORES]
+    keys = list(dict.fromkeys(wanted)) or figure_keys(result, DEFAULT_SCORES)
     for each in keys:
         if each not in result["better"]:
             raise FwError(

@@ -44,6 +44,12 @@ class Metric(Component, metaclass=OldMetrics):
         return type(self).measure is not Metric.measure
 
     @property
+    def in_figures(self) -> tuple[str, ...]:
+        """The keys that figures show where there is no room for all; the others say the same in
+        another form, or less."""
+        return tuple(self.keys)
+
+    @property
     def requires(self) -> frozenset[str]:
         return self.space.requires
 

@@ -41,6 +41,7 @@ def collect(
         "headline": headline(recipe),
         "samples": recipe.samples.model_dump(),
         "better": {key: better for metric in recipe.metrics for key, better in metric.keys.items()},
+        "in_figures": [key for metric in recipe.metrics for key in metric.in_figures],
         "rulers": rulers(plan),
         **probed_keys(recipe, plan),
         "arms": {name: {"role": by_name[name], **entry(arm)} for name, arm in plan.arms.items()},

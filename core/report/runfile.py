@@ -115,6 +115,7 @@ class RunFacts(Facts):
     headline: str = ""
     better: dict[str, Literal["lower", "higher"]] = {}
     probes: dict[str, Literal["lower", "higher"]] = {}
+    in_figures: list[str] = []
     recipe_key: str = ""
     """Equal in runs that differ in their seeds alone; a run of before has none."""
     rulers: dict[str, dict[str, Any]] = {}

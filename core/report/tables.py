@@ -20,6 +20,11 @@ def title_of(result: Mapping[str, Any]) -> str:
     return f"{result['recipe']}, seeds {listed}"
 
 
+def figure_keys(result: Mapping[str, Any], most: int) -> list[str]:
+    """The scores that a figure shows; of a run from before there was a choice, the first ones."""
+    return list(result.get("in_figures") or result["better"])[:most]
+
+
 def verdict(result: Mapping[str, Any]) -> list[str]:
     """The sentences that answer the run's question; of a run from before there were any, where to
     get them."""

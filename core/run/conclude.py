@@ -16,6 +16,7 @@ from fw.core.report.figures import save_arms_figure
 from fw.core.report.page.material import Material
 from fw.core.report.page.write import PAGE, save_page
 from fw.core.report.snapshots import CURVES, grids_file, scored_arms
+from fw.core.report.tables import figure_keys
 from fw.core.report.warnings import indistinct, stage_warnings
 from fw.core.run.execute_plan import Outcome
 from fw.core.run.record import describe, link_latest, recipe_key, write_run
@@ -71,7 +72,7 @@ def write(result: Mapping[str, Any], scope: Scope) -> None:
         grid = scope.store.path(scope.everything.arms[name].sample) / "grid.png"
         shutil.copyfile(grid, folder / f"samples-{name}.png")
     if finished:
-        keys = list(result["better"])[:FIGURE_KEYS]
+        keys = figure_keys(result, FIGURE_KEYS)
         save_arms_figure(finished, keys, scope.recipe.baseline, folder / "arms.png")
     write_snapshots(result, scope)
     write_text(folder / "report.md", page.markdown(result))
@@ -84,7 +85,7 @@ def write_snapshots(result: Mapping[str, Any], scope: Scope) -> None:
     arms = scored_arms(result)
     if not arms:
         return
-    save_curves_figure(result, list(result["better"])[:FIGURE_KEYS], scope.folder / CURVES)
+    save_curves_figure(result, figure_keys(result, FIGURE_KEYS), scope.folder / CURVES)
     for name, entries in arms.items():
         scored = {entry["step"] for entry in entries}
         drawn = [

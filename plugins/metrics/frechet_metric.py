@@ -79,6 +79,10 @@ class FrechetMetric(Metric):
         return dict.fromkeys(self.called, "lower")
 
     @property
+    def in_figures(self) -> tuple[str, ...]:
+        return self.called[:1]
+
+    @property
     def by_position(self) -> frozenset[str]:
         return frozenset(self.called[1:])
 

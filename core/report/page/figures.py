@@ -16,6 +16,7 @@ from fw.core.report.markdown import spread
 from fw.core.report.page.marks import Mark
 from fw.core.report.page.material import Material
 from fw.core.report.page.svg import INK, MARKED, MUTED, inlined, panels, settings, write_out
+from fw.core.report.tables import figure_keys
 
 KEYS = 4
 """Scores of the first figure."""
@@ -79,7 +80,7 @@ def figures(material: Material) -> Figures | None:
 
 def drawn_arms(material: Material, arms: Mapping[str, Any]) -> Markup:
     """Each score's mean and standard deviation, with every value, and a row for each arm."""
-    keys = list(material.result["better"])[:KEYS]
+    keys = figure_keys(material.result, KEYS)
     with settings("arms"):
         figure, axes = panels(len(keys), WIDTH / max(len(keys), 3), 0.27 * len(arms) + 0.75)
         for axis, key in zip(axes, keys, strict=True):
