@@ -112,8 +112,8 @@ class FLD(Metric):
 
     def standardised(self, reference: Reference) -> Prepared:
         """All but the baseline."""
-        held_out = checked(reference.held_out, 4, "held-out images").double()
         train = checked(reference.train, 4, "real images")
+        held_out = checked(reference.held_out, 4, "held-out images").double()
         deviation = held_out.std(dim=0)
         kept = deviation > 0
         if not kept.any():
