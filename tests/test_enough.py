@@ -98,7 +98,7 @@ def test_shapes_say_how_many_they_are() -> None:
         ),
         (
             ("dataset={name: shapes, size: 8, count: 20, held_out_count: 1}",),
-            "metrics.0: metric 'fd' needs 2 held-out images or more, and there are 1",
+            "metrics.0: metric 'fd' needs 4 held-out images or more, and there are 1",
         ),
         (
             ("probes=[{name: knn, k: 1438}]",),
