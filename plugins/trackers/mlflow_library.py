@@ -13,7 +13,7 @@ from types import ModuleType
 
 from fw.core.errors import FwError, Unreachable
 from fw.core.messages.secrets import hide, redact
-from fw.plugins.trackers.mlflow_uris import REMEDY, database_of, is_folder
+from fw.plugins.trackers.mlflow_uris import REMEDY, WEB, database_of, is_folder
 
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -77,6 +77,6 @@ def away(error: Exception, uri: str) -> bool:
     """Whether a server, of MLflow or of its database, did not answer. MLflow says so in words."""
     from sqlalchemy.exc import OperationalError
 
-    if uri.startswith(("http:", "https:")):
+    if uri.lower().startswith(WEB):
         return "API request to" in str(error) and "failed with exception" in str(error)
     return isinstance(error, OperationalError) and database_of(uri) is None
