@@ -20,7 +20,7 @@ from toys import Untracked
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.errors import RecipeError
-from fw.core.kinds import Annotator
+from fw.core.kinds import Annotator, Sibling
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.randomness import Draws
@@ -201,7 +201,7 @@ def test_a_model_that_is_the_arms_own_is_not_trained_again() -> None:
     train = Train(steps=7)
     mode = ClassifierGuidance(scale=2.0, model=SMALL)
     assert mode.sibling(SMALL, train) is None
-    assert mode.sibling(Joint(width=8), train) == (SMALL, train)
+    assert mode.sibling(Joint(width=8), train) == Sibling(SMALL, train)
     assert ClassifierGuidance(scale=2.0).sibling(SMALL, train) is None
     arm = "\n  a: {model: example, guidance: {name: classifier, scale: 2, model: example}}\n"
     assert plan(recipe(arm)).arms["a"].siblings == []

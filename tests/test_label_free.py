@@ -200,11 +200,12 @@ def test_of_the_built_ins_only_those_that_bring_weights_have_seen_anything() -> 
         for component in registry.components.values()
     }
     unknown = dict.fromkeys(("kl", "rae", "tiny", "diffusers"), "unknown")
-    labels = dict.fromkeys(("inception", "fid"), "labels of ImageNet")
+    labels = dict.fromkeys(("inception", "fid", "inception_score"), "labels of ImageNet")
     assert {name: said for name, said in brought.items() if said != "nothing"} == {
         **unknown,
         **labels,
         "clip": "captions",
+        "cmmd": "captions",
     }
 
 

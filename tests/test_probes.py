@@ -545,7 +545,7 @@ def test_one_table_has_accuracy_and_frechet_distance(tmp_path: Path) -> None:
     }
     arms = result["arms"]
     assert arms["clusters"]["probes"]["linear_sk_encoder"] == 1  # brightness tells the two classes
-    assert list(result["better"]) == ["fd_flat"]
+    assert list(result["better"]) == ["fd_flat", "fd_infinity_flat", "fd_ratio_flat"]
     folder = (tmp_path / "probed/latest").resolve()
     report = (folder / "report.md").read_text()
     header, _, *rows = [line for line in report.splitlines() if line.startswith("| ")][:8]
@@ -554,6 +554,8 @@ def test_one_table_has_accuracy_and_frechet_distance(tmp_path: Path) -> None:
         *(
             "arm",
             "fd_flat ↓",
+            "fd_infinity_flat ↓",
+            "fd_ratio_flat ↓",
             "linear_sk_encoder ↑",
             "linear_sk_30pct_model ↑",
             "linear_sk_model ↑",
@@ -563,8 +565,8 @@ def test_one_table_has_accuracy_and_frechet_distance(tmp_path: Path) -> None:
     cells = {
         row.split("|")[1].strip(): [cell.strip() for cell in row.split("|")[2:-1]] for row in rows
     }
-    assert cells["unconditional"][1] == cells["unconditional"][5] == ""
-    assert cells["joint"][5] == f"{arms['joint']['probes']['joint_accuracy']:.3f}"
+    assert cells["unconditional"][3] == cells["unconditional"][7] == ""
+    assert cells["joint"][7] == f"{arms['joint']['probes']['joint_accuracy']:.3f}"
     assert "±" in cells["joint"][0]
     assert "A cell is empty" in report
     assert {path.name for path in folder.iterdir()} >= {"arms.png", "report.md", "run.json"}

@@ -171,10 +171,8 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
 def distance(network: nn.Module, name: str, train: ImageSet, images: Tensor) -> float:
     known = features(network, train.images)
     metric = FD.model_validate({"space": name})
-    (value,) = metric.compare(
-        metric.prepare(Reference(known, known)), features(network, images)
-    ).values()
-    return value
+    scores = metric.compare(metric.prepare(Reference(known, known)), features(network, images))
+    return scores[f"fd_{name}"]
 
 
 @pytest.mark.parametrize("name", ["classifier", "pca"])

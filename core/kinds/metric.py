@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from statistics import fmean
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from fw.core.kinds.encoder import Encoder
+from fw.core.kinds.floor import mean_of_sets
 from fw.core.kinds.version_1 import OldMetrics
-from fw.core.randomness import generator
 from fw.core.types import Reference
 from fw.registry import Component
-
-FLOORS = 4
-"""Sets of held-out images, at most, whose mean score is the floor."""
 
 
 class Metric(Component, metaclass=OldMetrics):
@@ -90,11 +85,7 @@ class Metric(Component, metaclass=OldMetrics):
         D): the mean over sets of `count` of them. Where there are fewer, all of them are compared,
         and keys whose scores change with the number of images should be left out. `wanted` are
         their classes (M,), as for `compare`."""
-        sets = [
-            self.compare(prepared, held_out[rows], None if wanted is None else wanted[rows])
-            for rows in sets_of(count, len(held_out))
-        ]
-        return {key: fmean(scores[key] for scores in sets) for key in self.keys}
+        return mean_of_sets(self.compare, prepared, held_out, count, wanted)
 
     def real_images(self, train: int, samples: int) -> int:
         """How many of `train` training images so many samples are compared with; of none is 0."""
@@ -122,13 +113,3 @@ class Metric(Component, metaclass=OldMetrics):
         conditions, and else None. Such a metric has a floor only where they are labels: then
         held-out images have them, too.
         """
-
-
-def sets_of(count: int, images: int) -> Iterator[Tensor]:
-    """The numbers of the images of at most FLOORS sets of `count`, none in two; all of them, in
-    their order, where there are no more."""
-    if images <= count:
-        yield torch.arange(images)
-    else:
-        shuffled = torch.randperm(images, generator=generator("floor"))
-        yield from shuffled[: images // count * count].split(count)[:FLOORS]

@@ -17,6 +17,7 @@ from fw.core.recipe.sampling import arm_spread, baselines, in_words
 from fw.core.report import provenance
 from fw.core.report.environment import environment, versions
 from fw.core.report.snapshots import snapshot_entries
+from fw.core.report.statistics import mean
 from fw.core.report.verdict import verdict
 from fw.core.stages.evaluate import Evaluate
 from fw.core.store.store import Store
@@ -196,17 +197,6 @@ def averaged(entries: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The mean of each score over those that have it."""
     keys = dict.fromkeys(key for each in entries for key in each)
     return {key: mean([each[key] for each in entries if key in each]) for key in keys}
-
-
-def mean(values: Sequence[float]) -> float:
-    if len(values) == 1:
-        return values[0]
-    if not all(map(math.isfinite, values)):
-        return sum(values)
-    try:
-        return statistics.fmean(values)
-    except OverflowError:  # their sum is no float, and their mean is
-        return statistics.mean(values)
 
 
 def evaluators(plan: Plan, store: Store, finished: Manifests) -> dict[str, Any]:

@@ -31,22 +31,32 @@ class Difference:
 
 def difference(values: Sequence[float]) -> Difference:
     """The mean of at least one difference, and between what values it lies by Student's t."""
-    if not all(map(math.isfinite, values)):
-        return Difference(tuple(values), sum(values), None, None)
-    mean = statistics.fmean(values)
-    std = statistics.stdev(values) if len(values) > 1 else 0.0
+    middle, finite = mean(values), all(map(math.isfinite, values))
+    std = statistics.stdev(values) if finite and len(values) > 1 else 0.0
     if std == 0:  # one training, or numbers too coarse to differ: nothing says how far to trust it
-        return Difference(tuple(values), mean, None, None)
+        return Difference(tuple(values), middle, None, None)
     from scipy.special import stdtr, stdtrit  # most commands compare nothing
 
     error, freedom = std / math.sqrt(len(values)), len(values) - 1
     reach = float(stdtrit(freedom, 1 - LEVEL / 2)) * error
     return Difference(
         tuple(values),
-        mean,
-        (mean - reach, mean + reach),
-        float(2 * stdtr(freedom, -abs(mean) / error)),
+        middle,
+        (middle - reach, middle + reach),
+        float(2 * stdtr(freedom, -abs(middle) / error)),
     )
+
+
+def mean(values: Sequence[float]) -> float:
+    """Infinite, or not a number, where a value is."""
+    if len(values) == 1:
+        return values[0]
+    if not all(map(math.isfinite, values)):
+        return sum(values)
+    try:
+        return statistics.fmean(values)
+    except OverflowError:  # their sum is no float, and their mean is
+        return statistics.mean(values)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

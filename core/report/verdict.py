@@ -10,7 +10,7 @@ from typing import Any
 
 from fw.core.recipe.comparisons import Comparison
 from fw.core.report.compared import Compared, Decision
-from fw.core.report.statistics import LEVEL, difference, holm
+from fw.core.report.statistics import LEVEL, difference, holm, mean
 from fw.core.report.wording import answers, rule
 
 
@@ -45,14 +45,14 @@ def every(result: Mapping[str, Any], comparisons: Sequence[Comparison], key: str
 
 def compared(pair: Comparison, one: Mapping[str, Any], other: Mapping[str, Any]) -> Compared:
     """Two scores of run.json, by the trainings that both have."""
-    pairs = [
-        [a - b for a, b in zip(values, other["trainings"][seed], strict=True)]
-        for seed, values in one["trainings"].items()
-        if seed in other["trainings"]
+    trainings = [
+        [a - b for a, b in zip(values, other["trainings"].get(seed, ()), strict=False)]
+        for seed, values in one["trainings"].items()  # runs may have different sampling seeds
     ]
+    pairs = [differences for differences in trainings if differences]
     if not pairs:  # different trainings failed
         return Compared(*pair, one["mean"], other["mean"], (), math.nan, None, None, None)
-    shown = difference([sum(values) / len(values) for values in pairs])
+    shown = difference([mean(values) for values in pairs])
     return Compared(
         *pair,
         one["mean"],
@@ -67,9 +67,10 @@ def compared(pair: Comparison, one: Mapping[str, Any], other: Mapping[str, Any])
 
 def spread(pairs: Sequence[Sequence[float]]) -> float | None:
     """Root of the mean variance of differences within a training, over its sampling seeds."""
-    if len(pairs[0]) < 2 or not all(math.isfinite(value) for values in pairs for value in values):
+    finite = all(math.isfinite(value) for values in pairs for value in values)
+    if not finite or min(map(len, pairs)) < 2:
         return None
-    return math.sqrt(statistics.fmean(statistics.variance(values) for values in pairs))
+    return math.hypot(*map(statistics.stdev, pairs)) / math.sqrt(len(pairs))
 
 
 def decided(comparisons: Sequence[Compared], better: str) -> list[Compared]:

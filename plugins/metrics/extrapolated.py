@@ -16,7 +16,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from fw.core.kinds.metric import sets_of
+from fw.core.kinds.floor import sets_of
 from fw.core.randomness import generator
 
 Score = Callable[[Tensor], float]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fw.core.kinds import Metric
-from fw.core.kinds.metric import FLOORS
+from fw.core.kinds.floor import FLOORS
 from fw.core.types import Reference
 from fw.plugins.metrics.extrapolated import LEAST, NewImages, line
 from fw.plugins.metrics.features import checked
