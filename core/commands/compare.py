@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -30,10 +30,11 @@ from fw.core.run.finished import FinishedRun
 def read(name: str, tracker: Callable[[], Tracker], root: Path) -> tuple[str, Run]:
     """What a run says and where it was read: in its folder, or where the tracker has it. FwError
     if there is none of the name."""
-    if not Path(name).exists():
-        with TemporaryDirectory() as folder:
-            if (file := tracker().fetch(name, root, Path(folder))) is not None:
-                return hide(name), read_results(file)
+    if not Path(name).exists() and (file := tracker().fetch(name, root)) is not None:
+        try:
+            return hide(name), read_results(file)
+        finally:
+            shutil.rmtree(file.parent, ignore_errors=True)
     return name, FinishedRun(Path(name)).results()
 
 

@@ -129,9 +129,10 @@ class Tracker(Component):
         is registered once."""
         raise FwError(f"the tracker '{self.name}' registers no models")
 
-    def fetch(self, name: str, root: Path, folder: Path) -> Path | None:
-        """Bring the `run.json` of a logged run into a folder, by a name of the tracker's own; None
-        if it is no such name. `root` is the runs folder. FwError if there is no such run."""
+    def fetch(self, name: str, root: Path) -> Path | None:
+        """The `run.json` of a logged run, by a name of the tracker's own, in a folder that is new
+        and may be deleted; None if it is no such name. `root` is the runs folder. FwError if there
+        is no such run."""
         return None
 
     def serve(self, root: Path, port: int) -> int:

@@ -113,9 +113,12 @@ class Tracking:
         `folder`."""
         self.running.clear()
         quality: dict[str, float] = {}
+        words = verdict_words(result)
         for name, plan in self.plan.arms.items():
             entry = result["arms"][name]
             self.snapshots(name, plan, entry, folder)
+            if name in words:  # before the arm is ended
+                self.put(Words(name, words[name]))
             finished = entry["status"] == "finished"
             status = "finished" if finished else "killed" if stopped else "failed"
             for training in (None, *names_of_trainings(name, plan)):
@@ -127,9 +130,8 @@ class Tracking:
                 found = entry.get(section.name, {}).items()
                 quality |= {f"{section.name}/{name}/{key}": value for key, value in found}
         self.put(Scores(None, {**quality, **verdict_scores(result)}))
-        for arm, words in verdict_words(result).items():
-            if arm is None or arm in self.plan.arms:
-                self.put(Words(arm, words))
+        if None in words:
+            self.put(Words(None, words[None]))
         names = ("report.md", RUN_FILE, RESOLVED, "arms.png", CURVES)
         documents = [folder / name for name in names]
         more = [*folder.glob("report.html"), *sorted(folder.glob("samples-*.png"))]

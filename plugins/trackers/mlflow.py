@@ -122,10 +122,10 @@ class MLflow(Tracker):
             with write_lock(uri):
                 return register(client, uri, handle["children"].get(arm, ""), arm, name)
 
-    def fetch(self, name: str, root: Path, folder: Path) -> Path | None:
+    def fetch(self, name: str, root: Path) -> Path | None:
         if (known := named(name)) is None:
             return None
-        return fetch(known.uri or chosen(self.uri, root), known.id, folder)
+        return fetch(known.uri or chosen(self.uri, root), known.id)
 
     def serve(self, root: Path, port: int, browse: bool = False) -> int:
         return serve(root, port, browse=browse)

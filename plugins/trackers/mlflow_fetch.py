@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, NamedTuple
 
 from fw.core.errors import FwError
@@ -35,9 +36,9 @@ def named(name: str) -> Name | None:
     return None
 
 
-def fetch(uri: str, id_: str, folder: Path) -> Path:
-    """Bring the record of a run, or of the run that an arm's belongs to, into a folder. FwError if
-    there is none."""
+def fetch(uri: str, id_: str) -> Path:
+    """The record of a run, or of the run that an arm's belongs to, in a folder of its own. FwError
+    if there is none."""
     database = database_of(uri)
     if database is not None and not database.exists():
         raise FwError(
@@ -49,7 +50,7 @@ def fetch(uri: str, id_: str, folder: Path) -> Path:
         whole = parent(client, id_)
         if RECORD not in {file.path for file in client.list_artifacts(whole)}:
             raise FwError(f"runs:/{id_}: it has no {RECORD}, so it is no run that fw has ended")
-        return Path(client.download_artifacts(whole, RECORD, str(folder)))
+        return Path(client.download_artifacts(whole, RECORD, mkdtemp()))
 
 
 def parent(client: MlflowClient, id_: str) -> str:
