@@ -210,7 +210,7 @@ def test_a_metric_prepares_once_for_all_seeds_and_the_floor(
         Console(quiet=True),
     )
     assert failed is None, failed
-    assert calls == {"judges": 1, "scores": 3 + 1}
+    assert calls == {"judges": 1, "scores": 3 + 3}  # the floor is of three sets of held-out images
 
 
 def test_arms_without_classes_are_not_scored_and_clusters_have_no_floor(

@@ -21,12 +21,13 @@ from fw.core.store.store import MANIFEST
 from fw.plugins.metrics.fd import FD
 
 TINY = Path(__file__).parent / "tiny.yaml"
-KEY = "fd_pca"
+KEY = "mind_pca"
 QUICK = (
     "arms={unconditional: {annotator: null}, self_1.5: {guidance: [self_guidance]}}",
     "train.steps=2",
     "samples={count: 40, seeds: 2}",
     "tracker=null",
+    "metrics=[{name: mind, space: pca}]",
 )
 
 
@@ -115,7 +116,7 @@ def test_a_number_of_real_images_that_was_changed_is_named(out: Path) -> None:
 
 def test_scores_that_were_changed_in_the_store_are_damaged(out: Path) -> None:
     edited(
-        stages(out, "evaluate")[0] / "scores.json", lambda made: made["floor"].update(fd_pca=0.0)
+        stages(out, "evaluate")[0] / "scores.json", lambda made: made["floor"].update(mind_pca=0.0)
     )
     answer = reproduce(out)
     assert answer.code == 1
@@ -127,7 +128,7 @@ def test_scores_that_were_changed_in_the_store_are_damaged(out: Path) -> None:
 
 def test_scores_that_were_changed_everywhere_and_sealed_are_found(out: Path) -> None:
     [stage] = [each for each in stages(out, "evaluate") if arm_of(out, each) == "self_1.5"]
-    edited(stage / "scores.json", lambda made: made["floor"].update(fd_pca=0.0))
+    edited(stage / "scores.json", lambda made: made["floor"].update(mind_pca=0.0))
     sealed_again(stage / "scores.json")
     edited(
         out / "tiny/latest/run.json",

@@ -14,10 +14,11 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from fw.core.errors import StageFailed
 from fw.core.kinds import Encoder, Metric
+from fw.core.learning.optimizers import adam
 from fw.core.randomness import some
 from fw.core.types import Reference
 from fw.plugins.metrics.features import INDISTINCT, checked
@@ -161,14 +162,14 @@ class Density(NamedTuple):
         weight = squared.new_full((squared.shape[1],), -math.log(len(centres)))
         weight[-1] = 0
         spread = ((apart.amin(dim=0) + NEAR) / dims).log()
-        spread = torch.cat([spread, spread.new_zeros(1)])
-        adam = torch.optim.Adam([spread], lr=RATE)
+        spread = nn.Parameter(torch.cat([spread, spread.new_zeros(1)]), requires_grad=False)
+        optimizer = adam([spread], RATE, weight_decay=0.0, kind="adam")
         for _ in range(STEPS):
             shares = log_densities(squared, spread, dims, weight).softmax(dim=1)
             mass, moment = shares.sum(dim=0), (shares * squared).sum(dim=0)
             # Of the mean of minus the log density, per dimension.
             spread.grad = (dims * mass - moment * (-spread).exp()) / (2 * dims * len(images))
-            adam.step()
+            optimizer.step()
             spread[:-1].clamp_(*BOUNDS)
         return Density(centres, spread[:-1])
 

@@ -43,6 +43,7 @@ LARGEST = {
     "draws": 1,
     "dims": 4,
     "count": 8,
+    "snapshots": 2,
     "seeds": 1,
     "timesteps": 1000,
 }
