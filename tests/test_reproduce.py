@@ -18,7 +18,7 @@ from fw.core.files.sealed import stamped
 from fw.core.files.unfinished import checksum
 from fw.core.stages.sample import Sample
 from fw.core.store.store import MANIFEST
-from fw.plugins.metrics.fd import FD
+from fw.plugins.metrics.mind import MIND
 
 TINY = Path(__file__).parent / "tiny.yaml"
 KEY = "mind_pca"
@@ -236,14 +236,14 @@ def test_a_record_without_its_store_says_what_is_missing(out: Path) -> None:
 def test_a_metric_that_fails_hides_no_other_score(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compare, calls = FD.compare, itertools.count()
+    compare, calls = MIND.compare, itertools.count()
 
-    def fail_once(self: FD, *facts: Any) -> Any:
+    def fail_once(self: MIND, *facts: Any) -> Any:
         if next(calls) == 0:
             raise RuntimeError("no such matrix")
         return compare(self, *facts)
 
-    monkeypatch.setattr(FD, "compare", fail_once)
+    monkeypatch.setattr(MIND, "compare", fail_once)
     answer = reproduce(out)
     assert answer.code == 1
     assert len(lines(answer, "no such matrix")) == 1

@@ -63,7 +63,7 @@ MOST_WAITS = {
     "prior": 2,
     "sample": 3,
     "probe": 3,
-    "evaluate": 175,  # the five distances of a Frechet metric; of prdc and memorisation 90; others 1
+    "evaluate": 175,  # the five distances of a Frechet metric; prdc and memorisation 90
     "heatmap": 20,  # a block each
 }
 """How often a stage makes the host wait for what a GPU has computed, at most, by its kind."""
