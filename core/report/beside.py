@@ -9,7 +9,7 @@ from typing import Any
 from fw.core.recipe.comparisons import Comparison
 from fw.core.report.compared import Compared
 from fw.core.report.joined import Run, joined
-from fw.core.report.tables import cell, title_of
+from fw.core.report.tables import ARROWS, cell, floors, numbers, title_of
 from fw.core.report.verdict import compared, decided
 
 RULER = {"n": "samples", "reference": "real images", "space": "space", "metric": "metric"}
@@ -103,8 +103,7 @@ def rows(found: Sequence[Group]) -> Iterator[list[str]]:
     with all their marks; what real images score is the last row of each group, or of all."""
     every = keys(found)
     marked = {key: "*" if unlike(key, found) else "" for key in every}
-    arrows = {"lower": "↓", "higher": "↑"}
-    yield ["arm", *(f"{key}{marked[key]} {arrows[every[key]]}" for key in every), "NFE"]
+    yield ["arm", *(f"{key}{marked[key]} {ARROWS[every[key]]}" for key in every), "NFE"]
     shared: dict[tuple[str, ...], list[str]] = {}
     for group in found:
         for row in arm_rows(group, every):
@@ -115,11 +114,7 @@ def rows(found: Sequence[Group]) -> Iterator[list[str]]:
 
 def arm_rows(group: Group, every: Iterable[str]) -> Iterator[tuple[str, ...]]:
     """A group's arms and its floor, without its mark."""
-    floors: dict[str, float] = {}
-    for name, arm in group.run["arms"].items():
-        scores: Mapping[str, Any] = arm["metrics"]
-        floors |= {
-            key: score["floor"] for key, score in scores.items() if score["floor"] is not None
-        }
+    arms = group.run["arms"]
+    for name, arm in arms.items():
         yield name, *(cell(arm, key) for key in every), str(arm["nfe"])
-    yield "real held-out", *(f"{floors[key]:.3f}" if key in floors else "" for key in every), ""
+    yield "real held-out", *numbers(floors(arms), every), ""

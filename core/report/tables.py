@@ -8,6 +8,8 @@ from typing import Any
 
 from fw.core.messages.escaping import markdown as escaped
 
+ARROWS = {"lower": "↓", "higher": "↑"}
+
 
 def title_of(result: Mapping[str, Any]) -> str:
     """`self_guidance, seeds 0 to 2`"""
@@ -75,24 +77,23 @@ def rows(result: Mapping[str, Any]) -> Iterator[list[str]]:
     known = result.get("probes", {})
     probes = [key for key in known if any(key in probe_scores(arm) for arm in arms.values())]
     better = {**result["better"], **known}
-    arrows = {"lower": "↓", "higher": "↑"}
-    headings = (f"{key} {arrows[better[key]]}" for key in (*keys, *probes))
+    headings = (f"{key} {ARROWS[better[key]]}" for key in (*keys, *probes))
     differ = len({arm.get("sampler") for arm in arms.values()}) > 1
     yield ["arm", *headings, *(["sampler"] if differ else []), "NFE", "seconds"]
-    floor: dict[str, float] = {}
     for name, arm in arms.items():
-        row = []
-        for key in keys:
-            row.append(cell(arm, key))
-            score = arm["metrics"].get(key)
-            if score is not None and score["floor"] is not None:
-                floor[key] = score["floor"]
+        row = [cell(arm, key) for key in keys]
         row += [probed(arm, key) for key in probes]
         if differ:
             row.append(arm.get("sampler", ""))
         yield [name, *row, str(arm["nfe"]), f"{arm['seconds']:.0f}"]
     rest = ["", "", ""] if differ else ["", ""]
-    yield ["real held-out", *numbers(floor, [*keys, *probes]), *rest]
+    yield ["real held-out", *numbers(floors(arms), [*keys, *probes]), *rest]
+
+
+def floors(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """What real images score, by key: equal in all arms that have a floor."""
+    scores = [entry for arm in arms.values() for entry in arm["metrics"].items()]
+    return {key: score["floor"] for key, score in scores if score["floor"] is not None}
 
 
 def cell(arm: Mapping[str, Any], key: str) -> str:
