@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from fw.core.recipe.model import Recipe
@@ -9,6 +10,13 @@ from fw.core.recipe.question import Question
 from fw.core.recipe.sampling import baselines
 
 Role = Literal["candidate", "baseline", "control", "ablation", "reference"]
+
+BESIDE: Mapping[str, Role] = {
+    "controls": "control",
+    "ablations": "ablation",
+    "reference": "reference",
+}
+"""By field of a question, the role of the arms that it names."""
 
 
 class Comparison(NamedTuple):
@@ -68,8 +76,4 @@ def role(recipe: Recipe, name: str) -> Role:
 
 def others(question: Question) -> list[tuple[str, Role]]:
     """Each arm that stands beside the answer, and the role that it has."""
-    each: list[tuple[str, Role]] = [(name, "control") for name in question.controls]
-    each += [(name, "ablation") for name in question.ablations]
-    if question.reference is not None:
-        each.append((question.reference, "reference"))
-    return each
+    return [(name, BESIDE[field]) for field, name in question.named if field in BESIDE]
