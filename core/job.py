@@ -115,6 +115,8 @@ class Job:
     _reporting: float = field(default=0.0, repr=False)
     _total: int = field(default=0, repr=False)
     """The steps of the loop that is going on."""
+    _beside: Beside = field(default_factory=Beside, repr=False)
+    """Writes files while the steps go on, one after the other."""
     _last: dict[str, int] = field(default_factory=dict, repr=False)
     """The last step of this loop at which each curve had a value."""
     _log: list[str] = field(default_factory=list, repr=False)
@@ -156,7 +158,7 @@ class Job:
             fewer(map(json.loads, self._log), lambda key: total, self._last)
         if start < total:
             self._rewrite_log()
-        pace, beside = Pace(self.checkpoint_seconds), Beside()
+        pace, beside = Pace(self.checkpoint_seconds), self._beside
         try:
             with forked():
                 for step in range(start, total):
@@ -170,9 +172,10 @@ class Job:
                         self.reporter.progress(label, step + 1, total)
                     pace.costs(beside.spent())
                     if pace.every_step:
+                        beside.wait()
                         self._save(label, step + 1, state)
                     elif pace.due and not beside.busy:
-                        self._save_beside(label, step + 1, state, pace, beside)
+                        self._save_beside(label, step + 1, state, pace)
                     elif pace.log_due:
                         self.flush()
                         pace.wrote_log()
@@ -220,6 +223,23 @@ class Job:
         path = self.folder / name
         unfinished.keep(path, write)
         return path
+
+    def keep_beside(
+        self,
+        files: Mapping[str, Mapping[str, Tensor]],
+        write: Callable[[Mapping[str, Tensor], Path], object],
+    ) -> None:
+        """Make such files, each of its tensors as they are now, beside the steps that follow: all
+        are whole before a later checkpoint is begun. `write` gets tensors, on the CPU, and a
+        path."""
+        twins, arrived = copied({name: dict(tensors) for name, tensors in files.items()})
+
+        def work() -> None:
+            arrived()
+            for name, tensors in twins.items():
+                self.keep(name, partial(write, tensors))
+
+        self._beside.start(work)
 
     def kept(self, name: str) -> Path | None:
         """A file that an earlier try kept; None if there is none. One that was damaged is
@@ -281,7 +301,6 @@ class Job:
         step: int,
         state: Mapping[str, Stateful],
         pace: Pace,
-        beside: Beside,
     ) -> None:
         """The same, of a copy, beside the steps that follow."""
         began = time.monotonic()
@@ -291,7 +310,7 @@ class Job:
             arrived()
             torch.save(payload, path)
 
-        beside.start(partial(self.keep, self._checkpoint_name(label), write))
+        self._beside.start(partial(self.keep, self._checkpoint_name(label), write))
         pace.saved()
         pace.costs(time.monotonic() - began)
 

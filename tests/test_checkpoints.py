@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from unittest import mock
 import pytest
 import torch
 from test_job import TOTAL, Cut, crash_at, fit, stop_at
-from torch import nn
+from torch import Tensor, nn
 
 from fw.core.files import unfinished
 from fw.core.files.checkpoints import SHARE, Beside, Pace, copied
@@ -102,6 +102,34 @@ def test_steps_go_on_while_a_checkpoint_is_written_and_do_not_change_it(tmp_path
         fit(Job(tmp_path / "slow", seed=3, checkpoint_seconds=OFTEN), at)
     assert checkpoints == [1]  # the state after the first step, written during the eighth
     assert fit(Job(tmp_path / "slow", seed=3)) == straight
+
+
+@pytest.mark.parametrize("seconds", [0.0, OFTEN])
+def test_files_made_beside_the_steps_are_of_their_step_and_whole_before_a_later_checkpoint(
+    tmp_path: Path, seconds: float
+) -> None:
+    def slow(tensors: Mapping[str, Tensor], path: Path) -> None:
+        threading.Event().wait(0.05)
+        path.write_text(str(tensors["weight"].item()), encoding="utf-8")
+
+    save, lacking = torch.save, list[str]()
+
+    def checked(payload: dict[str, Any], path: Path) -> None:
+        files = [f"kept-{step}" for step in range(payload["step"])]
+        lacking.extend(name for name in files if not (tmp_path / name).exists())
+        save(payload, path)
+
+    network = nn.Linear(1, 1)
+    job = Job(tmp_path, checkpoint_seconds=seconds)
+    with mock.patch.object(torch, "save", checked):
+        for step in job.steps(4, {"network": network}):
+            nn.init.constant_(network.weight, step)
+            job.keep_beside({f"kept-{step}": network.state_dict()}, slow)
+            nn.init.constant_(network.weight, -1)
+    assert lacking == []
+    assert [(tmp_path / f"kept-{step}").read_text() for step in range(4)] == [
+        str(float(step)) for step in range(4)
+    ]
 
 
 def wait_for(path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from functools import partial
+from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -18,8 +18,6 @@ from fw.core.learning.averages import average
 from fw.core.learning.loop import Step
 from fw.core.learning.parts.part import Part, Training
 from fw.core.learning.posthoc import PowerAverage, power_decay
-from fw.core.learning.state import state_of
-from fw.core.machine.transfer import on_cpu
 from fw.core.settings import Train
 
 
@@ -68,15 +66,17 @@ class Snapshots(Part):
             self.keep(done)
 
     def keep(self, step: int) -> None:
+        files: dict[str, Mapping[str, Tensor]] = {}
         if step < self.settings.steps:
-            self.write(snapshot_file(step), state_of(self.averaged))
+            files[snapshot_file(step)] = self.averaged.state_dict()
         for width, network in self.tracked.items():
-            weights = on_cpu(dict(network.named_parameters(remove_duplicate=False)))
-            self.write(average_file(PowerAverage(width, step)), weights)
+            weights = dict(network.named_parameters(remove_duplicate=False))
+            files[average_file(PowerAverage(width, step))] = weights
+        self.job.keep_beside(files, self.write)
 
-    def write(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+    def write(self, tensors: Mapping[str, Tensor], path: Path) -> None:
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        self.job.keep(name, partial(save_file, whole, metadata=dict(self.note)))
+        save_file(whole, path, metadata=dict(self.note))
 
     def files(self, step: int) -> list[str]:
         """What is kept of this step; at the end, `ema`'s weights are the training's own."""
