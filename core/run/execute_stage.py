@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 import torch
 
-from fw.core.errors import Damaged, FwError, Interrupted, StageFailed
+from fw.core.errors import Damaged, FwError, Interrupted, PutOff, StageFailed
 from fw.core.job import Job
 from fw.core.machine.isolation import stock_state
+from fw.core.machine.leases import Lease
 from fw.core.machine.stopping import POLITE
 from fw.core.machine.streams import sturdy
 from fw.core.messages.plain import plain
@@ -61,8 +62,6 @@ class Listener(Protocol):
 
     def told(self, stage: str, text: str) -> None: ...
 
-    def waiting(self, stage: str) -> None: ...
-
 
 @dataclass
 class StageReporter:
@@ -92,11 +91,12 @@ def execute(
     stopping: Callable[[], bool],
 ) -> None:
     """Do a stage and publish its product; does nothing if it is there already, made of the present
-    inputs. Damaged if one of these is: it is discarded, and has to be made again first."""
+    inputs. Damaged if one of these is: it is discarded, and has to be made again first. PutOff if
+    another run is at the stage."""
     store = Store(place.store)
     trace = store.partial(stage.id) / TRACE
     try:
-        with store.lock(stage.id, lambda: listener.waiting(stage.id), stopping):
+        with store.lease(stage.id) as lease:
             if settled(stage, store, place.keep_dependents, listener):
                 return
             if gone := [source for source in stage.inputs.values() if not store.present(source)]:
@@ -109,7 +109,7 @@ def execute(
                     stage.id,
                     "what was left of an earlier try is not of these inputs; beginning again",
                 )
-            perform(stage, store, made_of, place, listener, stopping)
+            perform(stage, store, made_of, place, listener, stopping, lease)
     except Damaged as error:
         discard_damaged(error.stage, store)
         raise
@@ -132,6 +132,7 @@ def perform(
     place: Place,
     listener: Listener,
     stopping: Callable[[], bool],
+    lease: Lease,
 ) -> None:
     """Do a stage and publish its product, made of inputs with these digests."""
     job = Job(
@@ -141,7 +142,8 @@ def perform(
         reporter=StageReporter(stage.id, listener),
         checkpoint_seconds=place.checkpoint_seconds,
         batch=place.batch,
-        stopping=stopping,
+        stopping=lambda: lease.lost or stopping(),
+        holding=lease.check,
     )
     with stock_state(job.seed, job.device, place.threads):
         stage.run(job, lambda source: store.product(source.id))
@@ -149,7 +151,13 @@ def perform(
     (job.folder / TRACE).unlink(missing_ok=True)
     warned = {"warnings": redacted(job.warnings)} if job.warnings else {}
     facts = {"seconds": round(job.seconds, 3), "device": place.device, **warned}
-    store.publish(stage.id, stage.payload, facts, made_of)
+    store.publish(stage.id, stage.payload, facts, made_of, lease.check)
+
+
+def made_meanwhile(stage: Stage, place: Place) -> bool:
+    """Whether another run has finished a stage, of the present inputs."""
+    store = Store(place.store)
+    return store.present(stage.id) and (place.keep_dependents or not store.stale(stage.id))
 
 
 def settled(stage: Stage, store: Store, keep: bool, listener: Listener) -> bool:
@@ -182,9 +190,6 @@ class Pipe:
     def told(self, stage: str, text: str) -> None:
         self.connection.send(("told", stage, text))
 
-    def waiting(self, stage: str) -> None:
-        self.connection.send(("waiting", stage))
-
 
 def worker(connection: Connection, place: Place, stop: Any) -> None:
     """The life of a worker process: stages in, reports out; ends when the parent does."""
@@ -200,9 +205,10 @@ def attempt(
     connection: Connection,
     place: Place,
     stopping: Callable[[], bool],
-) -> tuple[str, ...]:
+) -> tuple[Any, ...]:
     """Receive a stage, do it, and say what became of it: `done`, `stopped` or `failed`, the stage
-    and the reason; or `damaged`, the stage, what it would have read, and the reason."""
+    and the reason; `damaged`, the stage, what it would have read, and the reason; `put off`, the
+    stage, and why."""
     name = ""
     try:
         with undisturbed():
@@ -217,6 +223,8 @@ def attempt(
         return "stopped", name, str(error)
     except Damaged as error:
         return "damaged", name, error.stage, error.reason
+    except PutOff as error:
+        return "put off", name, error
     except FwError as error:
         return "failed", name, str(error)
     except Exception as error:  # the stage's components could not be imported here, say
