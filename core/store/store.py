@@ -252,7 +252,8 @@ class Store:
                 **facts,
             },
         )
-        check()  # checksums of large files take their time
+        sync(folder)
+        check()  # reading all of it took its time
         put(folder, self.path(stage))
         self.sweep(stage)
 
