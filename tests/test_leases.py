@@ -22,8 +22,9 @@ import pytest
 from runners import FORK, Nap, Runner, naps, published
 
 from fw.core.errors import Held, LeaseLost, OutOfOrder
+from fw.core.job import Job
 from fw.core.machine import leases
-from fw.core.machine.leases import Lease, create, take
+from fw.core.machine.leases import Lease, create, in_turn, take
 from fw.core.machine.processes import Process, boot_id
 from fw.core.plan.graph import Plan
 from fw.core.run.execute_plan import Outcome, run_here, run_in_workers
@@ -428,6 +429,34 @@ def test_a_run_whose_record_another_one_writes_now_writes_none(tmp_path: Path) -
         first.ended = True
     assert not second.lost
     assert {file.name for file in folder.iterdir()} == {".lease", ".owner.json"}
+
+
+@pytest.mark.usefixtures("brief")
+def test_a_job_whose_lease_was_lost_writes_neither_files_nor_its_log(tmp_path: Path) -> None:
+    lease = take(tmp_path / "locks")
+    job = Job(tmp_path, holding=lease.check)
+    job.keep("before", Path.touch)
+    taken(tmp_path / "locks")
+    job.log(0, {"loss": 1.0})
+    for write in (job.flush, lambda: job.keep("after", Path.touch)):
+        with pytest.raises(LeaseLost):
+            write()
+    assert {path.name for path in tmp_path.iterdir()} == {"locks", "before", "before.sha256"}
+
+
+def test_whoever_waits_for_a_turn_has_it_when_the_others_have_had_theirs(tmp_path: Path) -> None:
+    inside: list[int] = []
+
+    def turn(number: int) -> int:
+        with in_turn(tmp_path / "locks"):
+            inside.append(number)
+            assert inside == [number]
+            time.sleep(0.01)
+            inside.remove(number)
+        return number
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(turn, range(8))) == list(range(8))
 
 
 def test_a_lease_whose_file_was_deleted_can_be_taken_again(tmp_path: Path) -> None:

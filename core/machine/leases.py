@@ -18,6 +18,8 @@ import os
 import secrets
 import tempfile
 import threading
+import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -118,6 +120,20 @@ def take(folder: Path) -> Lease:
                 return Lease(file, token)
             file.unlink()  # what was to be taken over has changed hands meanwhile
     raise held("another process")
+
+
+@contextlib.contextmanager
+def in_turn(folder: Path) -> Iterator[Lease]:
+    """Have the lease of a folder, as soon as no other process has it."""
+    while True:
+        with contextlib.suppress(Held):
+            lease = take(folder)
+            break
+        time.sleep(0.2)
+    try:
+        yield lease
+    finally:
+        lease.release()
 
 
 def held(holder: str) -> Held:
