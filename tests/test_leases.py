@@ -82,7 +82,7 @@ def all_right(plan: Plan, root: Path) -> bool:
 def test_two_runs_share_eight_stages_in_at_most_six_tenths_of_the_time_of_one(
     tmp_path: Path,
 ) -> None:
-    plan, seconds = naps(8, 8), []
+    plan, seconds = naps(8, 10), []
     for count in (1, 2):
         root = tmp_path / f"{count}/store"
         Store(root).create()

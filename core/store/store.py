@@ -193,7 +193,8 @@ class Store:
         manifest = self.manifest(stage)
         older = INPUTS not in manifest and SEAL not in manifest  # and not one with a damaged key
         if older and inputs and all(map(self.readable, inputs)):
-            write_manifest(self.path(stage), {**manifest, INPUTS: self.digests(inputs)})
+            with contextlib.suppress(FileNotFoundError):  # another run was faster
+                write_manifest(self.path(stage), {**manifest, INPUTS: self.digests(inputs)})
 
     def discard(self, stage: str) -> None:
         shutil.rmtree(self.path(stage))
