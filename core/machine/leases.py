@@ -37,48 +37,57 @@ GONE = (errno.ENOENT, errno.ESTALE)
 TRIES = 100
 
 
-class Lease:
-    """What this process holds until it is released or lost."""
+@dataclass(frozen=True)
+class Right:
+    """What a process, or another one that works for it, can show for a lease."""
 
-    def __init__(self, file: Path, token: str):
-        self.file = file
-        self.token = token
-        self.lost = False
-        """Whether a beat has noticed that another process has taken it over."""
-        self._ended = threading.Event()
-        threading.Thread(target=self._beat, name=f"lease of {file.parent}", daemon=True).start()
+    file: Path
+    token: str
 
-    def mine(self) -> bool:
-        """Whether it still is, by its file."""
+    @property
+    def valid(self) -> bool:
+        """Whether the lease is still held, by its file."""
         try:
-            self.lost = self.lost or read(self.file).token != self.token
+            return read(self.file).token == self.token
         except OSError as error:
-            if error.errno not in GONE:
-                raise
-            self.lost = True
-        return not self.lost
+            if error.errno in GONE:
+                return False
+            raise
 
     def check(self) -> None:
         """LeaseLost if it is another process's now."""
-        if not self.mine():
+        if not self.valid:
             raise LeaseLost(
                 f"it was taken over, because this process showed no life for more than {LEASE:g} s "
                 "(was it paused, or its lease deleted?); nothing of this try is published",
                 holder(self.file.parent) or "another process",
             )
 
+
+class Lease:
+    """What this process holds until it is released or lost."""
+
+    def __init__(self, right: Right):
+        self.right = right
+        self.lost = False
+        """Whether a beat has noticed that another process has taken it over."""
+        self._ended = threading.Event()
+        name = f"lease of {right.file.parent}"
+        threading.Thread(target=self._beat, name=name, daemon=True).start()
+
     def release(self) -> None:
         self._ended.set()
         with contextlib.suppress(OSError):
-            if self.mine():
-                self.file.unlink()
-            self.file.parent.rmdir()  # fails where somebody is taking the next one
+            if self.right.valid:
+                self.right.file.unlink()
+            self.right.file.parent.rmdir()  # fails where somebody is taking the next one
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT) and not self.lost:
             with contextlib.suppress(OSError):  # of a server that is away, say; it may come back
-                if self.mine():
-                    os.utime(self.file)
+                self.lost = not self.right.valid
+                if not self.lost:
+                    os.utime(self.right.file)
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ def take(folder: Path) -> Lease:
             if tokens(others) == tokens(before):
                 for other in others:
                     (folder / f"{other}{ENDING}").unlink(missing_ok=True)
-                return Lease(file, token)
+                return Lease(Right(file, token))
             file.unlink()  # what was to be taken over has changed hands meanwhile
     raise held("another process")
 

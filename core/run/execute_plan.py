@@ -17,7 +17,9 @@ from typing import Any, Protocol
 from fw.core.errors import Damaged, FwError, Interrupted, LeaseLost, PutOff, StageFailed
 from fw.core.machine.stopping import deaf
 from fw.core.plan.graph import Plan
-from fw.core.run.execute_stage import Listener, Place, execute, made_meanwhile, worker
+from fw.core.run.execute_stage import execute, made_meanwhile, worker
+from fw.core.run.listening import Listener
+from fw.core.run.place import Place
 from fw.core.stages.base import Stage
 from fw.core.store.soundness import again
 from fw.core.store.store import Store
@@ -25,8 +27,9 @@ from fw.core.store.store import Store
 STOPPED = "stopped; everything finished is kept, and the same command continues from here"
 SKIPPED = "stages that needed it were not tried; the others are finished and kept"
 
-SOONEST, LATEST = 0.1, 10.0
-"""Seconds until a stage that another run is at is looked at again: each time twice as many."""
+SOONEST, LATEST, LONGER = 0.1, 10.0, 1.25
+"""Seconds until a stage that another run is at is looked at again, at first and at the most, and
+how many times as many the next time: its end is noticed within a quarter of the time it took."""
 
 
 class StageListener(Listener, Protocol):
@@ -112,7 +115,7 @@ class Queue:
     def put_off(self, stage: Stage, holder: str) -> None:
         """Put back a stage that another run is at, and leave it alone for a while."""
         rest = self.resting.get(stage.id)
-        seconds = SOONEST if rest is None else min(2 * rest.seconds, LATEST)
+        seconds = SOONEST if rest is None else min(LONGER * rest.seconds, LATEST)
         announced = rest is not None and rest.announced and rest.holder == holder
         self.resting[stage.id] = Rest(holder, seconds, time.monotonic() + seconds, announced)
         self.put([stage])

@@ -152,4 +152,4 @@ class Turn:
     def lost(self) -> bool:
         """Whether another process has the right that this one had: this one was paused for long,
         say, and is to write nothing."""
-        return self._lease is not None and not self._lease.mine()
+        return self._lease is not None and not self._lease.right.valid

@@ -276,7 +276,7 @@ class Store:
         except PutOff:
             raise
         except Exception:
-            lease.check()
+            lease.right.check()
             raise
         finally:
             lease.release()
