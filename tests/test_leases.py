@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from runners import FORK, Nap, Runner, naps, published
 
 from fw.core.errors import Held, LeaseLost, OutOfOrder
@@ -31,6 +32,7 @@ from fw.core.plan.graph import Plan
 from fw.core.run.execute_plan import Outcome, run_here, run_in_workers
 from fw.core.run.place import Place
 from fw.core.run.record import Turn
+from fw.core.store.soundness import usable_stages
 from fw.core.store.store import Store
 
 ELSEWHERE = "another-machine"
@@ -230,6 +232,19 @@ def test_what_another_run_has_finished_meanwhile_is_noticed_before_it_is_begun(r
     assert run_here(plan, (), place, Heard(), lambda: False) == Outcome()
     assert run_here(plan, (), place, heard, lambda: False) == Outcome()
     assert heard.notes == [("already", stage) for stage in plan.stages]
+
+
+def test_what_a_run_that_was_killed_after_its_work_has_left_is_swept_away_and_nothing_else(
+    root: Path,
+) -> None:
+    plan, store = naps(2), Store(root)
+    place = Place(root, "cpu", threads=1, checkpoint_seconds=20)
+    assert run_here(plan, (), place, Heard(), lambda: False) == Outcome()
+    dead, alive = plan.stages
+    left_behind(root / "locks" / dead, replace(Process.this(), pid=2**22 + 1))
+    left_behind(root / "locks" / alive, Process.this())
+    assert usable_stages(plan, store, Console(stderr=True)) == [dead, alive]
+    assert [folder.name for folder in (root / "locks").iterdir()] == [alive]
 
 
 # Leases
