@@ -21,6 +21,7 @@ import torch.distributed as dist
 
 from fw.core.errors import FwError, Interrupted
 from fw.core.job import Reporter, Silent
+from fw.core.machine.leases import Right
 from fw.core.machine.streams import sturdy
 from fw.core.machine.team import Team
 from fw.core.messages.plain import plain
@@ -80,6 +81,8 @@ class Member:
     stage: Stage
     folder: Path
     place: Place
+    right: Right
+    """That of the process that began the team, to work on the stage."""
     links: tuple[connections.Connection, ...]
     """For each rank where it says how it is."""
     signals: Any
@@ -115,7 +118,14 @@ def member(task: Member) -> None:
             reporter: Reporter = StageReporter(task.stage.id, Pipe(link)) if rank == 0 else Silent()
             product = Store(place.store).path  # it was checked before the team began
             worked = work(
-                task.stage, task.folder, place, product, reporter, lambda: task.stopping, team
+                task.stage,
+                task.folder,
+                place,
+                product,
+                reporter,
+                lambda: task.stopping,
+                task.right,
+                team,
             )
             team.wait()
         link.send(Done(worked))
