@@ -41,8 +41,9 @@ from fw.core.recipe.checks import warnings
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
-from fw.core.run.execute_plan import Outcome, run_here
+from fw.core.run.execute_plan import run_here
 from fw.core.run.execute_stage import Place
+from fw.core.run.executor import Outcome
 from fw.core.settings import Train
 from fw.core.store.store import Store
 from fw.core.testing import check, tiny

@@ -1,4 +1,5 @@
-"""Run a plan's missing stages, side by side where it has several workers, most urgent first.
+"""Run a plan's missing stages on this machine, side by side where it has several workers, most
+urgent first.
 
 A stage that finds one of its inputs damaged goes back into the queue, behind the input.
 """
@@ -8,54 +9,17 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import connection as connections
-from typing import Any, Protocol
+from typing import Any
 
-from fw.core.errors import Damaged, FwError, Interrupted, StageFailed
+from fw.core.errors import Damaged, FwError, Interrupted
 from fw.core.machine.stopping import deaf
 from fw.core.plan.graph import Plan
-from fw.core.run.execute_stage import Listener, Place, execute, worker
+from fw.core.run.execute_stage import Place, execute, worker
+from fw.core.run.executor import Outcome, StageListener
 from fw.core.stages.base import Stage
 from fw.core.store.soundness import again
-
-STOPPED = "stopped; everything finished is kept, and the same command continues from here"
-SKIPPED = "stages that needed it were not tried; the others are finished and kept"
-
-
-class StageListener(Listener, Protocol):
-    """A listener that also hears how stages start and end."""
-
-    def started(self, stage: str) -> None: ...
-
-    def done(self, stage: str) -> None: ...
-
-    def failed(self, stage: str, reason: str) -> None: ...
-
-
-@dataclass
-class Outcome:
-    """What became of the stages: why some failed, and which could not be tried because of that."""
-
-    failed: dict[str, str] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
-    stopped: bool = False
-
-    @property
-    def status(self) -> str:
-        """What a tracker calls it."""
-        return "killed" if self.stopped else "failed" if self.failed else "finished"
-
-    def failure(self, plan: Plan) -> StageFailed | None:
-        """Why stages failed, if any did. Raises Interrupted if the work was stopped."""
-        if self.stopped:
-            raise Interrupted(STOPPED)
-        if not self.failed:
-            return None
-        lines = [f"{plan.stages[stage].title}: {reason}" for stage, reason in self.failed.items()]
-        if self.skipped:
-            lines.append(f"{len(self.skipped)} {SKIPPED}")
-        return StageFailed("\n".join(lines))
 
 
 class Queue:
@@ -103,18 +67,22 @@ class Queue:
         return dropped
 
 
-def run_stages(
-    plan: Plan,
-    finished: Iterable[str],
-    places: Sequence[Place],
-    listener: StageListener,
-    stopping: Callable[[], bool],
-) -> Outcome:
-    """Do the stages that are not finished: in this process, or with a worker for each of several
-    places."""
-    if len(places) == 1:
-        return run_here(plan, finished, places[0], listener, stopping)
-    return run_in_workers(plan, finished, places, listener, stopping)
+@dataclass(frozen=True)
+class Local:
+    """The executor of one machine: in this process, or with a worker for each of several places."""
+
+    places: Sequence[Place]
+
+    def run(
+        self,
+        plan: Plan,
+        finished: Iterable[str],
+        listener: StageListener,
+        stopping: Callable[[], bool],
+    ) -> Outcome:
+        if len(self.places) == 1:
+            return run_here(plan, finished, self.places[0], listener, stopping)
+        return run_in_workers(plan, finished, self.places, listener, stopping)
 
 
 def run_here(

@@ -193,12 +193,13 @@ def worker(connection: Connection, place: Place, stop: Any) -> None:
         signal.signal(asked, signal.SIG_IGN)
     with one_look(), contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            connection.send(attempt(connection, place, stop.is_set))
+            connection.send(attempt(connection.recv, place, Pipe(connection), stop.is_set))
 
 
 def attempt(
-    connection: Connection,
+    receive: Callable[[], Stage],
     place: Place,
+    listener: Listener,
     stopping: Callable[[], bool],
 ) -> tuple[str, ...]:
     """Receive a stage, do it, and say what became of it: `done`, `stopped` or `failed`, the stage
@@ -208,9 +209,9 @@ def attempt(
         with undisturbed():
             for plugin in place.plugins:
                 plugin.load()
-        stage: Stage = connection.recv()
+        stage = receive()
         name = stage.id
-        execute(stage, place, Pipe(connection), stopping)
+        execute(stage, place, listener, stopping)
     except EOFError:
         raise
     except Interrupted as error:

@@ -18,8 +18,8 @@ from fw.core.report import provenance
 from fw.core.run import splits
 from fw.core.run.board import Board
 from fw.core.run.conclude import conclude
-from fw.core.run.execute_plan import Outcome, run_stages
-from fw.core.run.execute_stage import Place
+from fw.core.run.execute_plan import Local
+from fw.core.run.executor import Executor, Outcome
 from fw.core.run.models import Models
 from fw.core.run.opening import opened, teller
 from fw.core.run.options import Options, places
@@ -58,7 +58,7 @@ def run(
     for warning in data.warnings:
         say(console, f"warning: {warning}", style="yellow")
     plugins = provenance.files(recipe)
-    jobs = places(options, len(plan.stages) - len(finished), plugins)
+    executor = Local(places(options, len(plan.stages) - len(finished), plugins))
     scope = Scope(
         recipe=recipe,
         plan=plan,
@@ -70,12 +70,12 @@ def run(
         warnings=[*warnings, *data.warnings],
         class_names=data.class_names,
     )
-    result, outcome = recorded(scope, finished, jobs, console)
+    result, outcome = recorded(scope, finished, executor, console)
     return Ending(result, outcome.failure(plan))
 
 
 def recorded(
-    scope: Scope, finished: Sequence[str], jobs: Sequence[Place], console: Console
+    scope: Scope, finished: Sequence[str], executor: Executor, console: Console
 ) -> tuple[dict[str, Any], Outcome]:
     """Do the stages that are not finished, and write the run's record, in turn with other processes
     that run the same."""
@@ -95,7 +95,7 @@ def recorded(
                     begin(tracking, scope)
                 for stage in finished:
                     tracking.done(stage)
-                outcome = run_stages(plan, finished, jobs, board, stopping)
+                outcome = executor.run(plan, finished, board, stopping)
                 if not mine:
                     turn.wait(stopping)
                     begin(tracking, scope)

@@ -1,0 +1,67 @@
+"""What runs a plan's stages: who does it, who hears of it, and what becomes of them.
+
+The executor of one machine is in core/run/execute_plan.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fw.core.errors import Interrupted, StageFailed
+from fw.core.plan.graph import Plan
+from fw.core.run.execute_stage import Listener
+
+STOPPED = "stopped; everything finished is kept, and the same command continues from here"
+SKIPPED = "stages that needed it were not tried; the others are finished and kept"
+
+
+class StageListener(Listener, Protocol):
+    """A listener that also hears how stages start and end."""
+
+    def started(self, stage: str, node: str = "") -> None:
+        """`node` is where, if that is not this machine."""
+
+    def done(self, stage: str) -> None: ...
+
+    def failed(self, stage: str, reason: str) -> None: ...
+
+
+@dataclass
+class Outcome:
+    """What became of the stages: why some failed, and which could not be tried because of that."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    stopped: bool = False
+
+    @property
+    def status(self) -> str:
+        """What a tracker calls it."""
+        return "killed" if self.stopped else "failed" if self.failed else "finished"
+
+    def failure(self, plan: Plan) -> StageFailed | None:
+        """Why stages failed, if any did. Raises Interrupted if the work was stopped."""
+        if self.stopped:
+            raise Interrupted(STOPPED)
+        if not self.failed:
+            return None
+        lines = [f"{plan.stages[stage].title}: {reason}" for stage, reason in self.failed.items()]
+        if self.skipped:
+            lines.append(f"{len(self.skipped)} {SKIPPED}")
+        return StageFailed("\n".join(lines))
+
+
+class Executor(Protocol):
+    """Does a plan's stages, each after its inputs."""
+
+    def run(
+        self,
+        plan: Plan,
+        finished: Iterable[str],
+        listener: StageListener,
+        stopping: Callable[[], bool],
+    ) -> Outcome:
+        """Do the stages that are not finished. A failed one takes only those with it that need it;
+        an input that turns out to be damaged is made again, and then what would have read it."""
