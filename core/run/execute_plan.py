@@ -17,7 +17,7 @@ from fw.core.errors import Damaged, FwError, Interrupted
 from fw.core.machine.stopping import deaf
 from fw.core.plan.graph import Plan
 from fw.core.run.execute_stage import Place, execute, worker
-from fw.core.run.executor import Outcome, StageListener
+from fw.core.run.executor import Outcome, StageListener, beyond_mending
 from fw.core.stages.base import Stage
 from fw.core.store.soundness import again
 
@@ -228,8 +228,7 @@ def mend(
 ) -> None:
     """Have a damaged product made again, and then the stage that would have read it."""
     if damaged not in queue.plan.stages or (damaged in queue.finished and damaged in queue.mended):
-        text = f"its input {damaged} is damaged in the store, {reason}; check the disk"
-        fail(stage.id, text, queue, outcome, listener)
+        fail(stage.id, beyond_mending(damaged, reason), queue, outcome, listener)
         return
     if damaged in queue.finished:  # else another stage has said so already
         listener.told(damaged, again(reason))

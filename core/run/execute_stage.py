@@ -50,6 +50,8 @@ class Place:
     plugins: tuple[LocalPlugin, ...] = ()
     """Plugins that are single files: a worker process loads them before components of theirs
     arrive."""
+    node: str = ""
+    """Which node of a cluster this is; empty on the run's own machine."""
 
 
 class Listener(Protocol):
@@ -148,7 +150,8 @@ def perform(
     job.finish()
     (job.folder / TRACE).unlink(missing_ok=True)
     warned = {"warnings": redacted(job.warnings)} if job.warnings else {}
-    facts = {"seconds": round(job.seconds, 3), "device": place.device, **warned}
+    node = {"node": place.node} if place.node else {}
+    facts = {"seconds": round(job.seconds, 3), "device": place.device, **node, **warned}
     store.publish(stage.id, stage.payload, facts, made_of)
 
 

@@ -1,6 +1,7 @@
 """What runs a plan's stages: who does it, who hears of it, and what becomes of them.
 
-The executor of one machine is in core/run/execute_plan.py.
+The executor of one machine is in core/run/execute_plan.py, that of a Ray cluster in
+core/run/cluster.py.
 """
 
 from __future__ import annotations
@@ -65,3 +66,8 @@ class Executor(Protocol):
     ) -> Outcome:
         """Do the stages that are not finished. A failed one takes only those with it that need it;
         an input that turns out to be damaged is made again, and then what would have read it."""
+
+
+def beyond_mending(damaged: str, reason: str) -> str:
+    """Why a stage fails whose input cannot be made again, or was, and is damaged once more."""
+    return f"its input {damaged} is damaged in the store, {reason}; check the disk"

@@ -16,6 +16,9 @@ from fw.registry import LocalPlugin
 MOST_JOBS = 8
 """Jobs side by side on a CPU, unless the user asks for more."""
 
+LOCAL = "local"
+"""The address of a Ray that is started for a run on its own machine, and ended with it."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -30,6 +33,8 @@ class Options:
     """Images that are sampled at once; None is as many as suit the device."""
     keep_dependents: bool = False
     """Whether products stay that were made of other inputs than those in the store."""
+    cluster: str | None = None
+    """The address of a Ray cluster that does the stages; None is this machine."""
 
     @property
     def root(self) -> Path:

@@ -18,11 +18,11 @@ from fw.core.report import provenance
 from fw.core.run import splits
 from fw.core.run.board import Board
 from fw.core.run.conclude import conclude
-from fw.core.run.execute_plan import Local
 from fw.core.run.executor import Executor, Outcome
+from fw.core.run.executors import chosen
 from fw.core.run.models import Models
 from fw.core.run.opening import opened, teller
-from fw.core.run.options import Options, places
+from fw.core.run.options import Options
 from fw.core.run.owner import owner
 from fw.core.run.preflight import preflight
 from fw.core.run.record import Turn, describe, remember, run_folder
@@ -58,7 +58,6 @@ def run(
     for warning in data.warnings:
         say(console, f"warning: {warning}", style="yellow")
     plugins = provenance.files(recipe)
-    executor = Local(places(options, len(plan.stages) - len(finished), plugins))
     scope = Scope(
         recipe=recipe,
         plan=plan,
@@ -70,7 +69,8 @@ def run(
         warnings=[*warnings, *data.warnings],
         class_names=data.class_names,
     )
-    result, outcome = recorded(scope, finished, executor, console)
+    with chosen(options, plan, finished, plugins, console) as executor:
+        result, outcome = recorded(scope, finished, executor, console)
     return Ending(result, outcome.failure(plan))
 
 
