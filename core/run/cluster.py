@@ -8,6 +8,7 @@ damaged product is handed in again behind it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pickle
 import signal
@@ -74,8 +75,8 @@ def connected(
     """The cluster of `options.cluster`, while there is a connection to it; FwError says why it
     cannot do the plan's stages."""
     assert options.cluster is not None
+    connect(options.cluster)
     try:
-        connect(options.cluster)
         with checked(options, plan, plugins, console) as cluster:
             yield cluster
     finally:
@@ -117,7 +118,7 @@ def connect(address: str) -> None:
             ray.init(
                 **options,
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 runtime_env={"env_vars": inherited},
             )
     except (RayError, RuntimeError, ConnectionError, ValueError, OSError) as error:

@@ -67,6 +67,7 @@ def do(stage: str, pickled: bytes, place: Place, visit: Visit, mailbox: Any, *in
     sturdy()
     node, sender = here(), Sender(mailbox)
     sender.started(stage, node)
+    sender.flush()  # a process may die at once, and it is known that it had begun
 
     def receive() -> Stage:
         received: Stage = pickle.loads(pickled)  # noqa: S301  # the run's own

@@ -16,9 +16,13 @@ from fw.core.run.executor import Executor
 from fw.core.run.options import LOCAL, Options, places
 from fw.registry import LocalPlugin
 
-RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_IGNORE_UNHANDLED_ERRORS": "1"}
-"""What Ray reads when it is imported: it reports nothing to its makers, and no error to the
-terminal that a run says itself."""
+RAY = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+}
+"""What Ray reads when it is imported: it reports nothing to its makers, and prints nothing that a
+run says itself."""
 
 
 @contextlib.contextmanager
