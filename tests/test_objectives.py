@@ -34,6 +34,7 @@ from fw.core.learning.parts.objectives import Objectives, gradient_ratios, usual
 from fw.core.learning.parts.online import OnlineGrouping
 from fw.core.learning.parts.part import Training
 from fw.core.learning.train import initial_network, train
+from fw.core.machine.team import Team
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.randomness import generator
@@ -42,8 +43,8 @@ from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
 from fw.core.run.execute_plan import run_here
-from fw.core.run.execute_stage import Place
 from fw.core.run.executor import Outcome
+from fw.core.run.place import Place
 from fw.core.settings import Train
 from fw.core.store.store import Store
 from fw.core.testing import check, tiny
@@ -377,9 +378,11 @@ def test_the_ratio_of_gradients_is_that_of_two_known_lengths() -> None:
         "two": network["shared"].square().sum(),
         "none": 3 * network["head"],
     }
-    found = {name: float(ratio) for name, ratio in gradient_ratios(terms, loss, network).items()}
+    found = {
+        name: float(ratio) for name, ratio in gradient_ratios(terms, loss, network, Team()).items()
+    }
     assert found == pytest.approx({"one": 2 / 5, "two": math.hypot(2, 4) / 5, "none": 0})
-    flat = gradient_ratios({"one": terms["one"]}, 0 * loss, network)
+    flat = gradient_ratios({"one": terms["one"]}, 0 * loss, network, Team())
     assert flat["one"] == 0
 
 

@@ -8,7 +8,7 @@ depend on how many others there are.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,9 @@ HELD_OUT = 256
 
 MIRRORED = "mirrored."
 """How the names of tensors begin that were made of the mirror images."""
+
+Unit = Callable[[Sequence[int]], Tensor]
+"""Gives unit noise (B, *shape) for the images of a batch."""
 
 
 class Codec:
@@ -146,14 +149,13 @@ class Latents:
     def to(self, device: torch.device) -> Latents:
         return Latents({name: tensor.to(device) for name, tensor in self.tensors.items()})
 
-    def take(self, chosen: Tensor, mirrored: Tensor | None, generator: torch.Generator) -> Tensor:
+    def take(self, chosen: Tensor, mirrored: Tensor | None, unit: Unit) -> Tensor:
         """The latents (B, C, h, w) of the images `chosen` (B,); of their mirror images where
         `mirrored`, bool (B,)."""
         mean = self._rows("mean", chosen, mirrored)
         if "std" not in self.tensors:
             return mean
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        return mean + self._rows("std", chosen, mirrored) * noise
+        return mean + self._rows("std", chosen, mirrored) * unit(mean.shape[1:])
 
     def _rows(self, part: str, chosen: Tensor, mirrored: Tensor | None) -> Tensor:
         rows = self.tensors[part][chosen]

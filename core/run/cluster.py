@@ -38,10 +38,10 @@ from fw.core.report import provenance
 from fw.core.run import cluster_nodes
 from fw.core.run.cluster_nodes import Visit
 from fw.core.run.cluster_task import Undone, do
-from fw.core.run.execute_stage import Place
 from fw.core.run.executor import Outcome, StageListener, beyond_mending
 from fw.core.run.mailbox import Mailbox
 from fw.core.run.options import LOCAL, Options
+from fw.core.run.place import Place
 from fw.core.stages.base import Stage
 from fw.core.store.soundness import again
 from fw.registry import LocalPlugin
@@ -90,8 +90,8 @@ def checked(
     """The cluster that is connected to, if each node with room for a stage is fit for this run."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     place = place_of(options, nodes, plugins)
-    usable = [node for node in nodes if has_room(node, place)]
-    if not usable:
+    usable = [node for node in nodes if has_room(node, place, 1)]
+    if not any(has_room(node, place, place.ranks) for node in usable):
         raise FwError(f"--cluster {options.cluster}: no node has {in_words(place)} for a stage")
     packages = [
         cluster_nodes.plugin(provider)
@@ -152,20 +152,23 @@ def place_of(
         batch=options.batch,
         keep_dependents=options.keep_dependents,
         plugins=tuple(plugins),
+        ranks=options.ranks or 1,
     )
 
 
-def resources(place: Place) -> dict[str, int]:
-    """What Ray sets aside for a stage, on one node."""
-    return {"CPU": place.threads, "GPU": int(place.device != "cpu")}
+def resources(place: Place, ranks: int) -> dict[str, int]:
+    """What Ray sets aside for a stage that so many processes do, all on one node."""
+    return {"CPU": ranks * place.threads, "GPU": ranks * (place.device != "cpu")}
 
 
-def has_room(node: Mapping[str, Any], place: Place) -> bool:
-    return all(node["Resources"].get(kind, 0) >= count for kind, count in resources(place).items())
+def has_room(node: Mapping[str, Any], place: Place, ranks: int) -> bool:
+    needs = resources(place, ranks)
+    return all(node["Resources"].get(kind, 0) >= count for kind, count in needs.items())
 
 
 def in_words(place: Place) -> str:
-    return " and ".join(f"{count} {kind}" for kind, count in resources(place).items() if count)
+    needs = resources(place, place.ranks)
+    return " and ".join(f"{count} {kind}" for kind, count in needs.items() if count)
 
 
 def check(nodes: Iterable[Mapping[str, Any]], visit: Visit, console: Console) -> None:
@@ -203,6 +206,10 @@ class Cluster:
 
     place: Place
     visit: Visit
+
+    @property
+    def ranks(self) -> int:
+        return self.place.ranks
 
     def run(
         self,
@@ -260,8 +267,6 @@ class Work:
     def submit(self, stages: Iterable[str]) -> None:
         """Hand in stages, the most urgent first, which is never before its inputs."""
         task = ray.remote(do).options(
-            num_cpus=self.place.threads,
-            num_gpus=resources(self.place)["GPU"],
             max_retries=TRIES,
             retry_exceptions=False,
             scheduling_strategy="SPREAD",
@@ -275,9 +280,12 @@ class Work:
             except Exception as error:
                 self.fail(stage, f"it cannot be sent to a worker process: {error}")
                 continue
+            needs = resources(self.place, self.place.ranks if self.plan.stages[stage].teams else 1)
             waiting = [self.tasks[source] for source in inputs if source in self.tasks]
             self.begun.discard(stage)
-            self.tasks[stage] = self.pending[stage] = task.remote(
+            self.tasks[stage] = self.pending[stage] = task.options(
+                num_cpus=needs["CPU"], num_gpus=needs["GPU"]
+            ).remote(
                 stage, pickled, self.place, self.visit, self.mailbox, *waiting
             )
 

@@ -15,7 +15,8 @@ from ray.util import get_node_ip_address
 
 from fw.core.machine.streams import sturdy
 from fw.core.run.cluster_nodes import Visit, arrived, unfit
-from fw.core.run.execute_stage import Place, attempt
+from fw.core.run.execute_stage import attempt
+from fw.core.run.place import Place
 from fw.core.stages.base import Stage
 from fw.registry.once import one_look
 

@@ -16,8 +16,9 @@ from typing import Any
 from fw.core.errors import Damaged, FwError, Interrupted
 from fw.core.machine.stopping import deaf
 from fw.core.plan.graph import Plan
-from fw.core.run.execute_stage import Place, execute, worker
+from fw.core.run.execute_stage import execute, worker
 from fw.core.run.executor import Outcome, StageListener, beyond_mending
+from fw.core.run.place import Place
 from fw.core.stages.base import Stage
 from fw.core.store.soundness import again
 
@@ -72,6 +73,10 @@ class Local:
     """The executor of one machine: in this process, or with a worker for each of several places."""
 
     places: Sequence[Place]
+
+    @property
+    def ranks(self) -> int:
+        return self.places[0].ranks
 
     def run(
         self,

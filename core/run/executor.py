@@ -12,7 +12,7 @@ from typing import Protocol
 
 from fw.core.errors import Interrupted, StageFailed
 from fw.core.plan.graph import Plan
-from fw.core.run.execute_stage import Listener
+from fw.core.run.listening import Listener
 
 STOPPED = "stopped; everything finished is kept, and the same command continues from here"
 SKIPPED = "stages that needed it were not tried; the others are finished and kept"
@@ -56,6 +56,10 @@ class Outcome:
 
 class Executor(Protocol):
     """Does a plan's stages, each after its inputs."""
+
+    @property
+    def ranks(self) -> int:
+        """Processes that do a stage together, of the stages that can be shared."""
 
     def run(
         self,

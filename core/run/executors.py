@@ -66,6 +66,8 @@ def refuse(options: Options) -> None:
             "--jobs is about this machine: on a cluster Ray does as many stages at once as there "
             "is room for; --workers says how many CPUs each takes"
         )
+    if options.ranks is None:
+        raise FwError("--ranks auto divides the GPUs of one machine: on a cluster say how many")
     if options.device.startswith("cuda:"):
         raise FwError(
             f"--device {options.device}: on a cluster Ray chooses the GPU; use --device cuda"

@@ -53,23 +53,23 @@ def run(
     everything = plan_all(recipe)
     sound = usable_stages(everything, store, console, options.keep_dependents)
     finished = [stage for stage in plan.stages if stage in sound]
-    preflight(plan, finished)
-    data = splits.examine(recipe.dataset, store.root)
-    for warning in data.warnings:
-        say(console, f"warning: {warning}", style="yellow")
     plugins = provenance.files(recipe)
-    scope = Scope(
-        recipe=recipe,
-        plan=plan,
-        everything=everything,
-        store=store,
-        folder=run_folder(recipe, plugins, options.root),
-        plugins=plugins,
-        made_by=provenance.record(everything),
-        warnings=[*warnings, *data.warnings],
-        class_names=data.class_names,
-    )
     with chosen(options, plan, finished, plugins, console) as executor:
+        preflight(plan, finished, executor.ranks)
+        data = splits.examine(recipe.dataset, store.root)
+        for warning in data.warnings:
+            say(console, f"warning: {warning}", style="yellow")
+        scope = Scope(
+            recipe=recipe,
+            plan=plan,
+            everything=everything,
+            store=store,
+            folder=run_folder(recipe, plugins, options.root),
+            plugins=plugins,
+            made_by=provenance.record(everything),
+            warnings=[*warnings, *data.warnings],
+            class_names=data.class_names,
+        )
         result, outcome = recorded(scope, finished, executor, console)
     return Ending(result, outcome.failure(plan))
 
