@@ -134,6 +134,14 @@ def run(
             "--keep-dependents", help="keep what was made of products that were made again since"
         ),
     ] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            help="do the stages on a Ray cluster: auto, local (start one here) or host:port",
+            metavar="ADDRESS",
+        ),
+    ] = None,
 ) -> None:
     """Run a recipe; run it again to resume. Ends with a table of the arms."""
     from rich.console import Console
@@ -161,7 +169,15 @@ def run(
     for warning in warnings:
         say(console, f"warning: {warning}", style="yellow")
     options = Options(
-        out, device, jobs, workers, checkpoint_seconds, batch, keep_dependents, known_ranks(ranks)
+        out,
+        device,
+        jobs,
+        workers,
+        checkpoint_seconds,
+        batch,
+        keep_dependents,
+        known_ranks(ranks),
+        cluster,
     )
     if dry_run:
         show_plan(planned, Store(options.store))
