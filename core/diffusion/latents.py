@@ -27,6 +27,7 @@ from fw.core.kinds.boundaries import (
     formed_code,
     formed_images,
 )
+from fw.core.machine.rows import Rows
 from fw.core.machine.transfer import sent
 from fw.core.randomness import forked, some
 
@@ -125,41 +126,51 @@ class Codec:
 @dataclass(frozen=True)
 class Latents:
     """What `Codec.encode_split` stored: `mean` (N, C, h, w), `std` of the same shape if codes
-    have one, and the same of the mirror images."""
+    have one, and the same of the mirror images. The files are mapped, not read."""
 
-    tensors: Mapping[str, Tensor]
+    parts: Mapping[str, Rows]
 
     @staticmethod
     def load(folder: Path) -> Latents:
         shards = [load_file(path) for path in sorted(folder.glob("latents-*.safetensors"))]
-        return Latents({name: torch.cat([shard[name] for shard in shards]) for name in shards[0]})
+        return Latents({name: Rows([shard[name] for shard in shards]) for name in shards[0]})
 
     def __len__(self) -> int:
-        return len(self.tensors["mean"])
+        return len(self.parts["mean"])
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, h, w)"""
-        channels, height, width = self.tensors["mean"].shape[1:]
+        channels, height, width = self.parts["mean"].shape
         return channels, height, width
 
     def to(self, device: torch.device) -> Latents:
-        return Latents({name: tensor.to(device) for name, tensor in self.tensors.items()})
+        return Latents({name: rows.to(device) for name, rows in self.parts.items()})
 
-    def take(self, chosen: Tensor, mirrored: Tensor | None, generator: torch.Generator) -> Tensor:
-        """The latents (B, C, h, w) of the images `chosen` (B,); of their mirror images where
-        `mirrored`, bool (B,)."""
-        mean = self._rows("mean", chosen, mirrored)
-        if "std" not in self.tensors:
+    @property
+    def afar(self) -> bool:
+        """Whether some are fetched from where they are, step by step."""
+        return not all(rows.there for rows in self.parts.values())
+
+    def ahead(self, numbers: Tensor) -> None:
+        """Begin to fetch the latents that the next step takes."""
+        for rows in self.parts.values():
+            rows.ahead(numbers)
+
+    def take(self, numbers: Tensor, mirrored: Tensor | None, generator: torch.Generator) -> Tensor:
+        """The latents (B, C, h, w) of the images with these numbers (B,); of their mirror images
+        where `mirrored`, bool (B,)."""
+        mean = self._rows("mean", numbers, mirrored)
+        if "std" not in self.parts:
             return mean
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        return mean + self._rows("std", chosen, mirrored) * noise
+        return mean + self._rows("std", numbers, mirrored) * noise
 
-    def _rows(self, part: str, chosen: Tensor, mirrored: Tensor | None) -> Tensor:
-        rows = self.tensors[part][chosen]
+    def _rows(self, part: str, numbers: Tensor, mirrored: Tensor | None) -> Tensor:
+        rows = self.parts[part].take(numbers)
         if mirrored is None:
             return rows
-        return torch.where(per_image(mirrored), self.tensors[MIRRORED + part][chosen], rows)
+        return torch.where(per_image(mirrored), self.parts[MIRRORED + part].take(numbers), rows)
 
 
 def new_network(autoencoder: Autoencoder, shape: tuple[int, int, int]) -> nn.Module:

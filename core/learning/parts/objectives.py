@@ -19,6 +19,7 @@ from fw.core.kinds.boundaries import checked_term
 from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step
 from fw.core.learning.parts.part import Part, Training
+from fw.core.machine.rows import Rows
 from fw.core.randomness import seeded
 
 
@@ -31,7 +32,7 @@ class Term:
     label: str
     block: str
     head: nn.Module
-    features: Tensor | None
+    features: Rows | None
     """Its encoder's features (N, F) of all training images."""
 
 
@@ -60,7 +61,7 @@ class Objectives(Part):
             width = self._look(block)(image, torch.ones(1, device=device)).shape[2]
             size = 0 if features is None else features.shape[1]
             head = initial_head(objective, label, width, size, self.job)
-            on_device = None if features is None else features.to(device)
+            on_device = None if features is None else Rows([features]).to(device)
             self.terms.append(Term(objective, label, block, head, on_device))
 
     @property
@@ -94,7 +95,7 @@ class Objectives(Part):
             batch.sigma,
             batch.noise,
             self.job.generator("objective", term.label, step.number, *part, device=self.job.device),
-            None if term.features is None else term.features[batch.chosen],
+            None if term.features is None else batch.taken(term.features),
             self._look(term.block) if objective.uses_teacher else None,
         )
         value = objective.weight * checked_term(objective, objective.term(term.head, seen))

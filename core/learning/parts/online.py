@@ -79,7 +79,7 @@ class OnlineGrouping(Part):
         streams = [self._stream("online annotation", draw) for draw in range(self.annotator.draws)]
         posterior = self._stream("online posterior")
         assigned = []
-        images = torch.arange(count, device=self.job.device)
+        images = torch.arange(count)
         for chosen in self.job.track(images.split(self.batch), "assign"):
             x0 = self.take(chosen, None, posterior)  # (B, C, H, W)
             features = [self.features(x0, stream) for stream in streams]  # (B, F) each
