@@ -4,7 +4,7 @@ the device, fetched while it is at the step before."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
@@ -14,6 +14,9 @@ from fw.core.machine.transfer import sent
 
 SHARE = 0.25
 """Of a GPU's free memory: data that take no more lie there whole."""
+
+AT_ONCE = 2**22
+"""Numbers that are computed with at once."""
 
 AHEAD = 2
 """Batches that are fetched at a time: a step may draw a second one, in a stream of its own."""
@@ -90,6 +93,21 @@ class Rows:
 def fits(nbytes: int, device: torch.device) -> bool:
     """Whether so many bytes are no more than a share of the device's free memory."""
     return device.type != "cuda" or nbytes <= SHARE * torch.cuda.mem_get_info(device)[0]
+
+
+def in_parts(rows: Tensor) -> Iterator[Tensor]:
+    """Rows (N, ...), some at a time, so that what is computed of them fits into memory."""
+    yield from rows.split(max(1, AT_ONCE // max(1, rows[:1].numel())))
+
+
+def all_finite(rows: Tensor) -> bool:
+    """Whether all numbers in rows (N, ...) are finite."""
+    return all(bool(few.isfinite().all()) for few in in_parts(rows))
+
+
+def near(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device, if it fits there; else where it is."""
+    return tensor.to(device) if fits(tensor.nbytes, device) else tensor
 
 
 def gathered(

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fw.core.files.stacked import stacked
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.stages.base import Products, Stage
@@ -47,11 +47,12 @@ class SampleFeatures(Stage):
                 features = self.space.features(network, load_shard(samples, seed, images), job)
                 job.keep(name, partial(save_file, {"features": features}))
 
-    def load(self, folder: Path) -> Iterator[Tensor]:
-        """The features (n, D) of each sampling seed's samples, of a finished product."""
+    def load(self, folder: Path, scratch: Path) -> Iterator[Tensor]:
+        """The features (n, D) of each sampling seed's samples, of a finished product; in a file on
+        the disk of `scratch` where they are many."""
         for seed in range(self.sample.samples.seeds):
             names = [features_name(s, i) for s, i in shards(self.sample.samples) if s == seed]
-            yield torch.cat([load_file(folder / name)["features"] for name in names])
+            yield stacked((load_file(folder / name)["features"] for name in names), scratch)
 
 
 def features_name(seed: int, images: range) -> str:

@@ -47,7 +47,8 @@ class FitPrior(Stage):
 
     def run(self, job: Job, products: Products) -> None:
         annotation = Annotation.load(products(self.annotate) / ANNOTATION)
-        annotation = replace(annotation, conditions=annotation.conditions[annotation.known])
+        if not (known := annotation.known).all():
+            annotation = replace(annotation, conditions=annotation.conditions[known])
         bank = checked_conditions(
             self.prior, annotation.spec, self.prior.bank(annotation, job), "bank"
         )

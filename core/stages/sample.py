@@ -22,6 +22,7 @@ from fw.core.diffusion.generate import Drawing, batch_size, generate
 from fw.core.diffusion.latents import Codec
 from fw.core.diffusion.pixels import to_uint8
 from fw.core.errors import FwError
+from fw.core.files.stacked import stacked
 from fw.core.files.weights import noted
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Backbone, Process, Sampler, Steering
@@ -188,7 +189,9 @@ class Sample(ImageStage):
         """All samples, seed after seed, as training images without labels; there are no others."""
         if split != "train":
             raise FwError(f"{self.title}: samples have no {split} split")
-        return ImageSet(torch.cat(self.load(products(self))))
+        folder = products(self)
+        files = (load_shard(folder, seed, few) for seed, few in shards(self.samples))
+        return ImageSet(stacked(files, folder.parent))
 
 
 @dataclass(frozen=True)
