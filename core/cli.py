@@ -120,6 +120,14 @@ def run(
         float, typer.Option(min=0, help="time between checkpoints")
     ] = 20.0,
     batch: Batch = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            help="stop a stage whose process takes more memory than this, such as 8G; mapped files "
+            "do not count",
+            metavar="SIZE",
+        ),
+    ] = None,
     keep_dependents: Annotated[
         bool,
         typer.Option(
@@ -130,6 +138,7 @@ def run(
     """Run a recipe; run it again to resume. Ends with a table of the arms."""
     from rich.console import Console
 
+    from fw.core.machine.memory import size_of
     from fw.core.machine.stopping import shelter_resource_tracker
     from fw.core.messages.console import say
     from fw.core.plan.assembly import plan
@@ -151,7 +160,16 @@ def run(
     warnings = [*map(str, checks.warnings(loaded)), *provenance.notices(planned)]
     for warning in warnings:
         say(console, f"warning: {warning}", style="yellow")
-    options = Options(out, device, jobs, workers, checkpoint_seconds, batch, keep_dependents)
+    options = Options(
+        out,
+        device,
+        jobs,
+        workers,
+        checkpoint_seconds,
+        batch,
+        None if max_memory is None else size_of(max_memory),
+        keep_dependents,
+    )
     if dry_run:
         show_plan(planned, Store(options.store))
         return

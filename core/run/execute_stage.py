@@ -17,6 +17,7 @@ import torch
 from fw.core.errors import Damaged, FwError, Interrupted, StageFailed
 from fw.core.job import Job
 from fw.core.machine.isolation import stock_state
+from fw.core.machine.memory import Watch, in_words
 from fw.core.machine.stopping import POLITE
 from fw.core.machine.streams import sturdy
 from fw.core.messages.plain import plain
@@ -45,6 +46,8 @@ class Place:
     threads: int
     checkpoint_seconds: float
     batch: int | None = None
+    max_memory: int | None = None
+    """Bytes that a process may take; see `fw.core.machine.memory`."""
     keep_dependents: bool = False
     """Whether a product stays that was made of other inputs than those in the store."""
     plugins: tuple[LocalPlugin, ...] = ()
@@ -134,6 +137,7 @@ def perform(
     stopping: Callable[[], bool],
 ) -> None:
     """Do a stage and publish its product, made of inputs with these digests."""
+    memory = Watch(torch.device(place.device), place.max_memory)
     job = Job(
         folder=store.begin(stage.id, made_of),
         seed=stage.seed or 0,
@@ -141,15 +145,37 @@ def perform(
         reporter=StageReporter(stage.id, listener),
         checkpoint_seconds=place.checkpoint_seconds,
         batch=place.batch,
-        stopping=stopping,
+        stopping=lambda: memory.passed or stopping(),
     )
-    with stock_state(job.seed, job.device, place.threads):
-        stage.run(job, lambda source: store.product(source.id))
+    with memory, stock_state(job.seed, job.device, place.threads):
+        try:
+            stage.run(job, lambda source: store.product(source.id))
+        except Interrupted:
+            if memory.passed and not stopping():
+                raise StageFailed(too_much(stage, memory)) from None
+            raise
+    if memory.passed:
+        job.say(f"{too_much(stage, memory)}; it is done all the same")
     job.finish()
     (job.folder / TRACE).unlink(missing_ok=True)
     warned = {"warnings": redacted(job.warnings)} if job.warnings else {}
-    facts = {"seconds": round(job.seconds, 3), "device": place.device, **warned}
+    facts = {
+        "seconds": round(job.seconds, 3),
+        "device": place.device,
+        "memory": memory.peak.facts(),
+        **warned,
+    }
     store.publish(stage.id, stage.payload, facts, made_of)
+
+
+def too_much(stage: Stage, memory: Watch) -> str:
+    """What to do about a stage that takes more memory than it may."""
+    assert memory.bound is not None
+    taken, most = in_words(memory.anonymous or 0), in_words(memory.bound)
+    remedy = stage.lighter
+    if (memory.began or 0) > memory.bound:
+        remedy = f"it began with {in_words(memory.began or 0)}, libraries and all, so raise that"
+    return f"it takes {taken} of memory, and --max-memory is {most}: {remedy}"
 
 
 def settled(stage: Stage, store: Store, keep: bool, listener: Listener) -> bool:

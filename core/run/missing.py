@@ -22,7 +22,7 @@ def finish(recipe: Recipe, plan: Plan, options: Options, console: Console) -> No
     store = Store(options.store)
     store.create()
     finished = usable_stages(plan, store, console, options.keep_dependents, every_byte=True)
-    preflight(plan, finished)
+    preflight(plan, finished, options)
     jobs = places(options, len(plan.stages) - len(finished), provenance.files(recipe))
     with stop_on_signals() as stopping, Board(plan, store, console) as board:
         outcome = run_stages(plan, finished, jobs, board, stopping)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 
 from fw.core.errors import FwError
+from fw.core.machine.memory import in_words
 from fw.core.plan.graph import Plan
+from fw.core.run.devices import checked_device
+from fw.core.run.options import Options
+from fw.core.stages.base import Stage
 
 
-def preflight(plan: Plan, finished: Collection[str]) -> None:
-    """Let every component that still has work look for its files; FwError says all that is
-    missing."""
+def preflight(plan: Plan, finished: Collection[str], options: Options) -> None:
+    """Let every component that still has work look for its files, and compare what stages take at
+    least with the memory that they may; FwError says all that is missing."""
     missing = [stage for stage in plan.stages.values() if stage.id not in finished]
     distinct = {repr(component): component for stage in missing for component in stage.components}
     problems = []
@@ -19,5 +23,17 @@ def preflight(plan: Plan, finished: Collection[str]) -> None:
             component.preflight()
         except FwError as error:
             problems.append(str(error))
+    if options.max_memory is not None and checked_device(options.device) == "cpu":
+        problems += cramped(missing, options.max_memory, options.batch)
     if problems:
         raise FwError("\n".join(dict.fromkeys(problems)))
+
+
+def cramped(missing: Iterable[Stage], most: int, batch: int | None) -> Iterator[str]:
+    """The stages that take more than so many bytes by arithmetic alone."""
+    for stage in missing:
+        if (least := stage.least_memory(batch)) > most:
+            yield (
+                f"{stage.title}: it takes at least {in_words(least)} of memory, and --max-memory "
+                f"is {in_words(most)}: {stage.lighter}"
+            )

@@ -53,7 +53,7 @@ def run(
     everything = plan_all(recipe)
     sound = usable_stages(everything, store, console, options.keep_dependents)
     finished = [stage for stage in plan.stages if stage in sound]
-    preflight(plan, finished)
+    preflight(plan, finished, options)
     data = splits.examine(recipe.dataset, store.root)
     for warning in data.warnings:
         say(console, f"warning: {warning}", style="yellow")

@@ -36,6 +36,10 @@ class Annotate(Stage):
 
     kind: ClassVar[str] = "annotate"
     version: ClassVar[int] = 3
+    lighter: ClassVar[str] = (
+        "take fewer `clusters`, an annotator that compares fewer images at once, or an "
+        "encoder with fewer features"
+    )
     files: ClassVar[tuple[str, ...]] = ("annotation.safetensors", "quality.json")
 
     dataset: Data

@@ -42,6 +42,10 @@ class Encode(Stage):
 
     kind: ClassVar[str] = "encode"
     version: ClassVar[int] = 2
+    lighter: ClassVar[str] = (
+        "take a smaller `size` of the data set, or an encoder with a smaller `batch` or "
+        "fewer features"
+    )
     files: ClassVar[tuple[str, ...]] = (
         "features.safetensors",
         "encoder.safetensors",

@@ -36,6 +36,10 @@ class Evaluate(Stage):
 
     kind: ClassVar[str] = "evaluate"
     version: ClassVar[int] = 3
+    lighter: ClassVar[str] = (
+        "take a space with fewer features, fewer `samples.count`, or a metric that "
+        "compares fewer images"
+    )
     files: ClassVar[tuple[str, ...]] = ("scores.json",)
 
     # `seed` is the run's for a metric that reads conditions: they are drawn as they were for the

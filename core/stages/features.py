@@ -26,6 +26,7 @@ class SampleFeatures(Stage):
     """Makes the features (n, D) of each file of samples, one such file after the other."""
 
     kind: ClassVar[str] = "features"
+    lighter: ClassVar[str] = "take a space with a smaller network or with fewer features"
     files: ClassVar[tuple[str, ...]] = ("features-*-*.safetensors",)
     cost: ClassVar[int] = 2
 

@@ -27,6 +27,7 @@ class EncodeLatents(Stage):
 
     kind: ClassVar[str] = "latents"
     version: ClassVar[int] = 2
+    lighter: ClassVar[str] = "take a smaller `size` of the data set, or a lighter autoencoder"
     files: ClassVar[tuple[str, ...]] = ("latents-*.safetensors", "quality.json")
     cost: ClassVar[int] = 4
 

@@ -31,6 +31,9 @@ class FitPrior(Stage):
 
     kind: ClassVar[str] = "prior"
     version: ClassVar[int] = 2
+    lighter: ClassVar[str] = (
+        "take an encoder with fewer features, or a prior with a smaller `batch` or `count`"
+    )
     files: ClassVar[tuple[str, ...]] = ("bank.safetensors", "quality.json", "log.jsonl")
     cost: ClassVar[int] = 4
 

@@ -29,6 +29,7 @@ class MeasureReference(Stage):
     """Makes the tensors that the metric's `measure` gives names to."""
 
     kind: ClassVar[str] = "reference"
+    lighter: ClassVar[str] = "take a space with fewer features, or a smaller data set"
     files: ClassVar[tuple[str, ...]] = (MEASURED,)
 
     dataset: Data

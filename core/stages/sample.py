@@ -51,6 +51,7 @@ class Sample(ImageStage):
 
     kind: ClassVar[str] = "sample"
     version: ClassVar[int] = 2
+    lighter: ClassVar[str] = "sample fewer images at once with `--batch`"
     files: ClassVar[tuple[str, ...]] = ("samples-*-*.safetensors", "info.json", "grid.png")
     cost: ClassVar[int] = 4
 
@@ -90,6 +91,11 @@ class Sample(ImageStage):
     @property
     def classes(self) -> int:
         return 0
+
+    def least_memory(self, batch: int | None) -> int:
+        """A batch and its noise."""
+        size = batch or batch_size(self.train.shape, torch.device("cpu"))
+        return 2 * size * math.prod(self.train.shape) * torch.float32.itemsize
 
     def run(self, job: Job, products: Products) -> None:
         annotation, note = self.annotation(products), noted(self.supervision)
