@@ -6,6 +6,9 @@ beside the steps (core/files/checkpoints.py), and continues from the last after 
 bit-exact on CPU because there is no other state: batches, noise and augmentations are functions of
 (seed, step), torch's global generator included.
 
+Several processes may do a job together (core/machine/team.py). Each has a `Job` of its own, of the
+same folder: the first of them writes.
+
 Whatever is read back after a crash was kept with its checksum (core/files/unfinished.py). What is
 damaged is made again, with a message.
 """
@@ -29,12 +32,16 @@ from fw.core.errors import Interrupted, StageFailed
 from fw.core.files import unfinished
 from fw.core.files.checkpoints import Beside, Pace, copied
 from fw.core.files.durable import write_text
+from fw.core.machine.team import Team
 from fw.core.randomness import Draws, forked, generator, seed_torch
 
 Item = TypeVar("Item")
 
 POINTS = 2000
 """The most points of a curve that a reporter gets; log.jsonl has them all."""
+
+STOP, SAVE, LOG = 3.0, 2.0, 1.0
+"""What is due between two steps; the largest that a member of the team says is done."""
 
 STOPPED = "stopped; run the same command again to continue"
 
@@ -107,6 +114,8 @@ class Job:
     batch: int | None = None
     """Images that are sampled at once; None is as many as suit the device."""
     stopping: Callable[[], bool] = lambda: False
+    team: Team = field(default_factory=Team)
+    """The processes that do this job together, and which of them this is."""
     warnings: list[str] = field(default_factory=list)
     """The texts of `warn`; they are kept with the product."""
     _records: list[dict[str, Any]] = field(default_factory=list, repr=False)
@@ -115,6 +124,8 @@ class Job:
     _reporting: float = field(default=0.0, repr=False)
     _total: int = field(default=0, repr=False)
     """The steps of the loop that is going on."""
+    _split: bool = field(default=False, repr=False)
+    """Whether what that loop logs is to be added up over the team."""
     _beside: Beside = field(default_factory=Beside, repr=False)
     """Writes files while the steps go on, one after the other."""
     _last: dict[str, int] = field(default_factory=dict, repr=False)
@@ -147,12 +158,16 @@ class Job:
                 self.reporter.progress(label, done + 1, len(items))
 
     def steps(
-        self, total: int, state: Mapping[str, Stateful], label: str = "train"
+        self, total: int, state: Mapping[str, Stateful], label: str = "train", split: bool = False
     ) -> Iterator[int]:
         """Yield the steps still to do of `total`, keeping `state` in
-        `<folder>/<label>.checkpoint`."""
+        `<folder>/<label>.checkpoint`.
+
+        All members of a team do all steps. With `split` each does its rows of a batch, and what
+        they log is added up; else each does the whole, and what the first logs counts.
+        """
         start = self._restore(label, state)
-        self._total = total
+        self._total, self._split = total, split
         self._last = {}
         if start:
             fewer(map(json.loads, self._log), lambda key: total, self._last)
@@ -162,31 +177,48 @@ class Job:
         try:
             with forked():
                 for step in range(start, total):
-                    if self.stopping():
-                        beside.wait()
-                        self._save(label, step, state)
-                        raise Interrupted(STOPPED)
+                    self._between(label, step, state, pace, fresh=step == start)
                     seed_torch(self.seed, label, step)
                     yield step
                     with self._off_the_clock():
                         self.reporter.progress(label, step + 1, total)
                     pace.costs(beside.spent())
-                    if pace.every_step:
-                        beside.wait()
-                        self._save(label, step + 1, state)
-                    elif pace.due and not beside.busy:
-                        self._save_beside(label, step + 1, state, pace)
-                    elif pace.log_due:
-                        self.flush()
-                        pace.wrote_log()
             beside.wait()
         finally:
             beside.leave()
         self._save(label, total, state)
+        self._split = False
+        self.team.wait()
+
+    def _between(
+        self, label: str, step: int, state: Mapping[str, Stateful], pace: Pace, fresh: bool
+    ) -> None:
+        """Before a step, do what is due: stop, or write a checkpoint or the log. Nothing but a stop
+        is, before the first."""
+        due = 0.0
+        if self.stopping():
+            due = STOP
+        elif self.team.leads and not fresh:
+            save = pace.every_step or (pace.due and not self._beside.busy)
+            due = SAVE if save else LOG if pace.log_due else 0.0
+        (due,) = self.team.most([due])
+        if due == STOP:
+            self._beside.wait()
+            self._save(label, step, state)
+            raise Interrupted(STOPPED)
+        if due == SAVE and pace.every_step:
+            self._beside.wait()
+            self._save(label, step, state)
+        elif due == SAVE:
+            self._save_beside(label, step, state, pace)
+        elif due == LOG:
+            self.flush()
+            pace.wrote_log()
 
     def reached(self, label: str = "train") -> int:
-        """The steps that an earlier try of a loop has behind it; 0 if it left no checkpoint."""
-        path = self.kept(self._checkpoint_name(label))
+        """The steps that an earlier try of a loop has behind it; 0 if it left no checkpoint. All
+        members of a team ask."""
+        path = self._checkpoint(label)
         if path is None:
             return 0
         with self._readable(path):
@@ -194,7 +226,9 @@ class Job:
 
     def restart(self, label: str = "train") -> None:
         """Forget what an earlier try of a loop has done."""
-        unfinished.discard(self.folder / self._checkpoint_name(label))
+        if self.team.leads:
+            unfinished.discard(self.folder / self._checkpoint_name(label))
+        self.team.wait()
 
     def log(self, step: int, values: Mapping[str, Tensor | float]) -> None:
         """Record values of one step. Tensors stay on their device until the next checkpoint, so
@@ -207,7 +241,7 @@ class Job:
         )
 
     def say(self, text: str) -> None:
-        """Tell the user at once, in one line."""
+        """Tell the user at once, in one line. Of a team, the first does."""
         with self._off_the_clock():
             self.reporter.say(text)
 
@@ -231,7 +265,9 @@ class Job:
     ) -> None:
         """Make such files, each of its tensors as they are now, beside the steps that follow: all
         are whole before a later checkpoint is begun. `write` gets tensors, on the CPU, and a
-        path."""
+        path. Of a team, the first makes them."""
+        if not self.team.leads:
+            return
         twins, arrived = copied({name: dict(tensors) for name, tensors in files.items()})
 
         def work() -> None:
@@ -239,7 +275,7 @@ class Job:
             for name, tensors in twins.items():
                 self.keep(name, partial(write, tensors))
 
-        self._beside.start(work)
+        self._beside.start(work, counted=False)
 
     def kept(self, name: str) -> Path | None:
         """A file that an earlier try kept; None if there is none. One that was damaged is
@@ -261,13 +297,15 @@ class Job:
         """Append what was logged to log.jsonl and report it. A value that is not finite ends the
         stage."""
         records, self._records = numbers(self._records), []
+        if self._split:
+            records = added(records, self.team)
         for record in records:
             for key, value in record.items():
                 if not math.isfinite(value):
                     raise StageFailed(
                         f"{key} became {value} at step {record['step']}: lower the learning rate?"
                     )
-        if records:
+        if records and self.team.leads:
             lines = [json.dumps(record) + "\n" for record in records]
             with self._log_path.open("a", encoding="utf-8") as file:
                 file.writelines(lines)
@@ -292,8 +330,10 @@ class Job:
     def _save(self, label: str, step: int, state: Mapping[str, Stateful]) -> None:
         """Write the log up to here, then the checkpoint: a crash in between only repeats steps,
         bit for bit."""
-        payload = self._checkpoint(step, state)
-        self.keep(self._checkpoint_name(label), partial(torch.save, payload))
+        self.flush()
+        if self.team.leads:
+            payload = self._payload(step, state)
+            self.keep(self._checkpoint_name(label), partial(torch.save, payload))
 
     def _save_beside(
         self,
@@ -304,7 +344,10 @@ class Job:
     ) -> None:
         """The same, of a copy, beside the steps that follow."""
         began = time.monotonic()
-        payload, arrived = copied(self._checkpoint(step, state))
+        self.flush()
+        if not self.team.leads:
+            return
+        payload, arrived = copied(self._payload(step, state))
 
         def write(path: Path) -> None:
             arrived()
@@ -314,8 +357,7 @@ class Job:
         pace.saved()
         pace.costs(time.monotonic() - began)
 
-    def _checkpoint(self, step: int, state: Mapping[str, Stateful]) -> dict[str, Any]:
-        self.flush()
+    def _payload(self, step: int, state: Mapping[str, Stateful]) -> dict[str, Any]:
         return {
             "step": step,
             "seconds": self.seconds,
@@ -323,8 +365,15 @@ class Job:
             "state": {name: part.state_dict() for name, part in state.items()},
         }
 
+    def _checkpoint(self, label: str) -> Path | None:
+        """The checkpoint that an earlier try kept. The first of a team looks, and discards what is
+        damaged."""
+        name = self._checkpoint_name(label)
+        there = self.team.any(self.team.leads and self.kept(name) is not None)
+        return self.folder / name if there else None
+
     def _restore(self, label: str, state: Mapping[str, Stateful]) -> int:
-        path = self.kept(self._checkpoint_name(label))
+        path = self._checkpoint(label)
         if path is None:
             return 0
         with self._readable(path):
@@ -357,6 +406,8 @@ class Job:
 
     def _rewrite_log(self) -> None:
         """Drop the log of steps that are done again, and whatever else was done to the file."""
+        if not self.team.leads:
+            return
         text = "".join(self._log)
         current = self._log_path.read_bytes() if self._log_path.exists() else b""
         if current != text.encode():
@@ -376,5 +427,15 @@ def numbers(records: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
 
     return [
         {key: value if key == "step" else number(value) for key, value in record.items()}
+        for record in records
+    ]
+
+
+def added(records: Sequence[Mapping[str, float]], team: Team) -> list[dict[str, float]]:
+    """The records, which name the same values for all members, with the sums of these."""
+    values = [value for record in records for key, value in record.items() if key != "step"]
+    sums = iter(team.added(values) if values else [])
+    return [
+        {key: value if key == "step" else next(sums) for key, value in record.items()}
         for record in records
     ]

@@ -23,7 +23,7 @@ from variants import assert_named
 
 from fw.core.cli import app, guarded
 from fw.core.diffusion import latents as core_latents
-from fw.core.diffusion.latents import Codec, Latents
+from fw.core.diffusion.latents import Codec, Latents, Unit
 from fw.core.errors import Interrupted, MissingFile, RecipeError, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Dataset
@@ -268,6 +268,10 @@ def stored(autoencoder: Autoencoder, folder: Path, flip: bool, **job: Any) -> La
     return Latents.load(folder)
 
 
+def unit(generator: torch.Generator, count: int) -> Unit:
+    return lambda shape: torch.randn(count, *shape, generator=generator)
+
+
 def test_the_stage_stores_the_latents_of_all_images_in_their_order(tmp_path: Path) -> None:
     autoencoder = KL(weights=made_kl(tmp_path / "kl"), shrink=2)
     found = stored(autoencoder, tmp_path / "job", flip=True)
@@ -278,7 +282,7 @@ def test_the_stage_stores_the_latents_of_all_images_in_their_order(tmp_path: Pat
     with torch.no_grad():
         plain = autoencoder.encode(network, images[some]).mean
         mirrored = autoencoder.encode(network, images[some].flip(-1)).mean
-    draw = torch.Generator()
+    draw = unit(torch.Generator(), 6)
     torch.testing.assert_close(found.take(some, None, draw), plain, atol=1e-5, rtol=1e-4)
     which = torch.tensor([True, False] * 3)
     expected = torch.where(which[:, None, None, None], mirrored, plain)
@@ -302,9 +306,9 @@ def test_a_posterior_is_drawn_afresh_with_the_generator_that_training_gives() ->
         + std[chosen] * widths[:, None, None, None] * noise
     )
     torch.testing.assert_close(
-        found.take(chosen, mirrored, torch.Generator().manual_seed(1)), expected
+        found.take(chosen, mirrored, unit(torch.Generator().manual_seed(1), 3)), expected
     )
-    other = found.take(chosen, mirrored, torch.Generator().manual_seed(2))
+    other = found.take(chosen, mirrored, unit(torch.Generator().manual_seed(2), 3))
     assert not torch.equal(other, expected)
 
 

@@ -34,6 +34,7 @@ from fw.core.learning.parts.objectives import Objectives, gradient_ratios, usual
 from fw.core.learning.parts.online import OnlineGrouping
 from fw.core.learning.parts.part import Training
 from fw.core.learning.train import initial_network, train
+from fw.core.machine.team import Team
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.randomness import generator
@@ -376,9 +377,11 @@ def test_the_ratio_of_gradients_is_that_of_two_known_lengths() -> None:
         "two": network["shared"].square().sum(),
         "none": 3 * network["head"],
     }
-    found = {name: float(ratio) for name, ratio in gradient_ratios(terms, loss, network).items()}
+    found = {
+        name: float(ratio) for name, ratio in gradient_ratios(terms, loss, network, Team()).items()
+    }
     assert found == pytest.approx({"one": 2 / 5, "two": math.hypot(2, 4) / 5, "none": 0})
-    flat = gradient_ratios({"one": terms["one"]}, 0 * loss, network)
+    flat = gradient_ratios({"one": terms["one"]}, 0 * loss, network, Team())
     assert flat["one"] == 0
 
 

@@ -8,7 +8,7 @@ depend on how many others there are.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,9 @@ HELD_OUT = 256
 
 MIRRORED = "mirrored."
 """How the names of tensors begin that were made of the mirror images."""
+
+Unit = Callable[[Sequence[int]], Tensor]
+"""Gives unit noise (B, *shape) for the images of a batch."""
 
 
 class Codec:
@@ -157,14 +160,13 @@ class Latents:
         for rows in self.parts.values():
             rows.ahead(numbers)
 
-    def take(self, numbers: Tensor, mirrored: Tensor | None, generator: torch.Generator) -> Tensor:
+    def take(self, numbers: Tensor, mirrored: Tensor | None, unit: Unit) -> Tensor:
         """The latents (B, C, h, w) of the images with these numbers (B,); of their mirror images
         where `mirrored`, bool (B,)."""
         mean = self._rows("mean", numbers, mirrored)
         if "std" not in self.parts:
             return mean
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        return mean + self._rows("std", numbers, mirrored) * noise
+        return mean + self._rows("std", numbers, mirrored) * unit(mean.shape[1:])
 
     def _rows(self, part: str, numbers: Tensor, mirrored: Tensor | None) -> Tensor:
         rows = self.parts[part].take(numbers)

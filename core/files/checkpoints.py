@@ -68,10 +68,13 @@ class Beside:
         self._failure: BaseException | None = None
         self._seconds = 0.0
 
-    def start(self, work: Callable[[], object]) -> None:
-        """Do this beside what goes on; waits for what is under way."""
+    def start(self, work: Callable[[], object], counted: bool = True) -> None:
+        """Do this beside what goes on; waits for what is under way. `counted`: in what was
+        `spent`."""
         self.wait()
-        self._thread = threading.Thread(target=self._do, args=(work,), name=THREAD, daemon=True)
+        self._thread = threading.Thread(
+            target=self._do, args=(work, counted), name=THREAD, daemon=True
+        )
         self._thread.start()
 
     @property
@@ -99,13 +102,14 @@ class Beside:
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 
-    def _do(self, work: Callable[[], object]) -> None:
+    def _do(self, work: Callable[[], object], counted: bool) -> None:
         began = time.thread_time()
         try:
             work()
         except BaseException as error:  # raised where somebody can hear it
             self._failure = error
-        self._seconds += time.thread_time() - began
+        if counted:
+            self._seconds += time.thread_time() - began
 
 
 def copied(state: Any) -> tuple[Any, Callable[[], None]]:

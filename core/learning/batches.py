@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fw.core.diffusion.latents import Latents
+from fw.core.diffusion.latents import Latents, Unit
 from fw.core.diffusion.pixels import per_image, to_unit
 from fw.core.job import Job
 from fw.core.kinds import Process
@@ -22,7 +23,8 @@ from fw.core.types import ImageSet
 
 @dataclass
 class Batch:
-    """The noisy training images of one step, and what the parts of the training make of them."""
+    """The noisy training images of one step, and what the parts of the training make of them. In a
+    team it is this member's rows of the step's batch, of `count` images."""
 
     chosen: Tensor
     """The numbers of the training images, int64 (B,)."""
@@ -34,6 +36,8 @@ class Batch:
     """Unit noise like x0; the noisy images are x0 + sigma * noise."""
     dropped: Tensor
     """Where the condition is replaced by the null condition, bool (B,)."""
+    count: int
+    """How many images the step has, in all members of a team."""
     condition: Tensor | None = None
     """The conditions (B, ...); None if there are none, or not yet."""
     augmentation: Tensor | None = None
@@ -41,7 +45,7 @@ class Batch:
     activations: Mapping[str, Tensor] = field(default_factory=dict)
     """What the blocks that parts read return for the noisy images: (B, C, h, w) or (B, N, D)."""
     whole: Batch | None = None
-    """The batch of which this is a part; None if it is all of it."""
+    """The batch of which `train.accumulate` made this a part; None if it is all of it."""
     number: int = 0
     """Which part it is, from 0 on."""
     numbers: Tensor | None = None
@@ -53,25 +57,30 @@ class Batch:
 
     @property
     def all(self) -> Batch:
-        """The whole batch of the step."""
+        """All that this process has of the step's batch."""
         return self if self.whole is None else self.whole
 
     @property
+    def complete(self) -> bool:
+        """Whether these are all images of the step."""
+        return len(self.x0) == self.count
+
+    @property
     def share(self) -> float:
-        """How much of the whole batch it is."""
-        return len(self.x0) / len(self.all.x0)
+        """How much of the step's batch it is."""
+        return len(self.x0) / self.count
 
     def mean(self, values: Tensor) -> Tensor:
-        """What values (B,) add to their mean () over the whole batch."""
-        return values.mean() if self.whole is None else values.sum() / len(self.whole.x0)
+        """What values (B,) add to their mean () over the images of the step."""
+        return values.mean() if self.complete else values.sum() / self.count
 
     def split(self, count: int) -> list[Batch]:
-        """`count` equal parts, in order."""
+        """`count` parts, in order, which differ by one image at most."""
         if count == 1:
             return [self]
 
         tensors = {
-            each.name: value.chunk(count)
+            each.name: value.tensor_split(count)
             for each in fields(self)
             if isinstance(value := getattr(self, each.name), Tensor)
         }
@@ -91,29 +100,37 @@ class Draw:
     job: Job
 
     def __call__(self, rows: Tensor, count: int, step: int, *stream: str) -> Batch:
-        """`count` of the images `rows` (N,) at this step; a second batch needs its own stream."""
-        device = self.job.device
+        """`count` of the images `rows` (N,) at this step; a second batch needs its own stream.
+
+        Numbers are drawn for all of them, and a member of a team keeps those of its own.
+        """
+        device, own = self.job.device, self.job.team.rows(count)
         numbers = self.numbers(rows, count, step)
         chosen = sent(numbers, device)
         # The order of these draws is part of every stored training: append, never reorder.
         draw = self.job.generator(*stream, "noise", step, device=device)
         mirrored = None
         if self.settings.flip:
-            mirrored = torch.rand(len(chosen), generator=draw, device=device) < 0.5
+            mirrored = (torch.rand(count, generator=draw, device=device) < 0.5)[own]
         posterior = self.job.generator(*stream, "posterior", step, device=device)
+
+        def unit(generator: torch.Generator, shape: Sequence[int]) -> Tensor:
+            return torch.randn(count, *shape, generator=generator, device=device)[own]
+
         afar = self.examples.afar
-        x0 = self.examples.take(numbers if afar else chosen, mirrored, posterior)
+        x0 = self.examples.take(numbers if afar else chosen, mirrored, partial(unit, posterior))
         if afar and step + 1 < self.settings.steps:
             self.examples.ahead(self.numbers(rows, count, step + 1))
-        sigma = self.process.sigmas(torch.rand(len(x0), generator=draw, device=device))
-        noise = torch.randn(x0.shape, generator=draw, device=device)
-        dropped = torch.rand(len(x0), generator=draw, device=device) < self.settings.cond_drop
-        return Batch(chosen, x0, sigma, noise, dropped, numbers=numbers)
+        sigma = self.process.sigmas(torch.rand(count, generator=draw, device=device))[own]
+        noise = unit(draw, x0.shape[1:])
+        dropped = torch.rand(count, generator=draw, device=device)[own] < self.settings.cond_drop
+        return Batch(chosen, x0, sigma, noise, dropped, count, numbers=numbers)
 
     def numbers(self, rows: Tensor, count: int, step: int) -> Tensor:
-        """Which of the images `rows` (N,) a step takes: their numbers, int64 (count,) on the
-        CPU."""
-        return rows[batch_indices(len(rows), count, step, self.job.seed)]
+        """Which of the images `rows` (N,) this member takes of the `count` of a step: their
+        numbers, int64 (B,) on the CPU."""
+        own = self.job.team.rows(count)
+        return rows[batch_indices(len(rows), count, step, self.job.seed)[own]]
 
 
 def training_examples(data: ImageSet | Latents) -> Pixels | Latents:
@@ -138,7 +155,7 @@ class Pixels:
         """Begin to fetch the images that the next step takes."""
         self.images.ahead(numbers)
 
-    def take(self, numbers: Tensor, mirrored: Tensor | None, generator: torch.Generator) -> Tensor:
+    def take(self, numbers: Tensor, mirrored: Tensor | None, unit: Unit) -> Tensor:
         """The images with these numbers (B,) as (B, C, H, W) in -1..1, mirrored where `mirrored`,
         bool (B,)."""
         x0 = to_unit(self.images.take(numbers))

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fw.core.job import Job, Stateful
+from fw.core.learning.gradients import Addition
 from fw.core.randomness import generator
 
 
@@ -56,6 +57,8 @@ def descend(
     prefix: str | None = "",
     log_every: int = 10,
     log_last: bool = True,
+    split: bool = False,
+    terms: int = 1,
 ) -> None:
     """Take `steps` steps down the gradient of `loss`, which is called for the loss () of each.
 
@@ -72,55 +75,71 @@ def descend(
                both out, so that only the values of `Step.log` are logged
     log_every  steps from one line of the log to the next, the first step included
     log_last   whether the last step is logged whatever its number
+    split      whether, in a team, `loss` and what is logged are what this member's rows of the
+               batch add to those of all (core/machine/team.py); else every member does the whole
+    terms      how many terms the loss has, so that gradients are sent during the last
     """
     if "optimizer" in state:
         raise ValueError("a checkpoint holds the optimizer under `optimizer`: name yours otherwise")
-    for number in job.steps(steps, {**state, "optimizer": optimizer}, label):
+    addition = Addition(learned_by(optimizer), job.team) if split else None
+    for number in job.steps(steps, {**state, "optimizer": optimizer}, label, split):
         last = log_last and number == steps - 1
         step = Step(number, logged=number % log_every == 0 or last)
-        terms = loss(step)
+        value = loss(step)
         if rate is not None:
             for group in optimizer.param_groups:
                 group["lr"] = rate(number)
-        value, norm = down(optimizer, terms, clip)
+        value, norm = down(optimizer, value, clip, addition, terms)
         if follow is not None:
             follow(step)
         values: dict[str, Tensor] = {}
         if prefix is not None:
             values = {f"{prefix}loss": value}
             if norm is not None:
-                values[f"{prefix}grad_norm"] = norm
+                values[f"{prefix}grad_norm"] = job.team.part(norm) if split else norm
         if step.logged and (values or step.values):
             job.log(number, values | step.values)
 
 
 def down(
-    optimizer: Optimizer, loss: Tensor | Iterable[Tensor], clip: float | None = None
+    optimizer: Optimizer,
+    loss: Tensor | Iterable[Tensor],
+    clip: float | None = None,
+    addition: Addition | None = None,
+    terms: int = 1,
 ) -> tuple[Tensor, Tensor | None]:
     """One step of the optimizer down the gradient of the loss (), clipped to the norm `clip`. The
-    loss may be terms () that are summed up.
+    loss may be terms () that are summed up, and with `addition` those of a team's members.
 
-    Returns the loss (), and the norm () that its gradient had before; None if it is not clipped.
+    Returns the loss (), of this member, and the norm () that the gradient had before; None if it is
+    not clipped.
     """
     optimizer.zero_grad(set_to_none=True)
-    value = differentiated([loss] if isinstance(loss, Tensor) else loss)
+    value = differentiated([loss] if isinstance(loss, Tensor) else loss, addition, terms)
     norm = None
     if clip is not None:
-        learned = [each for group in optimizer.param_groups for each in group["params"]]
-        norm = nn.utils.clip_grad_norm_(learned, clip)
+        norm = nn.utils.clip_grad_norm_(learned_by(optimizer), clip)
     optimizer.step()
     return value, norm
 
 
-def differentiated(terms: Iterable[Tensor]) -> Tensor:
-    """The sum () of the terms (), whose gradients are added up."""
+def differentiated(terms: Iterable[Tensor], addition: Addition | None, count: int) -> Tensor:
+    """The sum () of the terms (), `count` of them, whose gradients are added up."""
     total = None
-    for term in terms:
+    for number, term in enumerate(terms):
+        if addition is not None and number == count - 1:
+            addition.begin()
         term.backward()
         total = term.detach() if total is None else total + term.detach()
         del term  # and with it what its gradient needed
     assert total is not None, "a loss has at least one term"
+    if addition is not None:
+        addition.finish()
     return total
+
+
+def learned_by(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [each for group in optimizer.param_groups for each in group["params"]]
 
 
 def batch_indices(count: int, batch: int, step: int, seed: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from fw.core.job import Job, Stateful
 from fw.core.kinds import Backbone, Joint, Process
 from fw.core.kinds.boundaries import checked_network
 from fw.core.learning.averages import average, decay
-from fw.core.learning.batches import Draw, training_examples
+from fw.core.learning.batches import Batch, Draw, training_examples
 from fw.core.learning.loop import Step, descend
 from fw.core.learning.optimizers import adam
 from fw.core.learning.parts.augmentation import Augmentation
@@ -25,7 +26,7 @@ from fw.core.learning.parts.denoising import Denoising
 from fw.core.learning.parts.joint import Recognition
 from fw.core.learning.parts.part import Part, Training
 from fw.core.learning.recomputing import recompute_blocks
-from fw.core.learning.splitting import check_splits
+from fw.core.learning.splitting import ACCUMULATE, TEAM, check_splits
 from fw.core.machine.precision import shortened
 from fw.core.machine.transfer import placed
 from fw.core.randomness import seeded
@@ -59,8 +60,8 @@ def train(
 
     spec = next((part.spec for part in parts if part.spec is not None), None)
     network, averaged = (initial_network(backbone, data.shape, spec, job) for _ in range(2))
-    if settings.accumulate > 1:
-        check_splits(backbone, network)
+    if settings.accumulate > 1 or job.team.size > 1:
+        check_splits(backbone, network, ACCUMULATE if settings.accumulate > 1 else TEAM)
     bf16 = settings.precision == "bf16"  # autocast alone: weights, loss and averages stay float32
     model, slow = (NetworkDenoiser(each, process, bf16) for each in (network, averaged))
     draw = Draw(training_examples(data).to(job.device), process, settings, job)
@@ -93,7 +94,7 @@ def train(
         logs = []
         for batch in whole.split(settings.accumulate):
             own = Step(step.number, step.logged)
-            with tapped(network, blocks) as batch.activations:
+            with own_dropout(job, own, batch), tapped(network, blocks) as batch.activations:
                 value = task.loss(batch)
             for part in parts:
                 value = part.add(value, batch, own)
@@ -119,6 +120,8 @@ def train(
             clip=settings.clip,  # of the whole gradient, heads included
             follow=follow,
             prefix="train/",
+            split=True,
+            terms=settings.accumulate,
         )
     return averaged
 
@@ -130,6 +133,13 @@ def initial_network(
     with seeded(job.seed, "init"):
         network = checked_network(backbone, backbone.build(shape, spec))
     return placed(network, job.device)
+
+
+def own_dropout(job: Job, step: Step, batch: Batch) -> AbstractContextManager[None]:
+    """In a team, every member's pass has random numbers of its own; all else has the same."""
+    if job.team.size == 1:
+        return nullcontext()
+    return seeded(job.seed, "rows", step.number, batch.number, job.team.rank)
 
 
 def summed(logs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

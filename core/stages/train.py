@@ -134,6 +134,8 @@ class TrainDenoiser(Stage):
             job,
             parts,
         )
+        if not job.team.leads:
+            return
         save_file(state_of(averaged), job.folder / MODEL, note)
         if online is not None:
             data = load_split(self.dataset, "train", products)

@@ -9,7 +9,7 @@ from transformed images and makes none.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -52,7 +52,8 @@ class Augmentation(Part):
 
     def begin(self, batch: Batch, step: Step) -> None:
         draw = self.job.generator("augmentation", step.number)
-        transforms = draw_transforms(len(batch.x0), self.probability, draw)
+        transforms = draw_transforms(batch.count, self.probability, draw)
+        transforms = transforms.of(self.job.team.rows(batch.count))
         batch.x0 = transforms(batch.x0)
         batch.augmentation = sent(transforms.label, batch.x0.device)
 
@@ -78,6 +79,10 @@ class Transforms:
     """a_6: to the right, in eighths of the width."""
     shift_y: Tensor
     """a_7: down, in eighths of the height."""
+
+    def of(self, rows: slice) -> Transforms:
+        """Those of some of the images."""
+        return Transforms(*(getattr(self, each.name)[rows] for each in fields(self)))
 
     @property
     def label(self) -> Tensor:

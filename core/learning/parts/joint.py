@@ -51,6 +51,7 @@ class Recognition(Denoising):
     def join(self, training: Training) -> None:
         super().join(training)
         self.draw, self.splits = training.draw, training.settings.accumulate
+        self.team = training.job.team
         if self.conditions is not None:
             self.conditions = self.conditions.to(training.job.device)
 
@@ -89,18 +90,18 @@ class Recognition(Denoising):
         return loss + self.backbone.weight * losses.recognition
 
     def _losses(self, batch: Batch) -> Losses:
-        """The losses of a batch with its classes (B,), where -1 means no class."""
+        """The losses of a batch with its classes (B,), where -1 means no class. Recognition is the
+        mean over the images with a class: of the others it is 0."""
         classes, of_all = batch.condition, batch.all.condition
         assert classes is not None
         assert of_all is not None
         losses = self.model.joint_loss(batch.x0, batch.sigma, batch.noise, classes)
         denoising, recognition, recognised = losses
-        known = of_all >= 0 if self.partial else None
-        return Losses(
-            batch.mean(denoising),
-            mean(recognition, known, batch),
-            mean(recognised.float(), known, batch),
-        )
+        if not self.partial:
+            return Losses(*map(batch.mean, (denoising, recognition, recognised.float())))
+        known = self.team.total((of_all >= 0).sum()).clamp(min=1)
+        right = recognised.float().sum()
+        return Losses(batch.mean(denoising), recognition.sum() / known, right / known)
 
     def _beside(self, losses: Losses) -> Losses:
         """The same, recognising the other labelled images if there are any."""
@@ -116,12 +117,5 @@ class Recognition(Denoising):
         if self.alone:
             return values
         weighted = {"": self.backbone.weight * losses.recognition}
-        ratio = gradient_ratios(weighted, losses.denoising, self.model.network)[""]
+        ratio = gradient_ratios(weighted, losses.denoising, self.model.network, self.team)[""]
         return {**values, "train/recognition_gradient_ratio": batch.share * ratio}
-
-
-def mean(values: Tensor, known: Tensor | None, batch: Batch) -> Tensor:
-    """What values (B,) of a batch add to the mean () over the whole batch. With `known`, which
-    says of the whole batch what counts, it is the mean over that: the others must be 0. 0 if none
-    is known."""
-    return batch.mean(values) if known is None else values.sum() / known.sum().clamp(min=1)

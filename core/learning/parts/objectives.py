@@ -20,6 +20,7 @@ from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step
 from fw.core.learning.parts.part import Part, Training
 from fw.core.machine.rows import Rows
+from fw.core.machine.team import Team
 from fw.core.randomness import seeded
 
 
@@ -48,7 +49,7 @@ class Objectives(Part):
     def join(self, training: Training) -> None:
         self.averaged = training.averaged
         self.network = training.model.network
-        self.job = training.job
+        self.job, self.team = training.job, training.job.team
         device = training.job.device
         numbers = Counter[str]()
         self.terms: list[Term] = []
@@ -84,25 +85,40 @@ class Objectives(Part):
         return sum(weighted.values(), loss)
 
     def _weighted(self, term: Term, batch: Batch, step: Step) -> Tensor:
-        """One term (), times its weight; of a part of a batch, what it adds to that of all."""
+        """One term (), times its weight; of a part of a batch, what it adds to that of all.
+
+        In a team, an objective that compares images sees those of all members.
+        """
         objective = term.objective
         part = [batch.number] if batch.number else []
-        inside = taken(objective, batch.sigma)
+        tokens = as_tokens(batch.activations[term.block]).float()
+        images: tuple[Tensor, ...] = (batch.x0, batch.sigma, batch.noise, batch.chosen)
+        gathered = self.team.size > 1 and not objective.per_image  # it compares all images
+        if gathered:
+            tokens = self.team.whole(tokens, batch.count)
+            images = tuple(self.team.whole(each, batch.count) for each in images)
+        x0, sigma, noise, chosen = images
+        features = None
+        if term.features is not None:
+            features = term.features.take(chosen) if gathered else batch.taken(term.features)
+        inside = taken(objective, sigma)
         seen = Seen(
-            as_tokens(batch.activations[term.block]).float(),
+            tokens,
             inside,
-            batch.x0,
-            batch.sigma,
-            batch.noise,
+            x0,
+            sigma,
+            noise,
             self.job.generator("objective", term.label, step.number, *part, device=self.job.device),
-            None if term.features is None else batch.taken(term.features),
+            features,
             self._look(term.block) if objective.uses_teacher else None,
         )
         value = objective.weight * checked_term(objective, objective.term(term.head, seen))
-        if batch.whole is None:
+        if gathered:
+            return self.team.part(value)
+        if batch.complete:
             return value
-        of_all = taken(objective, batch.whole.sigma)
-        return value * inside.sum() / of_all.sum().clamp(min=1)
+        everywhere = self.team.total(taken(objective, batch.all.sigma).sum())
+        return value * inside.sum() / everywhere.clamp(min=1)
 
     def _values(
         self, weighted: Mapping[str, Tensor], loss: Tensor, batch: Batch
@@ -112,7 +128,7 @@ class Objectives(Part):
         weights = {term.label: term.objective.weight for term in self.terms}
         values = {f"train/{label}": term / weights[label] for label, term in weighted.items()}
         values["train/denoising_loss"] = loss
-        for label, ratio in gradient_ratios(weighted, loss, self.network).items():
+        for label, ratio in gradient_ratios(weighted, loss, self.network, self.team).items():
             values[f"train/{label}_gradient_ratio"] = batch.share * ratio
         return values
 
@@ -151,18 +167,22 @@ def taken(objective: Objective, sigma: Tensor) -> Tensor:
 
 
 def gradient_ratios(
-    terms: Mapping[str, Tensor], loss: Tensor, network: nn.Module
+    terms: Mapping[str, Tensor], loss: Tensor, network: nn.Module, team: Team
 ) -> dict[str, Tensor]:
     """||grad term|| / ||grad loss|| for each term (), over the weights that both reach: the shared
-    trunk.
+    trunk. Both are summands over the members of the team.
 
     0 where the loss has no gradient there, as in a transformer whose last layer is still zero.
     """
     weights = [weight for weight in network.parameters() if weight.requires_grad]
+
+    def gradients(value: Tensor) -> tuple[Tensor | None, ...]:
+        return torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True)
+
     ratios: dict[str, Tensor] = {}
-    loss_gradients = torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True)
+    loss_gradients = team.totals(gradients(loss))
     for label, term in terms.items():
-        term_gradients = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
+        term_gradients = team.totals(gradients(term))
         pairs = zip(term_gradients, loss_gradients, strict=True)
         both = [(one, other) for one, other in pairs if one is not None is not other]
         upper, lower = (norm([pair[side] for pair in both], loss) for side in (0, 1))

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from fw.core.job import Job, Stateful
 from fw.core.kinds import Online
 from fw.core.learning.averages import average
 from fw.core.learning.batches import Batch
+from fw.core.learning.gradients import Addition
 from fw.core.learning.loop import Step, down
 from fw.core.learning.optimizers import adam
 from fw.core.learning.parts.part import Part, Training
@@ -48,10 +50,11 @@ class OnlineGrouping(Part):
         blocks = list(blocks_of(self.model.network))
         self.block = self.annotator.block or blocks[len(blocks) // 2]
         image = torch.zeros(1, *training.shape, device=device)
-        width = self.features(image, self.job.generator(device=device)).shape[1]
+        width = self.features(image, torch.zeros_like(image)).shape[1]
         self.grouping = initial_grouping(self.annotator, width, self.job)
         self.averaged = initial_grouping(self.annotator, width, self.job).eval()
         self.optimizer = adam(self.grouping.parameters(), self.annotator.lr, WEIGHT_DECAY)
+        self.addition = Addition(list(self.grouping.parameters()), self.job.team)
 
     @property
     def state(self) -> Mapping[str, Stateful]:
@@ -63,11 +66,15 @@ class OnlineGrouping(Part):
 
     def begin(self, batch: Batch, step: Step) -> None:
         """Learn from the images; from the start on, give them their prototypes as conditions."""
-        features = self.features(batch.x0, self._stream("online", step.number))  # (B, F)
+        stream, own = self._stream("online", step.number), self.job.team.rows(batch.count)
+        noise = unit(stream, batch.count, batch.x0.shape[1:])[own]
+        features = self.features(batch.x0, noise)  # (B, F)
         if step.number >= self.start:
             batch.condition = self.prototypes[self.assign(features)]  # (B, D)
+        features = self.job.team.whole(features, batch.count)  # grouped as one batch
         loss = self.grouping.loss(features, step.number)  # type: ignore[operator]
-        down(self.optimizer, loss)
+        loss = self.job.team.part(loss)
+        down(self.optimizer, loss, addition=self.addition)
         step.log({"train/online_loss": loss})
 
     def follow(self, decay: float, step: Step) -> None:
@@ -81,18 +88,23 @@ class OnlineGrouping(Part):
         assigned = []
         images = torch.arange(count)
         for chosen in self.job.track(images.split(self.batch), "assign"):
-            x0 = self.take(chosen, None, posterior)  # (B, C, H, W)
-            features = [self.features(x0, stream) for stream in streams]  # (B, F) each
+            x0 = self.take(chosen, None, partial(unit, posterior, len(chosen)))  # (B, C, H, W)
+            shape = x0.shape[1:]
+            features = [
+                self.features(x0, unit(stream, len(x0), shape))
+                for stream in streams  # (B, F) each
+            ]
             assigned.append(self.assign(torch.stack(features).mean(dim=0)).cpu())
         groups = torch.cat(assigned)
         return Annotation(self.spec, self.prototypes.cpu()[groups]), groups
 
     @torch.no_grad()
-    def features(self, x0: Tensor, noise: torch.Generator) -> Tensor:
-        """What the block makes of images x0 (B, C, H, W) at the annotator's noise level: (B, F)"""
+    def features(self, x0: Tensor, noise: Tensor) -> Tensor:
+        """What the block makes of images x0 (B, C, H, W) in unit noise of the same shape, at the
+        annotator's noise level: (B, F)"""
         self.model.network.eval()
         sigma = x0.new_full((len(x0),), self.annotator.sigma)
-        x = x0 + self.annotator.sigma * torch.randn(x0.shape, generator=noise, device=x0.device)
+        x = x0 + self.annotator.sigma * noise
         activation = self.model.features(x, sigma, [self.block])[self.block]
         return pooled(activation) if self.annotator.pool else activation.flatten(1)
 
@@ -109,6 +121,11 @@ class OnlineGrouping(Part):
     def assign(self, features: Tensor) -> Tensor:
         """The number of each image's averaged prototype, from its features (B, F): (B,)"""
         return self.averaged.assign(features)  # type: ignore[operator]
+
+
+def unit(generator: torch.Generator, count: int, shape: Sequence[int]) -> Tensor:
+    """Unit noise (count, *shape) on the generator's device."""
+    return torch.randn(count, *shape, generator=generator, device=generator.device)
 
 
 def initial_grouping(annotator: Online, width: int, job: Job) -> nn.Module:

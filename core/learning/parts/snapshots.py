@@ -49,9 +49,12 @@ class Snapshots(Part):
         }
         reached = self.job.reached()
         before = [step for step in self.settings.snapshot_steps if step <= reached]
-        lost = [name for step in before for name in self.files(step) if not self.job.kept(name)]
-        if lost:
-            self.job.say(f"{lost[0]} of an earlier try is lost; the training begins again")
+        lost: list[str] = []
+        if self.job.team.leads:
+            lost = [name for step in before for name in self.files(step) if not self.job.kept(name)]
+        if self.job.team.any(bool(lost)):
+            lacking = "".join(lost[:1])
+            self.job.say(f"{lacking} of an earlier try is lost; the training begins again")
             self.job.restart()
 
     @property
