@@ -8,7 +8,7 @@ depend on how many others there are.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -66,9 +66,10 @@ class Codec:
 
     def encode_split(self, images: Tensor, flip: bool, job: Job) -> None:
         """Store the latents of all images in the job's folder, for `flip` those of their mirror
-        images too."""
+        images too. A team shares the files."""
         codes: dict[str, list[Code]] = defaultdict(list)
-        for shard, batch in job.track(list(batches(len(images), self.size)), "encode"):
+        own = list(batches(job.team.share(files(len(images))), self.size))
+        for shard, batch in job.track(own, "encode"):
             name = f"latents-{shard.start:07d}.safetensors"
             if batch.start == shard.start:
                 done = job.kept(name) is not None
@@ -188,9 +189,13 @@ def filled(batch: Tensor, size: int) -> Tensor:
     return torch.cat([batch, batch[-1:].expand(size - len(batch), *batch.shape[1:])])
 
 
-def batches(count: int, size: int) -> Iterator[tuple[range, range]]:
-    """The images of one file, and those of a batch within them."""
-    for start in range(0, count, SHARD):
-        shard = range(start, min(start + SHARD, count))
+def files(count: int) -> list[range]:
+    """The images of each file of latents."""
+    return [range(start, min(start + SHARD, count)) for start in range(0, count, SHARD)]
+
+
+def batches(shards: Iterable[range], size: int) -> Iterator[tuple[range, range]]:
+    """The images of a file, and those of a batch within them."""
+    for shard in shards:
         for first in range(shard.start, shard.stop, size):
             yield shard, range(first, min(first + size, shard.stop))

@@ -3,6 +3,8 @@ back. Maps of files count for nothing here, however large they are."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import re
 import sys
 import threading
@@ -41,6 +43,7 @@ class Watch:
     def __init__(self, device: torch.device, bound: int | None = None):
         self.device = device
         self.bound = bound
+        give_back()
         self.began = anonymous()
         self.anonymous = self.began
         self._ended = threading.Event()
@@ -80,7 +83,11 @@ class Watch:
         self._measure()
 
     def _measure(self) -> None:
-        self.anonymous = max(self.anonymous or 0, anonymous() or 0)
+        size = anonymous() or 0
+        if self.bound is not None and size > self.bound:
+            give_back()  # what is free counts for nothing
+            size = anonymous() or 0
+        self.anonymous = max(self.anonymous or 0, size)
 
 
 def anonymous() -> int | None:
@@ -91,6 +98,13 @@ def anonymous() -> int | None:
         return int(status.partition("RssAnon:")[2].split()[0]) * 1024
     except (OSError, LookupError, ValueError):
         return resident()
+
+
+def give_back() -> None:
+    """Give the system the free memory that the C library has kept, where that is glibc: such pages
+    lie between others that are in use."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def resident() -> int | None:

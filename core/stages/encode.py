@@ -72,21 +72,25 @@ class Encode(Stage):
             self.encoder.fit(
                 network, train if self.encoder.uses_labels else train.without_labels(), job
             )
-        if job.kept(NETWORK) is None:
+        if job.team.leads and job.kept(NETWORK) is None:
             state = state_of(network)
             job.keep(NETWORK, lambda path: save_file(state, path, noted(self.supervision)))
-        else:  # all features are of one network, those of an earlier try included
-            network.load_state_dict(load_file(job.folder / NETWORK))
+        job.team.wait()
+        # All features are of one network: those of other members, and of an earlier try, too.
+        network.load_state_dict(load_file(job.folder / NETWORK))
         network.eval()
         if job.kept(FEATURES) is None:
             pieces = {
                 "train": self.store_features(network, "train", train.images, job),
                 "test": self.store_features(network, "test", test.images, job),
             }
-            job.keep(FEATURES, partial(join, pieces))
-        for piece in job.folder.glob(f"{PIECE}*"):
-            piece.unlink()
-        write_json(job.folder / "quality.json", self.encoder.quality(network, test))
+            job.team.wait()
+            if job.team.leads:
+                job.keep(FEATURES, partial(join, pieces))
+        if job.team.leads:
+            for piece in job.folder.glob(f"{PIECE}*"):
+                piece.unlink()
+            write_json(job.folder / "quality.json", self.encoder.quality(network, test))
 
     def new_network(self, job: Job) -> nn.Module:
         """An unfitted network whose initial weights depend only on the job's seed."""
@@ -106,7 +110,7 @@ class Encode(Stage):
         self, network: nn.Module, split: str, images: Tensor, job: Job
     ) -> list[Path]:
         """Make the features of a split's uint8 images (N, C, H, W) in files of some images each:
-        an interrupted encoding loses no more than one."""
+        an interrupted encoding loses no more than one, and a team shares them."""
         size = reading_size((*images.shape[1:],), job.device)
         files = {
             few: f"{PIECE}{split}-{few.start:07d}-{few.stop:07d}.safetensors"
@@ -114,7 +118,7 @@ class Encode(Stage):
         }
         batches = [
             (few, range(start, min(start + size, few.stop)))
-            for few in files
+            for few in job.team.share(list(files))
             for start in range(few.start, few.stop, size)
         ]
         made: list[Tensor] = []

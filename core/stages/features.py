@@ -42,7 +42,8 @@ class SampleFeatures(Stage):
     def run(self, job: Job, products: Products) -> None:
         network = self.space.network(products(self.space), job)
         samples = products(self.sample)
-        for seed, images in job.track(list(shards(self.sample.samples)), "features"):
+        own = job.team.share(list(shards(self.sample.samples)))
+        for seed, images in job.track(own, "features"):
             name = features_name(seed, images)
             if job.kept(name) is None:
                 features = self.space.features(network, load_shard(samples, seed, images), job)

@@ -47,5 +47,7 @@ class EncodeLatents(Stage):
         images = load_split(self.dataset, "train", products).images
         codec = Codec(self.latents, self.dataset.shape, job.device)
         codec.encode_split(images, self.flip, job)
-        quality = codec.quality(load_split(self.dataset, "test", products).images)
-        write_json(job.folder / "quality.json", quality)
+        job.team.wait()
+        if job.team.leads:
+            quality = codec.quality(load_split(self.dataset, "test", products).images)
+            write_json(job.folder / "quality.json", quality)
