@@ -95,6 +95,13 @@ Batch = Annotated[
         min=1, max=1000, help="images sampled at once [default: as many as suit the device]"
     ),
 ]
+Ranks = Annotated[
+    str,
+    typer.Option(
+        "--ranks",
+        help="processes, or GPUs, that do a stage together; auto divides the GPUs among the jobs",
+    ),
+]
 DEFAULT_OUT = Path("runs")
 
 
@@ -120,6 +127,7 @@ def run(
         float, typer.Option(min=0, help="time between checkpoints")
     ] = 20.0,
     batch: Batch = None,
+    ranks: Ranks = "1",
     max_memory: Annotated[
         str | None,
         typer.Option(
@@ -147,6 +155,7 @@ def run(
     from fw.core.report import provenance
     from fw.core.report.page.write import PAGE
     from fw.core.report.terminal import show
+    from fw.core.run.devices import known_ranks
     from fw.core.run.options import Options
     from fw.core.run.run import run as run_plan
     from fw.core.store.store import Store
@@ -161,14 +170,15 @@ def run(
     for warning in warnings:
         say(console, f"warning: {warning}", style="yellow")
     options = Options(
-        out,
-        device,
-        jobs,
-        workers,
-        checkpoint_seconds,
-        batch,
-        None if max_memory is None else size_of(max_memory),
-        keep_dependents,
+        out=out,
+        device=device,
+        jobs=jobs,
+        threads=workers,
+        checkpoint_seconds=checkpoint_seconds,
+        batch=batch,
+        max_memory=None if max_memory is None else size_of(max_memory),
+        keep_dependents=keep_dependents,
+        ranks=known_ranks(ranks),
     )
     if dry_run:
         show_plan(planned, Store(options.store))

@@ -12,12 +12,18 @@ from fw.core.run.options import Options
 from fw.core.stages.base import Stage
 
 
-def preflight(plan: Plan, finished: Collection[str], options: Options) -> None:
-    """Let every component that still has work look for its files, and compare what stages take at
-    least with the memory that they may; FwError says all that is missing."""
+def preflight(plan: Plan, finished: Collection[str], options: Options, ranks: int = 1) -> None:
+    """Let every component that still has work look for its files; FwError says all that is
+    missing, which batches have too few images for so many ranks, and which stages take more memory
+    than they may by arithmetic alone."""
     missing = [stage for stage in plan.stages.values() if stage.id not in finished]
     distinct = {repr(component): component for stage in missing for component in stage.components}
-    problems = []
+    problems = [
+        f"--ranks {ranks}: {stage.title} divides batches of {stage.splits} images, so at most "
+        f"{stage.splits} ranks can do it"
+        for stage in missing
+        if stage.splits is not None and stage.splits < ranks
+    ]
     for component in distinct.values():
         try:
             component.preflight()

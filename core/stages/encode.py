@@ -53,6 +53,7 @@ class Encode(Stage):
         "log.jsonl",
     )
     cost: ClassVar[int] = 4
+    teams: ClassVar[bool] = True
 
     dataset: Data
     encoder: Encoder

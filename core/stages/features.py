@@ -29,6 +29,7 @@ class SampleFeatures(Stage):
     lighter: ClassVar[str] = "take a space with a smaller network or with fewer features"
     files: ClassVar[tuple[str, ...]] = ("features-*-*.safetensors",)
     cost: ClassVar[int] = 2
+    teams: ClassVar[bool] = True
 
     dataset: Data
     encoder: Encoder

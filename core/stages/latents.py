@@ -30,6 +30,7 @@ class EncodeLatents(Stage):
     lighter: ClassVar[str] = "take a smaller `size` of the data set, or a lighter autoencoder"
     files: ClassVar[tuple[str, ...]] = ("latents-*.safetensors", "quality.json")
     cost: ClassVar[int] = 4
+    teams: ClassVar[bool] = True
 
     dataset: Data
     latents: Autoencoder
