@@ -15,27 +15,39 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made import products
+from made import Made, products
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from saying import says
+from teams import together
 from torch import Tensor
 
+from fw.core.diffusion import latents as latents_module
 from fw.core.diffusion.latents import Latents
-from fw.core.errors import Interrupted
+from fw.core.errors import FwError, Interrupted, StageFailed
 from fw.core.features import points
 from fw.core.files import stacked as files
 from fw.core.files.stacked import join, stacked
-from fw.core.job import Job
-from fw.core.machine.memory import anonymous
+from fw.core.job import Job, Silent
+from fw.core.machine.memory import Watch, anonymous, in_words, size_of
 from fw.core.machine.rows import Rows
+from fw.core.machine.team import Team
+from fw.core.run.place import Place
+from fw.core.run.work import work
 from fw.core.stages import encode as encode_stage
+from fw.core.stages.base import Products, Stage
 from fw.core.stages.encode import FEATURES, Encode
+from fw.core.stages.latents import EncodeLatents
+from fw.core.templates.autoencoder import Example
 from fw.core.testing.stopping import Stop
 from fw.plugins.datasets.digits import Digits
 from fw.plugins.encoders.pca import PCA
 from fw.plugins.metrics import frechet
 
 MIB = 2**20
+
+
+LATENTS = EncodeLatents(Digits(), Example(), flip=True)
 
 
 def randn(*shape: int) -> Tensor:
@@ -162,6 +174,35 @@ def written(folder: Path, pattern: str) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.glob(pattern)}
 
 
+@pytest.mark.parametrize("stage", [Encode(Digits(), PCA(dims=4), seed=0), LATENTS])
+def test_a_team_shares_the_files_and_makes_the_bits_of_one_process(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_small()
+    (tmp_path / "alone").mkdir()
+    stage.run(Job(tmp_path / "alone"), products)
+    torch.save(stage, tmp_path / "stage")
+    together(2, tmp_path, made_by_a_team)
+    names = {path.name for path in (tmp_path / "alone").iterdir()}
+    assert len(names) > 3
+    assert {path.name for path in (tmp_path / "team").iterdir()} == names
+    for name in names:
+        alone, team = (tmp_path / folder / name for folder in ("alone", "team"))
+        assert alone.read_bytes() == team.read_bytes(), name
+
+
+def made_by_a_team(team: Team, folder: Path) -> None:
+    cut_small()
+    stage = torch.load(folder / "stage", weights_only=False)
+    (folder / "team").mkdir(exist_ok=True)
+    stage.run(Job(folder / "team", team=team), products)
+
+
+def cut_small() -> None:
+    """As if the digits were many."""
+    encode_stage.IN_A_FILE = latents_module.SHARD = 250
+
+
 DECODING = """
 import os, signal, sys
 from pathlib import Path
@@ -222,6 +263,59 @@ def pictures(folder: Path, count: int, side: int, different: int = 100) -> None:
 
 
 # Memory
+
+
+def test_the_peak_is_that_of_pages_without_a_file(tmp_path: Path) -> None:
+    sparse(tmp_path / "zeros", "zeros", (256 * MIB // 4,))
+    with Watch(torch.device("cpu")) as memory:
+        read = load_file(tmp_path / "zeros")["zeros"].sum()
+    assert read == 0
+    assert (memory.peak.anonymous or 0) - (memory.began or 0) < 64 * MIB
+    with Watch(torch.device("cpu")) as memory:
+        held = torch.ones(64 * MIB // 4)
+        while (memory.peak.anonymous or 0) - (memory.began or 0) < 64 * MIB:
+            held += 1
+        del held
+
+
+class Hungry(Made):
+    """A stage that takes a MiB at each step."""
+
+    lighter = "take fewer bytes"
+
+    def run(self, job: Job, products: Products) -> None:
+        held = [torch.ones(MIB // 4) for _ in job.track(range(4000), "eat")]
+        raise AssertionError(f"nobody stopped it at {len(held)}")
+
+
+def test_a_stage_that_takes_more_than_max_memory_is_stopped_and_says_what_to_turn(
+    tmp_path: Path,
+) -> None:
+    bound = (anonymous() or 0) + 64 * MIB
+    place = Place(tmp_path, "cpu", 1, 20.0, max_memory=bound)
+    with pytest.raises(StageFailed) as caught:
+        work(Hungry(), tmp_path, place, lambda name: tmp_path, Silent(), lambda: False)
+    assert says(str(caught.value), f"it takes ... --max-memory is {in_words(bound)}: take fewer")
+
+
+def test_what_began_with_more_than_max_memory_is_told_so(tmp_path: Path) -> None:
+    place = Place(tmp_path, "cpu", 1, 20.0, max_memory=MIB)
+    with pytest.raises(StageFailed) as caught:
+        work(Hungry(), tmp_path, place, lambda name: tmp_path, Silent(), lambda: False)
+    assert says(str(caught.value), "it takes ... --max-memory is 1 MiB ... it began with")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("8G", 8 * 2**30), ("1.5 GiB", 3 * 2**29), ("512mb", 2**29), ("7", 7)]
+)
+def test_sizes_of_memory_are_read(text: str, size: int) -> None:
+    assert size_of(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "0G", "-1G", "1P"])
+def test_what_is_no_size_of_memory_is_refused(text: str) -> None:
+    with pytest.raises(FwError, match="no size of memory"):
+        size_of(text)
 
 
 POOLED = '''
