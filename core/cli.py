@@ -128,6 +128,14 @@ def run(
     ] = 20.0,
     batch: Batch = None,
     ranks: Ranks = "1",
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            help="stop a stage whose process takes more memory than this, such as 8G; mapped files "
+            "do not count",
+            metavar="SIZE",
+        ),
+    ] = None,
     keep_dependents: Annotated[
         bool,
         typer.Option(
@@ -146,6 +154,7 @@ def run(
     """Run a recipe; run it again to resume. Ends with a table of the arms."""
     from rich.console import Console
 
+    from fw.core.machine.memory import size_of
     from fw.core.machine.stopping import shelter_resource_tracker
     from fw.core.messages.console import say
     from fw.core.plan.assembly import plan
@@ -169,15 +178,16 @@ def run(
     for warning in warnings:
         say(console, f"warning: {warning}", style="yellow")
     options = Options(
-        out,
-        device,
-        jobs,
-        workers,
-        checkpoint_seconds,
-        batch,
-        keep_dependents,
-        known_ranks(ranks),
-        cluster,
+        out=out,
+        device=device,
+        jobs=jobs,
+        threads=workers,
+        checkpoint_seconds=checkpoint_seconds,
+        batch=batch,
+        max_memory=None if max_memory is None else size_of(max_memory),
+        keep_dependents=keep_dependents,
+        ranks=known_ranks(ranks),
+        cluster=cluster,
     )
     if dry_run:
         show_plan(planned, Store(options.store))
