@@ -38,6 +38,7 @@ from fw.core.stages import encode as encode_stage
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.encode import FEATURES, Encode
 from fw.core.stages.latents import EncodeLatents
+from fw.core.store.store import Store
 from fw.core.templates.autoencoder import Example
 from fw.core.testing.stopping import Stop
 from fw.plugins.datasets.digits import Digits
