@@ -219,6 +219,7 @@ def work(
         float, typer.Option(min=0, help="time between checkpoints")
     ] = 20.0,
     batch: Batch = None,
+    ranks: Ranks = "1",
 ) -> None:
     """Do a recipe's stages beside other runs on the same store; no tracker, no report.
 
@@ -228,6 +229,7 @@ def work(
     from fw.core.machine.stopping import shelter_resource_tracker
     from fw.core.plan.assembly import plan
     from fw.core.recipe.loading import load
+    from fw.core.run.devices import known_ranks
     from fw.core.run.missing import finish
     from fw.core.run.options import Options
 
@@ -235,7 +237,9 @@ def work(
     add_plugins(plugin)
     loaded = load(recipe, set_ or ())
     planned = plan(loaded)
-    options = Options(out, device, jobs, workers, checkpoint_seconds, batch)
+    options = Options(
+        out, device, jobs, workers, checkpoint_seconds, batch, ranks=known_ranks(ranks)
+    )
     finish(loaded, planned, options, Console(stderr=True))
     answer(f"all {len(planned.stages)} stages are finished in {options.store}")
 
