@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -16,12 +18,17 @@ from ray.util import get_node_ip_address
 from fw.core.machine.streams import sturdy
 from fw.core.run.cluster_nodes import Visit, arrived, unfit
 from fw.core.run.execute_stage import attempt
+from fw.core.run.executor import STOPPED
 from fw.core.run.place import Place
 from fw.core.stages.base import Stage
 from fw.registry.once import one_look
 
 FLUSH = 30.0
 """Seconds that a stage's last reports may take to arrive."""
+
+
+AGAIN = 1.0
+"""Seconds between two tries to take the lease of a stage that another process is at."""
 
 
 class Undone(Exception):
@@ -48,8 +55,8 @@ class Sender:
     def told(self, stage: str, text: str) -> None:
         self.leave("told", stage, text)
 
-    def waiting(self, stage: str) -> None:
-        self.leave("waiting", stage)
+    def waiting(self, stage: str, holder: str) -> None:
+        self.leave("waiting", stage, holder)
 
     def leave(self, *message: Any) -> None:
         self.last = self.mailbox.leave.remote(*message)
@@ -81,7 +88,15 @@ def do(stage: str, pickled: bytes, place: Place, visit: Visit, mailbox: Any, *in
         if reason := unfit(visit):
             raise Undone("failed", stage, f"node {node} {reason}")
         with one_look(), cancellable() as cancelled:
-            kind, _, *rest = attempt(receive, replace(place, node=node), sender, cancelled)
+            trying = partial(attempt, receive, replace(place, node=node), sender, cancelled)
+            kind, _, *rest = trying()
+            if kind == "put off":  # by another run, or by a node that was lost with its lease
+                sender.waiting(stage, rest[0].holder)
+            while kind == "put off" and not cancelled():
+                time.sleep(AGAIN)
+                kind, _, *rest = trying()
+        if kind == "put off":
+            raise Undone("stopped", stage, STOPPED)
         if kind != "done":
             raise Undone(kind, stage, *rest)
     finally:

@@ -24,7 +24,11 @@ class StageListener(Listener, Protocol):
     def started(self, stage: str, node: str = "") -> None:
         """`node` is where, if that is not this machine."""
 
-    def done(self, stage: str) -> None: ...
+    def waiting(self, stage: str, holder: str) -> None:
+        """Another run is at it, and this one waits, or has something else to do first."""
+
+    def done(self, stage: str, already: bool = False) -> None:
+        """`already`: it was there when it was its turn, because another run has made it, say."""
 
     def failed(self, stage: str, reason: str) -> None: ...
 
