@@ -11,6 +11,7 @@ import torch
 from fw.core.errors import Interrupted, StageFailed
 from fw.core.job import Job, Reporter
 from fw.core.machine.isolation import stock_state
+from fw.core.machine.leases import Right
 from fw.core.machine.memory import Peak, Watch, in_words
 from fw.core.machine.team import Team
 from fw.core.run.place import Place
@@ -36,10 +37,11 @@ def work(
     product: Callable[[str], Path],
     reporter: Reporter,
     stopping: Callable[[], bool],
+    right: Right,
     team: Team = ALONE,
 ) -> Worked:
     """Write the stage's product into the folder, or a member's part of it. `product` gives the
-    folder of a finished stage, by its id."""
+    folder of a finished stage, by its id; `right` is that to work on this one."""
     memory = Watch(torch.device(place.device), place.max_memory)
     job = Job(
         folder=folder,
@@ -49,6 +51,7 @@ def work(
         checkpoint_seconds=place.checkpoint_seconds,
         batch=place.batch,
         stopping=lambda: memory.passed or stopping(),
+        holding=right.check,
         team=team,
     )
     with memory, stock_state(job.seed, job.device, place.threads):
