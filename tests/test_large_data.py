@@ -29,6 +29,7 @@ from fw.core.features import points
 from fw.core.files import stacked as files
 from fw.core.files.stacked import join, stacked
 from fw.core.job import Job, Silent
+from fw.core.machine.leases import in_turn
 from fw.core.machine.memory import Watch, anonymous, in_words, size_of
 from fw.core.machine.rows import Rows
 from fw.core.machine.team import Team
@@ -38,7 +39,6 @@ from fw.core.stages import encode as encode_stage
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.encode import FEATURES, Encode
 from fw.core.stages.latents import EncodeLatents
-from fw.core.store.store import Store
 from fw.core.templates.autoencoder import Example
 from fw.core.testing.stopping import Stop
 from fw.plugins.datasets.digits import Digits
@@ -293,17 +293,20 @@ def test_a_stage_that_takes_more_than_max_memory_is_stopped_and_says_what_to_tur
     tmp_path: Path,
 ) -> None:
     bound = (anonymous() or 0) + 64 * MIB
-    place = Place(tmp_path, "cpu", 1, 20.0, max_memory=bound)
-    with Store(tmp_path).lease("hungry") as lease, pytest.raises(StageFailed) as caught:
-        work(Hungry(), tmp_path, place, lambda name: tmp_path, Silent(), lambda: False, lease.right)
-    assert says(str(caught.value), f"it takes ... --max-memory is {in_words(bound)}: take fewer")
+    assert says(fed(tmp_path, bound), f"it takes ... --max-memory is {in_words(bound)}: take fewer")
 
 
 def test_what_began_with_more_than_max_memory_is_told_so(tmp_path: Path) -> None:
-    place = Place(tmp_path, "cpu", 1, 20.0, max_memory=MIB)
-    with Store(tmp_path).lease("hungry") as lease, pytest.raises(StageFailed) as caught:
-        work(Hungry(), tmp_path, place, lambda name: tmp_path, Silent(), lambda: False, lease.right)
-    assert says(str(caught.value), "it takes ... --max-memory is 1 MiB ... it began with")
+    assert says(fed(tmp_path, MIB), "it takes ... --max-memory is 1 MiB ... it began with")
+
+
+def fed(folder: Path, bound: int) -> str:
+    """Why such a stage fails that may take so much."""
+    place = Place(folder, "cpu", 1, 20.0, max_memory=bound)
+    with in_turn(folder / "lease") as lease, pytest.raises(StageFailed) as caught:
+        stage, right = Hungry(), lease.right
+        work(stage, folder, place, lambda name: folder, Silent(), lambda: False, right)
+    return str(caught.value)
 
 
 @pytest.mark.parametrize(
