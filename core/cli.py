@@ -102,6 +102,14 @@ Ranks = Annotated[
         help="processes, or GPUs, that do a stage together; auto divides the GPUs among the jobs",
     ),
 ]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        help="stop a stage whose process takes more memory than this, such as 8G; mapped files do "
+        "not count",
+        metavar="SIZE",
+    ),
+]
 DEFAULT_OUT = Path("runs")
 
 
@@ -128,16 +136,26 @@ def run(
     ] = 20.0,
     batch: Batch = None,
     ranks: Ranks = "1",
+    max_memory: MaxMemory = None,
     keep_dependents: Annotated[
         bool,
         typer.Option(
             "--keep-dependents", help="keep what was made of products that were made again since"
         ),
     ] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            help="do the stages on a Ray cluster: auto, local (start one here) or host:port",
+            metavar="ADDRESS",
+        ),
+    ] = None,
 ) -> None:
     """Run a recipe; run it again to resume. Ends with a table of the arms."""
     from rich.console import Console
 
+    from fw.core.machine.memory import size_of
     from fw.core.machine.stopping import shelter_resource_tracker
     from fw.core.messages.console import say
     from fw.core.plan.assembly import plan
@@ -161,7 +179,16 @@ def run(
     for warning in warnings:
         say(console, f"warning: {warning}", style="yellow")
     options = Options(
-        out, device, jobs, workers, checkpoint_seconds, batch, keep_dependents, known_ranks(ranks)
+        out=out,
+        device=device,
+        jobs=jobs,
+        threads=workers,
+        checkpoint_seconds=checkpoint_seconds,
+        batch=batch,
+        max_memory=None if max_memory is None else size_of(max_memory),
+        keep_dependents=keep_dependents,
+        ranks=known_ranks(ranks),
+        cluster=cluster,
     )
     if dry_run:
         show_plan(planned, Store(options.store))
@@ -194,12 +221,14 @@ def work(
     ] = 20.0,
     batch: Batch = None,
     ranks: Ranks = "1",
+    max_memory: MaxMemory = None,
 ) -> None:
     """Do a recipe's stages beside other runs on the same store; no tracker, no report.
 
     Ends when all stages are finished, here or there; `fw run` reports them."""
     from rich.console import Console
 
+    from fw.core.machine.memory import size_of
     from fw.core.machine.stopping import shelter_resource_tracker
     from fw.core.plan.assembly import plan
     from fw.core.recipe.loading import load
@@ -212,7 +241,14 @@ def work(
     loaded = load(recipe, set_ or ())
     planned = plan(loaded)
     options = Options(
-        out, device, jobs, workers, checkpoint_seconds, batch, ranks=known_ranks(ranks)
+        out=out,
+        device=device,
+        jobs=jobs,
+        threads=workers,
+        checkpoint_seconds=checkpoint_seconds,
+        batch=batch,
+        max_memory=None if max_memory is None else size_of(max_memory),
+        ranks=known_ranks(ranks),
     )
     finish(loaded, planned, options, Console(stderr=True))
     answer(f"all {len(planned.stages)} stages are finished in {options.store}")

@@ -82,6 +82,10 @@ def markdown(result: Mapping[str, Any]) -> str:
         reasons = [f"{name}: {known['why']}" for name, known in labels(arms) if known["why"]]
         about = "\n\n".join([escaped(free), LABELS, *([bullets(reasons)] if reasons else [])])
         parts.append(f"## Labels\n\n{about}")
+    if peaks := result.get("environment", {}).get("peak memory"):
+        parts.append(
+            f"Peak memory of a process, mapped files left out: {escaped('; '.join(peaks))}."
+        )
     if warnings := result.get("warnings"):
         parts.append(f"## Warnings\n\n{bullets(warnings)}")
     partly = [f"{name}: {remark}" for name, arm in arms.items() for remark in acts(arm)]

@@ -70,6 +70,8 @@ class Failed:
     """Whether it may be its own, or come of another's end; members that do the same raise the same
     FwError."""
     trace: str = ""
+    waited: bool = False
+    """Whether it was waiting for another: that one's error matters more."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,8 @@ def member(task: Member) -> None:
     except FwError as error:
         link.send(Failed(rank, str(error), own=False))
     except Exception as error:
-        link.send(Failed(rank, said(error, place), True, redact(traceback.format_exc())))
+        trace = redact(traceback.format_exc())
+        link.send(Failed(rank, said(error, place), True, trace, waited(error)))
 
 
 def device_of(place: Place, rank: int) -> str:
@@ -179,7 +182,12 @@ def end_with(task: Member, parent: Any) -> None:
 
 def said(error: Exception, place: Place) -> str:
     """The error in words; where it is that another member did not come, that."""
-    if isinstance(error, dist.DistBackendError) or "imed out" in str(error):
-        seconds = f"{place.patience:g} seconds"
-        return f"another rank did not answer within {seconds} ({in_one_line(error)})"
-    return redact(plain(error) or in_one_line(error))
+    if not waited(error):
+        return redact(plain(error) or in_one_line(error))
+    return f"another rank did not answer within {place.patience:g} seconds, or is gone"
+
+
+def waited(error: Exception) -> bool:
+    """Whether an exchange failed; gloo's errors have no class of their own."""
+    words = ("gloo", "Timed out", "Connection closed", "Connection reset")
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in words)

@@ -16,6 +16,9 @@ from fw.registry import LocalPlugin
 MOST_JOBS = 8
 """Jobs side by side on a CPU, unless the user asks for more."""
 
+LOCAL = "local"
+"""The address of a Ray that is started for a run on its own machine, and ended with it."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -28,10 +31,14 @@ class Options:
     checkpoint_seconds: float = 20.0
     batch: int | None = None
     """Images that are sampled at once; None is as many as suit the device."""
+    max_memory: int | None = None
+    """Bytes that each process may take in memory; see `fw.core.machine.memory`."""
     keep_dependents: bool = False
     """Whether products stay that were made of other inputs than those in the store."""
     ranks: int | None = 1
     """Processes that do a stage together; None divides the machine's GPUs among the jobs."""
+    cluster: str | None = None
+    """The address of a Ray cluster that does the stages; None is this machine."""
 
     @property
     def root(self) -> Path:
@@ -60,6 +67,7 @@ def places(options: Options, stages: int, plugins: Sequence[LocalPlugin]) -> lis
             or (1 if device == "cpu" else max(1, available // (jobs * ranks))),
             checkpoint_seconds=options.checkpoint_seconds,
             batch=options.batch,
+            max_memory=options.max_memory,
             keep_dependents=options.keep_dependents,
             plugins=tuple(plugins),
             ranks=ranks,

@@ -18,6 +18,8 @@ class Place:
     threads: int
     checkpoint_seconds: float
     batch: int | None = None
+    max_memory: int | None = None
+    """Bytes that a process may take; see `fw.core.machine.memory`."""
     ranks: int = 1
     """Processes that do a stage together. Of GPUs each has its own, from `device` on."""
     patience: float = 600.0
@@ -27,3 +29,5 @@ class Place:
     plugins: tuple[LocalPlugin, ...] = ()
     """Plugins that are single files: a worker process loads them before components of theirs
     arrive."""
+    node: str = ""
+    """Which node of a cluster this is; empty on the run's own machine."""

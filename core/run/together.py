@@ -119,7 +119,7 @@ class Attempt:
         """What the first member has done, if none has failed."""
         failures = sorted(
             (word for word in self.words.values() if isinstance(word, Failed)),
-            key=lambda word: word.own,
+            key=lambda word: (word.own, word.waited),
         )
         for failure in failures:
             where = leave(self.folder, failure.trace) if failure.trace else ""

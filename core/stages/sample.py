@@ -22,6 +22,7 @@ from fw.core.diffusion.generate import Drawing, batch_size, generate
 from fw.core.diffusion.latents import Codec
 from fw.core.diffusion.pixels import to_uint8
 from fw.core.errors import FwError
+from fw.core.files.stacked import stacked
 from fw.core.files.weights import noted
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Backbone, Process, Sampler, Steering
@@ -50,6 +51,7 @@ class Sample(ImageStage):
 
     kind: ClassVar[str] = "sample"
     version: ClassVar[int] = 2
+    lighter: ClassVar[str] = "sample fewer images at once with `--batch`"
     files: ClassVar[tuple[str, ...]] = ("samples-*-*.safetensors", "info.json", "grid.png")
     cost: ClassVar[int] = 4
     teams: ClassVar[bool] = True
@@ -91,6 +93,11 @@ class Sample(ImageStage):
     def classes(self) -> int:
         return 0
 
+    def least_memory(self, batch: int | None) -> int:
+        """A batch and its noise."""
+        size = batch or batch_size(self.train.shape, torch.device("cpu"))
+        return 2 * size * math.prod(self.train.shape) * torch.float32.itemsize
+
     def run(self, job: Job, products: Products) -> None:
         annotation, note = self.annotation(products), noted(self.supervision)
         networks = self.networks(annotation, products, job.device)
@@ -100,15 +107,15 @@ class Sample(ImageStage):
         to_images = self.decoder(job.device)
         for seed, images in job.track(job.team.share(list(shards(self.samples))), "sample"):
             name = shard_name(seed, images)
-            if job.kept(name) is None or job.kept(INFO) is None:
+            if job.kept(name) is None or (job.team.leads and job.kept(INFO) is None):
                 before = networks.evaluations
                 batches = self.drawn(
                     networks, annotation, seed, images, to_images, job.device, job.batch
                 )
                 nfe = {"nfe": (networks.evaluations - before) // len(batches)}
-                job.keep(
-                    INFO, methodcaller("write_text", json.dumps(nfe, indent=1), encoding="utf-8")
-                )
+                if job.team.leads:
+                    text = json.dumps(nfe, indent=1)
+                    job.keep(INFO, methodcaller("write_text", text, encoding="utf-8"))
                 job.keep(name, partial(save_file, {"images": torch.cat(batches)}, metadata=note))
         job.team.wait()
         if not job.team.leads:
@@ -192,7 +199,9 @@ class Sample(ImageStage):
         """All samples, seed after seed, as training images without labels; there are no others."""
         if split != "train":
             raise FwError(f"{self.title}: samples have no {split} split")
-        return ImageSet(torch.cat(self.load(products(self))))
+        folder = products(self)
+        files = (load_shard(folder, seed, few) for seed, few in shards(self.samples))
+        return ImageSet(stacked(files, folder.parent))
 
 
 @dataclass(frozen=True)

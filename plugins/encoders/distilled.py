@@ -23,6 +23,7 @@ from fw.core.learning.loop import Step, descend
 from fw.core.learning.optimizers import adam
 from fw.core.learning.train import initial_network
 from fw.core.machine.precision import autocast
+from fw.core.machine.rows import Rows
 from fw.core.machine.transfer import constant
 from fw.core.randomness import seeded
 from fw.core.types import LARGEST, ImageSet
@@ -131,7 +132,7 @@ class Distilled(OfDenoiser):
         with seeded(job.seed, "lesson"):
             lesson = self.lesson(network, teacher, data.shape, data.classes).to(job.device)
         optimizer = adam(lesson.parameters(), self.lr, self.weight_decay)
-        images = data.images.to(job.device)
+        images = Rows([data.images]).to(job.device)
         labels = None if data.labels is None or not self.uses_labels else data.labels.to(job.device)
 
         def loss(step: Step) -> Tensor:
@@ -139,7 +140,7 @@ class Distilled(OfDenoiser):
             chosen = torch.randint(len(images), (self.batch,), generator=draw, device=job.device)
             classes = None if labels is None else labels[chosen]
             with autocast(self.precision, job.device):
-                terms = lesson(images[chosen], classes, step.number / self.steps, draw)
+                terms = lesson(images.take(chosen), classes, step.number / self.steps, draw)
             terms = {name: term.float() for name, term in terms.items()}
             step.log({f"distil/{name}": term for name, term in terms.items()})
             return sum(terms.values(), torch.zeros((), device=job.device))

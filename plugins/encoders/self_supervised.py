@@ -18,6 +18,7 @@ from fw.core.kinds import Encoder
 from fw.core.learning.loop import Step, descend
 from fw.core.learning.optimizers import adam
 from fw.core.machine.precision import ABOUT, Precision, autocast
+from fw.core.machine.rows import Rows
 from fw.core.randomness import seeded, some
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.epochs import too_short
@@ -121,13 +122,13 @@ class SelfSupervised(Encoder):
             learner = self.learner(network).to(job.device)
         learned = [parameter for parameter in learner.parameters() if parameter.requires_grad]
         optimizer = adam(learned, self.lr, self.weight_decay)
-        images = data.images.to(job.device)
+        images = Rows([data.images]).to(job.device)
 
         def loss(step: Step) -> Tensor:
             draw = job.generator("views", step.number, device=job.device)
             chosen = torch.randint(len(images), (self.batch,), generator=draw, device=job.device)
             with autocast(self.precision, job.device):
-                value, vectors = learner(images[chosen].float() / 255, step.number, draw)
+                value, vectors = learner(images.take(chosen).float() / 255, step.number, draw)
             if step.logged:
                 step.log({"spread": spread(vectors.float())})
             return value.float()
@@ -145,7 +146,7 @@ class SelfSupervised(Encoder):
         )
         with torch.no_grad():
             looked_at = some(len(images), 1000, job.seed, "collapse").to(job.device)
-            if spread(network.eval()(images[looked_at])) < COLLAPSED:
+            if spread(network.eval()(images.take(looked_at))) < COLLAPSED:
                 raise StageFailed(
                     f"encoder {self.name} collapsed, all images have the same features: lower lr "
                     "or weight_decay?"
