@@ -62,10 +62,10 @@ def taken(folder: Path) -> Lease:
         time.sleep(0.05)
 
 
-def left_behind(folder: Path, process: Process, age: float = 0.0) -> None:
+def left_behind(folder: Path, process: Process, age: float = 0.0, number: int = 1) -> None:
     """A lease of a process that is no more, or far away."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "1.lease"
+    file = folder / f"{number}.lease"
     file.write_text(json.dumps({"token": secrets.token_hex(16), **asdict(process)}))
     os.utime(file, (time.time() - age,) * 2)
 
@@ -334,6 +334,16 @@ def test_who_was_slow_to_take_over_a_lease_takes_none_that_others_had_and_have_m
         take(folder)
     others[0].right.check()
     assert list(folder.iterdir()) == [others[0].right.file]
+
+
+def test_who_died_while_taking_over_takes_the_lease_from_nobody(tmp_path: Path) -> None:
+    lease = take(tmp_path / "stage")
+    left_behind(tmp_path / "stage", replace(Process.this(), pid=2**22 + 1), number=5)
+    with pytest.raises(Held, match=f"process {os.getpid()} on"):
+        take(tmp_path / "stage")
+    lease.release()
+    take(tmp_path / "stage").release()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_holder_that_shows_life_keeps_its_lease_whatever_the_clock_of_the_machine_says(

@@ -117,8 +117,8 @@ def take(folder: Path) -> Lease:
         with contextlib.suppress(FileExistsError, FileNotFoundError):  # others come and go
             folder.mkdir(parents=True, exist_ok=True)
             before = claims(folder)
-            if before and not before[max(before)].free(folder):
-                raise held(before[max(before)].holder)
+            if (other := living(before, folder)) is not None:
+                raise held(other)
             number, token = max(before, default=0) + 1, secrets.token_hex(16)
             file = folder / f"{number}{ENDING}"
             create(file, token)
@@ -152,14 +152,20 @@ def held(holder: str) -> Held:
 def holder(folder: Path) -> str | None:
     """Who has the lease of a folder, in words; None if it can be taken."""
     with contextlib.suppress(FileNotFoundError):
-        standing = claims(folder)
-        if standing and not standing[max(standing)].free(folder):
-            return standing[max(standing)].holder
+        return living(claims(folder), folder)
+    return None
+
+
+def living(claims: dict[int, Claim], folder: Path) -> str | None:
+    """Who has one of them that may not be taken over; the highest number counts."""
+    for _, claim in sorted(claims.items(), reverse=True):
+        if not claim.free(folder):
+            return claim.holder
     return None
 
 
 def claims(folder: Path) -> dict[int, Claim]:
-    """By number. One is the rule; the highest counts."""
+    """By number. One is the rule; there are two while one is taken over."""
     found = {}
     for file in folder.iterdir():
         if file.suffix == ENDING and file.stem.isdecimal():
