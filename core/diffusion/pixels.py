@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """uint8 0..255 to float -1..1."""
-    return images.float() / 127.5 - 1
+    """uint8 0..255 to -1..1, of torch's default type."""
+    return images.to(torch.get_default_dtype()) / 127.5 - 1
 
 
 def to_uint8(x: Tensor) -> Tensor:

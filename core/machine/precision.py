@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 Precision = Literal["fp32", "tf32", "bf16"]
 
@@ -28,6 +29,11 @@ ABOUT = (
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """For passes of a network; what is called meanwhile without one is not left alone either."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def lengthened(tensor: Tensor) -> Tensor:
+    """What a network returns under autocast, in fp32; other numbers stay as they are."""
+    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
 
 
 @contextmanager

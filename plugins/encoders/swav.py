@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from fw.core.machine.precision import autocast
+from fw.core.machine.precision import autocast, lengthened
 from fw.plugins.encoders.joint_embedding import JointEmbedding
 from fw.plugins.encoders.queues import checkpointed
 from fw.plugins.encoders.self_supervised import Learner
@@ -95,29 +95,31 @@ class SwappedPrediction(Learner):
     def forward(
         self, images: Tensor, step: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        method = self.method
-        wholes = method.views(images, 2, generator)  # (2 * batch, C, H, W)
-        parts = method.views(images, method.local_views, generator, local=True)
+        method, rows = self.method, self.rows
+        wholes = method.views(images, 2, generator, rows=rows)  # (2 * batch, C, H, W)
+        parts = method.views(images, method.local_views, generator, local=True, rows=rows)
         embedded = normalize(
             self.head(self.backbone(torch.cat([wholes, parts])))
         )  # (views * batch, dims)
         self.prototypes.normalize()
+        self.criterion.sinkhorn_gather_distributed = rows.split
         with autocast("fp32", images.device):  # Sinkhorn divides by sums of exponentials
-            embedded = embedded.float()
+            embedded = lengthened(embedded)
             scores = self.prototypes(embedded, step).chunk(
                 2 + method.local_views
             )  # (batch, prototypes) each, in -1..1
             loss = self.criterion(
-                list(scores[:2]), list(scores[2:]), self.earlier(step, len(images))
+                list(scores[:2]), list(scores[2:]), self.earlier(step, rows.everywhere(len(images)))
             )
         for queue, view in zip(self.queues, embedded.chunk(2 + method.local_views), strict=False):
-            queue(view, update=True)
-        return loss.squeeze(), embedded
+            queue(rows.whole(view.detach()), update=True)
+        return rows.part(loss.squeeze()), embedded
 
     @torch.no_grad()
     def earlier(self, step: int, batch: int) -> list[Tensor] | None:
         """The scores (queue, prototypes) of earlier images' global views, once there are enough
-        of them."""
+        of them. Sinkhorn sums over members, so each assigns its share of the queue."""
         if not self.queues or step < self.method.queue_start or step * batch < self.method.queue:
             return None
-        return [self.prototypes(queue.bank, step) for queue in self.queues]
+        share = self.rows.team.rows(self.method.queue)
+        return [self.prototypes(queue.get_buffer("bank")[share], step) for queue in self.queues]
