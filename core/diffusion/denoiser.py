@@ -19,6 +19,7 @@ from fw.core.diffusion.sharing import Shared, order
 from fw.core.diffusion.taps import tapped
 from fw.core.kinds import Attend, Guidance, Process, Steering
 from fw.core.kinds.boundaries import check_prediction
+from fw.core.machine.precision import lengthened
 
 
 class NetworkDenoiser:
@@ -92,7 +93,7 @@ class NetworkDenoiser:
         sigmas = x.new_full((len(x),), sigma)
         _, _, scale, noise = self.process.coefficients(sigmas)
         with self._autocast(x):
-            return self.network.logits(per_image(scale) * x, noise).float()  # type: ignore[operator]
+            return lengthened(self.network.logits(per_image(scale) * x, noise))  # type: ignore[operator]
 
     def steered(self, x: Tensor, sigma: float, move: kinds.Move) -> Tensor:
         """D(x; sigma) of a joint model, from the hidden features that `move` makes of its own."""
@@ -112,7 +113,7 @@ class NetworkDenoiser:
         _, _, scale, noise = self.process.coefficients(sigma)
         with tapped(self.network, blocks) as activations:
             self._network(per_image(scale) * x, noise, condition, None, None)
-        return {block: activations[block].float() for block in blocks}
+        return {block: lengthened(activations[block]) for block in blocks}
 
     def loss(
         self,
@@ -145,7 +146,7 @@ class NetworkDenoiser:
         with self._autocast(x):
             raw, logits = self.network.both(x, level)  # type: ignore[operator]
         check_prediction(self.network, raw, x)
-        raw, logits = raw.float(), logits.float()
+        raw, logits = lengthened(raw), lengthened(logits)
         recognised = logits.argmax(dim=1) == classes
         error = cross_entropy(logits, classes, reduction="none", ignore_index=-1)
         return self._error(raw, target, sigma), error, recognised

@@ -102,24 +102,22 @@ class SwappedPrediction(Learner):
             self.head(self.backbone(torch.cat([wholes, parts])))
         )  # (views * batch, dims)
         self.prototypes.normalize()
-        self.criterion.sinkhorn_gather_distributed = rows.split
+        compared = rows.whole(lengthened(embedded))  # prototypes are balanced over all images
         with autocast("fp32", images.device):  # Sinkhorn divides by sums of exponentials
-            embedded = lengthened(embedded)
-            scores = self.prototypes(embedded, step).chunk(
+            scores = self.prototypes(compared, step).chunk(
                 2 + method.local_views
             )  # (batch, prototypes) each, in -1..1
             loss = self.criterion(
-                list(scores[:2]), list(scores[2:]), self.earlier(step, rows.everywhere(len(images)))
+                list(scores[:2]), list(scores[2:]), self.earlier(step, len(scores[0]))
             )
-        for queue, view in zip(self.queues, embedded.chunk(2 + method.local_views), strict=False):
-            queue(rows.whole(view.detach()), update=True)
-        return rows.part(loss.squeeze()), embedded
+        for queue, view in zip(self.queues, compared.chunk(2 + method.local_views), strict=False):
+            queue(view, update=True)
+        return rows.team.part(loss.squeeze()), embedded
 
     @torch.no_grad()
     def earlier(self, step: int, batch: int) -> list[Tensor] | None:
         """The scores (queue, prototypes) of earlier images' global views, once there are enough
-        of them. Sinkhorn sums over members, so each assigns its share of the queue."""
+        of them."""
         if not self.queues or step < self.method.queue_start or step * batch < self.method.queue:
             return None
-        share = self.rows.team.rows(self.method.queue)
-        return [self.prototypes(queue.get_buffer("bank")[share], step) for queue in self.queues]
+        return [self.prototypes(queue.bank, step) for queue in self.queues]
