@@ -95,6 +95,13 @@ Batch = Annotated[
         min=1, max=1000, help="images sampled at once [default: as many as suit the device]"
     ),
 ]
+Ranks = Annotated[
+    str,
+    typer.Option(
+        "--ranks",
+        help="processes, or GPUs, that do a stage together; auto divides the GPUs among the jobs",
+    ),
+]
 DEFAULT_OUT = Path("runs")
 
 
@@ -120,6 +127,7 @@ def run(
         float, typer.Option(min=0, help="time between checkpoints")
     ] = 20.0,
     batch: Batch = None,
+    ranks: Ranks = "1",
     keep_dependents: Annotated[
         bool,
         typer.Option(
@@ -138,6 +146,7 @@ def run(
     from fw.core.report import provenance
     from fw.core.report.page.write import PAGE
     from fw.core.report.terminal import show
+    from fw.core.run.devices import known_ranks
     from fw.core.run.options import Options
     from fw.core.run.run import run as run_plan
     from fw.core.store.store import Store
@@ -151,7 +160,9 @@ def run(
     warnings = [*map(str, checks.warnings(loaded)), *provenance.notices(planned)]
     for warning in warnings:
         say(console, f"warning: {warning}", style="yellow")
-    options = Options(out, device, jobs, workers, checkpoint_seconds, batch, keep_dependents)
+    options = Options(
+        out, device, jobs, workers, checkpoint_seconds, batch, keep_dependents, known_ranks(ranks)
+    )
     if dry_run:
         show_plan(planned, Store(options.store))
         return

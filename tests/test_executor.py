@@ -21,7 +21,8 @@ from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.core.run.devices import devices
 from fw.core.run.execute_plan import Outcome, Queue, new_seat, run_here, run_in_workers
-from fw.core.run.execute_stage import Place, execute
+from fw.core.run.execute_stage import execute
+from fw.core.run.place import Place
 from fw.core.store.store import MANIFEST, Store
 
 TOYS = toys.registry()

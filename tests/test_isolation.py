@@ -27,7 +27,8 @@ from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.core.run.execute_plan import Outcome, run_here, run_in_workers
-from fw.core.run.execute_stage import Place, execute
+from fw.core.run.execute_stage import execute
+from fw.core.run.place import Place
 from fw.core.store.store import Store
 from fw.registry import LocalPlugin, add_files
 

@@ -38,7 +38,7 @@ from fw.core.randomness import Draws
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.core.run.execute_plan import Outcome, run_here
-from fw.core.run.execute_stage import Place
+from fw.core.run.place import Place
 from fw.core.settings import Train
 from fw.core.store.store import Store
 from fw.core.testing import check, tiny

@@ -28,7 +28,7 @@ from fw.core.recipe.arm import Arm
 from fw.core.recipe.loading import load
 from fw.core.recipe.model import Recipe
 from fw.core.run.execute_plan import run_here
-from fw.core.run.execute_stage import Place
+from fw.core.run.place import Place
 from fw.core.store.store import Store
 
 DDPM = {

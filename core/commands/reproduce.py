@@ -26,9 +26,10 @@ from fw.core.report import provenance
 from fw.core.report.agreement import Line, bits, fault, scores
 from fw.core.report.collect import collect
 from fw.core.run.board import Board
-from fw.core.run.execute_stage import Place, perform
+from fw.core.run.execute_stage import perform
 from fw.core.run.finished import FinishedRun, stored
 from fw.core.run.options import Options, places
+from fw.core.run.place import Place
 from fw.core.stages.base import Stage
 from fw.core.stages.evaluate import Evaluate
 from fw.core.stages.features import SampleFeatures

@@ -51,7 +51,7 @@ def warped(images: Tensor, linear: Tensor, shift: Tensor) -> Tensor:
 
 def positions(side: int, device: torch.device) -> Tensor:
     """Where `halved` looks for `side` pixels, in pixels from the middle: (2 * side + 7,)"""
-    return torch.arange(-side - 3, side + 4, device=device, dtype=torch.float32) / 2
+    return torch.arange(-side - 3, side + 4, device=device) / 2
 
 
 def doubled(images: Tensor) -> Tensor:

@@ -29,8 +29,35 @@ def checked_device(name: str) -> str:
     return name
 
 
-def devices(device: str, jobs: int) -> list[str]:
-    """One device per job: CUDA devices in turn, or the one that was asked for."""
+def devices(device: str, jobs: int, ranks: int = 1) -> list[str]:
+    """One device per job, the first of its team's: CUDA devices in turn, or the one that was asked
+    for."""
     if device == "cuda":
-        return [f"cuda:{number % torch.cuda.device_count()}" for number in range(jobs)]
+        return [f"cuda:{number * ranks % torch.cuda.device_count()}" for number in range(jobs)]
     return [device] * jobs
+
+
+def known_ranks(ranks: str) -> int | None:
+    """What `--ranks` says: how many, or None for `auto`."""
+    if ranks == "auto":
+        return None
+    if not ranks.isdecimal() or int(ranks) < 1:
+        raise FwError(f"--ranks {ranks}: it is a number from 1 on, or auto")
+    return int(ranks)
+
+
+def check_teams(device: str, jobs: int, ranks: int) -> None:
+    """FwError unless every rank of every team has a GPU of its own, or all run on the CPU."""
+    if ranks == 1 or device == "cpu":
+        return
+    if device != "cuda":
+        raise FwError(
+            f"--ranks {ranks}: every rank takes a GPU of its own, and --device {device} is one; "
+            "use --device cuda"
+        )
+    count = torch.cuda.device_count()
+    if jobs * ranks > count:
+        raise FwError(
+            f"--ranks {ranks} with {jobs} jobs side by side takes {jobs * ranks} GPUs, and torch "
+            f"sees {count} here: --jobs {max(1, count // ranks)} --ranks {min(ranks, count)} fit"
+        )

@@ -15,7 +15,9 @@ from typing import Any, Protocol
 from fw.core.errors import Damaged, FwError, Interrupted, StageFailed
 from fw.core.machine.stopping import deaf
 from fw.core.plan.graph import Plan
-from fw.core.run.execute_stage import Listener, Place, execute, worker
+from fw.core.run.execute_stage import execute, worker
+from fw.core.run.listening import Listener
+from fw.core.run.place import Place
 from fw.core.stages.base import Stage
 from fw.core.store.soundness import again
 

@@ -4,85 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Any, Protocol
-
-import torch
+from typing import Any
 
 from fw.core.errors import Damaged, FwError, Interrupted, StageFailed
-from fw.core.job import Job
-from fw.core.machine.isolation import stock_state
 from fw.core.machine.stopping import POLITE
 from fw.core.machine.streams import sturdy
 from fw.core.messages.plain import plain
 from fw.core.messages.secrets import redact, redacted
+from fw.core.run.listening import Listener, Pipe, StageReporter
+from fw.core.run.place import Place
+from fw.core.run.together import together
+from fw.core.run.trace import TRACE, leave
+from fw.core.run.work import work
 from fw.core.stages.base import Stage
 from fw.core.store.soundness import discard_damaged
 from fw.core.store.store import Store
-from fw.registry import LocalPlugin
 from fw.registry.errors import in_one_line
 from fw.registry.global_state import undisturbed
 from fw.registry.once import one_look
-
-REPORT_SECONDS = 0.2
-
-TRACE = "traceback.txt"
-"""What a try that failed leaves in the stage's folder."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where and how a stage is run; nothing of this changes what it computes, up to the device's
-    arithmetic."""
-
-    store: Path
-    device: str
-    threads: int
-    checkpoint_seconds: float
-    batch: int | None = None
-    keep_dependents: bool = False
-    """Whether a product stays that was made of other inputs than those in the store."""
-    plugins: tuple[LocalPlugin, ...] = ()
-    """Plugins that are single files: a worker process loads them before components of theirs
-    arrive."""
-
-
-class Listener(Protocol):
-    """Who hears what the stages report."""
-
-    def progress(self, stage: str, label: str, done: int, total: int) -> None: ...
-
-    def metrics(self, stage: str, records: Sequence[Mapping[str, float]]) -> None: ...
-
-    def told(self, stage: str, text: str) -> None: ...
-
-    def waiting(self, stage: str) -> None: ...
-
-
-@dataclass
-class StageReporter:
-    """A job's reporter that names the stage and keeps progress to a few messages a second."""
-
-    stage: str
-    listener: Listener
-    _last: float = field(default=0.0)
-
-    def progress(self, label: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if done == total or now - self._last >= REPORT_SECONDS:
-            self._last = now
-            self.listener.progress(self.stage, label, done, total)
-
-    def metrics(self, records: Sequence[Mapping[str, float]]) -> None:
-        self.listener.metrics(self.stage, records)
-
-    def say(self, text: str) -> None:
-        self.listener.told(self.stage, text)
 
 
 def execute(
@@ -94,7 +36,6 @@ def execute(
     """Do a stage and publish its product; does nothing if it is there already, made of the present
     inputs. Damaged if one of these is: it is discarded, and has to be made again first."""
     store = Store(place.store)
-    trace = store.partial(stage.id) / TRACE
     try:
         with store.lock(stage.id, lambda: listener.waiting(stage.id), stopping):
             if settled(stage, store, place.keep_dependents, listener):
@@ -116,12 +57,7 @@ def execute(
     except FwError:
         raise
     except Exception as error:
-        where = ""
-        with contextlib.suppress(OSError):  # the disk may be full, or the folder gone
-            trace.write_text(
-                redact(traceback.format_exc()), encoding="utf-8", errors="backslashreplace"
-            )
-            where = f" (traceback in {trace})"
+        where = leave(store.partial(stage.id), redact(traceback.format_exc()))
         raise StageFailed(f"{redact(plain(error) or in_one_line(error))}{where}") from error
 
 
@@ -134,21 +70,20 @@ def perform(
     stopping: Callable[[], bool],
 ) -> None:
     """Do a stage and publish its product, made of inputs with these digests."""
-    job = Job(
-        folder=store.begin(stage.id, made_of),
-        seed=stage.seed or 0,
-        device=torch.device(place.device),
-        reporter=StageReporter(stage.id, listener),
-        checkpoint_seconds=place.checkpoint_seconds,
-        batch=place.batch,
-        stopping=stopping,
-    )
-    with stock_state(job.seed, job.device, place.threads):
-        stage.run(job, lambda source: store.product(source.id))
-    job.finish()
-    (job.folder / TRACE).unlink(missing_ok=True)
-    warned = {"warnings": redacted(job.warnings)} if job.warnings else {}
-    facts = {"seconds": round(job.seconds, 3), "device": place.device, **warned}
+    folder = store.begin(stage.id, made_of)
+    facts: dict[str, Any] = {"device": place.device}
+    if place.ranks > 1 and stage.teams:
+        for source in stage.inputs.values():
+            store.product(source)  # which is checked once, and not by every member
+        worked = together(stage, folder, place, listener, stopping)
+        facts["ranks"] = place.ranks
+    else:
+        reporter = StageReporter(stage.id, listener)
+        worked = work(stage, folder, place, store.product, reporter, stopping)
+    (folder / TRACE).unlink(missing_ok=True)
+    facts["seconds"] = round(worked.seconds, 3)
+    if worked.warnings:
+        facts["warnings"] = redacted(worked.warnings)
     store.publish(stage.id, stage.payload, facts, made_of)
 
 
@@ -165,25 +100,6 @@ def settled(stage: Stage, store: Store, keep: bool, listener: Listener) -> bool:
         )
     store.discard(stage.id)
     return False
-
-
-@dataclass
-class Pipe:
-    """A listener at the far end of a connection."""
-
-    connection: Connection
-
-    def progress(self, stage: str, label: str, done: int, total: int) -> None:
-        self.connection.send(("progress", stage, label, done, total))
-
-    def metrics(self, stage: str, records: Sequence[Mapping[str, float]]) -> None:
-        self.connection.send(("metrics", stage, list(records)))
-
-    def told(self, stage: str, text: str) -> None:
-        self.connection.send(("told", stage, text))
-
-    def waiting(self, stage: str) -> None:
-        self.connection.send(("waiting", stage))
 
 
 def worker(connection: Connection, place: Place, stop: Any) -> None:

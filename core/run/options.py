@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from fw.core.machine.cores import cores
-from fw.core.run.devices import checked_device, devices
-from fw.core.run.execute_stage import Place
+from fw.core.run.devices import check_teams, checked_device, devices
+from fw.core.run.place import Place
 from fw.registry import LocalPlugin
 
 MOST_JOBS = 8
@@ -30,6 +30,8 @@ class Options:
     """Images that are sampled at once; None is as many as suit the device."""
     keep_dependents: bool = False
     """Whether products stay that were made of other inputs than those in the store."""
+    ranks: int | None = 1
+    """Processes that do a stage together; None divides the machine's GPUs among the jobs."""
 
     @property
     def root(self) -> Path:
@@ -43,20 +45,24 @@ class Options:
 
 def places(options: Options, stages: int, plugins: Sequence[LocalPlugin]) -> list[Place]:
     """A place for each job, of so many stages that are missing. On CPU: a job per core with one
-    thread each; on CUDA: a job per device."""
+    thread each; on CUDA: a job per device. A team of ranks takes as many of either."""
     device = checked_device(options.device)
-    available = cores()
-    side_by_side = {"cpu": min(available, MOST_JOBS), "cuda": torch.cuda.device_count()}
-    jobs = max(1, min(options.jobs or side_by_side.get(device, 1), stages))
+    available, gpus = cores(), torch.cuda.device_count()
+    side_by_side = {"cpu": min(available, MOST_JOBS), "cuda": gpus}.get(device, 1)
+    jobs = max(1, min(options.jobs or max(1, side_by_side // (options.ranks or 1)), stages))
+    ranks = options.ranks or (max(1, gpus // jobs) if device == "cuda" else 1)
+    check_teams(device, jobs, ranks)
     return [
         Place(
             store=options.store,
             device=each,
-            threads=options.threads or (1 if device == "cpu" else max(1, available // jobs)),
+            threads=options.threads
+            or (1 if device == "cpu" else max(1, available // (jobs * ranks))),
             checkpoint_seconds=options.checkpoint_seconds,
             batch=options.batch,
             keep_dependents=options.keep_dependents,
             plugins=tuple(plugins),
+            ranks=ranks,
         )
-        for each in devices(device, jobs)
+        for each in devices(device, jobs, ranks)
     ]

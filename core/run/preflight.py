@@ -8,12 +8,17 @@ from fw.core.errors import FwError
 from fw.core.plan.graph import Plan
 
 
-def preflight(plan: Plan, finished: Collection[str]) -> None:
+def preflight(plan: Plan, finished: Collection[str], ranks: int = 1) -> None:
     """Let every component that still has work look for its files; FwError says all that is
-    missing."""
+    missing, and which batches have too few images for so many ranks."""
     missing = [stage for stage in plan.stages.values() if stage.id not in finished]
     distinct = {repr(component): component for stage in missing for component in stage.components}
-    problems = []
+    problems = [
+        f"--ranks {ranks}: {stage.title} divides batches of {stage.splits} images, so at most "
+        f"{stage.splits} ranks can do it"
+        for stage in missing
+        if stage.splits is not None and stage.splits < ranks
+    ]
     for component in distinct.values():
         try:
             component.preflight()

@@ -19,11 +19,11 @@ from fw.core.run import splits
 from fw.core.run.board import Board
 from fw.core.run.conclude import conclude
 from fw.core.run.execute_plan import Outcome, run_stages
-from fw.core.run.execute_stage import Place
 from fw.core.run.models import Models
 from fw.core.run.opening import opened, teller
 from fw.core.run.options import Options, places
 from fw.core.run.owner import owner
+from fw.core.run.place import Place
 from fw.core.run.preflight import preflight
 from fw.core.run.record import Turn, describe, remember, run_folder
 from fw.core.run.scope import Scope
@@ -53,12 +53,12 @@ def run(
     everything = plan_all(recipe)
     sound = usable_stages(everything, store, console, options.keep_dependents)
     finished = [stage for stage in plan.stages if stage in sound]
-    preflight(plan, finished)
+    plugins = provenance.files(recipe)
+    jobs = places(options, len(plan.stages) - len(finished), plugins)
+    preflight(plan, finished, jobs[0].ranks)
     data = splits.examine(recipe.dataset, store.root)
     for warning in data.warnings:
         say(console, f"warning: {warning}", style="yellow")
-    plugins = provenance.files(recipe)
-    jobs = places(options, len(plan.stages) - len(finished), plugins)
     scope = Scope(
         recipe=recipe,
         plan=plan,

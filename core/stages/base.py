@@ -41,6 +41,8 @@ class Stage(ABC):
     """Raised when the stage's code gives other results for the same components."""
     cost: ClassVar[int] = 1
     """A rough relative cost, for choosing what to start first."""
+    teams: ClassVar[bool] = False
+    """Whether several processes can do it together (core/machine/team.py)."""
     files: ClassVar[tuple[str, ...]]
     """The files of its product, optional ones included; `*` stands for numbers."""
 
@@ -103,6 +105,12 @@ class Stage(ABC):
                     for place, stage in enumerate(value)
                     if stage is not None
                 )
+
+    @property
+    def splits(self) -> int | None:
+        """The images of the smallest batch that a team divides among its ranks; None if it divides
+        none."""
+        return None
 
     @property
     def labels(self) -> Supervision:

@@ -52,6 +52,7 @@ class Sample(ImageStage):
     version: ClassVar[int] = 2
     files: ClassVar[tuple[str, ...]] = ("samples-*-*.safetensors", "info.json", "grid.png")
     cost: ClassVar[int] = 4
+    teams: ClassVar[bool] = True
 
     dataset: Data
     model: Backbone
@@ -97,7 +98,7 @@ class Sample(ImageStage):
             for network in networks.all:
                 compile_network(network.network, job.warn)
         to_images = self.decoder(job.device)
-        for seed, images in job.track(list(shards(self.samples)), "sample"):
+        for seed, images in job.track(job.team.share(list(shards(self.samples))), "sample"):
             name = shard_name(seed, images)
             if job.kept(name) is None or job.kept(INFO) is None:
                 before = networks.evaluations
@@ -109,6 +110,9 @@ class Sample(ImageStage):
                     INFO, methodcaller("write_text", json.dumps(nfe, indent=1), encoding="utf-8")
                 )
                 job.keep(name, partial(save_file, {"images": torch.cat(batches)}, metadata=note))
+        job.team.wait()
+        if not job.team.leads:
+            return
         first_seed, first_images = next(shards(self.samples))
         first = load_shard(job.folder, first_seed, first_images)
         save_grid(first[:64], job.folder / GRID)

@@ -16,7 +16,7 @@ from fw.core.diffusion.latents import Latents
 from fw.core.files.durable import write_json
 from fw.core.files.weights import noted
 from fw.core.job import Job
-from fw.core.kinds import Backbone, Objective, Online, Process
+from fw.core.kinds import Backbone, Joint, Objective, Online, Process
 from fw.core.kinds.boundaries import checked_annotation, checked_network
 from fw.core.learning.parts.objectives import Objectives
 from fw.core.learning.parts.online import OnlineGrouping
@@ -54,6 +54,7 @@ class TrainDenoiser(Stage):
         "quality.json",
     )
     cost: ClassVar[int] = 10
+    teams: ClassVar[bool] = True
 
     dataset: Data
     model: Backbone
@@ -101,6 +102,13 @@ class TrainDenoiser(Stage):
         """(C, H, W) of what is diffused: the images, or their latents."""
         shape = self.dataset.shape
         return shape if self.latents is None else self.latents.latents.latent_shape(shape)
+
+    @property
+    def splits(self) -> int:
+        batches = [self.train.batch]
+        if isinstance(self.model, Joint) and self.model.labelled:
+            batches.append(self.model.labelled)
+        return min(batches) // self.train.accumulate
 
     def run(self, job: Job, products: Products) -> None:
         online = None if self.annotator is None else OnlineGrouping(self.annotator)

@@ -112,7 +112,7 @@ class JointUNet(nn.Module):
         """The hidden tensors (B, C, h, w), the middle last, and the embedded noise level (B, 4 *
         channels[0])."""
         unet: Any = self.denoise.unet
-        level = unet.time_embedding(unet.time_proj(noise))
+        level = unet.time_embedding(unet.time_proj(noise).to(x.dtype))
         hidden = unet.conv_in(x)  # (B, channels[0], H, W)
         skips = [hidden]
         for block in unet.down_blocks:

@@ -19,6 +19,7 @@ from fw.core.kinds.boundaries import checked_term
 from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step
 from fw.core.learning.parts.part import Part, Training
+from fw.core.machine.precision import lengthened
 from fw.core.machine.team import Team
 from fw.core.randomness import seeded
 
@@ -90,7 +91,7 @@ class Objectives(Part):
         """
         objective = term.objective
         part = [batch.number] if batch.number else []
-        tokens = as_tokens(batch.activations[term.block]).float()
+        tokens = lengthened(as_tokens(batch.activations[term.block]))
         images: tuple[Tensor, ...] = (batch.x0, batch.sigma, batch.noise, batch.chosen)
         gathered = self.team.size > 1 and not objective.per_image  # it compares all images
         if gathered:
