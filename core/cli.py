@@ -25,7 +25,7 @@ TRACEBACK = "FW_TRACEBACK"
 """If this variable is 1, the traceback of an unexpected exception is printed, not written to a
 file."""
 
-CONTINUING = {"run", "clusters"}
+CONTINUING = {"run", "work", "clusters"}
 """Commands whose work is kept stage by stage."""
 
 CONTINUES = "nothing that was finished is lost; the same command continues from there"
@@ -174,6 +174,44 @@ def run(
         say(stdout, f"look    {result['look']}")
     if failure is not None:
         raise failure
+
+
+@app.command()
+def work(
+    recipe: RecipePath,
+    set_: Sets = None,
+    plugin: Plugins = None,
+    out: Out = DEFAULT_OUT,
+    device: Device = "auto",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="stages side by side [default: as of fw run]")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of each job [default: 1 on CPU]")
+    ] = None,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(min=0, help="time between checkpoints")
+    ] = 20.0,
+    batch: Batch = None,
+) -> None:
+    """Do a recipe's stages beside other runs on the same store; no tracker, no report.
+
+    Ends when all stages are finished, here or there; `fw run` reports them."""
+    from rich.console import Console
+
+    from fw.core.machine.stopping import shelter_resource_tracker
+    from fw.core.plan.assembly import plan
+    from fw.core.recipe.loading import load
+    from fw.core.run.missing import finish
+    from fw.core.run.options import Options
+
+    shelter_resource_tracker()
+    add_plugins(plugin)
+    loaded = load(recipe, set_ or ())
+    planned = plan(loaded)
+    options = Options(out, device, jobs, workers, checkpoint_seconds, batch)
+    finish(loaded, planned, options, Console(stderr=True))
+    answer(f"all {len(planned.stages)} stages are finished in {options.store}")
 
 
 @app.command()

@@ -37,6 +37,29 @@ class Damaged(StageFailed):
         self.reason = reason
 
 
+class PutOff(FwError):
+    """Another process is at what was to be done: it is tried again later."""
+
+    exit_code = 1
+
+    def __init__(self, reason: str, holder: str):
+        super().__init__(reason, holder)  # both, so that it can be sent to another process
+        self.reason = reason
+        self.holder = holder
+        """Who is at it, in words."""
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Held(PutOff):
+    """Another process has the lease."""
+
+
+class LeaseLost(PutOff):
+    """Another process has taken the lease over, because this one showed no life for too long."""
+
+
 class Unreachable(FwError):
     """A server does not answer, and may do so later: a run does not end because of it."""
 

@@ -114,6 +114,8 @@ class Job:
     batch: int | None = None
     """Images that are sampled at once; None is as many as suit the device."""
     stopping: Callable[[], bool] = lambda: False
+    holding: Callable[[], None] = lambda: None
+    """Raises where another process has taken this work over, whose files these are now."""
     team: Team = field(default_factory=Team)
     """The processes that do this job together, and which of them this is."""
     warnings: list[str] = field(default_factory=list)
@@ -254,6 +256,7 @@ class Job:
     def keep(self, name: str, write: Callable[[Path], object]) -> Path:
         """Make a file that a later try can rely on. `write` gets the path to write to; the file
         gets its name when it is whole."""
+        self.holding()
         path = self.folder / name
         unfinished.keep(path, write)
         return path
@@ -306,6 +309,7 @@ class Job:
                         f"{key} became {value} at step {record['step']}: lower the learning rate?"
                     )
         if records and self.team.leads:
+            self.holding()
             lines = [json.dumps(record) + "\n" for record in records]
             with self._log_path.open("a", encoding="utf-8") as file:
                 file.writelines(lines)

@@ -11,13 +11,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from sites import Answer, fw, site, toy_recipe
 
-from fw.core.run.owner import OWNER, this_process
+from fw.core.machine.processes import Process
+from fw.core.run.owner import OWNER
+
+THIS = asdict(Process.this())
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +69,7 @@ def test_a_run_whose_process_is_dead_is_killed_for_its_tracker_after_any_command
 ) -> None:
     note = (runs / "toy/latest").resolve() / OWNER
     assert statuses(runs, to="RUNNING") == {"RUNNING"}
-    note.write_text(json.dumps({**this_process(), "pid": dead()}))
+    note.write_text(json.dumps({**THIS, "pid": dead()}))
     command(runs)
     assert statuses(runs) == {"KILLED"}
     assert not note.exists()
@@ -80,7 +84,7 @@ def test_a_run_that_died_before_it_had_a_handle_is_found_by_its_key(runs: Path) 
         (folder / "run.json").unlink()
         if text is not None:
             (folder / "run.json").write_text(text)
-        (folder / OWNER).write_text(json.dumps({**this_process(), "pid": dead()}))
+        (folder / OWNER).write_text(json.dumps({**THIS, "pid": dead()}))
         told = fw("compare", folder)
         assert statuses(runs) == {"KILLED"}, (text, told)
         assert not (folder / OWNER).exists()
@@ -155,7 +159,7 @@ def test_runs_of_other_machines_and_of_the_living_are_left_alone(runs: Path) -> 
     note = (runs / "toy/latest").resolve() / OWNER
     assert statuses(runs, to="RUNNING") == {"RUNNING"}
     for who in ({"host": f"not-{socket.gethostname()}", "pid": dead()}, {}):
-        note.write_text(json.dumps({**this_process(), **who}))
+        note.write_text(json.dumps({**THIS, **who}))
         assert COMMANDS[0](runs).code == 0
         assert statuses(runs) == {"RUNNING"}
         assert note.exists()
@@ -166,12 +170,12 @@ def test_what_cannot_be_ended_now_is_left_to_a_later_command(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     note = (runs / "toy/latest").resolve() / OWNER
-    note.write_text(json.dumps({**this_process(), "pid": dead()}))
+    note.write_text(json.dumps({**THIS, "pid": dead()}))
 
     def away(*_: object) -> None:
         raise OSError("no server")
 
     monkeypatch.setattr("fw.plugins.trackers.mlflow.MLflow.close", away)
     assert COMMANDS[0](runs).code == 0
-    assert json.loads(note.read_text()) == this_process()  # to be found when this process has ended
+    assert json.loads(note.read_text()) == THIS  # to be found when this process has ended
     note.unlink()

@@ -31,7 +31,7 @@ class Quiet:
     def told(self, stage: str, text: str) -> None:
         pass
 
-    def waiting(self, stage: str) -> None:
+    def waiting(self, stage: str, holder: str) -> None:
         pass
 
 

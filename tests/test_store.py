@@ -6,20 +6,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fw.core.errors import Damaged, FwError, Interrupted
-from fw.core.store.store import LARGE, MANIFEST, Store
+from fw.core.errors import Damaged, FwError, Held, OutOfOrder
+from fw.core.store.store import LARGE, LEASES, MANIFEST, Store
 
 STAGE = "train-0123456789abcdef"
 FILES = {
@@ -205,13 +204,9 @@ def test_a_folder_that_cannot_be_written_to_is_one_sentence_that_says_what_to_do
         assert caught.value.exit_code == 2
 
 
-def never() -> bool:
-    return False
-
-
 def hold(root: Path, connection: Connection) -> None:
-    """Hold the stage's lock in a process of its own until told to let go."""
-    with Store(root).lock(STAGE, lambda: None, never):
+    """Hold the stage's lease in a process of its own until told to let go."""
+    with Store(root).lease(STAGE):
         connection.send("held")
         connection.recv()
 
@@ -225,36 +220,45 @@ def hold_elsewhere(store: Store) -> Connection:
     return ours
 
 
-def test_a_lock_that_another_process_holds_is_waited_for_and_told_of_once(store: Store) -> None:
-    holder = hold_elsewhere(store)
-    told: list[str] = []
-    letting_go = threading.Timer(1.2, holder.send, ["let go"])
-    letting_go.start()
-    with store.lock(STAGE, lambda: told.append("waiting"), never):
-        assert not letting_go.is_alive()
-    assert told == ["waiting"]
+def test_a_stage_that_another_process_is_at_is_not_waited_for_and_it_is_said_whose_it_is(
+    store: Store,
+) -> None:
+    others = multiprocessing.active_children()  # of tests that ran in this process before
+    connection = hold_elsewhere(store)
+    (child,) = [each for each in multiprocessing.active_children() if each not in others]
+    whose = f"process {child.pid} on {socket.gethostname()}"
+    assert store.holder(STAGE) == whose
+    with pytest.raises(Held, match=f"{whose} is at it"), store.lease(STAGE):
+        raise AssertionError("it was not free")
+    connection.send("let go")
+    child.join()
+    assert store.holder(STAGE) is None
+    with store.lease(STAGE):
+        pass
 
 
-def test_a_free_lock_is_taken_without_a_word_and_again_after_it_was_let_go(store: Store) -> None:
-    told: list[str] = []
+def test_a_free_stage_is_taken_and_again_after_it_was_let_go_and_nothing_is_left(
+    store: Store,
+) -> None:
     for _ in range(2):
-        with store.lock(STAGE, lambda: told.append("waiting"), never):
+        with store.lease(STAGE):
             assert not acquirable(store)
         assert acquirable(store)
-    assert told == []
+    assert [*store.root.rglob("*")] == [store.root / LEASES]
 
 
 def acquirable(store: Store) -> bool:
-    lock = FileLock(store.root / "locks" / f"{STAGE}.lock", blocking=False)
     try:
-        with lock:
+        with store.lease(STAGE):
             return True
-    except TimeoutError:
+    except Held:
         return False
 
 
-def test_a_lock_is_let_go_when_the_work_raises_and_when_its_process_is_killed(store: Store) -> None:
-    with pytest.raises(ValueError, match="broke"), store.lock(STAGE, lambda: None, never):
+def test_a_stage_is_let_go_when_the_work_raises_and_when_its_process_is_killed(
+    store: Store,
+) -> None:
+    with pytest.raises(ValueError, match="broke"), store.lease(STAGE):
         raise ValueError("it broke")
     assert acquirable(store)
     others = multiprocessing.active_children()  # of tests that ran in this process before
@@ -267,15 +271,13 @@ def test_a_lock_is_let_go_when_the_work_raises_and_when_its_process_is_killed(st
     assert acquirable(store)
 
 
-def test_who_waits_for_a_lock_stops_when_asked_to(store: Store) -> None:
+def test_other_stages_can_be_taken_meanwhile(store: Store) -> None:
     holder = hold_elsewhere(store)
-    waiting = threading.Event()
-    with pytest.raises(Interrupted), store.lock(STAGE, waiting.set, waiting.is_set):
-        raise AssertionError("the lock was not free")
-    holder.send("let go")
-
-
-def test_other_stages_are_not_kept_waiting(store: Store) -> None:
-    holder = hold_elsewhere(store)
-    with store.lock("train-other", pytest.fail, never):
+    with store.lease("train-other"):
         holder.send("let go")
+
+
+def test_where_no_lease_can_be_written_one_sentence_says_so(store: Store) -> None:
+    (store.root / LEASES).write_text("a file is in the way")
+    with pytest.raises(OutOfOrder, match=f"{store.root / LEASES}.*: not a directory"):
+        store.lease(STAGE).__enter__()

@@ -4,14 +4,15 @@ condition, objective and model."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from teams import together
+import torch.distributed as dist
+from teams import one_of, together
 from torch import Tensor
 
 from fw.core.errors import Interrupted
@@ -220,6 +221,33 @@ def resumed(team: Team, folder: Path) -> dict[str, tuple[float, float]]:
     return differences
 
 
+def exchanged(team: Team, folder: Path) -> dict[str, Any]:
+    """How often and how many bytes trainings of 11 and of 12 steps exchange, by what it is."""
+    bytes_: dict[str, list[int]] = {}
+
+    def counting(name: str, exchange: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*words: Any, **more: Any) -> Any:
+            sent = words[-1] if name == "all_gather" else words[0]
+            bytes_.setdefault(f"{name} {sent.dtype}", []).append(sent.nbytes)
+            return exchange(*words, **more)
+
+        return counted
+
+    for name in ("all_reduce", "all_gather"):
+        setattr(dist, name, counting(name, getattr(dist, name)))
+    steps = {}
+    for case in ("dit, classes", "dispersive"):
+        counts = []
+        for number in (11, 12):  # of which the last, and every tenth, are logged
+            bytes_.clear()
+            job = Job(folder / f"{case} {number}", seed=3, team=team, checkpoint_seconds=1e9)
+            job.folder.mkdir()
+            trained(CASES[case], job, steps=number, batch=128)
+            counts.append({what: (len(each), sum(each)) for what, each in bytes_.items()})
+        steps[case] = counts
+    return steps
+
+
 def in_pairs(team: Team, folder: Path) -> dict[str, Any]:
     return {
         "single": in_single(team, folder),
@@ -284,3 +312,22 @@ def test_three_processes_train_the_same_and_go_on_with_what_two_have_begun(
     differences = together(3, two[0] / "three", in_threes)[0]
     assert differences.keys() == {"dispersive", "jdm, some classes", "online", "2 to 3"}
     assert max(differences.values()) < 1e-9
+
+
+def test_each_of_64_ranks_sends_its_gradients_once_a_step_and_what_objectives_compare(
+    tmp_path: Path,
+) -> None:
+    steps = one_of(64, tmp_path, exchanged)
+    network = CASES["dit, classes"].backbone.build((1, 8, 8), ConditionSpec("class", CLASSES))
+    weights = sum(each.numel() for each in network.parameters())
+    eleven, twelve = steps["dit, classes"]
+    gradients, hosts = "all_reduce torch.float32", "all_reduce torch.float64"
+    a_step = {what: (twelve[what][0] - n, twelve[what][1] - b) for what, (n, b) in eleven.items()}
+    assert a_step[gradients] == (1, 4 * weights)
+    assert a_step[hosts][0] == 2  # what is due before it, and which weights have a gradient
+    eleven, twelve = steps["dispersive"]
+    a_step = {what: (twelve[what][0] - n, twelve[what][1] - b) for what, (n, b) in eleven.items()}
+    image, tokens, width = 64, 16, 32
+    rows = 2  # 128 / 64
+    assert a_step["all_gather torch.float32"] == (4, rows * 4 * (tokens * width + 2 * image + 1))
+    assert a_step["all_gather torch.int64"] == (1, rows * 8)

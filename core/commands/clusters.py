@@ -61,7 +61,7 @@ def survey(
     store = Store(options.store)
     as_written = swept(recipe, arm, [annotator])
     encode = next(iter(as_written.stages))
-    finish(recipe, Plan({encode: as_written.stages[encode]}), options, console)
+    finish(recipe, Plan({encode: as_written.stages[encode]}), options, console, every_byte=True)
     features = load_file(store.product(encode) / "features.safetensors")["train"]  # (N, D)
     most = min(len(features) // 2, different(features, max(LADDER)))
     chosen = sorted(set(counts)) or [count for count in LADDER if count <= most]
@@ -75,7 +75,7 @@ def survey(
             f"-k: name numbers of clusters that fit; there are only {len(features)} images"
         )
     wanted = swept(recipe, arm, [with_clusters(annotator, count) for count in chosen])
-    finish(recipe, wanted, options, console)
+    finish(recipe, wanted, options, console, every_byte=True)
     rows = [measured(store, stage, features) for stage in wanted.stages if stage != encode]
     enough = [row["clusters"] for row in rows if row["used"] >= USED]
     return {

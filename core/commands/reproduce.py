@@ -150,7 +150,8 @@ class Again:
             return
         self.board.started(stage.id)
         try:
-            perform(stage, self.store, {}, self.place, self.board, lambda: False)
+            with self.store.lease(stage.id) as lease:
+                perform(stage, self.store, {}, self.place, self.board, lambda: False, lease)
         except Exception as error:  # one metric, which may be anybody's, hides no other's scores
             words = str(error) if isinstance(error, FwError) else plain(error)
             reason = redact(words or in_one_line(error))

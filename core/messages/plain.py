@@ -135,12 +135,6 @@ def path_of(error: BaseException) -> str | None:
     return str(name) if isinstance(name, str | os.PathLike) else None
 
 
-def unlockable(folder: Path, error: Exception) -> FwError:
-    """What to raise where files cannot be locked: the file system is read-only or full, or has
-    no locks."""
-    return OutOfOrder(plain(error, folder) or f"{folder}: {NO_LOCKS}")
-
-
 @contextlib.contextmanager
 def writing(path: Path, option: str = "") -> Iterator[None]:
     """Errors while a file or a folder is written become one sentence about it; see `plain`.

@@ -66,17 +66,20 @@ class Board:
     def told(self, stage: str, text: str) -> None:
         self.say(f"warning: {self.title(stage)}: {text}", style="yellow")
 
-    def waiting(self, stage: str) -> None:
-        self.say(f"wait   {self.title(stage)}: another run is at it")
+    def waiting(self, stage: str, holder: str) -> None:
+        self.clear(stage)
+        if self.tracking is not None:
+            self.tracking.stopped(stage)
+        self.say(f"wait   {self.title(stage)}: {holder} is at it")
 
-    def done(self, stage: str) -> None:
+    def done(self, stage: str, already: bool = False) -> None:
         self.clear(stage)
         if self.tracking is not None:
             self.tracking.stopped(stage)
         took = ""
         if self.store.present(stage):
             took = f" in {self.store.manifest(stage)['seconds']:.0f} s"
-        self.say(f"done   {self.title(stage)}{took}")
+        self.say(f"done   {self.title(stage)}{took}{' (there already)' if already else ''}")
         if self.tracking is not None:
             self.tracking.done(stage)
 

@@ -1,28 +1,35 @@
 """Run a plan's missing stages, side by side where it has several workers, most urgent first.
 
-A stage that finds one of its inputs damaged goes back into the queue, behind the input.
+A stage that finds one of its inputs damaged goes back into the queue, behind the input. One that
+another run is at is put off: the others come first, and it is tried again from time to time.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection as connections
 from typing import Any, Protocol
 
-from fw.core.errors import Damaged, FwError, Interrupted, StageFailed
+from fw.core.errors import Damaged, FwError, Interrupted, LeaseLost, PutOff, StageFailed
 from fw.core.machine.stopping import deaf
 from fw.core.plan.graph import Plan
-from fw.core.run.execute_stage import execute, worker
+from fw.core.run.execute_stage import execute, made_meanwhile, worker
 from fw.core.run.listening import Listener
 from fw.core.run.place import Place
 from fw.core.stages.base import Stage
 from fw.core.store.soundness import again
+from fw.core.store.store import Store
 
 STOPPED = "stopped; everything finished is kept, and the same command continues from here"
 SKIPPED = "stages that needed it were not tried; the others are finished and kept"
+
+SOONEST, LATEST, LONGER = 0.1, 10.0, 1.25
+"""Seconds until a stage that another run is at is looked at again, at first and at the most, and
+how many times as many the next time: its end is noticed within a quarter of the time it took."""
 
 
 class StageListener(Listener, Protocol):
@@ -30,7 +37,11 @@ class StageListener(Listener, Protocol):
 
     def started(self, stage: str) -> None: ...
 
-    def done(self, stage: str) -> None: ...
+    def waiting(self, stage: str, holder: str) -> None:
+        """Another run is at it, and this one waits, or has something else to do first."""
+
+    def done(self, stage: str, already: bool = False) -> None:
+        """`already`: it was there when it was its turn, because another run has made it, say."""
 
     def failed(self, stage: str, reason: str) -> None: ...
 
@@ -60,6 +71,16 @@ class Outcome:
         return StageFailed("\n".join(lines))
 
 
+@dataclass
+class Rest:
+    """How long a stage that another run is at is left alone."""
+
+    holder: str
+    seconds: float
+    until: float
+    announced: bool = False
+
+
 class Queue:
     """The stages still to do: which can start, and which never will."""
 
@@ -68,6 +89,8 @@ class Queue:
         self.finished = set(finished)
         self.mended: set[str] = set()
         """Stages that were done again because their products were damaged."""
+        self.resting: dict[str, Rest] = {}
+        """Stages that another run is, or was, at."""
         self.pending: list[Stage] = []
         self.put(stage for stage in plan.stages.values() if stage.id not in self.finished)
 
@@ -77,12 +100,30 @@ class Queue:
         )
 
     def take(self) -> Stage | None:
-        """The most urgent stage whose inputs are all finished."""
+        """The most urgent stage whose inputs are all finished and that is not to be left alone."""
+        now = time.monotonic()
         for stage in self.pending:
-            if self.finished.issuperset(stage.inputs.values()):
+            rest = self.resting.get(stage.id)
+            if self.ready(stage) and (rest is None or rest.until <= now):
                 self.pending.remove(stage)
                 return stage
         return None
+
+    def ready(self, stage: Stage) -> bool:
+        return self.finished.issuperset(stage.inputs.values())
+
+    def put_off(self, stage: Stage, holder: str) -> None:
+        """Put back a stage that another run is at, and leave it alone for a while."""
+        rest = self.resting.get(stage.id)
+        seconds = SOONEST if rest is None else min(LONGER * rest.seconds, LATEST)
+        announced = rest is not None and rest.announced and rest.holder == holder
+        self.resting[stage.id] = Rest(holder, seconds, time.monotonic() + seconds, announced)
+        self.put([stage])
+
+    def waits(self) -> dict[str, Rest]:
+        """The stages that could be done now if no other run were at them."""
+        ready = [stage.id for stage in self.pending if self.ready(stage)]
+        return {stage: self.resting[stage] for stage in ready if stage in self.resting}
 
     def mend(self, damaged: str) -> None:
         """Put back a finished stage, and those that were made of it: they may have to be made
@@ -128,16 +169,23 @@ def run_here(
 ) -> Outcome:
     """One stage after the other in this process."""
     queue, outcome = Queue(plan, finished), Outcome()
-    while (stage := queue.take()) is not None:
+    while queue.pending:
         if stopping():
             outcome.stopped = True
             break
+        stage = next_stage(queue, place, listener)
+        if stage is None:
+            if not wait_for_others(queue, listener):
+                break
+            continue
         listener.started(stage.id)
         try:
             execute(stage, place, listener, stopping)
         except Interrupted:
             outcome.stopped = True
             break
+        except PutOff as error:
+            put_off(stage, error, queue, listener)
         except Damaged as error:
             mend(stage, error.stage, error.reason, queue, outcome, listener)
         except FwError as error:
@@ -146,6 +194,33 @@ def run_here(
             queue.finished.add(stage.id)
             listener.done(stage.id)
     return outcome
+
+
+def next_stage(queue: Queue, place: Place, listener: StageListener) -> Stage | None:
+    """The most urgent stage that can be done now and that no other run is at. What others have
+    finished meanwhile is noticed on the way."""
+    store = Store(place.store)
+    while (stage := queue.take()) is not None:
+        if made_meanwhile(stage, place):
+            queue.finished.add(stage.id)
+            listener.done(stage.id, already=True)
+        elif (holder := store.holder(stage.id)) is not None:
+            queue.put_off(stage, holder)
+        else:
+            return stage
+    return None
+
+
+def wait_for_others(queue: Queue, listener: StageListener) -> bool:
+    """Say once who is waited for, and wait a moment. False if nobody is."""
+    waits = queue.waits()
+    for stage, rest in waits.items():
+        if not rest.announced:
+            rest.announced = True
+            listener.waiting(stage, rest.holder)
+    if waits:
+        time.sleep(SOONEST)
+    return bool(waits)
 
 
 @dataclass
@@ -171,17 +246,17 @@ def run_in_workers(
     seats = [new_seat(context, place, stop) for place in places]
     try:
         while True:
-            if stopping() and not stop.is_set():
+            if stopping():
                 stop.set()
-                outcome.stopped = bool(queue.pending)
+                outcome.stopped |= bool(queue.pending)  # also what comes back unfinished
                 queue.pending.clear()
             for number, seat in enumerate(seats):
-                if seat.stage is None and (stage := queue.take()) is not None:
+                if seat.stage is None and (stage := next_stage(queue, places[number], listener)):
                     if not seat.process.is_alive():
                         seats[number] = seat = new_seat(context, places[number], stop)
                     hand_out(stage, seat, queue, outcome, listener)
             busy = [seat for seat in seats if seat.stage is not None]
-            if not busy:
+            if not busy and not wait_for_others(queue, listener):
                 return outcome
             for ready in connections.wait([seat.connection for seat in busy], timeout=0.2):
                 hear(
@@ -236,7 +311,7 @@ def hear(seat: Seat, queue: Queue, outcome: Outcome, listener: StageListener) ->
             listener,
         )
         return
-    if kind in ("progress", "metrics", "told", "waiting"):
+    if kind in ("progress", "metrics", "told"):
         getattr(listener, kind)(name, *rest)
         return
     seat.stage = None
@@ -245,6 +320,8 @@ def hear(seat: Seat, queue: Queue, outcome: Outcome, listener: StageListener) ->
         listener.done(stage.id)
     elif kind == "stopped":
         outcome.stopped = True
+    elif kind == "put off":
+        put_off(stage, rest[0], queue, listener)
     elif kind == "damaged":
         damaged, reason = rest
         mend(stage, damaged, reason, queue, outcome, listener)
@@ -269,6 +346,15 @@ def mend(
         listener.told(damaged, again(reason))
         queue.mend(damaged)
     queue.put([stage])
+
+
+def put_off(stage: Stage, why: PutOff, queue: Queue, listener: StageListener) -> None:
+    """Leave a stage for later that another run was faster to begin, or has taken over."""
+    if isinstance(why, LeaseLost):
+        listener.told(stage.id, str(why))
+    queue.put_off(stage, why.holder)
+    queue.resting[stage.id].announced = True
+    listener.waiting(stage.id, why.holder)
 
 
 def fail(stage: str, reason: str, queue: Queue, outcome: Outcome, listener: StageListener) -> None:

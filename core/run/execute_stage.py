@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-from fw.core.errors import Damaged, FwError, Interrupted, StageFailed
+from fw.core.errors import Damaged, FwError, Interrupted, PutOff, StageFailed
+from fw.core.machine.leases import Lease
 from fw.core.machine.stopping import POLITE
 from fw.core.machine.streams import sturdy
 from fw.core.messages.plain import plain
@@ -34,10 +35,11 @@ def execute(
     stopping: Callable[[], bool],
 ) -> None:
     """Do a stage and publish its product; does nothing if it is there already, made of the present
-    inputs. Damaged if one of these is: it is discarded, and has to be made again first."""
+    inputs. Damaged if one of these is: it is discarded, and has to be made again first. PutOff if
+    another run is at the stage."""
     store = Store(place.store)
     try:
-        with store.lock(stage.id, lambda: listener.waiting(stage.id), stopping):
+        with store.lease(stage.id) as lease:
             if settled(stage, store, place.keep_dependents, listener):
                 return
             if gone := [source for source in stage.inputs.values() if not store.present(source)]:
@@ -50,7 +52,7 @@ def execute(
                     stage.id,
                     "what was left of an earlier try is not of these inputs; beginning again",
                 )
-            perform(stage, store, made_of, place, listener, stopping)
+            perform(stage, store, made_of, place, listener, stopping, lease)
     except Damaged as error:
         discard_damaged(error.stage, store)
         raise
@@ -68,23 +70,34 @@ def perform(
     place: Place,
     listener: Listener,
     stopping: Callable[[], bool],
+    lease: Lease,
 ) -> None:
     """Do a stage and publish its product, made of inputs with these digests."""
+
+    def ending() -> bool:
+        return lease.lost or stopping()
+
     folder = store.begin(stage.id, made_of)
     facts: dict[str, Any] = {"device": place.device}
     if place.ranks > 1 and stage.teams:
         for source in stage.inputs.values():
             store.product(source)  # which is checked once, and not by every member
-        worked = together(stage, folder, place, listener, stopping)
+        worked = together(stage, folder, place, listener, ending, lease.right)
         facts["ranks"] = place.ranks
     else:
         reporter = StageReporter(stage.id, listener)
-        worked = work(stage, folder, place, store.product, reporter, stopping)
+        worked = work(stage, folder, place, store.product, reporter, ending, lease.right)
     (folder / TRACE).unlink(missing_ok=True)
     facts["seconds"] = round(worked.seconds, 3)
     if worked.warnings:
         facts["warnings"] = redacted(worked.warnings)
-    store.publish(stage.id, stage.payload, facts, made_of)
+    store.publish(stage.id, stage.payload, facts, made_of, lease.right.check)
+
+
+def made_meanwhile(stage: Stage, place: Place) -> bool:
+    """Whether another run has finished a stage, of the present inputs."""
+    store = Store(place.store)
+    return store.present(stage.id) and (place.keep_dependents or not store.stale(stage.id))
 
 
 def settled(stage: Stage, store: Store, keep: bool, listener: Listener) -> bool:
@@ -116,9 +129,10 @@ def attempt(
     connection: Connection,
     place: Place,
     stopping: Callable[[], bool],
-) -> tuple[str, ...]:
+) -> tuple[Any, ...]:
     """Receive a stage, do it, and say what became of it: `done`, `stopped` or `failed`, the stage
-    and the reason; or `damaged`, the stage, what it would have read, and the reason."""
+    and the reason; `damaged`, the stage, what it would have read, and the reason; `put off`, the
+    stage, and why."""
     name = ""
     try:
         with undisturbed():
@@ -133,6 +147,8 @@ def attempt(
         return "stopped", name, str(error)
     except Damaged as error:
         return "damaged", name, error.stage, error.reason
+    except PutOff as error:
+        return "put off", name, error
     except FwError as error:
         return "failed", name, str(error)
     except Exception as error:  # the stage's components could not be imported here, say

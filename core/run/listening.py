@@ -20,8 +20,6 @@ class Listener(Protocol):
 
     def told(self, stage: str, text: str) -> None: ...
 
-    def waiting(self, stage: str) -> None: ...
-
 
 @dataclass
 class StageReporter:
@@ -58,6 +56,3 @@ class Pipe:
 
     def told(self, stage: str, text: str) -> None:
         self.connection.send(("told", stage, text))
-
-    def waiting(self, stage: str) -> None:
-        self.connection.send(("waiting", stage))

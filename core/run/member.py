@@ -21,6 +21,7 @@ import torch.distributed as dist
 
 from fw.core.errors import FwError, Interrupted
 from fw.core.job import Reporter, Silent
+from fw.core.machine.leases import Right
 from fw.core.machine.streams import sturdy
 from fw.core.machine.team import Team
 from fw.core.messages.plain import plain
@@ -69,6 +70,8 @@ class Failed:
     """Whether it may be its own, or come of another's end; members that do the same raise the same
     FwError."""
     trace: str = ""
+    waited: bool = False
+    """Whether it was waiting for another: that one's error matters more."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class Member:
     stage: Stage
     folder: Path
     place: Place
+    right: Right
+    """That of the process that began the team, to work on the stage."""
     links: tuple[connections.Connection, ...]
     """For each rank where it says how it is."""
     signals: Any
@@ -113,7 +118,14 @@ def member(task: Member) -> None:
             reporter: Reporter = StageReporter(task.stage.id, Pipe(link)) if rank == 0 else Silent()
             product = Store(place.store).path  # it was checked before the team began
             worked = work(
-                task.stage, task.folder, place, product, reporter, lambda: task.stopping, team
+                task.stage,
+                task.folder,
+                place,
+                product,
+                reporter,
+                lambda: task.stopping,
+                task.right,
+                team,
             )
             team.wait()
         link.send(Done(worked))
@@ -122,7 +134,8 @@ def member(task: Member) -> None:
     except FwError as error:
         link.send(Failed(rank, str(error), own=False))
     except Exception as error:
-        link.send(Failed(rank, said(error, place), True, redact(traceback.format_exc())))
+        trace = redact(traceback.format_exc())
+        link.send(Failed(rank, said(error, place), True, trace, waited(error)))
 
 
 def device_of(place: Place, rank: int) -> str:
@@ -169,7 +182,12 @@ def end_with(task: Member, parent: Any) -> None:
 
 def said(error: Exception, place: Place) -> str:
     """The error in words; where it is that another member did not come, that."""
-    if isinstance(error, dist.DistBackendError) or "imed out" in str(error):
-        seconds = f"{place.patience:g} seconds"
-        return f"another rank did not answer within {seconds} ({in_one_line(error)})"
-    return redact(plain(error) or in_one_line(error))
+    if not waited(error):
+        return redact(plain(error) or in_one_line(error))
+    return f"another rank did not answer within {place.patience:g} seconds, or is gone"
+
+
+def waited(error: Exception) -> bool:
+    """Whether an exchange failed; gloo's errors have no class of their own."""
+    words = ("gloo", "Timed out", "Connection closed", "Connection reset")
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in words)

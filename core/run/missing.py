@@ -1,4 +1,5 @@
-"""The missing stages of a plan, done without a run's record, as `fw clusters` needs them."""
+"""The missing stages of a plan, done without a run's record: `fw work`, and what `fw clusters`
+needs."""
 
 from __future__ import annotations
 
@@ -16,12 +17,17 @@ from fw.core.store.soundness import usable_stages
 from fw.core.store.store import Store
 
 
-def finish(recipe: Recipe, plan: Plan, options: Options, console: Console) -> None:
-    """Do what is missing or damaged of a plan whose components are the recipe's. StageFailed if any
-    of it fails, Interrupted if it is stopped."""
+def finish(
+    recipe: Recipe, plan: Plan, options: Options, console: Console, every_byte: bool = False
+) -> None:
+    """Do what is missing or damaged of a plan whose components are the recipe's, beside others that
+    do. StageFailed if any of it fails, Interrupted if it is stopped.
+
+    `every_byte`: compare all that is there, for whoever reads it all.
+    """
     store = Store(options.store)
     store.create()
-    finished = usable_stages(plan, store, console, options.keep_dependents, every_byte=True)
+    finished = usable_stages(plan, store, console, options.keep_dependents, every_byte)
     preflight(plan, finished)
     jobs = places(options, len(plan.stages) - len(finished), provenance.files(recipe))
     with stop_on_signals() as stopping, Board(plan, store, console) as board:

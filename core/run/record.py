@@ -1,7 +1,7 @@
 """The folder of a run: what it holds, and who writes it.
 
 One process at a time writes a run's record, that is this folder and the tracker's run. It holds a
-lock and leaves a note of who it is, so that a later command can tell when it died before it could
+lease and leaves a note of who it is, so that a later command can tell when it died before it could
 say how the run ended.
 """
 
@@ -10,22 +10,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from fw.core.errors import FwError, Interrupted
+from fw.core.errors import FwError, Held, Interrupted, OutOfOrder
 from fw.core.files.durable import ASIDE, write_json, write_text
+from fw.core.machine.leases import Lease, take
+from fw.core.machine.processes import Process
 from fw.core.machine.stopping import Stopping
-from fw.core.messages.plain import unlockable, writing
+from fw.core.messages.plain import writing
 from fw.core.recipe.model import Recipe
 from fw.core.report.runfile import RESOLVED, RUN_FILE, read_record
-from fw.core.run.owner import OWNER, this_process
+from fw.core.run.owner import OWNER, owner
 from fw.registry import LocalPlugin
 
-LOCK = ".lock"
+LEASE = ".lease"
 
 SCRATCH = ".package"
 """The folder in a run's folder where a model is put together for the tracker, also by it."""
@@ -103,37 +105,51 @@ class Turn:
         self.ended = False
         """Whether the tracker knows how the run ended. Otherwise the note stays, for a later
         command to find."""
-        self._lock = FileLock(folder / LOCK)
+        self._lease: Lease | None = None
 
     def __enter__(self) -> Turn:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._lock.is_locked:
-            if self.ended:
+        if self._lease is not None:
+            if self.ended and not self.lost:
                 with contextlib.suppress(OSError):  # the folder may be gone
                     (self.folder / OWNER).unlink(missing_ok=True)
-            self._lock.release()
+            self._lease.release()
 
-    def take(self, timeout: float = 0) -> bool:
+    def take(self) -> bool:
         """Whether this process now has the right; another one may."""
         try:
-            self._lock.acquire(timeout=timeout)
-        except Timeout:
+            with writing(self.folder):
+                self._lease = take(self.folder / LEASE)
+        except Held:
             return False
-        except (OSError, NotImplementedError) as error:
-            raise unlockable(self.folder, error) from None
         for file in self.folder.glob(f"*{ASIDE}"):  # of a process that was killed
             file.unlink(missing_ok=True)
         shutil.rmtree(self.folder / SCRATCH, ignore_errors=True)
-        write_json(self.folder / OWNER, this_process())
+        write_json(self.folder / OWNER, asdict(Process.this()))
         return True
 
     def wait(self, stopping: Stopping) -> None:
         """Take the right as soon as nobody else has it."""
-        while not self.take(timeout=0.5):
+        while not self.take():
             if stopping():
                 raise Interrupted(
                     "stopped while waiting for another run of this recipe; all that is finished is "
                     "kept"
                 )
+            time.sleep(0.5)
+
+    def keep(self) -> None:
+        """Take the right again if it is lost. OutOfOrder if another process has it."""
+        if self.lost and not self.take():
+            raise OutOfOrder(
+                f"this process was paused or cut off from its files, and {owner(self.folder)} "
+                "writes the record of this run now; all that is finished is kept"
+            )
+
+    @property
+    def lost(self) -> bool:
+        """Whether another process has the right that this one had: this one was paused for long,
+        say, and is to write nothing."""
+        return self._lease is not None and not self._lease.right.valid

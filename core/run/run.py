@@ -101,10 +101,11 @@ def recorded(
                     begin(tracking, scope)
                     for stage in plan.stages:
                         tracking.done(stage)
+                turn.keep()
                 result = conclude(scope, outcome, tracking)
                 status = outcome.status
             finally:
-                arrived = tracking.end(status)
+                arrived = turn.lost or tracking.end(status)  # now another process tells it
                 turn.ended = True
         if not arrived:
             lacking = f"the tracker lacks a part of this run: `fw sync {folder}` logs it"

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from fw.core.errors import Interrupted, StageFailed
+from fw.core.machine.leases import Right
 from fw.core.machine.stopping import deaf
 from fw.core.run.listening import Listener
 from fw.core.run.member import Done, Failed, Here, Member, Stopped, member
@@ -46,6 +47,7 @@ def together(
     place: Place,
     listener: Listener,
     stopping: Callable[[], bool],
+    right: Right,
 ) -> Worked:
     """Do a stage in its folder with `place.ranks` processes.
 
@@ -56,7 +58,7 @@ def together(
     for _ in range(RESTARTS + 1):
         if loss is not None:
             listener.told(stage.id, f"{loss}; its {place.ranks} ranks begin again")
-        team = Attempt(stage, folder, place)
+        team = Attempt(stage, folder, place, right)
         team.run(listener, stopping)
         if (loss := team.loss) is None:
             return team.outcome()
@@ -70,6 +72,7 @@ class Attempt:
     stage: Stage
     folder: Path
     place: Place
+    right: Right
     words: dict[int, Done | Stopped | Failed] = field(default_factory=dict)
     """How members say that they have ended, the first first."""
     processes: dict[int, int] = field(default_factory=dict)
@@ -87,7 +90,7 @@ class Attempt:
         context = multiprocessing.get_context("spawn")
         signals = context.RawArray("b", 2)  # without a lock, which a process that dies may hold
         ours, theirs = zip(*(context.Pipe(False) for _ in range(self.place.ranks)), strict=True)
-        task = Member(self.stage, self.folder, self.place, theirs, signals)
+        task = Member(self.stage, self.folder, self.place, self.right, theirs, signals)
         agent = threading.Thread(target=self._launch, args=(task,), daemon=True)
         agent.start()
         try:
@@ -116,7 +119,7 @@ class Attempt:
         """What the first member has done, if none has failed."""
         failures = sorted(
             (word for word in self.words.values() if isinstance(word, Failed)),
-            key=lambda word: word.own,
+            key=lambda word: (word.own, word.waited),
         )
         for failure in failures:
             where = leave(self.folder, failure.trace) if failure.trace else ""

@@ -10,6 +10,7 @@ import torch
 
 from fw.core.job import Job, Reporter
 from fw.core.machine.isolation import stock_state
+from fw.core.machine.leases import Right
 from fw.core.machine.team import Team
 from fw.core.run.place import Place
 from fw.core.stages.base import Stage
@@ -32,10 +33,11 @@ def work(
     product: Callable[[str], Path],
     reporter: Reporter,
     stopping: Callable[[], bool],
+    right: Right,
     team: Team = ALONE,
 ) -> Worked:
     """Write the stage's product into the folder, or a member's part of it. `product` gives the
-    folder of a finished stage, by its id."""
+    folder of a finished stage, by its id; `right` is that to work on this one."""
     job = Job(
         folder=folder,
         seed=stage.seed or 0,
@@ -44,6 +46,7 @@ def work(
         checkpoint_seconds=place.checkpoint_seconds,
         batch=place.batch,
         stopping=stopping,
+        holding=right.check,
         team=team,
     )
     with stock_state(job.seed, job.device, place.threads):

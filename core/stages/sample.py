@@ -100,15 +100,15 @@ class Sample(ImageStage):
         to_images = self.decoder(job.device)
         for seed, images in job.track(job.team.share(list(shards(self.samples))), "sample"):
             name = shard_name(seed, images)
-            if job.kept(name) is None or job.kept(INFO) is None:
+            if job.kept(name) is None or (job.team.leads and job.kept(INFO) is None):
                 before = networks.evaluations
                 batches = self.drawn(
                     networks, annotation, seed, images, to_images, job.device, job.batch
                 )
                 nfe = {"nfe": (networks.evaluations - before) // len(batches)}
-                job.keep(
-                    INFO, methodcaller("write_text", json.dumps(nfe, indent=1), encoding="utf-8")
-                )
+                if job.team.leads:
+                    text = json.dumps(nfe, indent=1)
+                    job.keep(INFO, methodcaller("write_text", text, encoding="utf-8"))
                 job.keep(name, partial(save_file, {"images": torch.cat(batches)}, metadata=note))
         job.team.wait()
         if not job.team.leads:

@@ -7,12 +7,13 @@ ones are intact turns out when a stage reads them, which may be never.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
 
-from fw.core.errors import FwError
+from fw.core.errors import FwError, Held
 from fw.core.messages.console import say
 from fw.core.plan.graph import Plan
 from fw.core.stages.base import Stage
@@ -57,9 +58,13 @@ def whole(stage: Stage, store: Store, console: Console, judge: Callable[[str], S
 
 def discard_damaged(stage: str, store: Store) -> None:
     """Discard a damaged product, if no other run has mended it meanwhile."""
-    with store.lock(stage, waiting=lambda: None, stopping=lambda: False):
-        if store.verify(stage).state == "corrupted":
-            store.discard(stage)
+    while store.verify(stage).state == "corrupted":
+        try:
+            with store.lease(stage):
+                if store.verify(stage).state == "corrupted":
+                    store.discard(stage)
+        except Held:  # whoever works on it looks first at what is there
+            time.sleep(0.1)
 
 
 def again(reason: str) -> str:

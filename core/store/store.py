@@ -1,8 +1,8 @@
 """A directory of finished stages, addressed by key, that survives crashes and notices damage.
 
 Work happens in `<stage>.partial/`. Publishing writes a manifest with a checksum for every file and
-renames the folder. A crash leaves the partial folder, and the next try continues in it. A lock per
-stage lets several runs share a store.
+renames the folder. A crash leaves the partial folder, and the next try continues in it. A lease per
+stage (core/machine/leases.py) lets several runs share a store.
 
 No product is used unchecked. Whoever reads one asks for it with `product` or `read`, which compare
 the checksums, once in a command (fw.registry.once). So a start need not read every byte of a store.
@@ -21,17 +21,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock, Timeout
-
-from fw.core.errors import Damaged, Interrupted, StageFailed
+from fw.core.errors import Damaged, PutOff, StageFailed
 from fw.core.files import unfinished
 from fw.core.files.durable import ASIDE, put, sync, write_json, write_text
 from fw.core.files.sealed import SEAL, intact, seal, stamped
 from fw.core.files.unfinished import checksum
-from fw.core.messages.plain import unlockable, writing
+from fw.core.machine.leases import Lease, holder, take
+from fw.core.messages.plain import writing
 from fw.registry.once import found_once
 
 MANIFEST = "manifest.json"
+LEASES = "locks"
 SCRATCH = (".checkpoint", ASIDE, unfinished.VOUCHER)
 """Files with these endings matter only until the stage is finished."""
 
@@ -193,7 +193,8 @@ class Store:
         manifest = self.manifest(stage)
         older = INPUTS not in manifest and SEAL not in manifest  # and not one with a damaged key
         if older and inputs and all(map(self.readable, inputs)):
-            write_manifest(self.path(stage), {**manifest, INPUTS: self.digests(inputs)})
+            with contextlib.suppress(FileNotFoundError):  # another run was faster
+                write_manifest(self.path(stage), {**manifest, INPUTS: self.digests(inputs)})
 
     def discard(self, stage: str) -> None:
         shutil.rmtree(self.path(stage))
@@ -220,12 +221,14 @@ class Store:
         payload: Mapping[str, Any],
         facts: Mapping[str, Any],
         inputs: Mapping[str, str] | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         """Make the partial folder the finished stage, in one atomic rename, and remove its
-        checkpoints.
+        checkpoints. `check` raises if another process has taken the stage over.
 
         StageFailed if a file that was kept for later tries was damaged.
         """
+        check()
         folder = self.partial(stage)
         (folder / MANIFEST).unlink(missing_ok=True)
         made = [file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file()]
@@ -250,6 +253,8 @@ class Store:
                 **facts,
             },
         )
+        sync(folder)
+        check()  # reading all of it took its time
         put(folder, self.path(stage))
         self.sweep(stage)
 
@@ -261,30 +266,25 @@ class Store:
                 file.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def lock(
-        self, stage: str, waiting: Callable[[], None], stopping: Callable[[], bool]
-    ) -> Iterator[None]:
-        """Hold the stage's lock; `waiting` is called once if another run has it."""
-        locks = self.root / "locks"
-        lock = FileLock(locks / f"{stage}.lock")
-        announced = False
-        while True:
-            try:
-                locks.mkdir(parents=True, exist_ok=True)
-                lock.acquire(timeout=0.5)
-                break
-            except Timeout:
-                if not announced:
-                    waiting()
-                    announced = True
-                if stopping():
-                    raise Interrupted("stopped while waiting for another run") from None
-            except (OSError, NotImplementedError) as error:
-                raise unlockable(locks, error) from None
+    def lease(self, stage: str) -> Iterator[Lease]:
+        """Be the one process that works on a stage; Held if another one does. What goes wrong
+        because another one has taken it over meanwhile is a LeaseLost."""
+        with writing(self.root / LEASES):
+            lease = take(self.root / LEASES / stage)
         try:
-            yield
+            yield lease
+        except PutOff:
+            raise
+        except Exception:
+            lease.right.check()
+            raise
         finally:
-            lock.release()
+            lease.release()
+
+    def holder(self, stage: str) -> str | None:
+        """Who works on a stage, in words; None if nobody does."""
+        with writing(self.root / LEASES):
+            return holder(self.root / LEASES / stage)
 
 
 def read_json(file: Path) -> Any:

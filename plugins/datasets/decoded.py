@@ -2,7 +2,7 @@
 any process.
 
 A folder `<cache>/decoded/<key>` holds images.u8 (N, C, H, W), labels.i64 (N,) and facts.json with
-their checksums. It is written under another name and renamed when it is whole, under a lock. So a
+their checksums. It is written under another name and renamed when it is whole, under a lease. So a
 killed process leaves nothing that is taken for finished, and two processes do not get in each
 other's way. Each process compares the checksums once before it maps the images; what is damaged is
 decoded again. The folder may be deleted at any time.
@@ -25,7 +25,6 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -36,6 +35,7 @@ from fw.core.files.contents import stand_in
 from fw.core.files.durable import put, sync
 from fw.core.files.unfinished import checksum
 from fw.core.machine.cores import cores
+from fw.core.machine.leases import in_turn
 from fw.core.messages.escaping import visible
 from fw.plugins.datasets.depth import Deep, Scale, deep, merged, whites
 from fw.plugins.datasets.listing import fingerprint_entry, unreadable, unwritable
@@ -140,7 +140,7 @@ def decoded(request: Request, cache: Path) -> Decoded:
     if facts is None:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{folder}.lock"):
+            with in_turn(folder.with_name(f"{folder.name}.locks")):
                 facts = sound(folder, request.shape)
                 if facts is None:  # no other process has done it meanwhile
                     discard(folder)

@@ -1,0 +1,73 @@
+"""A standing team of two processes does the stages of all shipped recipes, at a very small scale:
+the first runs fw, and calls the second for every stage that a team can do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from simcuda.shipped import fewer_images, fw
+from simcuda.shrunk import RECIPES, shrunk
+
+from fw.core.job import Silent
+from fw.core.machine.team import Team
+from fw.core.run import execute_stage
+from fw.core.run.listening import Listener
+from fw.core.run.place import Place
+from fw.core.run.work import Worked, work
+from fw.core.stages.base import Stage
+from fw.core.store.store import Store
+from fw.registry.global_state import undisturbed
+
+
+def shipped(team: Team, folder: Path) -> dict[str, Any]:
+    """The exit code of each recipe, and the kinds of the stages that both have done."""
+    fewer_images()
+    kinds: list[str] = []
+
+    def both(
+        stage: Stage, at: Path, place: Place, listener: Listener, stopping: Callable[[], bool]
+    ) -> Worked:
+        dist.broadcast_object_list([(stage, at, place)])
+        kinds.append(stage.kind)
+        return part(team, stage, at, place)
+
+    if not team.leads:
+        while True:
+            called: list[Any] = [None]
+            dist.broadcast_object_list(called)
+            if called[0] is None:
+                return {}
+            part(team, *called[0])
+    execute_stage.together = both
+    codes = {}
+    for name in RECIPES:
+        recipe = folder / f"{name}.yaml"
+        recipe.write_text(json.dumps(shrunk(name, folder)), encoding="utf-8")
+        codes[name] = fw(
+            "run",
+            recipe,
+            "--out",
+            folder / "runs",
+            "--ranks",
+            "2",
+            "--jobs",
+            "1",
+            "--device",
+            "cpu",
+        )
+    dist.broadcast_object_list([None])
+    return {"codes": codes, "kinds": kinds}
+
+
+def part(team: Team, stage: Stage, folder: Path, place: Place) -> Worked:
+    with undisturbed():
+        product = Store(place.store).path
+        made = work(stage, folder, place, product, Silent(), lambda: False, team)
+    team.wait()
+    torch.set_num_threads(1)
+    return made

@@ -1,0 +1,219 @@
+"""A team that loses a member begins again and ends with the same bits; what a member raises, and
+that it hangs, is said in a sentence; nothing is left of a team that was stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sites
+import team_faults
+import toys
+
+from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
+from fw.core.recipe.loading import validate
+from fw.core.recipe.source import parse
+from fw.core.run.execute_plan import Outcome, run_here
+from fw.core.run.place import Place
+from fw.core.store.store import Store
+from fw.registry import Provider
+
+RECIPE = f"""\
+{toys.RECIPE.partition("arms:")[0]}arms:
+  plain: {{annotator: null}}
+"""
+
+
+class Heard:
+    """A listener that remembers what is said, and calls back at progress."""
+
+    def __init__(self, at: Callable[[str, int], None] = lambda label, done: None):
+        self.said: list[str] = []
+        self.at = at
+
+    def progress(self, stage: str, label: str, done: int, total: int) -> None:
+        self.at(label, done)
+
+    def metrics(self, stage: str, records: Any) -> None:
+        pass
+
+    def told(self, stage: str, text: str) -> None:
+        self.said.append(text)
+
+    def waiting(self, stage: str) -> None:
+        pass
+
+    def started(self, stage: str) -> None:
+        pass
+
+    def done(self, stage: str) -> None:
+        pass
+
+    def failed(self, stage: str, reason: str) -> None:
+        pass
+
+
+def doomed(*sets: str) -> Plan:
+    source = parse(RECIPE.replace("model: linear", "model: doomed"), "r.yaml")
+    source.set(["samples.count=2500", "samples.seeds=1", "sampler.steps=3", *sets])
+    registry = toys.registry()
+    registry.add(Provider("fates"), [team_faults.Doomed])
+    return plan(validate(source, registry))
+
+
+def executed(
+    found: Plan,
+    root: Path,
+    heard: Heard,
+    ranks: int = 2,
+    stopping: Callable[[], bool] = lambda: False,
+    patience: float = 120.0,
+) -> Outcome:
+    Store(root).create()
+    place = Place(root, "cpu", 1, checkpoint_seconds=0, ranks=ranks, patience=patience)
+    return run_here(found, (), place, heard, stopping)
+
+
+@pytest.fixture
+def fates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    folder = tmp_path / "fates"
+    folder.mkdir()
+    monkeypatch.setenv(team_faults.PLAN, str(folder))
+
+    def planned(*names: str) -> None:
+        for name in names:
+            (folder / name).touch()
+
+    return planned
+
+
+def digests(found: Plan, root: Path) -> dict[str, str]:
+    return {stage: Store(root).digest(stage) for stage in found.stages}
+
+
+def test_whichever_rank_is_killed_the_team_begins_again_and_ends_with_the_same_bits(
+    tmp_path: Path, fates: Callable[..., None]
+) -> None:
+    found = doomed()
+    assert executed(found, tmp_path / "straight", Heard()).failed == {}
+    fates("0 training 2 kill", "1 training 3 kill", "1 sampling 2 kill", "0 sampling 5 kill")
+    heard = Heard()
+    outcome = executed(found, tmp_path / "killed", heard)
+    assert outcome.failed == {}
+    hint = "(was there too little memory?); its 2 ranks begin again"
+    assert sorted(heard.said) == sorted(f"rank {rank} of 2 died {hint}" for rank in (0, 0, 1, 1))
+    assert list((tmp_path / "fates").iterdir()) == []
+    assert digests(found, tmp_path / "killed") == digests(found, tmp_path / "straight")
+
+
+def test_a_team_that_dies_again_and_again_ends_the_stage_and_names_the_rank(
+    tmp_path: Path, fates: Callable[..., None]
+) -> None:
+    fates(*(f"1 training {call} kill" for call in range(1, 6)))
+    outcome = executed(doomed("train.steps=9"), tmp_path / "store", Heard())
+    (reason,) = outcome.failed.values()
+    assert reason == "rank 1 of 2 died (was there too little memory?), for the 4th time"
+
+
+@pytest.mark.parametrize(
+    ("fate", "reason"),
+    [
+        ("1 training 2 raise", "rank 1 of 2: ValueError: the wheel came off (traceback in "),
+        ("0 sampling 1 raise", "rank 0 of 2: ValueError: the wheel came off (traceback in "),
+        ("1 training 2 memory", "rank 1 of 2: "),
+        (
+            "1 training 2 hang",
+            "rank 0 of 2: another rank did not answer within 5 seconds, or is gone",
+        ),
+    ],
+)
+def test_what_a_member_raises_and_that_it_hangs_is_said_with_its_rank(
+    fate: str, reason: str, tmp_path: Path, fates: Callable[..., None]
+) -> None:
+    fates(fate)
+    outcome = executed(doomed(), tmp_path / "store", Heard(), patience=5)
+    (text,) = outcome.failed.values()
+    assert text.startswith(reason)
+    assert len(text.splitlines()) == 1
+    if "memory" in fate:
+        assert "memory" in text
+    assert descendants() == []
+
+
+def descendants() -> list[str]:
+    """The command lines of processes that this one has started, or their children."""
+    lines = subprocess.run(
+        ["ps", "-o", "args=", "--ppid", str(os.getpid())],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.splitlines()
+    return [line for line in lines if "spawn_main" in line]
+
+
+def test_a_team_that_is_asked_to_stop_keeps_its_steps_and_leaves_no_process(
+    tmp_path: Path, fates: Callable[..., None]
+) -> None:
+    asked = threading.Event()
+    found = doomed("train.steps=60")
+    heard = Heard(lambda label, done: asked.set() if (label, done) == ("train", 1) else None)
+    stopped = executed(found, tmp_path / "stopped", heard, stopping=asked.is_set)
+    assert stopped.stopped
+    assert descendants() == []
+    asked.clear()
+    heard.at = lambda label, done: None
+    assert executed(found, tmp_path / "stopped", heard).failed == {}
+    assert executed(found, tmp_path / "straight", Heard()).failed == {}
+    assert digests(found, tmp_path / "stopped") == digests(found, tmp_path / "straight")
+    assert heard.said == []
+
+
+def test_no_rank_outlives_a_run_that_is_killed(tmp_path: Path) -> None:
+    recipe = tmp_path / "toy.yaml"
+    recipe.write_text(RECIPE.replace("steps: 4", "steps: 10000000"))
+    with sites.site(tmp_path / "site") as folder:
+        command = [sys.executable, "-m", "fw.core", "run", str(recipe), "--out", str(tmp_path)]
+        run = subprocess.Popen(
+            [*command, "--ranks", "2", "--jobs", "1"],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        checkpoint = "store/train-*.partial/log.jsonl"
+        await_(lambda: list(tmp_path.glob(checkpoint)) != [])
+        ranks = children(run.pid)
+        assert len(ranks) >= 2
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        await_(lambda: not any(alive(rank) for rank in ranks))
+
+
+def await_(done: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 120
+    while not done():
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+
+
+def children(process: int) -> list[int]:
+    answer = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True, check=True
+    )
+    return list(map(int, answer.stdout.split()))
+
+
+def alive(process: int) -> bool:
+    try:
+        status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
