@@ -47,9 +47,10 @@ from fw.plugins.priors.rdm import RDM
 from fw.plugins.probes.attention import AttentionProbe
 
 UNEVEN: dict[str, Any] = {"steps": 5, "batch": 33}
-JOINT: dict[str, Any] = {**UNEVEN, "width": 16, "hidden": 16}
+JOINT: dict[str, Any] = {**UNEVEN, "lr": 5e-4, "width": 16, "hidden": 16}
 TAUGHT: dict[str, Any] = {
     **UNEVEN,
+    "lr": 5e-4,
     "width": 16,
     "model": UNet(channels=(4, 8), groups=2),
     "train": Train(steps=2, batch=33, warmup=0),
