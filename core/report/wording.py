@@ -78,8 +78,8 @@ def nothing(planned: Sequence[Comparison], key: str, result: Mapping[str, Any]) 
     ]
     if never:
         return (
-            f"{key}: {', '.join(never)} cannot have this score, so nothing is compared; the verdict "
-            "is on the first of `metrics`."
+            f"{key}: {', '.join(never)} cannot have this score, so nothing is compared; the "
+            "verdict is on the first of `metrics`."
         )
     return f"{key}: not enough finished arms to compare."
 
