@@ -422,5 +422,7 @@ def test_a_recipe_with_scores_for_other_arms_alone_is_mapped_and_sampled(tmp_pat
         QUIET,
     )
     assert found["blocks"] == ["down.0", "down.1", "mid", "up.0", "up.1"]
-    draw(FinishedRun(folder), "unconditional", None, 4, tmp_path / "grid.png", 0, "cpu", None, QUIET)
+    draw(
+        FinishedRun(folder), "unconditional", None, 4, tmp_path / "grid.png", 0, "cpu", None, QUIET
+    )
     assert (tmp_path / "grid.png").stat().st_size > 0
