@@ -312,6 +312,8 @@ def compare(
     from fw.core.commands import compare
     from fw.core.run.finished import FinishedRun
 
+    if as_json and as_csv:
+        raise FwError("--json and --csv: name one")
     for name in filter(exists, runs):
         end_dead_runs(FinishedRun(Path(name)).root)
     results = [compare.read(name, lambda: tracker_of(tracker), out) for name in runs]

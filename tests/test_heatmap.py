@@ -276,7 +276,7 @@ def test_what_cannot_be_asked_is_told_in_a_sentence(
 
 def test_what_is_not_finished_or_no_run_is_told(run: Path, tmp_path: Path) -> None:
     with pytest.raises(FwError, match="not a run folder"):
-        target(FinishedRun(tmp_path), "unconditional", None)
+        target(FinishedRun(tmp_path), Request("unconditional"), None)
     alone = tmp_path / "mapped" / "seed0"
     shutil.copytree(run.resolve(), alone)
     with pytest.raises(FwError, match="is not finished; run the recipe first"):
