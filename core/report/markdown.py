@@ -111,8 +111,8 @@ def whose_images(result: Mapping[str, Any]) -> str:
     if result.get("repeats", 1) == 1:
         return ""
     return (
-        f"Images are those of each arm's first training, from seed {result['seed']}; `fw sample "
-        "--training SEED` draws those of another."
+        f"Images and curves are those of each arm's first training, from seed {result['seed']}; "
+        "`fw sample --training SEED` draws images of another."
     )
 
 
