@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -36,8 +37,11 @@ def chosen(
     """The executor that the options name. A cluster is not connected to if nothing is to be
     done."""
     missing = len(plan.stages) - len(finished)
-    if options.cluster is None or not missing:
+    if options.cluster is None:
         yield Local(places(options, missing, plugins))
+        return
+    if not missing:
+        yield Local(places(replace(options, device="cpu"), missing, plugins))
         return
     refuse(options)
     os.environ.update({**RAY, **os.environ})
