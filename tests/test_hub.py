@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import sys
+import tarfile
 
 import numpy as np
 import pytest
@@ -102,6 +103,24 @@ def same(data, images, labels):
     return data.images.equal(images) and data.labels.equal(labels)
 
 
+def webdataset(folder, data, shards=1):
+    """As webdataset packs it: tars in which the files of an example share a name."""
+    folder.mkdir()
+    for split, table in data.items():
+        for shard in range(shards):
+            with tarfile.open(folder / f"{split}-{shard:04d}.tar", "w") as tar:
+                rows = table.cast_column("image", datasets.Image(decode=False))
+                for number, row in enumerate(rows.shard(shards, shard, contiguous=True)):
+                    for ending, content in (
+                        ("png", row["image"]["bytes"]),
+                        ("cls", str(row["label"]).encode()),
+                    ):
+                        entry = tarfile.TarInfo(f"{shard:04d}-{number:06d}.{ending}")
+                        entry.size = len(content)
+                        tar.addfile(entry, io.BytesIO(content))
+    return folder
+
+
 @pytest.mark.parametrize("write", [saved, parquet])
 def test_it_keeps_to_the_contract_of_datasets(tmp_path, write):
     path = write(tmp_path / "data", both())
@@ -123,6 +142,14 @@ def test_saved_folders_parquet_files_and_the_hubs_cache_give_the_same_images_and
         dataset.preflight()
         assert same(dataset.load("train"), *expected(TRAIN))
         assert same(dataset.load("test"), *expected(TEST, first=TRAIN))
+
+
+def test_shards_of_webdataset_give_the_same_images_and_labels(tmp_path):
+    tars = webdataset(tmp_path / "tars", both(), shards=3)
+    found = hub(tars, tmp_path, image="png", label="cls")
+    found.preflight()
+    assert same(found.load("train"), *expected(TRAIN))
+    assert same(found.load("test"), *expected(TEST, first=TRAIN))
 
 
 def test_a_column_of_files_bytes_will_do_and_so_will_whole_numbers_as_labels(tmp_path):

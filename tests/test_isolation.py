@@ -201,19 +201,21 @@ def test_installing_a_hostile_plugin_changes_no_bit_of_a_recipe_that_does_not_na
 
 
 def manifests(out: Path) -> dict[str, Any]:
-    """The manifests, up to the seconds that stages took."""
+    """The manifests, up to the seconds and the memory that stages took."""
     found = {
         file.parent.name: json.loads(file.read_text())
         for file in (out / "store").glob("*/manifest.json")
     }
-    return {stage: {**manifest, "seconds": None, SEAL: None} for stage, manifest in found.items()}
+    taken = dict.fromkeys(("seconds", "memory", SEAL))
+    return {stage: {**manifest, **taken} for stage, manifest in found.items()}
 
 
 def results(out: Path) -> dict[str, Any]:
-    """run.json, up to seconds."""
+    """run.json, up to seconds and memory."""
     found = json.loads((out / "tiny/latest/run.json").read_text())
     for arm in found["arms"].values():
         arm["seconds"] = None
+    del found["environment"]["peak memory"]
     return found
 
 

@@ -28,6 +28,7 @@ from fw.core.errors import Interrupted, MissingFile, RecipeError, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Dataset
 from fw.core.learning.train import train
+from fw.core.machine.rows import Rows
 from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import load
 from fw.core.settings import Train
@@ -288,12 +289,15 @@ def test_the_stage_stores_the_latents_of_all_images_in_their_order(tmp_path: Pat
     torch.testing.assert_close(found.take(some, which, draw), expected, atol=1e-5, rtol=1e-4)
     quality = json.loads((tmp_path / "job/quality.json").read_text())
     assert quality.keys() == {"mean", "std", "rmse"}
-    assert quality["std"] == pytest.approx(found.tensors["mean"].std().item(), rel=0.2)
+    assert quality["std"] == pytest.approx(
+        torch.cat(list(found.parts["mean"].pieces)).std().item(), rel=0.2
+    )
 
 
 def test_a_posterior_is_drawn_afresh_with_the_generator_that_training_gives() -> None:
     mean, std = torch.randn(5, 2, 3, 3), torch.rand(5, 2, 3, 3)
-    found = Latents({"mean": mean, "std": std, "mirrored.mean": -mean, "mirrored.std": 10 * std})
+    tensors = {"mean": mean, "std": std, "mirrored.mean": -mean, "mirrored.std": 10 * std}
+    found = Latents({name: Rows([tensor]) for name, tensor in tensors.items()})
     chosen, mirrored = torch.tensor([4, 0, 4]), torch.tensor([False, True, True])
     noise = torch.randn(3, 2, 3, 3, generator=torch.Generator().manual_seed(1))
     signs, widths = torch.tensor([1.0, -1, -1]), torch.tensor([1.0, 10, 10])
@@ -323,8 +327,10 @@ def test_a_stage_that_was_stopped_continues_behind_the_files_that_it_wrote(
     assert len(before) == stop // 2
     again = stored(Example(), tmp_path / "job", flip=True)
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert again.tensors.keys() == whole.tensors.keys() == {"mean", "mirrored.mean"}
-    assert all(torch.equal(again.tensors[name], tensor) for name, tensor in whole.tensors.items())
+    assert again.parts.keys() == whole.parts.keys() == {"mean", "mirrored.mean"}
+    all_of = torch.arange(len(whole))
+    for name, rows in whole.parts.items():
+        assert torch.equal(again.parts[name].take(all_of), rows.take(all_of))
 
 
 def test_what_is_decoded_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:

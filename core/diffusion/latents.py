@@ -8,7 +8,7 @@ depend on how many others there are.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from fw.core.kinds.boundaries import (
     formed_code,
     formed_images,
 )
+from fw.core.machine.rows import Rows
 from fw.core.machine.transfer import sent
 from fw.core.randomness import forked, some
 
@@ -65,9 +66,10 @@ class Codec:
 
     def encode_split(self, images: Tensor, flip: bool, job: Job) -> None:
         """Store the latents of all images in the job's folder, for `flip` those of their mirror
-        images too."""
+        images too. A team shares the files."""
         codes: dict[str, list[Code]] = defaultdict(list)
-        for shard, batch in job.track(list(batches(len(images), self.size)), "encode"):
+        own = list(batches(job.team.share(files(len(images))), self.size))
+        for shard, batch in job.track(own, "encode"):
             name = f"latents-{shard.start:07d}.safetensors"
             if batch.start == shard.start:
                 done = job.kept(name) is not None
@@ -128,40 +130,50 @@ class Codec:
 @dataclass(frozen=True)
 class Latents:
     """What `Codec.encode_split` stored: `mean` (N, C, h, w), `std` of the same shape if codes
-    have one, and the same of the mirror images."""
+    have one, and the same of the mirror images. The files are mapped, not read."""
 
-    tensors: Mapping[str, Tensor]
+    parts: Mapping[str, Rows]
 
     @staticmethod
     def load(folder: Path) -> Latents:
         shards = [load_file(path) for path in sorted(folder.glob("latents-*.safetensors"))]
-        return Latents({name: torch.cat([shard[name] for shard in shards]) for name in shards[0]})
+        return Latents({name: Rows([shard[name] for shard in shards]) for name in shards[0]})
 
     def __len__(self) -> int:
-        return len(self.tensors["mean"])
+        return len(self.parts["mean"])
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, h, w)"""
-        channels, height, width = self.tensors["mean"].shape[1:]
+        channels, height, width = self.parts["mean"].shape
         return channels, height, width
 
     def to(self, device: torch.device) -> Latents:
-        return Latents({name: tensor.to(device) for name, tensor in self.tensors.items()})
+        return Latents({name: rows.to(device) for name, rows in self.parts.items()})
 
-    def take(self, chosen: Tensor, mirrored: Tensor | None, unit: Unit) -> Tensor:
-        """The latents (B, C, h, w) of the images `chosen` (B,); of their mirror images where
-        `mirrored`, bool (B,)."""
-        mean = self._rows("mean", chosen, mirrored)
-        if "std" not in self.tensors:
+    @property
+    def afar(self) -> bool:
+        """Whether some are fetched from where they are, step by step."""
+        return not all(rows.there for rows in self.parts.values())
+
+    def ahead(self, numbers: Tensor) -> None:
+        """Begin to fetch the latents that the next step takes."""
+        for rows in self.parts.values():
+            rows.ahead(numbers)
+
+    def take(self, numbers: Tensor, mirrored: Tensor | None, unit: Unit) -> Tensor:
+        """The latents (B, C, h, w) of the images with these numbers (B,); of their mirror images
+        where `mirrored`, bool (B,)."""
+        mean = self._rows("mean", numbers, mirrored)
+        if "std" not in self.parts:
             return mean
-        return mean + self._rows("std", chosen, mirrored) * unit(mean.shape[1:])
+        return mean + self._rows("std", numbers, mirrored) * unit(mean.shape[1:])
 
-    def _rows(self, part: str, chosen: Tensor, mirrored: Tensor | None) -> Tensor:
-        rows = self.tensors[part][chosen]
+    def _rows(self, part: str, numbers: Tensor, mirrored: Tensor | None) -> Tensor:
+        rows = self.parts[part].take(numbers)
         if mirrored is None:
             return rows
-        return torch.where(per_image(mirrored), self.tensors[MIRRORED + part][chosen], rows)
+        return torch.where(per_image(mirrored), self.parts[MIRRORED + part].take(numbers), rows)
 
 
 def new_network(autoencoder: Autoencoder, shape: tuple[int, int, int]) -> nn.Module:
@@ -177,9 +189,13 @@ def filled(batch: Tensor, size: int) -> Tensor:
     return torch.cat([batch, batch[-1:].expand(size - len(batch), *batch.shape[1:])])
 
 
-def batches(count: int, size: int) -> Iterator[tuple[range, range]]:
-    """The images of one file, and those of a batch within them."""
-    for start in range(0, count, SHARD):
-        shard = range(start, min(start + SHARD, count))
+def files(count: int) -> list[range]:
+    """The images of each file of latents."""
+    return [range(start, min(start + SHARD, count)) for start in range(0, count, SHARD)]
+
+
+def batches(shards: Iterable[range], size: int) -> Iterator[tuple[range, range]]:
+    """The images of a file, and those of a batch within them."""
+    for shard in shards:
         for first in range(shard.start, shard.stop, size):
             yield shard, range(first, min(first + size, shard.stop))

@@ -3,10 +3,15 @@ overflow."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from fw.core.errors import FwError, StageFailed
+from fw.core.files.stacked import stacked
+from fw.core.machine.rows import in_parts
 
 SHORTEST, LONGEST = 1e-12, 1e18
 """Between them torch's `normalize` is right in single precision; below, it divides by 1e-12."""
@@ -32,10 +37,16 @@ def directions(features: Tensor) -> Tensor:
     return points
 
 
+def all_directions(features: Tensor, folder: Path) -> Tensor:
+    """The same of any number of features, in a file on the disk of this folder where they are
+    many."""
+    return stacked(map(directions, in_parts(features)), folder)
+
+
 def check_range(points: Tensor, whose: str) -> None:
     """StageFailed if distances between points (N, D) overflow or vanish in single precision."""
-    largest = float(points.abs().max())
-    spread = float((points.amax(dim=0) - points.amin(dim=0)).max())
+    high, low = points.amax(dim=0), points.amin(dim=0)
+    largest, spread = float(torch.maximum(high, -low).max()), float((high - low).max())
     if largest > LARGEST:
         raise StageFailed(
             f"{whose}: the features reach {largest:.2g}, where distances overflow: they must lie "
@@ -53,10 +64,11 @@ def check_range(points: Tensor, whose: str) -> None:
 def different(points: Tensor, enough: int) -> int:
     """How many of the points (N, D) are different, counted up to `enough`."""
     distinct: set[bytes] = set()
-    for point in (points.cpu() + 0.0).numpy():  # so that -0 is 0
-        distinct.add(point.tobytes())
-        if len(distinct) >= enough:
-            break
+    for few in in_parts(points):
+        for point in (few.cpu() + 0.0).numpy():  # so that -0 is 0
+            distinct.add(point.tobytes())
+            if len(distinct) >= enough:
+                return len(distinct)
     return len(distinct)
 
 

@@ -17,9 +17,11 @@ from fw.core.diffusion.latents import Codec
 from fw.core.diffusion.pixels import to_unit
 from fw.core.diffusion.taps import as_tokens, pooled, usual_block
 from fw.core.errors import FwError, StageFailed
+from fw.core.files.stacked import stacked
 from fw.core.job import Job
 from fw.core.kinds import Glance, Probe
 from fw.core.kinds.boundaries import refuse
+from fw.core.machine.rows import all_finite
 from fw.core.machine.transfer import collected, sent
 from fw.core.types import Annotation, Split, Told
 
@@ -67,8 +69,8 @@ class ArmReader:
             return torch.stack(looks).mean(dim=0)
 
         starts = job.track(range(0, len(images), size), stream)
-        features = torch.cat(list(collected(looked_at(start) for start in starts)))
-        if not features.isfinite().all():
+        features = stacked(collected(looked_at(start) for start in starts), job.folder)
+        if not all_finite(features):
             raise refuse(self.probe, "what the model makes of some images is not finite")
         return features
 
@@ -76,9 +78,8 @@ class ArmReader:
     def diffused(self, split: Split) -> Tensor:
         images, job = self.images[split], self.job
         batches = images.split(batch_size((*images.shape[1:],), job.device))
-        return torch.cat(
-            [diffused(batch, self.codec).cpu() for batch in job.track(batches, f"read {split}")]
-        )
+        read = (diffused(batch, self.codec) for batch in job.track(batches, f"read {split}"))
+        return stacked(collected(read), job.folder)
 
     def classes(self) -> Tensor:
         return self.given.conditions

@@ -71,14 +71,21 @@ class Comparison(NamedTuple):
 
 
 def compared_with_pixels(
-    groups: Tensor, count: int, images: Tensor, labels: Tensor, seed: int
+    groups: Tensor,
+    count: int,
+    images: Tensor,
+    labels: Tensor,
+    seed: int,
+    places: Tensor | None = None,
 ) -> Comparison:
-    """Of `count` groups, ids (N,), of uint8 images (N, C, H, W) with true labels (N,), all on the
-    same images, at random where there are many."""
+    """Of `count` groups, ids (n,), of uint8 images (N, C, H, W) with true labels (n,), all on the
+    same images, at random where there are many. `places` (n,) are the numbers of the images, if
+    they are not all."""
     chosen = some(len(groups), max(IMAGES, PER_CLUSTER * count), seed, "yardstick")
     groups, labels = groups[chosen].cpu(), labels[chosen].cpu()
     own = scored(groups, labels)
-    points = torch.cat([pixels_as_points(images[few]) for few in chosen.split(AT_ONCE)])
+    numbers = chosen if places is None else places[chosen]
+    points = torch.cat([pixels_as_points(images[few]) for few in numbers.split(AT_ONCE)])
     clusterings = [
         Centroids(points, min(count, len(points)), seed_from(seed, "yardstick", number))
         for number in range(CLUSTERINGS)

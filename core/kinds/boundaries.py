@@ -29,6 +29,7 @@ from fw.core.kinds import (
     Sampler,
     Steering,
 )
+from fw.core.machine.rows import all_finite
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 from fw.registry import Component
 from fw.registry.errors import shortened
@@ -190,7 +191,7 @@ def checked_conditions(
                 f"its {what} are {describe(values)}, not torch.float32 (N, "
                 f"{str(sizes)[1:].rstrip(',)')})",
             )
-    if not values.isfinite().all():
+    if not all_finite(values):
         raise refuse(component, f"its {what} are not all finite")
     if not len(values):
         raise refuse(component, f"its {what} are empty")

@@ -15,6 +15,7 @@ from fw.core.diffusion.pixels import per_image, to_unit
 from fw.core.job import Job
 from fw.core.kinds import Process
 from fw.core.learning.loop import batch_indices
+from fw.core.machine.rows import Rows
 from fw.core.machine.transfer import sent
 from fw.core.settings import Train
 from fw.core.types import ImageSet
@@ -47,6 +48,12 @@ class Batch:
     """The batch of which `train.accumulate` made this a part; None if it is all of it."""
     number: int = 0
     """Which part it is, from 0 on."""
+    numbers: Tensor | None = None
+    """`chosen` on the CPU: rows that are not on the device are fetched by it, without a wait."""
+
+    def taken(self, rows: Rows) -> Tensor:
+        """What rows of all training images have for these: (B, ...)."""
+        return rows.take(self.chosen if rows.there or self.numbers is None else self.numbers)
 
     @property
     def all(self) -> Batch:
@@ -98,7 +105,8 @@ class Draw:
         Numbers are drawn for all of them, and a member of a team keeps those of its own.
         """
         device, own = self.job.device, self.job.team.rows(count)
-        chosen = sent(rows[batch_indices(len(rows), count, step, self.job.seed)[own]], device)
+        numbers = self.numbers(rows, count, step)
+        chosen = sent(numbers, device)
         # The order of these draws is part of every stored training: append, never reorder.
         draw = self.job.generator(*stream, "noise", step, device=device)
         mirrored = None
@@ -109,28 +117,46 @@ class Draw:
         def unit(generator: torch.Generator, shape: Sequence[int]) -> Tensor:
             return torch.randn(count, *shape, generator=generator, device=device)[own]
 
-        x0 = self.examples.take(chosen, mirrored, partial(unit, posterior))
+        afar = self.examples.afar
+        x0 = self.examples.take(numbers if afar else chosen, mirrored, partial(unit, posterior))
+        if afar and step + 1 < self.settings.steps:
+            self.examples.ahead(self.numbers(rows, count, step + 1))
         sigma = self.process.sigmas(torch.rand(count, generator=draw, device=device))[own]
         noise = unit(draw, x0.shape[1:])
         dropped = torch.rand(count, generator=draw, device=device)[own] < self.settings.cond_drop
-        return Batch(chosen, x0, sigma, noise, dropped, count)
+        return Batch(chosen, x0, sigma, noise, dropped, count, numbers=numbers)
+
+    def numbers(self, rows: Tensor, count: int, step: int) -> Tensor:
+        """Which of the images `rows` (N,) this member takes of the `count` of a step: their
+        numbers, int64 (B,) on the CPU."""
+        own = self.job.team.rows(count)
+        return rows[batch_indices(len(rows), count, step, self.job.seed)[own]]
 
 
 def training_examples(data: ImageSet | Latents) -> Pixels | Latents:
-    return Pixels(data.images) if isinstance(data, ImageSet) else data
+    return Pixels(Rows([data.images])) if isinstance(data, ImageSet) else data
 
 
 @dataclass(frozen=True)
 class Pixels:
     """Images to train on, with the methods of `fw.core.diffusion.latents.Latents`."""
 
-    images: Tensor
+    images: Rows
 
     def to(self, device: torch.device) -> Pixels:
         return Pixels(self.images.to(device))
 
-    def take(self, chosen: Tensor, mirrored: Tensor | None, unit: Unit) -> Tensor:
-        """The images `chosen` (B,) as (B, C, H, W) in -1..1, mirrored where `mirrored`, bool
-        (B,)."""
-        x0 = to_unit(self.images[chosen])
+    @property
+    def afar(self) -> bool:
+        """Whether they are fetched from where they are, step by step."""
+        return not self.images.there
+
+    def ahead(self, numbers: Tensor) -> None:
+        """Begin to fetch the images that the next step takes."""
+        self.images.ahead(numbers)
+
+    def take(self, numbers: Tensor, mirrored: Tensor | None, unit: Unit) -> Tensor:
+        """The images with these numbers (B,) as (B, C, H, W) in -1..1, mirrored where `mirrored`,
+        bool (B,)."""
+        x0 = to_unit(self.images.take(numbers))
         return x0 if mirrored is None else torch.where(per_image(mirrored), x0.flip(-1), x0)

@@ -90,7 +90,7 @@ def perform(
         reporter = StageReporter(stage.id, listener)
         worked = work(stage, folder, place, store.product, reporter, ending, lease.right)
     (folder / TRACE).unlink(missing_ok=True)
-    facts["seconds"] = round(worked.seconds, 3)
+    facts |= {"seconds": round(worked.seconds, 3), "memory": worked.peak.facts()}
     if worked.warnings:
         facts["warnings"] = redacted(worked.warnings)
     store.publish(stage.id, stage.payload, facts, made_of, lease.right.check)

@@ -28,7 +28,7 @@ def finish(
     store = Store(options.store)
     store.create()
     finished = usable_stages(plan, store, console, options.keep_dependents, every_byte)
-    preflight(plan, finished)
+    preflight(plan, finished, options)
     jobs = places(options, len(plan.stages) - len(finished), provenance.files(recipe))
     with stop_on_signals() as stopping, Board(plan, store, console) as board:
         outcome = Local(jobs).run(plan, finished, board, stopping)

@@ -31,6 +31,8 @@ class Options:
     checkpoint_seconds: float = 20.0
     batch: int | None = None
     """Images that are sampled at once; None is as many as suit the device."""
+    max_memory: int | None = None
+    """Bytes that each process may take in memory; see `fw.core.machine.memory`."""
     keep_dependents: bool = False
     """Whether products stay that were made of other inputs than those in the store."""
     ranks: int | None = 1
@@ -65,6 +67,7 @@ def places(options: Options, stages: int, plugins: Sequence[LocalPlugin]) -> lis
             or (1 if device == "cpu" else max(1, available // (jobs * ranks))),
             checkpoint_seconds=options.checkpoint_seconds,
             batch=options.batch,
+            max_memory=options.max_memory,
             keep_dependents=options.keep_dependents,
             plugins=tuple(plugins),
             ranks=ranks,

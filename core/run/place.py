@@ -18,6 +18,8 @@ class Place:
     threads: int
     checkpoint_seconds: float
     batch: int | None = None
+    max_memory: int | None = None
+    """Bytes that a process may take; see `fw.core.machine.memory`."""
     ranks: int = 1
     """Processes that do a stage together. Of GPUs each has its own, from `device` on."""
     patience: float = 600.0

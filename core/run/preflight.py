@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 
 from fw.core.errors import FwError
+from fw.core.machine.memory import in_words
 from fw.core.plan.graph import Plan
+from fw.core.run.devices import checked_device
+from fw.core.run.options import Options
+from fw.core.stages.base import Stage
 
 
-def preflight(plan: Plan, finished: Collection[str], ranks: int = 1) -> None:
+def preflight(plan: Plan, finished: Collection[str], options: Options, ranks: int = 1) -> None:
     """Let every component that still has work look for its files; FwError says all that is
-    missing, and which batches have too few images for so many ranks."""
+    missing, which batches have too few images for so many ranks, and which stages take more memory
+    than they may by arithmetic alone."""
     missing = [stage for stage in plan.stages.values() if stage.id not in finished]
     distinct = {repr(component): component for stage in missing for component in stage.components}
     problems = [
@@ -24,5 +29,17 @@ def preflight(plan: Plan, finished: Collection[str], ranks: int = 1) -> None:
             component.preflight()
         except FwError as error:
             problems.append(str(error))
+    if options.max_memory is not None and checked_device(options.device) == "cpu":
+        problems += cramped(missing, options.max_memory, options.batch)
     if problems:
         raise FwError("\n".join(dict.fromkeys(problems)))
+
+
+def cramped(missing: Iterable[Stage], most: int, batch: int | None) -> Iterator[str]:
+    """The stages that take more than so many bytes by arithmetic alone."""
+    for stage in missing:
+        if (least := stage.least_memory(batch)) > most:
+            yield (
+                f"{stage.title}: it takes at least {in_words(least)} of memory, and --max-memory "
+                f"is {in_words(most)}: {stage.lighter}"
+            )

@@ -36,6 +36,10 @@ class Annotate(Stage):
 
     kind: ClassVar[str] = "annotate"
     version: ClassVar[int] = 3
+    lighter: ClassVar[str] = (
+        "take fewer `clusters`, an annotator that compares fewer images at once, or an "
+        "encoder with fewer features"
+    )
     files: ClassVar[tuple[str, ...]] = ("annotation.safetensors", "quality.json")
 
     dataset: Data
@@ -72,11 +76,11 @@ class Annotate(Stage):
         known, count = annotation.known, annotation.spec.size
         quality: dict[str, float] = {}
         if annotation.spec.form == "class":
-            grouped = data if known.all() else some_of(data, known)
             groups = annotation.conditions[known]
-            quality = group_quality(groups, count, grouped.labels)
+            labels = None if data.labels is None else data.labels[known]
+            quality = group_quality(groups, count, labels)
             if self.ought_to_beat_pixels:
-                quality |= beside_pixels(self.annotator, groups, count, grouped, job)
+                quality |= beside_pixels(self.annotator, groups, count, data, job, known)
         write_json(job.folder / "quality.json", quality)
 
     @property
@@ -95,18 +99,23 @@ def group_quality(groups: Tensor, count: int, labels: Tensor | None) -> dict[str
 
 
 def beside_pixels(
-    annotator: Annotator, groups: Tensor, count: int, data: ImageSet, job: Job
+    annotator: Annotator,
+    groups: Tensor,
+    count: int,
+    data: ImageSet,
+    job: Job,
+    known: Tensor | None = None,
 ) -> dict[str, float]:
     """The score of as many clusters of pixels, where there are labels of two classes or more, and
-    a warning if the groups (N,) of the images are hardly better."""
-    if data.labels is None or len(data.labels.unique()) < 2:
+    a warning if the groups (n,) of the images, or of the `known` (N,) of them, are hardly
+    better."""
+    if data.labels is None:
         return {}
-    compared = compared_with_pixels(groups, count, data.images, data.labels, job.seed)
+    places = None if known is None else known.nonzero().flatten()
+    labels = data.labels if places is None else data.labels[places]
+    if len(labels.unique()) < 2:
+        return {}
+    compared = compared_with_pixels(groups, count, data.images, labels, job.seed, places)
     if warning := compared.warning:
         job.warn(f"annotator {annotator.name}: {warning}")
     return {"ami_pixels": compared.pixels}
-
-
-def some_of(data: ImageSet, chosen: Tensor) -> ImageSet:
-    labels = None if data.labels is None else data.labels[chosen]
-    return ImageSet(data.images[chosen], labels, data.classes)

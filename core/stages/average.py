@@ -21,6 +21,7 @@ class AverageWeights(Stage):
     """Makes the averaged weights after one of the steps at which the training kept its own."""
 
     kind: ClassVar[str] = "average"
+    lighter: ClassVar[str] = "take a smaller model"
     files: ClassVar[tuple[str, ...]] = (MODEL,)
 
     width: float

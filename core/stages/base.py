@@ -43,6 +43,8 @@ class Stage(ABC):
     """A rough relative cost, for choosing what to start first."""
     teams: ClassVar[bool] = False
     """Whether several processes can do it together (core/machine/team.py)."""
+    lighter: ClassVar[str] = "take fewer or smaller images"
+    """What makes it take less memory: the end of a sentence, about settings that a user has."""
     files: ClassVar[tuple[str, ...]]
     """The files of its product, optional ones included; `*` stands for numbers."""
 
@@ -59,6 +61,11 @@ class Stage(ABC):
     @abstractmethod
     def run(self, job: Job, products: Products) -> None:
         """Write the product into the job's folder."""
+
+    def least_memory(self, batch: int | None) -> int:
+        """Bytes that it takes at least on a CPU, by arithmetic; 0 where that is not known. `batch`
+        is how many images are sampled at once, if that is given."""
+        return 0
 
     @property
     def section(self) -> ReportSection | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from fw.core.diffusion.generate import reading_size
 from fw.core.files.durable import write_json
+from fw.core.files.stacked import HELD, join
 from fw.core.files.weights import noted
 from fw.core.job import Job
 from fw.core.kinds import Encoder
@@ -26,6 +29,10 @@ from fw.registry import NOTHING, Supervision, labels_of
 
 FEATURES = "features.safetensors"
 NETWORK = "encoder.safetensors"
+PIECE = "piece-"
+"""How the names of files begin that the features are put together of."""
+
+IN_A_FILE = 4000
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +42,10 @@ class Encode(Stage):
 
     kind: ClassVar[str] = "encode"
     version: ClassVar[int] = 2
+    lighter: ClassVar[str] = (
+        "take a smaller `size` of the data set, or an encoder with a smaller `batch` or "
+        "fewer features"
+    )
     files: ClassVar[tuple[str, ...]] = (
         "features.safetensors",
         "encoder.safetensors",
@@ -42,6 +53,7 @@ class Encode(Stage):
         "log.jsonl",
     )
     cost: ClassVar[int] = 4
+    teams: ClassVar[bool] = True
 
     dataset: Data
     encoder: Encoder
@@ -61,14 +73,25 @@ class Encode(Stage):
             self.encoder.fit(
                 network, train if self.encoder.uses_labels else train.without_labels(), job
             )
+        if job.team.leads and job.kept(NETWORK) is None:
+            state = state_of(network)
+            job.keep(NETWORK, lambda path: save_file(state, path, noted(self.supervision)))
+        job.team.wait()
+        # All features are of one network: those of other members, and of an earlier try, too.
+        network.load_state_dict(load_file(job.folder / NETWORK))
         network.eval()
-        features = {
-            "train": self.features(network, train.images, job),
-            "test": self.features(network, test.images, job),
-        }
-        save_file(features, job.folder / FEATURES)
-        save_file(state_of(network), job.folder / NETWORK, noted(self.supervision))
-        write_json(job.folder / "quality.json", self.encoder.quality(network, test))
+        if job.kept(FEATURES) is None:
+            pieces = {
+                "train": self.store_features(network, "train", train.images, job),
+                "test": self.store_features(network, "test", test.images, job),
+            }
+            job.team.wait()
+            if job.team.leads:
+                job.keep(FEATURES, partial(join, pieces))
+        if job.team.leads:
+            for piece in job.folder.glob(f"{PIECE}*"):
+                piece.unlink()
+            write_json(job.folder / "quality.json", self.encoder.quality(network, test))
 
     def new_network(self, job: Job) -> nn.Module:
         """An unfitted network whose initial weights depend only on the job's seed."""
@@ -84,16 +107,47 @@ class Encode(Stage):
         network.load_state_dict(load_file(folder / NETWORK))
         return network.eval()
 
+    def store_features(
+        self, network: nn.Module, split: str, images: Tensor, job: Job
+    ) -> list[Path]:
+        """Make the features of a split's uint8 images (N, C, H, W) in files of some images each:
+        an interrupted encoding loses no more than one, and a team shares them."""
+        size = reading_size((*images.shape[1:],), job.device)
+        files = {
+            few: f"{PIECE}{split}-{few.start:07d}-{few.stop:07d}.safetensors"
+            for few in in_files(images, size)
+        }
+        batches = [
+            (few, range(start, min(start + size, few.stop)))
+            for few in job.team.share(list(files))
+            for start in range(few.start, few.stop, size)
+        ]
+        made: list[Tensor] = []
+        for few, rows in job.track(batches, "encode"):
+            if rows.start == few.start:
+                done = job.kept(files[few]) is not None
+            if done:
+                continue
+            made.append(self.read_few(network, images[rows.start : rows.stop], job.device))
+            if rows.stop == few.stop:
+                features = torch.cat(list(collected(made))).contiguous()
+                made = []
+                features = finite_features(self.encoder, features)
+                job.keep(files[few], partial(save_file, {"features": features}))
+        return [job.folder / name for name in files.values()]
+
     @torch.inference_mode()
     def features(self, network: nn.Module, images: Tensor, job: Job) -> Tensor:
         """uint8 images (N, C, H, W) to float32 features (N, D) on the CPU."""
         batches = images.split(reading_size((*images.shape[1:],), job.device))
-        made = (
-            formed_features(self.encoder, self.read(network, sent(batch, job.device)), len(batch))
-            for batch in job.track(batches, "encode")
-        )
+        made = (self.read_few(network, batch, job.device) for batch in job.track(batches, "encode"))
         features = [finite_features(self.encoder, each) for each in collected(made)]
         return torch.cat(features).contiguous()
+
+    @torch.inference_mode()
+    def read_few(self, network: nn.Module, images: Tensor, device: torch.device) -> Tensor:
+        """uint8 images (B, C, H, W) to features (B, D) on the device, float32."""
+        return formed_features(self.encoder, self.read(network, sent(images, device)), len(images))
 
     def read(self, network: nn.Module, images: Tensor) -> Tensor:
         """uint8 images (B, C, H, W) to what the network makes of them (B, D), in the encoder's
@@ -105,6 +159,15 @@ class Encode(Stage):
         return features.float() if shortened_too else features
 
 
+def in_files(images: Tensor, size: int) -> Iterator[range]:
+    """The images (N, C, H, W) of each file of features, in whole batches of `size`: some thousand,
+    or as many as features as large as these images fit into memory."""
+    fitting = min(IN_A_FILE, HELD // (4 * images[0].numel()))
+    step = max(1, fitting // size) * size
+    for start in range(0, len(images), step):
+        yield range(start, min(start + step, len(images)))
+
+
 def load_features(folder: Path) -> dict[str, Tensor]:
-    """The features (N, D) of a finished product, by split."""
+    """The features (N, D) of a finished product, by split; mapped, not read."""
     return load_file(folder / FEATURES)

@@ -15,6 +15,7 @@ from fw.core.files.durable import write_json
 from fw.core.job import Job
 from fw.core.kinds import Metric
 from fw.core.kinds.boundaries import checked_floor, checked_limits, checked_scores
+from fw.core.machine.rows import fits
 from fw.core.settings import Samples
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.conditions import are_labels, load_annotation
@@ -35,6 +36,10 @@ class Evaluate(Stage):
 
     kind: ClassVar[str] = "evaluate"
     version: ClassVar[int] = 3
+    lighter: ClassVar[str] = (
+        "take a space with fewer features, fewer `samples.count`, or a metric that "
+        "compares fewer images"
+    )
     files: ClassVar[tuple[str, ...]] = ("scores.json",)
 
     # `seed` is the run's for a metric that reads conditions: they are drawn as they were for the
@@ -74,7 +79,7 @@ class Evaluate(Stage):
         features = load_features(products(self.space))
         annotation = load_annotation(self.annotate, self.prior, products)
         classes, of_held_out = self.classes(annotation, products) if annotation else (None, None)
-        there = partial(on, job.device if self.metric.on_device else torch.device("cpu"))
+        there = partial(on, self.device(features, job))
         measured = None if self.reference is None else load_measured(products(self.reference))
         reference = Reference(
             there(features["train"]),
@@ -84,7 +89,7 @@ class Evaluate(Stage):
         )
         prepared = self.metric.prepare(reference)
         scores: dict[str, list[float]] = {key: [] for key in self.metric.keys}
-        for seed, fake in enumerate(self.features.load(products(self.features))):
+        for seed, fake in enumerate(self.features.load(products(self.features), job.folder)):
             wanted = there(conditions(annotation, self.seed or 0, seed, range(len(fake))))
             for key, value in self.compared(prepared, there(fake), wanted).items():
                 scores[key].append(value)
@@ -101,6 +106,13 @@ class Evaluate(Stage):
             "basis": self.basis(reference),
         }
         write_json(job.folder / "scores.json", made)
+
+    def device(self, features: Mapping[str, Tensor], job: Job) -> torch.device:
+        """Where it is computed: on the job's device, if the metric is ready for it and the features
+        (N, D) of both splits fit there."""
+        size = sum(each.nbytes for each in features.values())
+        here = self.metric.on_device and fits(size, job.device)
+        return job.device if here else torch.device("cpu")
 
     def floor(self, prepared: Any, held_out: Tensor, wanted: Tensor | None) -> Mapping[str, float]:
         """Of as many new images as there are samples of one seed."""

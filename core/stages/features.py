@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fw.core.files.stacked import stacked
 from fw.core.job import Job
 from fw.core.kinds import Encoder
 from fw.core.stages.base import Products, Stage
@@ -26,8 +26,10 @@ class SampleFeatures(Stage):
     """Makes the features (n, D) of each file of samples, one such file after the other."""
 
     kind: ClassVar[str] = "features"
+    lighter: ClassVar[str] = "take a space with a smaller network or with fewer features"
     files: ClassVar[tuple[str, ...]] = ("features-*-*.safetensors",)
     cost: ClassVar[int] = 2
+    teams: ClassVar[bool] = True
 
     dataset: Data
     encoder: Encoder
@@ -41,17 +43,19 @@ class SampleFeatures(Stage):
     def run(self, job: Job, products: Products) -> None:
         network = self.space.network(products(self.space), job)
         samples = products(self.sample)
-        for seed, images in job.track(list(shards(self.sample.samples)), "features"):
+        own = job.team.share(list(shards(self.sample.samples)))
+        for seed, images in job.track(own, "features"):
             name = features_name(seed, images)
             if job.kept(name) is None:
                 features = self.space.features(network, load_shard(samples, seed, images), job)
                 job.keep(name, partial(save_file, {"features": features}))
 
-    def load(self, folder: Path) -> Iterator[Tensor]:
-        """The features (n, D) of each sampling seed's samples, of a finished product."""
+    def load(self, folder: Path, scratch: Path) -> Iterator[Tensor]:
+        """The features (n, D) of each sampling seed's samples, of a finished product; in a file on
+        the disk of `scratch` where they are many."""
         for seed in range(self.sample.samples.seeds):
             names = [features_name(s, i) for s, i in shards(self.sample.samples) if s == seed]
-            yield torch.cat([load_file(folder / name)["features"] for name in names])
+            yield stacked((load_file(folder / name)["features"] for name in names), scratch)
 
 
 def features_name(seed: int, images: range) -> str:

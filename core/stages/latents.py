@@ -27,8 +27,10 @@ class EncodeLatents(Stage):
 
     kind: ClassVar[str] = "latents"
     version: ClassVar[int] = 2
+    lighter: ClassVar[str] = "take a smaller `size` of the data set, or a lighter autoencoder"
     files: ClassVar[tuple[str, ...]] = ("latents-*.safetensors", "quality.json")
     cost: ClassVar[int] = 4
+    teams: ClassVar[bool] = True
 
     dataset: Data
     latents: Autoencoder
@@ -46,5 +48,7 @@ class EncodeLatents(Stage):
         images = load_split(self.dataset, "train", products).images
         codec = Codec(self.latents, self.dataset.shape, job.device)
         codec.encode_split(images, self.flip, job)
-        quality = codec.quality(load_split(self.dataset, "test", products).images)
-        write_json(job.folder / "quality.json", quality)
+        job.team.wait()
+        if job.team.leads:
+            quality = codec.quality(load_split(self.dataset, "test", products).images)
+            write_json(job.folder / "quality.json", quality)

@@ -31,6 +31,9 @@ class FitPrior(Stage):
 
     kind: ClassVar[str] = "prior"
     version: ClassVar[int] = 2
+    lighter: ClassVar[str] = (
+        "take an encoder with fewer features, or a prior with a smaller `batch` or `count`"
+    )
     files: ClassVar[tuple[str, ...]] = ("bank.safetensors", "quality.json", "log.jsonl")
     cost: ClassVar[int] = 4
 
@@ -47,7 +50,8 @@ class FitPrior(Stage):
 
     def run(self, job: Job, products: Products) -> None:
         annotation = Annotation.load(products(self.annotate) / ANNOTATION)
-        annotation = replace(annotation, conditions=annotation.conditions[annotation.known])
+        if not (known := annotation.known).all():
+            annotation = replace(annotation, conditions=annotation.conditions[known])
         bank = checked_conditions(
             self.prior, annotation.spec, self.prior.bank(annotation, job), "bank"
         )

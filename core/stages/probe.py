@@ -31,6 +31,9 @@ class ApplyProbe(Stage):
 
     kind: ClassVar[str] = "probe"
     version: ClassVar[int] = 2
+    lighter: ClassVar[str] = (
+        "take a probe that reads fewer images or an encoder with fewer features"
+    )
     files: ClassVar[tuple[str, ...]] = ("scores.json", "log.jsonl")
     cost: ClassVar[int] = 2
 

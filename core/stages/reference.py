@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fw.core.job import Job
 from fw.core.kinds import Metric
 from fw.core.kinds.boundaries import checked_measured
+from fw.core.machine.rows import fits
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.data import Data
 from fw.core.stages.encode import Encode, load_features
@@ -27,6 +29,7 @@ class MeasureReference(Stage):
     """Makes the tensors that the metric's `measure` gives names to."""
 
     kind: ClassVar[str] = "reference"
+    lighter: ClassVar[str] = "take a space with fewer features, or a smaller data set"
     files: ClassVar[tuple[str, ...]] = (MEASURED,)
 
     dataset: Data
@@ -39,7 +42,9 @@ class MeasureReference(Stage):
 
     def run(self, job: Job, products: Products) -> None:
         features = load_features(products(self.space))
-        device = job.device if self.metric.on_device else "cpu"
+        size = sum(each.nbytes for each in features.values())
+        here = self.metric.on_device and fits(size, job.device)
+        device = job.device if here else torch.device("cpu")
         reference = Reference(features["train"].to(device), features["test"].to(device))
         measured = checked_measured(self.metric, self.metric.measure(reference))
         tensors = {name: tensor.cpu().contiguous() for name, tensor in measured.items()}

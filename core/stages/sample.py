@@ -22,6 +22,7 @@ from fw.core.diffusion.generate import Drawing, batch_size, generate
 from fw.core.diffusion.latents import Codec
 from fw.core.diffusion.pixels import to_uint8
 from fw.core.errors import FwError
+from fw.core.files.stacked import stacked
 from fw.core.files.weights import noted
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Backbone, Process, Sampler, Steering
@@ -50,6 +51,7 @@ class Sample(ImageStage):
 
     kind: ClassVar[str] = "sample"
     version: ClassVar[int] = 2
+    lighter: ClassVar[str] = "sample fewer images at once with `--batch`"
     files: ClassVar[tuple[str, ...]] = ("samples-*-*.safetensors", "info.json", "grid.png")
     cost: ClassVar[int] = 4
     teams: ClassVar[bool] = True
@@ -90,6 +92,11 @@ class Sample(ImageStage):
     @property
     def classes(self) -> int:
         return 0
+
+    def least_memory(self, batch: int | None) -> int:
+        """A batch and its noise."""
+        size = batch or batch_size(self.train.shape, torch.device("cpu"))
+        return 2 * size * math.prod(self.train.shape) * torch.float32.itemsize
 
     def run(self, job: Job, products: Products) -> None:
         annotation, note = self.annotation(products), noted(self.supervision)
@@ -192,7 +199,9 @@ class Sample(ImageStage):
         """All samples, seed after seed, as training images without labels; there are no others."""
         if split != "train":
             raise FwError(f"{self.title}: samples have no {split} split")
-        return ImageSet(torch.cat(self.load(products(self))))
+        folder = products(self)
+        files = (load_shard(folder, seed, few) for seed, few in shards(self.samples))
+        return ImageSet(stacked(files, folder.parent))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -26,6 +28,7 @@ from fw.core.learning.state import state_of
 from fw.core.learning.train import train
 from fw.core.machine.precision import Precision
 from fw.core.machine.transfer import placed
+from fw.core.randomness import forked
 from fw.core.stages.annotate import AGREEMENT, ANNOTATION, Annotate, beside_pixels, group_quality
 from fw.core.stages.base import Products, ReportSection, Stage
 from fw.core.stages.conditions import load_annotation
@@ -45,6 +48,10 @@ class TrainDenoiser(Stage):
 
     kind: ClassVar[str] = "train"
     version: ClassVar[int] = 3
+    lighter: ClassVar[str] = (
+        "take a smaller `train.batch`, more parts with `train.accumulate`, or "
+        "`train.checkpointing: true`"
+    )
     files: ClassVar[tuple[str, ...]] = (
         "model.safetensors",
         "snapshot-*.safetensors",
@@ -109,6 +116,15 @@ class TrainDenoiser(Stage):
         if isinstance(self.model, Joint) and self.model.labelled:
             batches.append(self.model.labelled)
         return min(batches) // self.train.accumulate
+
+    def least_memory(self, batch: int | None) -> int:
+        """Weights, their average, their gradient and its two moments; the images of a step and
+        their noise."""
+        numbers = 2 * self.train.batch * math.prod(self.shape)
+        with contextlib.suppress(Exception), torch.device("meta"), forked():
+            network = self.model.build(self.shape, None)
+            numbers += 5 * sum(each.numel() for each in network.parameters())
+        return numbers * torch.float32.itemsize
 
     def run(self, job: Job, products: Products) -> None:
         online = None if self.annotator is None else OnlineGrouping(self.annotator)

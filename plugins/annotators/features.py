@@ -9,8 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from fw.core.errors import FwError, StageFailed
+from fw.core.files.stacked import stacked
 from fw.core.job import Job
 from fw.core.kinds import Annotator
+from fw.core.machine.rows import all_finite, in_parts
 from fw.core.types import Annotation, ConditionSpec, Observations
 
 CONSTANT = 1e-6
@@ -46,7 +48,7 @@ class Representation(Annotator):
                 "annotator representation takes features as conditions: give the arm an encoder"
             )
         features = data.features.cpu()  # (N, D)
-        if not features.isfinite().all():
+        if not all_finite(features):
             raise StageFailed("annotator representation: the encoder's features are not all finite")
         if features.shape[1] < 2:
             raise FwError(
@@ -55,7 +57,7 @@ class Representation(Annotator):
             )
         if self.dims is not None:
             features = self._projected(features, self.dims)
-        conditions = standardised(features)
+        conditions = stacked(map(standardised, in_parts(features)), job.folder)
         return Annotation(ConditionSpec("vector", conditions.shape[1]), conditions)
 
     def _projected(self, features: Tensor, dims: int) -> Tensor:

@@ -9,9 +9,10 @@ from pydantic import Field
 
 from fw.core.errors import StageFailed
 from fw.core.features.kmeans import Centroids
-from fw.core.features.points import check_clusters, check_range, directions
+from fw.core.features.points import all_directions, check_clusters, check_range
 from fw.core.job import Job
 from fw.core.kinds import Annotator
+from fw.core.machine.rows import all_finite, near
 from fw.core.randomness import seed_from
 from fw.core.types import Annotation, ConditionSpec, Observations
 from fw.registry import Neutral
@@ -58,13 +59,13 @@ class KMeans(Annotator):
         if data.features is None:
             raise StageFailed("annotator kmeans needs features to cluster: give the arm an encoder")
         features = data.features.float().cpu()
-        if not features.isfinite().all():
+        if not all_finite(features):
             raise StageFailed("annotator kmeans: the encoder's features are not all finite")
         if self.normalise:
-            features = directions(features)
+            features = all_directions(features, job.folder)
         check_clusters(features, self.clusters, "annotator kmeans")
         check_range(features, "annotator kmeans")
-        points = features.to(job.device)
+        points = near(features, job.device)
         centroids = Centroids(
             points,
             self.clusters,

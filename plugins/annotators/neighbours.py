@@ -9,9 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from fw.core.errors import FwError, StageFailed
-from fw.core.features.points import directions
+from fw.core.features.points import all_directions
 from fw.core.job import Job
 from fw.core.kinds import Annotator
+from fw.core.machine.rows import all_finite
 from fw.core.randomness import seed_from
 from fw.core.types import Observations
 
@@ -48,7 +49,7 @@ class Neighbours(Annotator):
     def nearest(self, data: Observations, job: Job) -> tuple[Tensor, Tensor]:
         """Features of length 1, float32 (N, D), and the numbers of each one's neighbours (N, k),
         nearest first."""
-        points = self._directions(data)
+        points = self._directions(data, job)
         if self.index == "exact":
             numbers = most_similar(points.to(job.device), self.k + 1).cpu()
         else:
@@ -62,7 +63,7 @@ class Neighbours(Annotator):
             )
         return points, others
 
-    def _directions(self, data: Observations) -> Tensor:
+    def _directions(self, data: Observations, job: Job) -> Tensor:
         """The features (N, D) at length 1."""
         if data.features is None:
             raise StageFailed(
@@ -74,9 +75,9 @@ class Neighbours(Annotator):
                 f"and there are {data.count}"
             )
         features = data.features.float().cpu()
-        if not features.isfinite().all():
+        if not all_finite(features):
             raise StageFailed(f"annotator {self.name}: the encoder's features are not all finite")
-        points = directions(features).contiguous()
+        points = all_directions(features, job.folder)
         zero = int((~points.any(dim=1)).sum())
         if zero:
             raise StageFailed(

@@ -17,9 +17,10 @@ from torch.nn.functional import normalize
 
 from fw.core.errors import StageFailed
 from fw.core.features.kmeans import Centroids
-from fw.core.features.points import check_clusters, directions
+from fw.core.features.points import all_directions, check_clusters
 from fw.core.job import Job
 from fw.core.kinds import Annotator
+from fw.core.machine.rows import all_finite
 from fw.core.randomness import seed_from
 from fw.core.types import Annotation, ConditionSpec, Observations
 
@@ -72,9 +73,9 @@ class Sinkhorn(Annotator):
             raise StageFailed(
                 "annotator sinkhorn needs features to cluster: give the arm an encoder"
             )
-        if not data.features.isfinite().all():
+        if not all_finite(data.features):
             raise StageFailed("annotator sinkhorn: the encoder's features are not all finite")
-        points = directions(data.features)  # (N, D)
+        points = all_directions(data.features, job.folder)  # (N, D)
         check_clusters(points, self.clusters, "annotator sinkhorn")
         seed = seed_from(job.seed, "sinkhorn")
         points = points.to(job.device)

@@ -4,8 +4,9 @@ any process.
 A folder `<cache>/decoded/<key>` holds images.u8 (N, C, H, W), labels.i64 (N,) and facts.json with
 their checksums. It is written under another name and renamed when it is whole, under a lease. So a
 killed process leaves nothing that is taken for finished, and two processes do not get in each
-other's way. Each process compares the checksums once before it maps the images; what is damaged is
-decoded again. The folder may be deleted at any time.
+other's way; the next one goes on behind the last whole part (parts.py). Each process compares the
+checksums once before it maps the images; what is damaged is decoded again. The folder may be
+deleted at any time.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import json
 import re
 import shutil
 import sys
+from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
@@ -37,8 +39,10 @@ from fw.core.files.unfinished import checksum
 from fw.core.machine.cores import cores
 from fw.core.machine.leases import in_turn
 from fw.core.messages.escaping import visible
+from fw.plugins.datasets import parts
 from fw.plugins.datasets.depth import Deep, Scale, deep, merged, whites
 from fw.plugins.datasets.listing import fingerprint_entry, unreadable, unwritable
+from fw.plugins.datasets.parts import Part
 from fw.plugins.datasets.picture import FORMATS, picture, strict_pillow
 from fw.plugins.datasets.progress import progress
 
@@ -212,12 +216,12 @@ def check_room(folder: Path, count: int | None, shape: tuple[int, int, int]) -> 
 
 
 def decode_into(folder: Path, request: Request) -> dict[str, Any]:
-    """Make the folder in one rename; the unfinished folder of a killed process is thrown away."""
+    """Make the folder in one rename; what a killed process has left unfinished is completed."""
     writing = folder.with_name(f"{folder.name}.writing")
-    shutil.rmtree(writing, ignore_errors=True)
-    writing.mkdir()
-    with (writing / IMAGES).open("wb") as images:
-        outcome = decode(request, images)
+    writing.mkdir(exist_ok=True)
+    (writing / IMAGES).touch()
+    with (writing / IMAGES).open("r+b") as images:
+        outcome = decode(request, writing, images)
     if not outcome.labels and outcome.repeats:
         raise MissingFile("every image is also held out, and none is left to train on")
     if not outcome.labels:
@@ -236,6 +240,7 @@ def decode_into(folder: Path, request: Request) -> dict[str, Any]:
         "sha256": {IMAGES: outcome.checksum, LABELS: hashlib.sha256(labels).hexdigest()},
     }
     sealed.write(writing / FACTS, facts)
+    parts.forget(writing)
     put(writing, folder)
     if outcome.failed:
         report_failures(
@@ -244,49 +249,94 @@ def decode_into(folder: Path, request: Request) -> dict[str, Any]:
     return facts
 
 
-class Outcome(NamedTuple):
+@dataclass
+class Outcome:
     """The labels and the sha256 of the images that were written, and what was left out."""
 
-    labels: list[int]
-    checksum: str
+    labels: array[int]
     failed: dict[str, str]
-    repeats: int
+    repeats: int = 0
+    checksum: str = ""
 
 
-def decode(request: Request, images: BinaryIO) -> Outcome:
-    """Append the pixels of each source to the file, in order."""
-    labels: list[int] = []
-    failed: dict[str, str] = {}
-    repeats, pixels, files = 0, hashlib.sha256(), hashlib.sha256()
-    largest: list[dict[str, int]] = []
+def decode(request: Request, folder: Path, images: BinaryIO) -> Outcome:
+    """Append the pixels of each source to the file, in order, part by part; those that an earlier
+    try has kept in the folder stay."""
+    outcome = Outcome(array("q"), {})
+    pixels, files, largest = hashlib.sha256(), hashlib.sha256(), dict[str, int]()
     unwanted = request.unwanted()
     with (
         strict_pillow(),
         progress("decoding images", request.count) as advance,
         ThreadPoolExecutor(cores()) as pool,
     ):
-        one = partial(attempt, shape=request.shape, scale=request.scale)
-        for few in chunks(request.sources(), AT_ONCE * cores()):
-            for source, result in zip(few, pool.map(one, few), strict=True):
-                files.update(fingerprint_entry(source.name, result.checksum))
-                if result.deep is not None:
-                    largest.append({result.deep.group: result.deep.largest})
-                if isinstance(result.pixels, str):
-                    failed[source.name] = result.pixels
-                elif unwanted and fingerprint_of(result.pixels) in unwanted:
-                    repeats += 1
-                else:
-                    written = result.pixels.tobytes()
-                    pixels.update(written)
-                    images.write(written)
-                    labels.append(source.label)
-            largest = [merged(largest)]
-            advance(len(few))
-    if request.check is not None:
-        request.check(files.hexdigest())
-    if needed := whites(merged(largest)):
+        for number, sources in enumerate(in_parts(request.sources())):
+            part = parts.kept(folder, number, images, pixels)
+            if part is None:
+                names, part = decode_part(request, sources, images, pixels, unwanted, pool, advance)
+                part.keep(folder, number, images)
+            else:
+                names = [source.name for source in sources]
+                advance(len(names))
+            for name, checksum in zip(names, part.sources, strict=True):
+                files.update(fingerprint_entry(name, bytes.fromhex(checksum)))
+            outcome.labels.extend(part.labels)
+            outcome.failed.update(part.failed)
+            outcome.repeats += part.repeats
+            largest = merged([largest, part.largest])
+    try:
+        if request.check is not None:
+            request.check(files.hexdigest())
+    except FwError:
+        parts.forget(folder)  # one may have been read wrongly
+        raise
+    if needed := whites(largest):
         raise FwError(too_dark(max(needed.values())))
-    return Outcome(labels, pixels.hexdigest(), failed, repeats)
+    outcome.checksum = pixels.hexdigest()
+    return outcome
+
+
+def decode_part(
+    request: Request,
+    sources: Iterable[Source],
+    images: BinaryIO,
+    pixels: parts.Hash,
+    unwanted: Collection[bytes],
+    pool: ThreadPoolExecutor,
+    advance: Callable[[int], None],
+) -> tuple[list[str], Part]:
+    """Append the pixels of these sources to the file: what they are called, and what was made of
+    them."""
+    part, own, names = Part(), hashlib.sha256(), list[str]()
+    one = partial(attempt, shape=request.shape, scale=request.scale)
+    largest: list[dict[str, int]] = []
+    for few in chunks(sources, AT_ONCE * cores()):
+        for source, result in zip(few, pool.map(one, few), strict=True):
+            names.append(source.name)
+            part.sources.append(result.checksum.hex())
+            if result.deep is not None:
+                largest.append({result.deep.group: result.deep.largest})
+            if isinstance(result.pixels, str):
+                part.failed[source.name] = result.pixels
+            elif unwanted and fingerprint_of(result.pixels) in unwanted:
+                part.repeats += 1
+            else:
+                written = result.pixels.tobytes()
+                part.size += len(written)
+                own.update(written)
+                pixels.update(written)
+                images.write(written)
+                part.labels.append(source.label)
+        advance(len(few))
+    part.largest, part.sha256 = merged(largest), own.hexdigest()
+    return names, part
+
+
+def in_parts(sources: Iterable[Source]) -> Iterator[Iterator[Source]]:
+    """The sources of each part, which are to be taken before the next one's."""
+    remaining = iter(sources)
+    for first in remaining:
+        yield chain([first], islice(remaining, parts.SOURCES - 1))
 
 
 def too_dark(white: int) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fw.core.errors import StageFailed
+from fw.core.machine.rows import in_parts
 
 INDISTINCT = "the features of all real images are equal: this space cannot tell images apart"
 
@@ -20,7 +21,8 @@ def checked(features: Tensor, at_least: int, of: str) -> Tensor:
         raise StageFailed(
             f"{len(features)} {of} are too few for this metric, it needs at least {at_least}"
         )
-    wrong = int((~torch.isfinite(features)).any(dim=1).sum())
+    parts = in_parts(features)
+    wrong = int(sum((~torch.isfinite(few)).any(dim=1).sum() for few in parts))
     if wrong:
         raise StageFailed(
             f"the features of {wrong} of {len(features)} {of} are not finite, so they cannot be "

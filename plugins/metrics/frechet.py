@@ -16,12 +16,15 @@ from torch import Tensor
 AT_ONCE = 2**22
 """Numbers in the features that are held in double precision at once."""
 
+MEANS = 2**25
+"""The same for means, whose bits depend on all rows of a column."""
+
 
 def moments_of_real(features: Tensor) -> dict[str, Tensor]:
     """Of features (N, D), in double precision: their mean (D,), the trace of their covariance, and
     a root R (r, D) of that, R'R = C, with the lesser of N and the rank for r."""
     count, dims = features.shape
-    mean = features.mean(dim=0, dtype=torch.float64)
+    mean = mean_of(features)
     if count < dims:
         root = (features.double() - mean) / (count - 1) ** 0.5
     else:
@@ -35,7 +38,7 @@ def moments_of_real(features: Tensor) -> dict[str, Tensor]:
 def distance(real: Mapping[str, Tensor], features: Tensor) -> float:
     """From what `moments_of_real` made to features (n, D). What rounding leaves below 0 is 0."""
     count, dims = features.shape
-    mean, root = features.mean(dim=0, dtype=torch.float64), real["root"]
+    mean, root = mean_of(features), real["root"]
     if count < dims:
         centred = (features.double() - mean) / (count - 1) ** 0.5
         trace = centred.square().sum()
@@ -58,7 +61,7 @@ def bias(features: Tensor) -> float:
     of y_i y_j over the features, y in the eigenvectors' basis. Directions without variance have no
     errors.
     """
-    mean = features.mean(dim=0, dtype=torch.float64)
+    mean = mean_of(features)
     values, vectors = torch.linalg.eigh(covariance(features, mean))
     kept = values > len(mean) * torch.finfo(values.dtype).eps * values[-1]
     values, vectors = values[kept], vectors[:, kept]
@@ -68,6 +71,14 @@ def bias(features: Tensor) -> float:
         fourth.addmm_(squared.T, squared)
     errors = fourth / len(features) - torch.diag(values.square())
     return float(values.sum() + 0.5 * (errors / (values[:, None] + values)).sum())
+
+
+def mean_of(features: Tensor) -> Tensor:
+    """The mean (D,) of features (n, D), in double precision. On the CPU torch copies what it sums
+    up; so many columns at a time, 16 or more, have the same bits."""
+    width = max(1, MEANS // (16 * len(features))) * 16
+    parts = [few.mean(dim=0, dtype=torch.float64) for few in features.split(width, dim=1)]
+    return torch.cat(parts)
 
 
 def covariance(features: Tensor, mean: Tensor) -> Tensor:

@@ -121,7 +121,9 @@ def by_metric(
     real = load_features(store.path(first.space.id))
     measured = None if first.reference is None else load_measured(store.path(first.reference.id))
     prepared = metric.prepare(Reference(real["train"], real["test"], measured=measured))
-    samples = [torch.cat(list(arm.features.load(store.path(arm.features.id)))) for arm in arms]
+    samples = [
+        torch.cat(list(arm.features.load(store.path(arm.features.id), store.root))) for arm in arms
+    ]
     every = len(samples[0])
     if max(counts) > every:
         raise FwError(f"an arm has {every} samples in all, and --counts asks for {max(counts)}")

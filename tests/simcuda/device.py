@@ -143,6 +143,8 @@ def compute(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> An
         return copied(function, args, kwargs)
     if name == "copy_":
         return overwritten(function, *args, **kwargs)
+    if name == "record_stream":  # there is one stream, in which all is done in order
+        return None
     wanted = next((each for each in given if isinstance(each, torch.device)), None)
     if wanted is not None:
         index = None if wanted.type != "cuda" else position(wanted)

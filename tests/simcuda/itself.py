@@ -58,6 +58,25 @@ def check_the_current_device_is_what_says_cuda() -> None:
     assert torch.ones(1).cuda().device == torch.device("cuda:0")
 
 
+def check_rows_that_do_not_fit_are_fetched_ahead_and_the_host_never_waits() -> None:
+    from fw.core.machine import rows
+
+    table = torch.arange(40).view(20, 2)
+    pieces, numbers = [table[:3], table[3:11], table[11:]], torch.tensor([19, 0, 3, 3, 10])
+    assert rows.Rows(pieces).to(GPU).there
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "SHARE", 0)
+        afar = rows.Rows(pieces).to(GPU)
+    assert not afar.there
+    with waits(0):
+        at_once = afar.take(numbers)
+        afar.ahead(numbers.flip(0))
+        ahead = afar.take(numbers.flip(0))
+    assert at_once.device == ahead.device == GPU
+    assert torch.equal(at_once.cpu(), table[numbers])
+    assert torch.equal(ahead.cpu(), table[numbers.flip(0)])
+
+
 def check_waits_are_counted() -> None:
     numbers, pinned = torch.ones(4, device=GPU), torch.ones(4).pin_memory()
     with waits(0):
@@ -175,6 +194,29 @@ def check_a_training_that_was_stopped_goes_on_with_the_same_bits() -> None:
         assert Path(halves, "train.checkpoint").exists()
         continued = trained(Job(Path(halves), device=GPU))
     assert all(torch.equal(continued[name], each) for name, each in expected.items())
+
+
+def check_a_training_on_images_that_do_not_fit_has_the_same_bits() -> None:
+    from fw.core.job import Job
+    from fw.core.learning.state import state_of
+    from fw.core.learning.train import train
+    from fw.core.machine import rows
+    from fw.core.settings import Train
+    from fw.core.testing import tiny
+
+    def trained() -> Any:
+        settings, data = Train(steps=4, batch=8, warmup=1), tiny.images(20).without_labels()
+        with tempfile.TemporaryDirectory() as folder:
+            job = Job(Path(folder), device=GPU)
+            return state_of(
+                train(tiny.TinyBackbone(), tiny.TinyProcess(), data, None, settings, job)
+            )
+
+    expected = trained()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "SHARE", 0)
+        found = trained()
+    assert all(torch.equal(found[name], each) for name, each in expected.items())
 
 
 def check_networks_for_sampling_are_laid_out_for_a_gpu() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step
 from fw.core.learning.parts.part import Part, Training
+from fw.core.machine.rows import Rows
 from fw.core.types import Annotation, ConditionSpec
 
 
@@ -22,10 +23,10 @@ class Conditions(Part):
         return self.annotation.spec
 
     def join(self, training: Training) -> None:
-        self.conditions = self.annotation.conditions.to(training.job.device)
+        self.conditions = Rows([self.annotation.conditions]).to(training.job.device)
 
     def begin(self, batch: Batch, step: Step) -> None:
-        condition = self.conditions[batch.chosen]
+        condition = batch.taken(self.conditions)
         if self.null:
             batch.dropped = batch.dropped | (condition < 0)
             condition = condition.clamp(min=0)

@@ -20,6 +20,7 @@ from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step
 from fw.core.learning.parts.part import Part, Training
 from fw.core.machine.precision import lengthened
+from fw.core.machine.rows import Rows
 from fw.core.machine.team import Team
 from fw.core.randomness import seeded
 
@@ -33,7 +34,7 @@ class Term:
     label: str
     block: str
     head: nn.Module
-    features: Tensor | None
+    features: Rows | None
     """Its encoder's features (N, F) of all training images."""
 
 
@@ -62,7 +63,7 @@ class Objectives(Part):
             width = self._look(block)(image, torch.ones(1, device=device)).shape[2]
             size = 0 if features is None else features.shape[1]
             head = initial_head(objective, label, width, size, self.job)
-            on_device = None if features is None else features.to(device)
+            on_device = None if features is None else Rows([features]).to(device)
             self.terms.append(Term(objective, label, block, head, on_device))
 
     @property
@@ -98,6 +99,9 @@ class Objectives(Part):
             tokens = self.team.whole(tokens, batch.count)
             images = tuple(self.team.whole(each, batch.count) for each in images)
         x0, sigma, noise, chosen = images
+        features = None
+        if term.features is not None:
+            features = term.features.take(chosen) if gathered else batch.taken(term.features)
         inside = taken(objective, sigma)
         seen = Seen(
             tokens,
@@ -106,7 +110,7 @@ class Objectives(Part):
             sigma,
             noise,
             self.job.generator("objective", term.label, step.number, *part, device=self.job.device),
-            None if term.features is None else term.features[chosen],
+            features,
             self._look(term.block) if objective.uses_teacher else None,
         )
         value = objective.weight * checked_term(objective, objective.term(term.head, seen))

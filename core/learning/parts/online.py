@@ -86,7 +86,7 @@ class OnlineGrouping(Part):
         streams = [self._stream("online annotation", draw) for draw in range(self.annotator.draws)]
         posterior = self._stream("online posterior")
         assigned = []
-        images = torch.arange(count, device=self.job.device)
+        images = torch.arange(count)
         for chosen in self.job.track(images.split(self.batch), "assign"):
             x0 = self.take(chosen, None, partial(unit, posterior, len(chosen)))  # (B, C, H, W)
             shape = x0.shape[1:]
