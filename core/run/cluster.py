@@ -39,6 +39,7 @@ from fw.core.run import cluster_nodes
 from fw.core.run.cluster_nodes import Visit
 from fw.core.run.cluster_task import Undone, do
 from fw.core.run.executor import Outcome, StageListener, beyond_mending
+from fw.core.run.executors import TRIES
 from fw.core.run.mailbox import Mailbox
 from fw.core.run.options import LOCAL, Options
 from fw.core.run.place import Place
@@ -46,9 +47,6 @@ from fw.core.stages.base import Stage
 from fw.core.store.soundness import again
 from fw.registry import LocalPlugin
 from fw.registry.errors import in_one_line
-
-TRIES = 3
-"""How often Ray does a stage again whose node or process was lost."""
 
 POLL = 0.2
 """Seconds between two looks at the mailbox."""
@@ -327,7 +325,8 @@ class Work:
         except RayTaskError as error:
             self.undone(stage, error.cause)
         except OutOfMemoryError:
-            self.fail(stage, "its node ran out of memory, and Ray ended its process")
+            text = f"its node ran out of memory {TRIES + 1} times: give it more CPUs with --workers"
+            self.fail(stage, text)
         except WorkerCrashedError:
             self.fail(stage, f"its process died {TRIES + 1} times: was there too little memory?")
         except RayError as error:
