@@ -4,11 +4,12 @@ memory of a run does not grow with the number of images."""
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def test_latents_are_mapped_and_not_read(tmp_path: Path) -> None:
     shape = (1024, 4, 64, 64)
     for number in range(8):
         path = tmp_path / f"latents-{number * 1024:07d}.safetensors"
-        sparse(path, "mean", shape)
+        sparse(path, {"mean": shape})
     before = anonymous() or 0
     latents = Latents.load(tmp_path)
     taken = latents.take(torch.tensor([0, 5000, 8191]), None, lambda shape: torch.zeros(shape))
@@ -125,15 +126,17 @@ def test_latents_are_mapped_and_not_read(tmp_path: Path) -> None:
     assert (anonymous() or 0) - before < 64 * MIB
 
 
-def sparse(path: Path, name: str, shape: Sequence[int]) -> None:
+def sparse(path: Path, shapes: Mapping[str, Sequence[int]]) -> None:
     """A safetensors file of zeros that takes no room."""
-    size = 4 * int(np.prod(shape))
-    header = {name: {"dtype": "F32", "shape": list(shape), "data_offsets": [0, size]}}
+    header, stop = {}, 0
+    for name, shape in shapes.items():
+        start, stop = stop, stop + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, stop]}
     words = json.dumps(header).encode()
     words += b" " * (-len(words) % 8)
     with path.open("wb") as file:
         file.write(len(words).to_bytes(8, "little") + words)
-        file.truncate(file.tell() + size)
+        file.truncate(file.tell() + stop)
 
 
 # Work that goes on behind its last part
@@ -267,7 +270,7 @@ def pictures(folder: Path, count: int, side: int, different: int = 100) -> None:
 
 
 def test_the_peak_is_that_of_pages_without_a_file(tmp_path: Path) -> None:
-    sparse(tmp_path / "zeros", "zeros", (256 * MIB // 4,))
+    sparse(tmp_path / "zeros", {"zeros": (256 * MIB // 4,)})
     with Watch(torch.device("cpu")) as memory:
         read = load_file(tmp_path / "zeros")["zeros"].sum()
     assert read == 0
@@ -303,9 +306,10 @@ def test_what_began_with_more_than_max_memory_is_told_so(tmp_path: Path) -> None
 def fed(folder: Path, bound: int) -> str:
     """Why such a stage fails that may take so much."""
     place = Place(folder, "cpu", 1, 20.0, max_memory=bound)
-    with in_turn(folder / "lease") as lease, pytest.raises(StageFailed) as caught:
-        stage, right = Hungry(), lease.right
-        work(stage, folder, place, lambda name: folder, Silent(), lambda: False, right)
+    with in_turn(folder / "lease") as lease:
+        how = (place, lambda name: folder, Silent(), lambda: False, lease.right)
+        with pytest.raises(StageFailed) as caught:
+            work(Hungry(), folder, *how)
     return str(caught.value)
 
 
