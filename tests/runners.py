@@ -67,7 +67,7 @@ class Notes:
     def told(self, stage: str, text: str) -> None:
         self.connection.send(("told", stage, text))
 
-    def started(self, stage: str) -> None:
+    def started(self, stage: str, node: str = "") -> None:
         self.connection.send(("started", stage))
 
     def waiting(self, stage: str, holder: str) -> None:

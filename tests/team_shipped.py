@@ -14,6 +14,7 @@ from simcuda.shipped import fewer_images, fw
 from simcuda.shrunk import RECIPES, shrunk
 
 from fw.core.job import Silent
+from fw.core.machine.leases import Right
 from fw.core.machine.team import Team
 from fw.core.run import execute_stage
 from fw.core.run.listening import Listener
@@ -30,11 +31,16 @@ def shipped(team: Team, folder: Path) -> dict[str, Any]:
     kinds: list[str] = []
 
     def both(
-        stage: Stage, at: Path, place: Place, listener: Listener, stopping: Callable[[], bool]
+        stage: Stage,
+        at: Path,
+        place: Place,
+        listener: Listener,
+        stopping: Callable[[], bool],
+        right: Right,
     ) -> Worked:
-        dist.broadcast_object_list([(stage, at, place)])
+        dist.broadcast_object_list([(stage, at, place, right)])
         kinds.append(stage.kind)
-        return part(team, stage, at, place)
+        return part(team, stage, at, place, right)
 
     if not team.leads:
         while True:
@@ -43,7 +49,7 @@ def shipped(team: Team, folder: Path) -> dict[str, Any]:
             if called[0] is None:
                 return {}
             part(team, *called[0])
-    execute_stage.together = both
+    execute_stage.together = both  # type: ignore[assignment,attr-defined]
     codes = {}
     for name in RECIPES:
         recipe = folder / f"{name}.yaml"
@@ -64,10 +70,10 @@ def shipped(team: Team, folder: Path) -> dict[str, Any]:
     return {"codes": codes, "kinds": kinds}
 
 
-def part(team: Team, stage: Stage, folder: Path, place: Place) -> Worked:
+def part(team: Team, stage: Stage, folder: Path, place: Place, right: Right) -> Worked:
     with undisturbed():
         product = Store(place.store).path
-        made = work(stage, folder, place, product, Silent(), lambda: False, team)
+        made = work(stage, folder, place, product, Silent(), lambda: False, right, team)
     team.wait()
     torch.set_num_threads(1)
     return made

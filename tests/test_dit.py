@@ -25,7 +25,8 @@ from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
-from fw.core.run.execute_plan import Outcome, run_here
+from fw.core.run.execute_plan import run_here
+from fw.core.run.executor import Outcome
 from fw.core.run.place import Place
 from fw.core.settings import Train
 from fw.core.store.store import Store

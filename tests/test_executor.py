@@ -20,8 +20,9 @@ from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
 from fw.core.run.devices import devices
-from fw.core.run.execute_plan import Outcome, Queue, new_seat, run_here, run_in_workers
+from fw.core.run.execute_plan import Queue, new_seat, run_here, run_in_workers
 from fw.core.run.execute_stage import execute
+from fw.core.run.executor import Outcome
 from fw.core.run.place import Place
 from fw.core.store.store import MANIFEST, Store
 
@@ -53,7 +54,7 @@ class Heard:
     def waiting(self, stage: str, holder: str) -> None:
         raise AssertionError
 
-    def started(self, stage: str) -> None:
+    def started(self, stage: str, node: str = "") -> None:
         self.starts.append(stage)
 
     def done(self, stage: str, already: bool = False) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -306,10 +307,9 @@ def test_what_began_with_more_than_max_memory_is_told_so(tmp_path: Path) -> None
 def fed(folder: Path, bound: int) -> str:
     """Why such a stage fails that may take so much."""
     place = Place(folder, "cpu", 1, 20.0, max_memory=bound)
-    with in_turn(folder / "lease") as lease:
-        how = (place, lambda name: folder, Silent(), lambda: False, lease.right)
-        with pytest.raises(StageFailed) as caught:
-            work(Hungry(), folder, *how)
+    hungry = partial(work, Hungry(), folder, place, lambda name: folder, Silent(), lambda: False)
+    with in_turn(folder / "lease") as lease, pytest.raises(StageFailed) as caught:
+        hungry(lease.right)
     return str(caught.value)
 
 

@@ -28,7 +28,8 @@ from fw.core.machine import leases
 from fw.core.machine.leases import Lease, create, in_turn, take
 from fw.core.machine.processes import Process, boot_id
 from fw.core.plan.graph import Plan
-from fw.core.run.execute_plan import Outcome, run_here, run_in_workers
+from fw.core.run.execute_plan import run_here, run_in_workers
+from fw.core.run.executor import Outcome
 from fw.core.run.place import Place
 from fw.core.run.record import Turn
 from fw.core.store.store import Store
@@ -159,7 +160,7 @@ class Heard:
     def told(self, *words: str) -> None:
         self.notes.append(("told", *words))
 
-    def started(self, stage: str) -> None:
+    def started(self, stage: str, node: str = "") -> None:
         self.notes.append(("started", stage))
 
     def waiting(self, *words: str) -> None:

@@ -31,7 +31,8 @@ from fw.core.recipe.checks import faults
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
-from fw.core.run.execute_plan import Outcome, run_here
+from fw.core.run.execute_plan import run_here
+from fw.core.run.executor import Outcome
 from fw.core.run.place import Place
 from fw.core.settings import Train
 from fw.core.store.store import Store

@@ -22,7 +22,8 @@ from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
-from fw.core.run.execute_plan import Outcome, run_here
+from fw.core.run.execute_plan import run_here
+from fw.core.run.executor import Outcome
 from fw.core.run.place import Place
 from fw.core.store.store import Store
 from fw.registry import Provider
@@ -49,13 +50,13 @@ class Heard:
     def told(self, stage: str, text: str) -> None:
         self.said.append(text)
 
-    def waiting(self, stage: str) -> None:
+    def waiting(self, stage: str, holder: str) -> None:
         pass
 
-    def started(self, stage: str) -> None:
+    def started(self, stage: str, node: str = "") -> None:
         pass
 
-    def done(self, stage: str) -> None:
+    def done(self, stage: str, already: bool = False) -> None:
         pass
 
     def failed(self, stage: str, reason: str) -> None:
@@ -105,12 +106,13 @@ def test_whichever_rank_is_killed_the_team_begins_again_and_ends_with_the_same_b
 ) -> None:
     found = doomed()
     assert executed(found, tmp_path / "straight", Heard()).failed == {}
-    fates("0 training 2 kill", "1 training 3 kill", "1 sampling 2 kill", "0 sampling 5 kill")
+    fates("0 training 2 kill", "1 training 3 kill", "1 sampling 2 kill", "0 sampling 2 kill")
     heard = Heard()
     outcome = executed(found, tmp_path / "killed", heard)
     assert outcome.failed == {}
     hint = "(was there too little memory?); its 2 ranks begin again"
-    assert sorted(heard.said) == sorted(f"rank {rank} of 2 died {hint}" for rank in (0, 0, 1, 1))
+    assert set(heard.said) == {f"rank {rank} of 2 died {hint}" for rank in (0, 1)}
+    assert len(heard.said) in (3, 4)  # two may die at once in sampling
     assert list((tmp_path / "fates").iterdir()) == []
     assert digests(found, tmp_path / "killed") == digests(found, tmp_path / "straight")
 

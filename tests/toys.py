@@ -182,6 +182,20 @@ class Endless(Coin):
         raise AssertionError
 
 
+class Held(Coin):
+    """Is at work until a file is there."""
+
+    name: ClassVar[str] = "held"
+    until: str
+
+    def annotate(self, data: Observations, job: Job) -> Annotation:
+        for _ in job.track(range(100_000), "wait"):
+            if Path(self.until).exists():
+                return super().annotate(data, job)
+            time.sleep(0.01)
+        raise AssertionError
+
+
 class LinearNetwork(nn.Module):
     """x and one bias per condition; the last row is the null condition."""
 
@@ -334,6 +348,7 @@ COMPONENTS: list[type[Component]] = [
         Broken,
         Deadly,
         Endless,
+        Held,
         Linear,
         Attentive,
         Unit,

@@ -48,19 +48,22 @@ from fw.core.run.owner import owner
 from fw.core.run.record import Turn
 from fw.core.run.sync import sync
 from fw.core.run.telling import in_words
+from fw.core.run.tracking import names_of_trainings
 from fw.core.stages.conditions import load_annotation
 from fw.core.stages.data import load_split
 from fw.core.types import SPLITS, ImageSet
 
 
 class Request(NamedTuple):
-    """What the command was asked for. No `sigmas` are the usual ones."""
+    """What the command was asked for. No `training` is the first one, and no `sigmas` are the usual
+    ones."""
 
     arm: str
     sigmas: Sequence[float] = ()
     images: int = 5000
     draws: int = 4
     device: str = "auto"
+    training: int | None = None
 
 
 class Split(NamedTuple):
@@ -86,11 +89,12 @@ def levels(text: str) -> tuple[float, ...]:
     return found
 
 
-def target(run: FinishedRun, arm: str, output: Path | None) -> Path:
+def target(run: FinishedRun, asked: Request, output: Path | None) -> Path:
     """The PNG to write, if it can be."""
     run.check()
     if output is None:
-        return run.path / f"heatmap-{arm}.png"
+        which = "" if asked.training is None else f"-{asked.training}"
+        return run.path / f"heatmap-{asked.arm}{which}.png"
     check_target(output)
     return output
 
@@ -99,7 +103,7 @@ def survey(run: FinishedRun, asked: Request, console: Console) -> dict[str, Any]
     """What `fw heatmap` answers, as JSON: rows are blocks, columns noise levels, from the most
     noise to the least."""
     where = torch.device(checked_device(asked.device))
-    arm = run.arm(asked.arm)
+    arm = run.arm(asked.arm, asked.training)
     recipe, stage = arm.recipe, arm.sample.train
     sigmas = chosen_levels(arm.arm, asked)
     made_conditions, weights = stage.conditions, arm.sample.weights
@@ -138,6 +142,7 @@ def survey(run: FinishedRun, asked: Request, console: Console) -> dict[str, Any]
     answer = {
         "recipe": recipe.name,
         "arm": asked.arm,
+        "training": recipe.seed,
         "images": {"fitted": len(fitted), "validation": len(held), "held_out": len(splits["test"])},
         "draws": asked.draws,
         "blocks": blocks,
@@ -303,8 +308,13 @@ def log(run: FinishedRun, answer: Mapping[str, Any], output: Path, console: Cons
             return
         folder, states = run.folder.resolve(), run.record()["arms"]
         ends = {name: arm["status"] for name, arm in states.items() if arm["status"] != "pending"}
-        made_by = provenance.record(plan(recipe))
-        about = opened(recipe, plan(recipe, list(ends)), made_by, folder)
+        planned = plan(recipe, list(ends))
+        about = opened(recipe, planned, provenance.record(plan(recipe)), folder)
+        ends |= {
+            training: ends[name]
+            for name, arm in planned.arms.items()
+            for training in names_of_trainings(name, arm).values()
+        }
         paths = [
             portable(path, folder.parents[1]) for path in (output, output.with_suffix(".json"))
         ]

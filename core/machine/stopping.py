@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing import resource_tracker
 
 POLITE = tuple(
@@ -32,13 +32,13 @@ def shelter_resource_tracker() -> None:
 
 
 @contextlib.contextmanager
-def deaf() -> Iterator[None]:
+def deaf(numbers: Iterable[signal.Signals] = POLITE) -> Iterator[None]:
     """Processes that are started meanwhile do not get the signals. In this process the signals
     wait."""
     if os.name != "posix":
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, POLITE)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:

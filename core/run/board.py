@@ -48,10 +48,10 @@ class Board:
     def __exit__(self, *_: object) -> None:
         self.bars.stop()
 
-    def started(self, stage: str) -> None:
+    def started(self, stage: str, node: str = "") -> None:
         if self.tracking is not None:
             self.tracking.started(stage)
-        self.say(f"start  {self.title(stage)}")
+        self.say(f"start  {self.title(stage)}{node and f', on {node}'}")
 
     def progress(self, stage: str, label: str, done: int, total: int) -> None:
         if (stage, label) not in self.tasks:

@@ -70,6 +70,7 @@ class Opened(Call):
     headline: str
     arms: Sequence[Sequence[Any]]
     tags: Mapping[str, str]
+    better: str = "lower"
 
     @property
     def topic(self) -> Hashable:
@@ -87,6 +88,7 @@ class Opened(Call):
             arms=[ArmDescription(*arm) for arm in self.arms],
             tags=self.tags,
             previous=previous,
+            better=self.better,
         )
 
     def tell(self, tracked: TrackedRun, sources: Sources) -> None:

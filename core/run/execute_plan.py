@@ -1,4 +1,5 @@
-"""Run a plan's missing stages, side by side where it has several workers, most urgent first.
+"""Run a plan's missing stages on this machine, side by side where it has several workers, most
+urgent first.
 
 A stage that finds one of its inputs damaged goes back into the queue, behind the input. One that
 another run is at is put off: the others come first, and it is tried again from time to time.
@@ -10,65 +11,23 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import connection as connections
-from typing import Any, Protocol
+from typing import Any
 
-from fw.core.errors import Damaged, FwError, Interrupted, LeaseLost, PutOff, StageFailed
+from fw.core.errors import Damaged, FwError, Interrupted, LeaseLost, PutOff
 from fw.core.machine.stopping import deaf
 from fw.core.plan.graph import Plan
 from fw.core.run.execute_stage import execute, made_meanwhile, worker
-from fw.core.run.listening import Listener
+from fw.core.run.executor import Outcome, StageListener, beyond_mending
 from fw.core.run.place import Place
 from fw.core.stages.base import Stage
 from fw.core.store.soundness import again
 from fw.core.store.store import Store
 
-STOPPED = "stopped; everything finished is kept, and the same command continues from here"
-SKIPPED = "stages that needed it were not tried; the others are finished and kept"
-
 SOONEST, LATEST, LONGER = 0.1, 10.0, 1.25
 """Seconds until a stage that another run is at is looked at again, at first and at the most, and
 how many times as many the next time: its end is noticed within a quarter of the time it took."""
-
-
-class StageListener(Listener, Protocol):
-    """A listener that also hears how stages start and end."""
-
-    def started(self, stage: str) -> None: ...
-
-    def waiting(self, stage: str, holder: str) -> None:
-        """Another run is at it, and this one waits, or has something else to do first."""
-
-    def done(self, stage: str, already: bool = False) -> None:
-        """`already`: it was there when it was its turn, because another run has made it, say."""
-
-    def failed(self, stage: str, reason: str) -> None: ...
-
-
-@dataclass
-class Outcome:
-    """What became of the stages: why some failed, and which could not be tried because of that."""
-
-    failed: dict[str, str] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
-    stopped: bool = False
-
-    @property
-    def status(self) -> str:
-        """What a tracker calls it."""
-        return "killed" if self.stopped else "failed" if self.failed else "finished"
-
-    def failure(self, plan: Plan) -> StageFailed | None:
-        """Why stages failed, if any did. Raises Interrupted if the work was stopped."""
-        if self.stopped:
-            raise Interrupted(STOPPED)
-        if not self.failed:
-            return None
-        lines = [f"{plan.stages[stage].title}: {reason}" for stage, reason in self.failed.items()]
-        if self.skipped:
-            lines.append(f"{len(self.skipped)} {SKIPPED}")
-        return StageFailed("\n".join(lines))
 
 
 @dataclass
@@ -146,18 +105,26 @@ class Queue:
         return dropped
 
 
-def run_stages(
-    plan: Plan,
-    finished: Iterable[str],
-    places: Sequence[Place],
-    listener: StageListener,
-    stopping: Callable[[], bool],
-) -> Outcome:
-    """Do the stages that are not finished: in this process, or with a worker for each of several
-    places."""
-    if len(places) == 1:
-        return run_here(plan, finished, places[0], listener, stopping)
-    return run_in_workers(plan, finished, places, listener, stopping)
+@dataclass(frozen=True)
+class Local:
+    """The executor of one machine: in this process, or with a worker for each of several places."""
+
+    places: Sequence[Place]
+
+    @property
+    def ranks(self) -> int:
+        return self.places[0].ranks
+
+    def run(
+        self,
+        plan: Plan,
+        finished: Iterable[str],
+        listener: StageListener,
+        stopping: Callable[[], bool],
+    ) -> Outcome:
+        if len(self.places) == 1:
+            return run_here(plan, finished, self.places[0], listener, stopping)
+        return run_in_workers(plan, finished, self.places, listener, stopping)
 
 
 def run_here(
@@ -339,8 +306,7 @@ def mend(
 ) -> None:
     """Have a damaged product made again, and then the stage that would have read it."""
     if damaged not in queue.plan.stages or (damaged in queue.finished and damaged in queue.mended):
-        text = f"its input {damaged} is damaged in the store, {reason}; check the disk"
-        fail(stage.id, text, queue, outcome, listener)
+        fail(stage.id, beyond_mending(damaged, reason), queue, outcome, listener)
         return
     if damaged in queue.finished:  # else another stage has said so already
         listener.told(damaged, again(reason))

@@ -79,6 +79,8 @@ def perform(
 
     folder = store.begin(stage.id, made_of)
     facts: dict[str, Any] = {"device": place.device}
+    if place.node:
+        facts["node"] = place.node
     if place.ranks > 1 and stage.teams:
         for source in stage.inputs.values():
             store.product(source)  # which is checked once, and not by every member
@@ -122,12 +124,13 @@ def worker(connection: Connection, place: Place, stop: Any) -> None:
         signal.signal(asked, signal.SIG_IGN)
     with one_look(), contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            connection.send(attempt(connection, place, stop.is_set))
+            connection.send(attempt(connection.recv, place, Pipe(connection), stop.is_set))
 
 
 def attempt(
-    connection: Connection,
+    receive: Callable[[], Stage],
     place: Place,
+    listener: Listener,
     stopping: Callable[[], bool],
 ) -> tuple[Any, ...]:
     """Receive a stage, do it, and say what became of it: `done`, `stopped` or `failed`, the stage
@@ -138,9 +141,9 @@ def attempt(
         with undisturbed():
             for plugin in place.plugins:
                 plugin.load()
-        stage: Stage = connection.recv()
+        stage = receive()
         name = stage.id
-        execute(stage, place, Pipe(connection), stopping)
+        execute(stage, place, listener, stopping)
     except EOFError:
         raise
     except Interrupted as error:

@@ -10,7 +10,7 @@ from fw.core.plan.graph import Plan
 from fw.core.recipe.model import Recipe
 from fw.core.report import provenance
 from fw.core.run.board import Board
-from fw.core.run.execute_plan import run_stages
+from fw.core.run.execute_plan import Local
 from fw.core.run.options import Options, places
 from fw.core.run.preflight import preflight
 from fw.core.store.soundness import usable_stages
@@ -31,6 +31,6 @@ def finish(
     preflight(plan, finished, options)
     jobs = places(options, len(plan.stages) - len(finished), provenance.files(recipe))
     with stop_on_signals() as stopping, Board(plan, store, console) as board:
-        outcome = run_stages(plan, finished, jobs, board, stopping)
+        outcome = Local(jobs).run(plan, finished, board, stopping)
     if (failure := outcome.failure(plan)) is not None:
         raise failure

@@ -16,6 +16,9 @@ from fw.registry import LocalPlugin
 MOST_JOBS = 8
 """Jobs side by side on a CPU, unless the user asks for more."""
 
+LOCAL = "local"
+"""The address of a Ray that is started for a run on its own machine, and ended with it."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -34,6 +37,8 @@ class Options:
     """Whether products stay that were made of other inputs than those in the store."""
     ranks: int | None = 1
     """Processes that do a stage together; None divides the machine's GPUs among the jobs."""
+    cluster: str | None = None
+    """The address of a Ray cluster that does the stages; None is this machine."""
 
     @property
     def root(self) -> Path:

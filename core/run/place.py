@@ -29,3 +29,5 @@ class Place:
     plugins: tuple[LocalPlugin, ...] = ()
     """Plugins that are single files: a worker process loads them before components of theirs
     arrive."""
+    node: str = ""
+    """Which node of a cluster this is; empty on the run's own machine."""

@@ -18,12 +18,12 @@ from fw.core.report import provenance
 from fw.core.run import splits
 from fw.core.run.board import Board
 from fw.core.run.conclude import conclude
-from fw.core.run.execute_plan import Outcome, run_stages
+from fw.core.run.executor import Executor, Outcome
+from fw.core.run.executors import chosen
 from fw.core.run.models import Models
 from fw.core.run.opening import opened, teller
-from fw.core.run.options import Options, places
+from fw.core.run.options import Options
 from fw.core.run.owner import owner
-from fw.core.run.place import Place
 from fw.core.run.preflight import preflight
 from fw.core.run.record import Turn, describe, remember, run_folder
 from fw.core.run.scope import Scope
@@ -54,28 +54,28 @@ def run(
     sound = usable_stages(everything, store, console, options.keep_dependents)
     finished = [stage for stage in plan.stages if stage in sound]
     plugins = provenance.files(recipe)
-    jobs = places(options, len(plan.stages) - len(finished), plugins)
-    preflight(plan, finished, options, jobs[0].ranks)
-    data = splits.examine(recipe.dataset, store.root)
-    for warning in data.warnings:
-        say(console, f"warning: {warning}", style="yellow")
-    scope = Scope(
-        recipe=recipe,
-        plan=plan,
-        everything=everything,
-        store=store,
-        folder=run_folder(recipe, plugins, options.root),
-        plugins=plugins,
-        made_by=provenance.record(everything),
-        warnings=[*warnings, *data.warnings],
-        class_names=data.class_names,
-    )
-    result, outcome = recorded(scope, finished, jobs, console)
+    with chosen(options, plan, finished, plugins, console) as executor:
+        preflight(plan, finished, options, executor.ranks)
+        data = splits.examine(recipe.dataset, store.root)
+        for warning in data.warnings:
+            say(console, f"warning: {warning}", style="yellow")
+        scope = Scope(
+            recipe=recipe,
+            plan=plan,
+            everything=everything,
+            store=store,
+            folder=run_folder(recipe, plugins, options.root),
+            plugins=plugins,
+            made_by=provenance.record(everything),
+            warnings=[*warnings, *data.warnings],
+            class_names=data.class_names,
+        )
+        result, outcome = recorded(scope, finished, executor, console)
     return Ending(result, outcome.failure(plan))
 
 
 def recorded(
-    scope: Scope, finished: Sequence[str], jobs: Sequence[Place], console: Console
+    scope: Scope, finished: Sequence[str], executor: Executor, console: Console
 ) -> tuple[dict[str, Any], Outcome]:
     """Do the stages that are not finished, and write the run's record, in turn with other processes
     that run the same."""
@@ -95,7 +95,7 @@ def recorded(
                     begin(tracking, scope)
                 for stage in finished:
                     tracking.done(stage)
-                outcome = run_stages(plan, finished, jobs, board, stopping)
+                outcome = executor.run(plan, finished, board, stopping)
                 if not mine:
                     turn.wait(stopping)
                     begin(tracking, scope)
