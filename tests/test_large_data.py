@@ -33,7 +33,7 @@ from fw.core.files.stacked import join, stacked
 from fw.core.job import Job, Silent
 from fw.core.machine.leases import in_turn
 from fw.core.machine.memory import Watch, anonymous, in_words, size_of
-from fw.core.machine.rows import Rows
+from fw.core.machine.tables import Table
 from fw.core.machine.team import Team
 from fw.core.run.place import Place
 from fw.core.run.work import work
@@ -64,7 +64,7 @@ def test_rows_of_pieces_are_those_of_the_whole() -> None:
     whole = randn(40, 3, 2)
     numbers = torch.tensor([39, 0, 7, 7, 12, 13])
     for sizes in ([40], [1, 39], [7, 6, 20, 7]):
-        rows = Rows(whole.split(sizes))
+        rows = Table(whole.split(sizes))
         assert (len(rows), rows.shape, rows.nbytes) == (40, (3, 2), whole.nbytes)
         assert torch.equal(rows.take(numbers), whole[numbers])
 
@@ -109,7 +109,7 @@ def test_directions_in_parts_have_the_bits_of_those_at_once(
 ) -> None:
     features = randn(1000, 30)
     features[3], features[700] = 0, 1e25
-    monkeypatch.setattr("fw.core.machine.rows.AT_ONCE", 1000)
+    monkeypatch.setattr("fw.core.machine.tables.AT_ONCE", 1000)
     monkeypatch.setattr(files, "HELD", 10_000)
     assert torch.equal(points.all_directions(features, tmp_path), points.directions(features))
 
