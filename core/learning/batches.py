@@ -15,7 +15,7 @@ from fw.core.diffusion.pixels import per_image, to_unit
 from fw.core.job import Job
 from fw.core.kinds import Process
 from fw.core.learning.loop import batch_indices
-from fw.core.machine.rows import Rows
+from fw.core.machine.tables import Table
 from fw.core.machine.transfer import sent
 from fw.core.settings import Train
 from fw.core.types import ImageSet
@@ -51,7 +51,7 @@ class Batch:
     numbers: Tensor | None = None
     """`chosen` on the CPU: rows that are not on the device are fetched by it, without a wait."""
 
-    def taken(self, rows: Rows) -> Tensor:
+    def taken(self, rows: Table) -> Tensor:
         """What rows of all training images have for these: (B, ...)."""
         return rows.take(self.chosen if rows.there or self.numbers is None else self.numbers)
 
@@ -134,14 +134,14 @@ class Draw:
 
 
 def training_examples(data: ImageSet | Latents) -> Pixels | Latents:
-    return Pixels(Rows([data.images])) if isinstance(data, ImageSet) else data
+    return Pixels(Table([data.images])) if isinstance(data, ImageSet) else data
 
 
 @dataclass(frozen=True)
 class Pixels:
     """Images to train on, with the methods of `fw.core.diffusion.latents.Latents`."""
 
-    images: Rows
+    images: Table
 
     def to(self, device: torch.device) -> Pixels:
         return Pixels(self.images.to(device))
