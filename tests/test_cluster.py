@@ -295,7 +295,12 @@ def test_without_ray_it_is_said_how_to_install_it(
 
 
 @pytest.mark.parametrize(
-    ("change", "lacking"), [({"device": "cuda"}, "1 CPU and 1 GPU"), ({"threads": 99}, "99 CPU")]
+    ("change", "lacking"),
+    [
+        ({"device": "cuda"}, "1 CPU and 1 GPU"),
+        ({"threads": 33, "ranks": 3}, "99 CPU"),
+        ({"max_memory": 2**50}, "1 CPU and .* of memory"),
+    ],
 )
 def test_what_no_node_has_is_refused(
     nodes: Nodes, tmp_path: Path, change: dict[str, Any], lacking: str
