@@ -39,7 +39,7 @@ def sync(folder: Path, console: Console) -> bool:
     """
     folder = folder.resolve()
     journal = Journal(folder)
-    if not journal.path.exists():
+    if not journal.pending():  # nothing to write: the folder may be anybody's, and read-only
         return False
     with Turn(folder) as turn:
         if not turn.take():
