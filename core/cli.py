@@ -110,6 +110,14 @@ MaxMemory = Annotated[
         metavar="SIZE",
     ),
 ]
+Training = Annotated[
+    int | None,
+    typer.Option(
+        "--training",
+        help="the seed of the training, where the run has several (repeats) [default: the first]",
+        metavar="SEED",
+    ),
+]
 DEFAULT_OUT = Path("runs")
 
 
@@ -393,6 +401,8 @@ def compare(
     from fw.core.commands import compare
     from fw.core.run.finished import FinishedRun
 
+    if as_json and as_csv:
+        raise FwError("--json and --csv: name one")
     for name in filter(exists, runs):
         end_dead_runs(FinishedRun(Path(name)).root)
     results = [compare.read(name, lambda: tracker_of(tracker), out) for name in runs]
@@ -479,6 +489,7 @@ def heatmap(
         typer.Argument(help="a run folder, such as runs/diffusion_features/latest", metavar="RUN"),
     ],
     arm: Annotated[str, typer.Option("--arm", help="the arm whose trained model is read")],
+    training: Training = None,
     sigmas: Annotated[
         str | None,
         typer.Option("--sigmas", help="noise levels, such as 0.05,0.5 [default: 0.02 to 2]"),
@@ -506,10 +517,10 @@ def heatmap(
     finished = FinishedRun(run_)
     end_dead_runs(finished.root)
     request = heatmap.Request(
-        arm, heatmap.levels(sigmas) if sigmas is not None else (), count, draws, device
+        arm, heatmap.levels(sigmas) if sigmas is not None else (), count, draws, device, training
     )
     console = Console(stderr=True)
-    output = heatmap.target(finished, arm, output)
+    output = heatmap.target(finished, request, output)
     result = heatmap.survey(finished, request, console)
     for path in heatmap.write(result, output):
         answer(path)
@@ -523,6 +534,7 @@ def sample(
         Path, typer.Argument(help="a run folder, such as runs/self_guidance/latest", metavar="RUN")
     ],
     arm: Annotated[str, typer.Option("--arm", help="the arm to sample from")],
+    training: Training = None,
     count: Annotated[int, typer.Option("-n", min=1, help="how many images")] = 64,
     output: Annotated[Path, typer.Option("-o", help="the PNG to write")] = Path("grid.png"),
     seed: Annotated[
@@ -541,7 +553,7 @@ def sample(
     add_plugins(plugin)
     finished = FinishedRun(run_)
     end_dead_runs(finished.root)
-    draw(finished, arm, count, output, seed, device, batch, Console(stderr=True))
+    draw(finished, arm, training, count, output, seed, device, batch, Console(stderr=True))
     answer(output)
 
 
@@ -669,6 +681,7 @@ def register(
     ],
     arm: Annotated[str, typer.Option("--arm", help="the arm whose model it is")],
     name: Annotated[str, typer.Option("--name", help="the model's name in the registry")],
+    training: Training = None,
     plugin: Plugins = None,
 ) -> None:
     """Register an arm's model with the recipe's tracker; prints the address to load it by."""
@@ -678,7 +691,7 @@ def register(
     add_plugins(plugin)
     finished = FinishedRun(run_)
     end_dead_runs(finished.root)
-    answer(register_arm(finished, arm, name))
+    answer(register_arm(finished, arm, training, name))
 
 
 @app.command()

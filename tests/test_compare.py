@@ -8,7 +8,7 @@ import json
 import math
 import shutil
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,75 @@ def test_a_run_of_before_there_were_verdicts_is_compared_with_its_baseline(
     answer: Answer = fw("compare", tmp_path)
     assert answer.code == 0, answer.err
     assert "Undecided against plain" in answer.out
+
+
+def edited(run: Path, folder: Path, edit: Callable[[dict[str, Any]], object]) -> Path:
+    """A run's record in a folder of its own, after `edit`."""
+    record = json.loads((run / "run.json").read_text())
+    edit(record)
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_runs_of_one_recipe_that_were_measured_otherwise_are_not_one(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    def measured_before(record: dict[str, Any]) -> None:
+        record["rulers"]["gap_flat"]["metric"] = "gap of before"
+
+    before = edited(runs["seed1"], tmp_path / "before", measured_before)
+    found = compared(runs["seed0"], before)
+    assert [run["seeds"] for run in found["runs"]] == [[0], [1]]
+    [reason] = found["not_comparable"]
+    assert "metric differ: gap " in reason
+    assert "gap of before in [2]" in reason
+
+
+def test_what_is_not_known_to_be_of_one_ruler_is_not_subtracted(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    def older(record: dict[str, Any]) -> None:
+        del record["rulers"], record["recipe_key"]
+
+    found = compared(runs["seed0"], edited(runs["longer"], tmp_path / "older", older))
+    assert found["differences"] == []
+    [reason] = found["not_comparable"]
+    assert "not known of [2]" in reason
+
+
+def test_an_arm_that_failed_in_the_first_run_is_compared_by_the_others(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    def failed(record: dict[str, Any]) -> None:
+        record["arms"]["self_1.5"] |= {"metrics": {}, "status": "failed"}
+        compared = record["verdict"]["comparisons"]
+        record["verdict"]["comparisons"] = [each for each in compared if each["arm"] != "self_1.5"]
+
+    first = edited(runs["seed0"], tmp_path / "failed", failed)
+    [joined] = compared(first, runs["seed1"], runs["seed2"])["runs"]
+    trainings = {each["arm"]: len(each["values"]) for each in joined["verdict"]["comparisons"]}
+    assert trainings == {"self_1.0": 3, "self_1.5": 2}
+
+
+def test_probes_of_several_runs_are_those_of_all_their_trainings(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    def probed(seeds: range) -> Callable[[dict[str, Any]], None]:
+        def edit(record: dict[str, Any]) -> None:
+            record["probes"] = {"linear_model": "higher"}
+            values = {str(seed): 0.1 * seed for seed in seeds}
+            for arm in record["arms"].values():
+                arm["probes"] = {"linear_model": statistics.fmean(values.values())}
+                arm["probe_trainings"] = {"linear_model": values}
+
+        return edit
+
+    several = edited(runs["all"], tmp_path / "several", probed(range(3)))
+    one = edited(runs["seed0"], tmp_path / "one", probed(range(2, 4)))
+    [joined] = compared(several, one)["runs"]
+    assert joined["arms"]["plain"]["probes"]["linear_model"] == pytest.approx(0.15)
+    assert "0.150 ± 0.129" in fw("compare", several, one).out
 
 
 def test_the_page_has_the_table_and_every_verdict_and_needs_nothing_else(

@@ -3,6 +3,7 @@ are closed forms."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from statistics import fmean, stdev
 from typing import Any, ClassVar
@@ -301,3 +302,47 @@ def test_figures_show_the_distance_and_not_its_other_forms() -> None:
     metric = FD()
     assert metric.in_figures == tuple(metric.keys)[:1]
     assert PRDC().in_figures == tuple(PRDC().keys)
+
+
+def test_the_floor_of_so_many_images_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = torch.Generator().manual_seed(0)
+    prepared = FD().prepare(Reference(normal(300, draw), normal(200, draw)))
+    compared: list[int] = []
+
+    def counted(moments: Mapping[str, Tensor], features: Tensor) -> float:
+        compared.append(len(features))
+        return distance(moments, features)
+
+    monkeypatch.setattr("fw.plugins.metrics.frechet_metric.distance", counted)
+    first = FD().compare(prepared, normal(50, draw))
+    once = len(compared)
+    assert compared.count(50) == 1 + 4
+    again = FD().compare(prepared, normal(50, draw))
+    assert len(compared) - once == once - 4
+    assert FD().floor(prepared, prepared.held_out, 50)["fd_classifier"] == pytest.approx(
+        first["fd_classifier"] / first["fd_ratio_classifier"]
+    )
+    assert again != first
+
+
+class Cancelling(Metric):
+    """Infinite in one set and minus that in the next."""
+
+    name: ClassVar[str] = "cancelling"
+    space: Encoder = Field("pca", validate_default=True)
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        return {"cancelling": "lower", "far": "lower"}
+
+    def compare(
+        self, prepared: Reference, fake: Tensor, wanted: Tensor | None = None
+    ) -> dict[str, float]:
+        away = math.inf if fake.sum() > 0 else -math.inf
+        return {"cancelling": away, "far": math.inf}
+
+
+def test_infinite_scores_that_cancel_have_no_floor_and_end_no_stage() -> None:
+    held_out = torch.cat([torch.ones(20, 2), -torch.ones(20, 2)])
+    reference = Reference(held_out, held_out)
+    assert Cancelling().floor(reference, held_out, 1) == {"far": math.inf}

@@ -276,7 +276,7 @@ def test_what_cannot_be_asked_is_told_in_a_sentence(
 
 def test_what_is_not_finished_or_no_run_is_told(run: Path, tmp_path: Path) -> None:
     with pytest.raises(FwError, match="not a run folder"):
-        target(FinishedRun(tmp_path), "unconditional", None)
+        target(FinishedRun(tmp_path), Request("unconditional"), None)
     alone = tmp_path / "mapped" / "seed0"
     shutil.copytree(run.resolve(), alone)
     with pytest.raises(FwError, match="is not finished; run the recipe first"):
@@ -422,5 +422,7 @@ def test_a_recipe_with_scores_for_other_arms_alone_is_mapped_and_sampled(tmp_pat
         QUIET,
     )
     assert found["blocks"] == ["down.0", "down.1", "mid", "up.0", "up.1"]
-    draw(FinishedRun(folder), "unconditional", 4, tmp_path / "grid.png", 0, "cpu", None, QUIET)
+    draw(
+        FinishedRun(folder), "unconditional", None, 4, tmp_path / "grid.png", 0, "cpu", None, QUIET
+    )
     assert (tmp_path / "grid.png").stat().st_size > 0

@@ -33,6 +33,7 @@ from fw.core.stages.base import Stage
 from fw.plugins.trackers.mlflow import MLflow, MLflowRun
 from fw.plugins.trackers.mlflow_server import serve
 from fw.plugins.trackers.mlflow_uris import sqlite_uri
+from fw.plugins.trackers.mlflow_view import view_state
 
 ARMS = ("unconditional", "self_guidance", "rcg")
 LOSSES = [
@@ -379,6 +380,7 @@ def test_the_saved_view_shows_this_runs_arms_ordered_by_the_headline(root, tmp_p
     order = f"{state['orderByKey']} {'ASC' if state['orderByAsc'] else 'DESC'}"
     found = client.search_runs([experiment], state["searchFilter"], order_by=[order])
     assert [arm.info.run_name for arm in found] == list(reversed(ARMS))
+    assert not view_state(describe(root, better="higher"), [])["orderByAsc"]
     assert "params.`guidance.name`" in state["selectedColumns"]
     assert "params.`train.steps`" not in state["selectedColumns"]
     assert "viewStateShareKey=fw-seed0-0123" in run.hint
@@ -556,3 +558,19 @@ def test_mlflow_takes_the_names_of_everything_that_the_shipped_recipes_log(root:
         for name in each.data.metrics
     }
     assert len(logged & {name for key in keys for name in key}) == len(known)
+
+
+def test_whether_the_machine_is_watched_is_read_without_mlflow(monkeypatch):
+    switch = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
+    for word, on in (("true", True), ("1", True), ("False", False), ("0", False)):
+        monkeypatch.setenv(switch, word)
+        assert MLflow().watching is on
+    monkeypatch.setenv(switch, "yes")
+    with pytest.raises(FwError, match=f"{switch}=yes: it is true or false"):
+        assert MLflow().watching
+    monkeypatch.delenv(switch)
+    code = (
+        "import sys; from fw.plugins.trackers.mlflow import MLflow; "
+        "sys.exit(MLflow().watching or 'mlflow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -212,6 +212,18 @@ def test_the_inception_score_is_between_one_and_the_number_of_classes() -> None:
     assert first(SURE, sure, torch.zeros(50, 10)) == pytest.approx(1)
 
 
+def test_the_inception_score_has_no_floor_of_sets_of_fewer_images() -> None:
+    draw = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(1000, 10, generator=draw)
+    metric = InceptionScore(space={"name": "classifier", "features": "logits"}, size=400)
+    whole, few = (metric.compare(None, each) for each in (logits, logits[:50]))
+    key = "inception_score_classifier"
+    assert few[key] < 0.99 * whole[key]
+    assert metric.floor(None, logits[:50], 3000) == {}
+    assert metric.floor(None, logits[:50], 50)[key] == pytest.approx(few[key], rel=1e-5)
+    assert metric.floor(None, logits, 3000)[key] == pytest.approx(whole[key])
+
+
 def test_features_that_are_no_logits_have_no_inception_score() -> None:
     for space in ("pca", "classifier", "inception"):
         with pytest.raises(ValidationError, match="needs class probabilities"):

@@ -30,7 +30,7 @@ from fw.core.report.page.clusters import annotation_of, clusters, spread
 from fw.core.report.page.figures import scales
 from fw.core.report.page.marks import marks
 from fw.core.report.page.material import Material
-from fw.core.report.page.nearest import found, nearest
+from fw.core.report.page.nearest import FIRST, found, nearest
 from fw.core.report.page.pictures import EXACT, LARGEST, Picture, sheet
 from fw.core.report.page.render import page
 from fw.core.report.page.samples import samples
@@ -138,6 +138,7 @@ def test_a_run_ends_with_its_page_which_has_every_section_and_needs_no_other_fil
             assert address.startswith(("#", "data:")), (tag, address)
     assert not re.search(r"@import|url\((?!#)", text)
     assert "fw run recipe.resolved.yaml" in made.text
+    assert "fw reproduce . --again" in made.text
 
 
 def test_a_page_is_written_again_where_its_content_changed_and_only_there(
@@ -337,6 +338,7 @@ def test_nearest_training_images_are_those_that_scikit_learn_names(tmp_path: Pat
 def test_held_out_images_are_the_measure_of_how_near_samples_lie(material: Material) -> None:
     made = nearest(material)
     assert made is not None
+    assert made.first == material.recipe.samples.count < FIRST
     assert [row.name for row in made.rows] == [*material.plan.arms, "real held-out images"]
     assert made.rows[-1].median == "1.00"
 

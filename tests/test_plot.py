@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from fw.core.errors import FwError
 from fw.core.recipe.loading import load
 from fw.core.recipe.source import read
 from fw.core.report import figures
+from fw.core.report.curves import save_curves_figure
 from fw.core.run.finished import FinishedRun
 
 TINY = Path(__file__).parent / "tiny.yaml"
@@ -261,3 +263,54 @@ def test_the_figure_of_the_arms_is_drawn_again_only_where_it_shows_something_els
     path.write_bytes(first[:100])
     figures.save_arms_figure(arms(1.0), ["fd"], "base", path)
     assert path.read_bytes() == first
+
+
+def score(mean: float, floor: float | None = None) -> dict[str, Any]:
+    std = 0.1 if math.isfinite(mean) else math.inf
+    return {"mean": mean, "std": std, "values": [mean], "floor": floor}
+
+
+@pytest.mark.filterwarnings("error")
+def test_scores_that_are_not_finite_are_written_in_the_figure_and_leave_the_others_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(Axes, "text", lambda _axis, _x, _y, text, **_: written.append(text))
+    scores = {"base": 0.5, "good": 0.4, "far": math.inf, "lost": math.nan}
+    arms = {name: {"metrics": {"fd": score(mean, math.inf)}} for name, mean in scores.items()}
+    assert figures.cut(arms, "fd") is None
+    figures.save_arms_figure(arms, ["fd"], "base", tmp_path / "arms.png")
+    assert written == ["inf", "nan"]
+    series = {"arms": [(1.0, "good"), (2.0, "far"), (3.0, "lost")]}
+    figures.save_sweep_figure(series, arms, ["fd"], "base", "x", tmp_path / "sweep.png")
+    figures.save_sweep_figure(series, arms, ["fd"], "far", "x", tmp_path / "sweep.png")
+
+
+@pytest.mark.filterwarnings("error")
+def test_curves_of_snapshots_are_of_the_arms_that_have_the_score_and_of_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[list[int], list[float]]] = []
+    plot = Axes.plot
+
+    def kept(axis: Axes, *points: Any, **style: Any) -> Any:
+        drawn.append((list(points[0]), list(points[1])))
+        return plot(axis, *points, **style)
+
+    monkeypatch.setattr(Axes, "plot", kept)
+
+    def snapshots(**scores: list[float]) -> dict[str, Any]:
+        steps = [
+            {key: score(values[place]) for key, values in scores.items()} for place in range(2)
+        ]
+        made = [
+            {"step": 10 * (1 + place), "count": 5, "metrics": each}
+            for place, each in enumerate(steps)
+        ]
+        return {"snapshots": made}
+
+    arms = {"plain": snapshots(fd=[2.0, 1.0]), "good": snapshots(fd=[math.inf, 1.0], agree=[0, 1])}
+    result = {"baseline": "plain", "arms": arms}
+    save_curves_figure(result, ["fd", "agree"], tmp_path / "curves.png")
+    assert drawn == [([10, 20], [2.0, 1.0]), ([20], [1.0]), ([], []), ([10, 20], [0, 1])]
+    save_curves_figure(result, ["of_another_metric"], tmp_path / "curves.png")

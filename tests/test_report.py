@@ -98,20 +98,24 @@ def test_the_report_says_what_each_score_and_its_floor_are_of(tmp_path: Path) ->
 def test_a_floor_says_where_it_is_of_fewer_images_than_there_are_samples() -> None:
     common = {"samples": 3000, "reference": "training images", "reference_images": 1437}
     rest = {"space": "pca", "held_out": 360}
+    extrapolated, fewer = ({**common, **rest, "floor": how} for how in ("extrapolated", "fewer"))
     metrics = {
-        "fd_pca": {"basis": {**common, **rest, "floor": "extrapolated"}},
-        "precision_pca": {"basis": {**common, **rest, "floor": "fewer"}},
-        "fd_ratio_pca": {"basis": {**common, **rest, "floor": "extrapolated"}},
-        "score": {"basis": {**common, **rest, "floor": "fewer", "reference_images": 0}},
-        "from_before": {},
+        "fd_pca": {"basis": extrapolated, "floor": 0.1},
+        "precision_pca": {"basis": fewer, "floor": 0.9},
+        "recall_pca": {"basis": fewer, "floor": None},
+        "fd_ratio_pca": {"basis": extrapolated, "floor": 1.0},
+        "score": {"basis": {**fewer, "reference_images": 0}, "floor": 5.0},
+        "from_before": {"floor": None},
     }
-    fd, precision, score = basis({"arms": {"a": {"metrics": metrics}, "b": {"metrics": metrics}}})
+    arms = {"a": {"metrics": metrics}, "b": {"metrics": metrics}}
+    fd, precision, recall, score = basis({"arms": arms})
     assert fd.startswith("fd_pca, fd_ratio_pca: 3,000 samples against 1,437 training images, in ")
     assert "by the line through 360 held-out" in fd
     assert precision.endswith(
         "floor: 360 held-out images, which are fewer, for keys that do not depend on it."
     )
-    assert "against nothing" in score
+    assert recall.endswith("in the space pca; no floor.")
+    assert "against no real images" in score
 
 
 def test_classes_with_names_of_all_kinds_are_shown_as_they_are_called(tmp_path: Path) -> None:

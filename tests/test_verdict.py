@@ -4,6 +4,7 @@ several seeds decide."""
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,9 @@ def test_a_question_is_what_the_recipe_is_compared_by() -> None:
     recipe = made(CONTROL, ORACLE, QUESTION)
     assert comparisons(recipe) == [
         Comparison("self_1.5", "plain", "baseline"),
-        Comparison("self_1.5", "coin", "control"),
-        Comparison("self_1.5", "self_1.0", "ablation"),
-        Comparison("self_1.5", "oracle", "reference"),
+        Comparison("self_1.5", "coin", "control", True),
+        Comparison("self_1.5", "self_1.0", "ablation", True),
+        Comparison("self_1.5", "oracle", "reference", True),
     ]
     assert roles(recipe)["self_1.0"] == "ablation"
 
@@ -212,3 +213,76 @@ def test_two_trainings_are_warned_of() -> None:
 
 def test_seeds_end_where_whole_numbers_do() -> None:
     assert all_say(faults(f"seed={2**64 - 1}", "repeats=2"), "--set #2: repeats: ... last seed")
+
+
+def test_arms_that_failed_ask_no_less_of_the_others() -> None:
+    near = [[4.9], [4.8], [4.7], [4.96]]
+    plain = [values[:1] for values in PLAIN]
+    pairs = [Comparison(name, "plain", "baseline") for name in ("near", "failed", "failed_too")]
+    answer = verdict(result(plain=plain, near=near), pairs)
+    [one] = answer["comparisons"]
+    assert one["adjusted"] == pytest.approx(3 * one["p"])
+    assert "3 decisions share" in answer["rule"]
+    assert [each["arm"] for each in answer["planned"]] == ["near", "failed", "failed_too"]
+
+
+def test_differences_that_are_equal_but_for_rounding_decide_nothing() -> None:
+    plain = [[21 / 40], [22 / 40], [28 / 40]]
+    good = [[20 / 40], [21 / 40], [27 / 40]]
+    pair = Comparison("good", "plain", "baseline")
+    [one] = verdict(result(plain=plain, good=good), [pair])["comparisons"]
+    assert len(set(one["values"])) > 1
+    assert (one["decision"], one["p"]) == ("undecided", None)
+
+
+def test_a_difference_says_of_how_many_trainings_it_is_where_some_have_no_partner() -> None:
+    pair = Comparison("good", "plain", "baseline")
+    answer = verdict(result(plain=PLAIN[:3], good=GOOD), [pair])
+    assert answer["comparisons"][0]["left_out"] == 1
+    assert answer["sentences"][0].endswith(" over the 3 trainings that both have.")
+    scores = result(plain=PLAIN[:1], good=GOOD[:2])
+    scores["arms"]["good"]["metrics"]["fd"]["trainings"] = {"5": [3.0], "6": [3.0]}
+    apart = verdict(scores, [pair])
+    assert apart["sentences"][0].endswith("fd 3.075 against 5.1, no training in common.")
+    assert "One training of each arm" not in apart["rule"]
+    several = [pair, Comparison("short", "plain", "baseline")]
+    mixed = verdict(result(plain=PLAIN, good=GOOD, short=GOOD[:2]), several)
+    assert "2 to 4 trainings, Student's t with one degree of freedom less" in mixed["rule"]
+
+
+def test_infinite_scores_have_no_difference_that_is_a_number() -> None:
+    infinite = [[math.inf]] * 3
+    pair = Comparison("good", "plain", "baseline")
+    answer = verdict(result(plain=infinite, good=infinite), [pair])
+    assert answer["sentences"][0].endswith("fd inf against inf, no difference that is a number.")
+
+
+def test_where_nothing_is_compared_the_reason_is_the_right_one() -> None:
+    def said(scores: dict[str, Any], *pairs: Comparison) -> str:
+        for arm in scores["arms"].values():
+            arm["status"] = "finished"
+        [sentence] = verdict(scores, pairs)["sentences"]
+        return str(sentence)
+
+    alone = result(plain=PLAIN)
+    assert said(alone) == "fd: nothing is compared with plain, since it is the only arm."
+    controls = result(plain=PLAIN, coin=GOOD)
+    assert "the others are controls" in said(controls)
+    pair = Comparison("good", "plain", "baseline")
+    conditional = result(plain=PLAIN, good=GOOD)
+    del conditional["arms"]["plain"]["metrics"]["fd"]
+    assert "plain cannot have this score" in said(conditional, pair)
+    failed = result(plain=PLAIN)
+    assert verdict(failed, [pair])["sentences"] == ["fd: not enough finished arms to compare."]
+
+
+def test_an_arm_that_the_question_names_is_not_replaced_by_one_with_another_sampler() -> None:
+    scores = result(plain=PLAIN, good=GOOD, slow=[[4.0], [4.1], [3.9], [4.0]])
+    scores["baselines"] = ["plain", "slow"]
+    by_default, stated = (
+        verdict(scores, [Comparison("good", "plain", "baseline", each)]) for each in (False, True)
+    )
+    assert by_default["comparisons"][0]["than"] == "slow"
+    assert stated["comparisons"][0]["than"] == "plain"
+    assert comparisons(made("question={better: self_1.5, than: plain}"))[0].stated
+    assert not comparisons(made("question={better: self_1.5}"))[0].stated

@@ -54,13 +54,15 @@ from fw.core.types import SPLITS, ImageSet
 
 
 class Request(NamedTuple):
-    """What the command was asked for. No `sigmas` are the usual ones."""
+    """What the command was asked for. No `training` is the first one, and no `sigmas` are the usual
+    ones."""
 
     arm: str
     sigmas: Sequence[float] = ()
     images: int = 5000
     draws: int = 4
     device: str = "auto"
+    training: int | None = None
 
 
 class Split(NamedTuple):
@@ -86,11 +88,12 @@ def levels(text: str) -> tuple[float, ...]:
     return found
 
 
-def target(run: FinishedRun, arm: str, output: Path | None) -> Path:
+def target(run: FinishedRun, asked: Request, output: Path | None) -> Path:
     """The PNG to write, if it can be."""
     run.check()
     if output is None:
-        return run.path / f"heatmap-{arm}.png"
+        which = "" if asked.training is None else f"-{asked.training}"
+        return run.path / f"heatmap-{asked.arm}{which}.png"
     check_target(output)
     return output
 
@@ -99,7 +102,7 @@ def survey(run: FinishedRun, asked: Request, console: Console) -> dict[str, Any]
     """What `fw heatmap` answers, as JSON: rows are blocks, columns noise levels, from the most
     noise to the least."""
     where = torch.device(checked_device(asked.device))
-    arm = run.arm(asked.arm)
+    arm = run.arm(asked.arm, asked.training)
     recipe, stage = arm.recipe, arm.sample.train
     sigmas = chosen_levels(arm.arm, asked)
     made_conditions, weights = stage.conditions, arm.sample.weights
@@ -138,6 +141,7 @@ def survey(run: FinishedRun, asked: Request, console: Console) -> dict[str, Any]
     answer = {
         "recipe": recipe.name,
         "arm": asked.arm,
+        "training": recipe.seed,
         "images": {"fitted": len(fitted), "validation": len(held), "held_out": len(splits["test"])},
         "draws": asked.draws,
         "blocks": blocks,

@@ -18,6 +18,7 @@ from fw.core.stages.grid import save_grid
 def draw(
     run: FinishedRun,
     name: str,
+    training: int | None,
     count: int,
     output: Path,
     seed: int,
@@ -25,12 +26,12 @@ def draw(
     batch: int | None,
     console: Console,
 ) -> None:
-    """Write a PNG grid of `count` images of an arm; with the same seed, the first ones are the
-    report's own."""
+    """Write a PNG grid of `count` images of an arm's training, by default the first; with the same
+    seed, the first ones are the report's own."""
     run.check()
     check_target(output)
     where = torch.device(checked_device(device))
-    arm = run.arm(name)
+    arm = run.arm(name, training)
     stage = arm.sample
     arm.check((source for _, source in stage.reads), console)
     with stock_state(arm.recipe.seed, where, torch.get_num_threads()):

@@ -3,7 +3,8 @@ samples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -24,12 +25,18 @@ def mean_of_sets(
     wanted: Tensor | None,
 ) -> dict[str, float]:
     """The mean scores of sets of `count` held-out images (M, D), of all where there are fewer;
-    `wanted` are their classes (M,)."""
+    `wanted` are their classes (M,). A score without a mean has no floor."""
     sets = [
         compare(prepared, held_out[rows], None if wanted is None else wanted[rows])
         for rows in sets_of(count, len(held_out))
     ]
-    return {key: fmean(scores[key] for scores in sets) for key in sets[0]}
+    means = {key: mean([scores[key] for scores in sets]) for key in sets[0]}
+    return {key: value for key, value in means.items() if not math.isnan(value)}
+
+
+def mean(values: Sequence[float]) -> float:
+    """Not a number where infinite ones cancel."""
+    return fmean(values) if all(map(math.isfinite, values)) else sum(values)
 
 
 def sets_of(count: int, images: int) -> Iterator[Tensor]:

@@ -38,6 +38,8 @@ class RunDescription(NamedTuple):
     arms: Sequence[ArmDescription]
     tags: Mapping[str, str]
     previous: Mapping[str, Any] | None
+    better: str = "lower"
+    """Which scores of the headline are better, `lower` or `higher`."""
 
 
 class TrackedRun(Protocol):

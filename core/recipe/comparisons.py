@@ -26,6 +26,9 @@ class Comparison(NamedTuple):
     arm: str
     than: str
     role: Role
+    stated: bool = False
+    """Whether the recipe's question names both; else a baseline with another sampler may take the
+    place of the baseline."""
 
 
 def comparisons(recipe: Recipe) -> list[Comparison]:
@@ -35,10 +38,10 @@ def comparisons(recipe: Recipe) -> list[Comparison]:
     whatever they score.
     """
     if (question := recipe.question) is not None:
-        than = question.than or recipe.baseline
+        than, stated = question.than or recipe.baseline, question.than is not None
         return [
-            Comparison(question.better, than, "baseline"),
-            *(Comparison(question.better, name, role) for name, role in others(question)),
+            Comparison(question.better, than, "baseline", stated),
+            *(Comparison(question.better, name, role, True) for name, role in others(question)),
         ]
     by_name = roles(recipe)
     chosen = [name for name, role in by_name.items() if role == "candidate"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,10 +43,12 @@ class Difference:
 
 def groups(runs: Sequence[tuple[str, Run]]) -> list[Group]:
     """The runs, each with the place that it was read from, put together where their recipes are
-    equal but for the seeds."""
+    equal but for the seeds, and measured alike: an fw between them may have changed a metric."""
     by_recipe: dict[str, list[tuple[str, Run]]] = {}
     for place, run in runs:
-        by_recipe.setdefault(run.get("recipe_key") or place, []).append((place, run))
+        recipe = run.get("recipe_key")
+        same = place if recipe is None else json.dumps([recipe, run.get("rulers")], sort_keys=True)
+        by_recipe.setdefault(same, []).append((place, run))
     return [
         Group(f"[{place}]", tuple(name for name, _ in same), joined([run for _, run in same]))
         for place, same in enumerate(by_recipe.values(), 1)
@@ -58,12 +61,17 @@ def keys(found: Iterable[Group]) -> dict[str, str]:
 
 
 def unlike(key: str, found: Sequence[Group]) -> list[str]:
-    """Why the groups' scores of a key are not of one ruler; nothing where they are."""
-    rulers = [
-        (group.mark, ruler)
-        for group in found
-        if (ruler := group.run.get("rulers", {}).get(key)) is not None
-    ]
+    """Why the groups' scores of a key are not of one ruler, or why that is not known; nothing
+    where they are."""
+    having = [group for group in found if key in group.run["better"]]
+    known = [(group.mark, group.run.get("rulers", {}).get(key)) for group in having]
+    rulers = [(mark, ruler) for mark, ruler in known if ruler is not None]
+    silent = [mark for mark, ruler in known if ruler is None]
+    if silent and len(having) > 1:
+        return [
+            f"{key}: what it is measured by is not known of {', '.join(silent)}, which an earlier "
+            "fw made; run its recipe again, which does nothing twice"
+        ]
     return [
         f"{key}: {name} differ: " + "; ".join(f"{ruler[part]} in {mark}" for mark, ruler in rulers)
         for part, name in RULER.items()

@@ -104,11 +104,7 @@ def collect_arm(
     for section, qualities in sections(arm, plan, store, finished).items():
         entry[section] = averaged(qualities)
     if probed := probes(arm, plan, store, finished):
-        entry["probes"] = averaged(probed)
-        if recipe.repeats > 1:
-            entry["probe_values"] = {
-                key: [each[key] for each in probed if key in each] for key in entry["probes"]
-            }
+        entry |= probe_entries(probed)
     if arm.arm.modes:
         entry["guidance"] = [
             {
@@ -181,16 +177,21 @@ def sections(
 
 def probes(
     arm: ArmPlan, plan: Plan, store: Store, finished: Manifests
-) -> list[Mapping[str, float]]:
-    """The scores that are one number for each training, in the order of the trainings."""
-    found = []
-    for training in arm.trainings.values():
-        probed = [
-            stage for stage in training.stages() if stage in finished and plan.stages[stage].columns
-        ]
-        each = (store.read(stage, "scores.json")["scores"] for stage in probed)
-        found.append({key: value for one in each for key, value in one.items()})
-    return [each for each in found if each]
+) -> dict[str, dict[str, float]]:
+    """The scores that are one number for each training, by its seed."""
+    found: dict[str, dict[str, float]] = {}
+    for seed, training in arm.trainings.items():
+        for stage in training.stages():
+            if stage in finished and plan.stages[stage].columns:
+                for key, value in store.read(stage, "scores.json")["scores"].items():
+                    found.setdefault(key, {})[str(seed)] = value
+    return found
+
+
+def probe_entries(trainings: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """An arm's entries on what probes found: means, and by key the score of each training."""
+    means = {key: mean(list(values.values())) for key, values in trainings.items()}
+    return {"probes": means, "probe_trainings": trainings}
 
 
 def averaged(entries: Sequence[Mapping[str, float]]) -> dict[str, float]:

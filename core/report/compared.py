@@ -33,6 +33,8 @@ class Compared:
     adjusted: float | None = None
     """`p` among all comparisons of the verdict."""
     decision: Decision = "undecided"
+    left_out: int = 0
+    """Trainings that only one of both has."""
 
     @property
     def trainings(self) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fw.core.report.figures import words
+from fw.core.report.panels import draw_floors, finite, panels, words
 from fw.core.report.snapshots import ROWS, scored_arms, spread
 
 COLUMNS, WHOLE = 8, 64
@@ -14,48 +15,35 @@ COLUMNS, WHOLE = 8, 64
 
 
 def save_curves_figure(result: Mapping[str, Any], keys: Sequence[str], path: Path) -> None:
-    """Each key over the steps of training, one line per arm."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
-
+    """Each key over the steps of training, one line per arm that has it; an empty panel where no
+    snapshot has any of them."""
     arms = scored_arms(result)
     scored = [key for key in keys if any(key in each["metrics"] for each in every(arms))]
-    figure, axes = plt.subplots(
-        1,
-        len(scored),
-        figsize=(4.2 * len(scored), 3.6),
-        sharex=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    for axis, key in zip(axes[0], scored, strict=True):
-        for number, (name, entries) in enumerate(arms.items()):
-            points = [
-                (e["step"], e["metrics"][key]["mean"]) for e in entries if key in e["metrics"]
-            ]
-            style = "--" if name == result["baseline"] else "-"
-            axis.plot(
-                *zip(*points, strict=True),
-                style,
-                marker=".",
-                color=f"C{number % 10}",
-                label=words(name),
-            )
-        floors = {each["metrics"][key]["floor"] for each in every(arms) if key in each["metrics"]}
-        for floor in floors - {None}:
-            axis.axhline(floor, color="black", linestyle=":", linewidth=1)
-        axis.set_title(words(key), fontsize=10)
-        axis.set_xlabel("training steps")
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0][0].legend(fontsize=7)
     counts = " or ".join(str(count) for count in sorted({each["count"] for each in every(arms)}))
-    figure.supxlabel(
-        f"{counts} samples of one sampling seed; dotted line: real held-out images", fontsize=8
-    )
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    note = f"{counts} samples of one sampling seed; dotted line: real held-out images"
+    with panels(scored or keys[:1], (4.2, 3.6), note, path, sharex=True) as axes:
+        for axis, key in zip(axes, scored, strict=False):
+            for number, (name, entries) in enumerate(arms.items()):
+                points = curve(entries, key)
+                axis.plot(
+                    [step for step, _ in points],
+                    [score for _, score in points],
+                    linestyle="--" if name == result["baseline"] else "-",
+                    marker=".",
+                    color=f"C{number % 10}",
+                    label=words(name),
+                )
+            floors = {e["metrics"][key]["floor"] for e in every(arms) if key in e["metrics"]}
+            draw_floors(axis.axhline, finite(floors - {None}))
+            axis.set_xlabel("training steps")
+        if scored:
+            axes[0].legend(fontsize=7)
+
+
+def curve(entries: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
+    """The scores of an arm's snapshots by step, where they have one with a place on an axis."""
+    points = [(e["step"], e["metrics"][key]["mean"]) for e in entries if key in e["metrics"]]
+    return [(step, score) for step, score in sorted(points) if math.isfinite(score)]
 
 
 def every(arms: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Mapping[str, Any]]:

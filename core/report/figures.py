@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fw.core.messages.escaping import in_utf8, visible
+from fw.core.report.panels import draw_floors, finite, panels, words
 
 GREY, BLUE = "#8c8c8c", "#3b6fb6"
 
@@ -23,11 +24,6 @@ LOGARITHMIC = 10
 """The x axis of a sweep is logarithmic where its values span more than this factor."""
 
 
-def words(text: object) -> str:
-    """The text as matplotlib draws it letter by letter: a dollar sign begins no formula."""
-    return visible(in_utf8(str(text))).replace("$", r"\$")
-
-
 def save_arms_figure(
     arms: Mapping[str, Mapping[str, Any]], keys: Sequence[str], baseline: str, path: Path
 ) -> None:
@@ -38,60 +34,44 @@ def save_arms_figure(
     if shows(path, content):
         return
 
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
-
-    names = list(arms)
-    figure, axes = plt.subplots(
-        1,
-        len(keys),
-        figsize=(3.6 * len(keys), 0.42 * len(names) + 1.2),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    for axis, key in zip(axes[0], keys, strict=True):
-        border = cut(arms, key)
-        for row, name in enumerate(names):
-            score = arms[name]["metrics"].get(key)
-            if score is None:
-                continue
-            axis.barh(
-                row,
-                score["mean"],
-                xerr=score["std"],
-                color=GREY if name == baseline else BLUE,
-                alpha=0.85,
-            )
-            axis.plot(
-                score["values"], [row] * len(score["values"]), ".", color="black", markersize=4
-            )
-            if border is not None and score["mean"] > border:
-                axis.text(
-                    0.97 * border,
+    names, note = list(arms), "mean ± std over seeds; dots: each seed; dotted line: real held-out"
+    size = (3.6, 0.42 * len(names) + 1.2)
+    with panels(keys, size, f"{note} images", path, {CONTENT: content}, sharey=True) as axes:
+        for axis, key in zip(axes, keys, strict=True):
+            border = cut(arms, key)
+            for row, name in enumerate(names):
+                score = arms[name]["metrics"].get(key)
+                if score is None:
+                    continue
+                if not math.isfinite(score["mean"]):
+                    place = axis.get_yaxis_transform()
+                    axis.text(0.02, row, f"{score['mean']:g}", va="center", transform=place)
+                    continue
+                axis.barh(
                     row,
-                    f"{score['mean']:.3g} \u2192",
-                    ha="right",
-                    va="center",
-                    color="white",
+                    score["mean"],
+                    xerr=score["std"],
+                    color=GREY if name == baseline else BLUE,
+                    alpha=0.85,
                 )
-        for floor in floors(arms, key):
-            axis.axvline(floor, color="black", linestyle=":", linewidth=1)
-        if border is not None:
-            axis.set_xlim(0, border)
-        axis.set_title(words(key), fontsize=10)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.axvline(0, color="black", linewidth=0.8)
-    axes[0][0].set_yticks(range(len(names)), [words(name) for name in names])
-    axes[0][0].invert_yaxis()
-    figure.supxlabel(
-        "mean ± std over seeds; dots: each seed; dotted line: real held-out images",
-        fontsize=8,
-    )
-    figure.savefig(path, dpi=150, metadata={CONTENT: content})
-    plt.close(figure)
+                axis.plot(
+                    score["values"], [row] * len(score["values"]), ".", color="black", markersize=4
+                )
+                if border is not None and score["mean"] > border:
+                    axis.text(
+                        0.97 * border,
+                        row,
+                        f"{score['mean']:.3g} \u2192",
+                        ha="right",
+                        va="center",
+                        color="white",
+                    )
+            draw_floors(axis.axvline, floors(arms, key))
+            if border is not None:
+                axis.set_xlim(0, border)
+            axis.axvline(0, color="black", linewidth=0.8)
+        axes[0].set_yticks(range(len(names)), [words(name) for name in names])
+        axes[0].set_ylim(len(names) - 0.5, -0.5)
 
 
 def shows(path: Path, content: str) -> bool:
@@ -108,15 +88,16 @@ def shows(path: Path, content: str) -> bool:
 def cut(arms: Mapping[str, Mapping[str, Any]], key: str) -> float | None:
     """Where bars are cut that would make the others too short to compare: four times the median,
     if any is longer."""
-    means = [arm["metrics"][key]["mean"] for arm in arms.values() if key in arm["metrics"]]
+    means = finite(arm["metrics"][key]["mean"] for arm in arms.values() if key in arm["metrics"])
     border = CUT * statistics.median(means) if means else 0.0
     return border if min(means, default=0.0) >= 0 and max(means, default=0.0) > border > 0 else None
 
 
 def floors(arms: Mapping[str, Mapping[str, Any]], key: str) -> set[float]:
-    """What real held-out images score: one number, or none where they cannot be scored."""
+    """What real held-out images score: one number, or none where they cannot be scored, or not with
+    a place on an axis."""
     found = (arm["metrics"][key]["floor"] for arm in arms.values() if key in arm["metrics"])
-    return {floor for floor in found if floor is not None}
+    return set(finite(floor for floor in found if floor is not None))
 
 
 def save_sweep_figure(
@@ -129,58 +110,42 @@ def save_sweep_figure(
 ) -> None:
     """Each key against x, one line per series of (x, arm): mean and standard deviation over
     seeds."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
-
     places = sorted({place for points in series.values() for place, _ in points})
-    figure, axes = plt.subplots(
-        1,
-        len(keys),
-        figsize=(4.2 * len(keys), 3.6),
-        sharex=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    for axis, key in zip(axes[0], keys, strict=True):
-        for label, points in series.items():
-            scored = [
-                (place, arms[name]["metrics"][key])
-                for place, name in points
-                if key in arms[name]["metrics"]
-            ]
-            means, stds = ([score[part] for _, score in scored] for part in ("mean", "std"))
-            axis.errorbar(
-                [place for place, _ in scored],
-                means,
-                yerr=stds,
-                marker="o",
-                capsize=3,
-                label=words(label),
-            )
-        if of_baseline := arms[baseline]["metrics"].get(key):
-            axis.axhline(
-                of_baseline["mean"], color=GREY, linestyle="--", linewidth=1, label=words(baseline)
-            )
-            axis.axhspan(
-                *(of_baseline["mean"] + sign * of_baseline["std"] for sign in (-1, 1)),
-                color=GREY,
-                alpha=0.2,
-            )
-        for floor in floors(arms, key):
-            axis.axhline(floor, color="black", linestyle=":", linewidth=1)
-        if places[0] > 0 and places[-1] > LOGARITHMIC * places[0]:
-            axis.set_xscale("log")
-            axis.set_xticks(places, [f"{place:g}" for place in places], minor=False)
-            axis.minorticks_off()
-        axis.set_title(words(key), fontsize=10)
-        axis.set_xlabel(words(x))
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0][0].legend(fontsize=8)
-    figure.supxlabel("mean ± std over seeds; dotted line: real held-out images", fontsize=8)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    note = "mean ± std over seeds; dotted line: real held-out images"
+    with panels(keys, (4.2, 3.6), note, path, sharex=True) as axes:
+        for axis, key in zip(axes, keys, strict=True):
+            for label, points in series.items():
+                scored = [
+                    (place, score)
+                    for place, name in points
+                    if (score := finite_score(arms[name], key)) is not None
+                ]
+                means, stds = ([score[part] for _, score in scored] for part in ("mean", "std"))
+                axis.errorbar(
+                    [place for place, _ in scored],
+                    means,
+                    yerr=stds,
+                    marker="o",
+                    capsize=3,
+                    label=words(label),
+                )
+            if (of_baseline := finite_score(arms[baseline], key)) is not None:
+                mean, std = of_baseline["mean"], of_baseline["std"]
+                axis.axhline(mean, color=GREY, linestyle="--", linewidth=1, label=words(baseline))
+                axis.axhspan(mean - std, mean + std, color=GREY, alpha=0.2)
+            draw_floors(axis.axhline, floors(arms, key))
+            if places[0] > 0 and places[-1] > LOGARITHMIC * places[0]:
+                axis.set_xscale("log")
+                axis.set_xticks(places, [f"{place:g}" for place in places], minor=False)
+                axis.minorticks_off()
+            axis.set_xlabel(words(x))
+        axes[0].legend(fontsize=8)
+
+
+def finite_score(arm: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:
+    """An arm's score, if it has one with a place on an axis."""
+    score: Mapping[str, Any] | None = arm["metrics"].get(key)
+    return score if score is not None and math.isfinite(score["mean"]) else None
 
 
 def save_heat_map(answer: Mapping[str, Any], path: Path) -> None:

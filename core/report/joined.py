@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fw.core.recipe.comparisons import Comparison
-from fw.core.report.collect import averaged, summary
+from fw.core.report.collect import probe_entries, summary
 from fw.core.report.verdict import verdict
 
 Run = Mapping[str, Any]
@@ -22,10 +22,8 @@ def trainings(run: Run, score: Mapping[str, Any]) -> dict[str, list[float]]:
 
 def compared_by(run: Run) -> list[Comparison]:
     """What the run compares; of one from before it said so, each arm with the baseline."""
-    if (known := run.get("verdict")) is not None and known["comparisons"]:
-        return [
-            Comparison(each["arm"], each["than"], each["role"]) for each in known["comparisons"]
-        ]
+    if (planned := (run.get("verdict") or {}).get("planned")) is not None:
+        return [Comparison(**each) for each in planned]
     return [
         Comparison(name, run["baseline"], "baseline")
         for name in run["arms"]
@@ -61,7 +59,7 @@ def joined(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def joined_arm(entries: Sequence[tuple[Run, Mapping[str, Any]]]) -> dict[str, Any]:
-    """One arm of all runs: scores of every training, means of what it costs and of probes."""
+    """One arm of all runs: scores and probes of every training, and the mean of what it costs."""
     _, first = entries[0]
     metrics = {}
     for key in dict.fromkeys(key for _, arm in entries for key in arm["metrics"]):
@@ -76,9 +74,25 @@ def joined_arm(entries: Sequence[tuple[Run, Mapping[str, Any]]]) -> dict[str, An
         **first,
         "status": worst([arm["status"] for _, arm in entries]),
         "metrics": metrics,
-        "probes": averaged([arm.get("probes", {}) for _, arm in entries]),
+        **joined_probes(entries),
         "seconds": statistics.fmean(arm["seconds"] for _, arm in entries),
     }
+
+
+def joined_probes(entries: Sequence[tuple[Run, Mapping[str, Any]]]) -> dict[str, Any]:
+    """What probes found in all of their trainings; nothing where there are no probes."""
+    found: dict[str, dict[int, float]] = {}
+    for run, arm in entries:
+        known = arm.get("probe_trainings") or {
+            key: {run.get("seed", 0): value} for key, value in arm.get("probes", {}).items()
+        }
+        for key, values in known.items():
+            by_seed = {int(seed): value for seed, value in values.items()}
+            found[key] = {**found.get(key, {}), **by_seed}
+    by_key = {
+        key: {str(seed): values[seed] for seed in sorted(values)} for key, values in found.items()
+    }
+    return probe_entries(by_key) if by_key else {}
 
 
 def worst(statuses: Sequence[str]) -> str:

@@ -49,6 +49,7 @@ SAMPLERS = (
 def markdown(result: Mapping[str, Any]) -> str:
     """report.md"""
     samples, arms = result["samples"], result["arms"]
+    sampled = [name for name, arm in arms.items() if arm["status"] == "finished"]
     parts = [
         f"# {escaped(title_of(result))}",
         *map(escaped, verdict(result)),
@@ -61,7 +62,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         *([bullets(compared)] if (compared := basis(result)) else []),
         *decisions(result),
         *([PROBES] if result.get("probes") else []),
-        "![arms](arms.png)",
+        *(["![arms](arms.png)"] if sampled else []),
         *snapshots_section(result),
     ]
     judged = [entry for entry in result["evaluators"].values() if entry["quality"]]
@@ -95,8 +96,9 @@ def markdown(result: Mapping[str, Any]) -> str:
     errors = [f"{name}: {arm['error']}" for name, arm in arms.items() if "error" in arm]
     if errors:
         parts.append(f"## Failed\n\n{bullets(errors)}")
-    sampled = [name for name, arm in arms.items() if arm["status"] == "finished"]
-    parts.append("## Samples\n\n" + "\n\n".join(map(picture, sampled)))
+    if sampled:
+        pictures = [*filter(None, [whose_images(result)]), *map(picture, sampled)]
+        parts.append("## Samples\n\n" + "\n\n".join(pictures))
     return "\n\n".join(parts) + "\n"
 
 
@@ -106,6 +108,16 @@ def spread(result: Mapping[str, Any]) -> str:
     if repeats == 1:
         return f"{seeds} sampling seeds of one training"
     return f"{repeats} training seeds, each the mean of its {seeds} sampling seeds"
+
+
+def whose_images(result: Mapping[str, Any]) -> str:
+    """Which training of an arm its pictures are of; empty where there is one."""
+    if result.get("repeats", 1) == 1:
+        return ""
+    return (
+        f"Images and curves are those of each arm's first training, from seed {result['seed']}; "
+        "`fw sample --training SEED` draws images of another."
+    )
 
 
 def decisions(result: Mapping[str, Any]) -> list[str]:

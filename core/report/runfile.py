@@ -66,8 +66,8 @@ class ArmFacts(Facts):
     nfe: int
     seconds: float
     probes: dict[str, float] = {}
-    probe_values: dict[str, list[float]] = {}
-    """Of each training, where there are several."""
+    probe_trainings: dict[str, dict[str, float]] = {}
+    """Of each training, by its seed; a run of before has none."""
     label_free: LabelFacts | None = None
     sampler: str = ""
     snapshots: list[SnapshotFacts] = []
@@ -94,12 +94,23 @@ class ComparisonFacts(Facts):
     decision: Literal["better", "worse", "undecided"]
 
 
+class PlannedFacts(Facts):
+    """See core/recipe/comparisons.py."""
+
+    arm: str
+    than: str
+    role: str
+    stated: bool
+
+
 class VerdictFacts(Facts):
     key: str
     better: Literal["lower", "higher"]
     rule: str
     sentences: list[str]
     comparisons: list[ComparisonFacts]
+    planned: list[PlannedFacts] = []
+    """All that were to be made; arms without a score are in none of `comparisons`."""
 
 
 class RunFacts(Facts):

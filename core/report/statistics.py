@@ -16,6 +16,10 @@ from dataclasses import dataclass
 LEVEL = 0.05
 """The chance that arms which are all alike bring any decision at all; intervals cover 95 %."""
 
+ROUNDING = 1e-9
+"""Differences that differ by a smaller share of themselves do so by rounding: shares of few images,
+say, that are all a fortieth apart."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -33,7 +37,8 @@ def difference(values: Sequence[float]) -> Difference:
     """The mean of at least one difference, and between what values it lies by Student's t."""
     middle, finite = mean(values), all(map(math.isfinite, values))
     std = statistics.stdev(values) if finite and len(values) > 1 else 0.0
-    if std == 0:  # one training, or numbers too coarse to differ: nothing says how far to trust it
+    # Of one training, or of numbers too coarse to differ, nothing says how far to trust them.
+    if not std > ROUNDING * abs(middle):
         return Difference(tuple(values), middle, None, None)
     from scipy.special import stdtr, stdtrit  # most commands compare nothing
 

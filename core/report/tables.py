@@ -109,7 +109,7 @@ def probe_scores(arm: Mapping[str, Any]) -> Mapping[str, float]:
 
 def probed(arm: Mapping[str, Any], key: str) -> str:
     """What a probe says of an arm: over several trainings their mean and standard deviation."""
-    values = arm.get("probe_values", {}).get(key, ())
+    values = arm.get("probe_trainings", {}).get(key, {}).values()
     shown = ", ".join(numbers(probe_scores(arm), [key]))
     return f"{shown} ± {statistics.stdev(values):.3f}" if len(values) > 1 else shown
 

@@ -11,19 +11,21 @@ from typing import Any
 from fw.core.recipe.comparisons import Comparison
 from fw.core.report.compared import Compared, Decision
 from fw.core.report.statistics import LEVEL, difference, holm, mean
-from fw.core.report.wording import answers, rule
+from fw.core.report.wording import answers, nothing, rule
 
 
 def verdict(result: Mapping[str, Any], comparisons: Sequence[Comparison]) -> dict[str, Any]:
     """What `result`, a run.json without it, says in the headline's score."""
     key = result["headline"]
-    compared = decided(every(result, comparisons, key), result["better"][key])
+    there = every(result, comparisons, key)
+    compared = decided(there, result["better"][key], len(comparisons) - len(there))
     return {
         "key": key,
         "better": result["better"][key],
-        "rule": rule(compared),
-        "sentences": answers(compared, key, result),
+        "rule": rule(compared, len(comparisons)),
+        "sentences": answers(compared, key, result) or [nothing(comparisons, key, result)],
         "comparisons": [asdict(each) for each in compared],
+        "planned": [each._asdict() for each in comparisons],
     }
 
 
@@ -35,8 +37,8 @@ def every(result: Mapping[str, Any], comparisons: Sequence[Comparison], key: str
     choose = min if result["better"][key] == "lower" else max
     chances = [name for name in result["baselines"] if name in scores]
     found = []
-    for arm, than, role in comparisons:
-        if than == result["baseline"] and arm not in chances:
+    for arm, than, role, stated in comparisons:
+        if than == result["baseline"] and arm not in chances and not stated:
             than = choose(chances, key=lambda name: scores[name]["mean"], default=than)
         if arm in scores and than in scores:
             found.append(compared(Comparison(arm, than, role), scores[arm], scores[than]))
@@ -50,18 +52,19 @@ def compared(pair: Comparison, one: Mapping[str, Any], other: Mapping[str, Any])
         for seed, values in one["trainings"].items()  # runs may have different sampling seeds
     ]
     pairs = [differences for differences in trainings if differences]
+    left_out = len(one["trainings"].keys() | other["trainings"].keys()) - len(pairs)
+    about = pair.arm, pair.than, pair.role, one["mean"], other["mean"]
     if not pairs:  # different trainings failed
-        return Compared(*pair, one["mean"], other["mean"], (), math.nan, None, None, None)
+        return Compared(*about, (), math.nan, None, None, None, left_out=left_out)
     shown = difference([mean(values) for values in pairs])
     return Compared(
-        *pair,
-        one["mean"],
-        other["mean"],
+        *about,
         shown.values,
         shown.mean,
         shown.interval,
         shown.p,
         spread(pairs),
+        left_out=left_out,
     )
 
 
@@ -73,10 +76,12 @@ def spread(pairs: Sequence[Sequence[float]]) -> float | None:
     return math.hypot(*map(statistics.stdev, pairs)) / math.sqrt(len(pairs))
 
 
-def decided(comparisons: Sequence[Compared], better: str) -> list[Compared]:
+def decided(comparisons: Sequence[Compared], better: str, absent: int = 0) -> list[Compared]:
     """With decisions, which share one level; a comparison that nothing can be said of is
-    undecided, and counts."""
-    adjusted = holm([1.0 if each.p is None else each.p for each in comparisons])
+    undecided, and counts. So do those that are `absent` because an arm has no score: which arms
+    fail is no reason to ask less of the others."""
+    ps = [1.0 if each.p is None else each.p for each in comparisons]
+    adjusted = holm([*ps, *[1.0] * absent])[: len(ps)]
     return [judge(*pair, better) for pair in zip(comparisons, adjusted, strict=True)]
 
 

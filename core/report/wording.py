@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fw.core.recipe.comparisons import Comparison
 from fw.core.report.compared import Compared, Decision
 from fw.core.report.statistics import LEVEL
 
@@ -22,35 +24,64 @@ BESIDE = {
 }
 
 
-def rule(comparisons: Sequence[Compared]) -> str:
-    """How decisions are made, and what the numbers beside differences are."""
-    trainings = max((each.trainings for each in comparisons), default=0)
-    if trainings < 2:
+def rule(comparisons: Sequence[Compared], count: int) -> str:
+    """How decisions are made, `count` in all, and what the numbers beside differences are."""
+    trainings = sorted({each.trainings for each in comparisons if each.trainings})
+    most = trainings[-1] if trainings else 0
+    if most < 2 and any(each.left_out for each in comparisons):
+        return "No arms have two trainings from the same seeds, and fewer decide nothing."
+    if most < 2:
         return (
             "One training of each arm, which decides nothing: what stands beside a difference is "
             "its standard deviation over sampling seeds of the same two networks, and other "
             "trainings differ by more. `repeats: 3` trains every arm three times."
         )
-    count = len(comparisons)
     shared = f"{count} decisions share" if count > 1 else "the decision has"
+    freedom = (
+        f"{most} trainings, Student's t with {most - 1} degrees of freedom"
+        if len(trainings) == 1
+        else f"{trainings[0]} to {most} trainings, Student's t with one degree of freedom less"
+    )
     return (
-        f"Paired differences of {trainings} trainings, Student's t with {trainings - 1} degrees "
-        f"of freedom; {shared} the level {LEVEL:g}{' by Holm' if count > 1 else ''}; an interval "
-        "covers its own difference in 95 of 100 cases."
+        f"Paired differences of {freedom}; {shared} the level {LEVEL:g}"
+        f"{' by Holm' if count > 1 else ''}; an interval covers its own difference in 95 of 100 "
+        "cases."
     )
 
 
 def answers(comparisons: Sequence[Compared], key: str, result: Mapping[str, Any]) -> list[str]:
-    """The sentences of the verdict on a score; the first answers the question."""
+    """The sentences of the verdict on a score; the first answers the question. None where the arms
+    that it is about are not compared."""
     main = [each for each in comparisons if each.role == "baseline"]
     if not main:
-        return [f"{key}: not enough finished arms to compare."]
+        return []
     about = answer(main[0], key) if len(main) == 1 else groups(main, key)
     beside = [aside(each, main[0].arm) for each in comparisons if each.role != "baseline"]
     choose = min if result["better"][key] == "lower" else max
     best = choose(main, key=lambda each: each.mean)
     differ = samplers(result["arms"][best.arm], result["arms"][best.than])
     return [*about, *beside, *differ]
+
+
+def nothing(planned: Sequence[Comparison], key: str, result: Mapping[str, Any]) -> str:
+    """Why the arms that the question is about are not compared."""
+    arms = result["arms"]
+    main = [each for each in planned if each.role == "baseline"]
+    if not main:
+        only = "the others are controls or references" if len(arms) > 1 else "it is the only arm"
+        return f"{key}: nothing is compared with {result['baseline']}, since {only}."
+    names = dict.fromkeys(name for each in main for name in (each.than, each.arm))
+    never = [
+        name
+        for name in names
+        if arms.get(name, {}).get("status") == "finished" and key not in arms[name]["metrics"]
+    ]
+    if never:
+        return (
+            f"{key}: {', '.join(never)} cannot have this score, so nothing is compared; the "
+            "verdict is on the first of `metrics`."
+        )
+    return f"{key}: not enough finished arms to compare."
 
 
 def answer(one: Compared, key: str) -> list[str]:
@@ -90,12 +121,19 @@ def decided(one: Compared) -> str:
 
 def change(one: Compared) -> str:
     """The difference with its interval, or of one training with its spread."""
+    if not one.trainings:
+        return "no training in common"
+    if math.isnan(one.difference):  # of infinite scores
+        return "no difference that is a number"
     text = f"{one.difference:+.3g}"
     if one.interval is not None:
         low, high = one.interval
-        return f"{text} (95 %: {low:+.3g} to {high:+.3g})"
-    if one.trainings == 1 and one.spread is not None:
-        return f"{text} ± {one.spread:.2g} over sampling seeds"
+        text = f"{text} (95 %: {low:+.3g} to {high:+.3g})"
+    elif one.trainings == 1 and one.spread is not None:
+        text = f"{text} ± {one.spread:.2g} over sampling seeds"
+    if one.left_out:
+        paired = "training" if one.trainings == 1 else f"{one.trainings} trainings"
+        text = f"{text} over the {paired} that both have"
     return text
 
 

@@ -82,9 +82,9 @@ class FinishedRun:
         """The recipe, with its tracker."""
         return validate(self.source(), installed(), finished=True)
 
-    def arm(self, name: str) -> FinishedArm:
-        """One arm, without the tracker. FwError unless the local plugins of that arm are as they
-        were."""
+    def arm(self, name: str, training: int | None = None) -> FinishedArm:
+        """One arm, without the tracker, as it was trained from the seed `training`; None is the
+        first. FwError unless the local plugins of that arm are as they were."""
         source = self.source()
         if name not in source.data["arms"]:
             raise FwError(
@@ -95,7 +95,6 @@ class FinishedRun:
             "arms": {name: source.data["arms"][name]},
             "baseline": name,
             "question": None,
-            "repeats": 1,
             "tracker": None,
         }
         copies = {plugin.digest: plugin.path for plugin in self._plugins()}
@@ -120,8 +119,12 @@ class FinishedRun:
                     if missing
                     else FwError(f"{self.path}: this run did not use {plugin.path}; leave it out")
                 )
+        seed = recipe.seed if training is None else checked_training(recipe, training)
+        first = seed == recipe.seed  # the only one whose key run.json has
+        recipe = recipe.model_copy(update={"seed": seed, "repeats": 1})
         made = plan(recipe)
-        return FinishedArm(self, name, recipe, made, self._stored(name, made.arms[name].drawn))
+        before = self._stored(name, made.arms[name].drawn) if first else {}
+        return FinishedArm(self, name, recipe, made, before)
 
     def _stored(self, name: str, sample: Stage) -> dict[str, str]:
         """What the stages up to an arm's samples are called in the store, by their ids of today."""
@@ -140,6 +143,14 @@ class FinishedRun:
             ]
         except UnfitPlugin as error:
             raise FwError(str(error)) from None
+
+
+def checked_training(recipe: Recipe, seed: int) -> int:
+    """A seed that the arms of a recipe are trained from; FwError for another one."""
+    if seed not in recipe.seeds:
+        known = ", ".join(map(str, recipe.seeds))
+        raise FwError(f"--training {seed}: no arm was trained from this seed (known: {known})")
+    return seed
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ def opened(recipe: Recipe, plan: Plan, made_by: provenance.Record, folder: Path)
         key=folder.name,
         baseline=recipe.baseline,
         headline=f"eval/{headline(recipe)}",
+        better=recipe.metrics[0].keys[headline(recipe)],
         arms=[
             list(each)
             for name, arm in plan.arms.items()

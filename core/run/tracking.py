@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from fw.core.plan.graph import ArmPlan, Plan
 from fw.core.report.markdown import SECTIONS, note
 from fw.core.report.runfile import RESOLVED, RUN_FILE
 from fw.core.report.snapshots import CURVES, grids_file, snapshot_series
+from fw.core.report.statistics import mean
 from fw.core.run.calls import (
     Call,
     End,
@@ -98,8 +98,12 @@ class Tracking:
             lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
             self.metrics(stage, curves([json.loads(line) for line in lines]))
         if (folder / "grid.png").exists():
-            for arm in self.users(stage):
+            for arm in dict.fromkeys([*self.first_of(stage), *self.users(stage)]):
                 self.files(arm, [folder / "grid.png"])
+
+    def first_of(self, stage: str) -> list[str]:
+        """The arms whose first training has this stage: its images are those of the arm."""
+        return [name for name, arm in self.plan.arms.items() if stage in arm.stages()]
 
     def users(self, stage: str) -> list[str]:
         """The arms, or trainings of arms, that have this stage themselves."""
@@ -119,13 +123,15 @@ class Tracking:
             self.snapshots(name, plan, entry, folder)
             if name in words:  # before the arm is ended
                 self.put(Words(name, words[name]))
-            finished = entry["status"] == "finished"
-            status = "finished" if finished else "killed" if stopped else "failed"
-            for training in (None, *names_of_trainings(name, plan)):
-                scores = {**arm_scores(entry), **own_verdict(result, name)}
-                if training is not None:
-                    scores = training_scores(entry, training)
-                self.arm_results(logged_name(name, training), scores, finished, status)
+            finished, unfinished = entry["status"] == "finished", "killed" if stopped else "failed"
+            for training in names_of_trainings(name, plan):
+                done = finished or self.has_finished(plan.trainings[training])
+                status = "finished" if done else unfinished
+                self.arm_results(
+                    logged_name(name, training), training_scores(entry, training), status
+                )
+            scores = {**arm_scores(entry), **own_verdict(result, name)}
+            self.arm_results(name, scores, "finished" if finished else unfinished)
             for section in SECTIONS:
                 found = entry.get(section.name, {}).items()
                 quality |= {f"{section.name}/{name}/{key}": value for key, value in found}
@@ -146,11 +152,14 @@ class Tracking:
         if (grids := folder / grids_file(name)).exists():
             self.files(name, [grids])
 
-    def arm_results(
-        self, name: str, scores: Mapping[str, float], finished: bool, status: str
-    ) -> None:
+    def has_finished(self, training: ArmPlan) -> bool:
+        """Whether one training of an arm has all its products, where another has not."""
+        stages = training.stages()
+        return len(self.store.finished(stages)) == len(stages)
+
+    def arm_results(self, name: str, scores: Mapping[str, float], status: str) -> None:
         """Scores, model and end of an arm, or of one of its trainings."""
-        if finished:
+        if status == "finished":
             self.put(Scores(name, scores))
             if name in self.arms:
                 self.put(Model(name, scores))
@@ -235,7 +244,7 @@ def training_scores(entry: Mapping[str, Any], seed: int) -> dict[str, float]:
     each = {
         key: score.get("trainings", {}).get(str(seed)) for key, score in entry["metrics"].items()
     }
-    scores = {f"eval/{key}": statistics.fmean(values) for key, values in each.items() if values}
+    scores = {f"eval/{key}": mean(values) for key, values in each.items() if values}
     return scores | {"cost/nfe": entry["nfe"]}
 
 

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fw.core.machine.precision import autocast
+from fw.core.machine.precision import autocast, lengthened
 from fw.plugins.encoders.joint_embedding import JointEmbedding
 from fw.plugins.encoders.self_supervised import Learner
 from fw.plugins.encoders.trunks import ImageEncoder
@@ -61,14 +61,15 @@ class Bootstrap(Learner):
     def forward(
         self, images: Tensor, step: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        views = self.method.views(images, 2, generator)  # (2 * batch, C, H, W)
+        views = self.method.views(images, 2, generator, rows=self.rows)  # (2 * batch, C, H, W)
         predicted = self.predictor(self.head(self.backbone(views)))  # (2 * batch, dims)
         with torch.no_grad():
             targets = self.target_head(self.target_backbone(views)).roll(
                 len(images), dims=0
             )  # the other view's
         with autocast("fp32", images.device):
-            return 2 + 2 * self.criterion(predicted.float(), targets.float()), targets
+            loss = 2 + 2 * self.criterion(lengthened(predicted), lengthened(targets))
+        return self.rows.part(loss), targets
 
     def follow(self, step: int) -> None:
         from lightly.models.utils import update_momentum

@@ -22,8 +22,10 @@ from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Encoder
+from fw.core.learning.batch_norm import normed_together
 from fw.core.learning.loop import Step, descend
 from fw.core.learning.optimizers import adam
+from fw.core.learning.rows import ALONE, Rows
 from fw.core.machine.transfer import sent
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.epochs import too_short
@@ -69,23 +71,25 @@ class Classifier(Encoder):
             )
         assert isinstance(network, SmallCNN)
         network.to(job.device).train()
-        labels = data.labels
+        labels, rows = data.labels, Rows.shared(self.batch, job.team)
 
         def loss(step: Step) -> Tensor:
-            rows = torch.randint(len(data), (self.batch,))
-            logits = network.logits(jitter(sent(data.images[rows], job.device)))
-            return functional.cross_entropy(logits, sent(labels[rows], job.device))
+            chosen = rows.own(torch.randint(len(data), (self.batch,)))
+            logits = network.logits(jitter(sent(data.images[chosen], job.device), rows=rows))
+            return rows.part(functional.cross_entropy(logits, sent(labels[chosen], job.device)))
 
-        descend(
-            job,
-            self.steps,
-            loss,
-            adam(network.parameters(), self.lr, weight_decay=0.01),
-            {"network": network},
-            label="classifier",
-            rate=lambda number: self.lr * warm_up_then_cosine((number + 1) / self.steps),
-            log_every=1,
-        )
+        with normed_together(network, rows.team):
+            descend(
+                job,
+                self.steps,
+                loss,
+                adam(network.parameters(), self.lr, weight_decay=0.01),
+                {"network": network},
+                label="classifier",
+                rate=lambda number: self.lr * warm_up_then_cosine((number + 1) / self.steps),
+                log_every=1,
+                split=rows.split,
+            )
         network.eval()
 
     def quality(self, network: nn.Module, held_out: ImageSet) -> dict[str, float]:
@@ -154,12 +158,12 @@ def convolution(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     )
 
 
-def jitter(images: Tensor, degrees: float = 10, shift: float = 0.1) -> Tensor:
+def jitter(images: Tensor, degrees: float = 10, shift: float = 0.1, rows: Rows = ALONE) -> Tensor:
     """Rotate and shift each image a little; `shift` is a share of half the image. No flips: they
     make other digits."""
-    count, device = len(images), images.device
-    angle = (2 * torch.rand(count, device=device) - 1) * math.radians(degrees)
-    offset = (2 * torch.rand(count, 2, device=device) - 1) * shift
+    count, device = rows.everywhere(len(images)), images.device
+    angle = (2 * rows.own(torch.rand(count, device=device)) - 1) * math.radians(degrees)
+    offset = (2 * rows.own(torch.rand(count, 2, device=device)) - 1) * shift
     cosine, sine = angle.cos(), angle.sin()
     turn = torch.stack(
         [torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1
@@ -167,7 +171,8 @@ def jitter(images: Tensor, degrees: float = 10, shift: float = 0.1) -> Tensor:
     grid = functional.affine_grid(
         torch.cat([turn, offset[:, :, None]], 2), list(images.shape), align_corners=False
     )
-    return functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+    images = images.to(grid.dtype)
+    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 def warm_up_then_cosine(progress: float, warm_up: float = 0.1) -> float:

@@ -24,6 +24,7 @@ from fw.core.features.logistic import accuracy_of, linear_probe
 from fw.core.job import Job
 from fw.core.learning.loop import Step, descend
 from fw.core.learning.optimizers import adam
+from fw.core.learning.rows import Rows
 from fw.core.machine.transfer import sent
 from fw.core.types import ImageSet
 from fw.plugins.encoders.diffusion import DenoiserEncoder, Reader
@@ -188,9 +189,12 @@ class Mixture(Choice):
             [*self.mix.parameters(), *self.head.parameters()], LEARNING_RATE, WEIGHT_DECAY
         )
 
+        rows = Rows.shared(BATCH, job.team)
+
         def loss(step: Step) -> Tensor:
-            rows = sent(torch.randint(len(features), (BATCH,)), job.device)
-            return cross_entropy(self.head(self.mix(features[rows])), labels[rows])
+            chosen = sent(rows.own(torch.randint(len(features), (BATCH,))), job.device)
+            logits = self.head(self.mix(features[chosen]))
+            return rows.part(cross_entropy(logits, labels[chosen]))
 
         descend(
             job,
@@ -201,6 +205,7 @@ class Mixture(Choice):
             label="select",
             prefix="select/",
             log_last=False,
+            split=rows.split,
         )
 
     @torch.no_grad()

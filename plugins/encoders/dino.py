@@ -11,7 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fw.core.machine.precision import autocast
+from fw.core.learning.rows import ALONE, Rows
+from fw.core.machine.precision import autocast, lengthened
 from fw.plugins.encoders.joint_embedding import JointEmbedding
 from fw.plugins.encoders.self_supervised import Learner
 from fw.plugins.encoders.trunks import ImageEncoder
@@ -79,27 +80,38 @@ class Distillation(Learner):
         )  # it cannot be deep-copied
         self.teacher_head.load_state_dict(self.head.state_dict())
         self.criterion = DINOLoss(method.prototypes, student_temp=method.student_temperature)
+        self.criterion.update_center = self.move_centre
 
     def forward(
         self, images: Tensor, step: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         method = self.method
-        wholes = method.views(images, 2, generator)  # (2 * batch, C, H, W)
+        wholes = method.views(images, 2, generator, rows=self.rows)  # (2 * batch, C, H, W)
         if method.solarise:
             first, second = wholes.chunk(2)
-            wholes = torch.cat([first, solarised(second, method.solarise, generator)])
-        parts = method.views(images, method.local_views, generator, local=True)
+            bright = solarised(second, method.solarise, generator, self.rows)
+            wholes = torch.cat([first, bright])
+        parts = method.views(images, method.local_views, generator, local=True, rows=self.rows)
         with torch.no_grad():
             targets = self.teacher_head(self.teacher(wholes))  # (2 * batch, prototypes)
         guesses = self.head(self.student(torch.cat([wholes, parts])))
-        targets, guesses = targets.float(), guesses.float()
+        targets, guesses = lengthened(targets), lengthened(guesses)
         with autocast("fp32", images.device):
             loss = self.criterion(
                 list(targets.chunk(2)),
                 list(guesses.chunk(2 + method.local_views)),
                 teacher_temp=self.temperature(step),
             )
-        return loss, targets
+        return self.rows.part(loss), targets
+
+    @torch.no_grad()
+    def move_centre(self, targets: Tensor) -> None:
+        """The centre follows the mean of targets (2, batch, prototypes) over the images of all
+        members; lightly's takes the mean of the members' means, which may differ in size."""
+        criterion = self.criterion
+        mean = self.rows.mean(targets, dim=(0, 1), keepdim=True)
+        kept = criterion.center_momentum
+        criterion.center.data = criterion.center * kept + mean * (1 - kept)
 
     def temperature(self, step: int) -> float:
         """The teacher's temperature: a linear warm-up from 0.04."""
@@ -116,10 +128,13 @@ class Distillation(Learner):
         update_momentum(self.head, self.teacher_head, momentum)
 
 
-def solarised(views: Tensor, share: float, generator: torch.Generator) -> Tensor:
+def solarised(
+    views: Tensor, share: float, generator: torch.Generator, rows: Rows = ALONE
+) -> Tensor:
     """Views (B, C, H, W) in -1..1, a share of them with pixels above the middle inverted. DINO also
     blurs, by at most 2 of 224 pixels: of 32 pixels that would be less than a third of one."""
-    chosen = torch.rand(len(views), generator=generator, device=views.device) < share
+    count = rows.everywhere(len(views))
+    chosen = rows.own(torch.rand(count, generator=generator, device=views.device)) < share
     return torch.where(chosen[:, None, None, None], -views.abs(), views)
 
 

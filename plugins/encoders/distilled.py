@@ -19,11 +19,13 @@ from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.pixels import per_image, to_unit
 from fw.core.job import Job
 from fw.core.kinds import Process
+from fw.core.learning.batch_norm import normed_together
 from fw.core.learning.loop import Step, descend
 from fw.core.learning.optimizers import adam
+from fw.core.learning.rows import ALONE, Rows
 from fw.core.learning.train import initial_network
-from fw.core.machine.precision import autocast
-from fw.core.machine.rows import Rows
+from fw.core.machine.precision import autocast, lengthened
+from fw.core.machine.tables import Table
 from fw.core.machine.transfer import constant
 from fw.core.randomness import seeded
 from fw.core.types import LARGEST, ImageSet
@@ -48,12 +50,12 @@ class Teacher:
         return list(self.model.features(x, sigma, self.blocks).values())
 
     def in_fresh_noise(
-        self, images: Tensor, sigma: Tensor, generator: torch.Generator
+        self, images: Tensor, sigma: Tensor, generator: torch.Generator, rows: Rows = ALONE
     ) -> list[Tensor]:
         """The same activations, in noise that is drawn here."""
-        return self(
-            images, sigma, torch.randn(images.shape, generator=generator, device=images.device)
-        )
+        shape = rows.everywhere(len(images)), *images.shape[1:]
+        noise = rows.own(torch.randn(shape, generator=generator, device=images.device))
+        return self(images, sigma, noise)
 
     def sample(self, shape: tuple[int, int, int]) -> list[Tensor]:
         """The blocks' activations on one black image (C, H, W), for their shapes."""
@@ -69,11 +71,14 @@ class Lesson(nn.Module):
     one of them. The teacher is not among them.
     """
 
+    rows: Rows = ALONE
+    """Which of the step's images the lesson gets, where a team shares the batch."""
+
     def forward(
         self, images: Tensor, labels: Tensor | None, progress: float, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """The terms () of the loss on uint8 images (B, C, H, W), which are summed up. `progress`
-        is in [0, 1)."""
+        """The terms () of the loss on uint8 images (B, C, H, W), which are summed up: means over
+        these images. `progress` is in [0, 1)."""
         raise NotImplementedError
 
 
@@ -131,30 +136,34 @@ class Distilled(OfDenoiser):
         network.to(job.device).train().requires_grad_(True)
         with seeded(job.seed, "lesson"):
             lesson = self.lesson(network, teacher, data.shape, data.classes).to(job.device)
+        rows = lesson.rows = Rows.shared(self.batch, job.team)
         optimizer = adam(lesson.parameters(), self.lr, self.weight_decay)
-        images = Rows([data.images]).to(job.device)
+        images = Table([data.images]).to(job.device)
         labels = None if data.labels is None or not self.uses_labels else data.labels.to(job.device)
 
         def loss(step: Step) -> Tensor:
             draw = job.generator("distil", step.number, device=job.device)
             chosen = torch.randint(len(images), (self.batch,), generator=draw, device=job.device)
+            chosen = rows.own(chosen)
             classes = None if labels is None else labels[chosen]
             with autocast(self.precision, job.device):
                 terms = lesson(images.take(chosen), classes, step.number / self.steps, draw)
-            terms = {name: term.float() for name, term in terms.items()}
+            terms = {name: rows.part(lengthened(term)) for name, term in terms.items()}
             step.log({f"distil/{name}": term for name, term in terms.items()})
             return sum(terms.values(), torch.zeros((), device=job.device))
 
-        descend(
-            job,
-            self.steps,
-            loss,
-            optimizer,
-            dict(lesson.named_children()),
-            label="distil",
-            rate=lambda number: self.lr * (1 + math.cos(math.pi * (number / self.steps))) / 2,
-            prefix=None,  # the log has the terms alone
-        )
+        with normed_together(lesson, rows.team):
+            descend(
+                job,
+                self.steps,
+                loss,
+                optimizer,
+                dict(lesson.named_children()),
+                label="distil",
+                rate=lambda number: self.lr * (1 + math.cos(math.pi * (number / self.steps))) / 2,
+                prefix=None,  # the log has the terms alone
+                split=rows.split,
+            )
         network.eval()
 
     def teacher(self, data: ImageSet, job: Job) -> Teacher:
@@ -169,8 +178,8 @@ class Distilled(OfDenoiser):
         )
 
 
-def levels_of(sigmas: Sigmas, count: int, generator: torch.Generator) -> Tensor:
+def levels_of(sigmas: Sigmas, count: int, generator: torch.Generator, rows: Rows = ALONE) -> Tensor:
     """A noise level for each of `count` images (B,), all of `sigmas` equally often."""
-    device = generator.device
+    device, shape = generator.device, (rows.everywhere(count),)
     listed = constant(sigmas, device)
-    return listed[torch.randint(len(sigmas), (count,), generator=generator, device=device)]
+    return listed[rows.own(torch.randint(len(sigmas), shape, generator=generator, device=device))]

@@ -95,8 +95,8 @@ class Dream(Lesson):
     def forward(
         self, images: Tensor, labels: Tensor | None, progress: float, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        sigma = levels_of(self.sigmas, len(images), generator)
-        targets = self.maps(self.teacher.in_fresh_noise(images, sigma, generator))
+        sigma = levels_of(self.sigmas, len(images), generator, self.rows)
+        targets = self.maps(self.teacher.in_fresh_noise(images, sigma, generator, self.rows))
         predictions = self.regressor(self.student.maps(images), targets)
         pairs = list(zip(predictions, targets, strict=True))
         distances = [(powers(ours) - powers(theirs)).norm(dim=1).mean() for ours, theirs in pairs]

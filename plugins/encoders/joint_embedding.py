@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fw.core.learning.rows import ALONE, Rows
 from fw.core.machine.precision import autocast
 from fw.plugins.encoders.self_supervised import SelfSupervised
 from fw.plugins.encoders.trunks import BACKBONES, ImageEncoder
@@ -54,7 +55,12 @@ class JointEmbedding(SelfSupervised):
         return ImageEncoder(*BACKBONES[self.backbone](shape, self.width))
 
     def views(
-        self, images: Tensor, count: int, generator: torch.Generator, local: bool = False
+        self,
+        images: Tensor,
+        count: int,
+        generator: torch.Generator,
+        local: bool = False,
+        rows: Rows = ALONE,
     ) -> Tensor:
         """`count` views (count * B, C, H, W) in -1..1 of images (B, C, H, W) in 0..1, view by
         view."""
@@ -63,4 +69,4 @@ class JointEmbedding(SelfSupervised):
         _, *shape = images.shape
         view = VIEWS[views_for(self.augment, (shape[0], shape[1], shape[2]))]
         with autocast("fp32", images.device):  # images are not blurred in bf16
-            return 2 * view(images.repeat(count, 1, 1, 1), local, generator) - 1
+            return 2 * view(images.repeat(count, 1, 1, 1), local, generator, rows) - 1

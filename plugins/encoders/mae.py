@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from fw.core.kinds.size import check_weights
-from fw.core.machine.precision import autocast
+from fw.core.machine.precision import autocast, lengthened
 from fw.core.types import LARGEST
 from fw.plugins.encoders.self_supervised import Learner, SelfSupervised
 from fw.plugins.encoders.trunks import ImageEncoder
@@ -140,12 +140,13 @@ class MaskedAutoencoder(Learner):
 
         if self.method.augment != "none":
             with autocast("fp32", images.device):
-                images = VIEWS[self.method.augment](images, False, generator)
+                images = VIEWS[self.method.augment](images, False, generator, self.rows)
         kept, hidden = self.masked(len(images), generator)
         visible = self.encoder.encode(2 * images - 1, idx_keep=kept)  # (B, 1 + kept, width)
         guesses = self.reconstruct(visible, kept, hidden)
         targets = normalize_mean_var(get_at_index(patchify(images, self.method.patch), hidden - 1))
-        return mse_loss(guesses.float(), targets), visible.mean(dim=1)
+        loss = mse_loss(lengthened(guesses), targets)
+        return self.rows.part(loss), visible.mean(dim=1)
 
     def masked(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The numbers of the tokens that are kept (B, 1 + kept) and hidden (B, hidden), for
@@ -156,8 +157,9 @@ class MaskedAutoencoder(Learner):
         """
         patches = self.encoder.sequence_length - 1
         hidden = min(max(round(self.method.mask_ratio * patches), 1), patches - 1)
-        draws = torch.rand(count, patches, generator=generator, device=generator.device)
-        order = 1 + draws.argsort(dim=1)
+        shape = self.rows.everywhere(count), patches
+        draws = torch.rand(shape, generator=generator, device=generator.device)
+        order = 1 + self.rows.own(draws).argsort(dim=1)
         class_token = order.new_zeros(count, 1)
         return torch.cat([class_token, order[:, hidden:]], dim=1), order[:, :hidden]
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fw.core.machine.precision import autocast
+from fw.core.machine.precision import autocast, lengthened
 from fw.plugins.encoders.joint_embedding import JointEmbedding
 from fw.plugins.encoders.queues import checkpointed
 from fw.plugins.encoders.self_supervised import Learner
@@ -69,12 +69,15 @@ class MomentumContrast(Learner):
     def forward(
         self, images: Tensor, step: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        one, other = self.method.views(images, 2, generator).chunk(2)  # (batch, C, H, W) each
+        views = self.method.views(images, 2, generator, rows=self.rows)
+        one, other = views.chunk(2)  # (batch, C, H, W) each
         queries = self.head(self.backbone(one))  # (batch, dims)
         with torch.no_grad():
             keys = self.key_head(self.key_backbone(other))
+        compared = (self.rows.whole(lengthened(each)) for each in (queries, keys))
         with autocast("fp32", images.device):
-            return self.criterion(queries.float(), keys.float()), queries
+            loss = self.criterion(*compared)  # it puts the keys into the queue
+        return self.rows.team.part(loss), queries
 
     def follow(self, step: int) -> None:
         from lightly.models.utils import update_momentum

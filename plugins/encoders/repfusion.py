@@ -76,12 +76,13 @@ class Imitation(Lesson):
     def forward(
         self, images: Tensor, labels: Tensor | None, progress: float, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        sigma = levels_of(self.sigmas, len(images), generator)
+        sigma = levels_of(self.sigmas, len(images), generator, self.rows)
         return {"imitation": self.imitation(images, self.target(images, sigma, generator))}
 
     def target(self, images: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
         """The teacher's features (B, D) of the images in noise."""
-        return self.standardise(vectors(self.teacher.in_fresh_noise(images, sigma, generator)))
+        activations = self.teacher.in_fresh_noise(images, sigma, generator, self.rows)
+        return self.standardise(vectors(activations))
 
     def imitation(self, images: Tensor, target: Tensor) -> Tensor:
         return mse_loss(self.project(self.backbone(to_unit(images))), target)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fw.core.diffusion.pixels import to_unit
+from fw.core.learning.rows import ALONE, Rows
 from fw.core.machine.transfer import constant
 from fw.plugins.encoders.distilled import Lesson, Teacher
 from fw.plugins.encoders.of_denoiser import Sigmas
@@ -73,12 +74,13 @@ class Chosen(Imitation):
         assert labels is not None
         chances = self.policy(to_unit(images)).log_softmax(dim=1)  # (B, levels)
         # What torch.multinomial does, which makes the host wait for a look at the chances.
-        race = torch.empty_like(chances).exponential_(1, generator=generator)
+        shape = self.rows.everywhere(len(chances)), chances.shape[1]
+        race = self.rows.own(chances.new_empty(shape).exponential_(1, generator=generator))
         chosen = (chances.detach().exp() / race).argmax(dim=1, keepdim=True)  # (B, 1)
         sigma = constant(self.sigmas, images.device)[chosen[:, 0]]
         target = self.target(images, sigma, generator)
         error = cross_entropy(self.judge(target), labels, reduction="none")  # (B,)
-        gain = self.policy.gain(-error.detach())
+        gain = self.policy.gain(-error.detach(), self.rows)
         entropy = -(chances.exp() * chances).sum(dim=1).mean()
         return {
             "imitation": self.imitation(images, target),
@@ -109,8 +111,8 @@ class Policy(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.choose(x)
 
-    def gain(self, reward: Tensor) -> Tensor:
+    def gain(self, reward: Tensor, rows: Rows = ALONE) -> Tensor:
         """The rewards (B,) less the running mean of those before, which is then updated."""
         gain = reward - self.usual
-        self.usual.lerp_(reward.mean(), 1 - MEMORY)
+        self.usual.lerp_(rows.mean(reward), 1 - MEMORY)
         return gain

@@ -15,10 +15,12 @@ from torch.nn.functional import normalize
 from fw.core.errors import StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Encoder
+from fw.core.learning.batch_norm import normed_together
 from fw.core.learning.loop import Step, descend
 from fw.core.learning.optimizers import adam
-from fw.core.machine.precision import ABOUT, Precision, autocast
-from fw.core.machine.rows import Rows
+from fw.core.learning.rows import ALONE, Rows
+from fw.core.machine.precision import ABOUT, Precision, autocast, lengthened
+from fw.core.machine.tables import Table
 from fw.core.randomness import seeded, some
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.epochs import too_short
@@ -37,10 +39,14 @@ class Learner(nn.Module):
     one of them. The optimizer gets only what requires gradients.
     """
 
+    rows: Rows = ALONE
+    """Which of the step's images the learner gets, where a team shares the batch."""
+
     def forward(
         self, images: Tensor, step: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """The loss on images (B, C, H, W) in 0..1; vectors (N, D) whose spread shows collapse."""
+        """What images (B, C, H, W) in 0..1 add to the loss of the step's; vectors (N, D) whose
+        spread shows collapse."""
         raise NotImplementedError
 
     def follow(self, step: int) -> None:
@@ -120,30 +126,35 @@ class SelfSupervised(Encoder):
         network.train().requires_grad_(True)
         with seeded(job.seed, "head"):
             learner = self.learner(network).to(job.device)
+        rows = learner.rows = Rows.shared(self.batch, job.team)
         learned = [parameter for parameter in learner.parameters() if parameter.requires_grad]
         optimizer = adam(learned, self.lr, self.weight_decay)
-        images = Rows([data.images]).to(job.device)
+        images = Table([data.images]).to(job.device)
 
         def loss(step: Step) -> Tensor:
             draw = job.generator("views", step.number, device=job.device)
             chosen = torch.randint(len(images), (self.batch,), generator=draw, device=job.device)
+            shown = images.take(rows.own(chosen)).to(torch.get_default_dtype()) / 255
             with autocast(self.precision, job.device):
-                value, vectors = learner(images.take(chosen).float() / 255, step.number, draw)
+                value, vectors = learner(shown, step.number, draw)
             if step.logged:
-                step.log({"spread": spread(vectors.float())})
-            return value.float()
+                everywhere = lengthened(rows.whole(vectors.detach()))
+                step.log({"spread": rows.team.part(spread(everywhere))})
+            return lengthened(value)
 
-        descend(
-            job,
-            self.steps,
-            loss,
-            optimizer,
-            dict(learner.named_children()),
-            rate=self.rate,
-            clip=self.clip,
-            follow=lambda step: learner.follow(step.number),
-            log_last=False,
-        )
+        with normed_together(learner, rows.team):
+            descend(
+                job,
+                self.steps,
+                loss,
+                optimizer,
+                dict(learner.named_children()),
+                rate=self.rate,
+                clip=self.clip,
+                follow=lambda step: learner.follow(step.number),
+                log_last=False,
+                split=rows.split,
+            )
         with torch.no_grad():
             looked_at = some(len(images), 1000, job.seed, "collapse").to(job.device)
             if spread(network.eval()(images.take(looked_at))) < COLLAPSED:

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from fw.core.machine.precision import autocast
+from fw.core.machine.precision import autocast, lengthened
 from fw.plugins.encoders.joint_embedding import JointEmbedding
 from fw.plugins.encoders.self_supervised import Learner
 from fw.plugins.encoders.trunks import ImageEncoder
@@ -52,11 +52,12 @@ class Contrast(Learner):
     def forward(
         self, images: Tensor, step: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        views = self.method.views(images, 2, generator)  # (2 * batch, C, H, W)
+        views = self.method.views(images, 2, generator, rows=self.rows)  # (2 * batch, C, H, W)
         projected = self.head(self.backbone(views))  # (2 * batch, dims)
-        one, two = projected.float().chunk(2)
+        one, two = self.rows.whole(lengthened(projected)).chunk(2)  # each repels those of all
         with autocast("fp32", images.device):
-            return nt_xent(one, two, self.method.temperature), projected
+            loss = nt_xent(one, two, self.method.temperature)
+        return self.rows.team.part(loss), projected
 
 
 def nt_xent(one: Tensor, two: Tensor, temperature: float) -> Tensor:

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from fw.core.machine.precision import autocast
+from fw.core.machine.precision import autocast, lengthened
 from fw.plugins.encoders.joint_embedding import JointEmbedding
 from fw.plugins.encoders.queues import checkpointed
 from fw.plugins.encoders.self_supervised import Learner
@@ -95,24 +95,24 @@ class SwappedPrediction(Learner):
     def forward(
         self, images: Tensor, step: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        method = self.method
-        wholes = method.views(images, 2, generator)  # (2 * batch, C, H, W)
-        parts = method.views(images, method.local_views, generator, local=True)
+        method, rows = self.method, self.rows
+        wholes = method.views(images, 2, generator, rows=rows)  # (2 * batch, C, H, W)
+        parts = method.views(images, method.local_views, generator, local=True, rows=rows)
         embedded = normalize(
             self.head(self.backbone(torch.cat([wholes, parts])))
         )  # (views * batch, dims)
         self.prototypes.normalize()
+        compared = rows.whole(lengthened(embedded))  # prototypes are balanced over all images
         with autocast("fp32", images.device):  # Sinkhorn divides by sums of exponentials
-            embedded = embedded.float()
-            scores = self.prototypes(embedded, step).chunk(
+            scores = self.prototypes(compared, step).chunk(
                 2 + method.local_views
             )  # (batch, prototypes) each, in -1..1
             loss = self.criterion(
-                list(scores[:2]), list(scores[2:]), self.earlier(step, len(images))
+                list(scores[:2]), list(scores[2:]), self.earlier(step, len(scores[0]))
             )
-        for queue, view in zip(self.queues, embedded.chunk(2 + method.local_views), strict=False):
+        for queue, view in zip(self.queues, compared.chunk(2 + method.local_views), strict=False):
             queue(view, update=True)
-        return loss.squeeze(), embedded
+        return rows.team.part(loss.squeeze()), embedded
 
     @torch.no_grad()
     def earlier(self, step: int, batch: int) -> list[Tensor] | None:

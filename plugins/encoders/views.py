@@ -7,25 +7,34 @@ enlarged to full size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from fw.core.learning.rows import ALONE, Rows
 from fw.core.machine.transfer import constant
 
-View = Callable[[Tensor, bool, torch.Generator], Tensor]
-"""(images (B, C, H, W) in 0..1, local, generator on the images' device) -> views of the same
-shape and range"""
+
+class View(Protocol):
+    def __call__(
+        self, images: Tensor, local: bool, generator: torch.Generator, rows: Rows = ALONE
+    ) -> Tensor:
+        """Images (B, C, H, W) in 0..1, a generator on their device, and where they stand in the
+        batch -> views of the same shape and range"""
 
 
-def digit_view(images: Tensor, local: bool, generator: torch.Generator) -> Tensor:
+def digit_view(
+    images: Tensor, local: bool, generator: torch.Generator, rows: Rows = ALONE
+) -> Tensor:
     """Small turns, shears, shifts and zooms on a black background, contrast and noise; no flips,
     no colour."""
     angle, shear, zoom, across, down, contrast, grain = uniform(
         images,
         generator,
+        rows,
         (-math.radians(12), math.radians(12)),
         (-0.15, 0.15),
         (1.15, 1.6) if local else (0.9, 1.15),
@@ -35,16 +44,20 @@ def digit_view(images: Tensor, local: bool, generator: torch.Generator) -> Tenso
     )
     cos, sin = angle.cos() / zoom, angle.sin() / zoom
     views = warp(images, (cos, shear * cos - sin, across), (sin, shear * sin + cos, down))
-    noise = torch.randn(images.shape, generator=generator, device=images.device)
+    shape = rows.everywhere(len(images)), *images.shape[1:]
+    noise = rows.own(torch.randn(shape, generator=generator, device=images.device))
     return (views * contrast[:, None, None, None] + grain[:, None, None, None] * noise).clamp(0, 1)
 
 
-def photo_view(images: Tensor, local: bool, generator: torch.Generator) -> Tensor:
+def photo_view(
+    images: Tensor, local: bool, generator: torch.Generator, rows: Rows = ALONE
+) -> Tensor:
     """DINO's views of natural images (arXiv 2104.14294): resized crop, flip, colour jitter and
     grayscale."""
     area, ratio, across, down, flip = uniform(
         images,
         generator,
+        rows,
         (0.1, 0.4) if local else (0.4, 1),
         (math.log(3 / 4), math.log(4 / 3)),
         *[(-1, 1)] * 3,
@@ -57,7 +70,7 @@ def photo_view(images: Tensor, local: bool, generator: torch.Generator) -> Tenso
         (width * flip.sign(), none, across * (1 - width)),
         (none, height, down * (1 - height)),
     )
-    return jitter(views, generator) if images.shape[1] == 3 else views
+    return jitter(views, generator, rows) if images.shape[1] == 3 else views
 
 
 VIEWS: dict[str, View] = {"digits": digit_view, "photos": photo_view}
@@ -99,12 +112,14 @@ def like_digits(shape: tuple[int, int, int]) -> bool:
     return channels == 1 and max(sides) <= DIGITS_SIDE
 
 
-def uniform(images: Tensor, generator: torch.Generator, *ranges: tuple[float, float]) -> Tensor:
+def uniform(
+    images: Tensor, generator: torch.Generator, rows: Rows, *ranges: tuple[float, float]
+) -> Tensor:
     """One random number per range and image, (ranges, B)."""
     low, high = constant(ranges, images.device).T[..., None]  # (ranges, 1) each
-    return low + (high - low) * torch.rand(
-        len(ranges), len(images), generator=generator, device=images.device
-    )
+    count = rows.everywhere(len(images))
+    drawn = torch.rand(len(ranges), count, generator=generator, device=images.device)
+    return low + (high - low) * rows.own(drawn, dim=1)
 
 
 def warp(images: Tensor, x_row: tuple[Tensor, ...], y_row: tuple[Tensor, ...]) -> Tensor:
@@ -115,11 +130,11 @@ def warp(images: Tensor, x_row: tuple[Tensor, ...], y_row: tuple[Tensor, ...]) -
     return grid_sample(images, grid, align_corners=False)
 
 
-def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
+def jitter(images: Tensor, generator: torch.Generator, rows: Rows = ALONE) -> Tensor:
     """Brightness, contrast, saturation and hue for 80 % of the images (B, 3, H, W), grayscale
     for 20 %."""
     brightness, contrast, saturation, hue, applied, grey = uniform(
-        images, generator, (0.6, 1.4), (0.6, 1.4), (0.8, 1.2), (-0.1, 0.1), (0, 1), (0, 1)
+        images, generator, rows, (0.6, 1.4), (0.6, 1.4), (0.8, 1.2), (-0.1, 0.1), (0, 1), (0, 1)
     )[..., None, None, None]
     weights = constant((0.299, 0.587, 0.114), images.device)[:, None, None]
     bright = (images * brightness).clamp(0, 1)

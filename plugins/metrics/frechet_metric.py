@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import ClassVar
 
@@ -30,13 +30,17 @@ class Prepared:
     held_out: Tensor
     new: NewImages
     unit: float
+    floors: dict[int, float] = field(default_factory=dict)
+    """Those that were asked for, by count: of more held-out images than that they take long."""
 
     def distance(self, features: Tensor) -> float:
         return distance(self.moments, features) / self.unit
 
     def floor(self, count: int) -> float:
         """The distance that `count` new images would have."""
-        return self.new.at(count, self.held_out, self.distance)
+        if count not in self.floors:
+            self.floors[count] = self.new.at(count, self.held_out, self.distance)
+        return self.floors[count]
 
     def ratio(self, features: Tensor, apart: float) -> float:
         """Of features and their distance: that over the distance of as many new images. Where fewer

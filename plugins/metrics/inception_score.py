@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from statistics import fmean
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator
 from torch import Tensor
@@ -24,6 +24,7 @@ class InceptionScore(Metric):
     {name: classifier, features: logits}`. Papers have 50,000 samples in ten sets.
     """
 
+    version: ClassVar[int] = 2
     name: ClassVar[str] = "inception_score"
 
     space: Encoder = Field(
@@ -74,6 +75,14 @@ class InceptionScore(Metric):
         size = min(self.size, len(samples))
         sets = samples[: len(samples) // size * size].split(size)
         return {self._key: fmean(map(score, sets))}
+
+    def floor(
+        self, prepared: Any, held_out: Tensor, count: int, wanted: Tensor | None = None
+    ) -> Mapping[str, float]:
+        """Sets of fewer images have lower scores, so there is none where fewer are held out."""
+        if len(held_out) < min(self.size, count):
+            return {}
+        return super().floor(prepared, held_out, count)
 
 
 def score(logits: Tensor) -> float:

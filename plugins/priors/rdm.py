@@ -17,6 +17,7 @@ from fw.core.kinds.size import check_weights
 from fw.core.learning.averages import average, ramped
 from fw.core.learning.loop import Step, descend
 from fw.core.learning.optimizers import adam
+from fw.core.learning.rows import Rows
 from fw.core.machine.transfer import collected, sent
 from fw.core.randomness import generator, seeded
 from fw.core.types import LARGEST, Annotation
@@ -113,20 +114,34 @@ class RDM(Prior):
         optimizer = adam(network.parameters(), self.lr, self.weight_decay)
         alphas_cumprod = self._scheduler().alphas_cumprod.to(job.device)  # (TIMESTEPS,)
 
+        rows, count = Rows.shared(self.batch, job.team), (self.batch,)
+
         def loss(step: Step) -> Tensor:
             draw = job.generator("rdm", step.number, device=job.device)
-            chosen = torch.randint(len(vectors), (self.batch,), generator=draw, device=job.device)
-            times = torch.randint(TIMESTEPS, (self.batch,), generator=draw, device=job.device)
+            chosen = torch.randint(len(vectors), count, generator=draw, device=job.device)
+            times = torch.randint(TIMESTEPS, count, generator=draw, device=job.device)
+            shape = self.batch, vectors.shape[1]
+            noise = torch.randn(shape, generator=draw, device=job.device)
+            chosen, times, noise = (rows.own(each) for each in (chosen, times, noise))
             x0 = vectors[chosen]  # (B, D)
-            noise = torch.randn(x0.shape, generator=draw, device=job.device)
             share = alphas_cumprod[times][:, None]  # (B, 1)
-            return mse_loss(network(share.sqrt() * x0 + (1 - share).sqrt() * noise, times), x0)
+            noisy = share.sqrt() * x0 + (1 - share).sqrt() * noise
+            return rows.part(mse_loss(network(noisy, times), x0))
 
         def follow(step: Step) -> None:
             average(averaged, network, ramped(self.ema, step.number))
 
         state = {"network": network, "averaged": averaged}
-        descend(job, self.steps, loss, optimizer, state, label="rdm", follow=follow)
+        descend(
+            job,
+            self.steps,
+            loss,
+            optimizer,
+            state,
+            label="rdm",
+            follow=follow,
+            split=rows.split,
+        )
         return averaged.eval()
 
     @torch.no_grad()

@@ -23,7 +23,8 @@ class ResidualMLP(nn.Module):
         self.write = normalised_linear(width, size, zero=True)
 
     def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
-        time = self.time(timesteps)  # (B, TIME)
+        sinusoids, embed = self.time
+        time = embed(sinusoids(timesteps).to(x.dtype))  # (B, TIME)
         hidden = self.read(x)  # (B, width)
         for block in self.blocks:
             hidden = block(hidden, time)

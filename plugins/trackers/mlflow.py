@@ -21,7 +21,7 @@ from fw.core.kinds import RunDescription, TrackedRun, Tracker
 from fw.core.messages.secrets import hide, learn, redact
 from fw.plugins.trackers.mlflow_database import connect, find_experiment, write_lock
 from fw.plugins.trackers.mlflow_fetch import fetch, named
-from fw.plugins.trackers.mlflow_library import clear_errors
+from fw.plugins.trackers.mlflow_library import clear_errors, switched_on
 from fw.plugins.trackers.mlflow_model import save
 from fw.plugins.trackers.mlflow_names import check, fitting
 from fw.plugins.trackers.mlflow_record import TAG, Record, digest, of_files, of_values
@@ -83,10 +83,9 @@ class MLflow(Tracker):
 
     @property
     def watching(self) -> bool:
-        """MLflow's own switch, which is off unless the environment says otherwise."""
-        from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING as SWITCH
-
-        return bool(SWITCH.get())
+        """MLflow's own switch, which is off unless the environment says otherwise. FwError for a
+        word that MLflow would not take."""
+        return switched_on()
 
     def settled(self, root: Path) -> MLflow:
         return self.model_copy(update={"uri": settled(self.uri, root)})

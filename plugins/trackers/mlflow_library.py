@@ -26,6 +26,18 @@ SETTINGS = {
 """MLflow's environment variables, unless the user has set others."""
 
 
+WATCH = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
+
+
+def switched_on() -> bool:
+    """Whether MLflow is to show what the machine does; FwError for a word that it does not take.
+    Read here, because MLflow takes seconds to import, and a thread of its own does that."""
+    word = os.environ.get(WATCH, "false").lower()
+    if word not in ("true", "false", "1", "0"):
+        raise FwError(f"{WATCH}={word}: it is true or false")
+    return word in ("true", "1")
+
+
 def import_mlflow() -> ModuleType:
     """MLflow, without its telemetry and its messages on first use.
 

@@ -49,8 +49,8 @@ def saved_pictures(tags: Mapping[str, str], view: str) -> list[str]:
 
 
 def view_state(run: RunDescription, pictures: Sequence[str]) -> dict[str, Any]:
-    """Only this run's arms, ordered by the headline (which flattens the nesting), with its chart
-    and pictures first.
+    """Only this run's arms, the best in the headline first (which flattens the nesting), with its
+    chart and pictures first.
 
     The page groups charts by the metrics' prefixes. Its own order is alphabetical; this one keeps
     the headline first.
@@ -91,7 +91,7 @@ def view_state(run: RunDescription, pictures: Sequence[str]) -> dict[str, Any]:
     return {
         "searchFilter": f"tags.`fw.role` = 'arm' and tags.`fw.key` = '{run.key}'",
         "orderByKey": headline,
-        "orderByAsc": True,
+        "orderByAsc": run.better == "lower",
         "selectedColumns": [
             headline,
             *(f"metrics.`{key}`" for key in beside(title)),

@@ -10,10 +10,11 @@ from typing import Any, Literal, NamedTuple
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from fw.core.report.figures import words
+from fw.core.report.curves import curve
 from fw.core.report.page.marks import Mark
 from fw.core.report.page.material import Material
 from fw.core.report.page.svg import MARKED, inlined, panels, settings, write_out
+from fw.core.report.panels import words
 
 LOSS, LOSS_OF_ENCODER = "train/loss", "loss"
 LOG = "log.jsonl"
@@ -122,13 +123,8 @@ def snapshots(material: Material, key: str) -> list[Curve]:
     """The scores of each arm's snapshots by step, of arms that have any."""
     made = []
     for name, arm in material.result["arms"].items():
-        points = [
-            (entry["step"], entry["metrics"][key]["mean"])
-            for entry in arm.get("snapshots", ())
-            if key in entry["metrics"]
-        ]
-        if points:
-            steps, values = zip(*sorted(points), strict=True)
+        if points := curve(arm.get("snapshots", ()), key):
+            steps, values = zip(*points, strict=True)
             made.append(Curve(material.marks[name], steps, values))
     return made
 

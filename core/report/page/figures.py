@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -11,11 +12,12 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from fw.core.plan.graph import ArmPlan
-from fw.core.report.figures import cut, floors, words
+from fw.core.report.figures import cut, finite_score, floors
 from fw.core.report.markdown import spread
 from fw.core.report.page.marks import Mark
 from fw.core.report.page.material import Material
 from fw.core.report.page.svg import INK, MARKED, MUTED, inlined, panels, settings, write_out
+from fw.core.report.panels import words
 from fw.core.report.tables import figure_keys
 
 KEYS = 4
@@ -101,6 +103,10 @@ def draw_rows(axis: Axes, material: Material, arms: Mapping[str, Any], key: str)
         score, mark = arm["metrics"].get(key), material.marks[name]
         if score is None:
             continue
+        if not math.isfinite(score["mean"]):
+            place = axis.get_yaxis_transform()
+            axis.text(0.02, row, f"{score['mean']:g}", va="center", color=MUTED, transform=place)
+            continue
         if border is not None and score["mean"] > border:
             text = f"{score['mean']:.3g} \u2192"
             axis.text(0.99 * border, row, text, ha="right", va="center", color=MUTED)
@@ -127,7 +133,7 @@ def draw_rows(axis: Axes, material: Material, arms: Mapping[str, Any], key: str)
 def drawn_against(material: Material, arms: Mapping[str, Any]) -> Markup | None:
     """The headline score against everything in which arms differ."""
     key = material.result["headline"]
-    scored = {name: arm for name, arm in arms.items() if key in arm["metrics"]}
+    scored = {name: arm for name, arm in arms.items() if finite_score(arm, key) is not None}
     kinds = [
         each
         for each in (*traded(material, scored), scales(material), *costs(scored))
@@ -190,7 +196,7 @@ def traded(material: Material, arms: Mapping[str, Any]) -> list[Series]:
             {
                 name: arm["metrics"][key]["mean"]
                 for name, arm in arms.items()
-                if key in arm["metrics"]
+                if finite_score(arm, key) is not None
             },
         )
         for key in keys

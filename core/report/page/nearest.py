@@ -41,7 +41,7 @@ CELL = 42
 @dataclass(frozen=True)
 class Row:
     """Images above the training images that they lie closest to, and the median distance of all
-    `FIRST` in units of that of held-out images."""
+    that were compared in units of that of held-out images."""
 
     name: str
     mark: Mark | None
@@ -54,6 +54,7 @@ class Nearest:
     rows: Sequence[Row]
     space: str
     first: int
+    """How many samples of an arm were compared."""
     left_out: int
     cell: int = CELL
 
@@ -86,7 +87,7 @@ def nearest(material: Material) -> Nearest | None:
         for (name, mark, images, _), near in zip(parts, each, strict=True)
     ]
     left_out = max(0, len(material.finished) - ARMS)
-    return Nearest(rows, space.encoder.name, FIRST, left_out)
+    return Nearest(rows, space.encoder.name, max(sizes[:-1]), left_out)
 
 
 def chosen(material: Material) -> SampleFeatures | None:

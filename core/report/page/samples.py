@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fw.core.report.markdown import whose_images
 from fw.core.report.page.marks import Mark
 from fw.core.report.page.material import Material
 from fw.core.report.page.pictures import Picture, sheet
@@ -36,6 +37,8 @@ class Samples:
     columns: Sequence[Column]
     left_out: int
     conditions_differ: bool
+    whose: str
+    """Which training the images are of, on the whole page; empty where there is one."""
     cell: int = CELL
 
 
@@ -54,4 +57,5 @@ def samples(material: Material) -> Samples | None:
     if not columns:
         return None
     annotated = {material.finished[name].annotate for name in arms}
-    return Samples(columns, len(material.finished) - len(arms), len(annotated) > 1)
+    left_out = len(material.finished) - len(arms)
+    return Samples(columns, left_out, len(annotated) > 1, whose_images(material.result))

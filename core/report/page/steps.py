@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from fw.core.plan.graph import ArmPlan, Snapshot
+from fw.core.plan.graph import ArmPlan
 from fw.core.report.page.marks import Mark
 from fw.core.report.page.material import Material
 from fw.core.report.page.pictures import Picture, sheet
+from fw.core.report.snapshots import spread
 
 ARMS = 12
 
@@ -45,16 +46,10 @@ def steps(material: Material) -> Steps | None:
 
 
 def way(material: Material, name: str, arm: ArmPlan) -> Way | None:
-    drawn = {each.step: material.samples(each.drawn) for each in spread(arm.snapshots)}
+    drawn = {each.step: material.samples(each.drawn) for each in spread(arm.snapshots, ROWS)}
     there = {step: images[:ACROSS] for step, images in drawn.items() if images is not None}
     if not there:
         return None
     across = min(map(len, there.values()))
     images = torch.cat([images[:across] for images in there.values()])
     return Way(name, material.marks[name], list(there), sheet(images, across, LARGEST))
-
-
-def spread(items: Sequence[Snapshot]) -> list[Snapshot]:
-    """At most `ROWS` of them, evenly spaced, the last one included."""
-    count = min(ROWS, len(items))
-    return [items[(part + 1) * len(items) // count - 1] for part in range(count)]
