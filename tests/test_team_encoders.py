@@ -1,4 +1,4 @@
-"""A team of processes trains the encoder, prior or probe that one process trains: weights, running
+"""A team of processes trains the encoder or prior that one process trains: weights, running
 statistics, queues, centres and logs, of every built-in one with a loop of its own."""
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fw.core.randomness import generator, seeded
 from fw.core.settings import Train
 from fw.core.templates.encoder import Example
 from fw.core.testing import tiny
-from fw.core.types import Annotation, ConditionSpec, Examples
+from fw.core.types import Annotation, ConditionSpec
 from fw.plugins.backbones.unet import UNet
 from fw.plugins.encoders import classifier, self_supervised
 from fw.plugins.encoders.byol import BYOL
@@ -44,7 +44,6 @@ from fw.plugins.encoders.repfusion_policy import RepFusionPolicy
 from fw.plugins.encoders.simclr import SimCLR
 from fw.plugins.encoders.swav import SwAV
 from fw.plugins.priors.rdm import RDM
-from fw.plugins.probes.attention import AttentionProbe
 
 UNEVEN: dict[str, Any] = {"steps": 5, "batch": 33}
 JOINT: dict[str, Any] = {**UNEVEN, "lr": 5e-4, "width": 16, "hidden": 16}
@@ -77,7 +76,7 @@ ENCODERS: dict[str, Encoder] = {
         sigma=(0.05, 1.0),
     ),
 }
-CASES = (*ENCODERS, "rdm", "attention")
+CASES = (*ENCODERS, "rdm")
 WHOLE = {
     "one that knows nothing of teams": Example(**UNEVEN),
     "a batch smaller than the team": SimCLR(**{**JOINT, "batch": 2}, dims=8),
@@ -107,13 +106,6 @@ def prior(job: Job) -> None:
     keep({"bank": model.bank(annotation, job)}, job)
 
 
-def probe(job: Job) -> None:
-    tokens = torch.randn(70, 4, 6, generator=generator("tokens"))
-    examples = Examples(tokens, torch.arange(70) % 3, classes=3)
-    score = AttentionProbe(steps=5).score(examples, examples, job)
-    keep({name: torch.tensor(each) for name, each in score.items()}, job)
-
-
 def keep(made: Mapping[str, Tensor], job: Job) -> None:
     job.finish()
     torch.save(made, job.folder / f"made-{job.team.rank}")
@@ -126,7 +118,7 @@ def works(**changes: Any) -> dict[str, Work]:
     """All trainings by their names, those of encoders with these changes."""
     changed = {name: each.model_copy(update=changes) for name, each in ENCODERS.items()}
     fits = {name: partial(fit, encoder) for name, encoder in changed.items()}
-    return {**fits, "rdm": prior, "attention": probe}
+    return {**fits, "rdm": prior}
 
 
 def job_in(folder: Path, team: Team | None = None, **more: Any) -> Job:
@@ -295,9 +287,7 @@ def tensors(state: Any, path: str = "") -> dict[str, Tensor]:
 
 
 def lines(log: Path) -> list[dict[str, float]]:
-    """What was logged; a probe logs nothing."""
-    text = log.read_text(encoding="utf-8") if log.exists() else ""
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
 
 
 # Batch norm over all members

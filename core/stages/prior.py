@@ -36,6 +36,7 @@ class FitPrior(Stage):
     )
     files: ClassVar[tuple[str, ...]] = ("bank.safetensors", "quality.json", "log.jsonl")
     cost: ClassVar[int] = 4
+    teams: ClassVar[bool] = True
 
     prior: Prior
     annotate: Stage = read()
@@ -55,6 +56,8 @@ class FitPrior(Stage):
         bank = checked_conditions(
             self.prior, annotation.spec, self.prior.bank(annotation, job), "bank"
         )
+        if not job.team.leads:
+            return
         drawn = annotation.conditions if annotation.bank is None else annotation.bank
         if (apart := difference(bank, drawn)) is not None and apart < NOTICED:
             job.warn(

@@ -16,7 +16,6 @@ from fw.core.job import Job
 from fw.core.kinds import TokenProbe
 from fw.core.learning.loop import Step, descend
 from fw.core.learning.optimizers import adam
-from fw.core.learning.rows import Rows
 from fw.core.randomness import seeded
 from fw.core.types import Examples
 from fw.plugins.probes.labels import accuracy, labels_of
@@ -58,13 +57,12 @@ class AttentionProbe(TokenProbe):
             head = Head(train.features, train.classes, self.layers).to(job.device)
         labels = labels_of(train)
         optimizer = adam(head.parameters(), LEARNING_RATE, WEIGHT_DECAY)
-        rows = Rows.shared(BATCH, job.team)
 
         def loss(step: Step) -> Tensor:
             draw = job.generator("batch", step.number)
-            chosen = rows.own(torch.randint(len(train), (BATCH,), generator=draw))
+            chosen = torch.randint(len(train), (BATCH,), generator=draw)
             logits = head(train.features[chosen].to(job.device))
-            return rows.part(cross_entropy(logits, labels[chosen].to(job.device)))
+            return cross_entropy(logits, labels[chosen].to(job.device))
 
         descend(
             job,
@@ -75,7 +73,6 @@ class AttentionProbe(TokenProbe):
             label="attention",
             rate=lambda number: LEARNING_RATE * pace(number / self.steps),
             prefix=None,  # a probe logs nothing
-            split=rows.split,
         )
         with torch.no_grad():
             batches = test.features.split(BATCH)
