@@ -51,6 +51,7 @@ class Watch:
 
     def __enter__(self) -> Self:
         if self.device.type == "cuda":
+            torch.cuda.init()  # before, its allocator has no statistics
             torch.cuda.reset_peak_memory_stats(self.device)
         if self.anonymous is not None:
             self._thread.start()
