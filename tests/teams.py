@@ -23,7 +23,7 @@ def together(size: int, folder: Path, work: Callable[[Team, Path], Any]) -> list
     """What `work`, a function of a module, returns in each of `size` new processes; an error in one
     of them is raised here, with its traceback."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = work.__module__.rpartition(".")[2], work.__name__  # pytest's own names of modules
+    name = work.__module__.removeprefix("tests."), work.__name__  # pytest's own names of modules
     multiprocessing.spawn(member, (size, folder, *name), nprocs=size, join=True)
     return [torch.load(folder / f"returned-{rank}", weights_only=False) for rank in range(size)]
 
@@ -32,7 +32,7 @@ def one_of(size: int, folder: Path, work: Callable[[Team, Path], Any]) -> Any:
     """What `work` returns in a new process that believes to be the last of so many; the others are
     torch's fake ones, which answer at once."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = work.__module__.rpartition(".")[2], work.__name__
+    name = work.__module__.removeprefix("tests."), work.__name__
     multiprocessing.spawn(among_fakes, (size, folder, *name), nprocs=1, join=True)
     return torch.load(folder / "returned", weights_only=False)
 

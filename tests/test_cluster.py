@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,18 +99,15 @@ def clustered(
 
 
 class Placed(Heard):
-    """Also remembers where stages ran, and can act when one starts."""
+    """Also remembers where stages ran."""
 
-    def __init__(self, act: Callable[[str, str], None] | None = None, stop_at: str | None = None):
+    def __init__(self, stop_at: str | None = None):
         super().__init__(stop_at)
         self.nodes: dict[str, str] = {}
-        self.act = act
 
     def started(self, stage: str, node: str = "") -> None:
         super().started(stage, node)
         self.nodes[stage] = node
-        if self.act is not None:
-            self.act(stage, node)
 
 
 def do(executor: Executor, work: Plan, heard: Heard, finished: Sequence[str] = ()) -> Outcome:
@@ -287,8 +284,23 @@ def test_what_means_nothing_on_a_cluster_is_refused(
         raise AssertionError
 
 
+def test_without_ray_it_is_said_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not there
+    options = Options(tmp_path, cluster="auto")
+    refused = pytest.raises(FwError, match=r"pip install 'fw\[cluster\]'")
+    with refused, chosen(options, planned(), (), (), Console()):
+        raise AssertionError
+
+
 @pytest.mark.parametrize(
-    ("change", "lacking"), [({"device": "cuda"}, "1 CPU and 1 GPU"), ({"threads": 99}, "99 CPU")]
+    ("change", "lacking"),
+    [
+        ({"device": "cuda"}, "1 CPU and 1 GPU"),
+        ({"threads": 33, "ranks": 3}, "99 CPU"),
+        ({"max_memory": 2**50}, "1 CPU and .* of memory"),
+    ],
 )
 def test_what_no_node_has_is_refused(
     nodes: Nodes, tmp_path: Path, change: dict[str, Any], lacking: str
@@ -299,27 +311,42 @@ def test_what_no_node_has_is_refused(
         raise AssertionError
 
 
-def test_stages_of_a_node_that_is_lost_are_done_on_another(nodes: Nodes, tmp_path: Path) -> None:
+class Losing(Placed):
+    """Removes the node of a stage that is held, and lets all go when it is elsewhere."""
+
+    def __init__(self, nodes: Nodes, until: Path):
+        super().__init__()
+        self.cluster = nodes
+        self.until = until
+        self.lost: list[str] = []
+        self.elsewhere = ""
+
+    def started(self, stage: str, node: str = "") -> None:
+        super().started(stage, node)
+        if not self.lost and stage.startswith("annotate") and self.cluster.remove(node):
+            self.lost.append(stage)
+
+    def told(self, stage: str, text: str) -> None:
+        super().told(stage, text)
+        if "Ray runs it again, on " in text:
+            self.elsewhere = text.rpartition(" on ")[2]
+            self.until.touch()
+
+
+def test_a_stage_of_a_node_that_is_lost_is_done_on_another(nodes: Nodes, tmp_path: Path) -> None:
     until = tmp_path / "until"
-    held = [f"{{name: held, sides: {sides}, until: '{until}'}}" for sides in (2, 3, 4)]
-    arms = ", ".join(f"held_{number}: {{annotator: {each}}}" for number, each in enumerate(held))
-    work = planned(f"arms={{{arms}}}", "baseline=held_0")
-    lost: list[str] = []
-
-    def act(stage: str, node: str) -> None:
-        if not lost and stage.startswith("annotate") and nodes.remove(node):
-            lost.append(stage)
-            until.touch()
-
-    heard = Placed(act)
+    held = [
+        f"held_{n}: {{annotator: {{name: held, sides: {n}, until: '{until}'}}}}" for n in (2, 3)
+    ]
+    work = planned(f"arms={{{', '.join(held)}}}", "baseline=held_2")  # one of them not at the head
+    heard = Losing(nodes, until)
     with clustered(tmp_path / "there", work) as executor:
         assert do(executor, work, heard) == Outcome()
-    assert lost
-    assert any("Ray runs it again, on " in text for text in heard.said)
-    there = Store(tmp_path / "there" / "store")
-    assert there.manifest(lost[0])["node"] != heard.nodes[lost[0]]
+    (lost,) = heard.lost
+    assert heard.elsewhere not in ("", heard.nodes[lost])
     assert locally(tmp_path / "here", work) == Outcome()
-    assert digests(tmp_path / "here" / "store", work) == digests(there.root, work)
+    here, there = tmp_path / "here" / "store", tmp_path / "there" / "store"
+    assert Store(here).digests(work.stages) == Store(there).digests(work.stages)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are counted in /proc")

@@ -28,7 +28,7 @@ from fw.core.errors import Interrupted, MissingFile, RecipeError, StageFailed
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Dataset
 from fw.core.learning.train import train
-from fw.core.machine.rows import Rows
+from fw.core.machine.tables import Table
 from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import load
 from fw.core.settings import Train
@@ -297,7 +297,7 @@ def test_the_stage_stores_the_latents_of_all_images_in_their_order(tmp_path: Pat
 def test_a_posterior_is_drawn_afresh_with_the_generator_that_training_gives() -> None:
     mean, std = torch.randn(5, 2, 3, 3), torch.rand(5, 2, 3, 3)
     tensors = {"mean": mean, "std": std, "mirrored.mean": -mean, "mirrored.std": 10 * std}
-    found = Latents({name: Rows([tensor]) for name, tensor in tensors.items()})
+    found = Latents({name: Table([tensor]) for name, tensor in tensors.items()})
     chosen, mirrored = torch.tensor([4, 0, 4]), torch.tensor([False, True, True])
     noise = torch.randn(3, 2, 3, 3, generator=torch.Generator().manual_seed(1))
     signs, widths = torch.tensor([1.0, -1, -1]), torch.tensor([1.0, 10, 10])

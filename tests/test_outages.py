@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import sites
+from filelock import FileLock
 from sites import Answer, fw, site, toy_recipe
 
 FLAKY = '''
@@ -161,7 +162,8 @@ def test_a_tracker_that_goes_away_is_told_the_rest_by_sync_and_only_once(tmp_pat
         synced = fresh.sync()
         assert synced.answer.out.endswith(": logged what was missing\n"), synced.answer
         assert said(synced.calls) == whole
-        again = fw("sync", folder, "--plugin", fresh.flaky)
+        with FileLock(folder / ".lock"):  # it has nothing to write
+            again = fw("sync", folder, "--plugin", fresh.flaky)
         assert again.out.endswith(": nothing was missing\n"), again
         assert not fresh.log.exists()
 
@@ -228,3 +230,28 @@ def test_a_moved_runs_folder_is_logged_from_where_it_is(tmp_path):
 def make(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+def test_a_journal_that_no_tracker_can_be_told_of_is_refused_in_a_sentence(tmp_path):
+    place = Place(tmp_path)
+    with site(tmp_path / "site"):
+        folder = place.run().folder
+        journal = folder / "journal.jsonl"
+        opened, *rest = journal.read_text().splitlines()[:-1]
+        first = json.loads(opened)
+
+        def refused(*lines, plugin=("--plugin", place.flaky)):
+            journal.write_text("\n".join(lines) + "\n")
+            answer = fw("sync", folder, *plugin)
+            assert (answer.code, answer.err.count("\n")) == (1, 1), answer
+            return answer.err
+
+        unknown = json.dumps({**first, "tracker": {"name": "elsewhere"}})
+        assert "no tracker named 'elsewhere'" in refused(unknown, *rest)
+        assert "--plugin" in refused(opened, *rest, plugin=())
+        other = json.dumps({**first, "tracker": {**first["tracker"], "colour": "red"}})
+        assert "colour: Extra inputs" in refused(other, *rest)
+        for line in ("[1, 2]", '{"call": "scores", "arm": 1}', '{"call": "scores", "values": 1}'):
+            assert "it is damaged (no call of a tracker: " in refused(opened, line, *rest)
+        broken = json.dumps({**first, "arms": 5})
+        assert "it is damaged" in refused(broken, *rest)

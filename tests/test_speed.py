@@ -20,6 +20,7 @@ from bench.speed import (
     planning,
     sampling,
     starting,
+    teams,
     training,
     views,
 )
@@ -47,6 +48,12 @@ def test_a_training_step_does_hardly_more_than_a_loop_by_hand(trained: list[Row]
     assert operations[training.BARE].value <= 1.085
     [flops] = by_unit(trained, "x the FLOPs").values()
     assert flops.value == 1.0
+
+
+def test_a_rank_sends_its_gradients_and_hardly_more() -> None:
+    sent = next(iter(teams.rows()))
+    assert 1 <= sent.value <= 1.01
+    assert sent.counts["all_reduce, exchanges"] == 3
 
 
 def test_training_is_compared_with_two_loops_and_with_diffusers(trained: list[Row]) -> None:

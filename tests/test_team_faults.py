@@ -22,6 +22,7 @@ from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
+from fw.core.run import together
 from fw.core.run.execute_plan import run_here
 from fw.core.run.executor import Outcome
 from fw.core.run.place import Place
@@ -65,7 +66,9 @@ class Heard:
 
 def doomed(*sets: str) -> Plan:
     source = parse(RECIPE.replace("model: linear", "model: doomed"), "r.yaml")
-    source.set(["samples.count=2500", "samples.seeds=1", "sampler.steps=3", *sets])
+    source.set(
+        ["samples.count=2500", "samples.seeds=1", "sampler.steps=3", "train.steps=60", *sets]
+    )
     registry = toys.registry()
     registry.add(Provider("fates"), [team_faults.Doomed])
     return plan(validate(source, registry))
@@ -77,7 +80,7 @@ def executed(
     heard: Heard,
     ranks: int = 2,
     stopping: Callable[[], bool] = lambda: False,
-    patience: float = 120.0,
+    patience: float = 300.0,
 ) -> Outcome:
     Store(root).create()
     place = Place(root, "cpu", 1, checkpoint_seconds=0, ranks=ranks, patience=patience)
@@ -101,11 +104,18 @@ def digests(found: Plan, root: Path) -> dict[str, str]:
     return {stage: Store(root).digest(stage) for stage in found.stages}
 
 
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The products of a team to which nothing happens."""
+    root = tmp_path_factory.mktemp("straight")
+    assert executed(doomed(), root, Heard()).failed == {}
+    return digests(doomed(), root)
+
+
 def test_whichever_rank_is_killed_the_team_begins_again_and_ends_with_the_same_bits(
-    tmp_path: Path, fates: Callable[..., None]
+    straight: dict[str, str], tmp_path: Path, fates: Callable[..., None]
 ) -> None:
     found = doomed()
-    assert executed(found, tmp_path / "straight", Heard()).failed == {}
     fates("0 training 2 kill", "1 training 3 kill", "1 sampling 2 kill", "0 sampling 2 kill")
     heard = Heard()
     outcome = executed(found, tmp_path / "killed", heard)
@@ -114,16 +124,17 @@ def test_whichever_rank_is_killed_the_team_begins_again_and_ends_with_the_same_b
     assert set(heard.said) == {f"rank {rank} of 2 died {hint}" for rank in (0, 1)}
     assert len(heard.said) in (3, 4)  # two may die at once in sampling
     assert list((tmp_path / "fates").iterdir()) == []
-    assert digests(found, tmp_path / "killed") == digests(found, tmp_path / "straight")
+    assert digests(found, tmp_path / "killed") == straight
 
 
 def test_a_team_that_dies_again_and_again_ends_the_stage_and_names_the_rank(
-    tmp_path: Path, fates: Callable[..., None]
+    tmp_path: Path, fates: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fates(*(f"1 training {call} kill" for call in range(1, 6)))
-    outcome = executed(doomed("train.steps=9"), tmp_path / "store", Heard())
+    monkeypatch.setattr(together, "RESTARTS", 1)
+    fates("1 training 1 kill", "1 training 2 kill")
+    outcome = executed(doomed(), tmp_path / "store", Heard())
     (reason,) = outcome.failed.values()
-    assert reason == "rank 1 of 2 died (was there too little memory?), for the 4th time"
+    assert reason == "rank 1 of 2 died (was there too little memory?), 2 times"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +145,7 @@ def test_a_team_that_dies_again_and_again_ends_the_stage_and_names_the_rank(
         ("1 training 2 memory", "rank 1 of 2: "),
         (
             "1 training 2 hang",
-            "rank 0 of 2: another rank did not answer within 5 seconds, or is gone",
+            "rank 0 of 2: another rank did not answer within 30 seconds, or is gone",
         ),
     ],
 )
@@ -142,7 +153,8 @@ def test_what_a_member_raises_and_that_it_hangs_is_said_with_its_rank(
     fate: str, reason: str, tmp_path: Path, fates: Callable[..., None]
 ) -> None:
     fates(fate)
-    outcome = executed(doomed(), tmp_path / "store", Heard(), patience=5)
+    patience = 30.0 if "hang" in fate else 300.0
+    outcome = executed(doomed(), tmp_path / "store", Heard(), patience=patience)
     (text,) = outcome.failed.values()
     assert text.startswith(reason)
     assert len(text.splitlines()) == 1
@@ -163,10 +175,10 @@ def descendants() -> list[str]:
 
 
 def test_a_team_that_is_asked_to_stop_keeps_its_steps_and_leaves_no_process(
-    tmp_path: Path, fates: Callable[..., None]
+    straight: dict[str, str], tmp_path: Path
 ) -> None:
     asked = threading.Event()
-    found = doomed("train.steps=60")
+    found = doomed()
     heard = Heard(lambda label, done: asked.set() if (label, done) == ("train", 1) else None)
     stopped = executed(found, tmp_path / "stopped", heard, stopping=asked.is_set)
     assert stopped.stopped
@@ -174,8 +186,7 @@ def test_a_team_that_is_asked_to_stop_keeps_its_steps_and_leaves_no_process(
     asked.clear()
     heard.at = lambda label, done: None
     assert executed(found, tmp_path / "stopped", heard).failed == {}
-    assert executed(found, tmp_path / "straight", Heard()).failed == {}
-    assert digests(found, tmp_path / "stopped") == digests(found, tmp_path / "straight")
+    assert digests(found, tmp_path / "stopped") == straight
     assert heard.said == []
 
 

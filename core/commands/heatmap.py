@@ -48,7 +48,6 @@ from fw.core.run.owner import owner
 from fw.core.run.record import Turn
 from fw.core.run.sync import sync
 from fw.core.run.telling import in_words
-from fw.core.run.tracking import names_of_trainings
 from fw.core.stages.conditions import load_annotation
 from fw.core.stages.data import load_split
 from fw.core.types import SPLITS, ImageSet
@@ -308,13 +307,8 @@ def log(run: FinishedRun, answer: Mapping[str, Any], output: Path, console: Cons
             return
         folder, states = run.folder.resolve(), run.record()["arms"]
         ends = {name: arm["status"] for name, arm in states.items() if arm["status"] != "pending"}
-        planned = plan(recipe, list(ends))
-        about = opened(recipe, planned, provenance.record(plan(recipe)), folder)
-        ends |= {
-            training: ends[name]
-            for name, arm in planned.arms.items()
-            for training in names_of_trainings(name, arm).values()
-        }
+        made_by = provenance.record(plan(recipe))
+        about = opened(recipe, plan(recipe, list(ends)), made_by, folder)
         paths = [
             portable(path, folder.parents[1]) for path in (output, output.with_suffix(".json"))
         ]

@@ -27,7 +27,7 @@ from fw.core.kinds.boundaries import (
     formed_code,
     formed_images,
 )
-from fw.core.machine.rows import Rows
+from fw.core.machine.tables import Table
 from fw.core.machine.transfer import sent
 from fw.core.randomness import forked, some
 
@@ -132,12 +132,12 @@ class Latents:
     """What `Codec.encode_split` stored: `mean` (N, C, h, w), `std` of the same shape if codes
     have one, and the same of the mirror images. The files are mapped, not read."""
 
-    parts: Mapping[str, Rows]
+    parts: Mapping[str, Table]
 
     @staticmethod
     def load(folder: Path) -> Latents:
         shards = [load_file(path) for path in sorted(folder.glob("latents-*.safetensors"))]
-        return Latents({name: Rows([shard[name] for shard in shards]) for name in shards[0]})
+        return Latents({name: Table([shard[name] for shard in shards]) for name in shards[0]})
 
     def __len__(self) -> int:
         return len(self.parts["mean"])

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from fw.core.errors import FwError, StageFailed
 from fw.core.files.stacked import stacked
-from fw.core.machine.rows import in_parts
+from fw.core.machine.tables import in_parts
 
 SHORTEST, LONGEST = 1e-12, 1e18
 """Between them torch's `normalize` is right in single precision; below, it divides by 1e-12."""

@@ -21,7 +21,7 @@ from fw.core.files.stacked import stacked
 from fw.core.job import Job
 from fw.core.kinds import Glance, Probe
 from fw.core.kinds.boundaries import refuse
-from fw.core.machine.rows import all_finite
+from fw.core.machine.tables import all_finite
 from fw.core.machine.transfer import collected, sent
 from fw.core.types import Annotation, Split, Told
 

@@ -29,7 +29,7 @@ from fw.core.kinds import (
     Sampler,
     Steering,
 )
-from fw.core.machine.rows import all_finite
+from fw.core.machine.tables import all_finite
 from fw.core.types import Annotation, ConditionSpec, ImageSet
 from fw.registry import Component
 from fw.registry.errors import shortened

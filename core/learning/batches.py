@@ -15,7 +15,7 @@ from fw.core.diffusion.pixels import per_image, to_unit
 from fw.core.job import Job
 from fw.core.kinds import Process
 from fw.core.learning.loop import batch_indices
-from fw.core.machine.rows import Rows
+from fw.core.machine.tables import Table
 from fw.core.machine.transfer import sent
 from fw.core.settings import Train
 from fw.core.types import ImageSet
@@ -51,7 +51,7 @@ class Batch:
     numbers: Tensor | None = None
     """`chosen` on the CPU: rows that are not on the device are fetched by it, without a wait."""
 
-    def taken(self, rows: Rows) -> Tensor:
+    def taken(self, rows: Table) -> Tensor:
         """What rows of all training images have for these: (B, ...)."""
         return rows.take(self.chosen if rows.there or self.numbers is None else self.numbers)
 
@@ -104,44 +104,44 @@ class Draw:
 
         Numbers are drawn for all of them, and a member of a team keeps those of its own.
         """
-        device, own = self.job.device, self.job.team.rows(count)
+        device, own = self.job.device, self.job.team.own
         numbers = self.numbers(rows, count, step)
         chosen = sent(numbers, device)
         # The order of these draws is part of every stored training: append, never reorder.
         draw = self.job.generator(*stream, "noise", step, device=device)
         mirrored = None
         if self.settings.flip:
-            mirrored = (torch.rand(count, generator=draw, device=device) < 0.5)[own]
+            mirrored = own(torch.rand(count, generator=draw, device=device) < 0.5)
         posterior = self.job.generator(*stream, "posterior", step, device=device)
 
         def unit(generator: torch.Generator, shape: Sequence[int]) -> Tensor:
-            return torch.randn(count, *shape, generator=generator, device=device)[own]
+            return own(torch.randn(count, *shape, generator=generator, device=device))
 
         afar = self.examples.afar
         x0 = self.examples.take(numbers if afar else chosen, mirrored, partial(unit, posterior))
         if afar and step + 1 < self.settings.steps:
             self.examples.ahead(self.numbers(rows, count, step + 1))
-        sigma = self.process.sigmas(torch.rand(count, generator=draw, device=device))[own]
+        sigma = own(self.process.sigmas(torch.rand(count, generator=draw, device=device)))
         noise = unit(draw, x0.shape[1:])
-        dropped = torch.rand(count, generator=draw, device=device)[own] < self.settings.cond_drop
+        dropped = own(torch.rand(count, generator=draw, device=device) < self.settings.cond_drop)
         return Batch(chosen, x0, sigma, noise, dropped, count, numbers=numbers)
 
     def numbers(self, rows: Tensor, count: int, step: int) -> Tensor:
         """Which of the images `rows` (N,) this member takes of the `count` of a step: their
         numbers, int64 (B,) on the CPU."""
-        own = self.job.team.rows(count)
-        return rows[batch_indices(len(rows), count, step, self.job.seed)[own]]
+        places = batch_indices(len(rows), count, step, self.job.seed)
+        return rows[self.job.team.own(places)]
 
 
 def training_examples(data: ImageSet | Latents) -> Pixels | Latents:
-    return Pixels(Rows([data.images])) if isinstance(data, ImageSet) else data
+    return Pixels(Table([data.images])) if isinstance(data, ImageSet) else data
 
 
 @dataclass(frozen=True)
 class Pixels:
     """Images to train on, with the methods of `fw.core.diffusion.latents.Latents`."""
 
-    images: Rows
+    images: Table
 
     def to(self, device: torch.device) -> Pixels:
         return Pixels(self.images.to(device))

@@ -38,6 +38,10 @@ class Team:
         """This member's rows of `count`; shares differ by one at most. It asks nobody."""
         return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
+    def own(self, rows: Tensor) -> Tensor:
+        """This member's of the rows (count, ...) of all. It asks nobody."""
+        return rows if self.size == 1 else rows[self.rows(len(rows))]
+
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
         """This member's of items that are independent of each other. It asks nobody."""
         return items[self.rank :: self.size]
@@ -101,7 +105,7 @@ class Whole(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, team: Team, count: int) -> Tensor:
-        ctx.team, ctx.count = team, count
+        ctx.team = team
         spans = [Team(rank, team.size).rows(count) for rank in range(team.size)]
         counts = [span.stop - span.start for span in spans]
         padded = rows.new_zeros(max(counts), *rows.shape[1:])
@@ -113,4 +117,4 @@ class Whole(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         """Every member has the whole gradient, divided by their number: `part` of the loss."""
-        return gradients[0][ctx.team.rows(ctx.count)] * ctx.team.size, None, None
+        return ctx.team.own(gradients[0]) * ctx.team.size, None, None

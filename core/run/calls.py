@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
+
+from pydantic import TypeAdapter, ValidationError
 
 from fw.core.errors import FwError
 from fw.core.kinds import ArmDescription, RunDescription, TrackedRun
@@ -221,13 +224,21 @@ CALLS = {
 }
 
 
-def call_of(facts: Mapping[str, Any]) -> Call:
+def call_of(facts: Any) -> Call:
     """A call from its JSON; FwError if it is none."""
     try:
-        rest = {key: value for key, value in facts.items() if key != "call"}
-        return CALLS[facts["call"]](**rest)
-    except (LookupError, TypeError) as error:
-        raise FwError(f"no call of a tracker: {str(facts)[:80]} ({error})") from None
+        rest, kind = {**facts}, CALLS[facts["call"]]
+        del rest["call"]
+        form(kind).validate_python(rest)
+        return kind(**rest)  # whole numbers stay whole
+    except (LookupError, TypeError, ValidationError):
+        raise FwError(f"no call of a tracker: {str(facts)[:80]}") from None
+
+
+@cache
+def form(call: type[Call]) -> TypeAdapter[Call]:
+    """What checks the fields of a call."""
+    return TypeAdapter(call)
 
 
 def portable(path: Path, root: Path) -> str:

@@ -30,6 +30,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from fw.core.errors import FwError, StageFailed
+from fw.core.machine import memory
 from fw.core.machine.cores import cores
 from fw.core.machine.stopping import POLITE, deaf
 from fw.core.messages.console import say
@@ -39,6 +40,7 @@ from fw.core.run import cluster_nodes
 from fw.core.run.cluster_nodes import Visit
 from fw.core.run.cluster_task import Undone, do
 from fw.core.run.executor import Outcome, StageListener, beyond_mending
+from fw.core.run.executors import TRIES
 from fw.core.run.mailbox import Mailbox
 from fw.core.run.options import LOCAL, Options
 from fw.core.run.place import Place
@@ -46,9 +48,6 @@ from fw.core.stages.base import Stage
 from fw.core.store.soundness import again
 from fw.registry import LocalPlugin
 from fw.registry.errors import in_one_line
-
-TRIES = 3
-"""How often Ray does a stage again whose node or process was lost."""
 
 POLL = 0.2
 """Seconds between two looks at the mailbox."""
@@ -150,6 +149,7 @@ def place_of(
         threads=options.threads or max(1, int(min(shares, default=1)) if cuda else 1),
         checkpoint_seconds=options.checkpoint_seconds,
         batch=options.batch,
+        max_memory=options.max_memory,
         keep_dependents=options.keep_dependents,
         plugins=tuple(plugins),
         ranks=options.ranks or 1,
@@ -157,8 +157,10 @@ def place_of(
 
 
 def resources(place: Place, ranks: int) -> dict[str, int]:
-    """What Ray sets aside for a stage that so many processes do, all on one node."""
-    return {"CPU": ranks * place.threads, "GPU": ranks * (place.device != "cpu")}
+    """What Ray sets aside for a stage that so many processes do, all on one node; memory in
+    bytes."""
+    needs = {"CPU": place.threads, "GPU": int(place.device != "cpu"), "memory": place.max_memory}
+    return {kind: ranks * each for kind, each in needs.items() if each}
 
 
 def has_room(node: Mapping[str, Any], place: Place, ranks: int) -> bool:
@@ -168,7 +170,10 @@ def has_room(node: Mapping[str, Any], place: Place, ranks: int) -> bool:
 
 def in_words(place: Place) -> str:
     needs = resources(place, place.ranks)
-    return " and ".join(f"{count} {kind}" for kind, count in needs.items() if count)
+    words = [f"{needs[kind]} {kind}" for kind in ("CPU", "GPU") if kind in needs]
+    if "memory" in needs:
+        words.append(f"{memory.in_words(needs['memory'])} of memory")
+    return " and ".join(words)
 
 
 def check(nodes: Iterable[Mapping[str, Any]], visit: Visit, console: Console) -> None:
@@ -206,10 +211,6 @@ class Cluster:
 
     place: Place
     visit: Visit
-
-    @property
-    def ranks(self) -> int:
-        return self.place.ranks
 
     def run(
         self,
@@ -282,7 +283,8 @@ class Work:
         options = {
             "name": stage.title,
             "num_cpus": needs["CPU"],
-            "num_gpus": needs["GPU"],
+            "num_gpus": needs.get("GPU", 0),
+            "memory": needs.get("memory"),
             "max_retries": TRIES,
             "retry_exceptions": False,
             "scheduling_strategy": "SPREAD",
@@ -327,7 +329,8 @@ class Work:
         except RayTaskError as error:
             self.undone(stage, error.cause)
         except OutOfMemoryError:
-            self.fail(stage, "its node ran out of memory, and Ray ended its process")
+            remedy = "say with --max-memory how much a stage may take"
+            self.fail(stage, f"its node ran out of memory {TRIES + 1} times: {remedy}")
         except WorkerCrashedError:
             self.fail(stage, f"its process died {TRIES + 1} times: was there too little memory?")
         except RayError as error:

@@ -112,8 +112,8 @@ class Local:
     places: Sequence[Place]
 
     @property
-    def ranks(self) -> int:
-        return self.places[0].ranks
+    def place(self) -> Place:
+        return self.places[0]
 
     def run(
         self,

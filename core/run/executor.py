@@ -13,6 +13,7 @@ from typing import Protocol
 from fw.core.errors import Interrupted, StageFailed
 from fw.core.plan.graph import Plan
 from fw.core.run.listening import Listener
+from fw.core.run.place import Place
 
 STOPPED = "stopped; everything finished is kept, and the same command continues from here"
 SKIPPED = "stages that needed it were not tried; the others are finished and kept"
@@ -62,8 +63,8 @@ class Executor(Protocol):
     """Does a plan's stages, each after its inputs."""
 
     @property
-    def ranks(self) -> int:
-        """Processes that do a stage together, of the stages that can be shared."""
+    def place(self) -> Place:
+        """How each stage is run; of several GPUs, on the first."""
 
     def run(
         self,

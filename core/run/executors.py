@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -16,10 +17,15 @@ from fw.core.run.executor import Executor
 from fw.core.run.options import LOCAL, Options, places
 from fw.registry import LocalPlugin
 
+TRIES = 3
+"""How often Ray does a stage again whose node or process was lost, or whose node ran out of memory;
+in the last case it would try for ever."""
+
 RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+    "RAY_task_oom_retries": str(TRIES),
 }
 """What Ray reads when it is imported: it reports nothing to its makers, and prints nothing that a
 run says itself."""
@@ -36,8 +42,11 @@ def chosen(
     """The executor that the options name. A cluster is not connected to if nothing is to be
     done."""
     missing = len(plan.stages) - len(finished)
-    if options.cluster is None or not missing:
+    if options.cluster is None:
         yield Local(places(options, missing, plugins))
+        return
+    if not missing:
+        yield Local(places(replace(options, device="cpu"), missing, plugins))
         return
     refuse(options)
     os.environ.update({**RAY, **os.environ})

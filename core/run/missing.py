@@ -28,8 +28,8 @@ def finish(
     store = Store(options.store)
     store.create()
     finished = usable_stages(plan, store, console, options.keep_dependents, every_byte)
-    preflight(plan, finished, options)
     jobs = places(options, len(plan.stages) - len(finished), provenance.files(recipe))
+    preflight(plan, finished, jobs[0])
     with stop_on_signals() as stopping, Board(plan, store, console) as board:
         outcome = Local(jobs).run(plan, finished, board, stopping)
     if (failure := outcome.failure(plan)) is not None:

@@ -7,30 +7,29 @@ from collections.abc import Collection, Iterable, Iterator
 from fw.core.errors import FwError
 from fw.core.machine.memory import in_words
 from fw.core.plan.graph import Plan
-from fw.core.run.devices import checked_device
-from fw.core.run.options import Options
+from fw.core.run.place import Place
 from fw.core.stages.base import Stage
 
 
-def preflight(plan: Plan, finished: Collection[str], options: Options, ranks: int = 1) -> None:
+def preflight(plan: Plan, finished: Collection[str], place: Place) -> None:
     """Let every component that still has work look for its files; FwError says all that is
     missing, which batches have too few images for so many ranks, and which stages take more memory
     than they may by arithmetic alone."""
     missing = [stage for stage in plan.stages.values() if stage.id not in finished]
     distinct = {repr(component): component for stage in missing for component in stage.components}
     problems = [
-        f"--ranks {ranks}: {stage.title} divides batches of {stage.splits} images, so at most "
-        f"{stage.splits} ranks can do it"
+        f"--ranks {place.ranks}: {stage.title} divides batches of {stage.splits} images, so at "
+        f"most {stage.splits} ranks can do it"
         for stage in missing
-        if stage.splits is not None and stage.splits < ranks
+        if stage.splits is not None and stage.splits < place.ranks
     ]
     for component in distinct.values():
         try:
             component.preflight()
         except FwError as error:
             problems.append(str(error))
-    if options.max_memory is not None and checked_device(options.device) == "cpu":
-        problems += cramped(missing, options.max_memory, options.batch)
+    if place.max_memory is not None and place.device == "cpu":
+        problems += cramped(missing, place.max_memory, place.batch)
     if problems:
         raise FwError("\n".join(dict.fromkeys(problems)))
 

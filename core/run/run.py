@@ -55,7 +55,7 @@ def run(
     finished = [stage for stage in plan.stages if stage in sound]
     plugins = provenance.files(recipe)
     with chosen(options, plan, finished, plugins, console) as executor:
-        preflight(plan, finished, options, executor.ranks)
+        preflight(plan, finished, executor.place)
         data = splits.examine(recipe.dataset, store.root)
         for warning in data.warnings:
             say(console, f"warning: {warning}", style="yellow")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from fw.core.errors import FwError, StageFailed
@@ -20,7 +21,7 @@ from fw.core.run.opening import teller
 from fw.core.run.owner import owner
 from fw.core.run.record import Turn, remember
 from fw.core.run.telling import in_words
-from fw.registry import installed
+from fw.registry import UnknownComponent, installed
 
 
 def journals(out: Path) -> Iterator[Path]:
@@ -38,7 +39,7 @@ def sync(folder: Path, console: Console) -> bool:
     """
     folder = folder.resolve()
     journal = Journal(folder)
-    if not journal.path.exists():
+    if not journal.pending():  # nothing to write: the folder may be anybody's, and read-only
         return False
     with Turn(folder) as turn:
         if not turn.take():
@@ -82,8 +83,20 @@ def tell(calls: list[Call], journal: Journal, folder: Path, console: Console) ->
 
 
 def tracker_of(opened: Opened) -> Tracker:
-    """The tracker that the run was meant for, with the secrets of the environment."""
+    """The tracker that the run was meant for, with the secrets of the environment; FwError if it is
+    not installed, or not with these fields."""
     fields = {key: value for key, value in opened.tracker.items() if key != "name"}
-    tracker = installed().get("tracker", opened.tracker["name"]).model_validate(fields)
+    try:
+        tracker = installed().get("tracker", opened.tracker.get("name", "")).model_validate(fields)
+    except UnknownComponent as error:
+        remedy = "install the plugin that brings it, or name its file with --plugin"
+        raise FwError(f"{error}; {remedy}") from None
+    except ValidationError as error:
+        reason = error.errors()[0]
+        place = ".".join(map(str, reason["loc"]))
+        raise FwError(
+            f"the tracker '{opened.tracker['name']}' that is installed does not take what the run "
+            f"was logged with: {place}: {reason['msg']}"
+        ) from None
     assert isinstance(tracker, Tracker)
     return tracker

@@ -62,7 +62,7 @@ def together(
         team.run(listener, stopping)
         if (loss := team.loss) is None:
             return team.outcome()
-    raise StageFailed(f"{loss}, for the {RESTARTS + 1}th time")
+    raise StageFailed(f"{loss}, {RESTARTS + 1} times")
 
 
 @dataclass

@@ -15,7 +15,7 @@ from fw.core.files.durable import write_json
 from fw.core.job import Job
 from fw.core.kinds import Metric
 from fw.core.kinds.boundaries import checked_floor, checked_limits, checked_scores
-from fw.core.machine.rows import fits
+from fw.core.machine.tables import fits
 from fw.core.settings import Samples
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.conditions import are_labels, load_annotation

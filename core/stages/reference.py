@@ -14,7 +14,7 @@ from torch import Tensor
 from fw.core.job import Job
 from fw.core.kinds import Metric
 from fw.core.kinds.boundaries import checked_measured
-from fw.core.machine.rows import fits
+from fw.core.machine.tables import fits
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.data import Data
 from fw.core.stages.encode import Encode, load_features

@@ -40,6 +40,7 @@ def usable_stages(
         if not whole(stage, store, console, store.verify if every_byte else store.reportable):
             continue
         store.sweep(stage.id)
+        store.clear(stage.id)
         if keep_dependents or (
             set(stage.inputs.values()) <= set(usable) and not store.stale(stage.id)
         ):

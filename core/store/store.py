@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fw.core.errors import Damaged, PutOff, StageFailed
+from fw.core.errors import Damaged, Held, PutOff, StageFailed
 from fw.core.files import unfinished
 from fw.core.files.durable import ASIDE, put, sync, write_json, write_text
 from fw.core.files.sealed import SEAL, intact, seal, stamped
@@ -280,6 +280,13 @@ class Store:
             raise
         finally:
             lease.release()
+
+    def clear(self, stage: str) -> None:
+        """Remove the lease that a run has left on a stage which it was killed just behind."""
+        folder = self.root / LEASES / stage
+        if folder.exists():
+            with contextlib.suppress(Held, OSError):
+                take(folder).release()
 
     def holder(self, stage: str) -> str | None:
         """Who works on a stage, in words; None if nobody does."""

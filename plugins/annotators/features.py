@@ -12,7 +12,7 @@ from fw.core.errors import FwError, StageFailed
 from fw.core.files.stacked import stacked
 from fw.core.job import Job
 from fw.core.kinds import Annotator
-from fw.core.machine.rows import all_finite, in_parts
+from fw.core.machine.tables import all_finite, in_parts
 from fw.core.types import Annotation, ConditionSpec, Observations
 
 CONSTANT = 1e-6

@@ -12,7 +12,7 @@ from fw.core.errors import FwError, StageFailed
 from fw.core.features.points import all_directions
 from fw.core.job import Job
 from fw.core.kinds import Annotator
-from fw.core.machine.rows import all_finite
+from fw.core.machine.tables import all_finite
 from fw.core.randomness import seed_from
 from fw.core.types import Observations
 

@@ -20,7 +20,7 @@ from fw.core.features.kmeans import Centroids
 from fw.core.features.points import all_directions, check_clusters
 from fw.core.job import Job
 from fw.core.kinds import Annotator
-from fw.core.machine.rows import all_finite
+from fw.core.machine.tables import all_finite
 from fw.core.randomness import seed_from
 from fw.core.types import Annotation, ConditionSpec, Observations
 

@@ -4,12 +4,15 @@ distances."""
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from fw.core.files.cache import cache_folder
+from fw.core.files.stacked import HELD, stacked
 from fw.core.kinds import Dataset
 from fw.core.randomness import generator
 from fw.core.types import ImageSet, Split
@@ -74,9 +77,19 @@ class Shapes(Dataset):
 
     def load(self, split: Split) -> ImageSet:
         count = self.how_many(split)
-        chunks = [self._chunk(split, number) for number in range(math.ceil(count / CHUNK))]
-        images, labels = (torch.cat(parts)[:count] for parts in zip(*chunks, strict=True))
-        return ImageSet(images, labels, self.classes)
+        labels: list[Tensor] = []
+
+        def drawn() -> Iterator[Tensor]:
+            for number in range(math.ceil(count / CHUNK)):
+                images, own = self._chunk(split, number)
+                labels.append(own)
+                yield images[: count - number * CHUNK]
+
+        folder = cache_folder()
+        if count * math.prod(self.shape) > HELD:
+            folder.mkdir(parents=True, exist_ok=True)
+        images = stacked(drawn(), folder)
+        return ImageSet(images, torch.cat(labels)[:count], self.classes)
 
     def _chunk(self, split: Split, number: int) -> tuple[Tensor, Tensor]:
         """Images (CHUNK, 3, size, size) and their labels (CHUNK,)."""

@@ -25,7 +25,7 @@ from fw.core.learning.optimizers import adam
 from fw.core.learning.rows import ALONE, Rows
 from fw.core.learning.train import initial_network
 from fw.core.machine.precision import autocast, lengthened
-from fw.core.machine.rows import Rows as Table
+from fw.core.machine.tables import Table
 from fw.core.machine.transfer import constant
 from fw.core.randomness import seeded
 from fw.core.types import LARGEST, ImageSet

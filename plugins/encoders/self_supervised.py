@@ -20,7 +20,7 @@ from fw.core.learning.loop import Step, descend
 from fw.core.learning.optimizers import adam
 from fw.core.learning.rows import ALONE, Rows
 from fw.core.machine.precision import ABOUT, Precision, autocast, lengthened
-from fw.core.machine.rows import Rows as Table
+from fw.core.machine.tables import Table
 from fw.core.randomness import seeded, some
 from fw.core.types import LARGEST, ImageSet
 from fw.plugins.encoders.epochs import too_short

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fw.core.errors import StageFailed
-from fw.core.machine.rows import in_parts
+from fw.core.machine.tables import in_parts
 
 INDISTINCT = "the features of all real images are equal: this space cannot tell images apart"
 

@@ -59,14 +59,14 @@ def check_the_current_device_is_what_says_cuda() -> None:
 
 
 def check_rows_that_do_not_fit_are_fetched_ahead_and_the_host_never_waits() -> None:
-    from fw.core.machine import rows
+    from fw.core.machine import tables
 
     table = torch.arange(40).view(20, 2)
     pieces, numbers = [table[:3], table[3:11], table[11:]], torch.tensor([19, 0, 3, 3, 10])
-    assert rows.Rows(pieces).to(GPU).there
+    assert tables.Table(pieces).to(GPU).there
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows, "SHARE", 0)
-        afar = rows.Rows(pieces).to(GPU)
+        patch.setattr(tables, "SHARE", 0)
+        afar = tables.Table(pieces).to(GPU)
     assert not afar.there
     with waits(0):
         at_once = afar.take(numbers)
@@ -200,7 +200,7 @@ def check_a_training_on_images_that_do_not_fit_has_the_same_bits() -> None:
     from fw.core.job import Job
     from fw.core.learning.state import state_of
     from fw.core.learning.train import train
-    from fw.core.machine import rows
+    from fw.core.machine import tables
     from fw.core.settings import Train
     from fw.core.testing import tiny
 
@@ -214,7 +214,7 @@ def check_a_training_on_images_that_do_not_fit_has_the_same_bits() -> None:
 
     expected = trained()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows, "SHARE", 0)
+        patch.setattr(tables, "SHARE", 0)
         found = trained()
     assert all(torch.equal(found[name], each) for name, each in expected.items())
 

@@ -210,7 +210,7 @@ def prepared(folder: Path, count: int, draw: random.Random) -> Bench:
 def kind_of(file: Path) -> str | None:
     """What a stored file is; None for what nobody reads back."""
     parts, name = file.parts, file.name
-    if name.endswith(".lock"):
+    if name.endswith((".lock", ".lease")):
         return None
     if parts[0] == "cache":
         return f"cache: {parts[1]}" if len(parts) > 1 else None

@@ -9,6 +9,7 @@ from transformed images and makes none.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -53,7 +54,7 @@ class Augmentation(Part):
     def begin(self, batch: Batch, step: Step) -> None:
         draw = self.job.generator("augmentation", step.number)
         transforms = draw_transforms(batch.count, self.probability, draw)
-        transforms = transforms.of(self.job.team.rows(batch.count))
+        transforms = transforms.each(self.job.team.own)
         batch.x0 = transforms(batch.x0)
         batch.augmentation = sent(transforms.label, batch.x0.device)
 
@@ -80,9 +81,9 @@ class Transforms:
     shift_y: Tensor
     """a_7: down, in eighths of the height."""
 
-    def of(self, rows: slice) -> Transforms:
-        """Those of some of the images."""
-        return Transforms(*(getattr(self, each.name)[rows] for each in fields(self)))
+    def each(self, cut: Callable[[Tensor], Tensor]) -> Transforms:
+        """Those of some of the images, by what cuts their parameters."""
+        return Transforms(*(cut(getattr(self, each.name)) for each in fields(self)))
 
     @property
     def label(self) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step
 from fw.core.learning.parts.part import Part, Training
-from fw.core.machine.rows import Rows
+from fw.core.machine.tables import Table
 from fw.core.types import Annotation, ConditionSpec
 
 
@@ -23,7 +23,7 @@ class Conditions(Part):
         return self.annotation.spec
 
     def join(self, training: Training) -> None:
-        self.conditions = Rows([self.annotation.conditions]).to(training.job.device)
+        self.conditions = Table([self.annotation.conditions]).to(training.job.device)
 
     def begin(self, batch: Batch, step: Step) -> None:
         condition = batch.taken(self.conditions)

@@ -20,7 +20,7 @@ from fw.core.learning.batches import Batch
 from fw.core.learning.loop import Step
 from fw.core.learning.parts.part import Part, Training
 from fw.core.machine.precision import lengthened
-from fw.core.machine.rows import Rows
+from fw.core.machine.tables import Table
 from fw.core.machine.team import Team
 from fw.core.randomness import seeded
 
@@ -34,7 +34,7 @@ class Term:
     label: str
     block: str
     head: nn.Module
-    features: Rows | None
+    features: Table | None
     """Its encoder's features (N, F) of all training images."""
 
 
@@ -63,7 +63,7 @@ class Objectives(Part):
             width = self._look(block)(image, torch.ones(1, device=device)).shape[2]
             size = 0 if features is None else features.shape[1]
             head = initial_head(objective, label, width, size, self.job)
-            on_device = None if features is None else Rows([features]).to(device)
+            on_device = None if features is None else Table([features]).to(device)
             self.terms.append(Term(objective, label, block, head, on_device))
 
     @property

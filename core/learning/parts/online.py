@@ -66,8 +66,8 @@ class OnlineGrouping(Part):
 
     def begin(self, batch: Batch, step: Step) -> None:
         """Learn from the images; from the start on, give them their prototypes as conditions."""
-        stream, own = self._stream("online", step.number), self.job.team.rows(batch.count)
-        noise = unit(stream, batch.count, batch.x0.shape[1:])[own]
+        stream = self._stream("online", step.number)
+        noise = self.job.team.own(unit(stream, batch.count, batch.x0.shape[1:]))
         features = self.features(batch.x0, noise)  # (B, F)
         if step.number >= self.start:
             batch.condition = self.prototypes[self.assign(features)]  # (B, D)

@@ -22,6 +22,7 @@ from bench.speed import (
     planning,
     sampling,
     starting,
+    teams,
     training,
     views,
 )
@@ -37,6 +38,7 @@ GROUPS: Mapping[str, Callable[[], Iterable[Row]]] = {
     "views": views.rows,
     "planning": planning.rows,
     "starting": starting.rows,
+    "teams": teams.rows,
     "cuda": cuda.rows,
 }
 

@@ -22,7 +22,7 @@ AHEAD = 2
 """Batches that are fetched at a time: a step may draw a second one, in a stream of its own."""
 
 
-class Rows:
+class Table:
     """A tensor (N, ...) in pieces laid end to end, most often mapped files, whose rows are taken
     to a device."""
 
@@ -48,15 +48,15 @@ class Rows:
     def nbytes(self) -> int:
         return sum(piece.nbytes for piece in self.pieces)
 
-    def to(self, device: torch.device) -> Rows:
+    def to(self, device: torch.device) -> Table:
         """The same for this device: there as a whole, if that is no more than a share of its free
         memory; else rows are fetched from where they are."""
         if device.type == self.device.type or not fits(self.nbytes, device):
-            return Rows(self.pieces, device)
+            return Table(self.pieces, device)
         whole = self.pieces[0].new_empty((len(self), *self.shape), device=device)
         for start, piece in zip(self.starts.tolist(), self.pieces, strict=False):
             whole[start : start + len(piece)] = piece
-        return Rows([whole], device)
+        return Table([whole], device)
 
     def take(self, numbers: Tensor) -> Tensor:
         """The rows with these numbers (B,), on the device. Numbers on the CPU spare a GPU's
