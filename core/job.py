@@ -258,7 +258,7 @@ class Job:
         gets its name when it is whole."""
         self.holding()
         path = self.folder / name
-        unfinished.keep(path, write)
+        unfinished.keep(path, write, self.team.rank)
         return path
 
     def keep_beside(

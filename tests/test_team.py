@@ -331,3 +331,23 @@ def test_each_of_64_ranks_sends_its_gradients_once_a_step_and_what_objectives_co
     rows = 2  # 128 / 64
     assert a_step["all_gather torch.float32"] == (4, rows * 4 * (tokens * width + 2 * image + 1))
     assert a_step["all_gather torch.int64"] == (1, rows * 8)
+
+
+def kept_by_all(team: Team, folder: Path) -> str:
+    """What a plugin may do that knows nothing of teams: every member makes the same file."""
+    job = Job(folder, team=team)
+
+    def write(path: Path) -> None:
+        path.write_text("the same", encoding="utf-8")
+        team.wait()  # all are at it
+        assert path.exists()
+
+    for number in range(20):
+        job.keep(f"{number}.txt", write)
+    team.wait()
+    return "".join(str(job.kept(f"{number}.txt") is not None) for number in range(20))
+
+
+def test_members_that_make_the_same_file_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    assert together(2, tmp_path, kept_by_all) == ["True" * 20] * 2
+    assert not list(tmp_path.glob("*.writing"))

@@ -16,9 +16,10 @@ ASIDE = ".writing"
 """The end of the name of a file that is not yet whole."""
 
 
-def aside(path: Path) -> Path:
-    """The path beside a file where it is written until it is whole; nobody reads it there."""
-    return path.with_name(path.name + ASIDE)
+def aside(path: Path, writer: int = 0) -> Path:
+    """The path beside a file where it is written until it is whole; nobody reads it there. Several
+    writers of one file have numbers, so that each has a path of its own."""
+    return path.with_name(f"{path.name}.{writer}{ASIDE}" if writer else path.name + ASIDE)
 
 
 def put(temporary: Path, path: Path) -> None:
@@ -28,8 +29,8 @@ def put(temporary: Path, path: Path) -> None:
     sync(path.parent)
 
 
-def write_text(path: Path, text: str) -> None:
-    temporary = aside(path)
+def write_text(path: Path, text: str, writer: int = 0) -> None:
+    temporary = aside(path, writer)
     temporary.write_text(text, encoding="utf-8")
     put(temporary, path)
 

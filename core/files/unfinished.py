@@ -17,11 +17,12 @@ VOUCHER = ".sha256"
 """The end of a voucher's name."""
 
 
-def keep(path: Path, write: Callable[[Path], object]) -> None:
-    """Make or replace a file, whole or not at all; `write` gets the path to write to."""
-    temporary = aside(path)
+def keep(path: Path, write: Callable[[Path], object], writer: int = 0) -> None:
+    """Make or replace a file, whole or not at all; `write` gets the path to write to. Members of a
+    team that make the same file at once are different writers."""
+    temporary = aside(path, writer)
     write(temporary)
-    write_text(voucher(path), "\n".join([checksum(temporary), *vouched(path)[:1]]))
+    write_text(voucher(path), "\n".join([checksum(temporary), *vouched(path)[:1]]), writer)
     put(temporary, path)
 
 

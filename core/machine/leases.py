@@ -124,8 +124,8 @@ def take(folder: Path) -> Lease:
             create(file, token)
             others = {key: claim for key, claim in claims(folder).items() if key != number}
             if tokens(others) == tokens(before):
-                for other in others:
-                    (folder / f"{other}{ENDING}").unlink(missing_ok=True)
+                for old in others:
+                    (folder / f"{old}{ENDING}").unlink(missing_ok=True)
                 return Lease(Right(file, token))
             file.unlink()  # what was to be taken over has changed hands meanwhile
     raise held("another process")
