@@ -136,21 +136,7 @@ def run(
         int | None,
         typer.Option(min=1, help="stages side by side [default: a CPU core or a GPU each]"),
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of each job [default: 1 on CPU]")
-    ] = None,
-    checkpoint_seconds: Annotated[
-        float, typer.Option(min=0, help="time between checkpoints")
-    ] = 20.0,
-    batch: Batch = None,
     ranks: Ranks = "1",
-    max_memory: MaxMemory = None,
-    keep_dependents: Annotated[
-        bool,
-        typer.Option(
-            "--keep-dependents", help="keep what was made of products that were made again since"
-        ),
-    ] = False,
     cluster: Annotated[
         str | None,
         typer.Option(
@@ -159,6 +145,20 @@ def run(
             metavar="ADDRESS",
         ),
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of each job [default: 1 on CPU]")
+    ] = None,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(min=0, help="time between checkpoints")
+    ] = 20.0,
+    batch: Batch = None,
+    max_memory: MaxMemory = None,
+    keep_dependents: Annotated[
+        bool,
+        typer.Option(
+            "--keep-dependents", help="keep what was made of products that were made again since"
+        ),
+    ] = False,
 ) -> None:
     """Run a recipe; run it again to resume. Ends with a table of the arms."""
     from rich.console import Console
