@@ -43,7 +43,9 @@ from fw.core.stages.encode import FEATURES, Encode
 from fw.core.stages.latents import EncodeLatents
 from fw.core.templates.autoencoder import Example
 from fw.core.testing.stopping import Stop
+from fw.plugins.datasets import shapes as shapes_module
 from fw.plugins.datasets.digits import Digits
+from fw.plugins.datasets.shapes import Shapes
 from fw.plugins.encoders.pca import PCA
 from fw.plugins.metrics import frechet
 
@@ -112,6 +114,22 @@ def test_directions_in_parts_have_the_bits_of_those_at_once(
     monkeypatch.setattr("fw.core.machine.tables.AT_ONCE", 1000)
     monkeypatch.setattr(files, "HELD", 10_000)
     assert torch.equal(points.all_directions(features, tmp_path), points.directions(features))
+
+
+def test_many_shapes_are_drawn_into_a_mapped_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = Shapes(size=8, count=600, held_out_count=10)
+    held = shapes.load("train")
+    monkeypatch.setenv("FW_CACHE_DIR", str(tmp_path / "new"))
+    monkeypatch.setattr(shapes_module, "HELD", 1000)
+    monkeypatch.setattr(files, "HELD", 1000)
+    mapped = shapes.load("train")
+    assert mapped.labels is not None
+    assert held.labels is not None
+    assert torch.equal(mapped.images, held.images)
+    assert torch.equal(mapped.labels, held.labels)
+    assert (tmp_path / "new").is_dir()
 
 
 def test_latents_are_mapped_and_not_read(tmp_path: Path) -> None:
