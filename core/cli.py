@@ -66,7 +66,7 @@ app = typer.Typer(
 def checked_device(device: str) -> str:
     """Refuse a --device that fw does not run on, in every command and before any work."""
     if device not in ("auto", "cpu"):
-        from fw.core.run.devices import known_device
+        from fw.core.execution.devices import known_device
 
         known_device(device)
     return device
@@ -163,6 +163,8 @@ def run(
     """Run a recipe; run it again to resume. Ends with a table of the arms."""
     from rich.console import Console
 
+    from fw.core.execution.devices import known_ranks
+    from fw.core.execution.options import Options
     from fw.core.machine.memory import size_of
     from fw.core.machine.stopping import shelter_resource_tracker
     from fw.core.messages.console import say
@@ -172,8 +174,6 @@ def run(
     from fw.core.report import provenance
     from fw.core.report.page.write import PAGE
     from fw.core.report.terminal import show
-    from fw.core.run.devices import known_ranks
-    from fw.core.run.options import Options
     from fw.core.run.run import run as run_plan
     from fw.core.store.store import Store
 
@@ -236,13 +236,13 @@ def work(
     Ends when all stages are finished, here or there; `fw run` reports them."""
     from rich.console import Console
 
+    from fw.core.execution.devices import known_ranks
+    from fw.core.execution.options import Options
     from fw.core.machine.memory import size_of
     from fw.core.machine.stopping import shelter_resource_tracker
     from fw.core.plan.assembly import plan
     from fw.core.recipe.loading import load
-    from fw.core.run.devices import known_ranks
     from fw.core.run.missing import finish
-    from fw.core.run.options import Options
 
     shelter_resource_tracker()
     add_plugins(plugin)
@@ -441,9 +441,9 @@ def clusters(
     from rich.console import Console
 
     from fw.core.commands import clusters
+    from fw.core.execution.options import Options
     from fw.core.machine.stopping import shelter_resource_tracker
     from fw.core.recipe.loading import load
-    from fw.core.run.options import Options
 
     shelter_resource_tracker()
     add_plugins(plugin)
@@ -587,10 +587,10 @@ def reproduce(
     Local plugins are executed as the run kept them."""
     from rich.console import Console
 
+    from fw.core.execution.options import Options
     from fw.core.machine.stopping import shelter_resource_tracker
     from fw.core.report import agreement
     from fw.core.run.finished import FinishedRun
-    from fw.core.run.options import Options
 
     if again and from_samples:
         raise FwError("--from-samples and --again: name one; --again makes new samples")

@@ -14,11 +14,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, ClassVar
 
+from fw.core.execution.local import run_here
+from fw.core.execution.place import Place
 from fw.core.job import Job
 from fw.core.machine import leases
 from fw.core.plan.graph import Plan
-from fw.core.run.execute_plan import run_here
-from fw.core.run.place import Place
 from fw.core.stages.base import Products, Stage
 from fw.core.store.store import Store
 

@@ -13,13 +13,13 @@ import torch.distributed as dist
 from simcuda.shipped import fewer_images, fw
 from simcuda.shrunk import RECIPES, shrunk
 
+from fw.core.execution import stage as execute_stage
+from fw.core.execution.listening import Listener
+from fw.core.execution.place import Place
+from fw.core.execution.work import Worked, work
 from fw.core.job import Silent
 from fw.core.machine.leases import Right
 from fw.core.machine.team import Team
-from fw.core.run import execute_stage
-from fw.core.run.listening import Listener
-from fw.core.run.place import Place
-from fw.core.run.work import Worked, work
 from fw.core.stages.base import Stage
 from fw.core.store.store import Store
 from fw.registry.global_state import undisturbed

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fw.core.commands.plot import plot
 from fw.core.errors import RecipeError, StageFailed
+from fw.core.execution.options import Options
 from fw.core.features.logistic import accuracy_of, linear_probe
 from fw.core.kinds import Attend, Backbone
 from fw.core.plan.assembly import plan
@@ -26,7 +27,6 @@ from fw.core.recipe.source import parse
 from fw.core.report.runfile import read_run
 from fw.core.report.tables import rows
 from fw.core.run.finished import FinishedRun
-from fw.core.run.options import Options
 from fw.core.run.run import run
 from fw.core.run.tracking import arm_scores
 from fw.core.testing import check, violations

@@ -14,14 +14,14 @@ from toys import Untracked
 
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
+from fw.core.execution.local import run_here
+from fw.core.execution.place import Place
 from fw.core.kinds import Backbone
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
-from fw.core.run.execute_plan import run_here
-from fw.core.run.place import Place
 from fw.core.settings import Train
 from fw.core.store.store import Store
 from fw.core.testing import check, tiny

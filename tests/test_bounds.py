@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
 from fw.core.errors import FwError, RecipeError
+from fw.core.execution.devices import checked_device
 from fw.core.plan.assembly import plan
 from fw.core.randomness import generator
 from fw.core.recipe.checks import warnings
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import read
-from fw.core.run.devices import checked_device
 from fw.core.testing.common import changes
 from fw.plugins.joint.jdm import JDM
 from fw.registry import Component, installed

@@ -20,6 +20,8 @@ from toys import Untracked
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.errors import RecipeError
+from fw.core.execution.local import run_here
+from fw.core.execution.place import Place
 from fw.core.kinds import Annotator, Sibling
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
@@ -27,8 +29,6 @@ from fw.core.randomness import Draws
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
-from fw.core.run.execute_plan import run_here
-from fw.core.run.place import Place
 from fw.core.settings import Train
 from fw.core.store.store import Store
 from fw.core.templates.joint import Example as Joint

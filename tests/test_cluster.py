@@ -22,14 +22,14 @@ from rich.console import Console
 from test_executor import Heard, annotate, planned, products
 
 from fw.core.errors import FwError
+from fw.core.execution.executor import STOPPED, Executor, Outcome
+from fw.core.execution.executors import RAY, chosen
+from fw.core.execution.local import Local
+from fw.core.execution.options import Options
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
-from fw.core.run.execute_plan import Local
-from fw.core.run.executor import STOPPED, Executor, Outcome
-from fw.core.run.executors import RAY, chosen
-from fw.core.run.options import Options
 from fw.core.store.store import Store
 from fw.registry import LocalPlugin, add_files
 
@@ -37,7 +37,7 @@ os.environ.update(RAY)
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'fw[cluster]'")
 cluster_utils = pytest.importorskip("ray.cluster_utils", reason="Ray can simulate no nodes here")
 
-from fw.core.run import cluster, cluster_nodes  # noqa: E402  # after Ray's settings
+from fw.core.execution import cluster, cluster_nodes  # noqa: E402  # after Ray's settings
 
 COIN = "arms.coin={annotator: coin}"
 

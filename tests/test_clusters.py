@@ -18,12 +18,12 @@ from torch.nn.functional import normalize
 
 from fw.core.commands.clusters import bound, numbers, show, spread, survey
 from fw.core.errors import FwError, StageFailed
+from fw.core.execution.options import Options
 from fw.core.job import Job
 from fw.core.kinds import Annotator
 from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import load
 from fw.core.recipe.model import Recipe
-from fw.core.run.options import Options
 from fw.core.types import Annotation, ConditionSpec, Observations
 from fw.plugins.annotators.random import Random
 from fw.plugins.datasets.digits import Digits

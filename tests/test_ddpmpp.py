@@ -20,15 +20,15 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.pixels import to_unit
+from fw.core.execution.executor import Outcome
+from fw.core.execution.local import run_here
+from fw.core.execution.place import Place
 from fw.core.job import Job
 from fw.core.kinds import scaled_dot_product
 from fw.core.learning.train import train
 from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
-from fw.core.run.execute_plan import run_here
-from fw.core.run.executor import Outcome
-from fw.core.run.place import Place
 from fw.core.settings import Train
 from fw.core.store.store import Store
 from fw.core.testing import check

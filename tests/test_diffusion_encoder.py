@@ -20,6 +20,7 @@ from fw.core.commands import heatmap
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import FwError, MissingFile, RecipeError
+from fw.core.execution.options import Options
 from fw.core.features.activations import as_map, flat, noise_of, read, split
 from fw.core.features.logistic import accuracy_of, linear_probe
 from fw.core.job import Job
@@ -27,7 +28,6 @@ from fw.core.kinds import Encoder
 from fw.core.learning.state import state_of
 from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import load
-from fw.core.run.options import Options
 from fw.core.run.run import run as run_plan
 from fw.core.settings import Train
 from fw.core.stages.keys import digest

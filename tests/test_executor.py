@@ -14,16 +14,16 @@ import torch
 import toys
 
 from fw.core.errors import StageFailed
+from fw.core.execution.devices import devices
+from fw.core.execution.executor import Outcome
+from fw.core.execution.local import Queue, new_seat, run_here, run_in_workers
+from fw.core.execution.place import Place
+from fw.core.execution.stage import execute
 from fw.core.machine.stopping import POLITE
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
-from fw.core.run.devices import devices
-from fw.core.run.execute_plan import Queue, new_seat, run_here, run_in_workers
-from fw.core.run.execute_stage import execute
-from fw.core.run.executor import Outcome
-from fw.core.run.place import Place
 from fw.core.store.store import MANIFEST, Store
 
 TOYS = toys.registry()

@@ -24,6 +24,7 @@ from fw.core.commands.sample import draw
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import FwError
+from fw.core.execution.options import Options
 from fw.core.features.activations import noise_of, split
 from fw.core.plan.assembly import plan
 from fw.core.randomness import generator
@@ -33,7 +34,6 @@ from fw.core.run.calls import Files, Opened
 from fw.core.run.finished import FinishedRun
 from fw.core.run.journal import Journal
 from fw.core.run.opening import opened
-from fw.core.run.options import Options
 from fw.core.run.run import run as run_plan
 from fw.core.types import Split
 from fw.plugins.backbones.unet import UNet

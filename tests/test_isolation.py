@@ -20,16 +20,16 @@ import toys
 from sites import products
 from test_executor import Heard
 
+from fw.core.execution.executor import Outcome
+from fw.core.execution.local import run_here, run_in_workers
+from fw.core.execution.place import Place
+from fw.core.execution.stage import execute
 from fw.core.files.sealed import SEAL
 from fw.core.machine.isolation import stock_state
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
-from fw.core.run.execute_plan import run_here, run_in_workers
-from fw.core.run.execute_stage import execute
-from fw.core.run.executor import Outcome
-from fw.core.run.place import Place
 from fw.core.store.store import Store
 from fw.registry import LocalPlugin, add_files
 

@@ -16,6 +16,9 @@ from torch.nn.functional import cross_entropy
 
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.errors import RecipeError
+from fw.core.execution.executor import Outcome
+from fw.core.execution.local import run_here
+from fw.core.execution.place import Place
 from fw.core.job import Job
 from fw.core.kinds import Joint
 from fw.core.learning.train import train
@@ -23,9 +26,6 @@ from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
-from fw.core.run.execute_plan import run_here
-from fw.core.run.executor import Outcome
-from fw.core.run.place import Place
 from fw.core.settings import Train
 from fw.core.store.store import Store
 from fw.core.types import Annotation, ConditionSpec, ImageSet

@@ -27,6 +27,9 @@ from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.guided import Guided
 from fw.core.diffusion.pixels import to_unit
 from fw.core.errors import RecipeError, StageFailed
+from fw.core.execution.executor import Outcome
+from fw.core.execution.local import run_here
+from fw.core.execution.place import Place
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Joint, scaled_dot_product
 from fw.core.kinds.boundaries import checked_annotation
@@ -37,9 +40,6 @@ from fw.core.plan.graph import Plan
 from fw.core.randomness import Draws
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
-from fw.core.run.execute_plan import run_here
-from fw.core.run.executor import Outcome
-from fw.core.run.place import Place
 from fw.core.settings import Train
 from fw.core.store.store import Store
 from fw.core.testing import check, tiny

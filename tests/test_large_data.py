@@ -27,6 +27,8 @@ from torch import Tensor
 from fw.core.diffusion import latents as latents_module
 from fw.core.diffusion.latents import Latents
 from fw.core.errors import FwError, Interrupted, StageFailed
+from fw.core.execution.place import Place
+from fw.core.execution.work import work
 from fw.core.features import points
 from fw.core.files import stacked as files
 from fw.core.files.stacked import join, stacked
@@ -35,8 +37,6 @@ from fw.core.machine.leases import in_turn
 from fw.core.machine.memory import Watch, anonymous, in_words, size_of
 from fw.core.machine.tables import Table
 from fw.core.machine.team import Team
-from fw.core.run.place import Place
-from fw.core.run.work import work
 from fw.core.stages import encode as encode_stage
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.encode import FEATURES, Encode

@@ -24,14 +24,14 @@ from rich.console import Console
 from runners import FORK, Nap, Runner, naps, published
 
 from fw.core.errors import Held, LeaseLost, OutOfOrder
+from fw.core.execution.executor import Outcome
+from fw.core.execution.local import run_here, run_in_workers
+from fw.core.execution.place import Place
 from fw.core.job import Job
 from fw.core.machine import leases
 from fw.core.machine.leases import Lease, create, in_turn, take
 from fw.core.machine.processes import Process, boot_id
 from fw.core.plan.graph import Plan
-from fw.core.run.execute_plan import run_here, run_in_workers
-from fw.core.run.executor import Outcome
-from fw.core.run.place import Place
 from fw.core.run.record import Turn
 from fw.core.store.soundness import usable_stages
 from fw.core.store.store import Store

@@ -11,9 +11,9 @@ import torch
 
 from fw.core.catalogue.matrix import NONE, Cell, cells, page, recipe_of
 from fw.core.catalogue.reference import builtins
+from fw.core.execution.place import Place
+from fw.core.execution.stage import execute
 from fw.core.plan.assembly import plan
-from fw.core.run.execute_stage import execute
-from fw.core.run.place import Place
 from fw.core.stages.sample import load_samples
 from fw.core.store.store import Store
 from fw.registry import Registry

@@ -25,6 +25,9 @@ from variants import assert_named
 
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.errors import FwError, Interrupted, RecipeError, StageFailed
+from fw.core.execution.executor import Outcome
+from fw.core.execution.local import run_here
+from fw.core.execution.place import Place
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Objective, Seen
 from fw.core.learning import train as training
@@ -42,9 +45,6 @@ from fw.core.recipe.checks import warnings
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
-from fw.core.run.execute_plan import run_here
-from fw.core.run.executor import Outcome
-from fw.core.run.place import Place
 from fw.core.settings import Train
 from fw.core.store.store import Store
 from fw.core.testing import check, tiny

@@ -24,6 +24,7 @@ from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.pixels import to_unit
 from fw.core.diffusion.taps import pooled, usual_block
 from fw.core.errors import FwError, Interrupted, RecipeError, StageFailed
+from fw.core.execution.options import Options
 from fw.core.features.logistic import linear_probe
 from fw.core.features.reading import ArmReader, Noisy, positions
 from fw.core.job import Job
@@ -35,7 +36,6 @@ from fw.core.randomness import Draws
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import parse
-from fw.core.run.options import Options
 from fw.core.run.run import run
 from fw.core.stages.conditions import are_labels
 from fw.core.templates.probe import Example

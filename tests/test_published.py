@@ -23,12 +23,12 @@ from test_spaces import made_inception
 from torchvision.datasets import CIFAR10
 from toys import Untracked
 
+from fw.core.execution.local import run_here
+from fw.core.execution.place import Place
 from fw.core.plan.assembly import plan
 from fw.core.recipe.arm import Arm
 from fw.core.recipe.loading import load
 from fw.core.recipe.model import Recipe
-from fw.core.run.execute_plan import run_here
-from fw.core.run.place import Place
 from fw.core.store.store import Store
 
 DDPM = {

@@ -9,11 +9,11 @@ import sites
 import torch
 
 from fw.core.errors import FwError
-from fw.core.run import options as run_options
-from fw.core.run.devices import known_ranks
-from fw.core.run.member import device_of
-from fw.core.run.options import Options, places
-from fw.core.run.place import Place
+from fw.core.execution import options as run_options
+from fw.core.execution.devices import known_ranks
+from fw.core.execution.member import device_of
+from fw.core.execution.options import Options, places
+from fw.core.execution.place import Place
 
 
 @pytest.fixture

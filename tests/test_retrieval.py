@@ -17,14 +17,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fw.core.errors import FwError, RecipeError, StageFailed
+from fw.core.execution.executor import Outcome
+from fw.core.execution.local import run_here
+from fw.core.execution.place import Place
 from fw.core.job import Job
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
-from fw.core.run.execute_plan import run_here
-from fw.core.run.executor import Outcome
-from fw.core.run.place import Place
 from fw.core.store.store import Store
 from fw.core.testing import check
 from fw.core.types import Annotation, ConditionSpec, Observations

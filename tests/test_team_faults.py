@@ -18,14 +18,14 @@ import sites
 import team_faults
 import toys
 
+from fw.core.execution import together
+from fw.core.execution.executor import Outcome
+from fw.core.execution.local import run_here
+from fw.core.execution.place import Place
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
-from fw.core.run import together
-from fw.core.run.execute_plan import run_here
-from fw.core.run.executor import Outcome
-from fw.core.run.place import Place
 from fw.core.store.store import Store
 from fw.registry import Provider
 

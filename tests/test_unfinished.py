@@ -13,10 +13,10 @@ import toys
 from test_executor import Heard, planned, products, settings
 
 from fw.core.errors import Interrupted
+from fw.core.execution.local import run_here
+from fw.core.execution.stage import execute
 from fw.core.files import unfinished
 from fw.core.plan.graph import Plan
-from fw.core.run.execute_plan import run_here
-from fw.core.run.execute_stage import execute
 from fw.core.stages import sample as sampling
 from fw.core.stages.base import Stage
 from fw.core.store.store import Store

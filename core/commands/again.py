@@ -14,11 +14,11 @@ from rich.console import Console
 
 from fw.core.commands.logged import logged_recipe
 from fw.core.errors import FwError
+from fw.core.execution.options import Options
 from fw.core.plan.assembly import plan as plan_all
 from fw.core.plan.graph import Plan
 from fw.core.report.agreement import Line, bits, key, scores
 from fw.core.run.finished import FinishedRun
-from fw.core.run.options import Options
 from fw.core.run.run import run as run_plan
 from fw.core.store.store import Store
 

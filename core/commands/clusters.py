@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fw.core.errors import FwError
+from fw.core.execution.options import Options
 from fw.core.features.points import different
 from fw.core.kinds import Annotator
 from fw.core.messages.console import say
@@ -29,7 +30,6 @@ from fw.core.plan.graph import Plan
 from fw.core.recipe.arm import Arm
 from fw.core.recipe.model import Override, Recipe
 from fw.core.run.missing import finish
-from fw.core.run.options import Options
 from fw.core.stages.annotate import Annotate
 from fw.core.stages.base import Stage
 from fw.core.store.store import Store

@@ -25,6 +25,7 @@ from fw.core.diffusion.latents import Codec
 from fw.core.diffusion.pixels import to_unit
 from fw.core.diffusion.taps import blocks_of
 from fw.core.errors import FwError
+from fw.core.execution.devices import checked_device
 from fw.core.features.activations import LEVELS, noise_of, read, split
 from fw.core.features.logistic import accuracy_of, linear_probe
 from fw.core.job import Job
@@ -40,7 +41,6 @@ from fw.core.report import provenance
 from fw.core.report.figures import save_heat_map
 from fw.core.run.board import bars
 from fw.core.run.calls import End, EndArm, Files, portable
-from fw.core.run.devices import checked_device
 from fw.core.run.finished import FinishedRun
 from fw.core.run.journal import Journal
 from fw.core.run.opening import opened

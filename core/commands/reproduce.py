@@ -17,6 +17,9 @@ from rich.console import Console
 
 from fw.core.commands.logged import logged_plugins, logged_recipe
 from fw.core.errors import FwError
+from fw.core.execution.options import Options, places
+from fw.core.execution.place import Place
+from fw.core.execution.stage import perform
 from fw.core.messages.console import say
 from fw.core.messages.plain import plain
 from fw.core.messages.secrets import redact
@@ -26,10 +29,7 @@ from fw.core.report import provenance
 from fw.core.report.agreement import Line, bits, fault, scores
 from fw.core.report.collect import collect
 from fw.core.run.board import Board
-from fw.core.run.execute_stage import perform
 from fw.core.run.finished import FinishedRun, stored
-from fw.core.run.options import Options, places
-from fw.core.run.place import Place
 from fw.core.stages.base import Stage
 from fw.core.stages.evaluate import Evaluate
 from fw.core.stages.features import SampleFeatures

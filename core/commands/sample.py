@@ -8,9 +8,9 @@ import torch
 from rich.console import Console
 
 from fw.core.commands.target import check_target
+from fw.core.execution.devices import checked_device
 from fw.core.machine.isolation import stock_state
 from fw.core.messages.plain import writing
-from fw.core.run.devices import checked_device
 from fw.core.run.finished import FinishedRun
 from fw.core.stages.grid import save_grid
 

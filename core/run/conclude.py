@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from fw.core.execution.executor import Outcome
 from fw.core.files.durable import write_text
 from fw.core.messages.plain import writing
 from fw.core.messages.secrets import redact, redacted
@@ -18,7 +19,6 @@ from fw.core.report.page.write import PAGE, save_page
 from fw.core.report.snapshots import CURVES, grids_file, scored_arms
 from fw.core.report.tables import figure_keys
 from fw.core.report.warnings import indistinct, stage_warnings
-from fw.core.run.executor import Outcome
 from fw.core.run.record import describe, link_latest, recipe_key, write_run
 from fw.core.run.scope import Scope
 from fw.core.run.tracking import Tracking

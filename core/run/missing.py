@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from fw.core.execution.local import Local
+from fw.core.execution.options import Options, places
 from fw.core.machine.stopping import stop_on_signals
 from fw.core.plan.graph import Plan
 from fw.core.recipe.model import Recipe
 from fw.core.report import provenance
 from fw.core.run.board import Board
-from fw.core.run.execute_plan import Local
-from fw.core.run.options import Options, places
 from fw.core.run.preflight import preflight
 from fw.core.store.soundness import usable_stages
 from fw.core.store.store import Store

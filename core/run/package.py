@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from fw.core.errors import FwError
+from fw.core.execution.devices import checked_device
 from fw.core.files.durable import write_json, write_text
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Backbone, Process, Sampler, Steering
@@ -35,7 +36,6 @@ from fw.core.recipe.model import Recipe
 from fw.core.report.environment import versions
 from fw.core.report.runfile import RESOLVED
 from fw.core.run.card import card
-from fw.core.run.devices import checked_device
 from fw.core.settings import Samples, Section, Train
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.data import ImageStage

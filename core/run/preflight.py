@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from fw.core.errors import FwError
+from fw.core.execution.place import Place
 from fw.core.machine.memory import in_words
 from fw.core.plan.graph import Plan
-from fw.core.run.place import Place
 from fw.core.stages.base import Stage
 
 

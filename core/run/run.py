@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from fw.core.errors import StageFailed
+from fw.core.execution.executor import Executor, Outcome
+from fw.core.execution.executors import chosen
+from fw.core.execution.options import Options
 from fw.core.machine.stopping import stop_on_signals
 from fw.core.messages.console import say
 from fw.core.plan.assembly import plan as plan_all
@@ -18,11 +21,8 @@ from fw.core.report import provenance
 from fw.core.run import splits
 from fw.core.run.board import Board
 from fw.core.run.conclude import conclude
-from fw.core.run.executor import Executor, Outcome
-from fw.core.run.executors import chosen
 from fw.core.run.models import Models
 from fw.core.run.opening import opened, teller
-from fw.core.run.options import Options
 from fw.core.run.owner import owner
 from fw.core.run.preflight import preflight
 from fw.core.run.record import Turn, describe, remember, run_folder

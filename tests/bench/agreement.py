@@ -25,6 +25,7 @@ from scipy.stats import kendalltau
 
 from bench.table import markdown
 from fw.core.errors import FwError
+from fw.core.execution.options import Options
 from fw.core.kinds import Metric
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
@@ -33,7 +34,6 @@ from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import Source
 from fw.core.run.finished import FinishedRun
 from fw.core.run.missing import finish
-from fw.core.run.options import Options
 from fw.core.stages.encode import load_features
 from fw.core.stages.evaluate import Evaluate
 from fw.core.stages.reference import load_measured

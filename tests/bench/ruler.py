@@ -13,13 +13,13 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fw.core.execution.options import Options
 from fw.core.job import Job
 from fw.core.machine.isolation import stock_state
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.model import Recipe
 from fw.core.run.missing import finish
-from fw.core.run.options import Options
 from fw.core.stages.base import Stage
 from fw.core.stages.evaluate import Evaluate
 from fw.core.stages.sample import shard_name, shards

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from bench.table import Scores, cell, legend, markdown
 from fw.core.errors import FwError
+from fw.core.execution.options import Options
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe import checks
@@ -27,7 +28,6 @@ from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import Source
 from fw.core.run.finished import FinishedRun
-from fw.core.run.options import Options
 from fw.core.run.run import run as run_plan
 from fw.core.stages.train import TrainDenoiser
 from fw.core.store.store import Store

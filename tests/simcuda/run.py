@@ -27,9 +27,9 @@ def install() -> None:
 
     from fw.core.diffusion import generate
     from fw.core.diffusion.denoiser import NetworkDenoiser
+    from fw.core.execution import local, stage
     from fw.core.job import Job
     from fw.core.kinds import Sampler
-    from fw.core.run import execute_plan, execute_stage
     from fw.registry import installed
     from simcuda.waits import WAITS
 
@@ -47,8 +47,8 @@ def install() -> None:
             sampler.sample = within(WAITS.sampling, sampler.sample)
     for call in ("__call__", "logits", "steered", "features"):
         setattr(NetworkDenoiser, call, within(WAITS.call, getattr(NetworkDenoiser, call)))
-    recorded = within(WAITS.stage, execute_stage.execute)
-    execute_stage.execute = execute_plan.execute = recorded  # type: ignore[attr-defined]
+    recorded = within(WAITS.stage, stage.execute)
+    stage.execute = local.execute = recorded  # type: ignore[attr-defined]
 
 
 def descendants(kind: type[Any]) -> Iterator[Any]:

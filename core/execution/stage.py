@@ -10,16 +10,16 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from fw.core.errors import Damaged, FwError, Interrupted, PutOff, StageFailed
+from fw.core.execution.listening import Listener, Pipe, StageReporter
+from fw.core.execution.place import Place
+from fw.core.execution.together import together
+from fw.core.execution.trace import TRACE, leave
+from fw.core.execution.work import work
 from fw.core.machine.leases import Lease
 from fw.core.machine.stopping import POLITE
 from fw.core.machine.streams import sturdy
 from fw.core.messages.plain import plain
 from fw.core.messages.secrets import redact, redacted
-from fw.core.run.listening import Listener, Pipe, StageReporter
-from fw.core.run.place import Place
-from fw.core.run.together import together
-from fw.core.run.trace import TRACE, leave
-from fw.core.run.work import work
 from fw.core.stages.base import Stage
 from fw.core.store.soundness import discard_damaged
 from fw.core.store.store import Store

@@ -30,20 +30,20 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from fw.core.errors import FwError, StageFailed
+from fw.core.execution import cluster_nodes
+from fw.core.execution.cluster_nodes import Visit
+from fw.core.execution.cluster_task import Undone, do
+from fw.core.execution.executor import Outcome, StageListener, beyond_mending
+from fw.core.execution.executors import TRIES
+from fw.core.execution.mailbox import Mailbox
+from fw.core.execution.options import LOCAL, Options
+from fw.core.execution.place import Place
 from fw.core.machine import memory
 from fw.core.machine.cores import cores
 from fw.core.machine.stopping import POLITE, deaf
 from fw.core.messages.console import say
 from fw.core.plan.graph import Plan
 from fw.core.report import provenance
-from fw.core.run import cluster_nodes
-from fw.core.run.cluster_nodes import Visit
-from fw.core.run.cluster_task import Undone, do
-from fw.core.run.executor import Outcome, StageListener, beyond_mending
-from fw.core.run.executors import TRIES
-from fw.core.run.mailbox import Mailbox
-from fw.core.run.options import LOCAL, Options
-from fw.core.run.place import Place
 from fw.core.stages.base import Stage
 from fw.core.store.soundness import again
 from fw.registry import LocalPlugin

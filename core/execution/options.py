@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
+from fw.core.execution.devices import check_teams, checked_device, devices
+from fw.core.execution.place import Place
 from fw.core.machine.cores import cores
-from fw.core.run.devices import check_teams, checked_device, devices
-from fw.core.run.place import Place
 from fw.registry import LocalPlugin
 
 MOST_JOBS = 8

@@ -15,11 +15,11 @@ from typing import Any
 import ray
 from ray.util import get_node_ip_address
 
+from fw.core.execution.cluster_nodes import Visit, arrived, unfit
+from fw.core.execution.executor import STOPPED
+from fw.core.execution.place import Place
+from fw.core.execution.stage import attempt
 from fw.core.machine.streams import sturdy
-from fw.core.run.cluster_nodes import Visit, arrived, unfit
-from fw.core.run.execute_stage import attempt
-from fw.core.run.executor import STOPPED
-from fw.core.run.place import Place
 from fw.core.stages.base import Stage
 from fw.registry.once import one_look
 

@@ -16,11 +16,11 @@ from multiprocessing import connection as connections
 from typing import Any
 
 from fw.core.errors import Damaged, FwError, Interrupted, LeaseLost, PutOff
+from fw.core.execution.executor import Outcome, StageListener, beyond_mending
+from fw.core.execution.place import Place
+from fw.core.execution.stage import execute, made_meanwhile, worker
 from fw.core.machine.stopping import deaf
 from fw.core.plan.graph import Plan
-from fw.core.run.execute_stage import execute, made_meanwhile, worker
-from fw.core.run.executor import Outcome, StageListener, beyond_mending
-from fw.core.run.place import Place
 from fw.core.stages.base import Stage
 from fw.core.store.soundness import again
 from fw.core.store.store import Store

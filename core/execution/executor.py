@@ -1,7 +1,7 @@
 """What runs a plan's stages: who does it, who hears of it, and what becomes of them.
 
-The executor of one machine is in core/run/execute_plan.py, that of a Ray cluster in
-core/run/cluster.py.
+The executor of one machine is in core/execution/local.py, that of a Ray cluster in
+core/execution/cluster.py.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from fw.core.errors import Interrupted, StageFailed
+from fw.core.execution.listening import Listener
+from fw.core.execution.place import Place
 from fw.core.plan.graph import Plan
-from fw.core.run.listening import Listener
-from fw.core.run.place import Place
 
 STOPPED = "stopped; everything finished is kept, and the same command continues from here"
 SKIPPED = "stages that needed it were not tried; the others are finished and kept"

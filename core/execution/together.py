@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from fw.core.errors import Interrupted, StageFailed
+from fw.core.execution.listening import Listener
+from fw.core.execution.member import Done, Failed, Here, Member, Stopped, member
+from fw.core.execution.place import Place
+from fw.core.execution.trace import leave
+from fw.core.execution.work import Worked
 from fw.core.machine.leases import Right
 from fw.core.machine.stopping import deaf
-from fw.core.run.listening import Listener
-from fw.core.run.member import Done, Failed, Here, Member, Stopped, member
-from fw.core.run.place import Place
-from fw.core.run.trace import leave
-from fw.core.run.work import Worked
 from fw.core.stages.base import Stage
 
 RESTARTS = 3

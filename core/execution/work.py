@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 
 from fw.core.errors import Interrupted, StageFailed
+from fw.core.execution.place import Place
 from fw.core.job import Job, Reporter
 from fw.core.machine.isolation import stock_state
 from fw.core.machine.leases import Right
 from fw.core.machine.memory import Peak, Watch, in_words
 from fw.core.machine.team import Team
-from fw.core.run.place import Place
 from fw.core.stages.base import Stage
 
 ALONE = Team()

@@ -20,15 +20,15 @@ import torch
 import torch.distributed as dist
 
 from fw.core.errors import FwError, Interrupted
+from fw.core.execution.listening import Pipe, StageReporter
+from fw.core.execution.place import Place
+from fw.core.execution.work import Worked, work
 from fw.core.job import Reporter, Silent
 from fw.core.machine.leases import Right
 from fw.core.machine.streams import sturdy
 from fw.core.machine.team import Team
 from fw.core.messages.plain import plain
 from fw.core.messages.secrets import redact
-from fw.core.run.listening import Pipe, StageReporter
-from fw.core.run.place import Place
-from fw.core.run.work import Worked, work
 from fw.core.stages.base import Stage
 from fw.core.store.store import Store
 from fw.registry.errors import in_one_line

@@ -11,10 +11,10 @@ from dataclasses import replace
 from rich.console import Console
 
 from fw.core.errors import FwError
+from fw.core.execution.executor import Executor
+from fw.core.execution.local import Local
+from fw.core.execution.options import LOCAL, Options, places
 from fw.core.plan.graph import Plan
-from fw.core.run.execute_plan import Local
-from fw.core.run.executor import Executor
-from fw.core.run.options import LOCAL, Options, places
 from fw.registry import LocalPlugin
 
 TRIES = 3
@@ -56,7 +56,7 @@ def chosen(
         import ray  # noqa: F401
     except ImportError:
         raise FwError("--cluster needs Ray: pip install 'fw[cluster]'") from None
-    from fw.core.run.cluster import connected
+    from fw.core.execution.cluster import connected
 
     with connected(options, plan, plugins, console) as cluster:
         yield cluster

@@ -1,0 +1,1 @@
+"""What does a plan's stages: this machine, teams of processes, a cluster."""
