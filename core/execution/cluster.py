@@ -33,8 +33,7 @@ from fw.core.errors import FwError, StageFailed
 from fw.core.execution import cluster_nodes
 from fw.core.execution.cluster_nodes import Visit
 from fw.core.execution.cluster_task import Undone, do
-from fw.core.execution.executor import Outcome, StageListener, beyond_mending
-from fw.core.execution.executors import TRIES
+from fw.core.execution.executor import TRIES, Outcome, StageListener, beyond_mending
 from fw.core.execution.mailbox import Mailbox
 from fw.core.execution.options import LOCAL, Options
 from fw.core.execution.place import Place

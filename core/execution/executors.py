@@ -11,15 +11,11 @@ from dataclasses import replace
 from rich.console import Console
 
 from fw.core.errors import FwError
-from fw.core.execution.executor import Executor
+from fw.core.execution.executor import TRIES, Executor
 from fw.core.execution.local import Local
 from fw.core.execution.options import LOCAL, Options, places
 from fw.core.plan.graph import Plan
 from fw.registry import LocalPlugin
-
-TRIES = 3
-"""How often Ray does a stage again whose node or process was lost, or whose node ran out of memory;
-in the last case it would try for ever."""
 
 RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
