@@ -16,11 +16,11 @@ from fw.core.execution.place import Place
 from fw.core.plan.graph import Plan
 
 STOPPED = "stopped; everything finished is kept, and the same command continues from here"
+SKIPPED = "stages that needed it were not tried; the others are finished and kept"
+
 TRIES = 3
 """How often a cluster does a stage again whose node or process was lost, or whose node ran out of
 memory; in the last case Ray would try for ever."""
-
-SKIPPED = "stages that needed it were not tried; the others are finished and kept"
 
 
 class StageListener(Listener, Protocol):
