@@ -1,15 +1,17 @@
-"""A team that loses a member begins again and ends with the same bits; what a member raises, and
-that it hangs, is said in a sentence; nothing is left of a team that was stopped."""
+"""A team draws the images that one process draws. One that loses a member begins again and ends
+with the same bits; what a member raises, and that it hangs, is said in a sentence; nothing is left
+of a team that was stopped."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +83,11 @@ def executed(
     ranks: int = 2,
     stopping: Callable[[], bool] = lambda: False,
     patience: float = 300.0,
+    finished: Iterable[str] = (),
 ) -> Outcome:
     Store(root).create()
     place = Place(root, "cpu", 1, checkpoint_seconds=0, ranks=ranks, patience=patience)
-    return run_here(found, (), place, heard, stopping)
+    return run_here(found, finished, place, heard, stopping)
 
 
 @pytest.fixture
@@ -125,6 +128,22 @@ def test_whichever_rank_is_killed_the_team_begins_again_and_ends_with_the_same_b
     assert len(heard.said) in (3, 4)  # two may die at once in sampling
     assert list((tmp_path / "fates").iterdir()) == []
     assert digests(found, tmp_path / "killed") == straight
+
+
+def test_images_and_their_features_are_the_same_to_the_bit_however_many_make_them(
+    tmp_path: Path,
+) -> None:
+    found = doomed()
+    assert executed(found, tmp_path / "alone", Heard(), ranks=1).failed == {}
+    made = {stage.id for stage in found.stages.values() if stage.kind in ("sample", "features")}
+    for stage in found.stages.keys() - made:
+        shutil.copytree(tmp_path / "alone" / stage, tmp_path / "three" / stage)
+    outcome = executed(
+        found, tmp_path / "three", Heard(), ranks=3, finished=found.stages.keys() - made
+    )
+    assert outcome.failed == {}
+    assert {Store(tmp_path / "three").manifest(stage)["ranks"] for stage in made} == {3}
+    assert digests(found, tmp_path / "three") == digests(found, tmp_path / "alone")
 
 
 def test_a_team_that_dies_again_and_again_ends_the_stage_and_names_the_rank(
