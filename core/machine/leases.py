@@ -117,8 +117,8 @@ def take(folder: Path) -> Lease:
         with contextlib.suppress(FileExistsError, FileNotFoundError):  # others come and go
             folder.mkdir(parents=True, exist_ok=True)
             before = claims(folder)
-            if (other := living(before, folder)) is not None:
-                raise held(other)
+            if (whose := living(before, folder)) is not None:
+                raise held(whose)
             number, token = max(before, default=0) + 1, secrets.token_hex(16)
             file = folder / f"{number}{ENDING}"
             create(file, token)
