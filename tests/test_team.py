@@ -7,13 +7,13 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 import torch.distributed as dist
 from teams import one_of, together
-from torch import Tensor
+from torch import Tensor, nn
 
 from fw.core.errors import Interrupted
 from fw.core.job import Job
@@ -54,6 +54,30 @@ class Case:
     online: Online | None = None
 
 
+class Normed(Backbone):
+    """Two convolutions with a batch norm between them: the images of a batch meet."""
+
+    name: ClassVar[str] = "normed"
+
+    def build(self, shape: tuple[int, int, int], condition: ConditionSpec | None) -> nn.Module:
+        return NormedNetwork()
+
+
+class NormedNetwork(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.SiLU(),
+            nn.Conv2d(4, 1, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor, *_: object, **__: object) -> Tensor:
+        made: Tensor = self.layers(x)
+        return made
+
+
 UNET: dict[str, Any] = {"channels": [8, 16], "groups": 4}
 DIT: dict[str, Any] = {"depth": 2, "width": 32, "heads": 2, "patch": 2}
 
@@ -70,6 +94,7 @@ CASES = {
     "ddpmpp, augmented": Case(
         DDPMPP(width=8, multipliers=(1, 1), layers=1, attention=()), settings={"augment": 0.5}
     ),
+    "batch norm": Case(Normed()),
     "dispersive": Case(DiT(**DIT), objectives=(Dispersive(),)),
     "contrastive": Case(DiT(**DIT), objectives=(Contrastive(),)),
     "repa": Case(DiT(**DIT), objectives=(REPA(encoder=Pixels(), interval=(0.2, 2.0)),)),

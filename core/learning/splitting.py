@@ -10,9 +10,6 @@ from fw.core.errors import FwError
 from fw.core.kinds import Backbone
 from fw.core.types import ConditionSpec
 
-ACCUMULATE, TEAM = "accumulate", "--ranks"
-"""What splits batches."""
-
 
 def meeting(network: nn.Module) -> str | None:
     """The name of a layer in which the images of a batch meet, as in batch norm; None if there is
@@ -21,10 +18,10 @@ def meeting(network: nn.Module) -> str | None:
     return next((name for name, layer in layers if isinstance(layer, _BatchNorm)), None)
 
 
-def check_splits(model: Backbone, network: nn.Module, splitter: str) -> None:
-    """FwError if images meet in the network, naming what would split its batches."""
+def check_splits(model: Backbone, network: nn.Module) -> None:
+    """FwError if images meet in the network."""
     if layer := meeting(network):
-        raise FwError(because(model, layer, splitter))
+        raise FwError(because(model, layer))
 
 
 def unsplit(
@@ -37,11 +34,11 @@ def unsplit(
             layer = meeting(model.build(shape, condition))
     except Exception:
         return None
-    return layer and because(model, layer, ACCUMULATE)
+    return layer and because(model, layer)
 
 
-def because(model: Backbone, layer: str, splitter: str) -> str:
+def because(model: Backbone, layer: str) -> str:
     return (
-        f"{splitter} splits batches, and in backbone '{model.name}' the images of a batch meet: "
+        f"accumulate splits batches, and in backbone '{model.name}' the images of a batch meet: "
         f"{layer} is a batch norm"
     )

@@ -17,6 +17,7 @@ from fw.core.job import Job, Stateful
 from fw.core.kinds import Backbone, Joint, Process
 from fw.core.kinds.boundaries import checked_network
 from fw.core.learning.averages import average, decay
+from fw.core.learning.batch_norm import normed_together
 from fw.core.learning.batches import Batch, Draw, training_examples
 from fw.core.learning.loop import Step, descend
 from fw.core.learning.optimizers import adam
@@ -26,7 +27,7 @@ from fw.core.learning.parts.denoising import Denoising
 from fw.core.learning.parts.joint import Recognition
 from fw.core.learning.parts.part import Part, Training
 from fw.core.learning.recomputing import recompute_blocks
-from fw.core.learning.splitting import ACCUMULATE, TEAM, check_splits
+from fw.core.learning.splitting import check_splits
 from fw.core.machine.precision import shortened
 from fw.core.machine.transfer import placed
 from fw.core.randomness import seeded
@@ -60,8 +61,8 @@ def train(
 
     spec = next((part.spec for part in parts if part.spec is not None), None)
     network, averaged = (initial_network(backbone, data.shape, spec, job) for _ in range(2))
-    if settings.accumulate > 1 or job.team.size > 1:
-        check_splits(backbone, network, ACCUMULATE if settings.accumulate > 1 else TEAM)
+    if settings.accumulate > 1:
+        check_splits(backbone, network)
     bf16 = settings.precision == "bf16"  # autocast alone: weights, loss and averages stay float32
     model, slow = (NetworkDenoiser(each, process, bf16) for each in (network, averaged))
     draw = Draw(training_examples(data).to(job.device), process, settings, job)
@@ -109,7 +110,7 @@ def train(
         for part in parts:
             part.follow(kept, step)
 
-    with shortened(settings.precision, job.device):
+    with shortened(settings.precision, job.device), normed_together(network, job.team):
         descend(
             job,
             settings.steps,
