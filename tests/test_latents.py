@@ -294,6 +294,32 @@ def test_the_stage_stores_the_latents_of_all_images_in_their_order(tmp_path: Pat
     )
 
 
+def test_latents_in_half_the_room_are_rounded_and_trained_on_in_single_precision(
+    tmp_path: Path,
+) -> None:
+    weights = made_kl(tmp_path / "kl")
+    single, half = (
+        KL(weights=weights, shrink=2, posterior="sample", stored=each) for each in ("fp32", "fp16")
+    )
+    whole, rounded = (stored(each, tmp_path / each.stored, flip=True) for each in (single, half))
+    for name in whole.parts:
+        assert rounded.parts[name].nbytes * 2 == whole.parts[name].nbytes
+    some, which = torch.tensor([3, 0, 999, 1000]), torch.tensor([True, False] * 2)
+    taken = [
+        each.take(some, which, unit(torch.Generator().manual_seed(0), 4))
+        for each in (whole, rounded)
+    ]
+    assert {each.dtype for each in taken} == {torch.float32}
+    torch.testing.assert_close(taken[1], taken[0], atol=2e-3, rtol=2**-10)
+    assert not torch.equal(*taken)
+    keys = [EncodeLatents(Digits(), each, True).key for each in (single, half)]
+    assert (
+        keys[0]
+        == EncodeLatents(Digits(), KL(weights=weights, shrink=2, posterior="sample"), True).key
+    )
+    assert keys[0] != keys[1]
+
+
 def test_a_posterior_is_drawn_afresh_with_the_generator_that_training_gives() -> None:
     mean, std = torch.randn(5, 2, 3, 3), torch.rand(5, 2, 3, 3)
     tensors = {"mean": mean, "std": std, "mirrored.mean": -mean, "mirrored.std": 10 * std}

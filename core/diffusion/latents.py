@@ -40,6 +40,9 @@ HELD_OUT = 256
 MIRRORED = "mirrored."
 """How the names of tensors begin that were made of the mirror images."""
 
+STORED = {"fp32": torch.float32, "fp16": torch.float16}
+"""What `stored` of an autoencoder names."""
+
 Unit = Callable[[Sequence[int]], Tensor]
 """Gives unit noise (B, *shape) for the images of a batch."""
 
@@ -87,9 +90,15 @@ class Codec:
         tensors = {
             prefix + part: tensor
             for prefix, parts in codes.items()
-            for part, tensor in self._on_cpu(parts)._asdict().items()
+            for part, tensor in self._stored(self._on_cpu(parts))._asdict().items()
         }
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
+    def _stored(self, code: Code) -> Code:
+        """The code in the numbers that are stored, which it has to fit."""
+        kind = STORED[self.autoencoder.stored]
+        std = None if code.std is None else code.std.to(kind)
+        return finite_code(self.autoencoder, Code(code.mean.to(kind), std))
 
     @torch.inference_mode()
     def _encode(self, images: Tensor) -> Code:
@@ -171,9 +180,10 @@ class Latents:
 
     def _rows(self, part: str, numbers: Tensor, mirrored: Tensor | None) -> Tensor:
         rows = self.parts[part].take(numbers)
-        if mirrored is None:
-            return rows
-        return torch.where(per_image(mirrored), self.parts[MIRRORED + part].take(numbers), rows)
+        if mirrored is not None:
+            others = self.parts[MIRRORED + part].take(numbers)
+            rows = torch.where(per_image(mirrored), others, rows)
+        return rows.to(torch.get_default_dtype())
 
 
 def new_network(autoencoder: Autoencoder, shape: tuple[int, int, int]) -> nn.Module:

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
+from pydantic import Field
 from torch import Tensor, nn
 
-from fw.registry import Component
+from fw.registry import Component, Neutral
 
 
 class Code(NamedTuple):
@@ -28,6 +29,12 @@ class Autoencoder(Component):
     """
 
     kind: ClassVar[str] = "autoencoder"
+
+    stored: Annotated[Literal["fp32", "fp16"], Neutral("fp32")] = Field(
+        "fp32",
+        description="numbers that latents are stored in; fp16 takes half the room, and rounds them "
+        "to 11 bits",
+    )
 
     @abstractmethod
     def latent_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
