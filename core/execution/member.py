@@ -189,5 +189,12 @@ def said(error: Exception, place: Place) -> str:
 
 def waited(error: Exception) -> bool:
     """Whether an exchange failed; gloo's errors have no class of their own."""
-    words = ("gloo", "Timed out", "Connection closed", "Connection reset")
+    words = (
+        "gloo",
+        "Timed out",
+        "timeout",
+        "Connection closed",
+        "Connection reset",
+        "pair closure",
+    )
     return isinstance(error, dist.DistError) or any(word in str(error) for word in words)

@@ -56,12 +56,17 @@ class Right:
 
     def check(self) -> None:
         """LeaseLost if it is another process's now."""
-        if not self.valid:
-            raise LeaseLost(
+        if self.valid:
+            return
+        other = holder(self.file.parent)
+        if other is None:
+            why = f"its lease is gone, {self.file}: was the folder deleted, or this process paused?"
+        else:
+            why = (
                 f"it was taken over, because this process showed no life for more than {LEASE:g} s "
-                "(was it paused, or its lease deleted?); nothing of this try is published",
-                holder(self.file.parent) or "another process",
+                "(was it paused?);"
             )
+        raise LeaseLost(f"{why} nothing of this try is published", other or "another process")
 
 
 class Lease:
