@@ -4,6 +4,7 @@ of a team that was stopped."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -183,14 +184,9 @@ def test_what_a_member_raises_and_that_it_hangs_is_said_with_its_rank(
 
 
 def descendants() -> list[str]:
-    """The command lines of processes that this one has started, or their children."""
-    lines = subprocess.run(
-        ["ps", "-o", "args=", "--ppid", str(os.getpid())],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.splitlines()
-    return [line for line in lines if "spawn_main" in line]
+    """The command lines of processes that this one has started for teams."""
+    lines = [Path(f"/proc/{each}/cmdline").read_bytes() for each in children(os.getpid())]
+    return [line.decode() for line in lines if b"spawn_main" in line]
 
 
 def test_a_team_that_is_asked_to_stop_keeps_its_steps_and_leaves_no_process(
@@ -237,10 +233,14 @@ def await_(done: Callable[[], bool]) -> None:
 
 
 def children(process: int) -> list[int]:
-    answer = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True, check=True
-    )
-    return list(map(int, answer.stdout.split()))
+    """The processes that this one has started and that still run."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            fields = status.read_text(encoding="utf-8").rpartition(")")[2].split()
+            if int(fields[1]) == process and fields[0] != "Z":
+                found.append(int(status.parent.name))
+    return found
 
 
 def alive(process: int) -> bool:

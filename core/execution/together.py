@@ -79,8 +79,8 @@ class Attempt:
     """The process ids of members that have started."""
     lost: list[int] = field(default_factory=list)
     """Members that ended without a word before they were to end, the first first."""
-    codes: dict[int, int] = field(default_factory=dict)
-    """Exit codes that the agent has seen."""
+    codes: dict[int, int | None] = field(default_factory=dict)
+    """Exit codes of those that were lost, where they are known."""
     error: BaseException | None = None
     """What the agent raised."""
     _ending: float | None = None
@@ -155,7 +155,9 @@ class Attempt:
             try:
                 elastic_launch(config, member)(task)
             except ChildFailedError as error:
-                self.codes = {rank: each.exitcode for rank, each in error.failures.items()}
+                for rank, failure in error.failures.items():
+                    if self.codes.get(rank) is None:
+                        self.codes[rank] = failure.exitcode
             except BaseException as error:
                 self.error = error
 
@@ -187,6 +189,7 @@ class Attempt:
                     del links[rank]
                     if rank not in self.words and self._ending is None:
                         self.lost.append(rank)
+                        self.codes[rank] = exit_code(self.processes.get(rank))
                         self._ending = time.monotonic()
                     continue
                 self._take(rank, word, listener)
@@ -205,6 +208,20 @@ class Attempt:
             case _:
                 call, *rest = word
                 getattr(listener, call)(*rest)
+
+
+def exit_code(process: int | None) -> int | None:
+    """Of a process that is ending and that the agent waits for, minus a signal's number; None if
+    the agent was faster, and knows it."""
+    if process is None or not hasattr(os, "waitid"):
+        return None
+    try:
+        ended = os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    if ended is None:
+        return None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
 @contextlib.contextmanager
