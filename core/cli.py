@@ -95,6 +95,10 @@ Batch = Annotated[
         min=1, max=1000, help="images sampled at once [default: as many as suit the device]"
     ),
 ]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads of each job [default: 1 on CPU]")
+]
+CheckpointSeconds = Annotated[float, typer.Option(min=0, help="time between checkpoints")]
 Ranks = Annotated[
     str,
     typer.Option(
@@ -145,12 +149,8 @@ def run(
             metavar="ADDRESS",
         ),
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of each job [default: 1 on CPU]")
-    ] = None,
-    checkpoint_seconds: Annotated[
-        float, typer.Option(min=0, help="time between checkpoints")
-    ] = 20.0,
+    workers: Workers = None,
+    checkpoint_seconds: CheckpointSeconds = 20.0,
     batch: Batch = None,
     max_memory: MaxMemory = None,
     keep_dependents: Annotated[
@@ -221,12 +221,8 @@ def work(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="stages side by side [default: as of fw run]")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of each job [default: 1 on CPU]")
-    ] = None,
-    checkpoint_seconds: Annotated[
-        float, typer.Option(min=0, help="time between checkpoints")
-    ] = 20.0,
+    workers: Workers = None,
+    checkpoint_seconds: CheckpointSeconds = 20.0,
     batch: Batch = None,
     ranks: Ranks = "1",
     max_memory: MaxMemory = None,

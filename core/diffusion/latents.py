@@ -95,8 +95,10 @@ class Codec:
         return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def _stored(self, code: Code) -> Code:
-        """The code in the numbers that are stored, which it has to fit."""
+        """A finite code in the numbers that are stored, which it has to fit."""
         kind = STORED[self.autoencoder.stored]
+        if code.mean.dtype == kind:
+            return code
         std = None if code.std is None else code.std.to(kind)
         return finite_code(self.autoencoder, Code(code.mean.to(kind), std))
 

@@ -115,7 +115,7 @@ class Draw:
         posterior = self.job.generator(*stream, "posterior", step, device=device)
 
         def unit(generator: torch.Generator, shape: Sequence[int]) -> Tensor:
-            return own(torch.randn(count, *shape, generator=generator, device=device))
+            return own(unit_noise(generator, count, shape))
 
         afar = self.examples.afar
         x0 = self.examples.take(numbers if afar else chosen, mirrored, partial(unit, posterior))
@@ -131,6 +131,11 @@ class Draw:
         numbers, int64 (B,) on the CPU."""
         places = batch_indices(len(rows), count, step, self.job.seed)
         return rows[self.job.team.own(places)]
+
+
+def unit_noise(generator: torch.Generator, count: int, shape: Sequence[int]) -> Tensor:
+    """Unit noise (count, *shape) on the generator's device."""
+    return torch.randn(count, *shape, generator=generator, device=generator.device)
 
 
 def training_examples(data: ImageSet | Latents) -> Pixels | Latents:

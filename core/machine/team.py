@@ -76,19 +76,11 @@ class Team:
 
     def most(self, values: Sequence[float]) -> list[float]:
         """The largest of each number that a member says, on the hosts."""
-        if self.size == 1:
-            return list(values)
-        largest = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self.control)
-        return largest.tolist()
+        return self._reduced(values, dist.ReduceOp.MAX)
 
     def added(self, values: Sequence[float]) -> list[float]:
         """The sum of each number over the members, on the hosts."""
-        if self.size == 1:
-            return list(values)
-        total = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(total, group=self.control)
-        return total.tolist()
+        return self._reduced(values, dist.ReduceOp.SUM)
 
     def any(self, flag: bool) -> bool:
         """Whether a member says so."""
@@ -98,6 +90,13 @@ class Team:
         """Until all are here."""
         if self.size > 1:
             dist.barrier(group=self.control)
+
+    def _reduced(self, values: Sequence[float], operation: Any) -> list[float]:
+        if self.size == 1:
+            return list(values)
+        reduced = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(reduced, op=operation, group=self.control)
+        return reduced.tolist()
 
 
 class Whole(torch.autograd.Function):

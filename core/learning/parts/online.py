@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -14,7 +14,7 @@ from fw.core.diffusion.taps import blocks_of, pooled
 from fw.core.job import Job, Stateful
 from fw.core.kinds import Online
 from fw.core.learning.averages import average
-from fw.core.learning.batches import Batch
+from fw.core.learning.batches import Batch, unit_noise
 from fw.core.learning.gradients import Addition
 from fw.core.learning.loop import Step, down
 from fw.core.learning.optimizers import adam
@@ -67,7 +67,7 @@ class OnlineGrouping(Part):
     def begin(self, batch: Batch, step: Step) -> None:
         """Learn from the images; from the start on, give them their prototypes as conditions."""
         stream = self._stream("online", step.number)
-        noise = self.job.team.own(unit(stream, batch.count, batch.x0.shape[1:]))
+        noise = self.job.team.own(unit_noise(stream, batch.count, batch.x0.shape[1:]))
         features = self.features(batch.x0, noise)  # (B, F)
         if step.number >= self.start:
             batch.condition = self.prototypes[self.assign(features)]  # (B, D)
@@ -88,10 +88,12 @@ class OnlineGrouping(Part):
         assigned = []
         images = torch.arange(count)
         for chosen in self.job.track(images.split(self.batch), "assign"):
-            x0 = self.take(chosen, None, partial(unit, posterior, len(chosen)))  # (B, C, H, W)
+            x0 = self.take(
+                chosen, None, partial(unit_noise, posterior, len(chosen))
+            )  # (B, C, H, W)
             shape = x0.shape[1:]
             features = [
-                self.features(x0, unit(stream, len(x0), shape))
+                self.features(x0, unit_noise(stream, len(x0), shape))
                 for stream in streams  # (B, F) each
             ]
             assigned.append(self.assign(torch.stack(features).mean(dim=0)).cpu())
@@ -121,11 +123,6 @@ class OnlineGrouping(Part):
     def assign(self, features: Tensor) -> Tensor:
         """The number of each image's averaged prototype, from its features (B, F): (B,)"""
         return self.averaged.assign(features)  # type: ignore[operator]
-
-
-def unit(generator: torch.Generator, count: int, shape: Sequence[int]) -> Tensor:
-    """Unit noise (count, *shape) on the generator's device."""
-    return torch.randn(count, *shape, generator=generator, device=generator.device)
 
 
 def initial_grouping(annotator: Online, width: int, job: Job) -> nn.Module:
