@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sites import Answer, fw
 
-from fw.core import cli
+from fw.core.cli import ending
 from fw.core.errors import RecipeError
 from fw.core.recipe.model import ARM_CHARACTERS, ARMS
 from fw.core.recipe.source import (
@@ -549,7 +549,7 @@ def test_an_unforeseen_exception_is_one_sentence_and_its_traceback_is_kept(
     assert str(trace) in answer.err
     assert len(answer.err.splitlines()) == 1
     assert "raise error" in trace.read_text(encoding="utf-8")
-    monkeypatch.setenv(cli.TRACEBACK, "1")
+    monkeypatch.setenv(ending.TRACEBACK, "1")
     assert "raise error" in raising(ZeroDivisionError("surprise")).err
 
 
@@ -581,7 +581,7 @@ def test_what_the_machine_does_not_let_happen_is_one_sentence(
     assert len(answer.err.splitlines()) == 1
     for word in words:
         assert word in answer.err
-    assert cli.CONTINUES not in answer.err  # `compare` keeps no work
+    assert ending.CONTINUES not in answer.err  # `compare` keeps no work
 
 
 @pytest.mark.parametrize(
@@ -613,7 +613,7 @@ def test_a_run_that_is_cut_short_says_that_the_same_command_continues(
         )
         answer = fw(*words)
     assert answer.code == code
-    assert answer.err.splitlines()[-1] == cli.CONTINUES
+    assert answer.err.splitlines()[-1] == ending.CONTINUES
     assert "Traceback" not in answer.err
     done = fw(*words)
     assert done.code == 0
@@ -629,7 +629,7 @@ def test_a_stage_that_fails_ends_with_how_to_go_on(place: Path, tmp_path: Path) 
     words = ("--out", tmp_path / "runs", "--device", "cpu", "--jobs", "1", "--plugin", plugin)
     answer = fw("run", place / "toy.yaml", *failing, *words)
     assert answer.code == 1
-    assert answer.err.splitlines()[-1] == cli.CONTINUES
+    assert answer.err.splitlines()[-1] == ending.CONTINUES
     assert "\x1b" not in answer.err + answer.out
     [report] = (tmp_path / "runs/toy").glob("seed0-*/report.md")
     assert "\x1b" not in report.read_text(encoding="utf-8")
@@ -649,7 +649,7 @@ def test_a_folder_that_is_deleted_while_a_run_works_in_it_is_named(
     assert str(tmp_path / "runs") in answer.err
     assert "Traceback" not in answer.err
     assert "fault of fw" not in answer.err
-    assert answer.err.splitlines()[-1] == cli.CONTINUES
+    assert answer.err.splitlines()[-1] == ending.CONTINUES
     assert fw("run", place / "toy.yaml", *words).code == 0
 
 

@@ -1,0 +1,48 @@
+"""All commands of `fw`, each in a file of its own, as one command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+from fw.core.cli.clusters import clusters
+from fw.core.cli.compare import compare
+from fw.core.cli.ending import Commands
+from fw.core.cli.heatmap import heatmap
+from fw.core.cli.new_plugin import new_plugin
+from fw.core.cli.plot import plot
+from fw.core.cli.plugins import plugins
+from fw.core.cli.recipes import recipes
+from fw.core.cli.register import register
+from fw.core.cli.reproduce import reproduce
+from fw.core.cli.run import run
+from fw.core.cli.sample import sample
+from fw.core.cli.schema import schema
+from fw.core.cli.sync import sync
+from fw.core.cli.ui import ui
+from fw.core.cli.validate import validate
+from fw.core.cli.verify import verify
+from fw.core.cli.work import work
+
+GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Run": (run, work, validate, recipes, schema),
+    "Read a run": (compare, plot, clusters, heatmap, ui),
+    "Use a run": (sample, register, sync),
+    "Trust a run": (reproduce, verify),
+    "Plugins": (plugins, new_plugin),
+}
+"""The commands, under the headings and in the order of `fw --help`."""
+
+app = typer.Typer(
+    name="fw",
+    cls=Commands,
+    help="Composable experiments that join self-supervised learning and diffusion.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+for heading, commands in GROUPS.items():
+    for command in commands:
+        app.command(rich_help_panel=heading)(command)
