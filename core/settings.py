@@ -45,17 +45,6 @@ class Train(Section):
     for sampling."""
 
     steps: int = Field(1000, ge=1, le=10**12, description="optimizer steps")
-    start: Annotated[FinishedWeights | None, Neutral(None)] = Field(
-        None,
-        alias="from",
-        description="RUN#ARM: the averaged weights of a finished run's arm, which this training "
-        "starts from; null starts from new ones",
-    )
-    keep: Annotated[Literal["optimizer"] | None, Neutral(ANY)] = Field(
-        None,
-        description="`optimizer` keeps its state beside the weights, so that the same training "
-        "with more steps goes on from there; it takes a constant schedule. No key says so",
-    )
     batch: int = Field(64, ge=1, le=1_000_000, description="images per step")
     accumulate: Annotated[int, Neutral(1)] = Field(
         1,
@@ -134,6 +123,17 @@ class Train(Section):
         False,
         description="keep the inputs of the network's blocks alone and compute them again for "
         "their gradient: a third more work in less memory. No key says so",
+    )
+    start: Annotated[FinishedWeights | None, Neutral(None)] = Field(
+        None,
+        alias="from",
+        description="RUN#ARM: the averaged weights of a finished run's arm, which this training "
+        "starts from; null starts from new ones",
+    )
+    keep: Annotated[Literal["optimizer"] | None, Neutral(ANY)] = Field(
+        None,
+        description="`optimizer` keeps its state beside the weights, so that the same training "
+        "with more steps goes on from there; it takes a constant schedule. No key says so",
     )
 
     @model_validator(mode="before")
