@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from fw.core.messages.escaping import visible
 
 
 def checked_device(device: str) -> str:
@@ -17,8 +20,26 @@ def checked_device(device: str) -> str:
     return device
 
 
+def recipe_file(path: Path) -> Path:
+    """A recipe's file; of one that comes with fw and was named without its path, says which."""
+    from fw.core.recipe.shipped import located
+
+    if (file := located(path)) != path:
+        print(visible(f"recipe {file}"), file=sys.stderr)
+    return file
+
+
+def recipe_files(paths: list[Path]) -> list[Path]:
+    return [recipe_file(path) for path in paths]
+
+
 RecipePath = Annotated[
-    Path, typer.Argument(help="a recipe, such as recipes/self_guidance.yaml", metavar="RECIPE")
+    Path,
+    typer.Argument(
+        help="a recipe's file, or the name of one that comes with fw, such as self_guidance",
+        metavar="RECIPE",
+        callback=recipe_file,
+    ),
 ]
 RunPath = Annotated[
     Path, typer.Argument(help="a run folder, such as runs/self_guidance/latest", metavar="RUN")

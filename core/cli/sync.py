@@ -16,7 +16,7 @@ from fw.core.errors import FwError, StageFailed
 def sync(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(help="run folders [default: all in --out]", metavar="[RUN]..."),
+        typer.Argument(help="run folders [default: all in --out]", metavar="RUN"),
     ] = None,
     out: Out = DEFAULT_OUT,
     plugin: Plugins = None,

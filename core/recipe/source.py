@@ -21,6 +21,7 @@ import yaml
 
 from fw.core.errors import RecipeError
 from fw.core.messages.escaping import visible
+from fw.core.recipe.shipped import missing
 
 Location = tuple[str | int, ...]
 
@@ -240,9 +241,7 @@ def text_of(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(BYTES + 1)
     except FileNotFoundError:
-        raise refused(
-            [f"{path}: there is no such file (`fw recipes` lists those that come with fw)"]
-        ) from None
+        raise refused([f"{path}: there is no such file ({missing(path)})"]) from None
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise refused([f"{path}: cannot be read as text: {error}"]) from None
     if len(data) > BYTES:
