@@ -58,6 +58,25 @@ Out = Annotated[
 Device = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda or cuda:N", callback=checked_device)
 ]
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, help="stages side by side [default: a CPU core or a GPU each]"),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        help="do the stages on a Ray cluster: auto, local (start one here) or host:port",
+        metavar="ADDRESS",
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="show the plan and stop")]
+KeepDependents = Annotated[
+    bool,
+    typer.Option(
+        "--keep-dependents", help="keep what was made of products that were made again since"
+    ),
+]
 Batch = Annotated[
     int | None,
     typer.Option(
