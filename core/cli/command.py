@@ -20,9 +20,18 @@ class Command(typer.core.TyperCommand):
                 param.help = help_.replace("[", r"\[")  # type: ignore[attr-defined]  # not for rich
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not ctx.resilient_parsing:
-            refuse_repeated(self, ctx, args)
+        if ctx.resilient_parsing:  # a shell completes the next word
+            return super().parse_args(ctx, without_unfinished(self, args))
+        refuse_repeated(self, ctx, args)
         return super().parse_args(ctx, args)
+
+
+def without_unfinished(command: typer.core.TyperCommand, args: list[str]) -> list[str]:
+    """The words without an option at their end whose value is still to come: typer would read none
+    of them."""
+    options = [each for each in command.params if isinstance(each, typer.core.TyperOption)]
+    waiting = [name for each in options if not each.is_flag for name in each.opts]
+    return args[:-1] if args and args[-1] in waiting else args
 
 
 def refuse_repeated(command: typer.core.TyperCommand, ctx: Any, args: list[str]) -> None:

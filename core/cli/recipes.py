@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fw.core.cli import completing
 from fw.core.cli.answers import answer
 from fw.core.errors import FwError
 
@@ -14,7 +15,11 @@ from fw.core.errors import FwError
 def recipes(
     name: Annotated[
         str | None,
-        typer.Argument(help="the one to copy [default: list them]", metavar="NAME"),
+        typer.Argument(
+            help="the one to copy [default: list them]",
+            metavar="NAME",
+            autocompletion=completing.shipped_names,
+        ),
     ] = None,
     output: Annotated[
         Path | None,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fw.core.cli import completing
 from fw.core.cli.arguments import (
     DEFAULT_OUT,
     Batch,
@@ -32,7 +33,12 @@ def run(
     recipe: RecipePath,
     set_: Sets = None,
     arm: Annotated[
-        list[str] | None, typer.Option("--arm", help="only this arm; may be repeated")
+        list[str] | None,
+        typer.Option(
+            "--arm",
+            help="only this arm; may be repeated",
+            autocompletion=completing.arms,
+        ),
     ] = None,
     plugin: Plugins = None,
     dry_run: DryRun = False,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fw.core.cli import completing
 from fw.core.cli.answers import answer
 from fw.core.cli.arguments import Plugins, Sets, recipe_files
 from fw.core.cli.beginning import add_plugins
@@ -20,6 +21,7 @@ def validate(
             help="recipes: files, or names of those that come with fw",
             metavar="RECIPE",
             callback=recipe_files,
+            autocompletion=completing.recipes,
         ),
     ],
     set_: Sets = None,

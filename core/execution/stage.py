@@ -12,6 +12,7 @@ from typing import Any
 from fw.core.errors import Damaged, FwError, Interrupted, PutOff, StageFailed
 from fw.core.execution.listening import Listener, Pipe, StageReporter
 from fw.core.execution.place import Place
+from fw.core.execution.progress import Noting, Speed
 from fw.core.execution.together import together
 from fw.core.execution.trace import TRACE, leave
 from fw.core.execution.work import work
@@ -78,6 +79,7 @@ def perform(
         return lease.lost or stopping()
 
     folder = store.begin(stage.id, made_of)
+    listener = Noting(listener, folder, Speed(stage.title))
     facts: dict[str, Any] = {"device": place.device}
     if place.node:
         facts["node"] = place.node

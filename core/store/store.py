@@ -32,7 +32,8 @@ from fw.registry.once import found_once
 
 MANIFEST = "manifest.json"
 LEASES = "locks"
-SCRATCH = (".checkpoint", ASIDE, unfinished.VOUCHER)
+PROGRESS = ".progress"
+SCRATCH = (".checkpoint", ASIDE, unfinished.VOUCHER, PROGRESS)
 """Files with these endings matter only until the stage is finished."""
 
 LARGE = ".safetensors"
