@@ -22,6 +22,8 @@ from fw.core.cli.reproduce import reproduce
 from fw.core.cli.run import run
 from fw.core.cli.sample import sample
 from fw.core.cli.schema import schema
+from fw.core.cli.status import status
+from fw.core.cli.store import store
 from fw.core.cli.sync import sync
 from fw.core.cli.ui import ui
 from fw.core.cli.validate import validate
@@ -33,6 +35,7 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Read a run": (compare, plot, clusters, heatmap, ui),
     "Use a run": (sample, register, sync),
     "Trust a run": (reproduce, verify),
+    "Keep house": (status, store),
     "Plugins": (plugins, new_plugin),
 }
 """The commands, under the headings and in the order of `fw --help`."""

@@ -81,6 +81,6 @@ def run(
         cluster=cluster,
     )
     if dry_run:
-        show_plan(planned, Store(options.store))
+        show_plan(planned, Store(options.store), options)
         return
     run_and_show(loaded, planned, options, warnings, console)

@@ -10,13 +10,15 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fw.core.files.durable import ASIDE
 from fw.core.machine.leases import Claim, claims, now, take
 from fw.core.messages.plain import writing
-from fw.core.plan.graph import Plan
 from fw.core.store.store import LEASES, Store
+
+if TYPE_CHECKING:
+    from fw.core.plan.graph import Plan
 
 NOTES = "runs"
 """The folder of the notes, beside the leases of stages."""
