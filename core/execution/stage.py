@@ -13,6 +13,7 @@ from typing import Any
 from fw.core.errors import Damaged, FwError, Interrupted, PutOff, StageFailed
 from fw.core.execution.listening import Listener, Pipe, StageReporter
 from fw.core.execution.place import Place
+from fw.core.execution.progress import Noting, Speed
 from fw.core.execution.together import together
 from fw.core.execution.trace import TRACE, leave
 from fw.core.execution.work import work
@@ -84,6 +85,7 @@ def perform(
 
     folder = store.begin(stage.id, made_of)
     go_on(stage, store, folder, listener)
+    listener = Noting(listener, folder, Speed(stage.title))
     facts: dict[str, Any] = {"device": place.device}
     if place.node:
         facts["node"] = place.node

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from fw.core.recipe.checks import faults, idle
-from fw.core.recipe.class_names import numbered
+from fw.core.recipe.class_names import Numbered, numbered
 from fw.core.recipe.label_free import label_faults
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import PROBLEMS, Source, read, refused
@@ -36,13 +36,7 @@ def validate(
     `whole` is false for a recipe without some of its arms: then metrics and probes may be for
     those. One of a run that is `finished` is read whatever it claims to be free of.
     """
-    try:
-        recipe = Recipe.model_validate(source.data, context={"registry": registry})
-    except ValidationError as error:
-        errors = error.errors(include_url=False)
-        problems = [explain(dict(problem), source, registry) for problem in errors[:PROBLEMS]]
-        raise refused(problems, len(errors)) from None
-    recipe, unknown = numbered(suited(recipe))
+    recipe, unknown = understood(source, registry)
     findings = [
         *unknown,
         *faults(recipe),
@@ -54,6 +48,18 @@ def validate(
             [f"{source.where(at)}: {source.path(at)}: {reason}" for at, reason in findings]
         )
     return recipe
+
+
+def understood(source: Source, registry: Registry) -> Numbered:
+    """What a source says, and the names in it that mean nothing, without a look at whether it fits
+    together; RecipeError with all problems at once."""
+    try:
+        recipe = Recipe.model_validate(source.data, context={"registry": registry})
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        problems = [explain(dict(problem), source, registry) for problem in errors[:PROBLEMS]]
+        raise refused(problems, len(errors)) from None
+    return numbered(suited(recipe))
 
 
 def explain(problem: dict[str, Any], source: Source, registry: Registry) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -31,8 +32,13 @@ from fw.core.machine.leases import Lease, holder, take
 from fw.core.messages.plain import writing
 from fw.registry.once import found_once
 
+STAGE = re.compile(r"[a-z_]+-[0-9a-f]{16}")
+"""What the folder of a finished stage is called."""
+
+PARTIAL = ".partial"
 LEASES = "locks"
-SCRATCH = (".checkpoint", ASIDE, unfinished.VOUCHER)
+PROGRESS = ".progress"
+SCRATCH = (".checkpoint", ASIDE, unfinished.VOUCHER, PROGRESS)
 """Files with these endings matter only until the stage is finished."""
 
 STATES = ".pt"
@@ -69,11 +75,17 @@ class Store:
             probe.touch()
             probe.unlink(missing_ok=True)  # another run may have been faster
 
+    def stages(self) -> set[str]:
+        """All that have a product there, whole or not."""
+        if not self.root.is_dir():
+            return set()
+        return {path.name for path in self.root.iterdir() if STAGE.fullmatch(path.name)}
+
     def path(self, stage: str) -> Path:
         return self.root / stage
 
     def partial(self, stage: str) -> Path:
-        return self.root / f"{stage}.partial"
+        return self.root / f"{stage}{PARTIAL}"
 
     def manifest(self, stage: str) -> dict[str, Any]:
         manifest: dict[str, Any] = read_json(self.path(stage) / MANIFEST)
