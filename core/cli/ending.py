@@ -20,7 +20,7 @@ TRACEBACK = "FW_TRACEBACK"
 """If this variable is 1, the traceback of an unexpected exception is printed, not written to a
 file."""
 
-CONTINUING = {"run", "work", "clusters"}
+CONTINUING = {"run", "sweep", "work", "clusters"}
 """Commands whose work is kept stage by stage."""
 
 CONTINUES = "nothing that was finished is lost; the same command continues from there"
