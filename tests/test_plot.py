@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from matplotlib.axes import Axes
 
-from fw.core.commands.plot import plot, sweep
+from fw.core.commands.plot import plot
 from fw.core.errors import FwError
 from fw.core.recipe.loading import load
 from fw.core.recipe.source import read
 from fw.core.report import figures
 from fw.core.report.curves import save_curves_figure
+from fw.core.report.series import sweep
 from fw.core.run.finished import FinishedRun
 
 TINY = Path(__file__).parent / "tiny.yaml"

@@ -116,7 +116,7 @@ def text(data: Mapping[str, Any], base: Base, command: str) -> str:
         f"{base.arm}.\n#\n#   {command}\n#\n"
         "# `fw run` of this file, with the same --out, finds everything done.\n\n"
     )
-    return redact(header) + dump(data)
+    return redact(header) + dump(data, compact=True)
 
 
 def write(text: str, path: Path) -> None:
