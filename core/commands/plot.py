@@ -10,14 +10,14 @@ from fw.core.commands.target import check_target
 from fw.core.errors import FwError
 from fw.core.messages.plain import writing
 from fw.core.report.figures import save_sweep_figure
-from fw.core.report.series import sweep
+from fw.core.report.series import lines
 from fw.core.report.tables import figure_keys
 from fw.core.run.finished import FinishedRun
 
 DEFAULT_SCORES = 4
 
 
-def plot(run: FinishedRun, key: str, wanted: Sequence[str], output: Path) -> None:
+def plot(run: FinishedRun, key: str | None, wanted: Sequence[str], output: Path) -> None:
     """Write the figure of the scores `wanted`, of the first ones in the report if none is named."""
     check_target(output)
     result = run.results()
@@ -27,6 +27,6 @@ def plot(run: FinishedRun, key: str, wanted: Sequence[str], output: Path) -> Non
             raise FwError(
                 f"--y {each}: no such score in {run.path} (known: {', '.join(result['better'])})"
             )
-    series = sweep(result, run.sections(result), key)
+    drawn = lines(result, run.sections(result), key)
     with writing(output, "-o"):
-        save_sweep_figure(series, result["arms"], keys, result["baseline"], key, output)
+        save_sweep_figure(drawn, result["arms"], keys, result["baseline"], output)
