@@ -138,8 +138,11 @@ def sweep(
     )
     wanted = sweeping.wanted(source, request, options)
     say(console, sweeping.summary(wanted))
+    if wanted.search is not None or dry_run:
+        first = wanted.recipe(wanted.data(wanted.points))
+        warned(first, plan(first), console)
     if dry_run:
-        show_plan(plan(wanted.recipe(wanted.data(wanted.points))), Store(options.store))
+        show_plan(plan(first), Store(options.store))
         return
 
     def run(recipe: Recipe) -> dict[str, Any]:

@@ -60,10 +60,12 @@ def selection(result: Mapping[str, Any]) -> list[str]:
             f"samples, so its score is optimistic, and {again}."
         ]
     failed = f", {sweep['failed']} of which have no score" if sweep.get("failed") else ""
+    on = seeds_in_words(sweep["chosen_on"]) if sweep.get("chosen_on") else "these seeds"
     return [
-        f"Exploratory: of {sweep['trials']} trials in search of the {WORDS[result['better'][key]]} "
-        f"{key}{failed}, {score}; it was chosen on this seed's score, so its score is optimistic, "
-        f"and the result is its score on fresh seeds, in the run {result['recipe']}_again."
+        f"Exploratory: of {sweep['trials']} trials of {len(sweep['points'])} points in search of "
+        f"the {WORDS[result['better'][key]]} {key}{failed}, {score}; it was chosen by its score on "
+        f"{on}, so that score is optimistic, and the result is the score on fresh seeds, in the "
+        f"run {result['recipe']}_again."
     ]
 
 
@@ -74,11 +76,13 @@ def chosen_before(result: Mapping[str, Any]) -> str:
     by = f"{sweep['trials']} trials" if sweep.get("trials") else "a grid"
     at = sweep.get("chosen_at")
     scored = "" if at is None else f", where its {key} was {at:.4g}"
-    there = "some" if chosen_here(result) else "none"
     on = f" on {seeds_in_words(sweep['chosen_on'])}" if sweep.get("chosen_on") else ""
-    return (
-        f"{arm} was chosen by {by}{on}{scored}; {there} of these trainings and samples were there."
+    there = (
+        "some of these trainings were there, so its score is optimistic"
+        if chosen_here(result)
+        else "none of these trainings and samples was there"
     )
+    return f"{arm} was chosen by {by}{on}{scored}; {there}."
 
 
 def seeds_in_words(seeds: Sequence[int]) -> str:

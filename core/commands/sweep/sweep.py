@@ -96,6 +96,8 @@ def wanted(source: Source, request: Request, options: Options) -> Wanted:
         raise FwError(f"--sampler {request.sampler}: take optuna, or none for the whole grid")
     if request.sampler is None and request.trials is not None:
         raise FwError("--trials is about a search: add --sampler optuna")
+    if request.sampler is not None and request.again == 0:
+        raise FwError("--again 0: the result of a search is its best point on fresh seeds")
     if request.output is not None:
         check_place(request.output)
     of = base(source, validate(source, installed()), axes(request.over), request.arm)
