@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -61,7 +62,14 @@ def lines(result: Mapping[str, Any], recipe: Mapping[str, Any], key: str | None 
     rest = {name: without(flat[name], key, whole=bool(ticks)) for name in along}
     for name, label in labels(rest).items():
         series.setdefault(label, []).append((along[name], name))
-    return Lines(key, {label: sorted(points) for label, points in series.items()}, ticks)
+    order = sorted(series, key=natural) if own else series
+    return Lines(key, {label: sorted(series[label]) for label in order}, ticks)
+
+
+def natural(label: str) -> list[tuple[float, str]]:
+    """What sorts `clusters 5` before `clusters 10`."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", label)
+    return [(float(part), "") if number % 2 else (0.0, part) for number, part in enumerate(parts)]
 
 
 def written(key: str, flat: Mapping[str, Mapping[str, Any]]) -> str:

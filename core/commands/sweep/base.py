@@ -105,10 +105,11 @@ def missing(key: str, arms: Mapping[str, Mapping[str, Any]], recipe: str) -> str
             f"--over {key}: {section} is a list of {len(several[0])}; say which, such as "
             f"{section}.0.{'.'.join(rest)}"
         )
-    who = f"arm {next(iter(arms))}" if len(arms) == 1 else f"no arm of recipe '{recipe}'"
     near = difflib.get_close_matches(key, sorted(keys_of(arms.values())), n=1)
     suggestion = f"; did you mean {near[0]}?" if near else ""
-    return f"--over {key}: {who} has {'no ' if len(arms) == 1 else ''}such a key{suggestion}"
+    only = f"arm {next(iter(arms))} has no such key"
+    none = f"no arm of recipe '{recipe}' has such a key, the baseline aside"
+    return f"--over {key}: {only if len(arms) == 1 else none}{suggestion}"
 
 
 def keys_of(arms: Iterable[Mapping[str, Any]]) -> set[str]:

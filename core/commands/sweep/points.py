@@ -19,7 +19,7 @@ from fw.core.messages.secrets import redact, without_secrets
 from fw.core.recipe.finding import in_yaml
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import ARM_CHARACTERS, ARMS, Recipe, as_list
-from fw.core.recipe.source import Source, dump
+from fw.core.recipe.source import Source, dump, parse
 from fw.core.recipe.sweep import Sweep
 from fw.registry import installed
 
@@ -105,7 +105,8 @@ def recipe_data(base: Base, points: Sequence[Point], suffix: str, **facts: Any) 
 
 def validated(data: Mapping[str, Any], name: str) -> Recipe:
     """The recipe; RecipeError, which calls it by this name, if a point is none."""
-    return validate(Source(name, data), installed())
+    lines = parse(dump(data), name).lines  # of a text that nobody has seen
+    return validate(Source(name, data, dict.fromkeys(lines, name)), installed())
 
 
 def text(data: Mapping[str, Any], base: Base, command: str) -> str:

@@ -1,23 +1,17 @@
-"""`--sampler optuna`: points that a tree-structured Parzen estimator suggests (TPE; Bergstra and
-others, NeurIPS 2011), one after the other or in rounds.
-
-The study lives in memory and is built anew by every command: the same seed makes the same
-suggestions as long as it is given the same scores, and these lie in the store, under keys. So a
-search that was killed continues with the suggestions that it had, and no database can disagree with
-the products.
-"""
+"""`--sampler optuna`: points are suggested by the scores of those before, one after the other or in
+rounds, and scored by the stages of any run, which are not done twice."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
-from fw.core.commands.sweep.axes import Axis
 from fw.core.commands.sweep.base import Base
 from fw.core.commands.sweep.points import Point, recipe_data, validated
+from fw.core.commands.sweep.tpe import SEED, Places, Suggestions
 from fw.core.errors import FwError, RecipeError, StageFailed
 from fw.core.execution.options import Options
 from fw.core.messages.console import say
@@ -30,18 +24,7 @@ from fw.core.report.selection import comparable
 from fw.core.run.missing import finish
 from fw.core.store.store import Store
 
-if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.distributions import BaseDistribution
-
-SEED = 0
-"""That of the sampler. It is no option, so that nobody tries several and keeps the best."""
-
 TRIALS = 20
-
-
-Places = tuple[int, ...]
-"""A point by the places of its values on their axes."""
 
 
 @dataclass
@@ -107,61 +90,21 @@ def ranked_by(recipe: Recipe, minimise: str | None, maximise: str | None) -> str
 
 
 def run(search: Search, options: Options, console: Console) -> None:
-    """Have all trials suggested and scored. StageFailed if none has a score."""
-    import optuna
-
-    study, states = new_study(search.better), optuna.trial.TrialState
-    grid = distributions(search.base.axes)
+    """Have all trials suggested and scored. FwError if none has a score."""
+    suggestions = Suggestions(search.base.axes, search.better)
     done = 0
     failure: FwError | None = None
     while done < search.trials:
-        number = min(search.at_once, search.trials - done)
-        asked = [study.ask(grid) for _ in range(number)]
-        suggested = [tuple(trial.params[axis.key] for axis in search.base.axes) for trial in asked]
+        suggested = suggestions.make(min(search.at_once, search.trials - done))
         failure = score(search, suggested, options, console) or failure
-        for trial, places in zip(asked, suggested, strict=True):
+        values = [search.known[places] for places in suggested]
+        suggestions.tell(values)
+        search.failed += values.count(None)
+        for places, value in zip(suggested, values, strict=True):
             done += 1
-            if (value := search.known[places]) is None:
-                search.failed += 1
-                study.tell(trial, state=states.FAIL)
-            else:
-                study.tell(trial, value)
             say(console, f"trial  {done} of {search.trials}: {in_words(search, places, value)}")
     if not search.scored:
         raise failure or StageFailed(f"no trial has a score in {search.metric} that is a number")
-
-
-def new_study(better: str) -> Study:
-    """Optuna's TPE with its defaults and a fixed seed."""
-    try:
-        import optuna
-    except ImportError:
-        raise FwError("--sampler optuna needs Optuna: pip install 'fw[sweep]'") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
-        direction="minimize" if better == "lower" else "maximize",
-        sampler=optuna.samplers.TPESampler(seed=SEED),
-    )
-
-
-def distributions(axes: Sequence[Axis]) -> dict[str, BaseDistribution]:
-    """The places of an axis's values: numbers in order are a scale, whatever their spacing; other
-    values are categories."""
-    from optuna.distributions import CategoricalDistribution, IntDistribution
-
-    return {
-        axis.key: IntDistribution(0, len(axis.values) - 1)
-        if in_order(axis.values)
-        else CategoricalDistribution(range(len(axis.values)))
-        for axis in axes
-    }
-
-
-def in_order(values: Sequence[Any]) -> bool:
-    """Whether these are rising or falling numbers."""
-    if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in values):
-        return False
-    return list(values) in (sorted(values), sorted(values, reverse=True))
 
 
 def in_words(search: Search, places: Places, score: float | None) -> str:

@@ -26,6 +26,7 @@ from fw.core.commands.sweep.points import (
     write,
 )
 from fw.core.commands.sweep.search import Search, checked_trials, ranked_by
+from fw.core.commands.sweep.tpe import new_study
 from fw.core.errors import FwError
 from fw.core.execution.options import Options
 from fw.core.files.durable import write_text
@@ -106,7 +107,7 @@ def wanted(source: Source, request: Request, options: Options) -> Wanted:
     if request.sampler is not None:
         trials = checked_trials(request.trials)
         search = Search(of, metric, trials, options.jobs or 1)
-        searching.new_study("lower")  # whether Optuna is there
+        new_study("lower")  # whether Optuna is there
     points = cross(of.axes) if search is not None else grid(of.axes, request.yes)
     if len(points) < 2:
         raise FwError("--over: one point is no sweep; name more values")
