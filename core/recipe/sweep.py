@@ -25,7 +25,9 @@ class Sweep(Section):
     metric: str | None = Field(
         None, description="the score that the points are ranked by; null is the headline"
     )
-    trials: int | None = Field(None, ge=1, description="suggestions of a search, failed ones too")
+    trials: int | None = Field(
+        None, ge=1, description="points that a search has tried, failed ones too"
+    )
     failed: int = Field(0, ge=0, description="trials without a score, which are no arms")
     seed: int | None = Field(None, ge=0, description="that of the search's sampler")
     chosen_on: tuple[int, ...] = Field(

@@ -62,8 +62,8 @@ def selection(result: Mapping[str, Any]) -> list[str]:
     failed = f", {sweep['failed']} of which have no score" if sweep.get("failed") else ""
     on = seeds_in_words(sweep["chosen_on"]) if sweep.get("chosen_on") else "these seeds"
     return [
-        f"Exploratory: of {sweep['trials']} trials of {len(sweep['points'])} points in search of "
-        f"the {WORDS[result['better'][key]]} {key}{failed}, {score}; it was chosen by its score on "
+        f"Exploratory: of {sweep['trials']} trials in search of the "
+        f"{WORDS[result['better'][key]]} {key}{failed}, {score}; it was chosen by its score on "
         f"{on}, so that score is optimistic, and the result is the score on fresh seeds, in the "
         f"run {result['recipe']}_again."
     ]

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from fw.core.commands.sweep.base import Base
-from fw.core.commands.sweep.points import Point, recipe_data, validated
+from fw.core.commands.sweep.points import Point, count, recipe_data, validated
 from fw.core.commands.sweep.tpe import SEED, Places, Suggestions
 from fw.core.errors import FwError, RecipeError, StageFailed
 from fw.core.execution.options import Options
@@ -26,6 +26,9 @@ from fw.core.store.store import Store
 
 TRIALS = 20
 
+ASKED = 20
+"""Rounds of suggestions for each trial that is wanted, after which a search ends."""
+
 
 @dataclass
 class Search:
@@ -37,9 +40,7 @@ class Search:
     at_once: int
     """How many suggestions are made before the first of them has a score."""
     known: dict[Places, float | None] = field(default_factory=dict)
-    """The scores, None where there is none, in the order of the suggestions."""
-    failed: int = 0
-    """Trials without a score."""
+    """The scores of the trials, None where there is none, in their order."""
 
     @property
     def scored(self) -> list[Point]:
@@ -59,8 +60,8 @@ class Search:
         return {
             "kind": "search",
             "metric": self.metric,
-            "trials": self.trials,
-            "failed": self.failed,
+            "trials": len(self.known) or self.trials,
+            "failed": list(self.known.values()).count(None),
             "seed": SEED,
             "chosen_on": tuple(self.base.recipe.seeds),
         }
@@ -68,9 +69,9 @@ class Search:
 
 def checked_trials(trials: int | None) -> int:
     """FwError for more trials than a recipe has arms."""
-    if (count := TRIALS if trials is None else trials) >= ARMS:
-        raise FwError(f"--trials {count}: a recipe has at most {ARMS - 1} of them as arms")
-    return count
+    if (wanted := TRIALS if trials is None else trials) >= ARMS:
+        raise FwError(f"--trials {wanted}: a recipe has at most {ARMS - 1} of them as arms")
+    return wanted
 
 
 def ranked_by(recipe: Recipe, minimise: str | None, maximise: str | None) -> str:
@@ -90,25 +91,30 @@ def ranked_by(recipe: Recipe, minimise: str | None, maximise: str | None) -> str
 
 
 def run(search: Search, options: Options, console: Console) -> None:
-    """Have all trials suggested and scored. FwError if none has a score."""
+    """Have as many points as there are trials suggested and scored. FwError if none has a score.
+
+    A suggestion that is repeated is no trial: its score is known. So a search ends early only where
+    hardly anything new is suggested any more.
+    """
     suggestions = Suggestions(search.base.axes, search.better)
-    done = 0
+    wanted = min(search.trials, count(search.base.axes))
     failure: FwError | None = None
-    while done < search.trials:
-        suggested = suggestions.make(min(search.at_once, search.trials - done))
-        failure = score(search, suggested, options, console) or failure
-        values = [search.known[places] for places in suggested]
-        suggestions.tell(values)
-        search.failed += values.count(None)
-        for places, value in zip(suggested, values, strict=True):
-            done += 1
-            say(console, f"trial  {done} of {search.trials}: {in_words(search, places, value)}")
+    for _ in range(ASKED * search.trials):
+        if (left := wanted - len(search.known)) == 0:
+            break
+        suggested = suggestions.make(min(search.at_once, left))
+        fresh = [each for each in dict.fromkeys(suggested) if each not in search.known]
+        failure = score(search, fresh, options, console) or failure
+        suggestions.tell([search.known[places] for places in suggested])
+        for number, places in enumerate(fresh, start=len(search.known) - len(fresh) + 1):
+            say(console, f"trial  {number} of {wanted}: {in_words(search, places)}")
     if not search.scored:
-        raise failure or StageFailed(f"no trial has a score in {search.metric} that is a number")
+        raise failure or FwError(f"no trial has a score in {search.metric} that is a number")
 
 
-def in_words(search: Search, places: Places, score: float | None) -> str:
-    keys = (axis.key for axis in search.base.axes)
+def in_words(search: Search, places: Places) -> str:
+    """A trial and its score."""
+    keys, score = [axis.key for axis in search.base.axes], search.known[places]
     where = ", ".join(
         f"{key} {in_yaml(value)}" for key, value in zip(keys, search.point(places), strict=True)
     )
@@ -116,31 +122,29 @@ def in_words(search: Search, places: Places, score: float | None) -> str:
 
 
 def score(
-    search: Search, suggested: Sequence[Places], options: Options, console: Console
+    search: Search, fresh: Sequence[Places], options: Options, console: Console
 ) -> FwError | None:
-    """Score what has no score yet; returns why a point has none."""
+    """Score points that have no score yet; returns why one has none after all."""
     failure: FwError | None = None
-    fresh = []
-    for places in dict.fromkeys(suggested):
-        if places in search.known:
-            continue
+    valid = []
+    for places in fresh:
         search.known[places] = None
         try:
             recipe_of(search, [search.point(places)])
-            fresh.append(places)
+            valid.append(places)
         except RecipeError as error:
             failure = error
             say(console, f"warning: {error}", style="yellow")
-    if not fresh:
+    if not valid:
         return failure
-    recipe = recipe_of(search, [search.point(places) for places in fresh])
+    recipe = recipe_of(search, [search.point(places) for places in valid])
     planned = plan(recipe, recipe.sweep.points if recipe.sweep is not None else ())
     try:
         finish(recipe, planned, options, console)
     except StageFailed as error:
         failure = error
         say(console, f"warning: {error}", style="yellow")
-    for places, arm in zip(fresh, planned.arms.values(), strict=True):
+    for places, arm in zip(valid, planned.arms.values(), strict=True):
         search.known[places] = score_of(arm, search.metric, Store(options.store))
     return failure
 
