@@ -328,6 +328,11 @@ def test_a_sweep_is_one_run_of_mlflow_with_its_keys_as_params_of_the_arms(grid: 
     scales = [arm.data.params.get("guidance.0.scale") for arm in arms]
     assert sorted(float(scale) for scale in scales if scale) == SCALES
     assert all("eval/fd_pca" in arm.data.metrics for arm in arms)
+    [view] = [value for tag, value in experiment.tags.items() if "compareRunCharts" in value]
+    charts = json.loads(json.loads(view)["state"])["compareRunCharts"]
+    [scatter] = [chart for chart in charts if chart["type"] == "SCATTER"]
+    assert scatter["xaxis"]["key"] == "guidance.0.scale"
+    assert scatter["yaxis"]["key"] == "eval/fd_pca"
 
 
 @pytest.mark.parametrize("best", [3, 20, 37])

@@ -102,10 +102,10 @@ def run(search: Search, options: Options, console: Console) -> None:
     for _ in range(ASKED * search.trials):
         if (left := wanted - len(search.known)) == 0:
             break
-        suggested = suggestions.make(min(search.at_once, left))
-        fresh = [each for each in dict.fromkeys(suggested) if each not in search.known]
+        suggested = suggestions.make(search.at_once)  # of any --trials the same
+        fresh = [each for each in dict.fromkeys(suggested) if each not in search.known][:left]
         failure = score(search, fresh, options, console) or failure
-        suggestions.tell([search.known[places] for places in suggested])
+        suggestions.tell([search.known.get(places) for places in suggested])
         for number, places in enumerate(fresh, start=len(search.known) - len(fresh) + 1):
             say(console, f"trial  {number} of {wanted}: {in_words(search, places)}")
     if not search.scored:
