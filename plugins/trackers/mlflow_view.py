@@ -113,6 +113,7 @@ def swept(run: RunDescription) -> list[str]:
 def along(run: RunDescription, card: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The headline against the key of a sweep, or parallel coordinates of several."""
     keys = swept(run)
+    drawn: dict[str, Any]
     if len(keys) > 1:
         drawn = {"type": "PARALLEL", "selectedParams": keys, "selectedMetrics": [run.headline]}
     elif keys:
