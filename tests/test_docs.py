@@ -301,7 +301,8 @@ def check_command(command: Command, files: set[str | None]) -> None:
     if words[0] == "ui":
         COMMANDS["ui"].make_context("fw ui", words[1:])
         return
-    as_shown = words[0] != "run" or "--dry-run" in words or is_quick(words, files)
+    works = words[0] in ("run", "sweep")
+    as_shown = not works or "--dry-run" in words or is_quick(words, files)
     code, answer = call(words if as_shown else [*words, "--dry-run"], environment)
     assert code == command.code, f"{command.where}: `{command.text}` exited with {code}:\n{answer}"
     if as_shown:
@@ -311,6 +312,8 @@ def check_command(command: Command, files: set[str | None]) -> None:
 def is_quick(words: Sequence[str], files: set[str | None]) -> bool:
     """Whether a run takes seconds: a page's own recipe, or the smoke recipe with no new
     training."""
+    if words[0] == "sweep":
+        return False
     if words[1] != SMOKE:
         return words[1] in files
     changes = [value for word, value in itertools.pairwise(words) if word == "--set"]

@@ -24,6 +24,7 @@ from fw.core.cli.sample import sample
 from fw.core.cli.schema import schema
 from fw.core.cli.status import status
 from fw.core.cli.store import store
+from fw.core.cli.sweep import sweep
 from fw.core.cli.sync import sync
 from fw.core.cli.ui import ui
 from fw.core.cli.validate import validate
@@ -31,7 +32,7 @@ from fw.core.cli.verify import verify
 from fw.core.cli.work import work
 
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Run": (run, work, validate, recipes, schema),
+    "Run": (run, sweep, work, validate, recipes, schema),
     "Read a run": (compare, plot, clusters, heatmap, ui),
     "Use a run": (sample, register, sync),
     "Trust a run": (reproduce, verify),

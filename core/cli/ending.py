@@ -28,7 +28,7 @@ EXIT_CODES = {
 }
 """What they say, for `fw --help`; who raises what is in fw.core.errors."""
 
-CONTINUING = {"run", "work", "clusters"}
+CONTINUING = {"run", "sweep", "work", "clusters"}
 """Commands whose work is kept stage by stage."""
 
 CONTINUES = "nothing that was finished is lost; the same command continues from there"
