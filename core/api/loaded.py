@@ -30,10 +30,10 @@ def load(path: str | Path, *, plugins: Iterable[str | Path] = ()) -> LoadedRun:
     `plugins` are those in single files that it was run with (`--plugin`). A link such as `latest`
     is followed now: another run later does not change what was loaded.
     """
-    finished = FinishedRun(Path(path).expanduser())
-    finished.check()
+    folder = FinishedRun(Path(path).expanduser()).folder
+    FinishedRun(folder).check()
     add_plugins(plugins)
-    return LoadedRun(FinishedRun(finished.folder.resolve()))
+    return LoadedRun(FinishedRun(folder.resolve()))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

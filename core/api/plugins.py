@@ -18,6 +18,13 @@ def add_plugins(files: Iterable[Path | str], option: str = "plugins:") -> None:
     try:
         brought = [LocalPlugin.read(Path(file).expanduser()) for file in files]
         known = {plugin.digest for plugin in installed().files}
+        names = {plugin.path.name for plugin in installed().files}
+        for each in brought:
+            if each.path.name in names and each.digest not in known:
+                raise FwError(
+                    f"{option} {each.path}: a file of this name with another text is loaded: "
+                    "start Python (the kernel) anew, or give the file another name"
+                )
         add_files(installed(), [each for each in brought if each.digest not in known])
     except UnfitPlugin as error:
         raise FwError(f"{option} {error}") from error
