@@ -1,6 +1,6 @@
 """docs/notebook.ipynb, executed in a fresh kernel. As a script, it stores the outputs:
 
-    .venv/bin/python tests/kernels.py
+.venv/bin/python tests/kernels.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """`fw export`: other tools read what it writes, and find in it what fw did."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -188,8 +189,7 @@ def test_torch_fidelity_finds_the_distance_that_fw_reports_in_both_forms(
         stage for stage in arm.plan.arms["self_1.5"].judged if isinstance(stage, Evaluate)
     ]
     encoder = evaluate.space
-    network = encoder.dataset.load("train")
-    real, module = network.images, encoder.encoder.build((1, 8, 8), 0)
+    real, module = small.recipe.dataset.load("train").images, encoder.encoder.build((1, 8, 8), 0)
     module.load_state_dict(load_file(arm.products(encoder) / "encoder.safetensors"))
     features = module.eval()(real).double()
     Space.network, Space.unit = module, float(torch.cov(features.T).trace()) / features.shape[1]
@@ -276,7 +276,9 @@ def test_the_card_of_a_diffusers_folder_makes_d_without_fw(
     x = torch.randn(4, 1, 8, 8) * sigma[:, None, None, None]
     assert denoiser.annotation is not None
     condition = denoiser.annotation.conditions[:4].contiguous()
-    save_file({"x": x, "sigma": sigma, "condition": condition}, tmp_path / "model/given.safetensors")
+    save_file(
+        {"x": x, "sigma": sigma, "condition": condition}, tmp_path / "model/given.safetensors"
+    )
     [code] = re.findall(r"```python\n(.*?)```", (tmp_path / "model/README.md").read_text(), re.S)
     ended = subprocess.run(
         [sys.executable, "-c", OUTSIDE.format(code=code)],
@@ -304,8 +306,10 @@ def test_the_scheduler_and_fw_itself_read_the_folder(
     assert torch.allclose(denoiser.process.coefficients(sigma).noise, torch.tensor([0.0, 400, 900]))
     assert scheduler.config.prediction_type == "v_prediction"
     folder = {"name": "diffusers", "weights": str(tmp_path / "model")}
-    backbone: Any = installed().get("backbone", "diffusers").model_validate(
-        {key: value for key, value in folder.items() if key != "name"}
+    backbone: Any = (
+        installed()
+        .get("backbone", "diffusers")
+        .model_validate({key: value for key, value in folder.items() if key != "name"})
     )
     assert backbone.requires <= denoiser.process.provides
     network = backbone.build((1, 8, 8), None).eval()
@@ -332,8 +336,6 @@ def test_a_process_writes_its_coefficients_as_code(fields: dict[str, Any]) -> No
     process = component("process", fields)
     low, high = process.sigma_range
     sigma = torch.logspace(0, 1, 50, base=high / low) * low
-    import math
-
     names = {"torch": torch, "math": math, "sigma": sigma}
     exec(process.in_torch, names)
     for name, expected in process.coefficients(sigma)._asdict().items():
@@ -384,27 +386,52 @@ def test_any_unet_is_the_same_in_diffusers(
     model.from_pretrained(tmp_path, local_files_only=True)
 
 
+BLOCKS: dict[str, Any] = {
+    "block_out_channels": (8, 16),
+    "norm_num_groups": 4,
+    "layers_per_block": 1,
+    "in_channels": 1,
+    "out_channels": 1,
+}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "UNet2DModel": {
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        **BLOCKS,
+    },
+    "UNet2DConditionModel": {
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "cross_attention_dim": 8,
+        "attention_head_dim": 2,
+        **BLOCKS,
+    },
+    "DiTTransformer2DModel": {
+        "num_attention_heads": 2,
+        "attention_head_dim": 4,
+        "patch_size": 2,
+        "in_channels": 1,
+        "out_channels": 2,
+        "num_layers": 1,
+        "sample_size": 8,
+        "norm_num_groups": 1,
+    },
+}
+
+
 @pytest.mark.parametrize("classes", [None, 3])
 @pytest.mark.parametrize("spec", FORMS[:2], ids=str)
-@pytest.mark.parametrize("kind", ["UNet2DModel", "UNet2DConditionModel", "DiTTransformer2DModel"])
+@pytest.mark.parametrize("kind", SETTINGS)
 def test_what_came_from_diffusers_goes_back(
     kind: str, spec: ConditionSpec | None, classes: int | None, tmp_path: Path
 ) -> None:
     import diffusers
 
-    blocks = {"block_out_channels": (8, 16), "norm_num_groups": 4, "layers_per_block": 1,
-              "in_channels": 1, "out_channels": 1, "num_class_embeds": classes}  # fmt: skip
-    settings: dict[str, Any] = {
-        "UNet2DModel": {"down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-                        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"), **blocks},
-        "UNet2DConditionModel": {"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-                                 "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-                                 "cross_attention_dim": 8, "attention_head_dim": 2, **blocks},
-        "DiTTransformer2DModel": {"num_attention_heads": 2, "attention_head_dim": 4, "patch_size": 2,
-                                  "in_channels": 1, "out_channels": 2, "num_layers": 1,
-                                  "sample_size": 8, "num_embeds_ada_norm": classes or 1,
-                                  "norm_num_groups": 1},
-    }[kind]  # fmt: skip
+    settings = {**SETTINGS[kind]}
+    if kind == "DiTTransformer2DModel":
+        settings["num_embeds_ada_norm"] = classes or 1
+    else:
+        settings["num_class_embeds"] = classes
     getattr(diffusers, kind)(**settings).save_pretrained(tmp_path / "before")
     backbone = component("backbone", {"name": "diffusers", "weights": tmp_path / "before"})
     written(random_weights(backbone.build((1, 8, 8), spec)), spec, tmp_path / "after")

@@ -1,4 +1,5 @@
-"""docs/notebook.ipynb runs as it is, in a kernel of its own, and holds the outputs that it makes."""
+"""docs/notebook.ipynb runs as it is, in a kernel of its own, and holds the outputs that it
+makes."""
 
 import re
 from pathlib import Path
@@ -43,6 +44,6 @@ def test_the_notebook_is_small_and_has_its_table_figure_and_pictures() -> None:
     assert {output.output_type for output in outputs} <= {"execute_result", "stream"}
     assert all(cell.outputs for cell in code(kept))
     [run] = [output.data["text/html"] for output in code(kept)[0].outputs]
-    assert all(f"<td>{arm}</td>" in run for arm in ("unconditional", "self_1.5"))
+    assert all(f"<td>{arm}</td>" in run for arm in ("self_1.0", "self_1.5"))
     assert "data:image/png;base64," in run
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 4

@@ -113,10 +113,16 @@ class LoadedRun:
             title = title_of(self.results)
         except FwError:
             title = f"{self.finished.record()['recipe']}, which was stopped before it had results"
-        return f"<run {title}: {', '.join(self.arms)} ({self.folder})>"
+        return f"<run {title}: {', '.join(self.arms)} ({shown(self.folder)})>"
 
     def _repr_html_(self) -> str | None:
         try:
             return as_html(self.results, self.folder)
         except FwError:
             return None
+
+
+def shown(folder: Path) -> Path:
+    """The path from where one is, if the folder lies there."""
+    here = Path.cwd().resolve()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
