@@ -12,7 +12,7 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
-from sites import fw, write
+from sites import GUIDANCE, fw, write
 from torch import Tensor
 
 from fw.core.api import LoadedRun, load, run
@@ -314,6 +314,23 @@ def test_a_stage_that_fails_is_an_exception_with_its_reason(
     for _ in range(2):  # a cell that is run again
         with pytest.raises(StageFailed, match="the wheel came off"):
             run({**SMALL, "arms": arms}, plugins=[file], jobs=1, **options)
+
+
+def test_a_run_with_a_plugin_in_a_file_is_loaded_with_it(small: LoadedRun, tmp_path: Path) -> None:
+    file = write(tmp_path / "halved.py", GUIDANCE.format(name="halved"))
+    arms = {**SMALL["arms"], "halved": {"guidance": {"name": "halved", "scale": 1.5}}}
+    options: dict[str, Any] = {"out": small.folder.parents[1], "device": "cpu", "quiet": True}
+    done = run({**SMALL, "arms": arms}, plugins=[file], jobs=1, **options)
+    images = done.arm("halved").samples()
+    installed.cache_clear()  # as in a fresh process
+    with pytest.raises(FwError, match=r"halved\.py"):
+        load(done.folder).arm("halved").sample(4)
+    again = load(done.folder, plugins=[str(file)])
+    assert torch.equal(drawn(again, "halved"), images[:4])
+    file.write_text(file.read_text() + "# edited\n")
+    with pytest.raises(FwError, match="start Python"):
+        load(done.folder, plugins=[file])
+    installed.cache_clear()
 
 
 SCRIPT = """
