@@ -20,6 +20,7 @@ from fw.core.messages.console import say
 from fw.core.plan.assembly import plan
 from fw.core.recipe import checks
 from fw.core.recipe.loading import validate
+from fw.core.recipe.shipped import located
 from fw.core.recipe.source import Source, dump, parse, read
 from fw.core.report import provenance
 from fw.core.run.record import run_folder
@@ -46,7 +47,8 @@ def run(
     keep_dependents: bool = False,
     quiet: bool = False,
 ) -> LoadedRun:
-    """Run a recipe, a file or its content, and load what it has found; again, it continues.
+    """Run a recipe, a file (or the name of one that comes with fw) or its content, and load what it
+    has found; again, it continues.
 
     `set` changes keys of it: `{"train.steps": 200}`. `arms` are some of its arms, `plugins` are
     plugins in single files, and `ranks` None divides the GPUs among the jobs; the other keywords
@@ -96,7 +98,7 @@ def run(
 def written(recipe: str | Path | Mapping[str, Any]) -> Source:
     """The recipe as a file would have it; RecipeError if it is none."""
     if not isinstance(recipe, Mapping):
-        return read(Path(recipe).expanduser())
+        return read(located(Path(recipe).expanduser()))
     source = parse(dump(json.loads(json.dumps(recipe, default=plain))), "recipe")
     return Source("recipe", source.data, dict.fromkeys(source.lines, "recipe"))
 

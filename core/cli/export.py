@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fw.core.cli import completing
 from fw.core.cli.answers import answer
 from fw.core.cli.arguments import Batch, Device, Plugins, RunPath, Training
 from fw.core.cli.beginning import add_plugins, end_dead_runs
@@ -13,7 +14,9 @@ from fw.core.cli.beginning import add_plugins, end_dead_runs
 
 def export(
     run_: RunPath,
-    arm: Annotated[str, typer.Option("--arm", help="the arm to export")],
+    arm: Annotated[
+        str, typer.Option("--arm", help="the arm to export", autocompletion=completing.arms)
+    ],
     to: Annotated[
         str,
         typer.Option(

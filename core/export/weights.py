@@ -11,10 +11,10 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from fw.core.export.whole import new_file
+from fw.core.files.layout import MODEL
 from fw.core.files.weights import noted
 from fw.core.report.environment import versions
 from fw.core.run.finished import FinishedArm
-from fw.core.stages.train import MODEL
 
 
 def write_weights(arm: FinishedArm, path: Path, console: Console) -> None:
