@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fw.core.cli.app import app
 from fw.core.cli.ending import guarded
+from fw.core.machine.offline import stay_offline
 from fw.core.machine.streams import sturdy
 
 __all__ = ["app", "guarded", "main", "quiet_threads"]
@@ -18,6 +19,7 @@ def main() -> None:
     """The console script."""
     sturdy()
     quiet_threads()
+    stay_offline()
     sys.exit(guarded(start))
 
 

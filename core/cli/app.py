@@ -9,6 +9,7 @@ import typer
 from fw.core.cli.clusters import clusters
 from fw.core.cli.compare import compare
 from fw.core.cli.ending import Commands
+from fw.core.cli.fetch import fetch
 from fw.core.cli.heatmap import heatmap
 from fw.core.cli.new_plugin import new_plugin
 from fw.core.cli.plot import plot
@@ -26,7 +27,7 @@ from fw.core.cli.verify import verify
 from fw.core.cli.work import work
 
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Run": (run, work, validate, recipes, schema),
+    "Run": (run, work, validate, fetch, recipes, schema),
     "Read a run": (compare, plot, clusters, heatmap, ui),
     "Use a run": (sample, register, sync),
     "Trust a run": (reproduce, verify),

@@ -20,8 +20,8 @@ TRACEBACK = "FW_TRACEBACK"
 """If this variable is 1, the traceback of an unexpected exception is printed, not written to a
 file."""
 
-CONTINUING = {"run", "work", "clusters"}
-"""Commands whose work is kept stage by stage."""
+CONTINUING = {"run", "work", "clusters", "fetch"}
+"""Commands whose work is kept stage by stage, or byte by byte."""
 
 CONTINUES = "nothing that was finished is lost; the same command continues from there"
 
