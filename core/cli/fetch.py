@@ -45,7 +45,7 @@ def fetch(
     problems = wanted.problems
     if dry_run:
         for problem in problems:
-            answer(redact(f"{'no word':8} {problem}"))
+            answer(redact(f"{'problem':8} {problem}"))
     if fetchable := wanted.fetchable:
         size = decimal(sum(need.size or 0 for need in fetchable))
         unknown = " and more" if any(need.size is None for need in fetchable) else ""

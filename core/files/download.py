@@ -8,7 +8,7 @@ import http.client
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,16 +101,19 @@ class WebArchive(WebFile):
             shutil.unpack_archive(self.archive, beside, **options)
         except (shutil.ReadError, ValueError, EOFError) as error:
             raise FwError(f"{self.archive} cannot be unpacked: {error}") from error
-        move_missing(beside / self.place.name, self.place)
+        folder = beside / self.place.name
+        paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+        move_missing(folder, self.place, [str(path.relative_to(folder)) for path in paths])
         shutil.rmtree(beside)
 
 
-def move_missing(folder: Path, place: Path) -> None:
-    """Move the files of a folder, however deep, to another one; those that are there are kept."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and not (final := place / path.relative_to(folder)).exists():
-            final.parent.mkdir(parents=True, exist_ok=True)
-            put(path, final)
+def move_missing(folder: Path, place: Path, names: Iterable[str]) -> None:
+    """Move files of a folder to another one, into which they belong by their names; those that are
+    there are kept."""
+    for name in names:
+        if not (place / name).exists():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            put(folder / name, place / name)
 
 
 def received(url: str, path: Path, advance: Advance) -> None:
@@ -188,7 +191,8 @@ def opened(url: str, have: int = 0) -> Iterator[Any]:
             f"{url} cannot be fetched: the server says {error.code} {error.reason}"
         ) from error
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as no:
-        reason = getattr(no, "reason", None) or no or type(no).__name__
+        cause = getattr(no, "reason", None) or no
+        reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
         raise Unreachable(f"{url} cannot be reached: {reason}") from no
     except ValueError as error:
         raise FwError(f"{url} cannot be fetched: {error}") from error

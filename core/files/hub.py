@@ -121,7 +121,9 @@ class HubFiles(Download):
                 "was removed again"
             )
         if self.local:
-            move_missing(target / self.folder, self.place)
+            inner = f"{self.folder}/" if self.folder else ""
+            names = [file.name.removeprefix(inner) for file in listing.files]
+            move_missing(target / self.folder, self.place, names)
             shutil.rmtree(target)
 
     def listing(self) -> Listing:
@@ -210,8 +212,9 @@ def in_words(source: str) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         code = error.response.status_code
         gone = code >= 500  # the server's own fault, which may pass
+        remedy = ": set HF_TOKEN to a token that may read it" if code in (401, 403) else ""
         raise (Unreachable if gone else FwError)(
-            f"{source} cannot be fetched: the server says {code}"
+            f"{source} cannot be fetched: the server says {code}{remedy}"
         ) from error
     except OSError as error:
         if error.errno is not None and not isinstance(error, ConnectionError | TimeoutError):
