@@ -65,7 +65,7 @@ class Inception(Encoder):
         """The published weights; nobody knows where those of another sum come from."""
         if self.sha256.startswith(PUBLISHED):
             place = next((place for place in self.places() if place.is_file()), self.places()[0])
-            yield WebFile("Inception's weights", SOURCE, place, sha256=self.sha256)
+            yield WebFile("Inception's weights", SOURCE, place.absolute(), sha256=self.sha256)
 
     def identity(self) -> dict[str, Any]:
         return {key: value for key, value in super().identity().items() if key != "weights"}
