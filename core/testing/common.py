@@ -105,7 +105,8 @@ def downloads_are_said(component: Component) -> None:
     for each in (component, without_files(component, "preflight")):
         for download in each.downloads():
             assert isinstance(download, Download), f"{download!r} is no Download"
-            assert download.what and "://" in download.source, f"{download} does not say what it is"
+            assert download.what, f"{download} does not say what it is"
+            assert "://" in download.source, f"{download.source} is no web address"
             assert download.place.is_absolute(), f"{download.place} depends on the working folder"
 
 
