@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from typing import Any
 TESTS = Path(__file__).parent
 FORBIDDEN = ("HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN", "FW_WEIGHTS_DIR", "TORCH_HOME")
 OWN = "FW_TEST_SITE"
+QUESTION = b"[y/N]"
 
 
 @dataclass
@@ -50,6 +52,11 @@ class Afresh:
 
     def run(self, *words: str | Path, env: Mapping[str, str], limit: int = 0) -> Ended:
         self.start(*words, env=env, limit=limit)
+        return self.wait()
+
+    def on_a_terminal(self, *words: str | Path, env: Mapping[str, str], keys: str) -> Ended:
+        """What is typed when the command asks, with a terminal for its standard streams."""
+        self.ask({"words": list(map(str, words)), "env": dict(env), "keys": keys, "limit": 0})
         return self.wait()
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,6 +101,9 @@ def serve() -> None:
     assert not early, early
     for line in sys.stdin:
         request = json.loads(line)
+        if "keys" in request:
+            on_a_terminal(request)
+            continue
         with tempfile.TemporaryFile() as output:
             pid = os.fork()
             if pid == 0:
@@ -104,16 +114,35 @@ def serve() -> None:
             tell(code=code, out=output.read().decode())
 
 
+def on_a_terminal(request: Mapping[str, Any]) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        child(request, None)
+    tell(pid=pid)
+    printed = b""
+    try:
+        while piece := os.read(terminal, 4096):
+            if QUESTION in (printed + piece) and QUESTION not in printed:
+                os.write(terminal, request["keys"].encode())
+            printed += piece
+    except OSError:  # the end, as Linux says it
+        pass
+    os.close(terminal)
+    tell(code=os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), out=printed.decode())
+
+
 def tell(**answer: Any) -> None:
     print(json.dumps(answer), flush=True)
 
 
-def child(request: Mapping[str, Any], output: int) -> None:
+def child(request: Mapping[str, Any], output: int | None) -> None:
+    """With its output in a file; on a terminal if there is none."""
     code = 70
     try:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
+        if output is not None:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
         sys.stdin = os.fdopen(0, "r", closefd=False)
         os.environ.update(request["env"])
         if request["limit"]:

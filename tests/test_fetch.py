@@ -6,8 +6,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import pickle
+import re
 import signal
 import tarfile
 import tempfile
@@ -22,8 +24,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from safetensors.torch import save
 from served import COMMIT, Served, serving
+
+from fw.core.commands.pace import Pace
+from fw.plugins.autoencoders.kl import KL
+from fw.plugins.backbones.diffusers_folder import DiffusersFolder
 
 TINY = Path(__file__).parent / "tiny.yaml"
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -327,6 +334,23 @@ def test_nothing_is_fetched_without_consent(cifar: Case) -> None:
     assert not cifar.left()
 
 
+def test_a_terminal_is_asked_and_has_a_bar_with_rate_and_time_left(
+    inception: Case, weights: bytes
+) -> None:
+    def answered(keys: str) -> afresh.Ended:
+        environment = {**inception.environment, "TERM": "xterm", "COLUMNS": "160"}
+        return inception.process.on_a_terminal(*inception.words(), env=environment, keys=keys)
+
+    refused = answered("n\n")
+    assert (refused.code, "nothing was fetched" in refused.out) == (2, True), refused.out
+    assert not inception.left()
+    inception.served.slow.add(f"/{INCEPTION}")
+    agreed = answered("y\n")
+    assert agreed.code == 0, agreed.out
+    assert place(inception).read_bytes() == weights
+    assert re.search(r"[\d.]+/81\.6 kB.*[\d.]+ kB/s.*0:00:0\d", agreed.out), agreed.out
+
+
 def test_what_cannot_be_fetched_is_listed_and_ends_with_exit_code_2(case: Case) -> None:
     folder = case.folder / "flowers"
     case.sets += [f"dataset={{name: image_folder, root: {folder}, size: 8, channels: 1}}"]
@@ -502,6 +526,30 @@ def test_an_autoencoder_without_a_source_is_brought_by_hand_and_the_message_says
     ended = case.fetch()
     assert ended.code == 2
     assert "give its repository on the hub as `source`, and `fw fetch RECIPE` brings" in ended.out
+
+
+def test_where_a_folder_comes_from_changes_no_key(tmp_path: Path, vae: dict[str, bytes]) -> None:
+    for name, data in vae.items():
+        (tmp_path / name).write_bytes(data)
+    for kind, fields in ((KL, {"shrink": 2}), (DiffusersFolder, {})):
+        plain = kind(weights=tmp_path, **fields).identity()
+        assert kind(weights=tmp_path, source="someone/vae", **fields).identity() == plain
+        assert "source" not in plain
+        for wrong in ("someone", "https://huggingface.co/someone/vae", "a/b/c/d", "a/b@"):
+            with pytest.raises(ValidationError, match="source"):
+                kind(weights=tmp_path, source=wrong, **fields)
+
+
+def test_where_there_is_no_terminal_a_line_says_the_rate_and_the_time_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pace = Pace(3_000_000)
+    assert pace.line(1_000_000) is None  # a moment after the beginning
+    monkeypatch.setattr(pace, "said", -math.inf)
+    monkeypatch.setattr(pace, "began", time.monotonic() - 2)
+    line = pace.line(500_000)
+    assert line is not None
+    assert re.fullmatch(r"1\.5 MB of 3\.0 MB, [67]\d\d\.\d kB/s, 2 s left", line), line
 
 
 def test_a_pipelines_network_and_scheduler_are_fetched(case: Case) -> None:

@@ -15,10 +15,10 @@ from fw.core.errors import FwError, MissingFile
 from fw.core.files.contents import read_json
 from fw.core.kinds import Autoencoder, Code
 from fw.plugins.shared.diffusers_folder import (
-    BY_FETCH,
     CONFIG,
     WEIGHTS,
     Source,
+    by_fetch,
     checked_settings,
     content,
     files_of_network,
@@ -122,7 +122,7 @@ class Pretrained(Autoencoder):
             self,
             self.folder(),
             "set `weights` to a folder as diffusers' save_pretrained writes it (of a whole "
-            f"pipeline, the sub-folder vae), or {BY_FETCH}",
+            f"pipeline, the sub-folder vae), or {by_fetch(self.source)}",
         )
         if config.get("_class_name") != self.architecture:
             raise MissingFile(

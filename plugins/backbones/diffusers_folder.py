@@ -15,10 +15,10 @@ from fw.core.kinds import Backbone
 from fw.core.types import ConditionSpec
 from fw.plugins.backbones.diffusers_networks import WRAPPERS, wrapped
 from fw.plugins.shared.diffusers_folder import (
-    BY_FETCH,
     CONFIG,
     WEIGHTS,
     Source,
+    by_fetch,
     checked_settings,
     content,
     files_of_network,
@@ -131,7 +131,7 @@ class DiffusersFolder(Backbone):
             self,
             self.folder(),
             "set `weights` to a folder as diffusers' save_pretrained writes it, of a pipeline or "
-            f"of its network, with safetensors, or {BY_FETCH}",
+            f"of its network, with safetensors, or {by_fetch(self.source)}",
         )
         if (settings := self.scheduler_file()).is_file() and self.scheduler() is None:
             genuine(settings, f"backbone {self.name}: ")

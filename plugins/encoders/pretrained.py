@@ -270,9 +270,13 @@ class Pretrained(Encoder):
         raise self.lacking(folder, names)
 
     def lacking(self, folder: Path, names: tuple[str, ...]) -> MissingFile:
+        remedy = (
+            "`fw fetch RECIPE` brings it"
+            if self.weights is None
+            else "download the whole repository, with `hf download NAME --local-dir FOLDER`"
+        )
         return MissingFile(
-            f"encoder {self.name}: there is no {' or '.join(names)} in {folder}: download the "
-            "whole repository, with `hf download NAME --local-dir FOLDER`"
+            f"encoder {self.name}: there is no {' or '.join(names)} in {folder}: {remedy}"
         )
 
 

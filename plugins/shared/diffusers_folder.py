@@ -21,8 +21,6 @@ from fw.registry import ANY, Component, Download, Neutral
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 
-BY_FETCH = "give its repository on the hub as `source`, and `fw fetch RECIPE` brings it"
-
 ON_THE_HUB = re.compile(
     r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(/(?P<folder>\w[\w.-]*))?(@(?P<revision>[\w./-]+))?"
 )
@@ -39,6 +37,12 @@ Source = Annotated[
     Neutral(ANY),
 ]
 """A field that says what is to lie in a folder; the keys know the folder by its content."""
+
+
+def by_fetch(source: str | None) -> str:
+    """How `fw fetch` would help where a folder is missing."""
+    brings = "`fw fetch RECIPE` brings it"
+    return brings if source else f"give its repository on the hub as `source`, and {brings}"
 
 
 def from_hub(
