@@ -110,9 +110,13 @@ def run(
 
 def show_plan(planned: Any, store: Any) -> None:
     """The stages in running order, whether they are done, and each arm's network evaluations."""
+    from fw.core.store.shorter import shorter
+
     for stage in planned.stages.values():
-        state = store.status(stage.id).state
-        answer(f"{'done' if state == 'done' else 'to do':6} {stage.id:26} {stage.title}")
+        done = store.status(stage.id).state == "done"
+        begun = None if done else shorter(stage, store)
+        behind = f", from step {begun.steps} of {begun.id} on" if begun and begun.kept else ""
+        answer(f"{'done' if done else 'to do':6} {stage.id:26} {stage.title}{behind}")
     for name, arm in planned.arms.items():
         answer(
             f"arm {name}: at most {arm.nfe} network evaluations per image, trained in {arm.train}"
