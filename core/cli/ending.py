@@ -28,8 +28,8 @@ EXIT_CODES = {
 }
 """What they say, for `fw --help`; who raises what is in fw.core.errors."""
 
-CONTINUING = {"run", "sweep", "work", "clusters"}
-"""Commands whose work is kept stage by stage."""
+CONTINUING = {"run", "sweep", "work", "clusters", "fetch"}
+"""Commands whose work is kept stage by stage, or byte by byte."""
 
 CONTINUES = "nothing that was finished is lost; the same command continues from there"
 

@@ -39,6 +39,7 @@ from fw.core.execution.options import LOCAL, Options
 from fw.core.execution.place import Place
 from fw.core.machine import memory
 from fw.core.machine.cores import cores
+from fw.core.machine.offline import SWITCHES
 from fw.core.machine.stopping import POLITE, deaf
 from fw.core.messages.console import say
 from fw.core.plan.graph import Plan
@@ -62,7 +63,7 @@ OBJECTS = 100 * 2**20
 
 HANGUP = [each for each in POLITE if each.name == "SIGHUP"]
 
-INHERITED = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "FW_PLUGINS")
+INHERITED = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "FW_PLUGINS", *SWITCHES)
 """What of the environment every process of a run has to have."""
 
 
