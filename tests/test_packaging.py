@@ -130,7 +130,7 @@ def test_the_constraints_pin_everything_that_is_installed_for_fw_and_nothing_els
         line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._+!]+", line)
     ] == []
     pinned = {canonicalize_name(line.partition("==")[0]) for line in lines}
-    needed = set(dependencies("fw", "test", "lint")) - {"fw", "pip", "setuptools"}
+    needed = set(dependencies("fw", "test", "lint", "docs")) - {"fw", "pip", "setuptools"}
     assert needed <= pinned
     if sys.platform == "linux" and sys.version_info[:2] == (3, 11):  # where they were resolved
         assert pinned <= needed
