@@ -66,7 +66,7 @@ docs: $(READY)
 
 site: export NO_MKDOCS_2_WARNING := 1
 site: $(READY)
-	.venv/bin/mkdocs build --strict --quiet $(ARGS)
+	.venv/bin/mkdocs build --strict $(ARGS)
 
 reference: $(READY)
 	.venv/bin/python -m fw.core.catalogue.reference docs/kinds

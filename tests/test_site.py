@@ -98,6 +98,35 @@ def test_every_page_of_the_docs_and_what_they_link_to_is_in_the_site(site: Path)
     assert not list(site.rglob("*.py")), "the code is in pages"
 
 
+def test_a_notebook_becomes_a_page_with_its_code_outputs_tables_and_pictures() -> None:
+    import nbformat.v4 as nb
+
+    picture = nb.new_output("display_data", data={"image/png": "aGk=\n", "text/plain": "<Figure>"})
+    frame = (
+        '<style>\n</style>\n\n<table border="1" class="dataframe">\n<tr><td>1</td></tr>\n</table>'
+    )
+    table = nb.new_output("execute_result", data={"text/html": frame, "text/plain": "1"})
+    said = nb.new_output("stream", name="stdout", text="said\n")
+    warned = nb.new_output("stream", name="stderr", text="/home/somebody/warning\n")
+    cells = [
+        nb.new_markdown_cell("# Title\n\nSee [recipes.md](recipes.md)."),
+        nb.new_code_cell("print('```')", outputs=[warned, said, table, picture]),
+        nb.new_code_cell(""),
+    ]
+    sys.path.insert(0, str(ROOT / "docs/site"))
+    try:
+        from notebooks import parts
+    finally:
+        sys.path.remove(str(ROOT / "docs/site"))
+    title, code, *outputs = parts(nb.new_notebook(cells=cells))
+    assert title.startswith("# Title")
+    assert "print('```')" in code
+    assert outputs[0].splitlines()[1] == "said"
+    assert "<table>\n<tr><td>1</td></tr>" in outputs[1]
+    assert 'src="data:image/png;base64,aGk="' in outputs[2]
+    assert len(outputs) == 3
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *words: object) -> None:
         pass

@@ -26,8 +26,7 @@ def parts(notebook: nbformat.NotebookNode) -> Iterator[str]:
             yield cell.source
         elif cell.source:
             yield block("python", cell.source)
-            for output in cell.outputs:
-                yield shown(output)
+            yield from (shown(each) for each in cell.outputs if each.get("name") != "stderr")
 
 
 def shown(output: nbformat.NotebookNode) -> str:
@@ -41,7 +40,8 @@ def shown(output: nbformat.NotebookNode) -> str:
         picture = "".join(data["image/png"].split())
         return f'<img alt="output of the cell above" src="data:image/png;base64,{picture}">'
     if "text/html" in data:
-        lines = [line.strip() for line in data["text/html"].splitlines() if line.strip()]
+        html = data["text/html"].replace('<table border="1" class="dataframe">', "<table>")
+        lines = [line.strip() for line in html.splitlines() if line.strip()]
         return "<div class='output'>" + "\n".join(lines) + "</div>"
     return block("text", data.get("text/plain", ""))
 

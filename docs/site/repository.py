@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from posixpath import basename, dirname, join, normpath, relpath, splitext
+from posixpath import dirname, join, normpath, relpath, splitext
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -118,20 +118,20 @@ def folder_page(folder: str) -> str:
         for each in inside
         if each.name[0] not in "._" and (each.is_dir() or each.suffix in LANGUAGES)
     ]
-    return "\n".join([f"{HEADER}# {folder}", "", "| | |", "|---|---|", *rows, ""])
+    return "\n".join([f"{HEADER}# {folder}", "", "| file | what it is |", "|---|---|", *rows, ""])
 
 
 def opening(path: Path) -> str:
     """The first sentence of a file, or of a package."""
     path = path / "__init__.py" if path.is_dir() else path
     text = path.read_text("utf-8") if path.exists() else ""
-    docstring = re.match(r'"""(.*?)(?<=[.:;])(\s|""")', text, re.S)
+    docstring = re.match(r'"""(.*?\.)(\s|""")', text, re.S)
     comment = re.match(r"# (.*)", text)
     sentence = docstring[1] if docstring else comment[1] if comment else ""
-    return re.sub(r"([|<>*_\[\]\\])", r"\\\1", " ".join(sentence.split())).rstrip(":;")
+    return re.sub(r"([|<>*_\[\]\\])", r"\\\1", " ".join(sentence.split()))
 
 
 def file_page(path: str) -> str:
     language = LANGUAGES.get(splitext(path)[1], "text")
     text = (ROOT / path).read_text("utf-8").rstrip()
-    return f"{HEADER}# {basename(path)}\n\n`{path}`\n\n~~~~~~~~ {language}\n{text}\n~~~~~~~~\n"
+    return f"{HEADER}# {path}\n\n~~~~~~~~ {language}\n{text}\n~~~~~~~~\n"
