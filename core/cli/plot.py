@@ -7,17 +7,28 @@ from typing import Annotated
 
 import typer
 
+from fw.core.cli import completing
 from fw.core.cli.answers import answer
 from fw.core.cli.beginning import end_dead_runs
 
 
 def plot(
     run_: Annotated[
-        Path, typer.Argument(help="a run folder, such as runs/clusters/latest", metavar="RUN")
+        Path,
+        typer.Argument(
+            help="a run folder, such as runs/clusters/latest",
+            metavar="RUN",
+            autocompletion=completing.runs,
+        ),
     ],
     x: Annotated[
-        str, typer.Option("--x", help="the recipe's key, such as annotator.clusters", metavar="KEY")
-    ],
+        str | None,
+        typer.Option(
+            "--x",
+            help="the recipe's key, such as annotator.clusters [default: of a sweep its longest]",
+            metavar="KEY",
+        ),
+    ] = None,
     y: Annotated[
         str | None,
         typer.Option("--y", help="scores, such as fd_classifier,recall [default: the first four]"),

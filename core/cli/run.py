@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from fw.core.cli.answers import answer, wide_console
+from fw.core.cli import completing
 from fw.core.cli.arguments import (
     DEFAULT_OUT,
     Batch,
     CheckpointSeconds,
+    Cluster,
     Device,
+    DryRun,
+    Jobs,
+    KeepDependents,
     MaxMemory,
     Out,
     Plugins,
@@ -21,57 +25,40 @@ from fw.core.cli.arguments import (
     Workers,
 )
 from fw.core.cli.beginning import add_plugins, end_dead_runs
+from fw.core.cli.options import options_of
+from fw.core.cli.running import run_and_show, show_plan, warned
 
 
 def run(
     recipe: RecipePath,
     set_: Sets = None,
     arm: Annotated[
-        list[str] | None, typer.Option("--arm", help="only this arm; may be repeated")
-    ] = None,
-    plugin: Plugins = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the plan and stop")] = False,
-    out: Out = DEFAULT_OUT,
-    device: Device = "auto",
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="stages side by side [default: a CPU core or a GPU each]"),
-    ] = None,
-    ranks: Ranks = "1",
-    cluster: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            "--cluster",
-            help="do the stages on a Ray cluster: auto, local (start one here) or host:port",
-            metavar="ADDRESS",
+            "--arm",
+            help="only this arm; may be repeated",
+            autocompletion=completing.arms,
         ),
     ] = None,
+    plugin: Plugins = None,
+    dry_run: DryRun = False,
+    out: Out = DEFAULT_OUT,
+    device: Device = "auto",
+    jobs: Jobs = None,
+    ranks: Ranks = "1",
+    cluster: Cluster = None,
     workers: Workers = None,
     checkpoint_seconds: CheckpointSeconds = 20.0,
     batch: Batch = None,
     max_memory: MaxMemory = None,
-    keep_dependents: Annotated[
-        bool,
-        typer.Option(
-            "--keep-dependents", help="keep what was made of products that were made again since"
-        ),
-    ] = False,
+    keep_dependents: KeepDependents = False,
 ) -> None:
     """Run a recipe; run it again to resume. Ends with a table of the arms."""
     from rich.console import Console
 
-    from fw.core.execution.devices import known_ranks
-    from fw.core.execution.options import Options
-    from fw.core.machine.memory import size_of
     from fw.core.machine.stopping import shelter_resource_tracker
-    from fw.core.messages.console import say
     from fw.core.plan.assembly import plan
-    from fw.core.recipe import checks
     from fw.core.recipe.loading import load
-    from fw.core.report import provenance
-    from fw.core.report.page.write import PAGE
-    from fw.core.report.terminal import show
-    from fw.core.run.run import run as run_plan
     from fw.core.store.store import Store
 
     shelter_resource_tracker()
@@ -80,40 +67,20 @@ def run(
     loaded = load(recipe, set_ or ())
     planned = plan(loaded, arm or ())
     console = Console(stderr=True)
-    warnings = [*map(str, checks.warnings(loaded)), *provenance.notices(planned)]
-    for warning in warnings:
-        say(console, f"warning: {warning}", style="yellow")
-    options = Options(
+    warnings = warned(loaded, planned, console)
+    options = options_of(
+        ranks,
+        max_memory,
+        workers,
         out=out,
         device=device,
         jobs=jobs,
-        threads=workers,
         checkpoint_seconds=checkpoint_seconds,
         batch=batch,
-        max_memory=None if max_memory is None else size_of(max_memory),
         keep_dependents=keep_dependents,
-        ranks=known_ranks(ranks),
         cluster=cluster,
     )
     if dry_run:
-        show_plan(planned, Store(options.store))
+        show_plan(planned, Store(options.store), options)
         return
-    result, failure = run_plan(loaded, planned, options, warnings, console)
-    stdout = wide_console()
-    show(result, stdout)
-    say(stdout, f"report  {out / loaded.name / 'latest' / PAGE}")
-    if result.get("look"):
-        say(stdout, f"look    {result['look']}")
-    if failure is not None:
-        raise failure
-
-
-def show_plan(planned: Any, store: Any) -> None:
-    """The stages in running order, whether they are done, and each arm's network evaluations."""
-    for stage in planned.stages.values():
-        state = store.status(stage.id).state
-        answer(f"{'done' if state == 'done' else 'to do':6} {stage.id:26} {stage.title}")
-    for name, arm in planned.arms.items():
-        answer(
-            f"arm {name}: at most {arm.nfe} network evaluations per image, trained in {arm.train}"
-        )
+    run_and_show(loaded, planned, options, warnings, console)

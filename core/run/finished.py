@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from fw.core.errors import FwError, RecipeError
+from fw.core.files.layout import RUN_FILE, STORE
 from fw.core.messages.console import say
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
@@ -21,7 +22,6 @@ from fw.core.recipe.source import Source
 from fw.core.report import provenance
 from fw.core.report.runfile import (
     RESOLVED,
-    RUN_FILE,
     read_resolved,
     read_results,
     read_run,
@@ -51,7 +51,7 @@ class FinishedRun:
 
     @property
     def store(self) -> Store:
-        return Store(self.root / "store")
+        return Store(self.root / STORE)
 
     def record(self) -> dict[str, Any]:
         """Its run.json, which may be of a run that was stopped early; FwError if it is damaged."""

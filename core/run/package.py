@@ -27,6 +27,7 @@ from torch import Tensor
 from fw.core.errors import FwError
 from fw.core.execution.devices import checked_device
 from fw.core.files.durable import write_json, write_text
+from fw.core.files.layout import MODEL
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Backbone, Process, Sampler, Steering
 from fw.core.machine.isolation import stock_state
@@ -41,7 +42,7 @@ from fw.core.stages.base import Products, Stage
 from fw.core.stages.data import ImageStage
 from fw.core.stages.latents import EncodeLatents
 from fw.core.stages.sample import Sample
-from fw.core.stages.train import MODEL, TrainDenoiser
+from fw.core.stages.train import TrainDenoiser
 from fw.core.store.store import Store
 from fw.core.types import Annotation, ImageSet, Split
 from fw.registry import LocalPlugin, UnfitPlugin, add_files, installed
