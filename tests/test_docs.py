@@ -56,7 +56,14 @@ from fw.core.stages.train import TrainDenoiser
 from fw.registry import Component, Registry, installed
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs/tutorials").glob("*.md"),
+    ]
+)
 RECIPES, PLUGINS = ROOT / "docs/recipes.md", ROOT / "docs/plugins.md"
 SMOKE = "recipes/smoke.yaml"
 STAGES: tuple[type[Stage], ...] = (
