@@ -51,7 +51,8 @@ Ranks = Annotated[
     str,
     typer.Option(
         "--ranks",
-        help="processes, or GPUs, that do a stage together; auto divides the GPUs among the jobs",
+        help="processes, or GPUs, that do a stage together; auto divides the GPUs among the jobs; "
+        "2x8 on a cluster: 8 on each of 2 nodes",
     ),
 ]
 MaxMemory = Annotated[

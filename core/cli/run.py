@@ -46,6 +46,12 @@ def run(
             metavar="ADDRESS",
         ),
     ] = None,
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait", help="with --cluster: wait for a node that has room for a stage, if none has"
+        ),
+    ] = False,
     workers: Workers = None,
     checkpoint_seconds: CheckpointSeconds = 20.0,
     batch: Batch = None,
@@ -60,7 +66,7 @@ def run(
     """Run a recipe; run it again to resume. Ends with a table of the arms."""
     from rich.console import Console
 
-    from fw.core.execution.devices import known_ranks
+    from fw.core.execution.devices import known_nodes, known_ranks
     from fw.core.execution.options import Options
     from fw.core.machine.memory import size_of
     from fw.core.machine.stopping import shelter_resource_tracker
@@ -93,7 +99,9 @@ def run(
         max_memory=None if max_memory is None else size_of(max_memory),
         keep_dependents=keep_dependents,
         ranks=known_ranks(ranks),
+        nodes=known_nodes(ranks),
         cluster=cluster,
+        wait=wait,
     )
     if dry_run:
         show_plan(planned, Store(options.store))

@@ -43,7 +43,7 @@ def work(
     Ends when all stages are finished, here or there; `fw run` reports them."""
     from rich.console import Console
 
-    from fw.core.execution.devices import known_ranks
+    from fw.core.execution.devices import known_nodes, known_ranks
     from fw.core.execution.options import Options
     from fw.core.machine.memory import size_of
     from fw.core.machine.stopping import shelter_resource_tracker
@@ -64,6 +64,7 @@ def work(
         batch=batch,
         max_memory=None if max_memory is None else size_of(max_memory),
         ranks=known_ranks(ranks),
+        nodes=known_nodes(ranks),
     )
     finish(loaded, planned, options, Console(stderr=True))
     answer(f"all {len(planned.stages)} stages are finished in {options.store}")

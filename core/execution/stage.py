@@ -12,7 +12,7 @@ from typing import Any
 from fw.core.errors import Damaged, FwError, Interrupted, PutOff, StageFailed
 from fw.core.execution.listening import Listener, Pipe, StageReporter
 from fw.core.execution.place import Place
-from fw.core.execution.together import together
+from fw.core.execution.together import Call, Gather, nobody, together
 from fw.core.execution.trace import TRACE, leave
 from fw.core.execution.work import work
 from fw.core.machine.leases import Lease
@@ -33,6 +33,7 @@ def execute(
     place: Place,
     listener: Listener,
     stopping: Callable[[], bool],
+    gather: Gather = nobody,
 ) -> None:
     """Do a stage and publish its product; does nothing if it is there already, made of the present
     inputs. Damaged if one of these is: it is discarded, and has to be made again first. PutOff if
@@ -52,7 +53,7 @@ def execute(
                     stage.id,
                     "what was left of an earlier try is not of these inputs; beginning again",
                 )
-            perform(stage, store, made_of, place, listener, stopping, lease)
+            perform(stage, store, made_of, place, listener, stopping, lease, gather)
     except Damaged as error:
         discard_damaged(error.stage, store)
         raise
@@ -71,6 +72,7 @@ def perform(
     listener: Listener,
     stopping: Callable[[], bool],
     lease: Lease,
+    gather: Gather,
 ) -> None:
     """Do a stage and publish its product, made of inputs with these digests."""
 
@@ -84,8 +86,11 @@ def perform(
     if place.ranks > 1 and stage.teams:
         for source in stage.inputs.values():
             store.product(source)  # which is checked once, and not by every member
-        worked = together(stage, folder, place, listener, ending, lease.right)
+        call = Call(stage, folder, place, lease.right, listener, ending)
+        worked = together(call, gather)
         facts["ranks"] = place.ranks
+        if place.nodes > 1:
+            facts["nodes"] = place.nodes
     else:
         reporter = StageReporter(stage.id, listener)
         worked = work(stage, folder, place, store.product, reporter, ending, lease.right)
@@ -132,6 +137,7 @@ def attempt(
     place: Place,
     listener: Listener,
     stopping: Callable[[], bool],
+    gather: Gather = nobody,
 ) -> tuple[Any, ...]:
     """Receive a stage, do it, and say what became of it: `done`, `stopped` or `failed`, the stage
     and the reason; `damaged`, the stage, what it would have read, and the reason; `put off`, the
@@ -143,7 +149,7 @@ def attempt(
                 plugin.load()
         stage = receive()
         name = stage.id
-        execute(stage, place, listener, stopping)
+        execute(stage, place, listener, stopping, gather)
     except EOFError:
         raise
     except Interrupted as error:
