@@ -308,10 +308,11 @@ class Work:
 
     def spreads(self, stage: str) -> bool:
         """Whether several nodes do a stage together."""
-        return self.place.nodes > 1 and self.plan.stages[stage].teams
+        return self.place.nodes > 1 and self.plan.stages[stage].shared(self.place.device)
 
     def task(self, stage: Stage, pickled: bytes) -> Any:
-        needs = resources(self.place, self.place.ranks // self.place.nodes if stage.teams else 1)
+        each = self.place.ranks // self.place.nodes if stage.shared(self.place.device) else 1
+        needs = resources(self.place, each)
         options = {
             "name": stage.title,
             "num_cpus": needs["CPU"],

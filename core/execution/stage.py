@@ -83,7 +83,7 @@ def perform(
     facts: dict[str, Any] = {"device": place.device}
     if place.node:
         facts["node"] = place.node
-    if place.ranks > 1 and stage.teams:
+    if place.ranks > 1 and stage.shared(place.device):
         for source in stage.inputs.values():
             store.product(source)  # which is checked once, and not by every member
         call = Call(stage, folder, place, lease.right, listener, ending)

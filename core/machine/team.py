@@ -82,6 +82,14 @@ class Team:
         """The sum of each number over the members, on the hosts."""
         return self._reduced(values, dist.ReduceOp.SUM)
 
+    def said(self, value: Item) -> list[Item]:
+        """What every member says, on the hosts."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.control)
+        return values
+
     def any(self, flag: bool) -> bool:
         """Whether a member says so."""
         return self.most([float(flag)])[0] > 0
