@@ -43,7 +43,7 @@ def evaluated(team: Team, folder: Path) -> dict[str, Any]:
         compared.append(1)
         return before(self, *args)
 
-    type(stage).compared = counted  # type: ignore[method-assign]
+    type(stage).compared = counted  # type: ignore[assignment, method-assign]
     stage.run(Job(own, 0, team=team), lambda each: store.path(each.id))
     files = {each.name: each.read_bytes() for each in own.iterdir()}
     return {"compared": len(compared), "files": files}

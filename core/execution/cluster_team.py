@@ -22,7 +22,7 @@ from torch.distributed import TCPStore
 
 from fw.core.errors import Interrupted, StageFailed
 from fw.core.execution.cluster_nodes import Visit, arrived, unfit
-from fw.core.execution.crew import Crew, LocalCrew, Lost, Meeting
+from fw.core.execution.crew import LocalCrew, Lost, Meeting
 from fw.core.execution.executor import STOPPED
 from fw.core.execution.member import Done, Failed, Stopped
 from fw.core.execution.place import Place
@@ -180,12 +180,12 @@ class Spread:
             for number, crew in enumerate(crews, 1)
         }
         since, said = time.monotonic(), False
-        while len(ready := ray.wait([*begun], num_returns=len(begun), timeout=POLL)[0]) < len(begun):
+        while awaited := ray.wait([*begun], num_returns=len(begun), timeout=POLL)[1]:
             if call.stopping():
                 raise Interrupted(STOPPED)
             if not said and time.monotonic() - since > PATIENT:
                 said = True
-                text = f"waiting for room on {len(begun) - len(ready)} of {call.place.nodes} nodes"
+                text = f"waiting for room on {len(awaited)} of {call.place.nodes} nodes"
                 call.listener.told(call.stage.id, text)
         for ref, crew in begun.items():
             with contextlib.suppress(RayError):  # it is lost already, which is heard
@@ -203,9 +203,9 @@ def resources(place: Place, ranks: int) -> dict[str, float]:
 def actor(place: Place, node: int) -> Any:
     """A follower on one of the nodes that Ray holds for this task."""
     needs = resources(place, place.ranks // place.nodes)
-    strategy = PlacementGroupSchedulingStrategy(
-        get_current_placement_group(), placement_group_bundle_index=node
-    )
+    held = get_current_placement_group()
+    assert held is not None
+    strategy = PlacementGroupSchedulingStrategy(held, placement_group_bundle_index=node)
     options = {
         "num_cpus": needs["CPU"],
         "num_gpus": needs.get("GPU", 0),

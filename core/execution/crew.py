@@ -62,8 +62,10 @@ class Crew(Protocol):
 
     over: bool
     """Whether all have ended, and all that they said was heard."""
-    answers: bool
-    """Whether the node can be heard."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether the node can be heard."""
 
     def hear(self) -> list[tuple[int, Any]]:
         """What they have said since the last time, with their ranks: Here, Done, Stopped, Failed,

@@ -72,7 +72,7 @@ def perform(
     listener: Listener,
     stopping: Callable[[], bool],
     lease: Lease,
-    gather: Gather,
+    gather: Gather = nobody,
 ) -> None:
     """Do a stage and publish its product, made of inputs with these digests."""
 

@@ -71,7 +71,10 @@ def on_images(count: int, folder: Path, plugin: str = POOLED, text: str = RECIPE
 
 def in_latents(count: int, folder: Path) -> str:
     """The same in latents, with those of mirror images: 256 KiB an image."""
-    text = RECIPE.replace("steps: 2}", "steps: 2, clip: null}") + "latents: wide\n"
+    text = RECIPE.replace("steps: 2}", "steps: 2, clip: null}").replace(
+        "steps: 4,", "steps: 4, flip: true,"
+    )
+    text += "latents: wide\n"
     return on_images(count, folder, WIDE, text)
 
 
