@@ -22,7 +22,7 @@ file."""
 
 EXIT_CODES = {
     0: "everything finished",
-    1: "a stage failed, a check found a fault, or the machine or fw itself let it down",
+    1: "a stage failed, a check found a fault, or the machine or fw let it down",
     2: "the recipe, an argument, a plugin or a missing file is at fault",
     130: "stopped by Ctrl-C, SIGTERM or SIGHUP; the same command continues",
 }
