@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fw.core.files.strict import in_numbers, strict
 from fw.core.files.layout import RUN_FILE
+from fw.core.files.strict import in_numbers, strict
 from fw.core.report.runfile import read_record
 from fw.core.run.record import write_run
 
