@@ -272,7 +272,7 @@ def test_a_fetching_that_was_killed_is_continued(inception: Case, weights: bytes
 def killed(case: Case, when: Any) -> None:
     """Fetch, and kill the process when it has come so far."""
     pid = case.process.start(*case.words("--yes"), env=case.environment)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not when():
         assert time.monotonic() < deadline
         time.sleep(0.01)
