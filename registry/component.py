@@ -10,13 +10,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -140,23 +142,29 @@ class Component(BaseModel):
     ) -> dict[str, Any]:
         if not cls.chosen_by_name():
             return handler(schema)
+        definition = f"{cls.__module__}.{cls.__qualname__}:kind"
+        if cls in described.get():  # further out; a component may hold one of its own kind
+            reference = handler(core_schema.definition_reference_schema(definition))
+        else:
+            token = described.set(described.get() | {cls})
+            try:
+                reference = defined(definition, cls._by_name, handler)
+            finally:
+                described.reset(token)
+        return {"allOf": [reference]}  # pydantic writes out a bare reference
+
+    @classmethod
+    def _by_name(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The JSON Schema of a component of this kind as recipes write it: a name, or a mapping
+        with one."""
         known = lookup.installed().of_kind(cls.kind)
         components = [component for component in known if issubclass(component, cls)]
         names = {"enum": [component.name for component in components]}
-        if cls.kind in described.get():
-            return {
-                "anyOf": [
-                    names,
-                    {"type": "object", "properties": {"name": names}, "required": ["name"]},
-                ]
-            }
-        token = described.set(described.get() | {cls.kind})
-        try:
-            return {
-                "anyOf": [names, *(named_schema(component, handler) for component in components)]
-            }
-        finally:
-            described.reset(token)
+        described = [
+            defined(f"{each.__module__}.{cls.kind} {each.name}:named", named(each), handler)
+            for each in components
+        ]
+        return {"anyOf": [names, *described]}
 
     @classmethod
     def _resolve(cls, value: Any, info: ValidationInfo) -> Component:
@@ -254,15 +262,41 @@ def identified_fields(model: BaseModel, spec: Mapping[str, Any]) -> dict[str, An
     return kept_fields(model, spec, identified, left_out=lambda marker: True)
 
 
-described: ContextVar[frozenset[str]] = ContextVar("described", default=frozenset())
-"""Kinds that the JSON Schema already spells out: a component may hold one of its own kind."""
+described: ContextVar[frozenset[type[Component]]] = ContextVar("described", default=frozenset())
+"""Kinds whose JSON Schema is being made."""
 
 
-def named_schema(component: type[Component], handler: GetJsonSchemaHandler) -> dict[str, Any]:
-    """The JSON Schema of one component as it stands in a recipe: its fields and its `name`."""
-    schema = handler.resolve_ref_schema(handler(component.__pydantic_core_schema__))
-    return {
-        **schema,
-        "properties": {"name": {"const": component.name}, **schema.get("properties", {})},
-        "required": ["name", *schema.get("required", [])],
-    }
+Describe = Callable[[CoreSchema, GetJsonSchemaHandler], dict[str, Any]]
+"""Gives the JSON Schema of something."""
+
+
+def named(component: type[Component]) -> Describe:
+    """The component as it stands in a recipe: its fields and its `name`."""
+
+    def describe(_: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler.resolve_ref_schema(handler(component.__pydantic_core_schema__))
+        return {
+            **schema,
+            "properties": {"name": {"const": component.name}, **schema.get("properties", {})},
+            "required": ["name", *schema.get("required", [])],
+        }
+
+    return describe
+
+
+@dataclass(frozen=True)
+class Described:
+    """Annotates a type whose JSON Schema is given by a function."""
+
+    describe: Describe
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return self.describe(schema, handler)
+
+
+def defined(name: str, describe: Describe, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    """A reference to what a JSON Schema has once, among its definitions, under a name."""
+    schema: Any = {**TypeAdapter(Annotated[Any, Described(describe)]).core_schema, "ref": name}
+    return handler(core_schema.definitions_schema(schema, []))

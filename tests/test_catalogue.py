@@ -3,6 +3,7 @@ as they stand."""
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import textwrap
@@ -20,6 +21,7 @@ from rich.console import Console
 from fw.core.catalogue import check
 from fw.core.catalogue.example import ExampleRefused, NoExample, example
 from fw.core.catalogue.facts import component_facts, find, kind_facts, known_kinds, summary
+from fw.core.catalogue.view import Request, answer
 from fw.core.catalogue.words import bounds_in_words, inline, type_in_words
 from fw.core.cli import app, guarded
 from fw.core.kinds import Encoder, Guidance
@@ -549,6 +551,10 @@ def test_values_in_one_line_are_read_back_as_they_were(value: Any) -> None:
             "As e.g. Ho et al. (arXiv 2006.11239) do it.",
         ),
         ("Version 1.5 of it. 3 more.", "Version 1.5 of it."),
+        (
+            "By X (arXiv 1, eq. 3. No. 4), see eq. 5. More.",
+            "By X (arXiv 1, eq. 3. No. 4), see eq. 5.",
+        ),
         ("", ""),
     ],
 )
@@ -646,3 +652,12 @@ def test_what_refuses_its_own_defaults_or_raises_in_preflight_fails() -> None:
     assert [each["status"] for each in told] == ["failed", "failed"]
     assert "it refuses its own defaults or examples: depth" in told[0]["reasons"][0]
     assert told[1]["reasons"] == ["it raised KeyError: 'weights' before a run"]
+
+
+@pytest.mark.parametrize("columns", [20, 60, 100])
+def test_no_sentence_is_cut_however_narrow_the_terminal(columns: int) -> None:
+    stream = io.StringIO()
+    narrow = Console(file=stream, width=columns, force_terminal=True, color_system=None)
+    for request in (Request(), Request("unet"), Request("ddpmpp")):
+        assert answer(request, installed(), narrow)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in stream.getvalue()  # what rich cuts ends in one

@@ -36,6 +36,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fw.core.cli import app, guarded
+from fw.core.files.finished import FinishedWeights
 from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import field_model, load
 from fw.core.recipe.model import Override, Recipe
@@ -442,7 +443,7 @@ def test_the_index_links_every_page() -> None:
 )
 def test_the_tables_of_keys_agree_with_the_models(heading: str, model: type[Section]) -> None:
     expected = {
-        name: (type_in_words(info), default_in_words(info))
+        info.alias or name: (type_in_words(info), default_in_words(info))
         for name, info in model.model_fields.items()
     }
     assert key_table(heading) == expected
@@ -476,6 +477,8 @@ def word_for(annotation: Any) -> str:
     optional = " or null" if type(None) in get_args(annotation) else ""
     if origin is dict or (model is not None and not issubclass(model, Component)):
         return "mapping" + optional
+    if model is FinishedWeights:
+        return "RUN#ARM" + optional
     several = "list of " if origin is tuple else ""
     if model is not None:
         return several + model.kind + optional
@@ -551,7 +554,7 @@ def test_stages_make_the_files_that_they_say_and_no_others(smoke: tuple[Path, st
             assert any(fnmatch.fnmatch(name, pattern) for pattern in stage.files), (
                 f"{stage.id}: {name}"
             )
-        sometimes = {"log.jsonl", "annotation.safetensors", "quality.json"}
+        sometimes = {"log.jsonl", "annotation.safetensors", "quality.json", "training.pt"}
         sometimes |= {name for name in stage.files if name.startswith(("snapshot-", "average-"))}
         for pattern in set(stage.files) - sometimes:
             assert any(fnmatch.fnmatch(name, pattern) for name in manifest["files"]), (

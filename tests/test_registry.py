@@ -763,12 +763,16 @@ def test_the_json_schema_of_a_kind_lists_its_components_even_where_they_nest(
 ) -> None:
     monkeypatch.setattr("fw.registry.lookup.installed", lambda: shapes)
     schema = Frame.model_json_schema()
-    by_name, *by_mapping = schema["properties"]["inner"]["anyOf"]
+    definitions = schema["$defs"]
+    assert schema["properties"]["inner"]["allOf"] == [{"$ref": "#/$defs/Shape"}]
+    by_name, *by_mapping = definitions["Shape"]["anyOf"]
     assert by_name == {"enum": ["frame", "raising", "square"]}
+    by_mapping = [definitions[entry["$ref"].removeprefix("#/$defs/")] for entry in by_mapping]
     assert [entry["properties"]["name"]["const"] for entry in by_mapping] == by_name["enum"]
     assert all("name" in entry["required"] for entry in by_mapping)
+    assert by_mapping[0]["properties"]["inner"]["allOf"] == [{"$ref": "#/$defs/Shape"}]
     assert by_mapping[2]["properties"]["corner"]["$ref"] == "#/$defs/Rounding"
-    assert "Rounding" in schema["$defs"]
+    assert "Rounding" in definitions
 
 
 DISTURBING = """

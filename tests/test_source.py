@@ -299,6 +299,10 @@ def after(*assignments: str) -> Source:
         ("arms.self_1.5={}", ("arms", "self_1.5"), {}),
         ("arms.self.guidance.scale=2", ("arms", "self"), {"guidance": {"scale": 2}}),
         ("arms.new={annotator: null}", ("arms", "new"), {"annotator": None}),
+        ('arms."new_1.5"={annotator: null}', ("arms", "new_1.5"), {"annotator": None}),
+        ("arms.'self_1.5'.b=3", ("arms", "self_1.5", "b"), 3),
+        ("metrics+={name: fd}", ("metrics", 2), {"name": "fd"}),
+        ("name=a[0]+=b", ("name",), "a[0]+=b"),
     ],
 )
 def test_set_changes_one_entry_and_nothing_else(assignment: str, path: tuple, meant: Any) -> None:
@@ -315,11 +319,34 @@ def test_set_changes_one_entry_and_nothing_else(assignment: str, path: tuple, me
     }
 
 
-def test_assignments_build_on_each_other_and_the_last_one_wins() -> None:
-    source = after("annotator=labels", "annotator.clusters=5", "annotator.clusters=6")
-    assert source.data["annotator"] == {"name": "labels", "clusters": 6}
+def test_assignments_build_on_each_other() -> None:
+    source = after("annotator=labels", "annotator.clusters=5", "metrics+=kid", "metrics+=is")
+    assert source.data["annotator"] == {"name": "labels", "clusters": 5}
     assert source.where(("annotator",)) == "--set #1"
-    assert source.where(("annotator", "clusters")) == "--set #3"
+    assert source.where(("annotator", "clusters")) == "--set #2"
+    assert source.data["metrics"][2:] == ["kid", "is"]
+    assert source.where(("metrics", 3)) == "--set #4"
+
+
+def test_what_is_appended_to_a_single_entry_makes_a_list() -> None:
+    source = parse("metrics: prdc\narms: {a: {guidance: {name: cfg, scale: 2}}, b: {}}\n", "r")
+    source.set(
+        [
+            "metrics+={name: fd, space: pca}",
+            "metrics.1.space.dims=4",
+            "arms.a.guidance+=pag",
+            "arms.a.guidance.0.scale=3",
+            "arms.b.guidance+=pag",
+        ]
+    )
+    assert source.data == {
+        "metrics": ["prdc", {"name": "fd", "space": {"name": "pca", "dims": 4}}],
+        "arms": {
+            "a": {"guidance": [{"name": "cfg", "scale": 3}, "pag"]},
+            "b": {"guidance": ["pag"]},
+        },
+    }
+    assert source.where(("arms", "a", "guidance", 0, "name")) == "r:2"
 
 
 def test_a_replaced_section_forgets_the_lines_of_what_it_held() -> None:
@@ -349,17 +376,47 @@ def test_a_section_that_is_added_to_keeps_its_line() -> None:
         ),
         (
             "metrics.2.k=3",
-            "--set #2: metrics is a list of 2; write an index, from 0, instead of '2'",
+            "--set #2: metrics is a list of 2 (0: prdc, 1: fid); write an index, from 0, "
+            "instead of '2', or +=VALUE to append",
         ),
         (
             "metrics.-1.k=3",
-            "--set #2: metrics is a list of 2; write an index, from 0, instead of '-1'",
+            "--set #2: metrics is a list of 2 (0: prdc, 1: fid); write an index, from 0, "
+            "instead of '-1', or +=VALUE to append",
         ),
         (
             "metrics.name=3",
-            "--set #2: metrics is a list of 2; write an index, from 0, instead of 'name'",
+            "--set #2: metrics is a list of 2 (0: prdc, 1: fid); write an index, from 0, "
+            "instead of 'name', or +=VALUE to append",
         ),
         ("train={a: 1, a: 2}", "--set #2:1: a: written twice"),
+        ("metrics[1].k=3", "--set metrics[1].k=3: no brackets: write metrics.1"),
+        ("metrics[]=kid", "--set metrics[]=kid: no brackets: write metrics+=VALUE"),
+        (
+            "encoder.steps+=3",
+            "--set #2: encoder.steps is no list, so nothing can be appended; write it whole, such "
+            "as =[1, 2]",
+        ),
+        (
+            "encoder.blocks+=mid",
+            "--set #2: encoder.blocks is not in the recipe, so nothing can be appended; write it "
+            "whole, such as =[1, 2]",
+        ),
+        (
+            "arms.self_1.6.guidance.scale=2",
+            "--set #2: arms has no 'self_1.6' (did you mean 'self_1.5'?); a new arm is set whole, "
+            "such as 'arms.self_1.6={}'",
+        ),
+        (
+            "arms.zebra.train.steps=2",
+            "--set #2: arms has no 'zebra' (known: self, self_1.5, self_1.5.b); a new arm is set "
+            "whole, such as 'arms.zebra={}'",
+        ),
+        ("train.lr=2", "--set #2: train.lr is set by --set #1, too; leave one of them out"),
+        (
+            "train={steps: 5}",
+            "--set #2: train would undo --set #1, which sets train.lr; name train first",
+        ),
     ],
 )
 def test_a_set_that_cannot_be_done_is_one_sentence_that_says_which(

@@ -22,9 +22,9 @@ from fw.core.commands.sweep.axes import axis
 from fw.core.commands.sweep.points import names
 from fw.core.commands.sweep.tpe import Suggestions
 from fw.core.errors import FwError
+from fw.core.files.layout import MANIFEST
 from fw.core.recipe.loading import load
 from fw.core.report.selection import selection
-from fw.core.store.store import MANIFEST
 
 TINY = Path(__file__).parent / "tiny.yaml"
 

@@ -86,7 +86,7 @@ def test_a_damaged_file_of_stopped_work_is_made_again_aloud(
         said = f"{whose} was damaged since it was written, and is made again"
         if whose == "inputs":
             said = "what was left of an earlier try is not of these inputs; beginning again"
-        assert heard.said == [said]
+        assert heard.said == ([] if name == "stage.progress" else [said])
         shutil.rmtree(tmp_path / "copy")
 
 

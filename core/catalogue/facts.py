@@ -24,7 +24,8 @@ from fw.registry.errors import in_one_line
 HOOKS = ("requires", "provides", "own_supervision", "preflight", "identity")
 """What a component of any kind may override."""
 
-SENTENCE = re.compile(r".*?[.!?](?<!e\.g\.)(?<!i\.e\.)(?<!\bal\.)(?<!\bcf\.)(?=\s+[^\sa-z]|$)")
+STOP = re.compile(r"[.!?](?=\s+[^\sa-z]|$)")
+ABBREVIATED = re.compile(r"(?:\b(?:al|cf|eq|eqs|fig|figs|no|p|pp|sec|vs)|e\.g|i\.e)\.$")
 
 
 class Selection(NamedTuple):
@@ -136,8 +137,12 @@ def component_facts(component: type[Component], registry: Registry) -> dict[str,
 def summary(docs: str) -> str:
     """The first sentence, in one line."""
     paragraph = " ".join(docs.partition("\n\n")[0].split())
-    sentence = SENTENCE.match(paragraph)
-    return sentence[0] if sentence else paragraph
+    for stop in STOP.finditer(paragraph):
+        sentence = paragraph[: stop.end()]
+        inside = sentence.count("(") > sentence.count(")")
+        if not inside and not ABBREVIATED.search(sentence):
+            return sentence
+    return paragraph
 
 
 def fields(component: type[Component], instance: Component | None = None) -> list[dict[str, Any]]:

@@ -23,6 +23,9 @@ from fw.registry.api import API, notice
 UNFOLDED = 100_000
 """Columns of a pipe: no line is folded, so that grep gets whole lines."""
 
+PROSE = 40
+"""Columns that are left for sentences and the frame, or names are folded, too."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -121,8 +124,11 @@ def titled(plugin: Mapping[str, Any]) -> str:
 
 def show_table(components: Sequence[Mapping[str, Any]], console: Console) -> None:
     """One line per component, the kind written once."""
+    names = [[each[key] for each in components] for key in ("kind", "name", "plugin")]
+    roomy = sum(max(map(len, column)) for column in names) + PROSE <= console.width
     table = Table(
-        *(Column(title, no_wrap=True) for title in ("kind", "name", "plugin")), "what it does"
+        *(Column(title, no_wrap=roomy, overflow="fold") for title in ("kind", "name", "plugin")),
+        Column("what it does", overflow="fold"),
     )
     for kind, group in groupby(components, key=lambda component: component["kind"]):
         table.add_section()
@@ -153,7 +159,8 @@ def show_fields(fields: Sequence[Mapping[str, Any]], console: Console) -> None:
     if not fields:
         say(console, "It has no fields.\n")
         return
-    table = Table("field", "type", "bounds", "default", "what it is")
+    titles = ("field", "type", "bounds", "default", "what it is")
+    table = Table(*(Column(title, overflow="fold") for title in titles))
     for field in fields:
         default = "required" if field["required"] else inline(field["default"])
         cells = (

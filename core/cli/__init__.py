@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from fw.core.cli.app import app
+from fw.core.cli.completing import COMPLETING, answer_shell
 from fw.core.cli.ending import guarded
 from fw.core.machine.streams import sturdy
 
@@ -16,6 +17,8 @@ __all__ = ["app", "guarded", "main", "quiet_threads"]
 
 def main() -> None:
     """The console script."""
+    if COMPLETING in os.environ:
+        sys.exit(answer_shell(app))
     sturdy()
     quiet_threads()
     sys.exit(guarded(start))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from fw.core.cli import completing
+from fw.core.messages.escaping import visible
 
 
 def checked_device(device: str) -> str:
@@ -17,22 +21,61 @@ def checked_device(device: str) -> str:
     return device
 
 
+def recipe_file(path: Path) -> Path:
+    """A recipe's file; of one that comes with fw and was named without its path, says which."""
+    from fw.core.recipe.shipped import located
+
+    if (file := located(path)) != path:
+        print(visible(f"recipe {file}"), file=sys.stderr)
+    return file
+
+
+def recipe_files(paths: list[Path]) -> list[Path]:
+    return [recipe_file(path) for path in paths]
+
+
 RecipePath = Annotated[
-    Path, typer.Argument(help="a recipe, such as recipes/self_guidance.yaml", metavar="RECIPE")
+    Path,
+    typer.Argument(
+        help="a recipe's file, or the name of one that comes with fw, such as self_guidance",
+        metavar="RECIPE",
+        callback=recipe_file,
+        autocompletion=completing.recipes,
+    ),
 ]
 RunPath = Annotated[
-    Path, typer.Argument(help="a run folder, such as runs/self_guidance/latest", metavar="RUN")
+    Path,
+    typer.Argument(
+        help="a run folder, such as runs/self_guidance/latest",
+        metavar="RUN",
+        autocompletion=completing.runs,
+    ),
 ]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", help="override a key: --set train.steps=2000", metavar="KEY=VALUE"),
+    typer.Option(
+        "--set",
+        help="override a key: --set train.steps=2000, or append to a list: --set metrics+=prdc; "
+        "may be repeated",
+        metavar="KEY=VALUE",
+        autocompletion=completing.keys,
+    ),
 ]
 Plugins = Annotated[
     list[Path] | None,
-    typer.Option("--plugin", help="a plugin in one .py file, not installed; may be repeated"),
+    typer.Option(
+        "--plugin",
+        help="a plugin in one .py file, not installed; may be repeated",
+        autocompletion=completing.plugin_files,
+    ),
 ]
 Out = Annotated[
-    Path, typer.Option("--out", help="folder of the store, the runs and MLflow's database")
+    Path,
+    typer.Option(
+        "--out",
+        help="folder of the store, the runs and MLflow's database",
+        autocompletion=completing.runs_folders,
+    ),
 ]
 Device = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda or cuda:N", callback=checked_device)

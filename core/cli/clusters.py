@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fw.core.cli import completing
 from fw.core.cli.answers import wide_console
 from fw.core.cli.arguments import DEFAULT_OUT, Device, Out, Plugins, RecipePath, Sets
 from fw.core.cli.beginning import add_plugins, end_dead_runs
@@ -17,7 +18,9 @@ def clusters(
     arm: Annotated[
         str | None,
         typer.Option(
-            "--arm", help="whose encoder and annotator [default: the first that clusters]"
+            "--arm",
+            help="whose encoder and annotator [default: the first that clusters]",
+            autocompletion=completing.arms,
         ),
     ] = None,
     counts: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fw.core.cli import completing
 from fw.core.cli.answers import wide_console
 from fw.core.cli.arguments import DEFAULT_OUT, Out
 from fw.core.cli.beginning import end_dead_runs, tracker_of
@@ -18,7 +19,8 @@ def compare(
         list[str],
         typer.Argument(
             help="run folders, such as runs/self_guidance/latest, or MLflow's runs:/ID and the "
-            "addresses of its pages"
+            "addresses of its pages",
+            autocompletion=completing.runs,
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="answer with one JSON document")] = False,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fw.core.cli import completing
 from fw.core.cli.answers import answer
 from fw.core.cli.arguments import Device, Plugins, Training
 from fw.core.cli.beginning import add_plugins, end_dead_runs
@@ -15,9 +16,20 @@ from fw.core.cli.beginning import add_plugins, end_dead_runs
 def heatmap(
     run_: Annotated[
         Path,
-        typer.Argument(help="a run folder, such as runs/diffusion_features/latest", metavar="RUN"),
+        typer.Argument(
+            help="a run folder, such as runs/diffusion_features/latest",
+            metavar="RUN",
+            autocompletion=completing.runs,
+        ),
     ],
-    arm: Annotated[str, typer.Option("--arm", help="the arm whose trained model is read")],
+    arm: Annotated[
+        str,
+        typer.Option(
+            "--arm",
+            help="the arm whose trained model is read",
+            autocompletion=completing.arms,
+        ),
+    ],
     training: Training = None,
     sigmas: Annotated[
         str | None,

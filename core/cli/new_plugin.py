@@ -15,7 +15,14 @@ def new_plugin(
     name: Annotated[
         str, typer.Argument(help="the package's name, such as fw-sharpen", metavar="NAME")
     ],
-    kind: Annotated[str, typer.Option("--kind", help=", ".join(templates.names()))],
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--kind",
+            help=", ".join(templates.names()),
+            autocompletion=templates.names,
+        ),
+    ],
     into: Annotated[
         Path, typer.Option("--into", help="the folder to make the package in")
     ] = Path(),

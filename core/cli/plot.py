@@ -7,13 +7,19 @@ from typing import Annotated
 
 import typer
 
+from fw.core.cli import completing
 from fw.core.cli.answers import answer
 from fw.core.cli.beginning import end_dead_runs
 
 
 def plot(
     run_: Annotated[
-        Path, typer.Argument(help="a run folder, such as runs/clusters/latest", metavar="RUN")
+        Path,
+        typer.Argument(
+            help="a run folder, such as runs/clusters/latest",
+            metavar="RUN",
+            autocompletion=completing.runs,
+        ),
     ],
     x: Annotated[
         str | None,

@@ -7,15 +7,27 @@ from typing import Annotated
 
 import typer
 
+from fw.core.cli import completing
 from fw.core.cli.arguments import Plugins
 from fw.core.cli.beginning import add_plugins
 
 
 def plugins(
     name: Annotated[
-        str | None, typer.Argument(help="a component, a kind or a plugin, to see all of it")
+        str | None,
+        typer.Argument(
+            help="a component, a kind or a plugin, to see all of it",
+            autocompletion=completing.components,
+        ),
     ] = None,
-    kind: Annotated[str | None, typer.Option("--kind", help="only components of this kind")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--kind",
+            help="only components of this kind",
+            autocompletion=completing.kinds,
+        ),
+    ] = None,
     plugin: Plugins = None,
     check: Annotated[
         bool, typer.Option("--check", help="run the contract kit on the components")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fw.core.cli import completing
 from fw.core.cli.answers import answer
 from fw.core.cli.arguments import Plugins, RunPath, Training
 from fw.core.cli.beginning import add_plugins, end_dead_runs
@@ -13,7 +14,14 @@ from fw.core.cli.beginning import add_plugins, end_dead_runs
 
 def register(
     run_: RunPath,
-    arm: Annotated[str, typer.Option("--arm", help="the arm whose model it is")],
+    arm: Annotated[
+        str,
+        typer.Option(
+            "--arm",
+            help="the arm whose model it is",
+            autocompletion=completing.arms,
+        ),
+    ],
     name: Annotated[str, typer.Option("--name", help="the model's name in the registry")],
     training: Training = None,
     plugin: Plugins = None,

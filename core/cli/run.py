@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fw.core.cli import completing
 from fw.core.cli.arguments import (
     DEFAULT_OUT,
     Batch,
@@ -24,6 +25,7 @@ from fw.core.cli.arguments import (
     Workers,
 )
 from fw.core.cli.beginning import add_plugins, end_dead_runs
+from fw.core.cli.options import options_of
 from fw.core.cli.running import run_and_show, show_plan, warned
 
 
@@ -31,7 +33,12 @@ def run(
     recipe: RecipePath,
     set_: Sets = None,
     arm: Annotated[
-        list[str] | None, typer.Option("--arm", help="only this arm; may be repeated")
+        list[str] | None,
+        typer.Option(
+            "--arm",
+            help="only this arm; may be repeated",
+            autocompletion=completing.arms,
+        ),
     ] = None,
     plugin: Plugins = None,
     dry_run: DryRun = False,
@@ -49,9 +56,6 @@ def run(
     """Run a recipe; run it again to resume. Ends with a table of the arms."""
     from rich.console import Console
 
-    from fw.core.execution.devices import known_ranks
-    from fw.core.execution.options import Options
-    from fw.core.machine.memory import size_of
     from fw.core.machine.stopping import shelter_resource_tracker
     from fw.core.plan.assembly import plan
     from fw.core.recipe.loading import load
@@ -64,19 +68,19 @@ def run(
     planned = plan(loaded, arm or ())
     console = Console(stderr=True)
     warnings = warned(loaded, planned, console)
-    options = Options(
+    options = options_of(
+        ranks,
+        max_memory,
+        workers,
         out=out,
         device=device,
         jobs=jobs,
-        threads=workers,
         checkpoint_seconds=checkpoint_seconds,
         batch=batch,
-        max_memory=None if max_memory is None else size_of(max_memory),
         keep_dependents=keep_dependents,
-        ranks=known_ranks(ranks),
         cluster=cluster,
     )
     if dry_run:
-        show_plan(planned, Store(options.store))
+        show_plan(planned, Store(options.store), options)
         return
     run_and_show(loaded, planned, options, warnings, console)

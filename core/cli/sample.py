@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fw.core.cli import completing
 from fw.core.cli.answers import answer
 from fw.core.cli.arguments import Batch, Device, Plugins, RunPath, Training
 from fw.core.cli.beginning import add_plugins, end_dead_runs
@@ -14,7 +15,14 @@ from fw.core.cli.beginning import add_plugins, end_dead_runs
 
 def sample(
     run_: RunPath,
-    arm: Annotated[str, typer.Option("--arm", help="the arm to sample from")],
+    arm: Annotated[
+        str,
+        typer.Option(
+            "--arm",
+            help="the arm to sample from",
+            autocompletion=completing.arms,
+        ),
+    ],
     training: Training = None,
     count: Annotated[int, typer.Option("-n", min=1, help="how many images")] = 64,
     output: Annotated[Path, typer.Option("-o", help="the PNG to write")] = Path("grid.png"),

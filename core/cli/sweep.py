@@ -142,7 +142,7 @@ def sweep(
         first = wanted.recipe(wanted.data(wanted.points))
         warned(first, plan(first), console)
     if dry_run:
-        show_plan(plan(first), Store(options.store))
+        show_plan(plan(first), Store(options.store), options)
         return
 
     def run(recipe: Recipe) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fw.core.cli import completing
 from fw.core.cli.answers import answer
 from fw.core.cli.arguments import DEFAULT_OUT, Out, Plugins
 from fw.core.cli.beginning import add_plugins
@@ -16,7 +17,11 @@ from fw.core.errors import FwError, StageFailed
 def sync(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(help="run folders [default: all in --out]", metavar="[RUN]..."),
+        typer.Argument(
+            help="run folders [default: all in --out]",
+            metavar="RUN",
+            autocompletion=completing.runs,
+        ),
     ] = None,
     out: Out = DEFAULT_OUT,
     plugin: Plugins = None,

@@ -7,14 +7,23 @@ from typing import Annotated
 
 import typer
 
+from fw.core.cli import completing
 from fw.core.cli.answers import answer
-from fw.core.cli.arguments import Plugins, Sets
+from fw.core.cli.arguments import Plugins, Sets, recipe_files
 from fw.core.cli.beginning import add_plugins
 from fw.core.errors import RecipeError
 
 
 def validate(
-    recipes: Annotated[list[Path], typer.Argument(help="recipes", metavar="RECIPE...")],
+    recipes: Annotated[
+        list[Path],
+        typer.Argument(
+            help="recipes: files, or names of those that come with fw",
+            metavar="RECIPE",
+            callback=recipe_files,
+            autocompletion=completing.recipes,
+        ),
+    ],
     set_: Sets = None,
     plugin: Plugins = None,
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fw.core.cli import completing
 from fw.core.cli.answers import answer
 from fw.core.cli.arguments import DEFAULT_OUT
 
@@ -14,7 +15,11 @@ from fw.core.cli.arguments import DEFAULT_OUT
 def verify(
     path: Annotated[
         Path,
-        typer.Argument(help="a runs folder, its store, or one run's folder", metavar="STORE|RUN"),
+        typer.Argument(
+            help="a runs folder, its store, or one run's folder",
+            metavar="STORE|RUN",
+            autocompletion=completing.runs,
+        ),
     ] = DEFAULT_OUT,
     discard: Annotated[
         bool, typer.Option("--discard", help="discard damaged products, to be made again")

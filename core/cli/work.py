@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from fw.core.cli.answers import answer
 from fw.core.cli.arguments import (
     DEFAULT_OUT,
     Batch,
     CheckpointSeconds,
     Device,
+    Jobs,
     MaxMemory,
     Out,
     Plugins,
@@ -21,6 +18,7 @@ from fw.core.cli.arguments import (
     Workers,
 )
 from fw.core.cli.beginning import add_plugins
+from fw.core.cli.options import options_of
 
 
 def work(
@@ -29,9 +27,7 @@ def work(
     plugin: Plugins = None,
     out: Out = DEFAULT_OUT,
     device: Device = "auto",
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="stages side by side [default: as of fw run]")
-    ] = None,
+    jobs: Jobs = None,
     workers: Workers = None,
     checkpoint_seconds: CheckpointSeconds = 20.0,
     batch: Batch = None,
@@ -43,9 +39,6 @@ def work(
     Ends when all stages are finished, here or there; `fw run` reports them."""
     from rich.console import Console
 
-    from fw.core.execution.devices import known_ranks
-    from fw.core.execution.options import Options
-    from fw.core.machine.memory import size_of
     from fw.core.machine.stopping import shelter_resource_tracker
     from fw.core.plan.assembly import plan
     from fw.core.recipe.loading import load
@@ -55,15 +48,15 @@ def work(
     add_plugins(plugin)
     loaded = load(recipe, set_ or ())
     planned = plan(loaded)
-    options = Options(
+    options = options_of(
+        ranks,
+        max_memory,
+        workers,
         out=out,
         device=device,
         jobs=jobs,
-        threads=workers,
         checkpoint_seconds=checkpoint_seconds,
         batch=batch,
-        max_memory=None if max_memory is None else size_of(max_memory),
-        ranks=known_ranks(ranks),
     )
     finish(loaded, planned, options, Console(stderr=True))
     answer(f"all {len(planned.stages)} stages are finished in {options.store}")

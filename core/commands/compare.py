@@ -21,6 +21,7 @@ from fw.core.messages.secrets import hide
 from fw.core.report.beside import Difference, Group, differences, groups, keys, rows, unlike
 from fw.core.report.joined import Run
 from fw.core.report.runfile import read_results
+from fw.core.report.scores import Scored, by_metrics
 from fw.core.report.tables import verdict
 from fw.core.report.terminal import show, show_table
 from fw.core.report.wording import change, number
@@ -107,14 +108,8 @@ def as_csv(runs: Sequence[tuple[str, Run]]) -> str:
     return text.getvalue()
 
 
-COLUMNS = ("run", "recipe", "arm", "role", "score", "better", "seed", "sampling_seed", "value")
+COLUMNS = ("run", "recipe", *Scored._fields)
 
 
 def lines(group: Group) -> Iterator[tuple[Any, ...]]:
-    run = group.run
-    for name, arm in run["arms"].items():
-        about = group.mark, run["recipe"], name, arm.get("role", "")
-        for key, score in arm["metrics"].items():
-            for seed, values in score["trainings"].items():
-                for sampling_seed, value in enumerate(values):
-                    yield *about, key, run["better"][key], seed, sampling_seed, value
+    yield from ((group.mark, group.run["recipe"], *scored) for scored in by_metrics(group.run))

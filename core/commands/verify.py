@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -10,13 +9,10 @@ from rich.console import Console
 from rich.progress import track
 
 from fw.core.errors import FwError
-from fw.core.report.runfile import RUN_FILE
+from fw.core.files.layout import RUN_FILE, STORE
 from fw.core.run.finished import FinishedRun
 from fw.core.store.soundness import discard_damaged
 from fw.core.store.store import INPUTS, Store
-
-STAGE = re.compile(r"[a-z_]+-[0-9a-f]{16}")
-"""What the folder of a finished stage is called."""
 
 
 def verify(path: Path, discard: bool) -> Iterator[tuple[str, str]]:
@@ -36,8 +32,8 @@ def verify(path: Path, discard: bool) -> Iterator[tuple[str, str]]:
 
 def products(path: Path) -> tuple[Store, set[str]]:
     """The store that a path leads to, and the products there, all of them or those of one run."""
-    for folder in (path, path / "store"):
-        if stages := stages_in(folder):
+    for folder in (path, path / STORE):
+        if stages := Store(folder).stages():
             return Store(folder), stages
     if path.name == RUN_FILE or (path / RUN_FILE).exists():
         run = FinishedRun(path)
@@ -49,16 +45,10 @@ def products(path: Path) -> tuple[Store, set[str]]:
     )
 
 
-def stages_in(folder: Path) -> set[str]:
-    if not folder.is_dir():
-        return set()
-    return {path.name for path in folder.iterdir() if STAGE.fullmatch(path.name)}
-
-
 def of_run(store: Store, samples: Iterable[str]) -> set[str]:
     """The samples and the products that they were made of; what was found out about these, and what
     that was made of."""
-    inputs = {stage: made_of(store, stage) for stage in stages_in(store.root)}
+    inputs = {stage: made_of(store, stage) for stage in store.stages()}
     drawn = set(samples) & inputs.keys()
     own = with_inputs(drawn, inputs)
     read = set().union(*inputs.values())

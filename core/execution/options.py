@@ -10,6 +10,7 @@ import torch
 
 from fw.core.execution.devices import check_teams, checked_device, devices
 from fw.core.execution.place import Place
+from fw.core.files.layout import STORE
 from fw.core.machine.cores import cores
 from fw.registry import LocalPlugin
 
@@ -47,7 +48,7 @@ class Options:
 
     @property
     def store(self) -> Path:
-        return self.root / "store"
+        return self.root / STORE
 
 
 def places(options: Options, stages: int, plugins: Sequence[LocalPlugin]) -> list[Place]:

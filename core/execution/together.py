@@ -28,6 +28,7 @@ from fw.core.execution.place import Place
 from fw.core.execution.trace import leave
 from fw.core.execution.work import Worked
 from fw.core.machine.leases import Right
+from fw.core.machine.spawning import without_script
 from fw.core.machine.stopping import deaf
 from fw.core.stages.base import Stage
 
@@ -139,7 +140,8 @@ class Attempt:
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-        with deaf(), quiet(), tempfile.TemporaryDirectory(prefix="fw-team-") as scratch:
+        scratch_folder = tempfile.TemporaryDirectory(prefix="fw-team-")
+        with without_script(), deaf(), quiet(), scratch_folder as scratch:
             config = LaunchConfig(
                 min_nodes=1,
                 max_nodes=1,

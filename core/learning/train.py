@@ -7,12 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fw.core.diffusion.compiled import compile_network, worth_compiling
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.latents import Latents
 from fw.core.diffusion.taps import tapped
+from fw.core.errors import FwError
+from fw.core.files.finished import FinishedWeights
+from fw.core.files.weights import misfitting
 from fw.core.job import Job, Stateful
 from fw.core.kinds import Backbone, Joint, Process
 from fw.core.kinds.boundaries import checked_network
@@ -61,6 +65,9 @@ def train(
 
     spec = next((part.spec for part in parts if part.spec is not None), None)
     network, averaged = (initial_network(backbone, data.shape, spec, job) for _ in range(2))
+    if settings.start is not None:
+        for each in (network, averaged):
+            begin_with(each, settings.start)
     if settings.accumulate > 1:
         check_splits(backbone, network)
     bf16 = settings.precision == "bf16"  # autocast alone: weights, loss and averages stay float32
@@ -134,6 +141,14 @@ def initial_network(
     with seeded(job.seed, "init"):
         network = checked_network(backbone, backbone.build(shape, spec))
     return placed(network, job.device)
+
+
+def begin_with(network: nn.Module, start: FinishedWeights) -> None:
+    """Load the weights of a finished training."""
+    weights = load_file(start.file())
+    if reason := misfitting(network, {name: each.shape for name, each in weights.items()}):
+        raise FwError(f"train.from: {start} {reason}")
+    network.load_state_dict(weights)
 
 
 def own_dropout(job: Job, step: Step, batch: Batch) -> AbstractContextManager[None]:

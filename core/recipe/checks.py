@@ -23,6 +23,7 @@ from fw.core.recipe.label_free import label_cautions
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.sampling import across_samplers, off_the_data
 from fw.core.recipe.shortages import cautions, shortages
+from fw.core.recipe.starting import anew, other_process, unfit_start
 from fw.core.recipe.suiting import unsuited
 
 RESERVED = frozenset({"store", "mlartifacts"})
@@ -215,6 +216,7 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
         yield Finding(
             at("prior"), f"prior '{arm.prior.name}' draws conditions, and this arm has no annotator"
         )
+    yield from unfit_start(recipe, name)
     rules = Counter(rule.name for rule in arm.rules)
     if rules and len(arm.rules) == len(arm.guidance):
         yield Finding(
@@ -363,6 +365,8 @@ def warnings(recipe: Recipe) -> Iterator[Finding]:
     yield from without_effect(recipe)
     yield from cautions(recipe)
     yield from rough_averages(recipe)
+    yield from other_process(recipe)
+    yield from anew(recipe)
     yield from label_cautions(recipe)
     yield from unsuited(recipe)
     if recipe.dataset.missing is not None:

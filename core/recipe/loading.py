@@ -12,12 +12,13 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from fw.core.recipe.checks import faults, idle
-from fw.core.recipe.class_names import numbered
+from fw.core.recipe.class_names import Numbered, numbered
 from fw.core.recipe.label_free import label_faults
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import PROBLEMS, Source, read, refused
 from fw.core.recipe.suiting import suited
 from fw.registry import Component, Registry, installed
+from fw.registry.names import fields_by_key
 
 
 def load(path: Path, assignments: Sequence[str] = (), registry: Registry | None = None) -> Recipe:
@@ -35,13 +36,7 @@ def validate(
     `whole` is false for a recipe without some of its arms: then metrics and probes may be for
     those. One of a run that is `finished` is read whatever it claims to be free of.
     """
-    try:
-        recipe = Recipe.model_validate(source.data, context={"registry": registry})
-    except ValidationError as error:
-        errors = error.errors(include_url=False)
-        problems = [explain(dict(problem), source, registry) for problem in errors[:PROBLEMS]]
-        raise refused(problems, len(errors)) from None
-    recipe, unknown = numbered(suited(recipe))
+    recipe, unknown = understood(source, registry)
     findings = [
         *unknown,
         *faults(recipe),
@@ -53,6 +48,18 @@ def validate(
             [f"{source.where(at)}: {source.path(at)}: {reason}" for at, reason in findings]
         )
     return recipe
+
+
+def understood(source: Source, registry: Registry) -> Numbered:
+    """What a source says, and the names in it that mean nothing, without a look at whether it fits
+    together; RecipeError with all problems at once."""
+    try:
+        recipe = Recipe.model_validate(source.data, context={"registry": registry})
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        problems = [explain(dict(problem), source, registry) for problem in errors[:PROBLEMS]]
+        raise refused(problems, len(errors)) from None
+    return numbered(suited(recipe))
 
 
 def explain(problem: dict[str, Any], source: Source, registry: Registry) -> str:
@@ -91,8 +98,8 @@ def known_keys(location: Sequence[str | int], data: Any, registry: Registry) -> 
         model = model_at(annotation, data, registry)
         if get_origin(annotation) is dict:
             annotation = get_args(annotation)[1]
-        elif model is not None and part in model.model_fields:
-            annotation = model.model_fields[str(part)].annotation
+        elif model is not None and part in (fields := fields_by_key(model)):
+            annotation = model.model_fields[fields[str(part)]].annotation
         with contextlib.suppress(
             LookupError, TypeError
         ):  # a single entry stands for a list, a name for a component
@@ -101,7 +108,7 @@ def known_keys(location: Sequence[str | int], data: Any, registry: Registry) -> 
     if model is None:
         return []
     keys = ["name"] if issubclass(model, Component) else []
-    return keys + list(model.model_fields)
+    return keys + list(fields_by_key(model))
 
 
 def model_at(annotation: Any, data: Any, registry: Registry) -> type[BaseModel] | None:

@@ -53,10 +53,23 @@ def as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | Mapping | Component) else value
 
 
-ObjectiveList = Annotated[tuple[Objective, ...], BeforeValidator(as_list)]
-GuidanceList = Annotated[tuple[Steering, ...], BeforeValidator(as_list)]
-MetricList = Annotated[tuple[Metric, ...], BeforeValidator(as_list), Field(min_length=1)]
-ProbeList = Annotated[tuple[Probe, ...], BeforeValidator(as_list)]
+ObjectiveList = Annotated[
+    tuple[Objective, ...],
+    BeforeValidator(as_list, json_schema_input_type=tuple[Objective, ...] | Objective | None),
+]
+GuidanceList = Annotated[
+    tuple[Steering, ...],
+    BeforeValidator(as_list, json_schema_input_type=tuple[Steering, ...] | Steering | None),
+]
+MetricList = Annotated[
+    tuple[Metric, ...],
+    BeforeValidator(as_list, json_schema_input_type=tuple[Metric, ...] | Metric),
+    Field(min_length=1),
+]
+ProbeList = Annotated[
+    tuple[Probe, ...],
+    BeforeValidator(as_list, json_schema_input_type=tuple[Probe, ...] | Probe | None),
+]
 
 
 class Override(Section):

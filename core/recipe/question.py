@@ -16,7 +16,9 @@ def as_names(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(as_names)]
+Names = Annotated[
+    tuple[str, ...], BeforeValidator(as_names, json_schema_input_type=tuple[str, ...] | str)
+]
 
 
 class Question(Section):

@@ -11,8 +11,9 @@ millions) is refused while it is read, before it costs time and memory.
 from __future__ import annotations
 
 import codecs
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ import yaml
 
 from fw.core.errors import RecipeError
 from fw.core.messages.escaping import visible
+from fw.core.recipe import keys
+from fw.core.recipe.keys import Assignment
+from fw.core.recipe.shipped import missing
 
 Location = tuple[str | int, ...]
 
@@ -155,59 +159,144 @@ class Source:
         return ".".join(map(str, written)) or "recipe"
 
     def set(self, assignments: Sequence[str]) -> None:
-        """Apply `train.steps=2000`, `metrics.0.space=pca` and the like to the raw mapping, by
-        the same YAML rules."""
-        for number, assignment in enumerate(assignments, start=1):
-            key, equals, text = assignment.partition("=")
-            words = key.split(".")
-            if not equals or not all(words):
-                raise refused(
-                    [f"--set {assignment}: expected KEY=VALUE, such as --set train.steps=2000"]
-                )
+        """Apply `train.steps=2000`, `metrics.0.space=pca`, `metrics+=prdc` and the like to the raw
+        mapping, by the same YAML rules. RecipeError for one that undoes another."""
+        earlier: dict[Location, str] = {}
+        for number, text in enumerate(assignments, start=1):
             origin = f"--set #{number}"
-            value = parse(text, origin)
-            if len(words) + max(map(len, value.lines), default=0) > DEPTH:
-                raise refused(
-                    [f"{origin}: {key}: too deep for a recipe, which has at most {DEPTH} levels"]
-                )
-            self.put(self.data, words, (), value, origin)
+            try:
+                assignment = keys.parse(text)
+            except ValueError as error:
+                raise refused([f"--set {text}: {error}"]) from None
+            value = parse(assignment.value, origin)
+            if len(assignment.words) + max(map(len, value.lines), default=0) > DEPTH:
+                most = f"a recipe, which has at most {DEPTH} levels"
+                raise refused([f"{origin}: {assignment.key}: too deep for {most}"])
+            place = self.put(assignment, value, origin)
+            for other, theirs in earlier.items():
+                if other[: len(place)] == place:
+                    raise refused([undone(place, origin, other, theirs)])
+            earlier[place] = origin
 
-    def put(
-        self, target: Any, words: Sequence[str], path: Location, value: Source, origin: str
-    ) -> None:
-        """Put a value where the words lead from `target`; a short name becomes a mapping, and a
-        missing one is made."""
-        part, rest = entry(target, words, f"{origin}: {'.'.join(map(str, path))}")
-        here = (*path, part)
-        if rest:
-            child = target.get(part) if isinstance(target, dict) else target[part]
-            target[part] = (
-                {"name": child} if isinstance(child, str) else {} if child is None else child
-            )
-            self.lines.setdefault(here, origin)
-            self.put(target[part], rest, here, value, origin)
-        else:
-            target[part] = value.data
-            self.lines = {at: line for at, line in self.lines.items() if at[: len(here)] != here}
-            self.lines |= {(*here, *at): origin for at in [(), *value.lines]}
+    def put(self, assignment: Assignment, value: Source, origin: str) -> Location:
+        """Put a value where the assignment says, and return where that is. A short name becomes a
+        mapping, a single entry a list where an index or one more follows, and a key that is
+        missing is made."""
+        target, path, first = self.data, Location(), 0
+        while True:
+            part, after = entry(target, assignment, first, f"{origin}: {dotted(path)}")
+            path = (*path, part)
+            if after == len(assignment.words):
+                break
+            child = value_at(target, part)
+            if path == ("arms", part) and child is None:
+                raise refused([f"{origin}: {no_arm(assignment.words[1:], target)}"])
+            if assignment.words[after].isdecimal() and single(child):
+                child = [child]
+                self.move_into_list(path)
+            elif isinstance(child, str):
+                child = {"name": child}
+            target[part] = {} if child is None else child
+            self.lines.setdefault(path, origin)
+            target, first = target[part], after
+        if assignment.appends:
+            if single(value_at(target, part)):
+                target[part] = [target[part]]
+                self.move_into_list(path)
+            entries = appendable(target, part, f"{origin}: {dotted(path)}", len(path))
+            target[part] = entries
+            self.lines.setdefault(path, origin)
+            target, part, path = entries, len(entries), (*path, len(entries))
+            entries.append(None)
+        target[part] = value.data
+        self.lines = {at: line for at, line in self.lines.items() if at[: len(path)] != path}
+        self.lines |= {(*path, *at): origin for at in [(), *value.lines]}
+        return path
+
+    def move_into_list(self, path: Location) -> None:
+        """What was written at a location is the first entry of a list there now."""
+        depth = len(path)
+        inner = {at: line for at, line in self.lines.items() if at[:depth] == path}
+        self.lines |= {(*path, 0, *at[depth:]): line for at, line in inner.items()}
+        for at in inner.keys() - {path}:
+            del self.lines[at]
 
 
-def entry(target: Any, words: Sequence[str], place: str) -> tuple[str | int, Sequence[str]]:
-    """The key or index that the first words name, and the words after it. A key that is there
-    may hold dots."""
+def value_at(target: Any, part: Any) -> Any:
+    """What a mapping or a list has there; None if that is nothing yet."""
+    return target.get(part) if isinstance(target, dict) else target[part]
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    return ".".join(map(str, path))
+
+
+def entry(target: Any, assignment: Assignment, first: int, place: str) -> tuple[str | int, int]:
+    """The key or index that the words from the first on name, and where the words after it begin.
+    A key that is there may hold dots."""
+    word = assignment.words[first]
     if isinstance(target, list):
-        if words[0].isdecimal() and int(words[0]) < len(target):
-            return int(words[0]), words[1:]
+        if word.isdecimal() and int(word) < len(target):
+            return int(word), first + 1
         raise refused(
-            [f"{place} is a list of {len(target)}; write an index, from 0, instead of '{words[0]}'"]
+            [
+                f"{place} is a list of {len(target)}{listed(target)}; write an index, from 0, "
+                f"instead of '{word}', or +=VALUE to append"
+            ]
         )
     if not isinstance(target, dict):
         raise refused(
-            [f"{place} is {target!r}, not a mapping, so there is no '{words[0]}' to set in it"]
+            [f"{place} is {target!r}, not a mapping, so there is no '{word}' to set in it"]
         )
-    lengths = [n for n in range(len(words), 0, -1) if ".".join(words[:n]) in target]
-    length = lengths[0] if lengths else 1
-    return ".".join(words[:length]), words[length:]
+    if first not in assignment.quoted:
+        for end in range(len(assignment.words), first, -1):
+            if (key := ".".join(assignment.words[first:end])) in target:
+                return key, end
+    return word, first + 1
+
+
+def listed(entries: Sequence[Any]) -> str:
+    """The indices and names of a list's entries, in brackets, if they are few."""
+    names = [each.get("name") if isinstance(each, dict) else each for each in entries]
+    if not 0 < len(names) <= 10 or not all(isinstance(name, str | int | float) for name in names):
+        return ""
+    return f" ({', '.join(f'{index}: {name}' for index, name in enumerate(names))})"
+
+
+def single(value: Any) -> bool:
+    """Whether it is a component as recipes write it, which may stand for a list of one."""
+    return isinstance(value, str) or (isinstance(value, dict) and "name" in value)
+
+
+def appendable(target: Any, part: str | int, place: str, depth: int) -> list[Any]:
+    """The list that is to get one more entry. A section of the recipe or of an arm that is absent
+    is an empty one."""
+    there = value_at(target, part)
+    if isinstance(there, list):
+        return there
+    if there is None and depth in (1, 3):  # metrics, arms.self.guidance
+        return []
+    what = "is not in the recipe" if there is None else "is no list"
+    raise refused([f"{place} {what}, so nothing can be appended; write it whole, such as =[1, 2]"])
+
+
+def no_arm(words: Sequence[str], arms: Mapping[str, Any]) -> str:
+    """A sentence about an arm that is not there, whose name is the first of the words, or some."""
+    names = [".".join(words[:end]) for end in range(1, len(words))]
+    near = [(name, difflib.get_close_matches(name, arms, n=1)) for name in reversed(names)]
+    name, close = next((each for each in near if each[1]), (words[0], []))
+    hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(arms) or 'none'}"
+    return f"arms has no '{name}' ({hint}); a new arm is set whole, such as 'arms.{name}={{}}'"
+
+
+def undone(place: Location, origin: str, other: Location, theirs: str) -> str:
+    """A sentence about an assignment of which nothing would be left."""
+    if place == other:
+        return f"{origin}: {dotted(place)} is set by {theirs}, too; leave one of them out"
+    return (
+        f"{origin}: {dotted(place)} would undo {theirs}, which sets {dotted(other)}; name "
+        f"{dotted(place)} first"
+    )
 
 
 def refused(problems: Sequence[str], count: int = 0) -> RecipeError:
@@ -240,9 +329,7 @@ def text_of(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(BYTES + 1)
     except FileNotFoundError:
-        raise refused(
-            [f"{path}: there is no such file (`fw recipes` lists those that come with fw)"]
-        ) from None
+        raise refused([f"{path}: there is no such file ({missing(path)})"]) from None
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise refused([f"{path}: cannot be read as text: {error}"]) from None
     if len(data) > BYTES:

@@ -15,10 +15,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fw.core.errors import FwError
+from fw.core.files.layout import RUN_FILE
 from fw.core.messages.escaping import visible
 from fw.core.recipe.source import Source, cut, read
 
-RUN_FILE = "run.json"
 RESOLVED = "recipe.resolved.yaml"
 
 BYTES = 100_000_000

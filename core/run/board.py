@@ -1,8 +1,11 @@
-"""What people see of a run's stages: progress bars on a terminal, elsewhere one line per stage."""
+"""What people see of a run's stages: progress bars on a terminal; elsewhere a line when a stage
+begins, when it ends, and from time to time in between."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.progress import (
@@ -17,11 +20,18 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from fw.core.execution.progress import Reached, Speed
 from fw.core.messages.console import say
 from fw.core.messages.escaping import visible
 from fw.core.plan.graph import Plan
 from fw.core.run.tracking import Tracking
 from fw.core.store.store import Store
+
+EVERY = 30.0
+"""Least seconds between two lines about one stage, and before the first."""
+
+SHARE = 60
+"""The lines of a long stage are rarer: a sixtieth of its time so far apart."""
 
 
 class Board:
@@ -40,6 +50,8 @@ class Board:
         self.tracking = tracking
         self.bars = bars(console)
         self.tasks: dict[tuple[str, str], TaskID] = {}
+        self.lines: dict[str, Lines] = {}
+        """Of the stages that are going on, where there are no bars."""
 
     def __enter__(self) -> Board:
         self.bars.start()
@@ -52,8 +64,14 @@ class Board:
         if self.tracking is not None:
             self.tracking.started(stage)
         self.say(f"start  {self.title(stage)}{node and f', on {node}'}")
+        self.lines[stage] = Lines(Speed(self.title(stage)))
 
     def progress(self, stage: str, label: str, done: int, total: int) -> None:
+        if self.bars.disable:
+            lines = self.lines.setdefault(stage, Lines(Speed(self.title(stage))))
+            if (reached := lines.due(label, done, total)) is not None:
+                self.say(f"at     {self.title(stage)}: {reached}")
+            return
         if (stage, label) not in self.tasks:
             title = visible(self.title(stage))
             self.tasks[stage, label] = self.bars.add_task(title, total=total)
@@ -93,11 +111,33 @@ class Board:
         return self.plan.stages[stage].title
 
     def clear(self, stage: str) -> None:
+        self.lines.pop(stage, None)
         for key in [key for key in self.tasks if key[0] == stage]:
             self.bars.remove_task(self.tasks.pop(key))
 
     def say(self, text: str, style: str | None = None) -> None:
         say(self.console, text, style)
+
+
+@dataclass
+class Lines:
+    """Which counts of a stage get a line."""
+
+    speed: Speed
+    clock: Callable[[], float] = time.monotonic
+    began: float = field(default=0.0, init=False)
+    last: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self.began = self.last = self.clock()
+
+    def due(self, label: str, done: int, total: int) -> Reached | None:
+        """What is to be said now, if it is time."""
+        reached, now = self.speed.at(label, done, total), self.clock()
+        if done == total or now - self.last < max(EVERY, (now - self.began) / SHARE):
+            return None
+        self.last = now
+        return reached
 
 
 def bars(console: Console) -> Progress:

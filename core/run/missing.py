@@ -13,6 +13,7 @@ from fw.core.recipe.model import Recipe
 from fw.core.report import provenance
 from fw.core.run.board import Board
 from fw.core.run.preflight import preflight
+from fw.core.store.at_work import at_work
 from fw.core.store.soundness import usable_stages
 from fw.core.store.store import Store
 
@@ -27,10 +28,12 @@ def finish(
     """
     store = Store(options.store)
     store.create()
-    finished = usable_stages(plan, store, console, options.keep_dependents, every_byte)
-    with chosen(options, plan, finished, provenance.files(recipe), console) as executor:
-        preflight(plan, finished, executor.place)
-        with stop_on_signals() as stopping, Board(plan, store, console) as board:
-            outcome = executor.run(plan, finished, board, stopping)
+    with at_work(store, recipe.name, plan, plan):
+        finished = usable_stages(plan, store, console, options.keep_dependents, every_byte)
+        plugins = provenance.files(recipe)
+        with chosen(options, plan, finished, plugins, console) as executor:
+            preflight(plan, finished, executor.place)
+            with stop_on_signals() as stopping, Board(plan, store, console) as board:
+                outcome = executor.run(plan, finished, board, stopping)
     if (failure := outcome.failure(plan)) is not None:
         raise failure

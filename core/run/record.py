@@ -18,12 +18,13 @@ from typing import Any
 
 from fw.core.errors import FwError, Held, Interrupted, OutOfOrder
 from fw.core.files.durable import ASIDE, write_json, write_text
+from fw.core.files.layout import RUN_FILE
 from fw.core.machine.leases import Lease, take
 from fw.core.machine.processes import Process
 from fw.core.machine.stopping import Stopping
 from fw.core.messages.plain import writing
 from fw.core.recipe.model import Recipe
-from fw.core.report.runfile import RESOLVED, RUN_FILE, read_record
+from fw.core.report.runfile import RESOLVED, read_record
 from fw.core.run.owner import OWNER, owner
 from fw.registry import LocalPlugin
 

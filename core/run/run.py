@@ -28,6 +28,8 @@ from fw.core.run.preflight import preflight
 from fw.core.run.record import Turn, describe, remember, run_folder
 from fw.core.run.scope import Scope
 from fw.core.run.tracking import Tracking
+from fw.core.store.at_work import at_work
+from fw.core.store.shorter import stateless
 from fw.core.store.soundness import usable_stages
 from fw.core.store.store import Store
 
@@ -51,26 +53,29 @@ def run(
     store = Store(options.store)
     store.create()
     everything = plan_all(recipe)
-    sound = usable_stages(everything, store, console, options.keep_dependents)
-    finished = [stage for stage in plan.stages if stage in sound]
-    plugins = provenance.files(recipe)
-    with chosen(options, plan, finished, plugins, console) as executor:
-        preflight(plan, finished, executor.place)
-        data = splits.examine(recipe.dataset, store.root)
-        for warning in data.warnings:
-            say(console, f"warning: {warning}", style="yellow")
-        scope = Scope(
-            recipe=recipe,
-            plan=plan,
-            everything=everything,
-            store=store,
-            folder=run_folder(recipe, plugins, options.root),
-            plugins=plugins,
-            made_by=provenance.record(everything),
-            warnings=[*warnings, *data.warnings],
-            class_names=data.class_names,
-        )
-        result, outcome = recorded(scope, finished, executor, console)
+    with at_work(store, recipe.name, plan, everything):
+        sound = usable_stages(everything, store, console, options.keep_dependents)
+        finished = [stage for stage in plan.stages if stage in sound]
+        plugins = provenance.files(recipe)
+        with chosen(options, plan, finished, plugins, console) as executor:
+            preflight(plan, finished, executor.place)
+            data = splits.examine(recipe.dataset, store.root)
+            for warning in data.warnings:
+                say(console, f"warning: {warning}", style="yellow")
+            for text in stateless([plan.stages[stage] for stage in finished], store):
+                say(console, f"note: {text}")
+            scope = Scope(
+                recipe=recipe,
+                plan=plan,
+                everything=everything,
+                store=store,
+                folder=run_folder(recipe, plugins, options.root),
+                plugins=plugins,
+                made_by=provenance.record(everything),
+                warnings=[*warnings, *data.warnings],
+                class_names=data.class_names,
+            )
+            result, outcome = recorded(scope, finished, executor, console)
     return Ending(result, outcome.failure(plan))
 
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fw.core.files.layout import RUN_FILE
 from fw.core.job import fewer
 from fw.core.plan.graph import ArmPlan, Plan
 from fw.core.report.markdown import SECTIONS, note
-from fw.core.report.runfile import RESOLVED, RUN_FILE
+from fw.core.report.runfile import RESOLVED
 from fw.core.report.series import SWEEP
 from fw.core.report.snapshots import CURVES, grids_file, snapshot_series
 from fw.core.report.statistics import mean

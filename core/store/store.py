@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -24,19 +25,27 @@ from typing import Any, NamedTuple
 from fw.core.errors import Damaged, Held, PutOff, StageFailed
 from fw.core.files import unfinished
 from fw.core.files.durable import ASIDE, put, sync, write_json, write_text
+from fw.core.files.layout import MANIFEST
 from fw.core.files.sealed import SEAL, intact, seal, stamped
 from fw.core.files.unfinished import checksum
 from fw.core.machine.leases import Lease, holder, take
 from fw.core.messages.plain import writing
 from fw.registry.once import found_once
 
-MANIFEST = "manifest.json"
+STAGE = re.compile(r"[a-z_]+-[0-9a-f]{16}")
+"""What the folder of a finished stage is called."""
+
+PARTIAL = ".partial"
 LEASES = "locks"
-SCRATCH = (".checkpoint", ASIDE, unfinished.VOUCHER)
+PROGRESS = ".progress"
+SCRATCH = (".checkpoint", ASIDE, unfinished.VOUCHER, PROGRESS)
 """Files with these endings matter only until the stage is finished."""
 
-LARGE = ".safetensors"
-"""The ending of files that may be large. Reports read none of them."""
+STATES = ".pt"
+"""The ending of files that only a longer training reads, which ends with the same bits without."""
+
+LARGE = (".safetensors", STATES)
+"""The endings of files that may be large. Reports read none of them."""
 
 BEGUN = f"inputs{unfinished.VOUCHER}"
 """The file with the digest of the inputs that unfinished work began with."""
@@ -66,11 +75,17 @@ class Store:
             probe.touch()
             probe.unlink(missing_ok=True)  # another run may have been faster
 
+    def stages(self) -> set[str]:
+        """All that have a product there, whole or not."""
+        if not self.root.is_dir():
+            return set()
+        return {path.name for path in self.root.iterdir() if STAGE.fullmatch(path.name)}
+
     def path(self, stage: str) -> Path:
         return self.root / stage
 
     def partial(self, stage: str) -> Path:
-        return self.root / f"{stage}.partial"
+        return self.root / f"{stage}{PARTIAL}"
 
     def manifest(self, stage: str) -> dict[str, Any]:
         manifest: dict[str, Any] = read_json(self.path(stage) / MANIFEST)
@@ -168,9 +183,14 @@ class Store:
 
     def digest(self, stage: str) -> str:
         """A finished stage's product in 64 hex digits, made from the names and checksums of its
-        files."""
+        files, but states."""
+        files = self.manifest(stage)["files"]
         return seal(
-            {name: recorded["sha256"] for name, recorded in self.manifest(stage)["files"].items()}
+            {
+                name: recorded["sha256"]
+                for name, recorded in files.items()
+                if not name.endswith(STATES)
+            }
         )
 
     def digests(self, inputs: Iterable[str]) -> dict[str, str]:
