@@ -192,7 +192,10 @@ def swept(folder: Path, over: dict[str, list[Any]], points: list[str]) -> dict[s
 
 
 def test_a_sweep_is_drawn_along_its_longest_key_and_has_no_other_arms(run: Path) -> None:
-    over = {"guidance.0.scale": [1.5, 2.5], "annotator.clusters": [5, 50, 500]}
+    over: dict[str, list[Any]] = {
+        "guidance.0.scale": [1.5, 2.5],
+        "annotator.clusters": [5, 50, 500],
+    }
     points = ["km_500", "km_50", "km_5", "km_5_strong"]
     found = lines(swept(run, over, points), resolved(run))
     assert found.key == "annotator.clusters"
