@@ -26,8 +26,8 @@ LOGARITHMIC = 10
 """The x axis of a sweep is logarithmic where its values are spaced by ratios, or have no regular
 spacing and span more than this factor."""
 
-EVEN = 1.01
-"""Steps, or ratios, that differ by less are equal."""
+EVEN = 1.5
+"""Steps, or ratios, of which the largest is less than so many times the smallest are regular."""
 
 
 def save_arms_figure(
@@ -185,8 +185,9 @@ def logarithmic(places: Sequence[float]) -> bool:
         return False
     steps = [after - before for before, after in itertools.pairwise(places)]
     ratios = [after / before for before, after in itertools.pairwise(places)]
-    if len(places) > 2 and min(max(steps) / min(steps), max(ratios) / min(ratios)) < EVEN:
-        return max(ratios) / min(ratios) < max(steps) / min(steps)
+    uneven, unequal = (max(each) / min(each) for each in (steps, ratios))
+    if len(places) > 2 and min(uneven, unequal) < EVEN:
+        return unequal < uneven
     return places[-1] > LOGARITHMIC * places[0]
 
 

@@ -53,7 +53,7 @@ def selection(result: Mapping[str, Any]) -> list[str]:
     if (best := best_point(result)) is None:
         return []
     score = f"{best} is the best, {key} {mean_of(result, best, key):.4g}"
-    again = "fresh seeds say what it is worth: `fw sweep` with `--again 3`"
+    again = "fresh seeds say what it is worth (--again 3)"
     if not is_search(result):
         return [
             f"Of {len(sweep['points'])} points {score}; it was chosen among them by these very "
