@@ -22,10 +22,11 @@ from fw.core.commands.status import status
 from fw.core.commands.uses import run_folders
 from fw.core.execution.progress import NAME, Noting, Reached, Speed, note, noted
 from fw.core.files.sealed import SEAL
-from fw.core.machine import leases
+from fw.core.machine.processes import Process
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import load
+from fw.core.stages.base import Stage
 from fw.core.stages.train import TrainDenoiser
 from fw.core.store.at_work import at_work, notes
 from fw.core.store.store import INPUTS, LEASES, MANIFEST, Store
@@ -239,7 +240,7 @@ with at_work(store, "gone", Plan(), Plan()), store.lease({stage!r}):
     assert "has died" in str(left)
     with at_work(store, "tiny", found, found):
         assert [each.recipe for each in notes(store)] == ["tiny"]  # the other is forgotten
-        monkeypatch.setattr(leases.Process, "here", property(lambda self: False))
+        monkeypatch.setattr(Process, "here", property(lambda self: False))
         for lease in (store.root / LEASES).rglob("*.lease"):
             os.utime(lease, (time.time() - 7200,) * 2)
         (run,) = status(out).runs
@@ -288,16 +289,15 @@ def test_an_estimate_is_in_proportion_to_steps_and_images_of_the_nearest_of_its_
     store, found = Store(tmp_path), planned("train.steps=60")
     arm = found.arms["unconditional"]
     train, drawn = (found.stages[each] for each in (arm.train, arm.sample))
-    for number, (stage, changes, device, seconds, size_) in enumerate(
-        [
-            (train, {"train.steps": 120}, "cpu", 12.0, 1000),
-            (train, {"train.steps": 30}, "cpu", 5.0, 1000),
-            (train, {"train.steps": 60, "train.batch": 64}, "cpu", 99.0, 99),
-            (train, {"train.steps": 60, "model.name": "dit"}, "cpu", 99.0, 99),
-            (train, {"train.steps": 60}, "cuda:0", 0.5, 1000),
-            (drawn, {"samples.count": 80, "sampler.steps": 6}, "cpu", 8.0, 800),
-        ]
-    ):
+    made: list[tuple[Stage, dict[str, Any], str, float, int]] = [
+        (train, {"train.steps": 120}, "cpu", 12.0, 1000),
+        (train, {"train.steps": 30}, "cpu", 5.0, 1000),
+        (train, {"train.steps": 60, "train.batch": 64}, "cpu", 99.0, 99),
+        (train, {"train.steps": 60, "model.name": "dit"}, "cpu", 99.0, 99),
+        (train, {"train.steps": 60}, "cuda:0", 0.5, 1000),
+        (drawn, {"samples.count": 80, "sampler.steps": 6}, "cpu", 8.0, 800),
+    ]
+    for number, (stage, changes, device, seconds, size_) in enumerate(made):
         payload = json.loads(json.dumps(stage.payload))
         for name, value in changes.items():
             section, _, key = name.partition(".")
