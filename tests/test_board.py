@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from toys import Untracked
 
 from fw.core.errors import FwError, Unreachable
+from fw.core.execution.progress import Speed
 from fw.core.kinds import TrackedRun
 from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import load
 from fw.core.run import calls, telling
 from fw.core.run import load as load_module
+from fw.core.run.board import Board, Lines
 from fw.core.run.calls import End, Note, Opened, Series
 from fw.core.run.journal import JOURNAL, Journal
 from fw.core.run.telling import Teller
@@ -217,3 +221,33 @@ def test_a_journal_that_was_damaged_is_refused_in_one_sentence(tmp_path: Path) -
     (tmp_path / JOURNAL).write_text('{"call": "note"}\n{"nothing": 1}\n')
     with pytest.raises(FwError, match=r"journal\.jsonl: it is damaged"):
         Journal(tmp_path).pending()
+
+
+def test_where_there_is_no_terminal_a_long_stage_says_from_time_to_time_how_far_it_is(
+    tmp_path: Path,
+) -> None:
+    now = 0.0
+
+    def clock() -> float:
+        return now
+
+    planned, heard = plan(load(TINY)), io.StringIO()
+    stage = planned.arms["self_1.5"].train
+    title = planned.stages[stage].title
+    with Board(planned, Store(tmp_path), Console(file=heard, width=40)) as board:
+        board.started(stage)
+        board.lines[stage] = Lines(Speed(title, clock), clock)
+        for done in range(1, 61):  # two steps a second
+            now = done / 2
+            board.progress(stage, "train", done, 30_000)
+        assert heard.getvalue().splitlines() == [
+            f"start  {title}",
+            f"at     {title}: 60 of 30,000, 2/s, 4 h 9 min left",
+        ]
+        for done in range(61, 30_001):
+            now = done / 2
+            board.progress(stage, "train", done, 30_000)
+        board.failed(stage, "it was enough")
+    *lines, failed = heard.getvalue().splitlines()
+    assert 100 < len(lines) < 300  # in more than four hours
+    assert failed == f"FAILED {title}: it was enough"

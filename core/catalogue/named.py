@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
-from fw.registry.discovery import PROJECT
+from fw.registry.hookspec import PROJECT
 
 WRITTEN = re.compile(
     r"""^\s+(name|kind)\s*:\s*(?:typing\.)?ClassVar(?:\[str\])?\s*=\s*["']([\w.\-]+)["']""", re.M

@@ -120,10 +120,8 @@ def keys(ctx: typer.Context, incomplete: str) -> list[str]:
 def assignments(value: Any, path: str) -> Iterator[str]:
     from fw.core.recipe.source import dump
 
-    entries = enumerate(value) if isinstance(value, list) else ()
-    entries = value.items() if isinstance(value, dict) else entries
     if isinstance(value, dict | list):
-        for key, entry in entries:
+        for key, entry in value.items() if isinstance(value, dict) else enumerate(value):
             yield from assignments(entry, f"{path}.{key}" if path else str(key))
     else:
         text = dump(value).removesuffix("...\n").strip()

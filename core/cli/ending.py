@@ -22,8 +22,9 @@ file."""
 
 EXIT_CODES = {
     0: "everything finished",
-    1: "a stage failed, a check found a fault, or the machine or fw let it down",
-    2: "the recipe, an argument, a plugin or a missing file is at fault",
+    1: "a stage failed, a check found a fault, or the machine or fw let it down; what finished is "
+    "kept",
+    2: "the recipe, an argument, a plugin or a missing file is at fault; nothing was computed",
     130: "stopped by Ctrl-C, SIGTERM or SIGHUP; the same command continues",
 }
 """What they say, for `fw --help`; who raises what is in fw.core.errors."""

@@ -11,6 +11,9 @@ from fw.core.cli import completing
 from fw.core.cli.answers import answer
 from fw.core.cli.arguments import DEFAULT_OUT
 
+CLEARED = "\x1b[2J\x1b[H"
+"""Has a terminal forget what it shows, and begin at its top."""
+
 
 def status(
     runs: Annotated[
@@ -41,7 +44,7 @@ def status(
         while True:
             lines = list(look(runs).lines())
             if watch and sys.stdout.isatty():
-                typer.clear()
+                print(CLEARED, end="")
             for line in lines:
                 answer(line)
             if not watch:

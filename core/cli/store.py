@@ -36,6 +36,7 @@ def store(
 
     from fw.core.commands import store
     from fw.core.store.migration import migrate as take_steps
+    from fw.core.store.store import Store
 
     if prune and migrate:
         raise FwError("--prune and --migrate: name one")
@@ -43,7 +44,7 @@ def store(
         raise FwError("--yes is about --prune, and --json about neither --prune nor --migrate")
     add_plugins(plugin)
     if migrate:
-        sentences = list(take_steps(store.Store(store.runs_folder(runs) / "store")))
+        sentences = list(take_steps(Store(store.runs_folder(runs) / "store")))
         for sentence in sentences:
             answer(sentence)
         if not sentences:

@@ -218,9 +218,9 @@ def notices(found: Survey) -> Iterator[str]:
     for stage, reason in found.damaged.items():
         yield f"damaged: {stage}: {reason}; fw verify {found.root} --discard"
     if orphans := found.orphans:
-        size = in_words(sum(orphans.values()))
+        room = in_words(sum(orphans.values()))
         remedy = f"fw store {found.root} --prune removes them"
-        yield f"orphans: {len(orphans)} products that no run uses, {size}; {remedy}"
+        yield f"orphans: {len(orphans)} products that no run uses, {room}; {remedy}"
     for run in found.runs:
         if run.unknown:
             yield f"{run.name}: it is not known what it uses: {run.unknown}"

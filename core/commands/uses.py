@@ -43,23 +43,31 @@ def written(root: Path) -> dict[Path, int]:
 
 def uses(root: Path, store: Store) -> Iterator[Uses]:
     for folder in run_folders(root):
-        stages, whole = recorded(folder, store)
-        unknown = ""
+        drawn, several = samples(folder)
+        made = of_run(store, drawn)
         try:
             recipe, _ = understood(read_resolved(folder), installed())
-            stages |= plan(recipe).stages.keys()
         except FwError as error:
-            unknown = "" if whole else str(error).splitlines()[0]
-        yield Uses(folder, stages, unknown)
+            yield Uses(folder, made, str(error).splitlines()[0])
+            continue
+        planned = set(plan(recipe).stages)
+        older = several and not drawn <= planned
+        yield Uses(folder, made | planned, OLDER if older else "")
 
 
-def recorded(folder: Path, store: Store) -> tuple[set[str], bool]:
-    """The products that a run was made with, as its run.json has them; and whether these are those
-    of all arms."""
+OLDER = (
+    "it was made before fw changed some of its results, and does not name all that it made then; "
+    "run its recipe again, or delete its folder"
+)
+
+
+def samples(folder: Path) -> tuple[set[str], bool]:
+    """The arms' samples that a run has noted in its run.json, and whether it has made others: from
+    other seeds, or of snapshots."""
     try:
-        arms = list((read_record(folder).get("arms") or {}).values())
-        samples = {str(arm["sample_key"]) for arm in arms if arm.get("sample_key")}
-        whole = bool(arms) and all(arm.get("status") == "finished" for arm in arms)
+        run = read_record(folder)
+        arms = list((run.get("arms") or {}).values())
+        drawn = {str(arm["sample_key"]) for arm in arms if arm.get("sample_key")}
+        return drawn, run.get("repeats", 1) > 1 or any(arm.get("snapshots") for arm in arms)
     except (FwError, AttributeError, TypeError):
         return set(), False
-    return of_run(store, samples), whole and len(samples & store.stages()) > 0
