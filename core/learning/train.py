@@ -146,7 +146,6 @@ def initial_network(
     return placed(network, job.device)
 
 
-<<<<<<< HEAD
 def warn_if_ignored(
     backbone: Backbone,
     process: Process,
@@ -163,14 +162,14 @@ def warn_if_ignored(
             "guidance by the condition does nothing; let the third argument of its forward, "
             "condition, have a part in what it returns"
         )
-=======
+
+
 def begin_with(network: nn.Module, start: FinishedWeights) -> None:
     """Load the weights of a finished training."""
     weights = load_file(start.file())
     if reason := misfitting(network, {name: each.shape for name, each in weights.items()}):
         raise FwError(f"train.from: {start} {reason}")
     network.load_state_dict(weights)
->>>>>>> main
 
 
 def own_dropout(job: Job, step: Step, batch: Batch) -> AbstractContextManager[None]:
