@@ -305,8 +305,8 @@ def check_command(command: Command, files: set[str | None]) -> None:
     words = words[
         : next((at for at, word in enumerate(words) if word in (">", "|", "&&")), len(words))
     ]
-    if words[0] == "ui":
-        COMMANDS["ui"].make_context("fw ui", words[1:])
+    if words[0] in ("ui", "fetch"):  # a server, and what needs the network
+        COMMANDS[words[0]].make_context(f"fw {words[0]}", words[1:])
         return
     works = words[0] in ("run", "sweep")
     as_shown = not works or "--dry-run" in words or is_quick(words, files)

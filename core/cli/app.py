@@ -12,6 +12,8 @@ from fw.core.cli.clusters import clusters
 from fw.core.cli.command import Command
 from fw.core.cli.compare import compare
 from fw.core.cli.ending import EXIT_CODES, Commands
+from fw.core.cli.export import export
+from fw.core.cli.fetch import fetch
 from fw.core.cli.heatmap import heatmap
 from fw.core.cli.new_plugin import new_plugin
 from fw.core.cli.plot import plot
@@ -32,9 +34,9 @@ from fw.core.cli.verify import verify
 from fw.core.cli.work import work
 
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Run": (run, sweep, work, validate, recipes, schema),
+    "Run": (run, sweep, work, validate, fetch, recipes, schema),
     "Read a run": (compare, plot, clusters, heatmap, ui),
-    "Use a run": (sample, register, sync),
+    "Use a run": (sample, export, register, sync),
     "Trust a run": (reproduce, verify),
     "Keep house": (status, store),
     "Plugins": (plugins, new_plugin),

@@ -25,9 +25,11 @@ from fw.core.cli.arguments import (
     Ranks,
     RecipePath,
     Sets,
+    Wait,
     Workers,
 )
 from fw.core.cli.beginning import add_plugins, end_dead_runs
+from fw.core.cli.options import options_of
 from fw.core.cli.running import run_and_show, show_plan, warned
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ def sweep(
     jobs: Jobs = None,
     ranks: Ranks = "1",
     cluster: Cluster = None,
+    wait: Wait = False,
     workers: Workers = None,
     checkpoint_seconds: CheckpointSeconds = 20.0,
     batch: Batch = None,
@@ -98,9 +101,6 @@ def sweep(
     from rich.console import Console
 
     from fw.core.commands.sweep import sweep as sweeping
-    from fw.core.execution.devices import known_ranks
-    from fw.core.execution.options import Options
-    from fw.core.machine.memory import size_of
     from fw.core.machine.stopping import shelter_resource_tracker
     from fw.core.messages.console import say
     from fw.core.plan.assembly import plan
@@ -112,17 +112,18 @@ def sweep(
     end_dead_runs(out)
     source, console = read(recipe), Console(stderr=True)
     source.set(set_ or ())
-    options = Options(
+    options = options_of(
+        ranks,
+        max_memory,
+        workers,
         out=out,
         device=device,
         jobs=jobs,
-        threads=workers,
         checkpoint_seconds=checkpoint_seconds,
         batch=batch,
-        max_memory=None if max_memory is None else size_of(max_memory),
         keep_dependents=keep_dependents,
-        ranks=known_ranks(ranks),
         cluster=cluster,
+        wait=wait,
     )
     request = sweeping.Request(
         over=over,

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fw.core.errors import FwError
 from fw.core.files.layout import RUN_FILE
+from fw.core.files.strict import in_numbers
 from fw.core.messages.escaping import visible
 from fw.core.recipe.source import Source, cut, read
 
@@ -174,7 +175,7 @@ def read_record(path: Path) -> dict[str, Any]:
     file = path / RUN_FILE if path.is_dir() else path
     try:
         with file.open("rb") as stream:
-            run = json.loads(stream.read(BYTES).decode("utf-8"))
+            run = in_numbers(json.loads(stream.read(BYTES).decode("utf-8")))
         if isinstance(run["recipe"], str):
             return run
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
