@@ -399,8 +399,10 @@ class Work:
             self.stopped = True
             self.outcome.stopped |= bool(self.held)
             self.take_back(list(self.held))
-            for task in self.pending.values():
-                ray.cancel(task, recursive=False)  # a team ends its members on other nodes itself
+            self.mailbox.stop.remote()
+            for stage, task in self.pending.items():
+                if not (self.spreads(stage) and stage in self.begun):
+                    ray.cancel(task, recursive=False)
 
     def vacate(self, stage: str) -> None:
         """Give back the nodes that were held for a stage."""

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 
 from fw.core.execution.cluster_nodes import Visit, arrived, unfit
-from fw.core.execution.cluster_team import Spread, here
+from fw.core.execution.cluster_team import Asked, Spread, here
 from fw.core.execution.executor import STOPPED
 from fw.core.execution.place import Place
 from fw.core.execution.stage import attempt
@@ -90,12 +90,17 @@ def do(stage: str, pickled: bytes, place: Place, visit: Visit, mailbox: Any, *in
             raise Undone("failed", stage, f"node {node} {reason}")
         with one_look(), cancellable() as cancelled:
             gather = Spread(pickled, visit) if place.nodes > 1 else nobody
+            asked: Callable[[], bool] = Asked(mailbox) if place.nodes > 1 else bool
             place = replace(place, node=node)
-            trying = partial(attempt, receive, place, sender, cancelled, gather)
+
+            def stopping() -> bool:
+                return cancelled() or asked()
+
+            trying = partial(attempt, receive, place, sender, stopping, gather)
             kind, _, *rest = trying()
             if kind == "put off":  # by another run, or by a node that was lost with its lease
                 sender.waiting(stage, rest[0].holder)
-            while kind == "put off" and not cancelled():
+            while kind == "put off" and not stopping():
                 time.sleep(AGAIN)
                 kind, _, *rest = trying()
         if kind == "put off":

@@ -143,6 +143,23 @@ class FarCrew:
         ray.kill(self.actor)
 
 
+@dataclass
+class Asked:
+    """Whether the run has asked its teams to stop, in its mailbox."""
+
+    mailbox: Any
+    _question: Any = None
+    _stopped: bool = False
+
+    def __call__(self) -> bool:
+        if self._question is None:
+            self._question = self.mailbox.stopping.remote()
+        elif ray.wait([self._question], timeout=0)[0]:
+            self._stopped |= ray.get(self._question)
+            self._question = None
+        return self._stopped
+
+
 @dataclass(frozen=True)
 class Spread:
     """Has the crews of other nodes begin; a `Gather` of core/execution/together.py."""
