@@ -4,6 +4,7 @@ title, and the floor as a dotted line."""
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,12 @@ from fw.core.messages.escaping import in_utf8, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+NOTE = 8
+"""Points of the note's letters."""
+
+WIDE = 0.55
+"""The width of a letter, in its height, on average."""
 
 
 @contextmanager
@@ -45,10 +52,16 @@ def panels(
             axis.set_title(words(title), fontsize=10)
             axis.spines[["top", "right"]].set_visible(False)
         yield axes[0]
-        figure.supxlabel(note, fontsize=8)
+        figure.supxlabel(folded(note, width * len(titles)), fontsize=NOTE)
         figure.savefig(path, dpi=150, metadata=metadata)
     finally:
         plt.close(figure)
+
+
+def folded(note: str, inches: float) -> str:
+    """A note in lines that are no wider than the figure."""
+    characters = int(inches * 72 / (WIDE * NOTE))
+    return "\n".join(textwrap.fill(line, characters) for line in note.split("\n"))
 
 
 def words(text: object) -> str:
