@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from shutil import copyfile
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -229,7 +230,7 @@ class Job:
     def restart(self, label: str = "train") -> None:
         """Forget what an earlier try of a loop has done."""
         if self.team.leads:
-            unfinished.discard(self.folder / self._checkpoint_name(label))
+            unfinished.discard(self.folder / checkpoint_name(label))
         self.team.wait()
 
     def log(self, step: int, values: Mapping[str, Tensor | float]) -> None:
@@ -260,6 +261,11 @@ class Job:
         path = self.folder / name
         unfinished.keep(path, write, self.team.rank)
         return path
+
+    def keep_state(self, name: str, label: str = "train") -> None:
+        """Make the last checkpoint of a loop a file of the product. Of a team, the first does."""
+        if self.team.leads:
+            self.keep(name, partial(copyfile, self.folder / checkpoint_name(label)))
 
     def keep_beside(
         self,
@@ -337,7 +343,7 @@ class Job:
         self.flush()
         if self.team.leads:
             payload = self._payload(step, state)
-            self.keep(self._checkpoint_name(label), partial(torch.save, payload))
+            self.keep(checkpoint_name(label), partial(torch.save, payload))
 
     def _save_beside(
         self,
@@ -357,7 +363,7 @@ class Job:
             arrived()
             torch.save(payload, path)
 
-        self._beside.start(partial(self.keep, self._checkpoint_name(label), write))
+        self._beside.start(partial(self.keep, checkpoint_name(label), write))
         pace.saved()
         pace.costs(time.monotonic() - began)
 
@@ -372,7 +378,7 @@ class Job:
     def _checkpoint(self, label: str) -> Path | None:
         """The checkpoint that an earlier try kept. The first of a team looks, and discards what is
         damaged."""
-        name = self._checkpoint_name(label)
+        name = checkpoint_name(label)
         there = self.team.any(self.team.leads and self.kept(name) is not None)
         return self.folder / name if there else None
 
@@ -387,10 +393,6 @@ class Job:
             self._spent_before = max(self._spent_before, payload["seconds"])
             self._log = payload["log"].splitlines(keepends=True)
             return int(payload["step"])
-
-    @staticmethod
-    def _checkpoint_name(label: str) -> str:
-        return f"{label}.checkpoint"
 
     @staticmethod
     @contextlib.contextmanager
@@ -416,6 +418,11 @@ class Job:
         current = self._log_path.read_bytes() if self._log_path.exists() else b""
         if current != text.encode():
             write_text(self._log_path, text)
+
+
+def checkpoint_name(label: str) -> str:
+    """The file of a loop's last checkpoint, in the job's folder."""
+    return f"{label}.checkpoint"
 
 
 def numbers(records: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:

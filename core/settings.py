@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
+from fw.core.files.finished import FinishedWeights
 from fw.core.machine.precision import ABOUT, Precision
 from fw.core.types import LARGEST
 from fw.registry import ANY, Neutral
@@ -21,7 +22,11 @@ class Section(BaseModel):
     """A part of a recipe that is not a component."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants"
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        ser_json_inf_nan="constants",
+        serialize_by_alias=True,
     )
 
 
@@ -119,6 +124,17 @@ class Train(Section):
         description="keep the inputs of the network's blocks alone and compute them again for "
         "their gradient: a third more work in less memory. No key says so",
     )
+    start: Annotated[FinishedWeights | None, Neutral(None)] = Field(
+        None,
+        alias="from",
+        description="RUN#ARM: the averaged weights of a finished run's arm, which this training "
+        "starts from; null starts from new ones",
+    )
+    keep: Annotated[Literal["optimizer"] | None, Neutral(ANY)] = Field(
+        None,
+        description="`optimizer` keeps its state beside the weights, so that the same training "
+        "with more steps goes on from there; it takes a constant schedule. No key says so",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -157,6 +173,16 @@ class Train(Section):
         return self
 
     @model_validator(mode="after")
+    def _endless(self) -> Self:
+        if self.keep is not None and self.schedule == "cosine":
+            raise ValueError(
+                "keep: optimizer is for a training that goes on with more steps, and the learning "
+                f"rate of a cosine is at its end after these {self.steps}: with more it would have "
+                "been another from the first on; set schedule: constant"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _averaged(self) -> Self:
         if self.ema is None and self.ema_halflife is None:
             raise ValueError(
@@ -167,14 +193,23 @@ class Train(Section):
     @property
     def snapshot_steps(self) -> list[int]:
         """After how many steps each snapshot is taken."""
-        parts = range(1, self.snapshots + 1)
-        return sorted({max(1, part * self.steps // self.snapshots) for part in parts})
+        return evenly_spaced(self.snapshots, self.steps)
+
+    @property
+    def from_new_weights(self) -> Train:
+        """The same training of a network that nobody has trained before."""
+        return self.model_copy(update={"start": None})
 
     @property
     def without_snapshots(self) -> Train:
         """The same training, which ends with the same weights, where nothing reads those on the
         way."""
         return self.model_copy(update={"snapshots": 0, "averages": ()})
+
+
+def evenly_spaced(snapshots: int, steps: int) -> list[int]:
+    """After how many of the steps each snapshot is taken; the last is the end."""
+    return sorted({max(1, part * steps // snapshots) for part in range(1, snapshots + 1)})
 
 
 class Ema(Section):

@@ -14,6 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from fw.registry.names import fields_by_key
+
 ANY = object()
 """A value for `Neutral`: the field changes no result, whatever it is, so it is in no key."""
 
@@ -56,10 +58,11 @@ def kept_fields(
     """The fields of a model, each walked, but those whose marker at its neutral value is left
     out."""
     held = dict(iter(model))  # not dict(model), which would ask a property called `keys`
+    fields = fields_by_key(type(model))
     return {
-        name: walk(held.get(name), entry)
-        for name, entry in written.items()
-        if (marker := neutral(model, name)) is None or not left_out(marker)
+        key: walk(held.get(fields.get(key, key)), entry)
+        for key, entry in written.items()
+        if (marker := neutral(model, fields.get(key, key))) is None or not left_out(marker)
     }
 
 

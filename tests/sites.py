@@ -15,7 +15,7 @@ import pytest
 import toys
 
 from fw.core.cli import app, guarded
-from fw.core.store.store import MANIFEST
+from fw.core.files.layout import MANIFEST
 from fw.registry import installed
 
 TOYBOX = """

@@ -36,6 +36,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from fw.core.cli import app, guarded
+from fw.core.files.finished import FinishedWeights
 from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import field_model, load
 from fw.core.recipe.model import Override, Recipe
@@ -55,7 +56,14 @@ from fw.core.stages.train import TrainDenoiser
 from fw.registry import Component, Registry, installed
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs/tutorials").glob("*.md"),
+    ]
+)
 RECIPES, PLUGINS = ROOT / "docs/recipes.md", ROOT / "docs/plugins.md"
 SMOKE = "recipes/smoke.yaml"
 STAGES: tuple[type[Stage], ...] = (
@@ -297,10 +305,11 @@ def check_command(command: Command, files: set[str | None]) -> None:
     words = words[
         : next((at for at, word in enumerate(words) if word in (">", "|", "&&")), len(words))
     ]
-    if words[0] == "ui":
-        COMMANDS["ui"].make_context("fw ui", words[1:])
+    if words[0] in ("ui", "fetch"):  # a server, and what needs the network
+        COMMANDS[words[0]].make_context(f"fw {words[0]}", words[1:])
         return
-    as_shown = words[0] != "run" or "--dry-run" in words or is_quick(words, files)
+    works = words[0] in ("run", "sweep")
+    as_shown = not works or "--dry-run" in words or is_quick(words, files)
     code, answer = call(words if as_shown else [*words, "--dry-run"], environment)
     assert code == command.code, f"{command.where}: `{command.text}` exited with {code}:\n{answer}"
     if as_shown:
@@ -310,6 +319,8 @@ def check_command(command: Command, files: set[str | None]) -> None:
 def is_quick(words: Sequence[str], files: set[str | None]) -> bool:
     """Whether a run takes seconds: a page's own recipe, or the smoke recipe with no new
     training."""
+    if words[0] == "sweep":
+        return False
     if words[1] != SMOKE:
         return words[1] in files
     changes = [value for word, value in itertools.pairwise(words) if word == "--set"]
@@ -439,7 +450,7 @@ def test_the_index_links_every_page() -> None:
 )
 def test_the_tables_of_keys_agree_with_the_models(heading: str, model: type[Section]) -> None:
     expected = {
-        name: (type_in_words(info), default_in_words(info))
+        info.alias or name: (type_in_words(info), default_in_words(info))
         for name, info in model.model_fields.items()
     }
     assert key_table(heading) == expected
@@ -473,6 +484,8 @@ def word_for(annotation: Any) -> str:
     optional = " or null" if type(None) in get_args(annotation) else ""
     if origin is dict or (model is not None and not issubclass(model, Component)):
         return "mapping" + optional
+    if model is FinishedWeights:
+        return "RUN#ARM" + optional
     several = "list of " if origin is tuple else ""
     if model is not None:
         return several + model.kind + optional
@@ -548,7 +561,7 @@ def test_stages_make_the_files_that_they_say_and_no_others(smoke: tuple[Path, st
             assert any(fnmatch.fnmatch(name, pattern) for pattern in stage.files), (
                 f"{stage.id}: {name}"
             )
-        sometimes = {"log.jsonl", "annotation.safetensors", "quality.json"}
+        sometimes = {"log.jsonl", "annotation.safetensors", "quality.json", "training.pt"}
         sometimes |= {name for name in stage.files if name.startswith(("snapshot-", "average-"))}
         for pattern in set(stage.files) - sometimes:
             assert any(fnmatch.fnmatch(name, pattern) for name in manifest["files"]), (

@@ -19,12 +19,13 @@ from fw.core.execution.executor import Outcome
 from fw.core.execution.local import Queue, new_seat, run_here, run_in_workers
 from fw.core.execution.place import Place
 from fw.core.execution.stage import execute
+from fw.core.files.layout import MANIFEST
 from fw.core.machine.stopping import POLITE
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
-from fw.core.store.store import MANIFEST, Store
+from fw.core.store.store import Store
 
 TOYS = toys.registry()
 

@@ -21,6 +21,7 @@ from fw.core.commands.estimate import estimates, flat, together
 from fw.core.commands.status import status
 from fw.core.commands.uses import run_folders
 from fw.core.execution.progress import NAME, Noting, Reached, Speed, note, noted
+from fw.core.files.layout import MANIFEST
 from fw.core.files.sealed import SEAL
 from fw.core.machine.processes import Process
 from fw.core.plan.assembly import plan
@@ -29,7 +30,7 @@ from fw.core.recipe.loading import load
 from fw.core.stages.base import Stage
 from fw.core.stages.train import TrainDenoiser
 from fw.core.store.at_work import at_work, notes
-from fw.core.store.store import INPUTS, LEASES, MANIFEST, Store
+from fw.core.store.store import INPUTS, LEASES, Store
 
 TINY = Path(__file__).parent / "tiny.yaml"
 CHANGES = (

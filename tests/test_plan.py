@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fw.core.errors import FwError
+from fw.core.files.finished import FinishedWeights
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
@@ -29,6 +30,7 @@ from fw.core.stages.evaluate import Evaluate
 from fw.core.stages.keys import digest, identity
 from fw.core.stages.sample import Sample
 from fw.core.stages.train import TrainDenoiser
+from fw.registry.names import fields_by_key
 from tests.toys import RECIPE, Flat, Gap, Mean, Through, registry
 
 TOYS = registry()
@@ -156,8 +158,8 @@ def test_what_decides_nothing_changes_no_key(setting: str) -> None:
 
 
 def test_every_setting_of_training_is_in_its_key() -> None:
-    """Away from its neutral value, if it has one; but for two that change no result."""
-    keyed = Train.model_fields.keys() - {"compile", "checkpointing"}
+    """Away from its neutral value, if it has one; but for three that change no result."""
+    keyed = fields_by_key(Train).keys() - {"compile", "checkpointing", "keep"}
     neutral: Any = {
         "accumulate": 2,
         "optimizer": "adam",
@@ -168,6 +170,7 @@ def test_every_setting_of_training_is_in_its_key() -> None:
         "augment": 0.1,
         "snapshots": 2,
         "averages": (0.1,),
+        "from": FinishedWeights(run="runs/a", arm="b", sha256="0" * 64, process="flow"),
     }
     assert identity(Train(**neutral)).keys() == keyed
     found = planned()

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import scipy.stats
 from matplotlib.axes import Axes
 
-from fw.core.commands.plot import plot, sweep
+from fw.core.commands.plot import plot
 from fw.core.errors import FwError
 from fw.core.recipe.loading import load
 from fw.core.recipe.source import read
 from fw.core.report import figures
 from fw.core.report.curves import save_curves_figure
+from fw.core.report.series import Lines, lines
 from fw.core.run.finished import FinishedRun
 
 TINY = Path(__file__).parent / "tiny.yaml"
@@ -105,7 +107,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, Any]]:
 
 
 def test_arms_that_differ_in_more_than_x_are_of_different_series(run):
-    series = sweep(result_of(run), resolved(run), "annotator.clusters")
+    series = lines(result_of(run), resolved(run), "annotator.clusters").series
     assert series == {
         "kmeans, self_guidance, scale 1.5": [(5, "km_5"), (50, "km_50"), (500, "km_500")],
         "kmeans, self_guidance, scale 2.5": [(5, "km_5_strong")],
@@ -115,7 +117,7 @@ def test_arms_that_differ_in_more_than_x_are_of_different_series(run):
 
 
 def test_any_number_of_the_recipe_can_be_the_axis(run):
-    series = sweep(result_of(run), resolved(run), "guidance.0.scale")
+    series = lines(result_of(run), resolved(run), "guidance.0.scale").series
     assert series["kmeans, clusters 5, self_guidance"] == [(1.5, "km_5"), (2.5, "km_5_strong")]
 
 
@@ -148,8 +150,78 @@ def test_the_axis_is_logarithmic_where_x_spans_more_than_a_factor_of_ten(
     score = {"mean": 1.0, "std": 0.1, "values": [1.0], "floor": 0.0}
     arms = {name: {"metrics": {"fd": score}} for name in ("a", "b", "base")}
     series = {"arms": list(zip(map(float, places), ("a", "b"), strict=True))}
-    figures.save_sweep_figure(series, arms, ["fd"], "base", "x", tmp_path / "sweep.png")
+    figures.save_sweep_figure(Lines("x", series), arms, ["fd"], "base", tmp_path / "sweep.png")
     assert [args for name, args, _ in drawn if name == "set_xscale"] == [("log",)] * logarithmic
+
+
+@pytest.mark.parametrize(
+    ("places", "logarithmic"),
+    [
+        ((1, 10, 100), True),
+        ((10, 20, 40, 80), True),
+        ((10, 30, 100), True),
+        ((3, 10, 30, 100, 300, 800), True),
+        ((10, 20, 30), False),
+        (tuple(range(1, 41)), False),
+        ((0, 1, 10, 100), False),
+        ((1, 2, 90), True),
+    ],
+)
+def test_the_axis_is_logarithmic_where_the_spacing_is_geometric(
+    places: tuple[float, ...], logarithmic: bool
+) -> None:
+    assert figures.logarithmic(places) == logarithmic
+
+
+def test_an_error_bar_is_the_interval_of_several_trainings_and_says_so() -> None:
+    trainings = {"0": [1.0, 1.2], "1": [1.5, 1.3], "2": [0.7, 0.9]}
+    means = [1.1, 1.4, 0.8]
+    several = {"mean": 1.1, "std": 0.3, "values": means, "trainings": trainings}
+    low, high = scipy.stats.t.interval(0.95, 2, loc=1.1, scale=scipy.stats.sem(means))
+    assert figures.reach(several) == pytest.approx((high - low) / 2)
+    one = {"mean": 1.1, "std": 0.3, "values": [1.0, 1.2], "trainings": {"0": [1.0, 1.2]}}
+    assert figures.reach(one) == 0.3
+    said = [figures.spread_in_words({"arm": {"fd": each}}) for each in (several, one)]
+    assert "95 % interval over 3 training seeds" in said[0]
+    assert "std over 2 sampling seeds of one training" in said[1]
+
+
+def swept(folder: Path, over: dict[str, list[Any]], points: list[str]) -> dict[str, Any]:
+    """The run as one of a sweep."""
+    return {**result_of(folder), "sweep": {"kind": "grid", "over": over, "points": points}}
+
+
+def test_a_sweep_is_drawn_along_its_longest_key_and_has_no_other_arms(run: Path) -> None:
+    over: dict[str, list[Any]] = {
+        "guidance.0.scale": [1.5, 2.5],
+        "annotator.clusters": [5, 50, 500],
+    }
+    points = ["km_500", "km_50", "km_5", "km_5_strong"]
+    found = lines(swept(run, over, points), resolved(run))
+    assert found.key == "annotator.clusters"
+    assert found.series == {
+        "scale 1.5": [(5, "km_5"), (50, "km_50"), (500, "km_500")],
+        "scale 2.5": [(5, "km_5_strong")],
+    }
+    along_scale = lines(swept(run, over, points), resolved(run), "guidance.scale")
+    assert list(along_scale.series) == ["clusters 5", "clusters 50", "clusters 500"]
+
+
+def test_values_that_are_no_numbers_have_places_with_names(
+    run: Path, tmp_path: Path, drawn: list[tuple[str, Any, Any]]
+) -> None:
+    over = {"annotator": ["kmeans", "random"]}
+    result = swept(run, over, ["km_50", "random_50"])
+    found = lines(result, resolved(run))
+    assert list(found.ticks) == ["kmeans", "random"]
+    assert sorted(point for points in found.series.values() for point in points) == [
+        (0, "km_50"),
+        (1, "random_50"),
+    ]
+    figures.save_sweep_figure(
+        found, result["arms"], ["fd_pca"], "unconditional", tmp_path / "sweep.png"
+    )
+    assert {kw["linestyle"] for name, _, kw in drawn if name == "errorbar"} == {"none"}
 
 
 @pytest.mark.parametrize(
@@ -282,8 +354,8 @@ def test_scores_that_are_not_finite_are_written_in_the_figure_and_leave_the_othe
     figures.save_arms_figure(arms, ["fd"], "base", tmp_path / "arms.png")
     assert written == ["inf", "nan"]
     series = {"arms": [(1.0, "good"), (2.0, "far"), (3.0, "lost")]}
-    figures.save_sweep_figure(series, arms, ["fd"], "base", "x", tmp_path / "sweep.png")
-    figures.save_sweep_figure(series, arms, ["fd"], "far", "x", tmp_path / "sweep.png")
+    figures.save_sweep_figure(Lines("x", series), arms, ["fd"], "base", tmp_path / "sweep.png")
+    figures.save_sweep_figure(Lines("x", series), arms, ["fd"], "far", tmp_path / "sweep.png")
 
 
 @pytest.mark.filterwarnings("error")

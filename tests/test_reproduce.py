@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from sites import GUIDANCE, fw, site, toy_recipe, write
 from test_soundness import flip, ok, stages
 
+from fw.core.files.layout import MANIFEST
 from fw.core.files.sealed import stamped
 from fw.core.files.unfinished import checksum
 from fw.core.stages.sample import Sample
-from fw.core.store.store import MANIFEST
 from fw.plugins.metrics.mind import MIND
 
 TINY = Path(__file__).parent / "tiny.yaml"

@@ -23,9 +23,10 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from fw.core.files import unfinished
+from fw.core.files.layout import MANIFEST
 from fw.core.report.terminal import BETWEEN, show
 from fw.core.report.terminal import parts as parts_of_a_table
-from fw.core.store.store import MANIFEST, Store
+from fw.core.store.store import Store
 
 TINY = Path(__file__).parent / "tiny.yaml"
 

@@ -12,9 +12,10 @@ import pytest
 import toys
 from sites import Answer, fw, products, site, toy_recipe, write
 
+from fw.core.files.layout import MANIFEST
 from fw.core.files.sealed import SEAL, stamped
 from fw.core.files.unfinished import checksum
-from fw.core.store.store import INPUTS, MANIFEST, Store
+from fw.core.store.store import INPUTS, Store
 
 
 @pytest.fixture

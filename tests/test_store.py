@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fw.core.errors import Damaged, FwError, Held, OutOfOrder
-from fw.core.store.store import LARGE, LEASES, MANIFEST, Store
+from fw.core.files.layout import MANIFEST
+from fw.core.store.store import LARGE, LEASES, Store
 
 STAGE = "train-0123456789abcdef"
 FILES = {

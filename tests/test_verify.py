@@ -12,7 +12,8 @@ from sites import Answer, fw, products, site, toy_recipe
 from test_one_look import counted
 from test_soundness import flip, ok, stages
 
-from fw.core.store.store import MANIFEST, Store
+from fw.core.files.layout import MANIFEST
+from fw.core.store.store import Store
 
 
 @pytest.fixture

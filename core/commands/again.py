@@ -15,6 +15,7 @@ from rich.console import Console
 from fw.core.commands.logged import logged_recipe
 from fw.core.errors import FwError
 from fw.core.execution.options import Options
+from fw.core.files.layout import STORE
 from fw.core.plan.assembly import plan as plan_all
 from fw.core.plan.graph import Plan
 from fw.core.report.agreement import Line, bits, key, scores
@@ -27,7 +28,7 @@ def rerun(run: FinishedRun, out: Path | None, options: Options, console: Console
     """What was logged beside what its recipe gives anew, in the folder `out` or in one that is
     deleted afterwards. What an earlier try left in `out` is continued."""
     logged = run.results()
-    if out is not None and (out / "store").resolve() == run.store.root.resolve():
+    if out is not None and (out / STORE).resolve() == run.store.root.resolve():
         raise FwError(f"--out {out}: the run itself lies there; name another folder, or none")
     recipe = logged_recipe(run, logged)
     scored = [name for name, arm in logged["arms"].items() if arm["metrics"]]

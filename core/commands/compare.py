@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from fw.core.files.durable import write_text
+from fw.core.files.strict import strict
 from fw.core.kinds import Tracker
 from fw.core.messages.console import say
 from fw.core.messages.plain import writing
@@ -21,6 +21,7 @@ from fw.core.messages.secrets import hide
 from fw.core.report.beside import Difference, Group, differences, groups, keys, rows, unlike
 from fw.core.report.joined import Run
 from fw.core.report.runfile import read_results
+from fw.core.report.scores import Scored, by_metrics
 from fw.core.report.tables import verdict
 from fw.core.report.terminal import show, show_table
 from fw.core.report.wording import change, number
@@ -94,7 +95,7 @@ def as_json(runs: Sequence[tuple[str, Run]]) -> str:
         ],
         "not_comparable": not_comparable(found),
     }
-    return json.dumps(document, indent=1)
+    return strict(document)
 
 
 def as_csv(runs: Sequence[tuple[str, Run]]) -> str:
@@ -107,14 +108,8 @@ def as_csv(runs: Sequence[tuple[str, Run]]) -> str:
     return text.getvalue()
 
 
-COLUMNS = ("run", "recipe", "arm", "role", "score", "better", "seed", "sampling_seed", "value")
+COLUMNS = ("run", "recipe", *Scored._fields)
 
 
 def lines(group: Group) -> Iterator[tuple[Any, ...]]:
-    run = group.run
-    for name, arm in run["arms"].items():
-        about = group.mark, run["recipe"], name, arm.get("role", "")
-        for key, score in arm["metrics"].items():
-            for seed, values in score["trainings"].items():
-                for sampling_seed, value in enumerate(values):
-                    yield *about, key, run["better"][key], seed, sampling_seed, value
+    yield from ((group.mark, group.run["recipe"], *scored) for scored in by_metrics(group.run))

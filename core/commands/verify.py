@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import track
 
 from fw.core.errors import FwError
-from fw.core.report.runfile import RUN_FILE
+from fw.core.files.layout import RUN_FILE, STORE
 from fw.core.run.finished import FinishedRun
 from fw.core.store.soundness import discard_damaged
 from fw.core.store.store import INPUTS, Store
@@ -32,7 +32,7 @@ def verify(path: Path, discard: bool) -> Iterator[tuple[str, str]]:
 
 def products(path: Path) -> tuple[Store, set[str]]:
     """The store that a path leads to, and the products there, all of them or those of one run."""
-    for folder in (path, path / "store"):
+    for folder in (path, path / STORE):
         if stages := Store(folder).stages():
             return Store(folder), stages
     if path.name == RUN_FILE or (path / RUN_FILE).exists():

@@ -19,6 +19,7 @@ from fw.core.errors import Damaged, FwError, Interrupted, LeaseLost, PutOff
 from fw.core.execution.executor import Outcome, StageListener, beyond_mending
 from fw.core.execution.place import Place
 from fw.core.execution.stage import execute, made_meanwhile, worker
+from fw.core.machine.spawning import without_script
 from fw.core.machine.stopping import deaf
 from fw.core.plan.graph import Plan
 from fw.core.stages.base import Stage
@@ -242,7 +243,7 @@ def run_in_workers(
 def new_seat(context: Any, place: Place, stop: Any) -> Seat:
     ours, theirs = context.Pipe()
     process = context.Process(target=worker, args=(theirs, place, stop))
-    with deaf():  # and so is the worker, before it can say so itself
+    with without_script(), deaf():  # and so is the worker, before it can say so itself
         process.start()
     theirs.close()
     return Seat(process, ours)

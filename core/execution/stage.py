@@ -7,21 +7,26 @@ import signal
 import traceback
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from fw.core.errors import Damaged, FwError, Interrupted, PutOff, StageFailed
 from fw.core.execution.listening import Listener, Pipe, StageReporter
 from fw.core.execution.place import Place
 from fw.core.execution.progress import Noting, Speed
-from fw.core.execution.together import together
+from fw.core.execution.together import Call, Gather, nobody, together
 from fw.core.execution.trace import TRACE, leave
 from fw.core.execution.work import work
+from fw.core.job import checkpoint_name
 from fw.core.machine.leases import Lease
 from fw.core.machine.stopping import POLITE
 from fw.core.machine.streams import sturdy
 from fw.core.messages.plain import plain
 from fw.core.messages.secrets import redact, redacted
+from fw.core.stages import continuing
 from fw.core.stages.base import Stage
+from fw.core.stages.train import TrainDenoiser
+from fw.core.store.shorter import shorter
 from fw.core.store.soundness import discard_damaged
 from fw.core.store.store import Store
 from fw.registry.errors import in_one_line
@@ -34,6 +39,7 @@ def execute(
     place: Place,
     listener: Listener,
     stopping: Callable[[], bool],
+    gather: Gather = nobody,
 ) -> None:
     """Do a stage and publish its product; does nothing if it is there already, made of the present
     inputs. Damaged if one of these is: it is discarded, and has to be made again first. PutOff if
@@ -53,7 +59,7 @@ def execute(
                     stage.id,
                     "what was left of an earlier try is not of these inputs; beginning again",
                 )
-            perform(stage, store, made_of, place, listener, stopping, lease)
+            perform(stage, store, made_of, place, listener, stopping, lease, gather)
     except Damaged as error:
         discard_damaged(error.stage, store)
         raise
@@ -72,6 +78,7 @@ def perform(
     listener: Listener,
     stopping: Callable[[], bool],
     lease: Lease,
+    gather: Gather = nobody,
 ) -> None:
     """Do a stage and publish its product, made of inputs with these digests."""
 
@@ -79,15 +86,19 @@ def perform(
         return lease.lost or stopping()
 
     folder = store.begin(stage.id, made_of)
+    go_on(stage, store, folder, listener)
     listener = Noting(listener, folder, Speed(stage.title))
     facts: dict[str, Any] = {"device": place.device}
     if place.node:
         facts["node"] = place.node
-    if place.ranks > 1 and stage.teams:
+    if place.ranks > 1 and stage.shared(place.device):
         for source in stage.inputs.values():
             store.product(source)  # which is checked once, and not by every member
-        worked = together(stage, folder, place, listener, ending, lease.right)
+        call = Call(stage, folder, place, lease.right, listener, ending)
+        worked = together(call, gather)
         facts["ranks"] = place.ranks
+        if place.nodes > 1:
+            facts["nodes"] = place.nodes
     else:
         reporter = StageReporter(stage.id, listener)
         worked = work(stage, folder, place, store.product, reporter, ending, lease.right)
@@ -96,6 +107,25 @@ def perform(
     if worked.warnings:
         facts["warnings"] = redacted(worked.warnings)
     store.publish(stage.id, stage.payload, facts, made_of, lease.right.check)
+
+
+def go_on(stage: Stage, store: Store, folder: Path, listener: Listener) -> None:
+    """Begin a training with a shorter one, if the recipe wants that and nothing is begun yet."""
+    if (folder / checkpoint_name("train")).exists() or (found := shorter(stage, store)) is None:
+        return
+    behind = f"the {found.steps} steps of {found.id}"
+    if not found.kept:
+        listener.told(
+            stage.id, f"{behind} did not keep their optimizer: this training begins at step 0"
+        )
+        return
+    assert isinstance(stage, TrainDenoiser)
+    try:
+        continuing.go_on(stage.train, store.product(found.id), found.steps, folder)
+    except Damaged as error:
+        listener.told(stage.id, f"{error}: this training begins at step 0")
+    else:
+        listener.told(stage.id, f"goes on from {behind}")
 
 
 def made_meanwhile(stage: Stage, place: Place) -> bool:
@@ -134,6 +164,7 @@ def attempt(
     place: Place,
     listener: Listener,
     stopping: Callable[[], bool],
+    gather: Gather = nobody,
 ) -> tuple[Any, ...]:
     """Receive a stage, do it, and say what became of it: `done`, `stopped` or `failed`, the stage
     and the reason; `damaged`, the stage, what it would have read, and the reason; `put off`, the
@@ -145,7 +176,7 @@ def attempt(
                 plugin.load()
         stage = receive()
         name = stage.id
-        execute(stage, place, listener, stopping)
+        execute(stage, place, listener, stopping, gather)
     except EOFError:
         raise
     except Interrupted as error:

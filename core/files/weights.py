@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -78,6 +78,21 @@ def report_wrappers(names: Mapping[str, str], path: Path) -> None:
 @functools.cache
 def say_once(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def misfitting(network: nn.Module, shapes: Mapping[str, Sequence[int]]) -> str | None:
+    """Why weights of these shapes are not a network's: the first that it lacks, has alone, or has
+    in another shape; None if they are."""
+    own = {name: tuple(each.shape) for name, each in network.state_dict().items()}
+    given = {name: tuple(shape) for name, shape in shapes.items()}
+    for name in [*own, *given]:
+        if name not in given:
+            return f"has no weights '{name}', and this network does"
+        if name not in own:
+            return f"has weights '{name}', and this network does not"
+        if own[name] != given[name]:
+            return f"has '{name}' in the shape {given[name]}, and this network in {own[name]}"
+    return None
 
 
 def check_finite(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -94,3 +94,25 @@ class Repeated(Network, Protocol):
     @property
     def repeated(self) -> Sequence[nn.Module]:
         """The blocks that are alike."""
+
+
+@dataclass(frozen=True)
+class InDiffusers:
+    """A network as diffusers has it, and how F is called through it."""
+
+    model: nn.Module
+    """One of diffusers' models with these weights, and with a `save_pretrained`."""
+    call: str
+    """The body of a Python function `F(x, noise, condition)` that returns what the network does, of
+    `torch`, `model` and `inputs`; condition None is the null."""
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)
+    """Tensors that make the model's inputs of conditions; they are kept beside it."""
+
+
+class Portable(Protocol):
+    """What a backbone builds that is one of diffusers' networks at heart: `fw export` writes it as
+    such."""
+
+    def in_diffusers(self) -> InDiffusers:
+        """A copy. ValueError, with the reason, if diffusers cannot have it."""
+        ...

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,6 +44,18 @@ class Process(Component):
     @abstractmethod
     def coefficients(self, sigma: Tensor) -> Coefficients:
         """The preconditioning at noise levels sigma (B,)."""
+
+    @property
+    def in_torch(self) -> str | None:
+        """The four coefficients as lines of torch code, for whoever uses a network without fw: of
+        `sigma` (B,) they make `skip`, `out`, `scale` and `noise` (B,). None if nobody wrote it."""
+        return None
+
+    @property
+    def scheduler(self) -> Mapping[str, Any] | None:
+        """The settings of diffusers' scheduler for such networks, with its `_class_name`; None if
+        there is none."""
+        return None
 
     @abstractmethod
     def sigmas(self, uniform: Tensor) -> Tensor:

@@ -28,6 +28,9 @@ from fw.core.job import Job, Stateful
 from fw.core.learning.gradients import Addition
 from fw.core.randomness import generator
 
+LOG_EVERY = 10
+"""Steps from one line of a log to the next."""
+
 
 @dataclass
 class Step:
@@ -55,7 +58,7 @@ def descend(
     clip: float | None = None,
     follow: Callable[[Step], None] | None = None,
     prefix: str | None = "",
-    log_every: int = 10,
+    log_every: int = LOG_EVERY,
     log_last: bool = True,
     split: bool = False,
     terms: int = 1,

@@ -116,9 +116,10 @@ class Arm(Section):
     @property
     def siblings(self) -> list[Sibling | None]:
         """For each entry of `guidance` the network that it asks for, or None; a mode that is off
-        asks for none. Snapshots of its training are kept only to choose an average of them."""
+        asks for none. It starts from new weights, and snapshots of its training are kept only to
+        choose an average of them."""
         wanted = [
-            entry.sibling(self.model, self.train)
+            entry.sibling(self.model, self.train.from_new_weights)
             if isinstance(entry, Guidance) and entry.scale != 1
             else None
             for entry in self.guidance
@@ -193,6 +194,8 @@ class Arm(Section):
         ]
         for section, component in acting:
             yield section, brought_by(component)
+        if self.train.start is not None:
+            yield "train", brought_by(self.train.start)
         for section, wanted in asked:
             if wanted is not None and id(wanted) not in held:
                 yield section, brought_by(wanted)

@@ -23,6 +23,7 @@ from fw.core.recipe.label_free import label_cautions
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.sampling import across_samplers, off_the_data
 from fw.core.recipe.shortages import cautions, shortages
+from fw.core.recipe.starting import anew, other_process, unfit_start
 from fw.core.recipe.suiting import unsuited
 
 RESERVED = frozenset({"store", "mlartifacts"})
@@ -40,6 +41,7 @@ def faults(recipe: Recipe) -> Iterator[Finding]:
             ("baseline",), f"no arm named '{recipe.baseline}' (known: {', '.join(recipe.arms)})"
         )
     yield from question_faults(recipe)
+    yield from sweep_faults(recipe)
     for key, count in Counter(key for metric in recipe.metrics for key in metric.keys).items():
         if count > 1:
             yield Finding(
@@ -77,6 +79,22 @@ def question_faults(recipe: Recipe) -> Iterator[Finding]:
     for name, count in compared.items():
         if count > 1:
             yield Finding(("question",), f"it names arm '{name}' twice")
+
+
+def sweep_faults(recipe: Recipe) -> Iterator[Finding]:
+    """A sweep whose points are no arms, or that ranks them by a score that there is not."""
+    if recipe.sweep is None:
+        return
+    for name in recipe.sweep.points:
+        if name not in recipe.arms:
+            known = ", ".join(recipe.arms)
+            yield Finding(("sweep", "points"), f"no arm named '{name}' (known: {known})")
+    scores = [key for metric in recipe.metrics for key in metric.keys]
+    if recipe.sweep.metric not in (None, *scores):
+        yield Finding(
+            ("sweep", "metric"),
+            f"no metric reports '{recipe.sweep.metric}' (known: {', '.join(scores)})",
+        )
 
 
 def probe_faults(recipe: Recipe) -> Iterator[Finding]:
@@ -198,6 +216,7 @@ def arm_faults(recipe: Recipe, name: str) -> Iterator[Finding]:
         yield Finding(
             at("prior"), f"prior '{arm.prior.name}' draws conditions, and this arm has no annotator"
         )
+    yield from unfit_start(recipe, name)
     rules = Counter(rule.name for rule in arm.rules)
     if rules and len(arm.rules) == len(arm.guidance):
         yield Finding(
@@ -346,6 +365,8 @@ def warnings(recipe: Recipe) -> Iterator[Finding]:
     yield from without_effect(recipe)
     yield from cautions(recipe)
     yield from rough_averages(recipe)
+    yield from other_process(recipe)
+    yield from anew(recipe)
     yield from label_cautions(recipe)
     yield from unsuited(recipe)
     if recipe.dataset.missing is not None:

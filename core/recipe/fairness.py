@@ -12,18 +12,19 @@ from fw.core.recipe.finding import Finding, in_yaml
 from fw.core.recipe.model import Recipe
 from fw.core.settings import Train
 from fw.registry import Component
+from fw.registry.names import fields_by_key
 
 WITHOUT_EFFECT = (
     *("cond_drop", "accumulate", "compile", "checkpointing"),
-    *("snapshots", "averages"),
+    *("snapshots", "averages", "keep"),
 )
 """Fields of `train` that arms may differ in: by conditions, by rounding alone, or in what is kept
 on the way."""
 
 SAME_IN_ALL_ARMS: tuple[tuple[str, Callable[[Arm], Any]], ...] = (
     *(
-        (f"train.{key}", attrgetter(f"train.{key}"))
-        for key in Train.model_fields
+        (f"train.{key}", attrgetter(f"train.{field}"))
+        for key, field in fields_by_key(Train).items()
         if key not in WITHOUT_EFFECT
     ),
     ("model", attrgetter("model")),
@@ -111,7 +112,7 @@ def same_average(one: Arm, other: Arm) -> bool:
 
 def difference(one: Any, other: Any) -> str:
     """What differs, in words: of components with one name the fields alone."""
-    if not isinstance(one, Component):
+    if not isinstance(one, Component) or not isinstance(other, Component):
         return f"{one} against {other}"
     if one.name != other.name:
         return f"{one.name} against {other.name}"

@@ -18,6 +18,7 @@ from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import PROBLEMS, Source, read, refused
 from fw.core.recipe.suiting import suited
 from fw.registry import Component, Registry, installed
+from fw.registry.names import fields_by_key
 
 
 def load(path: Path, assignments: Sequence[str] = (), registry: Registry | None = None) -> Recipe:
@@ -97,8 +98,8 @@ def known_keys(location: Sequence[str | int], data: Any, registry: Registry) -> 
         model = model_at(annotation, data, registry)
         if get_origin(annotation) is dict:
             annotation = get_args(annotation)[1]
-        elif model is not None and part in model.model_fields:
-            annotation = model.model_fields[str(part)].annotation
+        elif model is not None and part in (fields := fields_by_key(model)):
+            annotation = model.model_fields[fields[str(part)]].annotation
         with contextlib.suppress(
             LookupError, TypeError
         ):  # a single entry stands for a list, a name for a component
@@ -107,7 +108,7 @@ def known_keys(location: Sequence[str | int], data: Any, registry: Registry) -> 
     if model is None:
         return []
     keys = ["name"] if issubclass(model, Component) else []
-    return keys + list(model.model_fields)
+    return keys + list(fields_by_key(model))
 
 
 def model_at(annotation: Any, data: Any, registry: Registry) -> type[BaseModel] | None:

@@ -11,17 +11,18 @@ from typing import Any
 from rich.console import Console
 
 from fw.core.errors import FwError, RecipeError
+from fw.core.files.layout import RUN_FILE, STORE
 from fw.core.messages.console import say
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.arm import Arm
+from fw.core.recipe.keys import Assignment
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import Source
 from fw.core.report import provenance
 from fw.core.report.runfile import (
     RESOLVED,
-    RUN_FILE,
     read_resolved,
     read_results,
     read_run,
@@ -51,7 +52,7 @@ class FinishedRun:
 
     @property
     def store(self) -> Store:
-        return Store(self.root / "store")
+        return Store(self.root / STORE)
 
     def record(self) -> dict[str, Any]:
         """Its run.json, which may be of a run that was stopped early; FwError if it is damaged."""
@@ -82,9 +83,12 @@ class FinishedRun:
         """The recipe, with its tracker."""
         return validate(self.source(), installed(), finished=True)
 
-    def arm(self, name: str, training: int | None = None) -> FinishedArm:
+    def arm(self, name: str, training: int | None = None, guidance: Any = None) -> FinishedArm:
         """One arm, without the tracker, as it was trained from the seed `training`; None is the
-        first. FwError unless the local plugins of that arm are as they were."""
+        first. FwError unless the local plugins of that arm are as they were.
+
+        `guidance`: what its recipe would say in the place of the arm's own; None leaves that.
+        """
         source = self.source()
         if name not in source.data["arms"]:
             raise FwError(
@@ -97,6 +101,9 @@ class FinishedRun:
             "question": None,
             "tracker": None,
         }
+        if guidance is not None:
+            own = Assignment(("arms", name, "guidance"), frozenset(range(3)), "", appends=False)
+            source.put(own, Source("guidance", guidance), "guidance")
         copies = {plugin.digest: plugin.path for plugin in self._plugins()}
         there = {plugin.digest for plugin in installed().files}
         missing = " ".join(
@@ -123,7 +130,10 @@ class FinishedRun:
         first = seed == recipe.seed  # the only one whose key run.json has
         recipe = recipe.model_copy(update={"seed": seed, "repeats": 1})
         made = plan(recipe)
-        before = self._stored(name, made.arms[name].drawn) if first else {}
+        if guidance is not None:
+            before = self.arm(name, training).stored
+        else:
+            before = self._stored(name, made.arms[name].drawn) if first else {}
         return FinishedArm(self, name, recipe, made, before)
 
     def _stored(self, name: str, sample: Stage) -> dict[str, str]:
@@ -175,6 +185,10 @@ class FinishedArm:
 
     def products(self, stage: Stage) -> Path:
         return self.run.store.product(self._id(stage))
+
+    def has(self, stage: Stage) -> bool:
+        """Whether the stage was finished, here or by an earlier fw."""
+        return self.run.store.present(self._id(stage))
 
     def check(self, stages: Iterable[Stage], console: Console) -> None:
         """FwError unless these stages are finished; aloud where they do not belong together, or

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from fw.core.files.layout import MODEL
 from fw.core.kinds import TrackedRun
 from fw.core.messages.console import say
 from fw.core.plan.graph import ArmPlan, Plan
@@ -18,7 +19,6 @@ from fw.core.recipe.model import Recipe
 from fw.core.run.package import pack
 from fw.core.run.record import SCRATCH
 from fw.core.run.tracking import logged_arms
-from fw.core.stages.train import MODEL
 from fw.core.store.store import Store
 
 

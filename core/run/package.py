@@ -16,7 +16,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,9 +24,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from fw.core.diffusion.given import given
 from fw.core.errors import FwError
 from fw.core.execution.devices import checked_device
 from fw.core.files.durable import write_json, write_text
+from fw.core.files.layout import MODEL
 from fw.core.job import Job
 from fw.core.kinds import Autoencoder, Backbone, Process, Sampler, Steering
 from fw.core.machine.isolation import stock_state
@@ -41,7 +43,7 @@ from fw.core.stages.base import Products, Stage
 from fw.core.stages.data import ImageStage
 from fw.core.stages.latents import EncodeLatents
 from fw.core.stages.sample import Sample
-from fw.core.stages.train import MODEL, TrainDenoiser
+from fw.core.stages.train import TrainDenoiser
 from fw.core.store.store import Store
 from fw.core.types import Annotation, ImageSet, Split
 from fw.registry import LocalPlugin, UnfitPlugin, add_files, installed
@@ -171,10 +173,10 @@ class Packed:
         with stock_state(self.contents.seed, where, torch.get_num_threads()):
             known = self.annotation()
             networks = sample.networks(known, folders.__getitem__, where)
-            given = known if condition is None else fixed(known, condition)
+            wanted = known if condition is None else given(known, condition)
             to_images = sample.decoder(where)
             return torch.cat(
-                sample.drawn(networks, given, seed, range(count), to_images, where, batch)
+                sample.drawn(networks, wanted, seed, range(count), to_images, where, batch)
             )
 
     def annotation(self) -> Annotation | None:
@@ -242,21 +244,6 @@ class Unseen(ImageStage):
 
     def images(self, split: Split, products: Products) -> ImageSet:
         raise FwError("these images are not here")
-
-
-def fixed(annotation: Annotation | None, condition: int) -> Annotation:
-    """The same with one condition for every image; FwError if there is none of this number."""
-    if annotation is None:
-        raise FwError(f"condition {condition}: this arm has no conditions; give null")
-    classes = annotation.spec.form == "class"
-    count = annotation.spec.size if classes else len(annotation.conditions)
-    if not 0 <= condition < count:
-        what = "classes" if classes else "training images"
-        raise FwError(f"condition {condition}: this arm has {count} {what}, from 0")
-    bank = (
-        torch.tensor([condition]) if classes else annotation.conditions[condition : condition + 1]
-    )
-    return replace(annotation, bank=bank)
 
 
 def load_plugins(folder: Path) -> None:

@@ -29,6 +29,7 @@ from fw.core.run.record import Turn, describe, remember, run_folder
 from fw.core.run.scope import Scope
 from fw.core.run.tracking import Tracking
 from fw.core.store.at_work import at_work
+from fw.core.store.shorter import stateless
 from fw.core.store.soundness import usable_stages
 from fw.core.store.store import Store
 
@@ -61,6 +62,8 @@ def run(
             data = splits.examine(recipe.dataset, store.root)
             for warning in data.warnings:
                 say(console, f"warning: {warning}", style="yellow")
+            for text in stateless([plan.stages[stage] for stage in finished], store):
+                say(console, f"note: {text}")
             scope = Scope(
                 recipe=recipe,
                 plan=plan,

@@ -7,13 +7,14 @@ from typing import ClassVar
 
 from safetensors.torch import load_file, save_file
 
+from fw.core.files.layout import MODEL
 from fw.core.files.weights import noted
 from fw.core.job import Job
 from fw.core.learning.parts.snapshots import average_file
 from fw.core.learning.posthoc import PowerAverage, WeightedSum, factors, kept_averages
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.keys import read
-from fw.core.stages.train import MODEL, TrainDenoiser
+from fw.core.stages.train import TrainDenoiser
 
 
 @dataclass(frozen=True, eq=False)

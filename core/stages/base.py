@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 from fw.core.job import Job
 from fw.core.stages.keys import digest, identity
 from fw.registry import NOTHING, Component, Supervision
+from fw.registry.component import components_in
 from fw.registry.supervision import strongest
 
 Products = Callable[["Stage"], Path]
@@ -57,6 +58,10 @@ class Stage(ABC):
     @abstractmethod
     def label(self) -> str:
         """What is done, for people, without the kind."""
+
+    def shared(self, device: str) -> bool:
+        """Whether a team is worth its start for this stage, on such devices."""
+        return self.teams
 
     @abstractmethod
     def run(self, job: Job, products: Products) -> None:
@@ -133,12 +138,9 @@ class Stage(ABC):
 
     @property
     def components(self) -> Iterator[Component]:
-        """The components that it runs with, and those in their fields."""
+        """The components in its fields, however deep."""
         for each in fields(self):
-            value = getattr(self, each.name)
-            for entry in value if isinstance(value, tuple) else (value,):
-                if isinstance(entry, Component):
-                    yield from entry.within()
+            yield from components_in(getattr(self, each.name))
 
     def _parts(self) -> dict[str, Any]:
         parts = {}

@@ -22,6 +22,7 @@ from fw.core.diffusion.generate import Drawing, batch_size, generate
 from fw.core.diffusion.latents import Codec
 from fw.core.diffusion.pixels import to_uint8
 from fw.core.errors import FwError
+from fw.core.files.layout import MODEL
 from fw.core.files.stacked import stacked
 from fw.core.files.weights import noted
 from fw.core.job import Job
@@ -35,7 +36,7 @@ from fw.core.stages.data import Data, ImageStage
 from fw.core.stages.grid import save_grid
 from fw.core.stages.keys import part, read, unkeyed
 from fw.core.stages.prior import FitPrior
-from fw.core.stages.train import MODEL, TrainDenoiser
+from fw.core.stages.train import TrainDenoiser
 from fw.core.types import Annotation, ImageSet, Split
 
 INFO = "info.json"

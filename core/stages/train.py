@@ -16,6 +16,7 @@ from fw.core import settings
 from fw.core.diffusion.denoiser import NetworkDenoiser
 from fw.core.diffusion.latents import Latents
 from fw.core.files.durable import write_json
+from fw.core.files.layout import MODEL
 from fw.core.files.weights import noted
 from fw.core.job import Job
 from fw.core.kinds import Backbone, Joint, Objective, Online, Process
@@ -32,13 +33,12 @@ from fw.core.randomness import forked
 from fw.core.stages.annotate import AGREEMENT, ANNOTATION, Annotate, beside_pixels, group_quality
 from fw.core.stages.base import Products, ReportSection, Stage
 from fw.core.stages.conditions import load_annotation
+from fw.core.stages.continuing import STATE
 from fw.core.stages.data import Data, load_split
 from fw.core.stages.encode import Encode, load_features
 from fw.core.stages.keys import part, read, unkeyed
 from fw.core.stages.latents import EncodeLatents
 from fw.core.types import Annotation, ConditionSpec, ImageSet
-
-MODEL = "model.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +56,7 @@ class TrainDenoiser(Stage):
         "model.safetensors",
         "snapshot-*.safetensors",
         "average-*-*.safetensors",
+        "training.pt",
         "log.jsonl",
         "annotation.safetensors",
         "quality.json",
@@ -111,6 +112,13 @@ class TrainDenoiser(Stage):
         return shape if self.latents is None else self.latents.latents.latent_shape(shape)
 
     @property
+    def goes_on(self) -> bool:
+        """Whether it begins with a shorter training, and can be the beginning of a longer one. An
+        online annotator that waits for a share of all steps depends on how many there are."""
+        waits = self.annotator is not None and self.annotator.start > 0
+        return self.train.keep is not None and not waits
+
+    @property
     def splits(self) -> int:
         batches = [self.train.batch]
         if isinstance(self.model, Joint) and self.model.labelled:
@@ -145,6 +153,8 @@ class TrainDenoiser(Stage):
         if not job.team.leads:
             return
         save_file(state_of(averaged), job.folder / MODEL, note)
+        if self.goes_on:
+            job.keep_state(STATE)
         if online is not None:
             data = load_split(self.dataset, "train", products)
             annotation, groups = online.annotation(len(data))

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from fw.core.errors import Damaged, Held, PutOff, StageFailed
 from fw.core.files import unfinished
 from fw.core.files.durable import ASIDE, put, sync, write_json, write_text
+from fw.core.files.layout import MANIFEST
 from fw.core.files.sealed import SEAL, intact, seal, stamped
 from fw.core.files.unfinished import checksum
 from fw.core.machine.leases import Lease, holder, take
@@ -35,14 +36,16 @@ STAGE = re.compile(r"[a-z_]+-[0-9a-f]{16}")
 """What the folder of a finished stage is called."""
 
 PARTIAL = ".partial"
-MANIFEST = "manifest.json"
 LEASES = "locks"
 PROGRESS = ".progress"
 SCRATCH = (".checkpoint", ASIDE, unfinished.VOUCHER, PROGRESS)
 """Files with these endings matter only until the stage is finished."""
 
-LARGE = ".safetensors"
-"""The ending of files that may be large. Reports read none of them."""
+STATES = ".pt"
+"""The ending of files that only a longer training reads, which ends with the same bits without."""
+
+LARGE = (".safetensors", STATES)
+"""The endings of files that may be large. Reports read none of them."""
 
 BEGUN = f"inputs{unfinished.VOUCHER}"
 """The file with the digest of the inputs that unfinished work began with."""
@@ -180,9 +183,14 @@ class Store:
 
     def digest(self, stage: str) -> str:
         """A finished stage's product in 64 hex digits, made from the names and checksums of its
-        files."""
+        files, but states."""
+        files = self.manifest(stage)["files"]
         return seal(
-            {name: recorded["sha256"] for name, recorded in self.manifest(stage)["files"].items()}
+            {
+                name: recorded["sha256"]
+                for name, recorded in files.items()
+                if not name.endswith(STATES)
+            }
         )
 
     def digests(self, inputs: Iterable[str]) -> dict[str, str]:

@@ -14,7 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from fw.core.diffusion.conditioning import INITIAL_STD
-from fw.core.kinds import Attend
+from fw.core.kinds import Attend, InDiffusers
+from fw.plugins.backbones.in_diffusers import (
+    PROMPTED,
+    WITHOUT,
+    copied,
+    prompted_with_classes,
+    with_classes,
+)
 from fw.plugins.backbones.unet import opened, self_attention
 
 
@@ -52,6 +59,17 @@ class PretrainedNetwork(nn.Module):
     def attention_layers(self) -> dict[str, str]:
         """The paths of the layers of self-attention, by the names that `attend` gets."""
         return self_attention(self.network)
+
+    def in_diffusers(self) -> InDiffusers:
+        """See `fw.core.kinds.Portable`."""
+        call = WITHOUT if self.classes is None else with_classes(self.classes)
+        return InDiffusers(copied(self.network, **self.settings()), call)
+
+    def settings(self) -> dict[str, Any]:
+        """Those that are not the loaded network's, because it has other classes."""
+        if self.classes is None:
+            return {}
+        return {"class_embed_type": None, "num_class_embeds": self.classes + 1}
 
     def taps(self) -> dict[str, nn.Module]:
         """See `fw.core.kinds.Tapped`."""
@@ -92,6 +110,11 @@ class PretrainedCrossUNet(PretrainedUNet):
         super().__init__(network, classes)
         self.prompt = nn.Parameter(torch.zeros(1, 1, network.config.cross_attention_dim))
 
+    def in_diffusers(self) -> InDiffusers:
+        call = PROMPTED if self.classes is None else prompted_with_classes(self.classes)
+        model = copied(self.network, **self.settings())
+        return InDiffusers(model, call, {"prompt": self.prompt.detach().clone()})
+
     def predicted(self, x: Tensor, noise: Tensor, labels: Tensor | None) -> Tensor:
         prompt = self.prompt.expand(len(x), -1, -1)  # (B, 1, D)
         return self.network(x, noise, prompt, class_labels=labels, return_dict=False)[0]
@@ -99,6 +122,9 @@ class PretrainedCrossUNet(PretrainedUNet):
 
 class PretrainedDiT(PretrainedNetwork):
     """DiTTransformer2DModel."""
+
+    def settings(self) -> dict[str, Any]:
+        return {"num_embeds_ada_norm": self.classes}
 
     def attention_layers(self) -> dict[str, str]:
         return {

@@ -9,13 +9,21 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fw.core.diffusion.conditioning import ConditionEmbedding, TokenEmbedding
-from fw.core.kinds import Attend, Backbone
+from fw.core.kinds import Attend, Backbone, InDiffusers
 from fw.core.kinds.size import check_weights
 from fw.core.types import ConditionSpec
+from fw.plugins.backbones.in_diffusers import (
+    WITH_TOKENS,
+    WITH_VECTORS,
+    WITHOUT,
+    copied,
+    with_classes,
+)
 from fw.plugins.backbones.levels import check_attention, check_halving
 from fw.registry import Neutral
 
@@ -186,6 +194,42 @@ class ConditionedUNet(nn.Module):
         return self.mixing.during(
             attend, lambda: self.unet(x, noise, **inputs, return_dict=False)[0]
         )
+
+    def in_diffusers(self) -> InDiffusers:
+        """See `fw.core.kinds.Portable`. Classes become the model's own, with the null as the last;
+        vectors and tokens are embedded before they enter it."""
+        if not isinstance(self.embed, ConditionEmbedding | TokenEmbedding):
+            return InDiffusers(copied(self.unet, **self._heads()), WITHOUT)
+        tensors = {name: each.detach().clone() for name, each in self.embed.state_dict().items()}
+        if self.crossed:
+            tensors["count"] = torch.tensor(self.embed.count)
+            return InDiffusers(copied(self.unet), WITH_TOKENS, tensors)
+        if "embed.bias" in tensors:
+            return InDiffusers(copied(self.unet, **self._heads()), WITH_VECTORS, tensors)
+        table = torch.cat([tensors["embed.weight"], tensors["null"][None]])
+        count = len(table)
+        model = copied(
+            self.unet,
+            {"class_embedding.weight": table},
+            class_embed_type=None,
+            num_class_embeds=count,
+            **self._heads(),
+        )
+        return InDiffusers(model, with_classes(count - 1))
+
+    def _heads(self) -> dict[str, Any]:
+        """The setting of UNet2DModel that gives its layers as many heads as they have here."""
+        layers: list[Any] = [
+            self.unet.get_submodule(each) for each in self.attention_layers.values()
+        ]
+        widths = {layer.to_q.out_features // layer.heads for layer in layers}
+        if not layers or all(layer.heads == 1 for layer in layers):
+            return {}
+        if len(widths) > 1:
+            raise ValueError(
+                "its attention layers have heads of several widths, and UNet2DModel has one for all"
+            )
+        return {"attention_head_dim": widths.pop()}
 
     def taps(self) -> dict[str, nn.Module]:
         """`down.0`, ..., `mid`, `up.0`, ...: maps (B, C, h, w) after each level; `up.0` is the

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -15,6 +16,16 @@ from fw.core.kinds import Coefficients, Process
 from fw.core.machine.transfer import sent
 
 Schedule = Literal["linear", "cosine"]
+
+IN_TORCH = {
+    "eps": "skip, out = torch.ones_like(sigma), -sigma",
+    "v": "skip, out = scale.square(), -sigma * scale",
+    "x0": "skip, out = torch.zeros_like(sigma), torch.ones_like(sigma)",
+    "linear": "betas = torch.linspace(1e-4, 0.02, T)",
+    "cosine": "f = [math.cos((t / T + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(T + 1)]\n"
+    "betas = torch.tensor([min(1 - f[t + 1] / f[t], 0.999) for t in range(T)])",
+}
+"""The code of each choice, for model cards."""
 
 
 class DDPM(Process):
@@ -64,6 +75,35 @@ class DDPM(Process):
             case "x0":
                 skip, out = torch.zeros_like(sigma), torch.ones_like(sigma)
         return Coefficients(skip, out, scale, self.timestep(sigma))
+
+    @property
+    def in_torch(self) -> str:
+        return "\n".join(
+            [
+                "scale = 1 / (1 + sigma.square()).sqrt()",
+                IN_TORCH[self.prediction],
+                f"T = {self.timesteps}",
+                IN_TORCH[self.schedule],
+                "abar = (1 - betas).cumprod(0).double()",
+                "table = ((1 - abar) / abar).sqrt().log().to(sigma)  # log sigma of each timestep",
+                "above = torch.searchsorted(table, sigma.log()).clamp(1, T - 1)",
+                "low, high = table[above - 1], table[above]",
+                "noise = (above - 1 + (sigma.log() - low) / (high - low)).clamp(0, T - 1)",
+            ]
+        )
+
+    @property
+    def scheduler(self) -> Mapping[str, Any]:
+        return {
+            "_class_name": "DDPMScheduler",
+            "num_train_timesteps": self.timesteps,
+            "beta_schedule": {"linear": "linear", "cosine": "squaredcos_cap_v2"}[self.schedule],
+            "beta_start": 1e-4,
+            "beta_end": 0.02,
+            "prediction_type": {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}[
+                self.prediction
+            ],
+        }
 
     def timestep(self, sigma: Tensor) -> Tensor:
         """The fractional timestep of noise levels (B,), held at 0 and T-1 beyond the table."""

@@ -54,5 +54,16 @@ class EDM(Process):
             noise=sigma.log() / 4,
         )
 
+    @property
+    def in_torch(self) -> str:
+        return "\n".join(
+            [
+                f"sigma_data = {self.sigma_data!r}",
+                "scale = 1 / (sigma.square() + sigma_data**2).sqrt()",
+                "skip, out = (sigma_data * scale).square(), sigma * sigma_data * scale",
+                "noise = sigma.log() / 4",
+            ]
+        )
+
     def sigmas(self, uniform: Tensor) -> Tensor:
         return log_normal(uniform, self.p_mean, self.p_std, self.sigma_range)

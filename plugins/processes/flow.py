@@ -52,6 +52,16 @@ class Flow(Process):
         t = sigma * scale
         return Coefficients(skip=scale, out=-t, scale=scale, noise=1000 * t)
 
+    @property
+    def in_torch(self) -> str:
+        return "\n".join(
+            [
+                "scale = 1 / (1 + sigma)  # 1 - t",
+                "t = sigma * scale",
+                "skip, out, noise = scale, -t, 1000 * t",
+            ]
+        )
+
     def sigmas(self, uniform: Tensor) -> Tensor:
         if self.time == "uniform":
             t = self.t_min + (self.t_max - self.t_min) * uniform

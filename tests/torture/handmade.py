@@ -81,11 +81,13 @@ def table() -> Iterator[tuple[str, Any]]:
     from fw.core.recipe.model import Recipe
     from fw.core.settings import Samples, Train
     from fw.registry import installed
+    from fw.registry.names import fields_by_key
 
     yield from BY_HAND
     for prefix, model in (("", Recipe), ("train.", Train), ("samples.", Samples)):
-        for field, info in model.model_fields.items():
-            yield from ((prefix + field, value) for value in values(info.annotation))
+        for key, field in fields_by_key(model).items():
+            annotation = model.model_fields[field].annotation
+            yield from ((prefix + key, value) for value in values(annotation))
     for (kind, name), component in sorted(installed().components.items()):
         if kind not in PLACES:
             continue

@@ -1,0 +1,1 @@
+"""What an arm has made and learned, in forms that other tools read: a file for each form."""
