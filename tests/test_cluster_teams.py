@@ -193,11 +193,18 @@ def test_what_has_no_room_is_refused_or_waited_for(nodes: Nodes, tmp_path: Path)
     ):
         raise AssertionError
     said = Console(file=io.StringIO(), width=200)
+    looks: list[int] = []
+
+    def late() -> bool:
+        """A node with room joins when the run has looked for a while."""
+        looks.append(1)
+        if len(looks) == 5:
+            nodes.others.append(nodes.add(2))
+        return False
+
     with clustered(tmp_path, work, said, threads=2, wait=True) as executor:
-        late = threading.Timer(1, lambda: nodes.others.append(nodes.add(2)))
-        late.start()
-        assert executor.run(work, (), Placed(), lambda: False) == Outcome()
-        late.join()
+        assert executor.run(work, (), Placed(), late) == Outcome()
+    assert len(looks) > 5
     assert isinstance(said.file, io.StringIO)
     assert "no node has 2 CPU for a stage yet: waiting for one" in said.file.getvalue()
 
