@@ -161,7 +161,7 @@ def test_a_team_over_two_nodes_that_loses_one_and_then_the_first_makes_the_bits_
     lost = r"node .* with rank 1 of 2 was lost; its 2 ranks begin again"
     assert any(re.fullmatch(lost, text) for text in heard.said), heard.said
     assert any("process was lost; Ray runs it again, on " in text for text in heard.said)
-    shared = [store.manifest(stage.id) for stage in work.stages.values() if stage.teams]
+    shared = [store.manifest(stage.id) for stage in work.stages.values() if stage.shared("cpu")]
     assert {(each["ranks"], each["nodes"]) for each in shared} == {(2, 2)}
     assert all(room["state"] == "REMOVED" for room in placement_group_table().values())
 
