@@ -161,7 +161,7 @@ def test_a_team_over_two_nodes_that_loses_one_and_then_the_first_makes_the_bits_
     lost = r"node .* with rank 1 of 2 was lost; its 2 ranks begin again"
     assert any(re.fullmatch(lost, text) for text in heard.said), heard.said
     assert any("process was lost; Ray runs it again, on " in text for text in heard.said)
-    shared = [store.manifest(stage.id) for stage in work.stages.values() if stage.teams]
+    shared = [store.manifest(stage.id) for stage in work.stages.values() if stage.shared("cpu")]
     assert {(each["ranks"], each["nodes"]) for each in shared} == {(2, 2)}
     assert all(room["state"] == "REMOVED" for room in placement_group_table().values())
 
@@ -193,11 +193,18 @@ def test_what_has_no_room_is_refused_or_waited_for(nodes: Nodes, tmp_path: Path)
     ):
         raise AssertionError
     said = Console(file=io.StringIO(), width=200)
+    looks: list[int] = []
+
+    def late() -> bool:
+        """A node with room joins when the run has looked for a while."""
+        looks.append(1)
+        if len(looks) == 5:
+            nodes.others.append(nodes.add(2))
+        return False
+
     with clustered(tmp_path, work, said, threads=2, wait=True) as executor:
-        late = threading.Timer(1, lambda: nodes.others.append(nodes.add(2)))
-        late.start()
-        assert executor.run(work, (), Placed(), lambda: False) == Outcome()
-        late.join()
+        assert executor.run(work, (), Placed(), late) == Outcome()
+    assert len(looks) > 5
     assert isinstance(said.file, io.StringIO)
     assert "no node has 2 CPU for a stage yet: waiting for one" in said.file.getvalue()
 
