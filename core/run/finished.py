@@ -101,8 +101,10 @@ class FinishedRun:
             "tracker": None,
         }
         if guidance is not None:
-            own = ["arms", name, "guidance"]
-            source.put(source.data, own, (), Source("guidance", guidance), "guidance")
+            own = ("arms", name, "guidance")
+            source.data["arms"][name]["guidance"] = guidance
+            source.lines = {at: line for at, line in source.lines.items() if at[:3] != own}
+            source.lines[own] = "guidance"
         copies = {plugin.digest: plugin.path for plugin in self._plugins()}
         there = {plugin.digest for plugin in installed().files}
         missing = " ".join(
