@@ -4,6 +4,7 @@
 # make bench   measure fw beside what one would take in its place (ARGS="--only training")
 # make dependencies    test with the oldest stated versions of the dependencies and with the newest
 # make docs    take pictures of a finished run's pages with a browser (RUN=runs/self_guidance/latest)
+# make site    build the docs site into build/site, strictly: every link and anchor leads somewhere
 # make reference    write docs/kinds again, from the kinds, their contracts and their templates
 #
 # Whatever is missing is set up first, in .venv, and only once.
@@ -23,7 +24,7 @@ SEED ?= 0
 
 READY := .venv/ready
 
-.PHONY: run test torture bench dependencies setup lint types docs reference clean
+.PHONY: run test torture bench dependencies setup lint types docs site reference clean
 
 run: $(READY)
 	.venv/bin/fw run $(RECIPE) $(ARGS)
@@ -63,6 +64,10 @@ docs: export PYTHONPATH := tests
 docs: $(READY)
 	.venv/bin/python -m screenshots $(RUN) docs/images
 
+site: export NO_MKDOCS_2_WARNING := 1
+site: $(READY)
+	.venv/bin/mkdocs build --strict $(ARGS)
+
 reference: $(READY)
 	.venv/bin/python -m fw.core.catalogue.reference docs/kinds
 
@@ -75,5 +80,5 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo "fw needs Python 3.11 or newer, and '$(PYTHON)' is not: try make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	test -x .venv/bin/pip || $(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --constraint constraints.txt --editable ".[test,lint]"
+	.venv/bin/python -m pip install --constraint constraints.txt --editable ".[test,lint,docs]"
 	touch $@

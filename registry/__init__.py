@@ -2,6 +2,7 @@
 
 from fw.registry.component import Component
 from fw.registry.discovery import add_files, discover, installed
+from fw.registry.download import Advance, Download
 from fw.registry.errors import UnfitPlugin, UnknownComponent
 from fw.registry.hookspec import hookimpl
 from fw.registry.local import LocalPlugin
@@ -15,8 +16,10 @@ __all__ = [
     "CAPTIONS",
     "NOTHING",
     "UNKNOWN",
+    "Advance",
     "Broken",
     "Component",
+    "Download",
     "LocalPlugin",
     "Neutral",
     "Provider",

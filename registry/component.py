@@ -27,6 +27,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from fw.registry import lookup
 from fw.registry.api import API
+from fw.registry.download import Download
 from fw.registry.errors import UnknownComponent, in_one_line
 from fw.registry.neutral import inside, kept_fields
 from fw.registry.once import found_once
@@ -95,6 +96,11 @@ class Component(BaseModel):
 
         Called before a run does any work. Validating and planning do not call it.
         """
+
+    def downloads(self) -> Iterable[Download]:
+        """What this needs from outside this machine and `fw fetch` can bring, whether or not it is
+        there already. Components in its fields speak for themselves."""
+        return ()
 
     def spec(self) -> dict[str, Any]:
         """The component as a recipe would write it, every default included."""

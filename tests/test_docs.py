@@ -56,7 +56,14 @@ from fw.core.stages.train import TrainDenoiser
 from fw.registry import Component, Registry, installed
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted(
+    [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs/tutorials").glob("*.md"),
+    ]
+)
 RECIPES, PLUGINS = ROOT / "docs/recipes.md", ROOT / "docs/plugins.md"
 SMOKE = "recipes/smoke.yaml"
 STAGES: tuple[type[Stage], ...] = (
@@ -298,10 +305,11 @@ def check_command(command: Command, files: set[str | None]) -> None:
     words = words[
         : next((at for at, word in enumerate(words) if word in (">", "|", "&&")), len(words))
     ]
-    if words[0] == "ui":
-        COMMANDS["ui"].make_context("fw ui", words[1:])
+    if words[0] in ("ui", "fetch"):  # a server, and what needs the network
+        COMMANDS[words[0]].make_context(f"fw {words[0]}", words[1:])
         return
-    as_shown = words[0] != "run" or "--dry-run" in words or is_quick(words, files)
+    works = words[0] in ("run", "sweep")
+    as_shown = not works or "--dry-run" in words or is_quick(words, files)
     code, answer = call(words if as_shown else [*words, "--dry-run"], environment)
     assert code == command.code, f"{command.where}: `{command.text}` exited with {code}:\n{answer}"
     if as_shown:
@@ -311,6 +319,8 @@ def check_command(command: Command, files: set[str | None]) -> None:
 def is_quick(words: Sequence[str], files: set[str | None]) -> bool:
     """Whether a run takes seconds: a page's own recipe, or the smoke recipe with no new
     training."""
+    if words[0] == "sweep":
+        return False
     if words[1] != SMOKE:
         return words[1] in files
     changes = [value for word, value in itertools.pairwise(words) if word == "--set"]

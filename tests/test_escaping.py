@@ -18,6 +18,7 @@ from fw.core.messages.escaping import INVISIBLE, in_utf8, markdown, visible, vis
 from fw.core.report import figures
 from fw.core.report import markdown as page
 from fw.core.report.runfile import RunFacts
+from fw.core.report.series import Lines
 from fw.core.report.terminal import show
 
 READER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
@@ -192,7 +193,6 @@ def test_a_table_and_a_message_on_a_terminal_hold_nothing_that_others_put_in(wor
 def test_figures_draw_the_words_of_others_letter_by_letter(word: str, tmp_path: Path) -> None:
     facts = result(word)
     figures.save_arms_figure(facts["arms"], [word], "plain", tmp_path / "arms.png")
-    figures.save_sweep_figure(
-        {word: [(1.0, word)]}, facts["arms"], [word], "plain", word, tmp_path / "sweep.png"
-    )
+    swept = Lines(word, {word: [(1.0, word)]})
+    figures.save_sweep_figure(swept, facts["arms"], [word], "plain", tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").stat().st_size > 1000

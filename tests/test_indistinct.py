@@ -3,6 +3,7 @@ guidance that acts in a part of the calls is told of in run.json and the report.
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,6 +123,19 @@ def test_a_backbone_that_ignores_its_condition_is_pointed_out_by_its_equal_score
         "arms self_1.0 and self_1.5 have exactly equal scores in all sampling seeds (gap_flat 0."
     )
     assert told in report
+
+
+def test_a_backbone_that_ignores_its_condition_is_named_on_the_terminal_and_in_every_report(
+    toys_site: Path, tmp_path: Path
+) -> None:
+    install(toys_site, "deafness", DEAF)
+    answer, result, report = run(tmp_path, "model=deaf")
+    page = (tmp_path / "runs/toy/latest/report.html").read_text()
+    [said] = [text for text in result["warnings"] if "backbone 'deaf' ignores" in text]
+    sentence = said.partition("backbone 'deaf' ")[2]
+    assert sentence.startswith("ignores its condition: its predictions are the same, to the last")
+    for where in (answer.err, report, html.unescape(page)):
+        assert sentence in where
 
 
 def test_an_honest_run_has_no_such_warning(toys_site: Path, tmp_path: Path) -> None:

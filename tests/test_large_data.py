@@ -33,6 +33,7 @@ from fw.core.features import points
 from fw.core.files import stacked as files
 from fw.core.files.stacked import join, stacked
 from fw.core.job import Job, Silent
+from fw.core.kinds import Annotator
 from fw.core.machine.leases import in_turn
 from fw.core.machine.memory import Watch, anonymous, in_words, size_of
 from fw.core.machine.tables import Table
@@ -43,6 +44,10 @@ from fw.core.stages.encode import FEATURES, Encode
 from fw.core.stages.latents import EncodeLatents
 from fw.core.templates.autoencoder import Example
 from fw.core.testing.stopping import Stop
+from fw.core.types import Observations
+from fw.plugins.annotators.knn import KNN
+from fw.plugins.annotators.retrieval import Retrieval
+from fw.plugins.annotators.sinkhorn import Sinkhorn
 from fw.plugins.datasets import shapes as shapes_module
 from fw.plugins.datasets.digits import Digits
 from fw.plugins.datasets.shapes import Shapes
@@ -114,6 +119,35 @@ def test_directions_in_parts_have_the_bits_of_those_at_once(
     monkeypatch.setattr("fw.core.machine.tables.AT_ONCE", 1000)
     monkeypatch.setattr(files, "HELD", 10_000)
     assert torch.equal(points.all_directions(features, tmp_path), points.directions(features))
+
+
+@pytest.mark.parametrize(
+    "annotator",
+    [KNN(k=3), Retrieval(k=3, top_m=0.5), Sinkhorn(clusters=4, rounds=3, iterations=5)],
+    ids=lambda annotator: annotator.name,
+)
+def test_conditions_and_scores_in_files_have_the_bits_of_those_in_memory(
+    annotator: Annotator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Observations(300, randn(300, 20))
+    held = annotator.annotate(data, Job(tmp_path, 0))
+    monkeypatch.setattr(files, "HELD", 1000)
+    monkeypatch.setattr("fw.plugins.annotators.neighbours.AT_ONCE", 1000)
+    mapped, before = [], np.memmap.__new__
+
+    def counted(*args: Any, **more: Any) -> Any:
+        mapped.append(more["shape"])
+        return before(*args, **more)
+
+    monkeypatch.setattr(np.memmap, "__new__", counted)
+    large = annotator.annotate(data, Job(tmp_path, 0))
+    assert torch.equal(large.conditions, held.conditions)
+    if held.bank is not None:
+        assert large.bank is not None
+        assert torch.equal(large.bank, held.bank)
+    bulky = {"knn": (300, 4, 20), "retrieval": (300, 3, 20), "sinkhorn": (300, 4)}
+    assert mapped.count(bulky[annotator.name]) == (1 if annotator.name == "knn" else 2)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_many_shapes_are_drawn_into_a_mapped_file(

@@ -1,17 +1,21 @@
 """What is installed: every package, every data file, nothing at the top level but `fw`, and
 light to import."""
 
+import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+import venv
 import zipfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -19,6 +23,11 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 FOLDERS = ("core", "plugins", "recipes", "registry")
+SHRUNK = (
+    *("encoder.steps=2", "train.steps=4", "train.warmup=1", "sampler.steps=4", "samples.count=20"),
+    *("metrics=[{name: fd, space: {name: pca, dims: 8}}]", "tracker=null"),
+)
+"""What makes a recipe of digits quick: all of its stages, and hardly any work."""
 HEAVY = ("torch", "mlflow", "diffusers", "lightly", "sklearn", "numpy", "faiss")
 
 
@@ -54,7 +63,10 @@ def test_package_data_covers_every_other_file() -> None:
     assert {Path(folder, "py.typed") for folder in ("core", "plugins", "registry")} <= set(others)
 
 
-def test_a_wheel_holds_every_file_and_nothing_at_the_top_level_but_fw(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of a copy of the checkout."""
+    tmp_path = tmp_path_factory.mktemp("wheel")
     source = tmp_path / "source"
     for folder in FOLDERS:
         shutil.copytree(
@@ -75,13 +87,87 @@ def test_a_wheel_holds_every_file_and_nothing_at_the_top_level_but_fw(tmp_path: 
     ]
     result = subprocess.run(build, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-    [wheel] = tmp_path.glob("*.whl")
+    [made] = tmp_path.glob("*.whl")
+    return made
+
+
+def test_a_wheel_holds_every_file_and_nothing_at_the_top_level_but_fw(wheel: Path) -> None:
     inside = {Path(name) for name in zipfile.ZipFile(wheel).namelist()}
     info = f"fw-{PROJECT['project']['version']}.dist-info"
     assert {path for path in inside if path.parts[0] != info} == {
         Path("fw", path) for path in files("*")
     }
     assert Path(info, "licenses", "LICENSE") in inside
+
+
+def test_a_wheel_in_a_bare_environment_runs_the_smoke_recipe(wheel: Path, tmp_path: Path) -> None:
+    """The environment has the wheel, and sees the libraries but not what else is installed there
+    as editable, such as this checkout."""
+    bare = tmp_path / "bare"
+    venv.create(bare, with_pip=False, symlinks=True)
+    here = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = bare / "lib" / here / "site-packages"
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "--python", bare / "bin/python", *install, wheel],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    libraries = [path for path in sys.path if path.endswith("site-packages")]
+    (packages / "zz_libraries.pth").write_text("\n".join(libraries) + "\n")
+
+    words = [word for change in SHRUNK for word in ("--set", change)]
+    recipe = packages / "fw/recipes/smoke.yaml"
+    done = subprocess.run(
+        [bare / "bin/fw", "run", recipe, *words, "--jobs", "1", "--device", "cpu"],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "runs/smoke/latest/run.json").read_text())
+    assert {arm["status"] for arm in result["arms"].values()} == {"finished"}
+    assert (tmp_path / "runs/smoke/latest/report.html").exists()
+    where = "import fw.core, fw.plugins; print(fw.core.__file__, fw.plugins.__file__)"
+    found = subprocess.run(
+        [bare / "bin/python", "-I", "-c", where], capture_output=True, text=True, check=True
+    )
+    assert all(Path(file).is_relative_to(packages) for file in found.stdout.split())
+
+
+def test_the_metadata_say_what_fw_is_and_agree_with_the_citation() -> None:
+    project = PROJECT["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    required = {"cff-version", "message", "title", "authors"}  # of Citation File Format 1.2
+    assert required <= citation.keys()
+    assert (citation["cff-version"], citation["type"]) == ("1.2.0", "software")
+    assert all(citation[name] == project[name] for name in ("version", "license", "keywords"))
+    names = [author["name"] for author in citation["authors"]]
+    assert names == [author["name"] for author in project["authors"]]
+    assert project["description"].rstrip(".").lower() in citation["title"].lower()
+    python = [each for each in project["classifiers"] if re.search(r":: 3\.\d+$", each)]
+    assert f"Programming Language :: Python :: {project['requires-python'][2:]}" in python
+
+
+def test_the_container_gets_what_the_package_needs_and_runs_fw_without_rights() -> None:
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [line.split(None, 1) for line in text.splitlines() if re.match("[A-Z]", line)]
+    copied = [path for word, rest in lines if word == "COPY" for path in rest.split()[:-1]]
+    assert [path for path in copied if not (ROOT / path).exists()] == []
+    needed = {*SETUPTOOLS["package-dir"].values(), "pyproject.toml", PROJECT["project"]["readme"]}
+    assert needed | set(PROJECT["project"]["license-files"]) <= set(copied)
+    sent = {
+        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"
+    }
+    assert sent == set(copied)
+    [extras] = [rest for word, rest in lines if word == "ARG" and rest.startswith("EXTRAS")]
+    known = PROJECT["project"]["optional-dependencies"]
+    assert set(extras.partition("=")[2].split(",")) <= set(known)
+    assert [rest for word, rest in lines if word in ("USER", "ENTRYPOINT")] == ["fw", '["fw"]']
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -130,7 +216,7 @@ def test_the_constraints_pin_everything_that_is_installed_for_fw_and_nothing_els
         line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9._+!]+", line)
     ] == []
     pinned = {canonicalize_name(line.partition("==")[0]) for line in lines}
-    needed = set(dependencies("fw", "test", "lint")) - {"fw", "pip", "setuptools"}
+    needed = set(dependencies("fw", "test", "lint", "docs")) - {"fw", "pip", "setuptools"}
     assert needed <= pinned
     if sys.platform == "linux" and sys.version_info[:2] == (3, 11):  # where they were resolved
         assert pinned <= needed

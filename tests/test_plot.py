@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from matplotlib.axes import Axes
 
-from fw.core.commands.plot import plot, sweep
+from fw.core.commands.plot import plot
 from fw.core.errors import FwError
 from fw.core.recipe.loading import load
 from fw.core.recipe.source import read
 from fw.core.report import figures
 from fw.core.report.curves import save_curves_figure
+from fw.core.report.series import Lines, lines
 from fw.core.run.finished import FinishedRun
 
 TINY = Path(__file__).parent / "tiny.yaml"
@@ -105,7 +106,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, Any]]:
 
 
 def test_arms_that_differ_in_more_than_x_are_of_different_series(run):
-    series = sweep(result_of(run), resolved(run), "annotator.clusters")
+    series = lines(result_of(run), resolved(run), "annotator.clusters").series
     assert series == {
         "kmeans, self_guidance, scale 1.5": [(5, "km_5"), (50, "km_50"), (500, "km_500")],
         "kmeans, self_guidance, scale 2.5": [(5, "km_5_strong")],
@@ -115,7 +116,7 @@ def test_arms_that_differ_in_more_than_x_are_of_different_series(run):
 
 
 def test_any_number_of_the_recipe_can_be_the_axis(run):
-    series = sweep(result_of(run), resolved(run), "guidance.0.scale")
+    series = lines(result_of(run), resolved(run), "guidance.0.scale").series
     assert series["kmeans, clusters 5, self_guidance"] == [(1.5, "km_5"), (2.5, "km_5_strong")]
 
 
@@ -148,7 +149,7 @@ def test_the_axis_is_logarithmic_where_x_spans_more_than_a_factor_of_ten(
     score = {"mean": 1.0, "std": 0.1, "values": [1.0], "floor": 0.0}
     arms = {name: {"metrics": {"fd": score}} for name in ("a", "b", "base")}
     series = {"arms": list(zip(map(float, places), ("a", "b"), strict=True))}
-    figures.save_sweep_figure(series, arms, ["fd"], "base", "x", tmp_path / "sweep.png")
+    figures.save_sweep_figure(Lines("x", series), arms, ["fd"], "base", tmp_path / "sweep.png")
     assert [args for name, args, _ in drawn if name == "set_xscale"] == [("log",)] * logarithmic
 
 
@@ -282,8 +283,8 @@ def test_scores_that_are_not_finite_are_written_in_the_figure_and_leave_the_othe
     figures.save_arms_figure(arms, ["fd"], "base", tmp_path / "arms.png")
     assert written == ["inf", "nan"]
     series = {"arms": [(1.0, "good"), (2.0, "far"), (3.0, "lost")]}
-    figures.save_sweep_figure(series, arms, ["fd"], "base", "x", tmp_path / "sweep.png")
-    figures.save_sweep_figure(series, arms, ["fd"], "far", "x", tmp_path / "sweep.png")
+    figures.save_sweep_figure(Lines("x", series), arms, ["fd"], "base", tmp_path / "sweep.png")
+    figures.save_sweep_figure(Lines("x", series), arms, ["fd"], "far", tmp_path / "sweep.png")
 
 
 @pytest.mark.filterwarnings("error")

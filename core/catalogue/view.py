@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -16,6 +15,7 @@ from rich.text import Text
 from fw.core.catalogue.check import verdicts
 from fw.core.catalogue.facts import Selection, document, find
 from fw.core.catalogue.words import inline
+from fw.core.files.strict import strict
 from fw.core.messages.escaping import visible, visible_lines
 from fw.registry import Registry
 from fw.registry.api import API, notice
@@ -45,7 +45,7 @@ def answer(request: Request, registry: Registry, stdout: Console) -> bool:
         to_check = checked_part(selection, request, registry)
         return show_verdicts(verdicts(to_check, registry, Console(stderr=True)), request, stdout)
     if request.as_json:
-        print(json.dumps(document(selection, registry), indent=1), file=stdout.file)
+        print(strict(document(selection, registry)), file=stdout.file)
     else:
         show(document(selection, registry), stdout, selection.single, request.name is not None)
     return True
@@ -84,7 +84,7 @@ def show_verdicts(verdicts: Iterable[dict[str, Any]], request: Request, stdout: 
             for reason in verdict["reasons"] if verdict["status"] == "failed" else ():
                 say(stdout, f"         {what}: {reason}")
     if request.as_json:
-        print(json.dumps({"api": API, "checks": done}, indent=1), file=stdout.file)
+        print(strict({"api": API, "checks": done}), file=stdout.file)
     return all(verdict["status"] != "failed" for verdict in done)
 
 

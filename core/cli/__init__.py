@@ -10,6 +10,7 @@ from pathlib import Path
 from fw.core.cli.app import app
 from fw.core.cli.completing import COMPLETING, answer_shell
 from fw.core.cli.ending import guarded
+from fw.core.machine.offline import stay_offline
 from fw.core.machine.streams import sturdy
 
 __all__ = ["app", "guarded", "main", "quiet_threads"]
@@ -21,6 +22,7 @@ def main() -> None:
         sys.exit(answer_shell(app))
     sturdy()
     quiet_threads()
+    stay_offline()
     sys.exit(guarded(start))
 
 

@@ -13,6 +13,7 @@ from fw.core.cli.command import Command
 from fw.core.cli.compare import compare
 from fw.core.cli.ending import EXIT_CODES, Commands
 from fw.core.cli.export import export
+from fw.core.cli.fetch import fetch
 from fw.core.cli.heatmap import heatmap
 from fw.core.cli.new_plugin import new_plugin
 from fw.core.cli.plot import plot
@@ -25,6 +26,7 @@ from fw.core.cli.sample import sample
 from fw.core.cli.schema import schema
 from fw.core.cli.status import status
 from fw.core.cli.store import store
+from fw.core.cli.sweep import sweep
 from fw.core.cli.sync import sync
 from fw.core.cli.ui import ui
 from fw.core.cli.validate import validate
@@ -32,7 +34,7 @@ from fw.core.cli.verify import verify
 from fw.core.cli.work import work
 
 GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Run": (run, work, validate, recipes, schema),
+    "Run": (run, sweep, work, validate, fetch, recipes, schema),
     "Read a run": (compare, plot, clusters, heatmap, ui),
     "Use a run": (sample, export, register, sync),
     "Trust a run": (reproduce, verify),

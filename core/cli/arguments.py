@@ -92,6 +92,12 @@ Cluster = Annotated[
         metavar="ADDRESS",
     ),
 ]
+Wait = Annotated[
+    bool,
+    typer.Option(
+        "--wait", help="with --cluster: wait for a node that has room for a stage, if none has"
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="show the plan and stop")]
 KeepDependents = Annotated[
     bool,
@@ -113,7 +119,8 @@ Ranks = Annotated[
     str,
     typer.Option(
         "--ranks",
-        help="processes, or GPUs, that do a stage together; auto divides the GPUs among the jobs",
+        help="processes, or GPUs, that do a stage together; auto divides the GPUs among the jobs; "
+        "2x8 on a cluster: 8 on each of 2 nodes",
     ),
 ]
 MaxMemory = Annotated[

@@ -35,12 +35,11 @@ def clusters(
     as_json: Annotated[bool, typer.Option("--json", help="answer with one JSON document")] = False,
 ) -> None:
     """Show how an annotator divides an arm's features at several numbers of clusters K."""
-    import json
-
     from rich.console import Console
 
     from fw.core.commands import clusters
     from fw.core.execution.options import Options
+    from fw.core.files.strict import strict
     from fw.core.machine.stopping import shelter_resource_tracker
     from fw.core.recipe.loading import load
 
@@ -52,6 +51,6 @@ def clusters(
         load(recipe, set_ or ()), arm, numbers, Options(out, device), Console(stderr=True)
     )
     if as_json:
-        print(json.dumps(result, indent=1))
+        print(strict(result))
     else:
         clusters.show(result, wide_console())

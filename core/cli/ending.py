@@ -22,14 +22,14 @@ file."""
 
 EXIT_CODES = {
     0: "everything finished",
-    1: "a stage failed, a check found a fault, or the machine or fw itself let it down",
+    1: "a stage failed, a check found a fault, or the machine or fw let it down",
     2: "the recipe, an argument, a plugin or a missing file is at fault",
     130: "stopped by Ctrl-C, SIGTERM or SIGHUP; the same command continues",
 }
 """What they say, for `fw --help`; who raises what is in fw.core.errors."""
 
-CONTINUING = {"run", "work", "clusters"}
-"""Commands whose work is kept stage by stage."""
+CONTINUING = {"run", "sweep", "work", "clusters", "fetch"}
+"""Commands whose work is kept stage by stage, or byte by byte."""
 
 CONTINUES = "nothing that was finished is lost; the same command continues from there"
 

@@ -22,8 +22,13 @@ def plot(
         ),
     ],
     x: Annotated[
-        str, typer.Option("--x", help="the recipe's key, such as annotator.clusters", metavar="KEY")
-    ],
+        str | None,
+        typer.Option(
+            "--x",
+            help="the recipe's key, such as annotator.clusters [default: of a sweep its longest]",
+            metavar="KEY",
+        ),
+    ] = None,
     y: Annotated[
         str | None,
         typer.Option("--y", help="scores, such as fd_classifier,recall [default: the first four]"),

@@ -22,6 +22,7 @@ from fw.core.cli.arguments import (
     Ranks,
     RecipePath,
     Sets,
+    Wait,
     Workers,
 )
 from fw.core.cli.beginning import add_plugins, end_dead_runs
@@ -47,6 +48,7 @@ def run(
     jobs: Jobs = None,
     ranks: Ranks = "1",
     cluster: Cluster = None,
+    wait: Wait = False,
     workers: Workers = None,
     checkpoint_seconds: CheckpointSeconds = 20.0,
     batch: Batch = None,
@@ -79,6 +81,7 @@ def run(
         batch=batch,
         keep_dependents=keep_dependents,
         cluster=cluster,
+        wait=wait,
     )
     if dry_run:
         show_plan(planned, Store(options.store), options)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from fw.core.files.durable import write_text
+from fw.core.files.strict import strict
 from fw.core.kinds import Tracker
 from fw.core.messages.console import say
 from fw.core.messages.plain import writing
@@ -95,7 +95,7 @@ def as_json(runs: Sequence[tuple[str, Run]]) -> str:
         ],
         "not_comparable": not_comparable(found),
     }
-    return json.dumps(document, indent=1)
+    return strict(document)
 
 
 def as_csv(runs: Sequence[tuple[str, Run]]) -> str:

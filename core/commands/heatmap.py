@@ -7,7 +7,6 @@ validation split of the training images; what is reported of it is from held-out
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from fw.core.errors import FwError
 from fw.core.execution.devices import checked_device
 from fw.core.features.activations import LEVELS, noise_of, read, split
 from fw.core.features.logistic import accuracy_of, linear_probe
+from fw.core.files.strict import strict
 from fw.core.job import Job
 from fw.core.learning.train import initial_network
 from fw.core.machine.isolation import stock_state
@@ -285,7 +285,7 @@ def write(answer: Mapping[str, Any], output: Path) -> list[Path]:
     numbers = output.with_suffix(".json")
     with writing(output, "-o"):
         save_heat_map(answer, output)
-        numbers.write_text(json.dumps(answer, indent=1), encoding="utf-8")
+        numbers.write_text(strict(answer), encoding="utf-8")
     return [output, numbers]
 
 

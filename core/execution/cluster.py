@@ -26,19 +26,25 @@ from ray.exceptions import (
     TaskCancelledError,
     WorkerCrashedError,
 )
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import (
+    NodeAffinitySchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
 from rich.console import Console
 
 from fw.core.errors import FwError, StageFailed
 from fw.core.execution import cluster_nodes
 from fw.core.execution.cluster_nodes import Visit
 from fw.core.execution.cluster_task import Undone, do
+from fw.core.execution.cluster_team import resources
 from fw.core.execution.executor import TRIES, Outcome, StageListener, beyond_mending
 from fw.core.execution.mailbox import Mailbox
 from fw.core.execution.options import LOCAL, Options
 from fw.core.execution.place import Place
 from fw.core.machine import memory
 from fw.core.machine.cores import cores
+from fw.core.machine.offline import SWITCHES
 from fw.core.machine.stopping import POLITE, deaf
 from fw.core.messages.console import say
 from fw.core.plan.graph import Plan
@@ -62,7 +68,7 @@ OBJECTS = 100 * 2**20
 
 HANGUP = [each for each in POLITE if each.name == "SIGHUP"]
 
-INHERITED = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "FW_PLUGINS")
+INHERITED = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "FW_PLUGINS", *SWITCHES)
 """What of the environment every process of a run has to have."""
 
 
@@ -89,8 +95,11 @@ def checked(
     nodes = [node for node in ray.nodes() if node["Alive"]]
     place = place_of(options, nodes, plugins)
     usable = [node for node in nodes if has_room(node, place, 1)]
-    if not any(has_room(node, place, place.ranks) for node in usable):
-        raise FwError(f"--cluster {options.cluster}: no node has {in_words(place)} for a stage")
+    if reason := lacking(usable, place):
+        if not options.wait:
+            hint = "; --wait waits for one, if more nodes are to come"
+            raise FwError(f"--cluster {options.cluster}: {reason}{hint}")
+        say(console, f"{reason} yet: waiting for one, as long as it takes", style="yellow")
     packages = [
         cluster_nodes.plugin(provider)
         for provider in provenance.providers(plan)
@@ -152,14 +161,8 @@ def place_of(
         keep_dependents=options.keep_dependents,
         plugins=tuple(plugins),
         ranks=options.ranks or 1,
+        nodes=options.nodes,
     )
-
-
-def resources(place: Place, ranks: int) -> dict[str, int]:
-    """What Ray sets aside for a stage that so many processes do, all on one node; memory in
-    bytes."""
-    needs = {"CPU": place.threads, "GPU": int(place.device != "cpu"), "memory": place.max_memory}
-    return {kind: ranks * each for kind, each in needs.items() if each}
 
 
 def has_room(node: Mapping[str, Any], place: Place, ranks: int) -> bool:
@@ -167,11 +170,22 @@ def has_room(node: Mapping[str, Any], place: Place, ranks: int) -> bool:
     return all(node["Resources"].get(kind, 0) >= count for kind, count in needs.items())
 
 
-def in_words(place: Place) -> str:
-    needs = resources(place, place.ranks)
-    words = [f"{needs[kind]} {kind}" for kind in ("CPU", "GPU") if kind in needs]
+def lacking(nodes: Sequence[Mapping[str, Any]], place: Place) -> str:
+    """What the nodes have no room for; empty if a team has room."""
+    each = place.ranks // place.nodes
+    roomy = sum(has_room(node, place, each) for node in nodes)
+    if roomy >= place.nodes:
+        return ""
+    if roomy == 0:
+        return f"no node has {in_words(place, each)} for a stage"
+    return f"{roomy} nodes have {in_words(place, each)}, and a stage takes {place.nodes} of these"
+
+
+def in_words(place: Place, ranks: int) -> str:
+    needs = resources(place, ranks)
+    words = [f"{needs[kind]:g} {kind}" for kind in ("CPU", "GPU") if kind in needs]
     if "memory" in needs:
-        words.append(f"{memory.in_words(needs['memory'])} of memory")
+        words.append(f"{memory.in_words(int(needs['memory']))} of memory")
     return " and ".join(words)
 
 
@@ -230,7 +244,7 @@ class Cluster:
         )
         try:
             work.submit(stage for stage in plan.stages if stage not in work.finished)
-            while work.pending:
+            while work.pending or work.held:
                 if stopping():
                     work.stop()
                 ready, _ = ray.wait(
@@ -262,6 +276,11 @@ class Work:
     """Those that said so."""
     mended: set[str] = field(default_factory=set)
     """Stages that were done again because their products were damaged."""
+    held: set[str] = field(default_factory=set)
+    """Those that are not handed in yet: teams over several nodes, until their inputs are there,
+    because Ray sets nodes aside for them at once; and what needs these."""
+    rooms: dict[str, Any] = field(default_factory=dict)
+    """The nodes that Ray holds for such teams."""
     stopped: bool = False
 
     def submit(self, stages: Iterable[str]) -> None:
@@ -269,6 +288,10 @@ class Work:
         for stage in sorted(stages, key=lambda stage: -self.plan.priority(stage)):
             if stage in self.outcome.skipped:
                 continue
+            if self.to_hold(stage):
+                self.held.add(stage)
+                continue
+            self.held.discard(stage)
             try:
                 pickled = bytes(ForkingPickler.dumps(self.plan.stages[stage]))
             except Exception as error:
@@ -277,8 +300,20 @@ class Work:
             self.begun.discard(stage)
             self.tasks[stage] = self.pending[stage] = self.task(self.plan.stages[stage], pickled)
 
+    def to_hold(self, stage: str) -> bool:
+        """Whether a stage is not to be handed in yet."""
+        inputs = self.plan.stages[stage].inputs.values()
+        if not self.held.isdisjoint(inputs):
+            return True
+        return self.spreads(stage) and not self.finished.issuperset(inputs)
+
+    def spreads(self, stage: str) -> bool:
+        """Whether several nodes do a stage together."""
+        return self.place.nodes > 1 and self.plan.stages[stage].shared(self.place.device)
+
     def task(self, stage: Stage, pickled: bytes) -> Any:
-        needs = resources(self.place, self.place.ranks if stage.teams else 1)
+        each = self.place.ranks // self.place.nodes if stage.shared(self.place.device) else 1
+        needs = resources(self.place, each)
         options = {
             "name": stage.title,
             "num_cpus": needs["CPU"],
@@ -288,6 +323,10 @@ class Work:
             "retry_exceptions": False,
             "scheduling_strategy": "SPREAD",
         }
+        if self.spreads(stage.id):
+            room = placement_group([needs] * self.place.nodes, strategy="STRICT_SPREAD")
+            self.rooms[stage.id] = room
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(room, 0)
         inputs = [self.tasks[each] for each in stage.inputs.values() if each in self.tasks]
         remote = ray.remote(do).options(**options)
         return remote.remote(stage.id, pickled, self.place, self.visit, self.mailbox, *inputs)
@@ -321,6 +360,7 @@ class Work:
                 self.end(stage, self.pending.pop(stage))
 
     def end(self, stage: str, task: Any) -> None:
+        self.vacate(stage)
         try:
             ray.get(task)
         except TaskCancelledError:
@@ -338,6 +378,8 @@ class Work:
             cluster_nodes.arrived(self.place.store, stage)
             self.finished.add(stage)
             self.listener.done(stage)
+            if self.held:
+                self.submit(list(self.held))
 
     def undone(self, stage: str, cause: Exception) -> None:
         if not isinstance(cause, Undone):
@@ -355,8 +397,15 @@ class Work:
         """Cancel what is pending: what runs writes a checkpoint and ends."""
         if not self.stopped:
             self.stopped = True
+            self.outcome.stopped |= bool(self.held)
+            self.take_back(list(self.held))
             for task in self.pending.values():
-                ray.cancel(task)
+                ray.cancel(task, recursive=False)  # a team ends its members on other nodes itself
+
+    def vacate(self, stage: str) -> None:
+        """Give back the nodes that were held for a stage."""
+        if (room := self.rooms.pop(stage, None)) is not None:
+            remove_placement_group(room)
 
     def halt(self, stage: str) -> None:
         self.outcome.stopped = True
@@ -387,6 +436,7 @@ class Work:
             back |= made
         behind = [each for each in self.after(back) if each in self.pending]
         behind = [each for each in behind if each not in self.begun]
+        behind += [each for each in self.after(back) if each in self.held]
         self.take_back(behind)
         self.submit({*back, *behind})
 
@@ -399,7 +449,9 @@ class Work:
         return list(found)
 
     def take_back(self, stages: Iterable[str]) -> None:
-        """Cancel those of the stages that are pending, and forget their tasks."""
+        """Cancel those of the stages that are pending or held, and forget their tasks."""
         for stage in stages:
+            self.held.discard(stage)
             if (task := self.pending.pop(stage, None)) is not None:
-                ray.cancel(task)
+                ray.cancel(task, recursive=False)
+                self.vacate(stage)

@@ -13,12 +13,13 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import ray
-from ray.util import get_node_ip_address
 
 from fw.core.execution.cluster_nodes import Visit, arrived, unfit
+from fw.core.execution.cluster_team import Spread, here
 from fw.core.execution.executor import STOPPED
 from fw.core.execution.place import Place
 from fw.core.execution.stage import attempt
+from fw.core.execution.together import nobody
 from fw.core.machine.streams import sturdy
 from fw.core.stages.base import Stage
 from fw.registry.once import one_look
@@ -88,7 +89,9 @@ def do(stage: str, pickled: bytes, place: Place, visit: Visit, mailbox: Any, *in
         if reason := unfit(visit):
             raise Undone("failed", stage, f"node {node} {reason}")
         with one_look(), cancellable() as cancelled:
-            trying = partial(attempt, receive, replace(place, node=node), sender, cancelled)
+            gather = Spread(pickled, visit) if place.nodes > 1 else nobody
+            place = replace(place, node=node)
+            trying = partial(attempt, receive, place, sender, cancelled, gather)
             kind, _, *rest = trying()
             if kind == "put off":  # by another run, or by a node that was lost with its lease
                 sender.waiting(stage, rest[0].holder)
@@ -101,11 +104,6 @@ def do(stage: str, pickled: bytes, place: Place, visit: Visit, mailbox: Any, *in
             raise Undone(kind, stage, *rest)
     finally:
         sender.flush()
-
-
-def here() -> str:
-    """The node that this task runs on, in words."""
-    return f"{get_node_ip_address()} ({ray.get_runtime_context().get_node_id()[:6]})"
 
 
 @contextlib.contextmanager

@@ -38,12 +38,28 @@ def devices(device: str, jobs: int, ranks: int = 1) -> list[str]:
 
 
 def known_ranks(ranks: str) -> int | None:
-    """What `--ranks` says: how many, or None for `auto`."""
+    """What `--ranks` says: how many in all, or None for `auto`."""
     if ranks == "auto":
         return None
-    if not ranks.isdecimal() or int(ranks) < 1:
-        raise FwError(f"--ranks {ranks}: it is a number from 1 on, or auto")
-    return int(ranks)
+    nodes, each = divided(ranks)
+    return nodes * each
+
+
+def known_nodes(ranks: str) -> int:
+    """How many nodes `--ranks` spreads them over."""
+    return 1 if ranks == "auto" else divided(ranks)[0]
+
+
+def divided(ranks: str) -> tuple[int, int]:
+    """The nodes, and the ranks on each: of `8` one node, of `2x8` two."""
+    nodes, cross, each = ranks.rpartition("x")
+    numbers = [nodes, each] if cross else ["1", each]
+    if not all(each.isdecimal() and int(each) >= 1 for each in numbers):
+        raise FwError(
+            f"--ranks {ranks}: it is a number from 1 on, or auto, or on a cluster nodes and the "
+            "ranks of each, such as 2x8"
+        )
+    return int(numbers[0]), int(numbers[1])
 
 
 def check_teams(device: str, jobs: int, ranks: int) -> None:

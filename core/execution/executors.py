@@ -42,7 +42,7 @@ def chosen(
         yield Local(places(options, missing, plugins))
         return
     if not missing:
-        yield Local(places(replace(options, device="cpu"), missing, plugins))
+        yield Local(places(replace(options, device="cpu", nodes=1), missing, plugins))
         return
     refuse(options)
     os.environ.update({**RAY, **os.environ})

@@ -84,7 +84,7 @@ class Member:
     right: Right
     """That of the process that began the team, to work on the stage."""
     links: tuple[connections.Connection, ...]
-    """For each rank where it says how it is."""
+    """For each member of this node where it says how it is."""
     signals: Any
     """Two bytes that all processes share."""
 
@@ -104,13 +104,14 @@ class Member:
 def member(task: Member) -> None:
     """The life of a member; the environment says which it is."""
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    link = task.links[rank]
+    local = int(os.environ["LOCAL_RANK"])
+    link = task.links[local]
     for other in task.links:
         if other is not link:
             other.close()
     link.send(Here(os.getpid()))
     listen(task)
-    place = replace(task.place, device=device_of(task.place, rank))
+    place = replace(task.place, device=device_of(task.place, local))
     try:
         with one_look(), joined(place, rank, size) as team, undisturbed():
             for plugin in place.plugins:
@@ -138,10 +139,10 @@ def member(task: Member) -> None:
         link.send(Failed(rank, said(error, place), True, trace, waited(error)))
 
 
-def device_of(place: Place, rank: int) -> str:
-    """A team's GPUs follow each other."""
+def device_of(place: Place, local: int) -> str:
+    """That of one of a node's members: a team's GPUs follow each other."""
     device = torch.device(place.device)
-    return place.device if device.type == "cpu" else f"cuda:{(device.index or 0) + rank}"
+    return place.device if device.type == "cpu" else f"cuda:{(device.index or 0) + local}"
 
 
 @contextlib.contextmanager

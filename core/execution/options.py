@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from fw.core.errors import FwError
 from fw.core.execution.devices import check_teams, checked_device, devices
 from fw.core.execution.place import Place
 from fw.core.files.layout import STORE
@@ -38,8 +39,12 @@ class Options:
     """Whether products stay that were made of other inputs than those in the store."""
     ranks: int | None = 1
     """Processes that do a stage together; None divides the machine's GPUs among the jobs."""
+    nodes: int = 1
+    """Nodes of a cluster that these are spread over, as many on each."""
     cluster: str | None = None
     """The address of a Ray cluster that does the stages; None is this machine."""
+    wait: bool = False
+    """Whether to wait for a node of the cluster that has room, where none has."""
 
     @property
     def root(self) -> Path:
@@ -54,6 +59,11 @@ class Options:
 def places(options: Options, stages: int, plugins: Sequence[LocalPlugin]) -> list[Place]:
     """A place for each job, of so many stages that are missing. On CPU: a job per core with one
     thread each; on CUDA: a job per device. A team of ranks takes as many of either."""
+    if options.nodes > 1:
+        raise FwError(
+            f"--ranks {options.nodes}x{(options.ranks or 1) // options.nodes}: the nodes are those "
+            "of a Ray cluster, which --cluster names"
+        )
     device = checked_device(options.device)
     available, gpus = cores(), torch.cuda.device_count()
     side_by_side = {"cpu": min(available, MOST_JOBS), "cuda": gpus}.get(device, 1)

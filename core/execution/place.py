@@ -22,6 +22,8 @@ class Place:
     """Bytes that a process may take; see `fw.core.machine.memory`."""
     ranks: int = 1
     """Processes that do a stage together. Of GPUs each has its own, from `device` on."""
+    nodes: int = 1
+    """Nodes of a cluster that they are spread over, as many on each."""
     patience: float = 600.0
     """Seconds that one of them waits for another."""
     keep_dependents: bool = False

@@ -14,7 +14,7 @@ from fw.core.errors import Damaged, FwError, Interrupted, PutOff, StageFailed
 from fw.core.execution.listening import Listener, Pipe, StageReporter
 from fw.core.execution.place import Place
 from fw.core.execution.progress import Noting, Speed
-from fw.core.execution.together import together
+from fw.core.execution.together import Call, Gather, nobody, together
 from fw.core.execution.trace import TRACE, leave
 from fw.core.execution.work import work
 from fw.core.job import checkpoint_name
@@ -39,6 +39,7 @@ def execute(
     place: Place,
     listener: Listener,
     stopping: Callable[[], bool],
+    gather: Gather = nobody,
 ) -> None:
     """Do a stage and publish its product; does nothing if it is there already, made of the present
     inputs. Damaged if one of these is: it is discarded, and has to be made again first. PutOff if
@@ -58,7 +59,7 @@ def execute(
                     stage.id,
                     "what was left of an earlier try is not of these inputs; beginning again",
                 )
-            perform(stage, store, made_of, place, listener, stopping, lease)
+            perform(stage, store, made_of, place, listener, stopping, lease, gather)
     except Damaged as error:
         discard_damaged(error.stage, store)
         raise
@@ -77,6 +78,7 @@ def perform(
     listener: Listener,
     stopping: Callable[[], bool],
     lease: Lease,
+    gather: Gather = nobody,
 ) -> None:
     """Do a stage and publish its product, made of inputs with these digests."""
 
@@ -89,11 +91,14 @@ def perform(
     facts: dict[str, Any] = {"device": place.device}
     if place.node:
         facts["node"] = place.node
-    if place.ranks > 1 and stage.teams:
+    if place.ranks > 1 and stage.shared(place.device):
         for source in stage.inputs.values():
             store.product(source)  # which is checked once, and not by every member
-        worked = together(stage, folder, place, listener, ending, lease.right)
+        call = Call(stage, folder, place, lease.right, listener, ending)
+        worked = together(call, gather)
         facts["ranks"] = place.ranks
+        if place.nodes > 1:
+            facts["nodes"] = place.nodes
     else:
         reporter = StageReporter(stage.id, listener)
         worked = work(stage, folder, place, store.product, reporter, ending, lease.right)
@@ -159,6 +164,7 @@ def attempt(
     place: Place,
     listener: Listener,
     stopping: Callable[[], bool],
+    gather: Gather = nobody,
 ) -> tuple[Any, ...]:
     """Receive a stage, do it, and say what became of it: `done`, `stopped` or `failed`, the stage
     and the reason; `damaged`, the stage, what it would have read, and the reason; `put off`, the
@@ -170,7 +176,7 @@ def attempt(
                 plugin.load()
         stage = receive()
         name = stage.id
-        execute(stage, place, listener, stopping)
+        execute(stage, place, listener, stopping, gather)
     except EOFError:
         raise
     except Interrupted as error:

@@ -5,6 +5,7 @@ others."""
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,6 +48,18 @@ def _on_disk(held: list[Tensor], remaining: Iterable[Tensor], folder: Path) -> T
         shape = (count, *first.shape[1:])
         # A private map: writing into it is safe, and changes a copy of the pages in memory.
         numbers = np.memmap(file, mode="c", dtype=first.cpu().numpy().dtype, shape=shape)
+    return torch.from_numpy(numbers)
+
+
+def scratch(shape: Sequence[int], like: Tensor, folder: Path) -> Tensor:
+    """Numbers of any value to be written into, of the type and device of `like`; large ones on the
+    CPU lie in a file on the disk of this folder."""
+    size = math.prod(shape) * like.element_size()
+    if size <= HELD or like.device.type != "cpu":
+        return like.new_empty(tuple(shape))
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.truncate(size)
+        numbers = np.memmap(file, mode="r+", dtype=like[:0].numpy().dtype, shape=tuple(shape))
     return torch.from_numpy(numbers)
 
 

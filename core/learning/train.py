@@ -23,6 +23,7 @@ from fw.core.kinds.boundaries import checked_network
 from fw.core.learning.averages import average, decay
 from fw.core.learning.batch_norm import normed_together
 from fw.core.learning.batches import Batch, Draw, training_examples
+from fw.core.learning.ignoring import ignores_condition
 from fw.core.learning.loop import Step, descend
 from fw.core.learning.optimizers import adam
 from fw.core.learning.parts.augmentation import Augmentation
@@ -64,6 +65,8 @@ def train(
     parts: list[Part] = [*conditions, task, *more, *augmentation]
 
     spec = next((part.spec for part in parts if part.spec is not None), None)
+    if isinstance(task, Denoising) and spec is not None and job.team.leads:
+        warn_if_ignored(backbone, process, data.shape, spec, job)
     network, averaged = (initial_network(backbone, data.shape, spec, job) for _ in range(2))
     if settings.start is not None:
         for each in (network, averaged):
@@ -141,6 +144,24 @@ def initial_network(
     with seeded(job.seed, "init"):
         network = checked_network(backbone, backbone.build(shape, spec))
     return placed(network, job.device)
+
+
+def warn_if_ignored(
+    backbone: Backbone,
+    process: Process,
+    shape: tuple[int, int, int],
+    spec: ConditionSpec,
+    job: Job,
+) -> None:
+    """Warn of a network that takes a condition and does nothing with it; before the first step."""
+    trial = NetworkDenoiser(initial_network(backbone, shape, spec, job), process)
+    if ignores_condition(trial, spec, shape, job.generator("ignoring", device=job.device)):
+        job.warn(
+            f"backbone '{backbone.name}' ignores its condition: its predictions are the same, to "
+            "the last bit, whatever the condition, so this training is an unconditional one and "
+            "guidance by the condition does nothing; let the third argument of its forward, "
+            "condition, have a part in what it returns"
+        )
 
 
 def begin_with(network: nn.Module, start: FinishedWeights) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +18,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 Item = TypeVar("Item")
+
+APART = timedelta(hours=6)
+"""How long members may be apart that each do work of their own, such as files of images. In an
+exchange of a step they wait for each other for less."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +87,23 @@ class Team:
         """The sum of each number over the members, on the hosts."""
         return self._reduced(values, dist.ReduceOp.SUM)
 
+    def said(self, value: Item) -> list[Item]:
+        """What every member says, on the hosts; some may come hours later."""
+        if self.size == 1:
+            return [value]
+        self.wait()
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.control)
+        return values
+
     def any(self, flag: bool) -> bool:
         """Whether a member says so."""
         return self.most([float(flag)])[0] > 0
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Until all are here, for hours where they do work of their own."""
         if self.size > 1:
-            dist.barrier(group=self.control)
+            dist.monitored_barrier(self.control, timeout=APART)
 
     def _reduced(self, values: Sequence[float], operation: Any) -> list[float]:
         if self.size == 1:

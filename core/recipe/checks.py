@@ -41,6 +41,7 @@ def faults(recipe: Recipe) -> Iterator[Finding]:
             ("baseline",), f"no arm named '{recipe.baseline}' (known: {', '.join(recipe.arms)})"
         )
     yield from question_faults(recipe)
+    yield from sweep_faults(recipe)
     for key, count in Counter(key for metric in recipe.metrics for key in metric.keys).items():
         if count > 1:
             yield Finding(
@@ -78,6 +79,22 @@ def question_faults(recipe: Recipe) -> Iterator[Finding]:
     for name, count in compared.items():
         if count > 1:
             yield Finding(("question",), f"it names arm '{name}' twice")
+
+
+def sweep_faults(recipe: Recipe) -> Iterator[Finding]:
+    """A sweep whose points are no arms, or that ranks them by a score that there is not."""
+    if recipe.sweep is None:
+        return
+    for name in recipe.sweep.points:
+        if name not in recipe.arms:
+            known = ", ".join(recipe.arms)
+            yield Finding(("sweep", "points"), f"no arm named '{name}' (known: {known})")
+    scores = [key for metric in recipe.metrics for key in metric.keys]
+    if recipe.sweep.metric not in (None, *scores):
+        yield Finding(
+            ("sweep", "metric"),
+            f"no metric reports '{recipe.sweep.metric}' (known: {', '.join(scores)})",
+        )
 
 
 def probe_faults(recipe: Recipe) -> Iterator[Finding]:

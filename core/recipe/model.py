@@ -30,6 +30,7 @@ from fw.core.messages.secrets import without_secrets
 from fw.core.recipe.arm import Arm, LabelFree
 from fw.core.recipe.question import Question
 from fw.core.recipe.source import dump
+from fw.core.recipe.sweep import Sweep
 from fw.core.settings import Ema, Samples, Section, Train
 from fw.core.types import ConditionSpec
 from fw.registry import Component, Neutral
@@ -139,6 +140,10 @@ class Recipe(Section):
         None,
         description="what the verdict answers; null compares each arm with the baseline. No key "
         "says so",
+    )
+    sweep: Annotated[Sweep | None, Neutral(ANY)] = Field(
+        None,
+        description="which arms are the points of a sweep, as `fw sweep` writes it. No key says so",
     )
     arms: dict[ArmName, Override] = Field(min_length=1, max_length=ARMS)
 

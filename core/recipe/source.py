@@ -403,6 +403,10 @@ def locate(
             locate(child, (*path, key.value), name, lines, problems)
 
 
-def dump(data: Any) -> str:
-    """The data as text that `parse` reads back as equal data."""
-    return yaml.dump(data, Dumper=StrictDumper, sort_keys=False, width=100)
+def dump(data: Any, compact: bool = False) -> str:
+    """The data as text that `parse` reads back as equal data; `compact` has the innermost mappings
+    and lists on a line each."""
+    style = None if compact else False
+    return yaml.dump(
+        data, Dumper=StrictDumper, sort_keys=False, width=100, default_flow_style=style
+    )

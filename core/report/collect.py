@@ -41,9 +41,10 @@ def collect(
         "baselines": baselines(recipe),
         "headline": headline(recipe),
         "samples": recipe.samples.model_dump(),
-        "better": {key: better for metric in recipe.metrics for key, better in metric.keys.items()},
+        "better": directions(recipe),
         "in_figures": [key for metric in recipe.metrics for key in metric.in_figures],
         "rulers": rulers(plan),
+        **({"sweep": recipe.sweep.model_dump(mode="json")} if recipe.sweep else {}),
         **probed_keys(recipe, plan),
         "arms": {name: {"role": by_name[name], **entry(arm)} for name, arm in plan.arms.items()},
         "evaluators": evaluators(plan, store, finished),
@@ -55,8 +56,15 @@ def collect(
 
 
 def headline(recipe: Recipe) -> str:
-    """The key that the comparison is about: the first one of the first metric."""
-    return next(iter(recipe.metrics[0].keys))
+    """The key that the comparison is about: what a sweep ranks by, else the first one of the first
+    metric."""
+    ranked = recipe.sweep.metric if recipe.sweep is not None else None
+    return ranked or next(iter(recipe.metrics[0].keys))
+
+
+def directions(recipe: Recipe) -> dict[str, str]:
+    """Which scores are better, `lower` or `higher`, by key of the metrics."""
+    return {key: better for metric in recipe.metrics for key, better in metric.keys.items()}
 
 
 def rulers(plan: Plan) -> dict[str, dict[str, Any]]:

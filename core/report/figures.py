@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fw.core.report.panels import draw_floors, finite, panels, words
+from fw.core.report.series import Lines
+from fw.core.report.statistics import difference, mean
 
 GREY, BLUE = "#8c8c8c", "#3b6fb6"
 
@@ -21,7 +23,11 @@ CONTENT = "Comment"
 """The text in a PNG file that says what was drawn."""
 
 LOGARITHMIC = 10
-"""The x axis of a sweep is logarithmic where its values span more than this factor."""
+"""The x axis of a sweep is logarithmic where its values are spaced by ratios, or have no regular
+spacing and span more than this factor."""
+
+EVEN = 1.01
+"""Steps, or ratios, that differ by less are equal."""
 
 
 def save_arms_figure(
@@ -101,45 +107,87 @@ def floors(arms: Mapping[str, Mapping[str, Any]], key: str) -> set[float]:
 
 
 def save_sweep_figure(
-    series: Mapping[str, Sequence[tuple[float, str]]],
+    lines: Lines,
     arms: Mapping[str, Mapping[str, Any]],
     keys: Sequence[str],
     baseline: str,
-    x: str,
     path: Path,
 ) -> None:
-    """Each key against x, one line per series of (x, arm): mean and standard deviation over
-    seeds."""
-    places = sorted({place for points in series.values() for place, _ in points})
-    note = "mean ± std over seeds; dotted line: real held-out images"
-    with panels(keys, (4.2, 3.6), note, path, sharex=True) as axes:
+    """Each score against x, one line per series: means, with an interval over trainings or, of one
+    training, the standard deviation over its sampling seeds. One that shows the same already is
+    left as it is."""
+    names = {name for points in lines.series.values() for _, name in points}
+    scores = {
+        name: {key: arms[name]["metrics"].get(key) for key in keys} for name in (*names, baseline)
+    }
+    content = json.dumps([lines.key, lines.series, scores, baseline], sort_keys=True)
+    if shows(path, content):
+        return
+    places = sorted({place for points in lines.series.values() for place, _ in points})
+    note = f"{spread_in_words(scores)}\ndashed line: baseline; dotted line: real held-out images"
+    size, written = (4.2, 3.6), {CONTENT: content}
+    with panels(keys, size, note, path, written, sharex=True) as axes:
         for axis, key in zip(axes, keys, strict=True):
-            for label, points in series.items():
+            for label, points in lines.series.items():
                 scored = [
                     (place, score)
                     for place, name in points
                     if (score := finite_score(arms[name], key)) is not None
                 ]
-                means, stds = ([score[part] for _, score in scored] for part in ("mean", "std"))
                 axis.errorbar(
                     [place for place, _ in scored],
-                    means,
-                    yerr=stds,
+                    [score["mean"] for _, score in scored],
+                    yerr=[reach(score) for _, score in scored],
                     marker="o",
+                    markersize=4,
                     capsize=3,
+                    linestyle="none" if lines.ticks else "-",
                     label=words(label),
                 )
             if (of_baseline := finite_score(arms[baseline], key)) is not None:
-                mean, std = of_baseline["mean"], of_baseline["std"]
+                mean, far = of_baseline["mean"], reach(of_baseline)
                 axis.axhline(mean, color=GREY, linestyle="--", linewidth=1, label=words(baseline))
-                axis.axhspan(mean - std, mean + std, color=GREY, alpha=0.2)
+                axis.axhspan(mean - far, mean + far, color=GREY, alpha=0.2)
             draw_floors(axis.axhline, floors(arms, key))
-            if places[0] > 0 and places[-1] > LOGARITHMIC * places[0]:
+            if lines.ticks:
+                axis.set_xticks(places, [words(lines.ticks[int(place)]) for place in places])
+            elif logarithmic(places):
                 axis.set_xscale("log")
                 axis.set_xticks(places, [f"{place:g}" for place in places], minor=False)
                 axis.minorticks_off()
-            axis.set_xlabel(words(x))
+            axis.set_xlabel(words(lines.key))
         axes[0].legend(fontsize=8)
+
+
+def spread_in_words(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """What error bars are, of scores by arm and key: see `reach`."""
+    every = [score for each in scores.values() for score in each.values() if score is not None]
+    trainings = max((len(score.get("trainings", ())) for score in every), default=1)
+    if trainings > 1:
+        return f"mean and 95 % interval over {trainings} training seeds (Student's t)"
+    seeds = max((len(score["values"]) for score in every), default=1)
+    return f"mean ± std over {seeds} sampling seeds of one training"
+
+
+def reach(score: Mapping[str, Any]) -> float:
+    """How far a score's error bar reaches: of several trainings that of the 95 % interval of their
+    mean, of one the standard deviation over its sampling seeds."""
+    trainings = [mean(values) for values in score.get("trainings", {}).values()]
+    if len(trainings) < 2:
+        return float(score["std"])
+    interval = difference(trainings).interval
+    return 0.0 if interval is None else (interval[1] - interval[0]) / 2
+
+
+def logarithmic(places: Sequence[float]) -> bool:
+    """Whether the spacing of these, in order, is rather geometric than even."""
+    if places[0] <= 0:
+        return False
+    steps = [after - before for before, after in itertools.pairwise(places)]
+    ratios = [after / before for before, after in itertools.pairwise(places)]
+    if len(places) > 2 and min(max(steps) / min(steps), max(ratios) / min(ratios)) < EVEN:
+        return max(ratios) / min(ratios) < max(steps) / min(steps)
+    return places[-1] > LOGARITHMIC * places[0]
 
 
 def finite_score(arm: Mapping[str, Any], key: str) -> Mapping[str, Any] | None:

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from fw.core.diffusion.spread import FINE
 from fw.core.messages.escaping import markdown as escaped
 from fw.core.report.basis import basis
+from fw.core.report.series import SWEEP, drawable
 from fw.core.report.snapshots import snapshots_section
 from fw.core.report.tables import (
     differences,
@@ -62,6 +63,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         *([bullets(compared)] if (compared := basis(result)) else []),
         *decisions(result),
         *([PROBES] if result.get("probes") else []),
+        *([f"![sweep]({SWEEP})"] if drawable(result) else []),
         *(["![arms](arms.png)"] if sampled else []),
         *snapshots_section(result),
     ]

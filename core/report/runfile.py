@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fw.core.errors import FwError
 from fw.core.files.layout import RUN_FILE
+from fw.core.files.strict import in_numbers
 from fw.core.messages.escaping import visible
 from fw.core.recipe.source import Source, cut, read
 
@@ -113,6 +114,19 @@ class VerdictFacts(Facts):
     """All that were to be made; arms without a score are in none of `comparisons`."""
 
 
+class SweepFacts(Facts):
+    """See core/recipe/sweep.py."""
+
+    kind: Literal["grid", "search", "again"]
+    over: dict[str, list[Any]]
+    points: list[str]
+    metric: str | None = None
+    trials: int | None = None
+    failed: int = 0
+    chosen_on: list[int] = []
+    chosen_at: float | None = None
+
+
 class RunFacts(Facts):
     """All of run.json that anybody reads. One of a run that was stopped early has no arms, and
     nothing about them."""
@@ -132,6 +146,8 @@ class RunFacts(Facts):
     rulers: dict[str, dict[str, Any]] = {}
     """What each score is measured by; a run of before does not say."""
     arms: dict[str, ArmFacts] | None = None
+    sweep: SweepFacts | None = None
+    """Which arms are the points of a sweep, of a run of such a recipe."""
     verdict: VerdictFacts | None = None
     """A run of before has none."""
 
@@ -147,6 +163,9 @@ class RunFacts(Facts):
                 raise ValueError(
                     f"{what} is '{name}', which is none of {', '.join(known) or 'nothing'}"
                 )
+        for name in self.sweep.points if self.sweep is not None else ():
+            if name not in self.arms:
+                raise ValueError(f"sweep names '{name}', which is none of {', '.join(self.arms)}")
         return self
 
 
@@ -156,7 +175,7 @@ def read_record(path: Path) -> dict[str, Any]:
     file = path / RUN_FILE if path.is_dir() else path
     try:
         with file.open("rb") as stream:
-            run = json.loads(stream.read(BYTES).decode("utf-8"))
+            run = in_numbers(json.loads(stream.read(BYTES).decode("utf-8")))
         if isinstance(run["recipe"], str):
             return run
     except (OSError, ValueError, LookupError, TypeError, RecursionError):

@@ -10,6 +10,7 @@ from typing import Any
 
 from fw.core.recipe.comparisons import Comparison
 from fw.core.report.compared import Compared, Decision
+from fw.core.report.selection import EXPLORATORY, is_search, selection
 from fw.core.report.statistics import LEVEL, difference, holm, mean
 from fw.core.report.wording import answers, nothing, rule
 
@@ -18,15 +19,26 @@ def verdict(result: Mapping[str, Any], comparisons: Sequence[Comparison]) -> dic
     """What `result`, a run.json without it, says in the headline's score."""
     key = result["headline"]
     there = every(result, comparisons, key)
-    compared = decided(there, result["better"][key], len(comparisons) - len(there))
+    searched = is_search(result)
+    absent = len(comparisons) - len(there)
+    compared = there if searched else decided(there, result["better"][key], absent)
+    found = answers(compared, key, result) or [nothing(comparisons, key, result)]
     return {
         "key": key,
         "better": result["better"][key],
-        "rule": rule(compared, len(comparisons)),
-        "sentences": answers(compared, key, result) or [nothing(comparisons, key, result)],
+        "rule": EXPLORATORY if searched else rule(compared, len(comparisons)),
+        "sentences": in_order(found, result),
         "comparisons": [asdict(each) for each in compared],
         "planned": [each._asdict() for each in comparisons],
     }
+
+
+def in_order(answers: Sequence[str], result: Mapping[str, Any]) -> list[str]:
+    """The sentences of a verdict, with what a sweep has to say of its best point: first, unless the
+    answer is about that point alone."""
+    selected = selection(result)
+    again = (result.get("sweep") or {}).get("kind") == "again"
+    return [*answers, *selected] if again else [*selected, *answers]
 
 
 def every(result: Mapping[str, Any], comparisons: Sequence[Comparison], key: str) -> list[Compared]:

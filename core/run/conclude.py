@@ -13,9 +13,10 @@ from fw.core.messages.secrets import redact, redacted
 from fw.core.report import markdown as page
 from fw.core.report.collect import collect
 from fw.core.report.curves import save_curves_figure, save_steps_picture
-from fw.core.report.figures import save_arms_figure
+from fw.core.report.figures import save_arms_figure, save_sweep_figure
 from fw.core.report.page.material import Material
 from fw.core.report.page.write import PAGE, save_page
+from fw.core.report.series import SWEEP, drawable, lines
 from fw.core.report.snapshots import CURVES, grids_file, scored_arms
 from fw.core.report.tables import figure_keys
 from fw.core.report.warnings import indistinct, stage_warnings
@@ -74,6 +75,10 @@ def write(result: Mapping[str, Any], scope: Scope) -> None:
     if finished:
         keys = figure_keys(result, FIGURE_KEYS)
         save_arms_figure(finished, keys, scope.recipe.baseline, folder / "arms.png")
+    if drawable(result):
+        drawn = lines(result, scope.recipe.resolved())
+        keys = figure_keys(result, FIGURE_KEYS)
+        save_sweep_figure(drawn, result["arms"], keys, scope.recipe.baseline, folder / SWEEP)
     write_snapshots(result, scope)
     write_text(folder / "report.md", page.markdown(result))
     plugins = [plugin.path.name for plugin in scope.plugins]

@@ -16,6 +16,7 @@ from fw.core.messages.console import say
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.arm import Arm
+from fw.core.recipe.keys import Assignment
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import Source
@@ -101,10 +102,8 @@ class FinishedRun:
             "tracker": None,
         }
         if guidance is not None:
-            own = ("arms", name, "guidance")
-            source.data["arms"][name]["guidance"] = guidance
-            source.lines = {at: line for at, line in source.lines.items() if at[:3] != own}
-            source.lines[own] = "guidance"
+            own = Assignment(("arms", name, "guidance"), frozenset(range(3)), "", appends=False)
+            source.put(own, Source("guidance", guidance), "guidance")
         copies = {plugin.digest: plugin.path for plugin in self._plugins()}
         there = {plugin.digest for plugin in installed().files}
         missing = " ".join(

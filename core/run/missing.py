@@ -1,12 +1,12 @@
-"""The missing stages of a plan, done without a run's record: `fw work`, and what `fw clusters`
-needs."""
+"""The missing stages of a plan, done without a run's record: `fw work`, the trials of a search, and
+what `fw clusters` needs."""
 
 from __future__ import annotations
 
 from rich.console import Console
 
-from fw.core.execution.local import Local
-from fw.core.execution.options import Options, places
+from fw.core.execution.executors import chosen
+from fw.core.execution.options import Options
 from fw.core.machine.stopping import stop_on_signals
 from fw.core.plan.graph import Plan
 from fw.core.recipe.model import Recipe
@@ -30,9 +30,10 @@ def finish(
     store.create()
     with at_work(store, recipe.name, plan, plan):
         finished = usable_stages(plan, store, console, options.keep_dependents, every_byte)
-        jobs = places(options, len(plan.stages) - len(finished), provenance.files(recipe))
-        preflight(plan, finished, jobs[0])
-        with stop_on_signals() as stopping, Board(plan, store, console) as board:
-            outcome = Local(jobs).run(plan, finished, board, stopping)
+        plugins = provenance.files(recipe)
+        with chosen(options, plan, finished, plugins, console) as executor:
+            preflight(plan, finished, executor.place)
+            with stop_on_signals() as stopping, Board(plan, store, console) as board:
+                outcome = executor.run(plan, finished, board, stopping)
     if (failure := outcome.failure(plan)) is not None:
         raise failure

@@ -15,7 +15,7 @@ from fw.core.messages.secrets import redact, without_secrets
 from fw.core.plan.graph import ArmPlan, Plan
 from fw.core.recipe.model import Recipe
 from fw.core.report import provenance
-from fw.core.report.collect import headline
+from fw.core.report.collect import directions, headline
 from fw.core.report.environment import versions
 from fw.core.report.runfile import handle_in
 from fw.core.run.calls import Opened
@@ -45,7 +45,7 @@ def opened(recipe: Recipe, plan: Plan, made_by: provenance.Record, folder: Path)
         key=folder.name,
         baseline=recipe.baseline,
         headline=f"eval/{headline(recipe)}",
-        better=recipe.metrics[0].keys[headline(recipe)],
+        better=directions(recipe)[headline(recipe)],
         arms=[
             list(each)
             for name, arm in plan.arms.items()
@@ -55,6 +55,7 @@ def opened(recipe: Recipe, plan: Plan, made_by: provenance.Record, folder: Path)
             "fw.version": versions()["fw"],
             "fw.seed": str(recipe.seed),
             "fw.dataset": f"{recipe.dataset.name} {digest(identity(recipe.dataset))}",
+            **sweep_tags(recipe),
             **made_where(),
             **provenance.tags(made_by),
         },
@@ -74,6 +75,15 @@ def arm_descriptions(
             for seed, training in names_of_trainings(name, arm).items()
         ),
     ]
+
+
+def sweep_tags(recipe: Recipe) -> dict[str, str]:
+    """Of a sweep: its kind, which keys it is over, and whether its best point is only exploratory.
+    The keys are params of the arms."""
+    if recipe.sweep is None:
+        return {}
+    tags = {"fw.sweep": recipe.sweep.kind, "fw.sweep.over": " ".join(recipe.sweep.over)}
+    return tags | ({"fw.exploratory": "yes"} if recipe.sweep.kind == "search" else {})
 
 
 def made_where() -> dict[str, str]:

@@ -19,6 +19,7 @@ from typing import Any
 from fw.core.errors import FwError, Held, Interrupted, OutOfOrder
 from fw.core.files.durable import ASIDE, write_json, write_text
 from fw.core.files.layout import RUN_FILE
+from fw.core.files.strict import strict
 from fw.core.machine.leases import Lease, take
 from fw.core.machine.processes import Process
 from fw.core.machine.stopping import Stopping
@@ -71,7 +72,7 @@ def hashed(recipe: Recipe, plugins: Sequence[LocalPlugin]) -> str:
 
 
 def write_run(result: Mapping[str, Any], folder: Path) -> None:
-    write_json(folder / RUN_FILE, result)
+    write_text(folder / RUN_FILE, strict(result))
 
 
 def previous_run(folder: Path) -> dict[str, Any]:

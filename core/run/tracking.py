@@ -13,6 +13,7 @@ from fw.core.job import fewer
 from fw.core.plan.graph import ArmPlan, Plan
 from fw.core.report.markdown import SECTIONS, note
 from fw.core.report.runfile import RESOLVED
+from fw.core.report.series import SWEEP
 from fw.core.report.snapshots import CURVES, grids_file, snapshot_series
 from fw.core.report.statistics import mean
 from fw.core.run.calls import (
@@ -139,7 +140,7 @@ class Tracking:
         self.put(Scores(None, {**quality, **verdict_scores(result)}))
         if None in words:
             self.put(Words(None, words[None]))
-        names = ("report.md", RUN_FILE, RESOLVED, "arms.png", CURVES)
+        names = ("report.md", RUN_FILE, RESOLVED, "arms.png", SWEEP, CURVES)
         documents = [folder / name for name in names]
         more = [*folder.glob("report.html"), *sorted(folder.glob("samples-*.png"))]
         others = [*more, *sorted(folder.glob("plugins/*.py"))]

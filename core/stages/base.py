@@ -59,6 +59,10 @@ class Stage(ABC):
     def label(self) -> str:
         """What is done, for people, without the kind."""
 
+    def shared(self, device: str) -> bool:
+        """Whether a team is worth its start for this stage, on such devices."""
+        return self.teams
+
     @abstractmethod
     def run(self, job: Job, products: Products) -> None:
         """Write the product into the job's folder."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from fw.core.job import Job
 from fw.core.kinds import Metric
 from fw.core.kinds.boundaries import checked_floor, checked_limits, checked_scores
 from fw.core.machine.tables import fits
+from fw.core.machine.team import Team
 from fw.core.settings import Samples
 from fw.core.stages.base import Products, Stage
 from fw.core.stages.conditions import are_labels, load_annotation
@@ -27,6 +28,12 @@ from fw.core.stages.prior import FitPrior
 from fw.core.stages.reference import MeasureReference, load_measured
 from fw.core.stages.sample import Sample
 from fw.core.types import Annotation, Reference
+
+Item = TypeVar("Item")
+
+MANY = 10_000
+"""Samples of a seed from which on a team shares the seeds: fewer are compared in less time than a
+team takes to start."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +48,7 @@ class Evaluate(Stage):
         "compares fewer images"
     )
     files: ClassVar[tuple[str, ...]] = ("scores.json",)
+    teams: ClassVar[bool] = True
 
     # `seed` is the run's for a metric that reads conditions: they are drawn as they were for the
     # samples.
@@ -75,6 +83,9 @@ class Evaluate(Stage):
             "metric": marked(self.metric.name, identity(self.metric), self.version),
         }
 
+    def shared(self, device: str) -> bool:
+        return self.samples.seeds > 1 and self.samples.count >= MANY
+
     def run(self, job: Job, products: Products) -> None:
         features = load_features(products(self.space))
         annotation = load_annotation(self.annotate, self.prior, products)
@@ -88,14 +99,23 @@ class Evaluate(Stage):
             None if measured is None else {name: there(each) for name, each in measured.items()},
         )
         prepared = self.metric.prepare(reference)
-        scores: dict[str, list[float]] = {key: [] for key in self.metric.keys}
-        for seed, fake in enumerate(self.features.load(products(self.features), job.folder)):
+        made_of_samples = products(self.features)
+
+        def of_seed(seed: int) -> dict[str, float]:
+            fake = self.features.of_seed(made_of_samples, seed, job.folder)
             wanted = there(conditions(annotation, self.seed or 0, seed, range(len(fake))))
-            for key, value in self.compared(prepared, there(fake), wanted).items():
-                scores[key].append(value)
-        floor: Mapping[str, float] = {}
-        if annotation is None or of_held_out is not None:
-            floor = self.floor(prepared, reference.held_out, there(of_held_out))
+            return dict(self.compared(prepared, there(fake), wanted))
+
+        def of_new_images() -> dict[str, float]:
+            if annotation is not None and of_held_out is None:
+                return {}
+            return dict(self.floor(prepared, reference.held_out, there(of_held_out)))
+
+        tasks = [partial(of_seed, seed) for seed in range(self.samples.seeds)] + [of_new_images]
+        *of_seeds, floor = each_by_one(tasks, job.team)
+        if not job.team.leads:
+            return
+        scores = {key: [of_each[key] for of_each in of_seeds] for key in self.metric.keys}
         counts = {"train": len(reference.train), "held_out": len(reference.held_out)}
         by_chance = checked_limits(self.metric, self.metric.by_chance(prepared, self.samples.count))
         made = {
@@ -144,6 +164,14 @@ class Evaluate(Stage):
         if train.labels is None or not are_labels(annotation, train):
             return annotation.conditions, None
         return train.labels, load_split(self.dataset, "test", products).labels
+
+
+def each_by_one(tasks: Sequence[Callable[[], Item]], team: Team) -> list[Item]:
+    """What tasks return that are independent of each other, each done by one of the team."""
+    numbers = range(len(tasks))
+    done = team.said({number: tasks[number]() for number in team.share(numbers)})
+    together = {number: result for each in done for number, result in each.items()}
+    return [together[number] for number in numbers]
 
 
 def on(device: torch.device, tensor: Tensor | None) -> Any:

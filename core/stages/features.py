@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,12 +49,11 @@ class SampleFeatures(Stage):
                 features = self.space.features(network, load_shard(samples, seed, images), job)
                 job.keep(name, partial(save_file, {"features": features}))
 
-    def load(self, folder: Path, scratch: Path) -> Iterator[Tensor]:
-        """The features (n, D) of each sampling seed's samples, of a finished product; in a file on
-        the disk of `scratch` where they are many."""
-        for seed in range(self.sample.samples.seeds):
-            names = [features_name(s, i) for s, i in shards(self.sample.samples) if s == seed]
-            yield stacked((load_file(folder / name)["features"] for name in names), scratch)
+    def of_seed(self, folder: Path, seed: int, scratch: Path) -> Tensor:
+        """The features (n, D) of a sampling seed's samples, of a finished product; in a file on the
+        disk of `scratch` where they are many."""
+        names = [features_name(s, i) for s, i in shards(self.sample.samples) if s == seed]
+        return stacked((load_file(folder / name)["features"] for name in names), scratch)
 
 
 def features_name(seed: int, images: range) -> str:

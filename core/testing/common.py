@@ -18,7 +18,7 @@ from fw.core.stages.keys import digest
 from fw.core.testing.elsewhere import elsewhere
 from fw.core.testing.forall import forall
 from fw.core.testing.without_files import without_files
-from fw.registry import Component, Registry, Supervision, installed
+from fw.registry import Component, Download, Registry, Supervision, installed
 from fw.registry.fitness import check_component, kind_of
 
 AnyComponent = TypeVar("AnyComponent", bound=Component)
@@ -100,6 +100,16 @@ def preflight_speaks(component: Component) -> None:
         component.preflight()
 
 
+def downloads_are_said(component: Component) -> None:
+    """It says what `fw fetch` can bring for it, also where its files are not there"""
+    for each in (component, without_files(component, "preflight")):
+        for download in each.downloads():
+            assert isinstance(download, Download), f"{download!r} is no Download"
+            assert download.what, f"{download} does not say what it is"
+            assert "://" in download.source, f"{download.source} is no web address"
+            assert download.place.is_absolute(), f"{download.place} depends on the working folder"
+
+
 CLAUSES = (
     fit_for_recipes,
     explained,
@@ -111,6 +121,7 @@ CLAUSES = (
     capabilities_are_words,
     supervision_is_said,
     preflight_speaks,
+    downloads_are_said,
 )
 
 

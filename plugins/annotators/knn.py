@@ -10,7 +10,7 @@ from pydantic import Field
 
 from fw.core.job import Job
 from fw.core.types import Annotation, ConditionSpec, Observations
-from fw.plugins.annotators.neighbours import Neighbours
+from fw.plugins.annotators.neighbours import Neighbours, taken
 
 
 class KNN(Neighbours):
@@ -36,7 +36,7 @@ class KNN(Neighbours):
             if self.include_query
             else others
         )
-        conditions = points[chosen]  # (N, k + 1, D), or (N, k, D)
+        conditions = taken(points, chosen, job.folder)  # (N, k + 1, D), or (N, k, D)
         return Annotation(
             ConditionSpec("tokens", conditions.shape[2], conditions.shape[1]), conditions
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from fw.core.errors import FwError, StageFailed
 from fw.core.features.points import all_directions
+from fw.core.files.stacked import stacked
 from fw.core.job import Job
 from fw.core.kinds import Annotator
 from fw.core.machine.tables import all_finite
@@ -19,13 +21,16 @@ from fw.core.types import Observations
 SAME = 1e-6
 """Directions that differ by less in every coordinate are equal: only rounding ranks them."""
 
+AT_ONCE = 2**22
+"""Numbers of conditions that are in memory at once."""
+
 PAIRS = {"cpu": 2**22, "cuda": 2**27}
 """Products of pairs that are in memory at once."""
 
 
 class Neighbours(Annotator):
     """Conditions that are features of an image's k nearest others, by cosine. They take N * k *
-    D * 4 bytes."""
+    D * 4 bytes on the disk."""
 
     form: ClassVar[str] = "tokens"
 
@@ -112,6 +117,13 @@ def most_similar(points: Tensor, count: int) -> Tensor:
     """The numbers of the points (N, D) whose product with each is largest: int64 (N, count)."""
     blocks = points.split(max(1, PAIRS[points.device.type] // len(points)))
     return torch.cat([(block @ points.T).topk(count).indices for block in blocks])
+
+
+def taken(rows: Tensor, numbers: Tensor, folder: Path) -> Tensor:
+    """The rows (N, ...) with these numbers (M, ...), in a file on the disk of this folder where
+    they are many."""
+    size = rows[:1].numel() * numbers[:1].numel()
+    return stacked((rows[few] for few in numbers.split(max(1, AT_ONCE // size))), folder)
 
 
 def without_itself(numbers: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fw.core.job import Job
 from fw.core.types import Annotation, ConditionSpec, Observations
-from fw.plugins.annotators.neighbours import Neighbours
+from fw.plugins.annotators.neighbours import Neighbours, taken
 
 
 class Retrieval(Neighbours):
@@ -36,10 +36,12 @@ class Retrieval(Neighbours):
 
     def annotate(self, data: Observations, job: Job) -> Annotation:
         points, others = self.nearest(data, job)
-        conditions = points[others]  # (N, k, D)
+        conditions = taken(points, others, job.folder)  # (N, k, D)
         queries = self._pseudo_queries(others, job)
         return Annotation(
-            ConditionSpec("tokens", points.shape[1], self.k), conditions, bank=conditions[queries]
+            ConditionSpec("tokens", points.shape[1], self.k),
+            conditions,
+            bank=taken(conditions, queries, job.folder),
         )
 
     def _pseudo_queries(self, others: Tensor, job: Job) -> Tensor:

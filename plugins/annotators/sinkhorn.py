@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from fw.core.errors import StageFailed
 from fw.core.features.kmeans import Centroids
 from fw.core.features.points import all_directions, check_clusters
+from fw.core.files.stacked import scratch
 from fw.core.job import Job
 from fw.core.kinds import Annotator
 from fw.core.machine.tables import all_finite
@@ -41,8 +42,8 @@ class Sinkhorn(Annotator):
 
     It begins with k-means on the unit sphere. Each round assigns the whole set with equal shares
     for all prototypes, and moves each prototype to the mean of its images. `used` and `balance` in
-    the report say how equal the clusters came out, and `kmeans` is the control. Memory: 8 bytes per
-    image and cluster.
+    the report say how equal the clusters came out, and `kmeans` is the control. It takes 8 bytes
+    per image and cluster: of a GPU's memory, or of the disk.
     """
 
     name: ClassVar[str] = "sinkhorn"
@@ -85,25 +86,27 @@ class Sinkhorn(Annotator):
             START * (self.epsilon / START) ** (step / (self.rounds - 1))
             for step in range(self.rounds)
         ]
+        scores, room = (scratch((len(points), self.clusters), points, job.folder) for _ in range(2))
         assigned = torch.zeros(0, dtype=torch.int64)
         for epsilon in job.track(falling, "sinkhorn"):
             if len(assigned):
-                prototypes = means(points, assigned, prototypes)
-            assigned = assignments(points @ prototypes.T, epsilon, self.iterations)
+                prototypes = means(points, assigned, prototypes, room)
+            torch.matmul(points, prototypes.T, out=scores)
+            assigned = assignments(scores, epsilon, self.iterations, room)
         return Annotation(ConditionSpec("class", self.clusters), assigned.cpu())
 
 
-def shares(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
+def shares(scores: Tensor, epsilon: float, iterations: int, room: Tensor | None = None) -> Tensor:
     """The logarithm of how much each prototype is to be preferred (K,), so that the codes of the
     cosines (N, K), softmax(scores / epsilon + shares), give every prototype about N / K images.
 
     They are the potentials of eq. 5, by Sinkhorn-Knopp's iterations on vectors: an iteration reads
     the matrix once, row block by row block. A constant per image changes nothing in the solution,
     so each image's best score counts as 0. After 1, 8, 64, ... iterations the potentials move into
-    the matrix, so that nothing overflows.
+    the matrix, so that nothing overflows. `room` (N, K) is where it may lie.
     """
     count, clusters = scores.shape
-    matrix = torch.empty_like(scores)
+    matrix = torch.empty_like(scores) if room is None else room
     blocks = range(0, count, max(1, AT_ONCE[scores.device.type] // clusters))
     rows = [slice(start, start + blocks.step) for start in blocks]
     moved = scores.new_zeros(clusters)  # what has moved into the matrix
@@ -130,21 +133,24 @@ def logits(scores: Tensor, epsilon: float) -> Tensor:
     return (scores - scores.amax(dim=1, keepdim=True)).div_(epsilon).clamp_(min=-RANGE)
 
 
-def assignments(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
+def assignments(
+    scores: Tensor, epsilon: float, iterations: int, room: Tensor | None = None
+) -> Tensor:
     """The prototype with the largest share of each image: int64 (N,)."""
-    potentials = shares(scores, epsilon, iterations)
+    potentials = shares(scores, epsilon, iterations, room)
     few = scores.split(max(1, AT_ONCE[scores.device.type] // scores.shape[1]))
     return torch.cat([(logits(each, epsilon) + potentials).argmax(dim=1) for each in few])
 
 
-def means(points: Tensor, assigned: Tensor, prototypes: Tensor) -> Tensor:
+def means(
+    points: Tensor, assigned: Tensor, prototypes: Tensor, room: Tensor | None = None
+) -> Tensor:
     """Each cluster's mean direction (K, D). A cluster without images keeps its prototype.
 
     The codes are hard: with soft ones many prototypes collapse to one, and most are never the best
     of any image.
     """
-    codes = points.new_zeros(len(points), len(prototypes)).scatter_(
-        1, assigned[:, None], 1.0
-    )  # (N, K)
+    room = points.new_empty(len(points), len(prototypes)) if room is None else room
+    codes = room.zero_().scatter_(1, assigned[:, None], 1.0)  # (N, K)
     empty = codes.sum(dim=0) == 0  # (K,)
     return torch.where(empty[:, None], prototypes, normalize(codes.T @ points, dim=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,12 +17,16 @@ from fw.core.kinds import Autoencoder, Code
 from fw.plugins.shared.diffusers_folder import (
     CONFIG,
     WEIGHTS,
+    Source,
+    by_fetch,
     checked_settings,
     content,
+    files_of_network,
     from_folder,
+    from_hub,
 )
 from fw.plugins.shared.stated import Stated, supervision
-from fw.registry import Supervision
+from fw.registry import Download, Supervision
 
 LPIPS = (
     "published autoencoders are trained with LPIPS, whose network learned the labels of ImageNet"
@@ -62,6 +67,7 @@ class Pretrained(Autoencoder):
         8, ge=1, le=1024, description="by how much height and width shrink, likewise"
     )
 
+    source: Source = None
     supervision: Stated = None
 
     @property
@@ -116,7 +122,7 @@ class Pretrained(Autoencoder):
             self,
             self.folder(),
             "set `weights` to a folder as diffusers' save_pretrained writes it (of a whole "
-            "pipeline, the sub-folder vae)",
+            f"pipeline, the sub-folder vae), or {by_fetch(self.source)}",
         )
         if config.get("_class_name") != self.architecture:
             raise MissingFile(
@@ -132,6 +138,10 @@ class Pretrained(Autoencoder):
                 f"autoencoder {self.name}: diffusers {diffusers.__version__} has no "
                 f"{self.architecture}; update it"
             )
+
+    def downloads(self) -> Iterable[Download]:
+        folder = self.folder()
+        return from_hub(self.source, folder, lambda: content(folder) is not None, files_of_network)
 
     def identity(self) -> dict[str, Any]:
         fields = {key: value for key, value in super().identity().items() if key != "weights"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,12 +17,16 @@ from fw.plugins.backbones.diffusers_networks import WRAPPERS, wrapped
 from fw.plugins.shared.diffusers_folder import (
     CONFIG,
     WEIGHTS,
+    Source,
+    by_fetch,
     checked_settings,
     content,
+    files_of_network,
     from_folder,
+    from_hub,
 )
 from fw.plugins.shared.stated import Stated, supervision
-from fw.registry import CAPTIONS, NOTHING, UNKNOWN, Supervision, labels_of
+from fw.registry import CAPTIONS, NOTHING, UNKNOWN, Download, Supervision, labels_of
 
 PIPELINE, SCHEDULER = "model_index.json", "scheduler_config.json"
 PARTS = ("unet", "transformer")
@@ -69,6 +73,7 @@ class DiffusersFolder(Backbone):
         ),
     )
 
+    source: Source = None
     supervision: Stated = None
 
     @property
@@ -126,13 +131,21 @@ class DiffusersFolder(Backbone):
             self,
             self.folder(),
             "set `weights` to a folder as diffusers' save_pretrained writes it, of a pipeline or "
-            "of its network, with safetensors",
+            f"of its network, with safetensors, or {by_fetch(self.source)}",
         )
         if (settings := self.scheduler_file()).is_file() and self.scheduler() is None:
             genuine(settings, f"backbone {self.name}: ")
             raise MissingFile(f"backbone {self.name}: {settings} is not a JSON object")
         if reason := self.unfit(config):
             raise FwError(reason)
+
+    def downloads(self) -> Iterable[Download]:
+        return from_hub(
+            self.source,
+            self.weights.expanduser(),
+            lambda: content(self.folder()) is not None,
+            files_of_pipeline,
+        )
 
     def identity(self) -> dict[str, Any]:
         fields = {key: value for key, value in super().identity().items() if key != "weights"}
@@ -198,6 +211,17 @@ class DiffusersFolder(Backbone):
         pipeline = folder.parent if folder.name in PARTS else folder
         beside, below = pipeline / SCHEDULER, pipeline / "scheduler" / SCHEDULER
         return below if below.is_file() else beside
+
+
+def files_of_pipeline(there: Sequence[str]) -> list[str]:
+    """Of the names of a repository's files, those that are read: its network and the settings of
+    its scheduler."""
+    for part in ("", *(f"{part}/" for part in PARTS)):
+        inner = [name.removeprefix(part) for name in there if name.startswith(part)]
+        if network := files_of_network(inner):
+            beside = (PIPELINE, SCHEDULER, f"scheduler/{SCHEDULER}")
+            return [*(name for name in beside if name in there), *(part + name for name in network)]
+    return []
 
 
 def unfit_network(config: Config) -> str | None:

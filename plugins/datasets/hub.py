@@ -1,10 +1,9 @@
-"""A local Hugging Face dataset (Lhoest et al., arXiv 2109.02846); it downloads only if allowed."""
+"""A Hugging Face dataset on this machine (Lhoest et al., arXiv 2109.02846)."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,14 +11,16 @@ from pydantic import Field, model_validator
 
 from fw.core.errors import FwError, MissingFile
 from fw.core.files.cache import cache_folder
+from fw.core.files.hub import HubFiles
 from fw.core.types import SPLITS, Split
 from fw.plugins.datasets.content import Content, check_content, content_digest
 from fw.plugins.datasets.decoded import Decoded, Request, Source, decoded, without
 from fw.plugins.datasets.depth import Scale
 from fw.plugins.datasets.fields import Cache, Channels, Encoded, Size, image_shape
 from fw.plugins.datasets.listing import Listing, fingerprint, is_held_out, listed
-from fw.plugins.datasets.rows import Rows, first_line
-from fw.registry.once import look_again, one_look
+from fw.plugins.datasets.rows import Rows
+from fw.registry import Download
+from fw.registry.once import one_look
 
 NAME_ON_THE_HUB = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -29,11 +30,11 @@ class Hub(Encoded):
     shrunk with LANCZOS.
 
     `path` is a folder (written by `save_to_disk`, or with parquet files in it) or a name on the hub
-    whose files are in the hub's cache. Nothing is downloaded, unless the environment says
-    HF_HUB_OFFLINE=0. The labels are the column `label`, of `label_count` classes. Shape and classes
-    are fields, so that a recipe can be checked where the files are not. Images that cannot be
-    decoded are left out, and every run warns of it. Images with more than 8 bits per channel that
-    use fewer bits than they have are refused without a `range` (docs/data.md).
+    whose files are in the hub's cache, into which `fw fetch` brings them. The labels are the column
+    `label`, of `label_count` classes. Shape and classes are fields, so that a recipe can be checked
+    where the files are not. Images that cannot be decoded are left out, and every run warns of it.
+    Images with more than 8 bits per channel that use fewer bits than they have are refused without
+    a `range` (docs/data.md).
 
     The images enter the keys by their content, not by where they lie: by a fingerprint of all
     files. Planning reads every file once for it and remembers the answer. Without the files and
@@ -91,13 +92,13 @@ class Hub(Encoded):
         return self.label_count
 
     def identity(self) -> dict[str, Any]:
-        folder = None if self.content else self.folder(download=False)
+        folder = None if self.content else self.folder()
         content = self.content or (self.content_of(folder) if folder else None)
         return {**super().identity(), "content": content}
 
     @property
     def class_names(self) -> list[str]:
-        folder = self.folder(download=False) if self.label else None
+        folder = self.folder() if self.label else None
         try:
             return self.rows(folder).label_names(self.train) if folder else []
         except FwError:  # preflight reports it
@@ -105,7 +106,7 @@ class Hub(Encoded):
 
     @property
     def missing(self) -> str | None:
-        if self.folder(download=False) is not None:
+        if self.folder() is not None:
             return None
         return (
             f"{self.path} is not on this machine, so that its splits and columns could not be "
@@ -118,6 +119,17 @@ class Hub(Encoded):
             rows.check(self.split(split))
         if not self.held_out:
             rows.check_apart(self.train, self.test)
+
+    def downloads(self) -> Iterable[Download]:
+        """The repository as a whole, because all files of a folder are in its content."""
+        if self.local() is None and NAME_ON_THE_HUB.fullmatch(self.path):
+            yield HubFiles.in_cache(
+                self.path,
+                self.path,
+                lambda: self.folder() is not None,
+                kind="dataset",
+                revision=self.revision,
+            )
 
     def decoded(self, split: Split) -> Decoded:
         return decoded(self.request(split, self.checked_folder()), cache_folder(self.cache))
@@ -167,7 +179,7 @@ class Hub(Encoded):
     def checked_folder(self) -> Path:
         """The folder with the files; MissingFile if there is none, or another than in the
         recipe."""
-        folder = self.folder(download=os.environ.get("HF_HUB_OFFLINE") == "0")
+        folder = self.folder()
         if folder is None:
             raise MissingFile(self.how_to_fetch())
         check_files(listed(folder, once=False), folder)
@@ -175,40 +187,33 @@ class Hub(Encoded):
             check_content(f"dataset hub: {self.path}", self.content, self.content_of(folder))
         return folder
 
-    def folder(self, download: bool) -> Path | None:
-        """The folder `path`, or the one in the hub's cache; None if there is neither."""
-        local = Path(self.path).expanduser().absolute()
-        if local.is_dir():
+    def folder(self) -> Path | None:
+        """The folder `path`, or the one in the hub's cache; None if there is neither, or it is
+        there in part."""
+        if (local := self.local()) is not None or not NAME_ON_THE_HUB.fullmatch(self.path):
             return local
-        if not NAME_ON_THE_HUB.fullmatch(self.path):
-            return None
         from huggingface_hub import snapshot_download
 
         try:
             snapshot = snapshot_download(
-                self.path,
-                repo_type="dataset",
-                revision=self.revision,
-                local_files_only=not download,
+                self.path, repo_type="dataset", revision=self.revision, local_files_only=True
             )
-        except Exception as error:  # no such name, no network, no such revision: a dozen classes
-            if download:
-                raise MissingFile(
-                    f"dataset hub: {self.path} could not be downloaded: {first_line(error)}"
-                ) from error
+        except Exception:  # no such name, no such revision, not whole: a dozen classes
             return None
-        if download:
-            look_again()
         return Path(snapshot)
+
+    def local(self) -> Path | None:
+        """The folder `path`; None if there is none, so that it may be a name on the hub."""
+        folder = Path(self.path).expanduser().absolute()
+        return folder if folder.is_dir() else None
 
     def how_to_fetch(self) -> str:
         if not NAME_ON_THE_HUB.fullmatch(self.path):
             return f"dataset hub expects a dataset in {self.path}, which is no folder: set `path`"
         revision = f" --revision {self.revision}" if self.revision else ""
         return (
-            f"dataset hub: {self.path} is neither a folder nor in the hub's cache, and fw does not "
-            f"download: fetch it with `hf download --repo-type dataset {self.path}{revision}`, or "
-            "set HF_HUB_OFFLINE=0 for this run"
+            f"dataset hub: {self.path} is neither a folder nor whole in the hub's cache: `fw fetch "
+            f"RECIPE` brings it, as `hf download --repo-type dataset {self.path}{revision}` does"
         )
 
     def content_of(self, folder: Path) -> str:

@@ -11,8 +11,8 @@ from fw.plugins.encoders.pretrained import Pretrained
 
 
 class DINOv2(Pretrained):
-    """DINOv2, pretrained without labels (arXiv 2304.07193), from local files; frozen, nothing is
-    downloaded.
+    """DINOv2, pretrained without labels (arXiv 2304.07193), from local files, which `fw fetch`
+    brings; frozen.
 
     It was trained on 142 million images, chosen because they are close to ImageNet and other
     labelled sets. That is far more than the dataset at hand, which its training may even contain.

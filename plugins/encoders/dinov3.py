@@ -11,8 +11,8 @@ from fw.plugins.encoders.pretrained import Pretrained
 
 
 class DINOv3(Pretrained):
-    """DINOv3, pretrained without labels (arXiv 2508.10104), from local files; frozen, nothing is
-    downloaded.
+    """DINOv3, pretrained without labels (arXiv 2508.10104), from local files, which `fw fetch`
+    brings; frozen.
 
     It was trained on 1.7 billion images from the web (or, with the tag sat493m, 493 million from
     satellites). That is far more than the dataset at hand, which its training may even contain. Say

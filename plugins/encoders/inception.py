@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -19,9 +20,10 @@ from torch import Tensor, nn
 
 from fw.core.errors import MissingFile
 from fw.core.files.contents import genuine, sha256
+from fw.core.files.download import WebFile
 from fw.core.files.weights import check_finite
 from fw.core.kinds import Encoder
-from fw.registry import UNKNOWN, Neutral, Supervision, labels_of
+from fw.registry import UNKNOWN, Download, Neutral, Supervision, labels_of
 
 FILE_NAMES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
 SOURCE = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/" + FILE_NAMES[0]
@@ -59,6 +61,12 @@ class Inception(Encoder):
     def preflight(self) -> None:
         self.weights_file()
 
+    def downloads(self) -> Iterable[Download]:
+        """The published weights; nobody knows where those of another sum come from."""
+        if self.sha256.startswith(PUBLISHED):
+            place = next((place for place in self.places() if place.is_file()), self.places()[0])
+            yield WebFile("Inception's weights", SOURCE, place.absolute(), sha256=self.sha256)
+
     def identity(self) -> dict[str, Any]:
         return {key: value for key, value in super().identity().items() if key != "weights"}
 
@@ -78,10 +86,10 @@ class Inception(Encoder):
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             raise MissingFile(
-                f"Inception's weights are missing; looked at {', '.join(map(str, places))}: copy "
-                f"{FILE_NAMES[0]} (sha256 {self.sha256}..., from {SOURCE}) to one of these or give "
-                "its path as `weights`, or measure in the space 'classifier' or 'pca' (metric fd) "
-                "instead of fid"
+                f"Inception's weights are missing; looked at {', '.join(map(str, places))}: `fw "
+                f"fetch RECIPE` brings them; or copy {FILE_NAMES[0]} (sha256 {self.sha256}..., "
+                f"from {SOURCE}) to one of these, give its path as `weights`, or measure in the "
+                "space 'classifier' or 'pca' (metric fd) instead of fid"
             )
         genuine(path, "encoder inception: ")
         digest = sha256(path)

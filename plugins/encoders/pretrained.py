@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from fw.core.errors import MissingFile
 from fw.core.files.contents import genuine
+from fw.core.files.hub import Choice, HubFiles
 from fw.core.kinds import Encoder
 from fw.core.machine.precision import ABOUT, Precision
 from fw.plugins.encoders import timm_checkpoint, transformers_checkpoint
@@ -19,9 +21,9 @@ from fw.plugins.encoders.checkpoint import Checkpoint
 from fw.plugins.encoders.timm_checkpoint import TimmCheckpoint, patch_in, timm_config
 from fw.plugins.encoders.timm_tags import supervision_of
 from fw.plugins.encoders.transformers_checkpoint import TransformersCheckpoint
-from fw.plugins.shared.saved import saved
+from fw.plugins.shared.saved import named_weights, saved
 from fw.plugins.shared.stated import Stated, supervision
-from fw.registry import UNKNOWN, Neutral, Supervision
+from fw.registry import UNKNOWN, Download, Neutral, Supervision
 
 
 class Pretrained(Encoder):
@@ -81,6 +83,25 @@ class Pretrained(Encoder):
 
     def preflight(self) -> None:
         self.sound()
+
+    def downloads(self) -> Iterable[Download]:
+        """What is named and lies in the hub's cache; `weights` are the user's own."""
+        model = self.model or self.default
+        if self.weights is not None:
+            return
+        if "/" in model:
+            yield HubFiles.in_cache(model, model, self.is_sound, choice=files_of_model)
+        elif (repository := self.in_timm(model)) is not None:
+            yield HubFiles.in_cache(
+                model, repository[0], self.is_sound, choice=first(repository[1])
+            )
+
+    def is_sound(self) -> bool:
+        try:
+            self.sound()
+        except MissingFile:
+            return False
+        return True
 
     def identity(self) -> dict[str, Any]:
         fields = {
@@ -162,18 +183,21 @@ class Pretrained(Encoder):
     def in_the_cache(self, model: str) -> Checkpoint:
         if "/" in model:
             return self.in_folder(self.cached(model, ["config.json"]).parent)
-        config = timm_config(model)
-        if not config or not config.hf_hub_id:
+        if (known := self.in_timm(model)) is None:
             raise MissingFile(
                 f"encoder {self.name}: timm has no weights of {model}; give a file of them as "
                 "`weights`"
             )
-        names = (
-            [config.hf_hub_filename] if config.hf_hub_filename else list(timm_checkpoint.WEIGHTS)
-        )
-        return TimmCheckpoint(
-            model, self.cached(config.hf_hub_id, names), tag=timm_name(model).partition(".")[2]
-        )
+        return TimmCheckpoint(model, self.cached(*known), tag=timm_name(model).partition(".")[2])
+
+    def in_timm(self, model: str) -> tuple[str, list[str]] | None:
+        """The repository of the weights that timm names so, and the names that their file may
+        have, the first first; None if timm has none."""
+        config = timm_config(model)
+        if not config or not config.hf_hub_id:
+            return None
+        own = config.hf_hub_filename
+        return config.hf_hub_id, [own] if own else list(timm_checkpoint.WEIGHTS)
 
     def cached(self, repository: str, names: list[str]) -> Path:
         """The first of these files of the repository in the hub's cache, without the network."""
@@ -189,9 +213,9 @@ class Pretrained(Encoder):
                 return Path(file)
         raise MissingFile(
             f"encoder {self.name}: {names[0]} of {repository} is not in the hub's cache "
-            f"{constants.HF_HUB_CACHE}, and fw does not download it: run `hf download {repository} "
-            "--local-dir FOLDER` where there is a network, bring the folder here and set "
-            "`weights: FOLDER`, without `model`"
+            f"{constants.HF_HUB_CACHE}: `fw fetch RECIPE` brings it; or run `hf download "
+            f"{repository} --local-dir FOLDER` where there is a network, bring the folder here and "
+            "set `weights: FOLDER`, without `model`"
         )
 
     def in_folder(self, folder: Path) -> Checkpoint:
@@ -246,9 +270,13 @@ class Pretrained(Encoder):
         raise self.lacking(folder, names)
 
     def lacking(self, folder: Path, names: tuple[str, ...]) -> MissingFile:
+        remedy = (
+            "`fw fetch RECIPE` brings it"
+            if self.weights is None
+            else "download the whole repository, with `hf download NAME --local-dir FOLDER`"
+        )
         return MissingFile(
-            f"encoder {self.name}: there is no {' or '.join(names)} in {folder}: download the "
-            "whole repository, with `hf download NAME --local-dir FOLDER`"
+            f"encoder {self.name}: there is no {' or '.join(names)} in {folder}: {remedy}"
         )
 
 
@@ -262,3 +290,16 @@ def timm_name(model: str) -> str:
 def fine_tuned(model: str) -> bool:
     """Whether timm's tag says that the weights were fine-tuned with ImageNet's labels."""
     return "_ft_in" in model.partition(".")[2]
+
+
+def first(names: Sequence[str]) -> Choice:
+    """The first of these names that a repository has."""
+    return lambda there: [name for name in names if name in there][:1]
+
+
+def files_of_model(there: Sequence[str]) -> list[str]:
+    """The files of a repository of timm or transformers that are read: settings and one set of
+    weights, by the rule of `saved`."""
+    settings = (transformers_checkpoint.CONFIG, *transformers_checkpoint.PROCESSOR)
+    weights = named_weights(there, transformers_checkpoint.WEIGHTS)
+    return [*(name for name in settings if name in there), *weights] if weights else []

@@ -4,19 +4,67 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 
 from fw.core.errors import MissingFile
 from fw.core.files.contents import genuine, read_json, sha256
-from fw.plugins.shared.saved import Saved, saved
-from fw.registry import Component
+from fw.core.files.hub import Choice, HubFiles
+from fw.plugins.shared.saved import Saved, named_weights, saved
+from fw.registry import ANY, Component, Download, Neutral
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+
+ON_THE_HUB = re.compile(
+    r"(?P<repository>\w[\w.-]*/\w[\w.-]*)(/(?P<folder>\w[\w.-]*))?(@(?P<revision>[\w./-]+))?"
+)
+
+Source = Annotated[
+    str | None,
+    Field(
+        pattern=f"^{ON_THE_HUB.pattern}$",
+        description=(
+            "where `fw fetch` gets the folder `weights`: OWNER/NAME on the hub, with /FOLDER for a "
+            "part of it and @REVISION for another than the main one"
+        ),
+    ),
+    Neutral(ANY),
+]
+"""A field that says what is to lie in a folder; the keys know the folder by its content."""
+
+
+def by_fetch(source: str | None) -> str:
+    """How `fw fetch` would help where a folder is missing."""
+    brings = "`fw fetch RECIPE` brings it"
+    return brings if source else f"give its repository on the hub as `source`, and {brings}"
+
+
+def from_hub(
+    source: str | None, folder: Path, there: Callable[[], bool], choice: Choice
+) -> Iterator[Download]:
+    """The download of a folder, if the recipe says where it comes from."""
+    if source is not None and (named := ON_THE_HUB.fullmatch(source)):
+        yield HubFiles.in_folder(
+            source,
+            named["repository"],
+            folder.absolute(),
+            there,
+            choice=choice,
+            folder=named["folder"] or "",
+            revision=named["revision"],
+        )
+
+
+def files_of_network(there: Sequence[str]) -> list[str]:
+    """Of the names of files, those of a network's folder that are read; none if one is lacking."""
+    weights = named_weights(there, (WEIGHTS,))
+    return [CONFIG, *weights] if weights and CONFIG in there else []
 
 
 def weights_in(folder: Path) -> Saved | None:

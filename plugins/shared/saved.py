@@ -146,6 +146,19 @@ def saved(folder: Path, standard_names: Sequence[str]) -> Saved | None:
     return None
 
 
+def named_weights(there: Sequence[str], standard_names: Sequence[str]) -> list[str]:
+    """Of the names of files, those of the weights that `saved` would read, without variants; none
+    if there are none."""
+    for name in standard_names:
+        stem, ending = Path(name).stem, Path(name).suffix
+        if name in there:
+            return [name]
+        if f"{name}{INDEX}" in there:
+            shard = re.compile(rf"{re.escape(stem)}-\d+-of-\d+{re.escape(ending)}")
+            return [f"{name}{INDEX}", *(each for each in there if shard.fullmatch(each))]
+    return []
+
+
 def variants(folder: Path, name: str) -> dict[str, Path]:
     """The variants of a file and the first file of each: its one file, or else its index.
 

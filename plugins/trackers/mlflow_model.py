@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from fw.core.kinds.tracker import LOADER
+from fw.plugins.trackers.mlflow_library import import_mlflow
 
 EXAMPLE = {"count": 64, "seed": 0, "condition": None}
 NAME = "mlflow-model"
@@ -14,6 +15,7 @@ NAME = "mlflow-model"
 
 def save(package: Path, model: str, run: str) -> Path:
     """Write a packed arm in MLflow's format, beside the package; returns the folder."""
+    import_mlflow()
     import mlflow.pyfunc
     import numpy as np
     from mlflow.models import Model

@@ -96,13 +96,32 @@ def view_state(run: RunDescription, pictures: Sequence[str]) -> dict[str, Any]:
             headline,
             *(f"metrics.`{key}`" for key in beside(title)),
             *(f"tags.`fw.{key}`" for key in ("decision", "arm_role")),
-            *(f"params.`{key}`" for key in varying(arms)[:8]),
+            *(f"params.`{key}`" for key in dict.fromkeys([*swept(run), *varying(arms)][:8])),
         ],
         "runsHiddenMode": "SHOW_ALL",
         "isAccordionReordered": True,
         "compareRunSections": [section],
-        "compareRunCharts": [bars, *grids],
+        "compareRunCharts": [bars, *along(run, card), *grids],
     }
+
+
+def swept(run: RunDescription) -> list[str]:
+    """The params that the arms of a sweep are points of."""
+    return run.tags.get("fw.sweep.over", "").split()
+
+
+def along(run: RunDescription, card: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The headline against the key of a sweep, or parallel coordinates of several."""
+    keys = swept(run)
+    drawn: dict[str, Any]
+    if len(keys) > 1:
+        drawn = {"type": "PARALLEL", "selectedParams": keys, "selectedMetrics": [run.headline]}
+    elif keys:
+        x, y = {"key": keys[0], "type": "PARAM"}, {"key": run.headline, "type": "METRIC"}
+        drawn = {"type": "SCATTER", "xaxis": x, "yaxis": y}
+    else:
+        return []
+    return [{**card, "uuid": "fw-sweep", **drawn}]
 
 
 def beside(key: str) -> list[str]:

@@ -122,7 +122,13 @@ def by_metric(
     measured = None if first.reference is None else load_measured(store.path(first.reference.id))
     prepared = metric.prepare(Reference(real["train"], real["test"], measured=measured))
     samples = [
-        torch.cat(list(arm.features.load(store.path(arm.features.id), store.root))) for arm in arms
+        torch.cat(
+            [
+                arm.features.of_seed(store.path(arm.features.id), seed, store.root)
+                for seed in range(arm.samples.seeds)
+            ]
+        )
+        for arm in arms
     ]
     every = len(samples[0])
     if max(counts) > every:

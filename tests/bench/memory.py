@@ -1,7 +1,8 @@
 """`PYTHONPATH=tests python -m bench.memory`: the most memory that a run takes on 100,000 files of
-images and on a quarter of them, and a training on 16 GiB of mapped latents and on a quarter of them
-(docs/scaling.md). Needs room on the disk of $TMPDIR: 13 KB an image; latents take none, because
-their files have holes.
+images and on a quarter of them; a run from 4 GiB of latents to its scores, and from a quarter of
+them; and a training on 16 GiB of mapped latents and on a quarter of them (docs/scaling.md). Needs
+room on the disk of $TMPDIR: 13 KB an image, 256 KB for latents of one; those of the last training
+take none, because their files have holes.
 """
 
 from __future__ import annotations
@@ -23,17 +24,40 @@ from fw.core.settings import Train
 from fw.plugins.backbones.unet import UNet
 from fw.plugins.processes.flow import Flow
 
-IMAGES, FILES = 100_000, 64
+IMAGES, ENCODED, FILES = 100_000, 16_000, 64
+
+WIDE = (
+    POOLED.replace("    return [Pooled]", "    return [Pooled, Wide]")
+    + '''
+
+from fw.core.kinds import Autoencoder
+from fw.core.kinds.autoencoder import Code
+
+
+class Wide(Autoencoder):
+    """Latents that are wider than the images: 4x64x64 of 3x64x64, each with a deviation."""
+    name: ClassVar[str] = "wide"
+    def latent_shape(self, shape):
+        return 4, *shape[1:]
+    def build(self, shape):
+        return nn.Identity()
+    def encode(self, network, images):
+        mean = images[:, [0, 1, 2, 0]].float() / 127.5 - 1
+        return Code(mean, mean.abs() * 0.1)
+    def decode(self, network, latents):
+        return latents[:, :3]
+'''
+)
 
 PARTS = ("mean", "std", "mirrored.mean", "mirrored.std")
 SHAPE = (1000, 4, 64, 64)
 """Of each part in a file, which has 250 MiB."""
 
 
-def on_images(count: int, folder: Path) -> str:
+def on_images(count: int, folder: Path, plugin: str = POOLED, text: str = RECIPE) -> str:
     """A recipe from its files to its report."""
-    (folder / "pooled.py").write_text(POOLED, encoding="utf-8")
-    recipe = RECIPE.format(root=folder / "images", cache=folder / "cache")
+    (folder / "pooled.py").write_text(plugin, encoding="utf-8")
+    recipe = text.format(root=folder / "images", cache=folder / "cache")
     (folder / "recipe.yaml").write_text(recipe.replace("size: 96", "size: 64"), encoding="utf-8")
     pictures(folder / "images/test", 1000, side=16)
     pictures(folder / "images/train", count, side=16)
@@ -43,6 +67,15 @@ def on_images(count: int, folder: Path) -> str:
         raise SystemExit(done.stderr)
     taken = {kind: round(peak / MIB) for kind, peak in sorted(peaks(folder / "runs").items())}
     return f"{count:,} images, {time.monotonic() - began:.0f} s, peaks in MiB: {taken}"
+
+
+def in_latents(count: int, folder: Path) -> str:
+    """The same in latents, with those of mirror images: 256 KiB an image."""
+    text = RECIPE.replace("steps: 2}", "steps: 2, clip: null}").replace(
+        "steps: 4,", "steps: 4, flip: true,"
+    )
+    text += "latents: wide\n"
+    return on_images(count, folder, WIDE, text)
 
 
 def on_latents(files: int, folder: Path) -> str:
@@ -66,11 +99,14 @@ if __name__ == "__main__":
         case ["images", count]:
             with tempfile.TemporaryDirectory() as scratch:
                 print(on_images(int(count), Path(scratch)))
+        case ["encoded", count]:
+            with tempfile.TemporaryDirectory() as scratch:
+                print(in_latents(int(count), Path(scratch)))
         case ["latents", files]:
             with tempfile.TemporaryDirectory() as scratch:
                 print(on_latents(int(files), Path(scratch)))
         case _:
-            for what, most in (("images", IMAGES), ("latents", FILES)):
+            for what, most in (("images", IMAGES), ("encoded", ENCODED), ("latents", FILES)):
                 for few in (most // 4, most):
                     command = [sys.executable, "-m", "bench.memory", what, str(few)]
                     subprocess.run(command, check=True)
