@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from PIL import Image
 from sites import fw
 
 from fw.core.commands import store as housekeeping
@@ -27,6 +28,7 @@ from fw.core.machine.processes import Process
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import load
+from fw.core.run.record import describe, run_folder
 from fw.core.stages.base import Stage
 from fw.core.stages.train import TrainDenoiser
 from fw.core.store.at_work import at_work, notes
@@ -150,6 +152,29 @@ def test_nothing_is_removed_where_it_is_not_known_what_a_run_uses(out: Path) -> 
     assert "mine" in refused.err
     assert Store(out / "store").stages() == before
     assert "not known" in fw("store", out).out
+
+
+def test_nothing_is_removed_where_the_data_of_an_unfinished_run_are_not_at_hand(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without them its keys are others. A relative path leads to them from one folder alone."""
+    for number, split in enumerate(("train", "test")):
+        folder = tmp_path / "here" / "pictures" / split
+        folder.mkdir(parents=True)
+        Image.new("RGB", (16, 16), (number, 0, 0)).save(folder / "one.png")
+    monkeypatch.chdir(tmp_path / "here")
+    pictures = "dataset={name: image_folder, root: pictures, size: 16}"
+    recipe = load(TINY, [*CHANGES, pictures])
+    describe(recipe, [], run_folder(recipe, [], out))
+    store, stage = Store(out / "store"), planned(pictures).arms["unconditional"].train
+    store.path(stage).mkdir()
+    assert "every product is used" in fw("store", out, "--prune").out
+    monkeypatch.chdir(tmp_path)
+    before = store.stages()
+    refused = fw("store", out, "--prune", "--yes")
+    assert (refused.code, store.stages()) == (2, before)
+    assert "pictures" in refused.err
+    assert "--prune" not in fw("store", out).out
 
 
 def test_nothing_is_removed_where_a_run_has_other_keys_today_and_names_some_of_them_alone(

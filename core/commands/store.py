@@ -219,7 +219,8 @@ def notices(found: Survey) -> Iterator[str]:
         yield f"damaged: {stage}: {reason}; fw verify {found.root} --discard"
     if orphans := found.orphans:
         room = in_words(sum(orphans.values()))
-        remedy = f"fw store {found.root} --prune removes them"
+        known = not any(run.unknown for run in found.runs)
+        remedy = f"fw store {found.root} --prune removes them" if known else "as far as is known"
         yield f"orphans: {len(orphans)} products that no run uses, {room}; {remedy}"
     for run in found.runs:
         if run.unknown:

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from fw.core.commands.fetch import components, lacking
 from fw.core.commands.verify import of_run
 from fw.core.errors import FwError
 from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import understood
 from fw.core.report.runfile import RESOLVED, read_record, read_resolved
 from fw.core.store.store import Store
@@ -47,12 +49,23 @@ def uses(root: Path, store: Store) -> Iterator[Uses]:
         made = of_run(store, drawn)
         try:
             recipe, _ = understood(read_resolved(folder), installed())
+            planned = plan(recipe)
         except FwError as error:
             yield Uses(folder, made, str(error).splitlines()[0])
             continue
-        planned = set(plan(recipe).stages)
-        older = several and not drawn <= planned
-        yield Uses(folder, made | planned, OLDER if older else "")
+        yield Uses(folder, made | set(planned.stages), doubt(planned, drawn, several))
+
+
+def doubt(planned: Plan, drawn: Set[str], several: bool) -> str:
+    """Why a plan may not name all that its run uses, though the run drew these samples; empty if
+    it does. Keys are made of the content of data, so that where these are not at hand, as in
+    another working directory than that of a relative path, all of them are others."""
+    if drawn and drawn <= planned.stages.keys():
+        return ""
+    if len(drawn) >= len(planned.arms) and not several:
+        return ""  # all that it has made is known by its samples
+    reasons = filter(None, map(lacking, components(planned)))
+    return next((reason.splitlines()[0] for reason in reasons), OLDER if drawn and several else "")
 
 
 OLDER = (
