@@ -142,6 +142,38 @@ def test_a_run_that_begins_meanwhile_keeps_what_it_uses(
     assert list(notes(store)) == []
 
 
+def test_what_a_removal_that_was_killed_has_left_goes_with_the_next(out: Path) -> None:
+    store = Store(out / "store")
+    stage = planned().arms["unconditional"].train
+    aside = store.root / f"{stage}.removed"
+    shutil.copytree(store.path(stage), aside)
+    removal = housekeeping.removable(out)
+    assert list(removal.sizes) == [aside.name]
+    with store.lease(stage):  # as of another removal that has just put it aside
+        assert list(dict(housekeeping.remove(removal)).values()) != [""]
+        assert aside.exists()
+    before = store.stages()
+    assert "1 removed" in fw("store", out, "--prune", "--yes").out
+    assert not aside.exists()
+    assert store.stages() == before
+
+
+def test_nothing_is_removed_of_a_store_that_runs_elsewhere_may_use(out: Path) -> None:
+    """Several runs folders may have a link to one store."""
+    remove_run(out, repeats=2)
+    elsewhere = out.parent / "large" / "store"
+    elsewhere.parent.mkdir()
+    (out / "store").rename(elsewhere)
+    (out / "store").symlink_to(elsewhere)
+    before = Store(elsewhere).stages()
+    for folder, why in ((out, "is a link to"), (elsewhere, "no run is in it")):
+        refused = fw("store", folder, "--prune", "--yes")
+        assert refused.code == 2
+        assert why in refused.err
+    assert Store(elsewhere).stages() == before
+    assert "orphans" in fw("store", out).out
+
+
 def test_nothing_is_removed_where_it_is_not_known_what_a_run_uses(out: Path) -> None:
     for folder in run_folders(out):
         text = (folder / "recipe.resolved.yaml").read_text()

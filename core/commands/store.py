@@ -18,6 +18,7 @@ from rich.text import Text
 from fw.core.commands.uses import Uses, uses, written
 from fw.core.errors import FwError, Held
 from fw.core.execution.progress import noted
+from fw.core.files.layout import STORE
 from fw.core.machine.memory import in_words
 from fw.core.messages.escaping import visible
 from fw.core.store.at_work import notes
@@ -48,7 +49,7 @@ class Survey:
 
     @property
     def store(self) -> Store:
-        return Store(self.root / "store")
+        return Store(self.root / STORE)
 
     @cached_property
     def users(self) -> Counter[str]:
@@ -98,7 +99,7 @@ class Survey:
 def survey(path: Path) -> Survey:
     """Look at a runs folder, or at its store; FwError if it is neither."""
     root = runs_folder(path)
-    store = Store(root / "store")
+    store = Store(root / STORE)
     busy = frozenset(stage for each in notes(store) if not each.ended for stage in each.uses)
     runs = list(uses(root, store))
     folders = {run.folder: size_of(run.folder) for run in runs}
@@ -132,7 +133,7 @@ def survey(path: Path) -> Survey:
 def runs_folder(path: Path) -> Path:
     path = path.absolute()
     for root in (path, path.parent):
-        if (root / "store").is_dir() and path in (root, root / "store"):
+        if (root / STORE).is_dir() and path in (root, root / STORE):
             return root
     raise FwError(f"{path}: no runs folder: there is no store in it")
 
@@ -234,22 +235,36 @@ class Removal:
     found: Survey
     runs: Mapping[Path, int]
     """The runs that there were when this was found out."""
+    left: Mapping[str, int]
+    """What a removal that was killed has left of products, by the names of their folders."""
 
     @property
     def sizes(self) -> dict[str, int]:
         """By the names of their folders."""
         names = {f"{stage}{PARTIAL}": size for stage, size in self.found.abandoned.items()}
-        return {**self.found.orphans, **names}
+        return {**self.found.orphans, **names, **self.left}
 
     def __str__(self) -> str:
-        finished, begun = len(self.found.orphans), len(self.found.abandoned)
+        begun = len(self.found.abandoned)
+        finished = len(self.sizes) - begun
         size = in_words(sum(self.sizes.values()))
         return f"{finished} products and {begun} unfinished ones that no run uses, {size}"
 
 
 def removable(path: Path) -> Removal:
     """What can be removed of a runs folder; FwError where it is not known what a run uses."""
-    runs = written(runs_folder(path))
+    root = runs_folder(path)
+    if (root / STORE).is_symlink():
+        raise FwError(
+            f"{root / STORE} is a link to {(root / STORE).resolve()}, which other runs folders may "
+            "use, too, so nothing is removed; where they do not, let the runs folder itself be the "
+            "link"
+        )
+    if not (runs := written(root)):
+        raise FwError(
+            f"{root}: no run is in it, so nothing is removed: are the runs elsewhere that use its "
+            "store? Where there are none, delete the store"
+        )
     found = survey(path)
     if unknown := [run for run in found.runs if run.unknown]:
         raise FwError(
@@ -259,7 +274,8 @@ def removable(path: Path) -> Removal:
                 for run in unknown
             )
         )
-    return Removal(found, runs)
+    left = found.store.root.glob(f"*{REMOVED}")
+    return Removal(found, runs, {each.name: size_of(each) for each in left})
 
 
 def remove(removal: Removal) -> Iterator[tuple[str, str]]:
@@ -269,10 +285,8 @@ def remove(removal: Removal) -> Iterator[tuple[str, str]]:
     another name; if there is a note by then of a run that uses it, it gets its own name back.
     """
     store = removal.found.store
-    for left in store.root.glob(f"*{REMOVED}"):  # of a command that was killed
-        shutil.rmtree(left, ignore_errors=True)
     for name in removal.sizes:
-        stage = name.removesuffix(PARTIAL)
+        stage = name.partition(".")[0]
         try:
             with store.lease(stage):
                 yield name, remove_one(store.root / name, stage, removal)
@@ -282,9 +296,13 @@ def remove(removal: Removal) -> Iterator[tuple[str, str]]:
 
 def remove_one(folder: Path, stage: str, removal: Removal) -> str:
     """Remove a product whose lease is held; why it is kept, if it is."""
+    if folder.suffix == REMOVED:
+        shutil.rmtree(folder, ignore_errors=True)  # another removal may have been faster
+        return ""
     if reason := wanted(stage, removal):
         return reason
     aside = folder.with_name(f"{folder.name}{REMOVED}")
+    shutil.rmtree(aside, ignore_errors=True)
     try:
         folder.rename(aside)
     except FileNotFoundError:
