@@ -25,6 +25,8 @@ from fw.core.errors import FwError
 from fw.core.files.layout import MANIFEST
 from fw.core.recipe.loading import load
 from fw.core.report.selection import selection
+from fw.core.store.at_work import notes
+from fw.core.store.store import Store
 
 pytestmark = pytest.mark.timeout(900)  # two fixtures run twenty small stages each
 
@@ -442,11 +444,22 @@ def test_the_best_of_a_search_is_scored_again_on_fresh_seeds_beside_the_baseline
 
 
 def test_a_search_that_is_given_again_suggests_the_same_and_does_nothing(
-    planted: tuple[Path, list[str | Path]], searched: tuple[Path, Answer]
+    planted: tuple[Path, list[str | Path]],
+    searched: tuple[Path, Answer],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """And between two trials, no product of those before is without a user: `fw store --prune`."""
     out, first = searched
     before = manifests(out)
     shutil.rmtree(out / "curve_search")  # what it knows, it knows from the store
+    used: list[int] = []
+    tell = Suggestions.tell
+
+    def heard(self: Suggestions, scores: Any) -> None:
+        used.append(len({stage for run in notes(Store(out / "store")) for stage in run.uses}))
+        tell(self, scores)
+
+    monkeypatch.setattr(Suggestions, "tell", heard)
     again = swept(*planted[1], "--again", "2", "--out", out)
     assert again.code == 0, again.err
     trials = [
@@ -455,6 +468,8 @@ def test_a_search_that_is_given_again_suggests_the_same_and_does_nothing(
     ]
     assert len(trials[0]) == 6
     assert trials[0] == trials[1]
+    assert used == sorted(used)
+    assert 0 < used[0] < used[-1]
     assert "start" not in again.err
     assert manifests(out) == before
 

@@ -151,6 +151,7 @@ def status(root: Path) -> Status:
     runs = [
         RunStatus(run, [of_stage(store, stage, title) for stage, title in run.stages.items()])
         for run in notes(store)
+        if run.stages or run.ended  # a sweep does nothing but by runs
     ]
     known = {stage for run in runs for stage in run.run.stages}
     others = [

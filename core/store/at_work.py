@@ -54,8 +54,35 @@ class AtWork:
         return self.silent > SILENT
 
 
+@dataclass
+class Note:
+    """What a run leaves while it lasts."""
+
+    folder: Path
+    recipe: str
+    began: float
+    stages: Mapping[str, str]
+    uses: set[str]
+
+    def use(self, plan: Plan) -> None:
+        """From now on, the run uses the stages of this plan, too."""
+        self.uses |= plan.stages.keys()
+        self.write()
+
+    def write(self) -> None:
+        facts = {
+            "recipe": self.recipe,
+            "began": self.began,
+            "stages": self.stages,
+            "uses": sorted(self.uses),
+        }
+        aside = self.folder / f"{NOTE}{ASIDE}"
+        aside.write_text(json.dumps(facts), encoding="utf-8")
+        aside.replace(self.folder / NOTE)
+
+
 @contextlib.contextmanager
-def at_work(store: Store, recipe: str, plan: Plan, everything: Plan) -> Iterator[None]:
+def at_work(store: Store, recipe: str, plan: Plan, everything: Plan) -> Iterator[Note]:
     """Say in the store that this process does the stages of a plan, and uses `everything`.
 
     It comes before the first look at the store: whoever removes what nobody uses looks for notes
@@ -65,17 +92,11 @@ def at_work(store: Store, recipe: str, plan: Plan, everything: Plan) -> Iterator
         forget_ended(store)
         folder = store.root / LEASES / NOTES / secrets.token_hex(8)
         lease = take(folder)
-        facts = {
-            "recipe": recipe,
-            "began": time.time(),
-            "stages": {stage.id: stage.title for stage in plan.stages.values()},
-            "uses": list(everything.stages),
-        }
-        aside = folder / f"{NOTE}{ASIDE}"
-        aside.write_text(json.dumps(facts), encoding="utf-8")
-        aside.replace(folder / NOTE)
+        titles = {stage.id: stage.title for stage in plan.stages.values()}
+        note = Note(folder, recipe, time.time(), titles, set(everything.stages))
+        note.write()
     try:
-        yield
+        yield note
     finally:
         with contextlib.suppress(OSError):
             (folder / NOTE).unlink(missing_ok=True)

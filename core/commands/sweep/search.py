@@ -22,6 +22,7 @@ from fw.core.recipe.model import ARMS, Recipe
 from fw.core.report.collect import directions, headline, scores
 from fw.core.report.selection import comparable
 from fw.core.run.missing import finish
+from fw.core.store.at_work import Note
 from fw.core.store.store import Store
 
 TRIALS = 20
@@ -90,8 +91,9 @@ def ranked_by(recipe: Recipe, minimise: str | None, maximise: str | None) -> str
     return key
 
 
-def run(search: Search, options: Options, console: Console) -> None:
+def run(search: Search, options: Options, console: Console, note: Note) -> None:
     """Have as many points as there are trials suggested and scored. FwError if none has a score.
+    What the trials use is noted, for it is in no run's folder before the end.
 
     A suggestion that is repeated is no trial: its score is known. So a search ends early only where
     hardly anything new is suggested any more.
@@ -104,7 +106,7 @@ def run(search: Search, options: Options, console: Console) -> None:
             break
         suggested = suggestions.make(search.at_once)  # of any --trials the same
         fresh = [each for each in dict.fromkeys(suggested) if each not in search.known][:left]
-        failure = score(search, fresh, options, console) or failure
+        failure = score(search, fresh, options, console, note) or failure
         suggestions.tell([search.known.get(places) for places in suggested])
         for number, places in enumerate(fresh, start=len(search.known) - len(fresh) + 1):
             say(console, f"trial  {number} of {wanted}: {in_words(search, places)}")
@@ -122,7 +124,7 @@ def in_words(search: Search, places: Places) -> str:
 
 
 def score(
-    search: Search, fresh: Sequence[Places], options: Options, console: Console
+    search: Search, fresh: Sequence[Places], options: Options, console: Console, note: Note
 ) -> FwError | None:
     """Score points that have no score yet; returns why one has none after all."""
     failure: FwError | None = None
@@ -139,6 +141,7 @@ def score(
         return failure
     recipe = recipe_of(search, [search.point(places) for places in valid])
     planned = plan(recipe, recipe.sweep.points if recipe.sweep is not None else ())
+    note.use(planned)
     try:
         finish(recipe, planned, options, console)
     except StageFailed as error:

@@ -33,6 +33,7 @@ from fw.core.files.durable import write_text
 from fw.core.messages.console import say
 from fw.core.messages.plain import writing
 from fw.core.plan.assembly import plan
+from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
 from fw.core.recipe.source import Source
@@ -40,6 +41,8 @@ from fw.core.report import provenance
 from fw.core.run.record import run_folder
 from fw.core.stages.sample import Sample
 from fw.core.stages.train import TrainDenoiser
+from fw.core.store.at_work import at_work
+from fw.core.store.store import Store
 from fw.registry import installed
 
 FILE = "sweep.yaml"
@@ -139,10 +142,24 @@ def sweep(
 ) -> list[Path]:
     """Do it; `run` is what `fw run` does. Returns the recipes that were written, which `fw run`
     runs again."""
-    points, search = wanted.points, wanted.search
-    if search is not None:
-        searching.run(search, options, console)
-        points = search.scored
+    store = Store(options.store)
+    store.create()
+    with at_work(store, wanted.base.recipe.name, Plan(), Plan()) as note:
+        points = wanted.points
+        if wanted.search is not None:
+            searching.run(wanted.search, options, console, note)
+            points = wanted.search.scored
+        return swept(points, wanted, run, options, console)
+
+
+def swept(
+    points: Sequence[Point],
+    wanted: Wanted,
+    run: Callable[[Recipe], Mapping[str, Any]],
+    options: Options,
+    console: Console,
+) -> list[Path]:
+    """Run the recipe of the points, and score the best once more."""
     data = wanted.data(points)
     recipe = wanted.recipe(data)
     written = kept(data, recipe, wanted, options)
