@@ -158,6 +158,14 @@ def test_what_a_removal_that_was_killed_has_left_goes_with_the_next(out: Path) -
     assert store.stages() == before
 
 
+def test_a_run_that_was_moved_away_and_left_a_link_is_one_and_latest_is_none(out: Path) -> None:
+    before = run_folders(out)
+    moved = before[0].rename(out.parent / "moved")
+    before[0].symlink_to(moved)
+    assert run_folders(out) == before
+    assert "every product is used" in fw("store", out, "--prune").out
+
+
 def test_nothing_is_removed_of_a_store_that_runs_elsewhere_may_use(out: Path) -> None:
     """Several runs folders may have a link to one store."""
     remove_run(out, repeats=2)

@@ -3,6 +3,7 @@ were made with, where a version was raised since."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,14 +34,20 @@ class Uses:
 
 
 def run_folders(root: Path) -> list[Path]:
-    """All runs of a runs folder."""
-    folders = (path.parent for path in root.glob(f"*/*/{RESOLVED}"))
-    return sorted(folder for folder in folders if not folder.is_symlink())
+    """All runs of a runs folder, each once, also those that were moved away and left a link."""
+    folders = sorted(path.parent for path in root.glob(f"*/*/{RESOLVED}"))
+    links = [folder for folder in folders if folder.is_symlink()]
+    here = {folder.resolve(): folder for folder in folders if folder not in links}
+    return sorted(({folder.resolve(): folder for folder in links} | here).values())
 
 
 def written(root: Path) -> dict[Path, int]:
     """When the recipe of each run was last written: another answer says that a run has begun."""
-    return {folder: (folder / RESOLVED).stat().st_mtime_ns for folder in run_folders(root)}
+    found = {}
+    for folder in run_folders(root):
+        with contextlib.suppress(FileNotFoundError):  # it may be deleted meanwhile
+            found[folder] = (folder / RESOLVED).stat().st_mtime_ns
+    return found
 
 
 def uses(root: Path, store: Store) -> Iterator[Uses]:
