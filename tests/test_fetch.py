@@ -360,8 +360,9 @@ def test_what_cannot_be_fetched_is_listed_and_ends_with_exit_code_2(case: Case) 
     assert not case.served.requests
 
 
-def test_a_recipe_that_needs_nothing_is_done_at_once(case: Case) -> None:
-    ended = case.fetch()
+@pytest.mark.parametrize("words", [(), ("--dry-run",)])
+def test_a_recipe_that_needs_nothing_is_done_at_once(case: Case, words: tuple[str, ...]) -> None:
+    ended = case.fetch(*words)
     assert (ended.code, "nothing to fetch" in ended.out) == (0, True), ended.out
 
 

@@ -315,6 +315,18 @@ with at_work(store, "gone", Plan(), Plan()), store.lease({stage!r}):
         assert mine.state == "stalled"
 
 
+def test_watching_ends_when_nobody_reads_it_any_more(out: Path) -> None:
+    words = [sys.executable, "-m", "fw.core", "status", str(out), "--watch"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as watching:
+        assert watching.stdout is not None
+        try:
+            assert b"nothing is running" in watching.stdout.readline()
+            watching.stdout.close()
+            assert watching.wait(timeout=60) == 0
+        finally:
+            watching.kill()
+
+
 def test_progress_is_written_beside_the_work_and_in_no_product(tmp_path: Path) -> None:
     class Deaf:
         def progress(self, stage: str, label: str, done: int, total: int) -> None: ...

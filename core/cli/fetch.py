@@ -55,7 +55,7 @@ def fetch(
         if not yes:
             agreed()
         problems += bring(fetchable, Console(stderr=True))
-    elif dry_run:
+    elif dry_run and (wanted.missing or wanted.by_hand):
         return
     if problems:
         raise type(problems[0])("\n".join(dict.fromkeys(map(str, problems))))

@@ -34,6 +34,7 @@ def status(
 
     from fw.core.commands.status import status as look
     from fw.core.errors import FwError
+    from fw.core.machine.streams import unread
 
     if watch and as_json:
         raise FwError("--watch and --json: name one")
@@ -51,6 +52,8 @@ def status(
                 return
             sys.stdout.flush()
             time.sleep(2)
+            if unread(1):
+                return
     except KeyboardInterrupt:
         if not watch:
             raise

@@ -90,6 +90,14 @@ def stream(number: int, name: str, before: TextIO | None) -> TextIO:
     )
 
 
+def unread(number: int) -> bool:
+    """Whether what is written to a descriptor reaches nobody any more: of a command that only
+    talks, and would do so forever."""
+    poll = select.poll()
+    poll.register(number, 0)
+    return any(event & (select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
+
+
 def fill(number: int) -> None:
     """Open a standard descriptor that is closed. Else the next file to be opened would get its
     number, and with it the output."""
