@@ -11,6 +11,8 @@ import os
 import pickle
 import re
 import signal
+import subprocess
+import sys
 import tarfile
 import tempfile
 import time
@@ -201,6 +203,27 @@ def test_an_archive_that_the_user_brought_is_unpacked_and_files_that_are_there_s
     (folder / "data_batch_2").unlink()
     assert cifar.fetch().code == 0
     assert (folder / "data_batch_2").read_bytes() == batches["data_batch_2"]
+
+
+def test_an_archive_that_was_fetched_and_not_unpacked_to_its_end_is_unpacked_and_removed(
+    cifar: Case, batches: dict[str, bytes]
+) -> None:
+    """A kill meanwhile makes it no file of the user's."""
+    folder = cifar.folder / "data" / "cifar-10-batches-py"
+    program = f"""
+import os, shutil
+from pathlib import Path
+from fw.core.files.download import WebArchive
+shutil.unpack_archive = lambda *_, **__: os._exit(9)
+WebArchive("CIFAR-10", {f"{cifar.served.url}/{ARCHIVE}"!r}, Path({str(folder)!r})).bring(print)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 9
+    cifar.served.requests.clear()
+    ended = cifar.fetch()
+    assert ended.code == 0, ended.out
+    assert not cifar.served.fetched(ARCHIVE)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == batches
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
 def test_inception_goes_where_it_is_looked_for_first(inception: Case, weights: bytes) -> None:

@@ -67,40 +67,48 @@ class WebFile(Download):
 @dataclass(frozen=True)
 class WebArchive(WebFile):
     """An archive whose top folder has the name of `place` and becomes it. Its sum is that of the
-    archive. Files that are there are left as they are."""
+    archive, which is removed then, unless it is the user's. Files that are there are left as they
+    are."""
 
     members: tuple[str, ...] = ()
     """Files in it that have to be there."""
 
     @property
     def archive(self) -> Path:
-        """Where it lies packed: fetched, or brought here by the user."""
+        """Where it lies packed, if the user has brought it here."""
         return self.place.parent / self.source.rpartition("/")[2]
+
+    @property
+    def fetched(self) -> Path:
+        """Where it lies packed, once it was fetched: of a name that no user gives a file."""
+        return self.archive.with_name(f".fetched-{self.archive.name}")
 
     def there(self) -> bool:
         return all((self.place / member).is_file() for member in self.members or ("",))
 
     def size(self) -> int | None:
-        return 0 if self.archive.is_file() else super().size()
+        here = self.archive.is_file() or self.fetched.is_file()
+        return 0 if here else super().size()
 
     def bring(self, advance: Advance) -> None:
-        users_own = self.archive.is_file()
-        if not users_own:
-            self.receive(self.archive, advance)
-        elif reason := self.mismatch(self.archive):
-            raise FwError(f"{self.archive} is not the expected file: {reason}; remove it")
-        self.unpack()
-        if not users_own:
-            self.archive.unlink()
+        if self.archive.is_file():
+            if reason := self.mismatch(self.archive):
+                raise FwError(f"{self.archive} is not the expected file: {reason}; remove it")
+            self.unpack(self.archive)
+            return
+        if not self.fetched.is_file():  # else it was stopped while it was unpacked
+            self.receive(self.fetched, advance)
+        self.unpack(self.fetched)
+        self.fetched.unlink()
 
-    def unpack(self) -> None:
+    def unpack(self, archive: Path) -> None:
         beside = aside(self.place)
         shutil.rmtree(beside, ignore_errors=True)
-        options: dict[str, Any] = {} if self.archive.suffix == ".zip" else {"filter": "data"}
+        options: dict[str, Any] = {} if archive.suffix == ".zip" else {"filter": "data"}
         try:
-            shutil.unpack_archive(self.archive, beside, **options)
+            shutil.unpack_archive(archive, beside, **options)
         except (shutil.ReadError, ValueError, EOFError) as error:
-            raise FwError(f"{self.archive} cannot be unpacked: {error}") from error
+            raise FwError(f"{archive} cannot be unpacked: {error}") from error
         folder = beside / self.place.name
         paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
         move_missing(folder, self.place, [str(path.relative_to(folder)) for path in paths])
