@@ -89,3 +89,20 @@ def test_the_users_own_switches_stay_as_they_are(monkeypatch: pytest.MonkeyPatch
     offline.stay_offline()
     offline.go_online()
     assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_from_python_libraries_are_quiet_too_and_the_users_own_use_of_the_hub_is_not_hindered() -> (
+    None
+):
+    """They read the switches when they are imported, which `fw.core.api` leaves for later."""
+    program = f"""
+import os, sys
+import fw.core.api
+print(*(name for name in {offline.SWITCHES!r} if name in os.environ))
+print(*(name for name in ("huggingface_hub", "lightly", "mlflow", "ray") if name in sys.modules))
+"""
+    env = {name: value for name, value in os.environ.items() if name not in offline.SWITCHES}
+    said = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.split("\n")[:2] == [" ".join(offline.QUIET), ""]

@@ -14,8 +14,11 @@ from fw.core.api.encoder import FeatureEncoder
 from fw.core.api.loaded import LoadedRun, load
 from fw.core.api.running import run
 from fw.core.api.verdict import Verdict
+from fw.core.machine.offline import keep_quiet
 
 __all__ = ["Denoiser", "FeatureEncoder", "LoadedArm", "LoadedRun", "Verdict", "load", "run"]
 
 # Libraries say this in notebooks without ipywidgets, of bars that fw does not draw.
 warnings.filterwarnings("ignore", message="IProgress not found")
+
+keep_quiet()

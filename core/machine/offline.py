@@ -7,6 +7,7 @@ for what libraries do besides, such as telemetry and update checks, and for the 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 HUB = {"HF_HUB_OFFLINE": "1"}
 """The switch that `fw fetch` leaves alone."""
@@ -28,7 +29,17 @@ ours: set[str] = set()
 def stay_offline() -> None:
     """Set the switches that the environment does not set, before a library reads them. Processes
     that are started inherit them."""
-    for name, value in {**HUB, **QUIET}.items():
+    switch({**HUB, **QUIET})
+
+
+def keep_quiet() -> None:
+    """The same in a process that is not fw's own, such as a notebook's: what its user fetches from
+    the hub is no matter of fw's."""
+    switch(QUIET)
+
+
+def switch(values: Mapping[str, str]) -> None:
+    for name, value in values.items():
         if name not in os.environ:
             os.environ[name] = value
             ours.add(name)
