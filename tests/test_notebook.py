@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import bare
 import kernels
 import pytest
 
@@ -27,10 +28,12 @@ def shape(cell: Any) -> list[tuple[str, list[str], str]]:
 
 
 @pytest.mark.timeout(900)
-def test_the_notebook_runs_in_a_fresh_kernel_and_shows_what_it_shows_in_the_docs(
+def test_the_notebook_runs_by_the_wheel_in_a_fresh_kernel_and_shows_what_it_shows_in_the_docs(
     tmp_path: Path,
 ) -> None:
-    kept, fresh = kernels.read(), kernels.executed(tmp_path)
+    (tmp_path / "wheel").mkdir()
+    python = bare.environment(bare.wheel(tmp_path / "wheel"), tmp_path / "bare")
+    kept, fresh = kernels.read(), kernels.executed(tmp_path, python)
     for before, after in zip(code(kept), code(fresh), strict=True):
         assert before.source == after.source
         assert shape(before) == shape(after)

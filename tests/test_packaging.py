@@ -2,18 +2,16 @@
 light to import."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
-import venv
 import zipfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+import bare
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -28,6 +26,33 @@ SHRUNK = (
     *("metrics=[{name: fd, space: {name: pca, dims: 8}}]", "tracker=null"),
 )
 """What makes a recipe of digits quick: all of its stages, and hardly any work."""
+IN_PYTHON = """
+import json
+import numpy
+import torch
+from pathlib import Path
+
+import fw.core
+from fw.core.api import load
+from fw.core.stages.grid import save_grid
+
+done = load("runs/smoke/latest")
+arm = done.arm("self_1.5")
+images = arm.sample(4)
+exported = numpy.load("samples.npz")["arr_0"]
+save_grid(images, Path("again.png"))
+same = [
+    torch.equal(images, arm.samples()[:4]),
+    (exported == images.permute(0, 2, 3, 1).numpy()).all(),  # grey, three times
+    Path("again.png").read_bytes() == Path("grid.png").read_bytes(),
+]
+scores = done.scores.query("score == 'fd_pca'").groupby("arm").value.mean()
+print(fw.core.__file__)
+print("equal" if all(same) else same)
+print(json.dumps(scores.to_dict()))
+"""
+"""What a script does with a run: the images of Python, of `fw sample` and of `fw export`."""
+
 HEAVY = ("torch", "mlflow", "diffusers", "lightly", "sklearn", "numpy", "faiss")
 
 
@@ -65,30 +90,7 @@ def test_package_data_covers_every_other_file() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of a copy of the checkout."""
-    tmp_path = tmp_path_factory.mktemp("wheel")
-    source = tmp_path / "source"
-    for folder in FOLDERS:
-        shutil.copytree(
-            ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    offline = ["--no-deps", "--no-build-isolation", "--no-index"]
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        *offline,
-        "--wheel-dir",
-        str(tmp_path),
-        str(source),
-    ]
-    result = subprocess.run(build, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    [made] = tmp_path.glob("*.whl")
-    return made
+    return bare.wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def test_a_wheel_holds_every_file_and_nothing_at_the_top_level_but_fw(wheel: Path) -> None:
@@ -100,43 +102,36 @@ def test_a_wheel_holds_every_file_and_nothing_at_the_top_level_but_fw(wheel: Pat
     assert Path(info, "licenses", "LICENSE") in inside
 
 
-def test_a_wheel_in_a_bare_environment_runs_the_smoke_recipe(wheel: Path, tmp_path: Path) -> None:
-    """The environment has the wheel, and sees the libraries but not what else is installed there
-    as editable, such as this checkout."""
-    bare = tmp_path / "bare"
-    venv.create(bare, with_pip=False, symlinks=True)
-    here = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    packages = bare / "lib" / here / "site-packages"
-    install = ["install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "--python", bare / "bin/python", *install, wheel],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    libraries = [path for path in sys.path if path.endswith("site-packages")]
-    (packages / "zz_libraries.pth").write_text("\n".join(libraries) + "\n")
-
+def test_a_wheel_in_a_bare_environment_runs_the_smoke_recipe_and_is_used_from_python(
+    wheel: Path, tmp_path: Path
+) -> None:
+    python = bare.environment(wheel, tmp_path / "bare")
     words = [word for change in SHRUNK for word in ("--set", change)]
-    recipe = packages / "fw/recipes/smoke.yaml"
-    done = subprocess.run(
-        [bare / "bin/fw", "run", recipe, *words, "--jobs", "1", "--device", "cpu"],
-        cwd=tmp_path,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "runs/smoke/latest/run.json").read_text())
+
+    def said(*command: str | Path) -> str:
+        done = subprocess.run(
+            [python.with_name("fw"), *command] if command[0] != "-c" else [python, "-I", *command],
+            cwd=tmp_path,
+            env=bare.surroundings(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    said("run", "smoke", *words, "--jobs", "1", "--device", "cpu")
+    run = tmp_path / "runs/smoke/latest"
+    result = json.loads((run / "run.json").read_text())
     assert {arm["status"] for arm in result["arms"].values()} == {"finished"}
-    assert (tmp_path / "runs/smoke/latest/report.html").exists()
-    where = "import fw.core, fw.plugins; print(fw.core.__file__, fw.plugins.__file__)"
-    found = subprocess.run(
-        [bare / "bin/python", "-I", "-c", where], capture_output=True, text=True, check=True
-    )
-    assert all(Path(file).is_relative_to(packages) for file in found.stdout.split())
+    assert (run / "report.html").exists()
+    said("sample", run, "--arm", "self_1.5", "-n", "4", "-o", "grid.png")
+    said("export", run, "--arm", "self_1.5", "--seed", "0", "-n", "4", "--to", "samples.npz")
+    where, drawn, scored = said("-c", IN_PYTHON).splitlines()
+    assert Path(where).is_relative_to(tmp_path / "bare")
+    assert drawn == "equal"
+    means = {name: arm["metrics"]["fd_pca"]["mean"] for name, arm in result["arms"].items()}
+    assert json.loads(scored) == pytest.approx(means)
 
 
 def test_the_metadata_say_what_fw_is_and_agree_with_the_citation() -> None:
