@@ -122,8 +122,9 @@ def go_on(stage: Stage, store: Store, folder: Path, listener: Listener) -> None:
     assert isinstance(stage, TrainDenoiser)
     try:
         continuing.go_on(stage.train, store.product(found.id), found.steps, folder)
-    except Damaged as error:
-        listener.told(stage.id, f"{error}: this training begins at step 0")
+    except (Damaged, FileNotFoundError) as error:
+        why = error if isinstance(error, Damaged) else f"{found.id} was removed meanwhile"
+        listener.told(stage.id, f"{why}: this training begins at step 0")
     else:
         listener.told(stage.id, f"goes on from {behind}")
 
