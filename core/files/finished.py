@@ -24,7 +24,8 @@ FORM = "expected RUN#ARM, a run's folder and one of its arms, such as runs/mine/
 
 class FinishedWeights(Component):
     """The averaged weights that an arm's images were drawn of, those of its first training. As
-    text it is RUN#ARM, and what the run says of the weights is looked up when that is read."""
+    text it is RUN#ARM, and what the run says of the weights is looked up when that is read. A link
+    is followed then, too."""
 
     kind: ClassVar[str] = "train"
     name: ClassVar[str] = "from"
@@ -42,15 +43,15 @@ class FinishedWeights(Component):
     def _looked_up(cls, data: Any) -> Any:
         if isinstance(data, Mapping | FinishedWeights):
             return data
-        run, sign, arm = str(data).rpartition("#")
-        if not (sign and run and arm):
+        named, sign, arm = str(data).rpartition("#")
+        if not (sign and named and arm):
             raise ValueError(f"{FORM} (it is {data!r})")
         try:
-            found = Found(Path(run), arm)
+            found = Found(Path(named), arm)
         except MissingFile as error:
             raise ValueError(str(error)) from None
         return {
-            "run": run,
+            "run": str(where_it_leads(Path(named))),
             "arm": arm,
             "sha256": found.sha256,
             "process": found.process,
@@ -86,6 +87,12 @@ class FinishedWeights(Component):
                 f"{found.store} --discard` and the recipe of that run again"
             )
         return found.file
+
+
+def where_it_leads(run: Path) -> Path:
+    """The run's own folder if `run` is a link to it, such as `latest`: another run later makes it
+    lead elsewhere, and this one may be that run."""
+    return run.parent / run.readlink() if run.is_symlink() else run
 
 
 class Found:
