@@ -191,6 +191,18 @@ def test_the_arm_is_the_one_that_has_all_keys_or_that_the_recipe_asks_about(tmp_
     assert "4 points of arm self_1.5, and the baseline: 3 trainings, 5 samplings" in answer.err
 
 
+def test_a_sampler_that_the_baseline_has_is_known_however_it_is_written(tmp_path: Path) -> None:
+    words = ["--set", "sampler=dpmpp", "--set", "tracker=null", "--arm", "self_1.5", "--dry-run"]
+    answer = swept(TINY, "--over", "sampler.name=dpmpp,heun", *words, "--out", tmp_path)
+    arms = [line.split(":")[0] for line in answer.out.splitlines() if line.startswith("arm ")]
+    assert arms == [
+        "arm unconditional",
+        "arm unconditional_sampler_heun",
+        "arm sampler_dpmpp",
+        "arm sampler_heun",
+    ]
+
+
 def test_a_sweep_of_samplers_gives_the_baseline_each_of_them(tmp_path: Path) -> None:
     words = ["--over", "sampler.steps=3,4,6", "--arm", "self_1.5", "--dry-run"]
     answer = swept(TINY, *words, "--out", tmp_path)
