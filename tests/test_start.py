@@ -173,3 +173,6 @@ def test_what_makes_a_comparison_unfair_or_a_start_odd_is_said(run: Path) -> Non
     named = f"{run.parent / run.readlink()}#unconditional"
     assert f"train.from differs from the baseline's: {named} against None" in said
     assert "was trained under process 'ddpm', and this arm is under 'flow'" in said
+    slow = begun(run, ema=0.99, ema_ramp=False)
+    said = "\n".join(map(str, warnings(load(TINY, (*SHORT, slow)))))
+    assert f"averaged weights are still 96% those of {named} after 4 steps" in said
