@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 import toys
 from mlflow import MlflowClient
 from sites import Answer, fw, site, write
 
+from fw.core.api import load as load_run
 from fw.core.commands.sweep.axes import axis
 from fw.core.commands.sweep.points import names
 from fw.core.commands.sweep.tpe import Suggestions
@@ -327,6 +329,14 @@ def test_a_sweep_is_drawn_along_its_key_without_being_asked(grid: Swept, tmp_pat
         answer = fw("plot", grid.folder, *key, "-o", tmp_path / "drawn.png")
         assert answer.code == 0, answer.err
         assert (tmp_path / "drawn.png").read_bytes() == (grid.folder / "sweep.png").read_bytes()
+
+
+def test_a_point_of_a_sweep_is_an_arm_to_draw_from(grid: Swept, tmp_path: Path) -> None:
+    words = ["--arm", "scale_1.75", "-n", "4", "--device", "cpu", "-o", tmp_path / "few.png"]
+    drawn = fw("sample", grid.folder, *words)
+    assert drawn.code == 0, drawn.err
+    arm = load_run(grid.folder).arm("scale_1.75")
+    assert torch.equal(arm.sample(4, device="cpu"), arm.samples(seed=0)[:4])
 
 
 def test_a_sweep_is_one_run_of_mlflow_with_its_keys_as_params_of_the_arms(grid: Swept) -> None:
