@@ -107,6 +107,7 @@ def test_a_run_starts_from_another_and_can_be_read_when_that_is_gone(
 def test_a_link_is_followed_when_the_recipe_is_read(run: Path) -> None:
     start = FinishedWeights.model_validate(f"{run}#unconditional")
     file = start.file()
+    assert FinishedWeights.model_validate(f"{run}/run.json#unconditional") == start
     run.unlink()  # as it is with the next run, which it leads to from then on
     (run.parent / "next").mkdir()
     (run.parent / "next" / "run.json").write_text('{"arms": {"unconditional": {}}}')

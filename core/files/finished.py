@@ -51,7 +51,7 @@ class FinishedWeights(Component):
         except MissingFile as error:
             raise ValueError(str(error)) from None
         return {
-            "run": str(where_it_leads(Path(named))),
+            "run": str(where_it_leads(folder_of(Path(named)))),
             "arm": arm,
             "sha256": found.sha256,
             "process": found.process,
@@ -89,17 +89,22 @@ class FinishedWeights(Component):
         return found.file
 
 
-def where_it_leads(run: Path) -> Path:
-    """The run's own folder if `run` is a link to it, such as `latest`: another run later makes it
+def folder_of(run: Path) -> Path:
+    """The folder that a user means, who may name the run.json in it."""
+    return run.parent if run.is_file() else run
+
+
+def where_it_leads(folder: Path) -> Path:
+    """The run's own folder if this is a link to it, such as `latest`: another run later makes it
     lead elsewhere, and this one may be that run."""
-    return run.parent / run.readlink() if run.is_symlink() else run
+    return folder.parent / folder.readlink() if folder.is_symlink() else folder
 
 
 class Found:
     """What a runs folder says of an arm's weights; MissingFile where it says nothing."""
 
     def __init__(self, run: Path, arm: str):
-        folder = run.parent if run.is_file() else run
+        folder = folder_of(run)
         record = read_json(folder / RUN_FILE)
         if record is None:
             raise MissingFile(f"{run} is no run's folder: there is no {RUN_FILE} to read in it")
