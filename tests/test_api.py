@@ -1,5 +1,6 @@
 """fw from Python: what `load` gives is what the run stored, and what commands make of it."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from sites import GUIDANCE, fw, write
 from torch import Tensor
 
 from fw.core.api import LoadedRun, load, run
+from fw.core.cli.run import run as command
 from fw.core.errors import FwError, RecipeError, StageFailed
 from fw.core.report.tables import rows
 from fw.core.stages.grid import save_grid
@@ -314,6 +316,24 @@ def test_a_stage_that_fails_is_an_exception_with_its_reason(
     for _ in range(2):  # a cell that is run again
         with pytest.raises(StageFailed, match="the wheel came off"):
             run({**SMALL, "arms": arms}, plugins=[file], jobs=1, **options)
+
+
+def test_a_run_takes_the_options_of_the_command_and_refuses_what_that_refuses(
+    tmp_path: Path,
+) -> None:
+    options = {*inspect.signature(command).parameters} - {"dry_run"}
+    named = {"set_": "set", "arm": "arms", "plugin": "plugins"}
+    taken = {*inspect.signature(run).parameters} - {"quiet"}
+    assert {named.get(each, each) for each in options} == taken
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"ranks": 0}, "--ranks 0: it is a number from 1 on"),
+        ({"ranks": "2x8"}, "the nodes are those of a Ray cluster"),
+        ({"jobs": 0}, "jobs 0: it is a whole number from 1"),
+        ({"batch": -5}, "batch -5: it is a whole number from 1"),
+    ]
+    for each, reason in wrong:
+        with pytest.raises(FwError, match=reason):
+            run(SMALL, out=tmp_path, quiet=True, **each)
 
 
 def test_a_run_with_a_plugin_in_a_file_is_loaded_with_it(small: LoadedRun, tmp_path: Path) -> None:

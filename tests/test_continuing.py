@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 from sites import fw, site, toy_recipe
 
+from fw.core.commands.estimate import estimates
 from fw.core.errors import RecipeError
 from fw.core.execution.place import Place
 from fw.core.execution.stage import execute
@@ -109,6 +110,16 @@ def test_one_goes_on_from_the_furthest_and_only_from_its_own_kind(tmp_path: Path
     assert shorter(training("train.steps=4"), store) is None
     # Its snapshots after 3 and 6 of 12 steps are in none of them.
     assert shorter(training("train.steps=12", "train.snapshots=4"), store) is None
+
+
+def test_an_estimate_is_of_the_steps_that_are_left(tmp_path: Path) -> None:
+    store, short = Store(tmp_path), training("train.steps=4")
+    do(short, tmp_path)
+    found = plan(load(TINY, (*GOES_ON, "train.steps=16")), ["unconditional"])
+    train = found.arms["unconditional"].train
+    about = estimates(found, [train], store, "cpu")[train]
+    assert about is not None
+    assert about.seconds == pytest.approx(store.manifest(short.id)["seconds"] * 3)
 
 
 def test_without_a_state_or_with_a_damaged_one_the_training_begins_at_step_0(

@@ -20,6 +20,7 @@ from fw.core.types import Annotation, ConditionSpec, ImageSet
 from fw.plugins.backbones.ddpmpp import DDPMPP
 from fw.plugins.backbones.dit import DiT
 from fw.plugins.backbones.unet import UNet
+from fw.plugins.joint.jdm import JDM
 from fw.plugins.processes.ddpm import DDPM
 from fw.plugins.processes.edm import EDM
 from fw.plugins.processes.flow import Flow
@@ -123,3 +124,14 @@ def test_a_training_warns_before_its_first_step_and_learns_the_same(
                 ["backbone 'plain' ignores its condition"] if warned else []
             )
     assert all(torch.equal(learned[0][name], learned[1][name]) for name in learned[0])
+
+
+def test_a_joint_model_which_reads_classes_off_the_image_is_not_warned_about(
+    tmp_path: Path,
+) -> None:
+    images = torch.randint(0, 256, (6, *SHAPE), dtype=torch.uint8)
+    annotation = Annotation(FORMS["class"], torch.arange(6) % 3)
+    job = Job(tmp_path)
+    settings = Train(steps=1, batch=2, warmup=0)
+    train(JDM(channels=(8, 16), groups=4), EDM(), ImageSet(images), annotation, settings, job)
+    assert job.warnings == []

@@ -224,6 +224,14 @@ def test_values_that_are_no_numbers_have_places_with_names(
     assert {kw["linestyle"] for name, _, kw in drawn if name == "errorbar"} == {"none"}
 
 
+def test_components_of_one_name_have_places_of_their_own(run: Path) -> None:
+    over = {"annotator": ["kmeans", {"name": "kmeans", "clusters": 5}, "random"]}
+    found = lines(swept(run, over, ["km_50", "km_5", "random_50"]), resolved(run))
+    assert list(found.ticks) == ["kmeans, clusters 50", "kmeans, clusters 5", "random, clusters 50"]
+    places = [place for points in found.series.values() for place, _ in points]
+    assert sorted(places) == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("key", "scores", "said"),
     [

@@ -97,11 +97,23 @@ def test_a_run_starts_from_another_and_can_be_read_when_that_is_gone(
     second = Path("runs/second/latest")
     resolved = yaml.safe_load((second / "recipe.resolved.yaml").read_text("utf-8"))
     start = resolved["arms"]["unconditional"]["train"]["from"]
-    assert start["run"] == str(run)
+    assert start["run"] == str(run.parent / run.readlink())
     assert len(start["sha256"]) == 64
     shutil.rmtree(run.resolve())
     drawn = fw("sample", second, "--arm", "unconditional", "-n", "2", "-o", tmp_path / "grid.png")
     assert drawn.code == 0, drawn.err
+
+
+def test_a_link_is_followed_when_the_recipe_is_read(run: Path) -> None:
+    start = FinishedWeights.model_validate(f"{run}#unconditional")
+    file = start.file()
+    assert FinishedWeights.model_validate(f"{run}/run.json#unconditional") == start
+    run.unlink()  # as it is with the next run, which it leads to from then on
+    (run.parent / "next").mkdir()
+    (run.parent / "next" / "run.json").write_text('{"arms": {"unconditional": {}}}')
+    run.symlink_to("next")
+    assert start.file() == file
+    start.preflight()
 
 
 @pytest.mark.parametrize(
@@ -159,5 +171,9 @@ def test_what_makes_a_comparison_unfair_or_a_start_odd_is_said(run: Path) -> Non
         f"'{run}#unconditional'}}}}"
     )
     said = "\n".join(map(str, warnings(load(TINY, (*SHORT, other)))))
-    assert f"train.from differs from the baseline's: {run}#unconditional against None" in said
+    named = f"{run.parent / run.readlink()}#unconditional"
+    assert f"train.from differs from the baseline's: {named} against None" in said
     assert "was trained under process 'ddpm', and this arm is under 'flow'" in said
+    slow = begun(run, ema=0.99, ema_ramp=False)
+    said = "\n".join(map(str, warnings(load(TINY, (*SHORT, slow)))))
+    assert f"averaged weights are still 96% those of {named} after 4 steps" in said

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 import toys
 from mlflow import MlflowClient
 from sites import Answer, fw, site, write
 
+from fw.core.api import load as load_run
 from fw.core.commands.sweep.axes import axis
 from fw.core.commands.sweep.points import names
 from fw.core.commands.sweep.tpe import Suggestions
@@ -193,6 +195,18 @@ def test_the_arm_is_the_one_that_has_all_keys_or_that_the_recipe_asks_about(tmp_
     assert "4 points of arm self_1.5, and the baseline: 3 trainings, 5 samplings" in answer.err
 
 
+def test_a_sampler_that_the_baseline_has_is_known_however_it_is_written(tmp_path: Path) -> None:
+    words = ["--set", "sampler=dpmpp", "--set", "tracker=null", "--arm", "self_1.5", "--dry-run"]
+    answer = swept(TINY, "--over", "sampler.name=dpmpp,heun", *words, "--out", tmp_path)
+    arms = [line.split(":")[0] for line in answer.out.splitlines() if line.startswith("arm ")]
+    assert arms == [
+        "arm unconditional",
+        "arm unconditional_sampler_heun",
+        "arm sampler_dpmpp",
+        "arm sampler_heun",
+    ]
+
+
 def test_a_sweep_of_samplers_gives_the_baseline_each_of_them(tmp_path: Path) -> None:
     words = ["--over", "sampler.steps=3,4,6", "--arm", "self_1.5", "--dry-run"]
     answer = swept(TINY, *words, "--out", tmp_path)
@@ -317,6 +331,14 @@ def test_a_sweep_is_drawn_along_its_key_without_being_asked(grid: Swept, tmp_pat
         answer = fw("plot", grid.folder, *key, "-o", tmp_path / "drawn.png")
         assert answer.code == 0, answer.err
         assert (tmp_path / "drawn.png").read_bytes() == (grid.folder / "sweep.png").read_bytes()
+
+
+def test_a_point_of_a_sweep_is_an_arm_to_draw_from(grid: Swept, tmp_path: Path) -> None:
+    words = ["--arm", "scale_1.75", "-n", "4", "--device", "cpu", "-o", tmp_path / "few.png"]
+    drawn = fw("sample", grid.folder, *words)
+    assert drawn.code == 0, drawn.err
+    arm = load_run(grid.folder).arm("scale_1.75")
+    assert torch.equal(arm.sample(4, device="cpu"), arm.samples(seed=0)[:4])
 
 
 def test_a_sweep_is_one_run_of_mlflow_with_its_keys_as_params_of_the_arms(grid: Swept) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 
 from rich.console import Console
 
+from fw.core.api.arm import check_counts
 from fw.core.api.loaded import LoadedRun, load
 from fw.core.api.plugins import add_plugins
 from fw.core.errors import FwError
+from fw.core.execution.devices import known_nodes, known_ranks
 from fw.core.execution.options import Options
 from fw.core.machine.memory import size_of
 from fw.core.machine.stopping import shelter_resource_tracker
@@ -38,8 +40,9 @@ def run(
     out: str | Path = "runs",
     device: str = "auto",
     jobs: int | None = None,
-    ranks: int | None = 1,
+    ranks: int | str = 1,
     cluster: str | None = None,
+    wait: bool = False,
     workers: int | None = None,
     checkpoint_seconds: float = 20.0,
     batch: int | None = None,
@@ -50,9 +53,9 @@ def run(
     """Run a recipe, a file (or the name of one that comes with fw) or its content, and load what it
     has found; again, it continues.
 
-    `set` changes keys of it: `{"train.steps": 200}`. `arms` are some of its arms, `plugins` are
-    plugins in single files, and `ranks` None divides the GPUs among the jobs; the other keywords
-    are the options of `fw run`. What is done is written to stderr unless `quiet`. RecipeError, with
+    `set` changes keys of it: `{"train.steps": 200}`. `arms` are some of its arms, and `plugins` are
+    plugins in single files; the other keywords are the options of `fw run`, `ranks` "auto" or "2x8"
+    as there. What is done is written to stderr unless `quiet`. RecipeError, with
     every fault, if the recipe cannot be run; StageFailed if a stage fails, and Interrupted if it is
     stopped: what was finished is kept.
 
@@ -64,6 +67,7 @@ def run(
             "this script is executed by a process that another library started from it: put the "
             'call of `run` under `if __name__ == "__main__":`'
         )
+    check_counts({"jobs": (jobs, 1), "workers": (workers, 1), "batch": (batch, 1)})
     console = Console(stderr=True, force_jupyter=False, quiet=quiet)
     shelter_resource_tracker()
     with one_look():
@@ -86,8 +90,10 @@ def run(
             batch=batch,
             max_memory=None if max_memory is None else size_of(max_memory),
             keep_dependents=keep_dependents,
-            ranks=ranks,
+            ranks=known_ranks(str(ranks)),
+            nodes=known_nodes(str(ranks)),
             cluster=cluster,
+            wait=wait,
         )
         _, failure = run_plan(loaded, planned, options, warnings, console)
         if failure is not None:

@@ -11,6 +11,8 @@ from typing import Any
 
 from fw.core.plan.graph import Plan
 from fw.core.stages.base import Stage
+from fw.core.stages.train import TrainDenoiser
+from fw.core.store.shorter import shorter
 from fw.core.store.store import Store
 
 LENGTHS = {
@@ -73,7 +75,8 @@ def estimates(
         if kind in kinds and (each := earlier(store, stage, device)) is not None:
             known[kind].append(each)
     return {
-        stage: estimate(plan.stages[stage], known[plan.stages[stage].kind]) for stage in missing
+        stage: estimate(plan.stages[stage], known[plan.stages[stage].kind], store)
+        for stage in missing
     }
 
 
@@ -91,7 +94,7 @@ def earlier(store: Store, stage: str, device: str) -> Earlier | None:
         return None
 
 
-def estimate(stage: Stage, known: list[Earlier]) -> Estimate | None:
+def estimate(stage: Stage, known: list[Earlier], store: Store) -> Estimate | None:
     """From the nearest of its kind: those that differ from it in the fewest settings."""
     facts = dict(flat(stage.payload))
     lengths, rooms = LENGTHS.get(stage.kind, ()), ROOMS.get(stage.kind, ())
@@ -103,7 +106,23 @@ def estimate(stage: Stage, known: list[Earlier]) -> Estimate | None:
     seconds = [each.seconds * ratio(facts, each.facts, lengths) for _, each in nearest]
     sizes = [each.size * ratio(facts, each.facts, rooms) for _, each in nearest]
     parts = dict.fromkeys(name.partition(".")[0] for names, _ in nearest for name in names)
-    return Estimate(median(seconds), median(sizes), stage.kind, len(nearest), tuple(parts))
+    return Estimate(
+        left(stage, store) * median(seconds),
+        median(sizes),
+        stage.kind,
+        len(nearest),
+        tuple(parts),
+    )
+
+
+def left(stage: Stage, store: Store) -> float:
+    """The share of a stage that is to be done: less than 1 of a training that goes on from a
+    shorter one."""
+    begun = shorter(stage, store)
+    if begun is None or not begun.kept:
+        return 1.0
+    assert isinstance(stage, TrainDenoiser)
+    return 1 - begun.steps / stage.train.steps
 
 
 def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -24,7 +24,8 @@ FORM = "expected RUN#ARM, a run's folder and one of its arms, such as runs/mine/
 
 class FinishedWeights(Component):
     """The averaged weights that an arm's images were drawn of, those of its first training. As
-    text it is RUN#ARM, and what the run says of the weights is looked up when that is read."""
+    text it is RUN#ARM, and what the run says of the weights is looked up when that is read. A link
+    is followed then, too."""
 
     kind: ClassVar[str] = "train"
     name: ClassVar[str] = "from"
@@ -42,15 +43,15 @@ class FinishedWeights(Component):
     def _looked_up(cls, data: Any) -> Any:
         if isinstance(data, Mapping | FinishedWeights):
             return data
-        run, sign, arm = str(data).rpartition("#")
-        if not (sign and run and arm):
+        named, sign, arm = str(data).rpartition("#")
+        if not (sign and named and arm):
             raise ValueError(f"{FORM} (it is {data!r})")
         try:
-            found = Found(Path(run), arm)
+            found = Found(Path(named), arm)
         except MissingFile as error:
             raise ValueError(str(error)) from None
         return {
-            "run": run,
+            "run": str(where_it_leads(folder_of(Path(named)))),
             "arm": arm,
             "sha256": found.sha256,
             "process": found.process,
@@ -88,11 +89,22 @@ class FinishedWeights(Component):
         return found.file
 
 
+def folder_of(run: Path) -> Path:
+    """The folder that a user means, who may name the run.json in it."""
+    return run.parent if run.is_file() else run
+
+
+def where_it_leads(folder: Path) -> Path:
+    """The run's own folder if this is a link to it, such as `latest`: another run later makes it
+    lead elsewhere, and this one may be that run."""
+    return folder.parent / folder.readlink() if folder.is_symlink() else folder
+
+
 class Found:
     """What a runs folder says of an arm's weights; MissingFile where it says nothing."""
 
     def __init__(self, run: Path, arm: str):
-        folder = run.parent if run.is_file() else run
+        folder = folder_of(run)
         record = read_json(folder / RUN_FILE)
         if record is None:
             raise MissingFile(f"{run} is no run's folder: there is no {RUN_FILE} to read in it")

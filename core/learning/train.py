@@ -65,7 +65,7 @@ def train(
     parts: list[Part] = [*conditions, task, *more, *augmentation]
 
     spec = next((part.spec for part in parts if part.spec is not None), None)
-    if isinstance(task, Denoising) and spec is not None and job.team.leads:
+    if not isinstance(task, Recognition) and spec is not None and job.team.leads:
         warn_if_ignored(backbone, process, data.shape, spec, job)
     network, averaged = (initial_network(backbone, data.shape, spec, job) for _ in range(2))
     if settings.start is not None:

@@ -19,7 +19,7 @@ MOST_CALLS = 20_000
 """The calls of a sampler with more of them are not listed."""
 
 UNTRAINED = 0.01
-"""More than this of the untrained weights in the averaged ones is warned of."""
+"""More than this of the weights of the beginning in the averaged ones is warned of."""
 
 DRAWS = 100_000
 """Noise levels of training that are checked, spread evenly over their distribution."""
@@ -135,13 +135,14 @@ def unlearned(recipe: Recipe, name: str, arm: Arm) -> Iterator[Finding]:
 
 
 def untrained_averages(recipe: Recipe) -> Iterator[Finding]:
-    """Averages that forget the untrained weights too slowly."""
+    """Averages that forget the weights of the beginning too slowly."""
     for name in recipe.arms:
         settings = recipe.arm(name).train
         if (left := untrained(settings)) > UNTRAINED:
+            what = "untrained" if settings.start is None else f"those of {settings.start}"
             yield Finding(
                 location_of_section(recipe, name, "train"),
-                f"without ema_ramp, averaged weights are still {left:.0%} untrained after "
+                f"without ema_ramp, averaged weights are still {left:.0%} {what} after "
                 f"{settings.steps:,} steps: train longer, average over less, or leave ema_ramp on",
             )
 

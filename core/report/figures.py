@@ -120,7 +120,8 @@ def save_sweep_figure(
     scores = {
         name: {key: arms[name]["metrics"].get(key) for key in keys} for name in (*names, baseline)
     }
-    content = json.dumps([lines.key, lines.series, scores, baseline], sort_keys=True)
+    drawn = [lines.key, lines.series, lines.ticks, scores, baseline]
+    content = json.dumps(drawn, sort_keys=True)
     if shows(path, content):
         return
     places = sorted({place for points in lines.series.values() for place, _ in points})

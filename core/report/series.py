@@ -124,20 +124,25 @@ def categories(
     flat: Mapping[str, Mapping[str, Any]], key: str
 ) -> tuple[dict[str, float], list[str]]:
     """A place for each arm and, in the order of the arms, what is at each: a value, or of a
-    component its name."""
-    at = {name: str(values.get(key, values.get(f"{key}.name"))) for name, values in flat.items()}
+    component its name and what sets it apart from others of the name."""
+    components = labels({name: below(values, key) for name, values in flat.items()})
+    at = {
+        name: str(values[key]) if key in values else components[name]
+        for name, values in flat.items()
+    }
     ticks = list(dict.fromkeys(at.values()))
     return {name: float(ticks.index(value)) for name, value in at.items()}, ticks
 
 
 def without(values: Mapping[str, Any], key: str, whole: bool) -> dict[str, Any]:
     """The others; `whole`: without what is below the key, too."""
-    below = f"{key.removesuffix('.name')}."
-    return {
-        path: value
-        for path, value in values.items()
-        if path != key and not (whole and path.startswith(below))
-    }
+    inside = below(values, key.removesuffix(".name")) if whole else {}
+    return {path: value for path, value in values.items() if path != key and path not in inside}
+
+
+def below(values: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """What is inside of the key."""
+    return {path: value for path, value in values.items() if path.startswith(f"{key}.")}
 
 
 def arm_sections(recipe: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -99,6 +99,7 @@ class FinishedRun:
             "arms": {name: source.data["arms"][name]},
             "baseline": name,
             "question": None,
+            "sweep": None,
             "tracker": None,
         }
         if guidance is not None:

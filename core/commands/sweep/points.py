@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from fw.core.commands.sweep.axes import Axis
 from fw.core.commands.sweep.base import Base
 from fw.core.errors import FwError
 from fw.core.files.durable import write_text
+from fw.core.kinds import Sampler
 from fw.core.messages.plain import writing
 from fw.core.messages.secrets import redact, without_secrets
 from fw.core.recipe.finding import in_yaml
@@ -200,9 +203,19 @@ def sampled_alike(base: Base, arms: Mapping[str, Mapping[str, Any]]) -> dict[str
     if "sampler" not in {axis.words[0] for axis in base.axes}:
         return {}
     raw = base.source.data["arms"][base.recipe.baseline]
-    usual = raw.get("sampler", base.source.data["sampler"])
+    had: list[Any] = [base.recipe.arm(base.recipe.baseline).sampler]
     found: dict[str, Any] = {}
     for name, arm in arms.items():
-        if arm["sampler"] not in [usual, *(other["sampler"] for other in found.values())]:
+        if (sampler := resolved(arm["sampler"])) not in had:
+            had.append(sampler)
             found[f"{base.recipe.baseline}_{name}"] = {**raw, "sampler": arm["sampler"]}
     return found
+
+
+def resolved(sampler: Any) -> Any:
+    """The component, which may be written in several ways; what is none is left as it is, for the
+    recipe to be refused."""
+    try:
+        return TypeAdapter(Sampler).validate_python(sampler)
+    except ValidationError:
+        return sampler
