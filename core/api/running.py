@@ -18,13 +18,12 @@ from fw.core.execution.devices import known_nodes, known_ranks
 from fw.core.execution.options import Options
 from fw.core.machine.memory import size_of
 from fw.core.machine.stopping import shelter_resource_tracker
-from fw.core.messages.console import say
 from fw.core.plan.assembly import plan
-from fw.core.recipe import checks
 from fw.core.recipe.loading import validate
 from fw.core.recipe.shipped import located
 from fw.core.recipe.source import Source, dump, parse, read
 from fw.core.report import provenance
+from fw.core.run.cautions import warned
 from fw.core.run.record import run_folder
 from fw.core.run.run import run as run_plan
 from fw.registry import Component, installed
@@ -78,9 +77,7 @@ def run(
         )
         loaded = validate(source, installed())
         planned = plan(loaded, [arms] if isinstance(arms, str) else list(arms))
-        warnings = [*map(str, checks.warnings(loaded)), *provenance.notices(planned)]
-        for warning in warnings:
-            say(console, f"warning: {warning}", style="yellow")
+        warnings = warned(loaded, planned, console)
         options = Options(
             out=Path(out).expanduser(),
             device=device,

@@ -27,7 +27,7 @@ from fw.core.cli.arguments import (
 )
 from fw.core.cli.beginning import add_plugins, end_dead_runs
 from fw.core.cli.options import options_of
-from fw.core.cli.running import run_and_show, show_plan, warned
+from fw.core.cli.running import run_and_show, show_plan
 
 
 def run(
@@ -61,6 +61,7 @@ def run(
     from fw.core.machine.stopping import shelter_resource_tracker
     from fw.core.plan.assembly import plan
     from fw.core.recipe.loading import load
+    from fw.core.run.cautions import warned
     from fw.core.store.store import Store
 
     shelter_resource_tracker()

@@ -1,5 +1,5 @@
-"""A plan done with everything that a user sees of it: warnings before, then the table, and where
-the report and the tracker's page are."""
+"""A plan as a user sees it: what there is to do; once it is done, the table, and where the report
+and the tracker's page are."""
 
 from __future__ import annotations
 
@@ -16,18 +16,6 @@ if TYPE_CHECKING:
     from fw.core.plan.graph import Plan
     from fw.core.recipe.model import Recipe
     from fw.core.store.store import Store
-
-
-def warned(recipe: Recipe, plan: Plan, console: Console) -> list[str]:
-    """What is to be said of a recipe and its plugins before they are run, once it is printed."""
-    from fw.core.messages.console import say
-    from fw.core.recipe import checks
-    from fw.core.report import provenance
-
-    warnings = [*map(str, checks.warnings(recipe)), *provenance.notices(plan)]
-    for warning in warnings:
-        say(console, f"warning: {warning}", style="yellow")
-    return warnings
 
 
 def run_and_show(

@@ -30,7 +30,7 @@ from fw.core.cli.arguments import (
 )
 from fw.core.cli.beginning import add_plugins, end_dead_runs
 from fw.core.cli.options import options_of
-from fw.core.cli.running import run_and_show, show_plan, warned
+from fw.core.cli.running import run_and_show, show_plan
 
 if TYPE_CHECKING:
     from fw.core.recipe.model import Recipe
@@ -105,6 +105,7 @@ def sweep(
     from fw.core.messages.console import say
     from fw.core.plan.assembly import plan
     from fw.core.recipe.source import read
+    from fw.core.run.cautions import warned
     from fw.core.store.store import Store
 
     shelter_resource_tracker()
