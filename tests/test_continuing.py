@@ -25,7 +25,7 @@ from fw.core.store.shorter import shorter
 from fw.core.store.store import Store
 
 TINY = Path(__file__).parent / "tiny.yaml"
-GOES_ON = ("train.schedule=constant", "train.keep=optimizer", "train.batch=16", "tracker=null")
+GOES_ON = ("train.schedule=constant", "train.batch=16", "tracker=null")
 
 
 class Heard:
@@ -44,8 +44,10 @@ class Heard:
         self.said.append(text)
 
 
-def training(*assignments: str, arm: str = "unconditional") -> TrainDenoiser:
-    found = plan(load(TINY, (*GOES_ON, *assignments)), [arm])
+def training(
+    *assignments: str, arm: str = "unconditional", keep: str = "optimizer"
+) -> TrainDenoiser:
+    found = plan(load(TINY, (*GOES_ON, f"train.keep={keep}", *assignments)), [arm])
     (stage,) = (each for each in found.stages.values() if isinstance(each, TrainDenoiser))
     return stage
 
@@ -125,7 +127,7 @@ def test_an_estimate_is_of_the_steps_that_are_left(tmp_path: Path) -> None:
 def test_without_a_state_or_with_a_damaged_one_the_training_begins_at_step_0(
     tmp_path: Path,
 ) -> None:
-    do(training("train.steps=4", "train.keep=null"), tmp_path)
+    do(training("train.steps=4", keep="null"), tmp_path)
     assert not (tmp_path / training("train.steps=4").id / STATE).exists()
     (said,) = do(training("train.steps=6"), tmp_path)
     assert said.endswith("did not keep their optimizer: this training begins at step 0")
@@ -142,7 +144,7 @@ def test_without_a_state_or_with_a_damaged_one_the_training_begins_at_step_0(
 def test_that_a_training_kept_its_optimizer_makes_no_other_product_of_what_reads_it(
     tmp_path: Path,
 ) -> None:
-    kept, plain = training("train.steps=4"), training("train.steps=4", "train.keep=null")
+    kept, plain = training("train.steps=4"), training("train.steps=4", keep="null")
     assert kept.key == plain.key
     do(kept, tmp_path / "kept")
     do(plain, tmp_path / "plain")
@@ -158,7 +160,7 @@ def test_a_cosine_is_refused_with_the_reason() -> None:
 
 
 def test_an_online_annotator_that_waits_for_a_share_of_all_steps_is_warned_about() -> None:
-    recipe = load(TINY, [*GOES_ON, "annotator={name: online, clusters: 5}"])
+    recipe = load(TINY, [*GOES_ON, "train.keep=optimizer", "annotator={name: online, clusters: 5}"])
     said = [str(each) for each in warnings(recipe) if "train.keep" in str(each)]
     assert len(said) == 2
     assert said[0].startswith("arms.self_1.0: train.keep: annotator 'online' begins after a share")
