@@ -117,7 +117,9 @@ def test_one_goes_on_from_the_furthest_and_only_from_its_own_kind(tmp_path: Path
 def test_an_estimate_is_of_the_steps_that_are_left(tmp_path: Path) -> None:
     store, short = Store(tmp_path), training("train.steps=4")
     do(short, tmp_path)
-    found = plan(load(TINY, (*GOES_ON, "train.steps=16")), ["unconditional"])
+    found = plan(
+        load(TINY, (*GOES_ON, "train.keep=optimizer", "train.steps=16")), ["unconditional"]
+    )
     train = found.arms["unconditional"].train
     about = estimates(found, [train], store, "cpu")[train]
     assert about is not None
