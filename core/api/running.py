@@ -14,9 +14,7 @@ from fw.core.api.arm import check_counts
 from fw.core.api.loaded import LoadedRun, load
 from fw.core.api.plugins import add_plugins
 from fw.core.errors import FwError
-from fw.core.execution.devices import known_nodes, known_ranks
 from fw.core.execution.options import Options
-from fw.core.machine.memory import size_of
 from fw.core.machine.stopping import shelter_resource_tracker
 from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import validate
@@ -78,17 +76,16 @@ def run(
         loaded = validate(source, installed())
         planned = plan(loaded, [arms] if isinstance(arms, str) else list(arms))
         warnings = warned(loaded, planned, console)
-        options = Options(
+        options = Options.of(
+            str(ranks),
+            max_memory,
+            workers,
             out=Path(out).expanduser(),
             device=device,
             jobs=jobs,
-            threads=workers,
             checkpoint_seconds=checkpoint_seconds,
             batch=batch,
-            max_memory=None if max_memory is None else size_of(max_memory),
             keep_dependents=keep_dependents,
-            ranks=known_ranks(str(ranks)),
-            nodes=known_nodes(str(ranks)),
             cluster=cluster,
             wait=wait,
         )

@@ -26,7 +26,6 @@ from fw.core.cli.arguments import (
     Workers,
 )
 from fw.core.cli.beginning import add_plugins, end_dead_runs
-from fw.core.cli.options import options_of
 from fw.core.cli.running import run_and_show, show_plan
 
 
@@ -58,6 +57,7 @@ def run(
     """Run a recipe; run it again to resume. Ends with a table of the arms."""
     from rich.console import Console
 
+    from fw.core.execution.options import Options
     from fw.core.machine.stopping import shelter_resource_tracker
     from fw.core.plan.assembly import plan
     from fw.core.recipe.loading import load
@@ -71,7 +71,7 @@ def run(
     planned = plan(loaded, arm or ())
     console = Console(stderr=True)
     warnings = warned(loaded, planned, console)
-    options = options_of(
+    options = Options.of(
         ranks,
         max_memory,
         workers,

@@ -29,7 +29,6 @@ from fw.core.cli.arguments import (
     Workers,
 )
 from fw.core.cli.beginning import add_plugins, end_dead_runs
-from fw.core.cli.options import options_of
 from fw.core.cli.running import run_and_show, show_plan
 
 if TYPE_CHECKING:
@@ -101,6 +100,7 @@ def sweep(
     from rich.console import Console
 
     from fw.core.commands.sweep import sweep as sweeping
+    from fw.core.execution.options import Options
     from fw.core.machine.stopping import shelter_resource_tracker
     from fw.core.messages.console import say
     from fw.core.plan.assembly import plan
@@ -113,7 +113,7 @@ def sweep(
     end_dead_runs(out)
     source, console = read(recipe), Console(stderr=True)
     source.set(set_ or ())
-    options = options_of(
+    options = Options.of(
         ranks,
         max_memory,
         workers,
@@ -142,9 +142,10 @@ def sweep(
     say(console, sweeping.summary(wanted))
     if wanted.search is not None or dry_run:
         first = wanted.recipe(wanted.data(wanted.points))
-        warned(first, plan(first), console)
+        planned = plan(first)
+        warned(first, planned, console)
     if dry_run:
-        show_plan(plan(first), Store(options.store), options)
+        show_plan(planned, Store(options.store), options)
         return
 
     def run(recipe: Recipe) -> dict[str, Any]:

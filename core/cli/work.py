@@ -18,7 +18,6 @@ from fw.core.cli.arguments import (
     Workers,
 )
 from fw.core.cli.beginning import add_plugins
-from fw.core.cli.options import options_of
 
 
 def work(
@@ -39,6 +38,7 @@ def work(
     Ends when all stages are finished, here or there; `fw run` reports them."""
     from rich.console import Console
 
+    from fw.core.execution.options import Options
     from fw.core.machine.stopping import shelter_resource_tracker
     from fw.core.plan.assembly import plan
     from fw.core.recipe.loading import load
@@ -48,7 +48,7 @@ def work(
     add_plugins(plugin)
     loaded = load(recipe, set_ or ())
     planned = plan(loaded)
-    options = options_of(
+    options = Options.of(
         ranks,
         max_memory,
         workers,

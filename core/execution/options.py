@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fw.core.errors import FwError
-from fw.core.execution.devices import check_teams, checked_device, devices
+from fw.core.execution.devices import check_teams, checked_device, devices, known_nodes, known_ranks
 from fw.core.execution.place import Place
 from fw.core.files.layout import STORE
 from fw.core.machine.cores import cores
+from fw.core.machine.memory import size_of
 from fw.registry import LocalPlugin
 
 MOST_JOBS = 8
@@ -45,6 +47,18 @@ class Options:
     """The address of a Ray cluster that does the stages; None is this machine."""
     wait: bool = False
     """Whether to wait for a node of the cluster that has room, where none has."""
+
+    @classmethod
+    def of(cls, ranks: str, max_memory: str | None, workers: int | None, **others: Any) -> Options:
+        """Of the words of a user, on the command line or in Python; the others are as the fields
+        have them."""
+        return cls(
+            ranks=known_ranks(ranks),
+            nodes=known_nodes(ranks),
+            max_memory=None if max_memory is None else size_of(max_memory),
+            threads=workers,
+            **others,
+        )
 
     @property
     def root(self) -> Path:

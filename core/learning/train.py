@@ -69,8 +69,7 @@ def train(
         warn_if_ignored(backbone, process, data.shape, spec, job)
     network, averaged = (initial_network(backbone, data.shape, spec, job) for _ in range(2))
     if settings.start is not None:
-        for each in (network, averaged):
-            begin_with(each, settings.start)
+        begin_with(settings.start, network, averaged)
     if settings.accumulate > 1:
         check_splits(backbone, network)
     bf16 = settings.precision == "bf16"  # autocast alone: weights, loss and averages stay float32
@@ -164,12 +163,13 @@ def warn_if_ignored(
         )
 
 
-def begin_with(network: nn.Module, start: FinishedWeights) -> None:
-    """Load the weights of a finished training."""
+def begin_with(start: FinishedWeights, network: nn.Module, averaged: nn.Module) -> None:
+    """Load the weights of a finished training into both."""
     weights = load_file(start.file())
     if reason := misfitting(network, {name: each.shape for name, each in weights.items()}):
         raise FwError(f"train.from: {start} {reason}")
-    network.load_state_dict(weights)
+    for each in (network, averaged):
+        each.load_state_dict(weights)
 
 
 def own_dropout(job: Job, step: Step, batch: Batch) -> AbstractContextManager[None]:

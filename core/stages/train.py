@@ -56,7 +56,7 @@ class TrainDenoiser(Stage):
         "model.safetensors",
         "snapshot-*.safetensors",
         "average-*-*.safetensors",
-        "training.pt",
+        STATE,
         "log.jsonl",
         "annotation.safetensors",
         "quality.json",

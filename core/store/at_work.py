@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fw.core.files.durable import ASIDE
+from fw.core.files.durable import write_json
 from fw.core.machine.leases import Claim, claims, now, take
 from fw.core.messages.plain import writing
 from fw.core.store.store import LEASES, Store
@@ -76,9 +76,7 @@ class Note:
             "stages": self.stages,
             "uses": sorted(self.uses),
         }
-        aside = self.folder / f"{NOTE}{ASIDE}"
-        aside.write_text(json.dumps(facts), encoding="utf-8")
-        aside.replace(self.folder / NOTE)
+        write_json(self.folder / NOTE, facts)
 
 
 @contextlib.contextmanager

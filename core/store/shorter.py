@@ -45,10 +45,10 @@ def candidates(stage: TrainDenoiser, store: Store) -> Iterator[Shorter]:
     if not all(map(store.readable, sources)):
         return
     made_of = store.digests(sources)
-    for folder in store.root.glob(f"{stage.kind}-*"):
-        if folder.suffix or not store.present(folder.name):
+    for name in store.stages():
+        if not name.startswith(f"{stage.kind}-") or not store.present(name):
             continue
-        manifest = store.manifest(folder.name)
+        manifest = store.manifest(name)
         steps = steps_done(stage.train, stage.payload, manifest["payload"])
         if steps and manifest.get(INPUTS, {}) == made_of:
-            yield Shorter(steps, folder.name, STATE in manifest["files"])
+            yield Shorter(steps, name, STATE in manifest["files"])
