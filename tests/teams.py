@@ -42,6 +42,8 @@ def among_fakes(_: int, size: int, folder: Path, module: str, function: str) -> 
 
     torch.set_num_threads(1)
     dist.init_process_group("fake", store=FakeStore(), rank=size - 1, world_size=size)
+    # Only gloo has one that waits for longer than the group does.
+    setattr(dist, "monitored_barrier", lambda group, timeout: dist.barrier(group))  # noqa: B010
     returned = getattr(importlib.import_module(module), function)(Team(size - 1, size), folder)
     torch.save(returned, folder / "returned")
 
