@@ -4,7 +4,6 @@ the first runs fw, and calls the second for every stage that a team can do."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from simcuda.shipped import fewer_images, fw
 from simcuda.shrunk import RECIPES, shrunk
 
 from fw.core.execution import stage as execute_stage
-from fw.core.execution.listening import Listener
 from fw.core.execution.place import Place
+from fw.core.execution.together import Call, Gather, nobody
 from fw.core.execution.work import Worked, work
 from fw.core.job import Silent
 from fw.core.machine.leases import Right
@@ -30,17 +29,11 @@ def shipped(team: Team, folder: Path) -> dict[str, Any]:
     fewer_images()
     kinds: list[str] = []
 
-    def both(
-        stage: Stage,
-        at: Path,
-        place: Place,
-        listener: Listener,
-        stopping: Callable[[], bool],
-        right: Right,
-    ) -> Worked:
-        dist.broadcast_object_list([(stage, at, place, right)])
-        kinds.append(stage.kind)
-        return part(team, stage, at, place, right)
+    def both(call: Call, gather: Gather = nobody) -> Worked:
+        called = (call.stage, call.folder, call.place, call.right)
+        dist.broadcast_object_list([called])
+        kinds.append(call.stage.kind)
+        return part(team, *called)
 
     if not team.leads:
         while True:

@@ -158,9 +158,10 @@ def recipe(*sets: str) -> Recipe:
                 "samples={count: 100, seeds: 3}",
                 "dataset={name: dots, count: 60}",
             ),
-            *("metrics=[{name: gap, space: flat}, {name: agreement, space: pixels}]", *sets),
+            "metrics=[{name: gap, space: flat}, {name: agreement, space: pixels}]",
         ]
     )
+    source.set(sets)
     return validate(source, registry)
 
 

@@ -46,15 +46,19 @@ def handles_text(node: ast.Call) -> bool:
     binary = any("b" in mode for mode in modes)
     if name in ("read_text", "write_text"):
         return is_method
-    if (
-        name == "open" and is_method
-    ):  # of a path; others have a method of that name, which takes other things
-        return not binary and (bool(modes) or not arguments)
+    if name == "open" and is_method:
+        return not arguments or opens_path(node) and bool(modes) and not binary
     if name in ("open", "fdopen"):
         return not binary
     if name in ("NamedTemporaryFile", "TemporaryFile"):
         return bool(modes) and not binary
     return name in PROCESSES and bool({"text", "universal_newlines", "errors"} & options.keys())
+
+
+def opens_path(node: ast.Call) -> bool:
+    """Whether this may be a path's own method, whose first argument is the mode: others of that
+    name, as an archive's, take what is to be opened first."""
+    return not node.args or isinstance(node.args[0], ast.Constant)
 
 
 def names_encoding(node: ast.Call) -> bool:
@@ -88,6 +92,7 @@ def test_every_text_file_and_text_pipe_names_its_encoding(file: Path) -> None:
         ],
         *[
             ("tracker.open(run)", []),
+            ("archive.open(entry, 'w')", []),
             ("os.open(p, os.O_RDONLY)", []),
             ("path.read_text('utf-8')", []),
         ],

@@ -125,10 +125,11 @@ def test_a_published_setting_is_the_papers(name: str, field: str) -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_no_setting_of_the_training_is_left_to_a_default_that_may_change(name: str) -> None:
     """Beside those of the paper, three have to do with conditions or with the length, and the
-    others with what a GPU does faster or can hold, or with what is kept on the way."""
+    others with what a GPU does faster or can hold, with what is kept, or with another training."""
     recipe = load(path_of(name))
     apart = {"steps", "warmup", "cond_drop"}
     apart |= {"precision", "accumulate", "compile", "checkpointing", "snapshots", "averages"}
+    apart |= {"start", "keep"}
     listed = {field.removeprefix("train.") for field in PUBLISHED[name] if "train" in field}
     assert listed | apart == set(type(recipe.train).model_fields)
 

@@ -48,7 +48,7 @@ def test_a_run_with_infinite_scores_is_finished_and_compared(
         assert done.code == 0, done.err
         assert "inf ± inf" in done.out
         assert fw("compare", tmp_path / "out/toy/latest").out.count("inf ± inf") == 3
-    arms = json.loads((tmp_path / "out/toy/latest/run.json").read_text())["arms"]
+    arms = read_record(tmp_path / "out/toy/latest")["arms"]
     assert {arm["metrics"]["gap_flat"]["mean"] for arm in arms.values()} == {math.inf}
 
 

@@ -305,7 +305,8 @@ def test_a_sampler_that_diverges_is_warned_about() -> None:
 
 def tiny(*sets: str) -> Recipe:
     source = read(TINY)
-    source.set(["sampler=dpmpp", *sets])
+    source.set(["sampler=dpmpp"])
+    source.set(sets)
     return validate(source, installed())
 
 

@@ -22,7 +22,8 @@ from fw.core.store.store import Store
 
 def planned(*sets: str) -> Plan:
     source = parse(toys.RECIPE, "r.yaml")
-    source.set(["samples.seeds=4", "arms={plain: {annotator: null}}", *sets])
+    source.set(["samples.seeds=4", "arms={plain: {annotator: null}}"])
+    source.set(sets)
     return plan(validate(source, toys.registry()))
 
 

@@ -79,13 +79,13 @@ def in_all(plan: Plan, known: Mapping[str, Estimate | None], options: Options, d
     if not some:
         nothing = f"no earlier stage of their kinds is in {options.store}"
         return (
-            f"to do: {len(known)} stages; how long they take is not known: {nothing} for {device}"
+            f"in all: {len(known)} stages; how long they take is not known: {nothing} for {device}"
         )
     jobs = side_by_side(options, len(known))
     seconds = together(plan, {stage: about.seconds for stage, about in some.items()}, jobs)
     size = in_words(round(sum(about.size for about in some.values())))
     side = f"{jobs} jobs side by side" if jobs > 1 else "one after the other"
-    text = f"to do: {len(known)} stages: about {span(seconds)}, {side}, and {size}"
+    text = f"in all: {len(known)} stages: about {span(seconds)}, {side}, and {size}"
     if kinds:
         text += f"; without {lacking} for which there is no basis in {options.store}"
     return text

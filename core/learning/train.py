@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -140,9 +141,15 @@ def initial_network(
     backbone: Backbone, shape: tuple[int, int, int], spec: ConditionSpec | None, job: Job
 ) -> nn.Module:
     """The untrained network; arms with the same architecture start from the same weights."""
-    with seeded(job.seed, "init"):
-        network = checked_network(backbone, backbone.build(shape, spec))
-    return placed(network, job.device)
+    return placed(untrained(backbone, shape, spec, job.seed), job.device)
+
+
+def untrained(
+    backbone: Backbone, shape: tuple[int, int, int], spec: ConditionSpec | None, seed: int
+) -> nn.Module:
+    """The same on the CPU."""
+    with seeded(seed, "init"):
+        return checked_network(backbone, backbone.build(shape, spec))
 
 
 def warn_if_ignored(
@@ -152,15 +159,19 @@ def warn_if_ignored(
     spec: ConditionSpec,
     job: Job,
 ) -> None:
-    """Warn of a network that takes a condition and does nothing with it; before the first step."""
-    trial = NetworkDenoiser(initial_network(backbone, shape, spec, job), process)
-    if ignores_condition(trial, spec, shape, job.generator("ignoring", device=job.device)):
-        job.warn(
-            f"backbone '{backbone.name}' ignores its condition: its predictions are the same, to "
-            "the last bit, whatever the condition, so this training is an unconditional one and "
-            "guidance by the condition does nothing; let the third argument of its forward, "
-            "condition, have a part in what it returns"
-        )
+    """Warn of a network that takes a condition and does nothing with it; before the first step.
+
+    It is tried on the CPU, so that no GPU is waited for.
+    """
+    with contextlib.suppress(Exception):  # what fails here fails in the first step, and is said
+        trial = NetworkDenoiser(untrained(backbone, shape, spec, job.seed), process)
+        if ignores_condition(trial, spec, shape, job.generator("ignoring")):
+            job.warn(
+                f"backbone '{backbone.name}' ignores its condition: its predictions are the same, "
+                "to the last bit, whatever the condition, so this training is an unconditional one "
+                "and guidance by the condition does nothing; let the third argument of its "
+                "forward, condition, have a part in what it returns"
+            )
 
 
 def begin_with(start: FinishedWeights, network: nn.Module, averaged: nn.Module) -> None:

@@ -182,7 +182,7 @@ def reach(score: Mapping[str, Any]) -> float:
 
 def logarithmic(places: Sequence[float]) -> bool:
     """Whether the spacing of these, in order, is rather geometric than even."""
-    if places[0] <= 0:
+    if len(places) < 2 or places[0] <= 0:
         return False
     steps = [after - before for before, after in itertools.pairwise(places)]
     ratios = [after / before for before, after in itertools.pairwise(places)]

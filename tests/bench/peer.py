@@ -29,8 +29,10 @@ import fw.recipes
 from bench.ruler import Ruler
 from bench.table import Scores, cell, legend, markdown
 from fw.core.errors import FwError
-from fw.core.recipe.loading import load
+from fw.core.recipe.loading import validate
 from fw.core.recipe.model import Recipe
+from fw.core.recipe.source import read
+from fw.registry import installed
 
 FLAGSHIP = Path(next(iter(fw.recipes.__path__))) / "self_guidance.yaml"
 
@@ -78,10 +80,12 @@ class Setting:
 
 def main(words: Sequence[str] | None = None) -> int:
     given = arguments(words)
-    sets = [*given.set, *([] if given.steps is None else [f"train.steps={given.steps}"])]
-    sets += [] if given.lr is None else [f"train.lr={given.lr}"]
+    own = {"train.steps": given.steps, "train.lr": given.lr}
     try:
-        recipe = load(given.recipe, sets)
+        source = read(given.recipe)
+        source.set(given.set)
+        source.set([f"{key}={value}" for key, value in own.items() if value is not None])
+        recipe = validate(source, installed())
         with tempfile.TemporaryDirectory(prefix="peer-") as temporary:
             ruler = Ruler(recipe, given.out or Path(temporary))
             found = [scored(recipe, ruler, seed) for seed in given.seed]
