@@ -47,7 +47,7 @@ def handles_text(node: ast.Call) -> bool:
     if name in ("read_text", "write_text"):
         return is_method
     if name == "open" and is_method:
-        return not arguments or opens_path(node) and bool(modes) and not binary
+        return not arguments or (opens_path(node) and bool(modes) and not binary)
     if name in ("open", "fdopen"):
         return not binary
     if name in ("NamedTemporaryFile", "TemporaryFile"):

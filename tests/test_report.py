@@ -14,6 +14,7 @@ from sites import fw, site, toy_recipe
 from fw.core.report.basis import basis
 from fw.core.report.collect import summary
 from fw.core.report.markdown import markdown
+from fw.core.report.runfile import read_record
 
 
 def test_an_infinite_score_has_an_infinite_mean_and_a_finite_one_beside_it_is_kept() -> None:
