@@ -42,7 +42,7 @@ def shipped(team: Team, folder: Path) -> dict[str, Any]:
             if called[0] is None:
                 return {}
             part(team, *called[0])
-    execute_stage.together = both  # type: ignore[assignment,attr-defined]
+    execute_stage.together = both  # type: ignore[attr-defined]
     codes = {}
     for name in RECIPES:
         recipe = folder / f"{name}.yaml"
