@@ -21,7 +21,7 @@ from fw.core.settings import Train
 from fw.core.stages.base import Stage
 from fw.core.stages.continuing import STATE
 from fw.core.stages.train import TrainDenoiser
-from fw.core.store.shorter import shorter
+from fw.core.store.shorter import going_on, shorter
 from fw.core.store.store import Store
 
 TINY = Path(__file__).parent / "tiny.yaml"
@@ -121,7 +121,8 @@ def test_an_estimate_is_of_the_steps_that_are_left(tmp_path: Path) -> None:
         load(TINY, (*GOES_ON, "train.keep=optimizer", "train.steps=16")), ["unconditional"]
     )
     train = found.arms["unconditional"].train
-    about = estimates(found, [train], store, "cpu")[train]
+    begun = going_on([found.stages[train]], store)
+    about = estimates(found, [train], store, "cpu", begun)[train]
     assert about is not None
     assert about.seconds == pytest.approx(store.manifest(short.id)["seconds"] * 3)
 

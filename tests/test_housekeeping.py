@@ -387,7 +387,7 @@ def test_an_estimate_is_in_proportion_to_steps_and_images_of_the_nearest_of_its_
         }
         name = f"{stage.kind}-{number:016x}"
         manifest_of(store, name, {"payload": payload, "name": name, "facts": facts})
-    known = estimates(found, list(found.stages), store, "cpu")
+    known = estimates(found, list(found.stages), store, "cpu", {})
     trained, sampled = known[train.id], known[drawn.id]
     assert trained is not None
     assert sampled is not None
@@ -395,11 +395,11 @@ def test_an_estimate_is_in_proportion_to_steps_and_images_of_the_nearest_of_its_
     assert trained.why == "from 2 earlier train stages"
     assert (sampled.seconds, sampled.size) == (8.0 / 4, 400)
     assert all(known[stage] is None for stage in found.stages if stage not in (train.id, drawn.id))
-    (cuda,) = estimates(found, [train.id], store, "cuda").values()
+    (cuda,) = estimates(found, [train.id], store, "cuda", {}).values()
     assert cuda is not None
     assert cuda.seconds == 0.5
     other = planned("train.steps=60", "train.batch=16")
-    (about,) = estimates(other, [other.arms["unconditional"].train], store, "cpu").values()
+    (about,) = estimates(other, [other.arms["unconditional"].train], store, "cpu", {}).values()
     assert about is not None
     assert about.differing == ("train",)
     said = fw("run", TINY, *PLAIN, "--dry-run", "--out", tmp_path / "none").out

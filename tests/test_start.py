@@ -174,6 +174,18 @@ def test_what_makes_a_comparison_unfair_or_a_start_odd_is_said(run: Path) -> Non
     named = f"{run.parent / run.readlink()}#unconditional"
     assert f"train.from differs from the baseline's: {named} against None" in said
     assert "was trained under process 'ddpm', and this arm is under 'flow'" in said
+    said = "\n".join(map(str, warnings(load(TINY, (*SHORT, begun(run), "process.prediction=eps")))))
+    assert "was trained under process 'ddpm' with prediction: v (here eps), where a" in said
+    assert "trained under process" not in str(warnings(load(TINY, (*SHORT, begun(run)))))
     slow = begun(run, ema=0.99, ema_ramp=False)
     said = "\n".join(map(str, warnings(load(TINY, (*SHORT, slow)))))
     assert f"averaged weights are still 96% those of {named} after 4 steps" in said
+
+
+def test_the_same_weights_are_no_difference_wherever_they_lie(run: Path) -> None:
+    shutil.copytree(run.resolve(), run.parent / "copy")
+    twin = begun(run.parent / "copy").replace("unconditional=", "twin=")
+    recipe = load(TINY, (*SHORT, begun(run), twin))
+    assert str(recipe.arm("twin").train.start) != str(recipe.arm("unconditional").train.start)
+    of_twin = [each.reason for each in warnings(recipe) if each.location == ("arms", "twin")]
+    assert not [reason for reason in of_twin if "differs" in reason]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from fw.core.api.arm import LoadedArm
 from fw.core.api.notebook import as_html
-from fw.core.api.plugins import add_plugins
 from fw.core.api.verdict import Verdict, verdict_of
 from fw.core.errors import FwError
+from fw.core.recipe.local_plugins import add_plugins
 from fw.core.recipe.model import Recipe
 from fw.core.report.page.write import PAGE
 from fw.core.report.scores import Scored, by_metrics, by_probes

@@ -12,12 +12,12 @@ from rich.console import Console
 
 from fw.core.api.arm import check_counts
 from fw.core.api.loaded import LoadedRun, load
-from fw.core.api.plugins import add_plugins
 from fw.core.errors import FwError
 from fw.core.execution.options import Options
 from fw.core.machine.stopping import shelter_resource_tracker
 from fw.core.plan.assembly import plan
 from fw.core.recipe.loading import validate
+from fw.core.recipe.local_plugins import add_plugins
 from fw.core.recipe.shipped import located
 from fw.core.recipe.source import Source, dump, parse, read
 from fw.core.report import provenance

@@ -21,14 +21,10 @@ def end_dead_runs(out: Path) -> None:
 
 def add_plugins(files: list[Path] | None) -> None:
     """Add the plugins of --plugin to those that are installed."""
-    if not files:
-        return
-    from fw.registry import LocalPlugin, UnfitPlugin, add_files, installed
+    if files:
+        from fw.core.recipe import local_plugins
 
-    try:
-        add_files(installed(), [LocalPlugin.read(file) for file in files])
-    except UnfitPlugin as error:
-        raise FwError(f"--plugin {error}") from error
+        local_plugins.add_plugins(files, "--plugin")
 
 
 def tracker_of(name: str) -> Any:

@@ -46,16 +46,17 @@ def show_plan(plan: Plan, store: Store, options: Options) -> None:
     from fw.core.execution.devices import checked_device, known_device
     from fw.core.machine.memory import in_words
     from fw.core.messages.spans import span
-    from fw.core.store.shorter import shorter
+    from fw.core.store.shorter import going_on
 
     missing = [stage for stage in plan.stages if store.status(stage).state != "done"]
     auto = options.device == "auto"  # another device may be that of another machine
     device = checked_device("auto") if auto else known_device(options.device).type
-    known = estimates(plan, missing, store, device)
+    begun = going_on((plan.stages[stage] for stage in missing), store)
+    known = estimates(plan, missing, store, device, begun)
     for stage in plan.stages.values():
         line = f"{'to do' if stage.id in known else 'done':6} {stage.id:26} {stage.title}"
-        if stage.id in known and (begun := shorter(stage, store)) is not None and begun.kept:
-            line += f", from step {begun.steps} of {begun.id} on"
+        if (start := begun.get(stage.id)) is not None:
+            line += f", from step {start.steps} of {start.id} on"
         if (about := known.get(stage.id)) is not None:
             line += f": about {span(about.seconds)}, {in_words(round(about.size))}, {about.why}"
         answer(line)

@@ -12,7 +12,7 @@ from typing import Any
 from fw.core.plan.graph import Plan
 from fw.core.stages.base import Stage
 from fw.core.stages.train import TrainDenoiser
-from fw.core.store.shorter import shorter
+from fw.core.store.shorter import Shorter
 from fw.core.store.store import Store
 
 LENGTHS = {
@@ -64,10 +64,14 @@ class Earlier:
 
 
 def estimates(
-    plan: Plan, missing: Collection[str], store: Store, device: str
+    plan: Plan,
+    missing: Collection[str],
+    store: Store,
+    device: str,
+    begun: Mapping[str, Shorter],
 ) -> dict[str, Estimate | None]:
-    """Those of the missing stages; None where the store has no basis for one. `device` is `cpu` or
-    `cuda`: a stage of the other is none."""
+    """Those of the missing stages, some of which are trainings that go on; None where the store has
+    no basis for one. `device` is `cpu` or `cuda`: a stage of the other is none."""
     kinds = {plan.stages[stage].kind for stage in missing}
     known: dict[str, list[Earlier]] = {kind: [] for kind in kinds}
     for stage in sorted(store.stages()):
@@ -75,7 +79,7 @@ def estimates(
         if kind in kinds and (each := earlier(store, stage, device)) is not None:
             known[kind].append(each)
     return {
-        stage: estimate(plan.stages[stage], known[plan.stages[stage].kind], store)
+        stage: estimate(plan.stages[stage], known[plan.stages[stage].kind], begun.get(stage))
         for stage in missing
     }
 
@@ -94,7 +98,7 @@ def earlier(store: Store, stage: str, device: str) -> Earlier | None:
         return None
 
 
-def estimate(stage: Stage, known: list[Earlier], store: Store) -> Estimate | None:
+def estimate(stage: Stage, known: list[Earlier], begun: Shorter | None) -> Estimate | None:
     """From the nearest of its kind: those that differ from it in the fewest settings."""
     facts = dict(flat(stage.payload))
     lengths, rooms = LENGTHS.get(stage.kind, ()), ROOMS.get(stage.kind, ())
@@ -107,7 +111,7 @@ def estimate(stage: Stage, known: list[Earlier], store: Store) -> Estimate | Non
     sizes = [each.size * ratio(facts, each.facts, rooms) for _, each in nearest]
     parts = dict.fromkeys(name.partition(".")[0] for names, _ in nearest for name in names)
     return Estimate(
-        left(stage, store) * median(seconds),
+        left(stage, begun) * median(seconds),
         median(sizes),
         stage.kind,
         len(nearest),
@@ -115,11 +119,10 @@ def estimate(stage: Stage, known: list[Earlier], store: Store) -> Estimate | Non
     )
 
 
-def left(stage: Stage, store: Store) -> float:
+def left(stage: Stage, begun: Shorter | None) -> float:
     """The share of a stage that is to be done: less than 1 of a training that goes on from a
     shorter one."""
-    begun = shorter(stage, store)
-    if begun is None or not begun.kept:
+    if begun is None:
         return 1.0
     assert isinstance(stage, TrainDenoiser)
     return 1 - begun.steps / stage.train.steps

@@ -33,7 +33,9 @@ class FinishedWeights(Component):
     run: Annotated[str, Neutral(ANY)] = Field(description="the run's folder")
     arm: Annotated[str, Neutral(ANY)] = Field(description="one of its arms")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the file of weights")
-    process: Annotated[str, Neutral(ANY)] = Field(description="what they were trained under")
+    process: Annotated[dict[str, Any], Neutral(ANY)] = Field(
+        description="what they were trained under"
+    )
     supervision: Annotated[str, Neutral(ANY)] = Field(
         "unknown", description="what supervised them, in the words of the file"
     )
@@ -116,7 +118,7 @@ class Found:
             drawn = self._manifest(arms[arm]["sample_key"])["payload"]
             inputs = drawn["inputs"]
             made = inputs.get("average") or inputs["train"]  # roles of stages/sample.py
-            self.process: str = drawn["process"]["name"]
+            self.process: dict[str, Any] = dict(drawn["process"])
             self.sha256: str = self._manifest(made)["files"][MODEL]["sha256"]
         except (LookupError, TypeError):
             raise MissingFile(

@@ -43,11 +43,22 @@ def other_process(recipe: Recipe) -> Iterator[Finding]:
     for name in recipe.arms:
         arm = recipe.arm(name)
         start = arm.train.start
-        if start is not None and start.process != arm.process.name:
+        if start is None:
+            continue
+        theirs, own = start.process, arm.process.identity()
+        if theirs["name"] != own["name"]:
             yield Finding(
                 ("arms", name),
-                f"train.from: {start} was trained under process '{start.process}', and this arm is "
-                f"under '{arm.process.name}', where a network's output means something else",
+                f"train.from: {start} was trained under process '{theirs['name']}', and this arm "
+                f"is under '{own['name']}', where a network's output means something else",
+            )
+        elif apart := [key for key in own if key != "version" and own[key] != theirs.get(key)]:
+            settings = ", ".join(f"{key}: {theirs.get(key)}" for key in apart)
+            here = ", ".join(str(own[key]) for key in apart)
+            yield Finding(
+                ("arms", name),
+                f"train.from: {start} was trained under process '{own['name']}' with {settings} "
+                f"(here {here}), where a network's output may mean something else",
             )
 
 

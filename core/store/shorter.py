@@ -29,6 +29,12 @@ def shorter(stage: Stage, store: Store) -> Shorter | None:
     return max(found, key=lambda each: (each.kept, each.steps), default=None)
 
 
+def going_on(stages: Iterable[Stage], store: Store) -> dict[str, Shorter]:
+    """The trainings of these that go on from a finished one, and from which."""
+    found = ((stage.id, shorter(stage, store)) for stage in stages)
+    return {stage: each for stage, each in found if each is not None and each.kept}
+
+
 def stateless(stages: Iterable[Stage], store: Store) -> Iterator[str]:
     """A text for each finished training that is to go on, and was finished before that was said."""
     for stage in stages:
