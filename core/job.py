@@ -152,10 +152,12 @@ class Job:
         the images' numbers."""
         return Draws(self.seed, *words, rows=rows)
 
-    def track(self, items: Sequence[Item], label: str) -> Iterator[Item]:
-        """Iterate with a progress bar. Stops between items when the run has to stop."""
+    def track(self, items: Sequence[Item], label: str, together: bool = False) -> Iterator[Item]:
+        """Iterate with a progress bar. Stops between items when the run has to stop; members of a
+        team that do each item `together` stop at the same."""
         for done, item in enumerate(items):
-            self._stop_if_requested()
+            if self.team.any(self.stopping()) if together else self.stopping():
+                raise Interrupted(STOPPED)
             yield item
             with self._off_the_clock():
                 self.reporter.progress(label, done + 1, len(items))
@@ -332,10 +334,6 @@ class Job:
             yield
         finally:
             self._reporting += time.monotonic() - began
-
-    def _stop_if_requested(self) -> None:
-        if self.stopping():
-            raise Interrupted(STOPPED)
 
     def _save(self, label: str, step: int, state: Mapping[str, Stateful]) -> None:
         """Write the log up to here, then the checkpoint: a crash in between only repeats steps,

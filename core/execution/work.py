@@ -14,10 +14,8 @@ from fw.core.job import Job, Reporter
 from fw.core.machine.isolation import stock_state
 from fw.core.machine.leases import Right
 from fw.core.machine.memory import Peak, Watch, in_words
-from fw.core.machine.team import Team
+from fw.core.machine.team import ALONE, Team
 from fw.core.stages.base import Stage
-
-ALONE = Team()
 
 
 @dataclass(frozen=True)

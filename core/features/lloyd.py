@@ -1,5 +1,9 @@
 """k-means on a GPU, where a million features and 10,000 centroids are usual: the matrix of all
-distances is never made, and the host waits once for each iteration."""
+distances is never made, and the host waits once for each iteration.
+
+Each member of a team has its points and all centroids. Sums, counts and the distortion are added up
+over the members, so that all of them end at the same centroids.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 
+from fw.core.machine.team import ALONE, Team
 from fw.core.randomness import generator
 
 DISTANCES = 2**26
@@ -23,6 +28,7 @@ class Lloyd:
     iterations: int
     spherical: bool
     tolerance: float
+    team: Team = ALONE
 
     def plus_plus(self, points: Tensor, seed: int) -> Tensor:
         """Points as centroids (K, D), each drawn by its squared distance to those before it."""
@@ -49,7 +55,7 @@ class Lloyd:
             near, distances = self._compared(points, centroids)
             distances = distances + lengths
             centroids = self._means(points, near, distances, centroids)
-            distortion = float(distances.double().sum())
+            distortion = float(self.team.total(distances.double().sum()))
             if distortion >= (1 - self.tolerance) * before:
                 break
             before = distortion
@@ -74,8 +80,21 @@ class Lloyd:
         ones = torch.ones_like(distances)
         sizes = torch.zeros_like(centroids[:, 0]).index_add_(0, near, ones)
         sums = torch.zeros_like(centroids).index_add_(0, near, points)
+        sizes, sums = self.team.total(sizes), self.team.total(sums)
         empty = sizes == 0
-        far = points[distances.topk(self.count).indices]
+        far = self._farthest(points, distances)
         ranks = empty.cumsum(dim=0).sub(1).clamp(min=0)
         means = torch.where(empty[:, None], far[ranks], sums / sizes[:, None].clamp(min=1))
         return normalize(means, dim=1) if self.spherical else means
+
+    def _farthest(self, points: Tensor, distances: Tensor) -> Tensor:
+        """The K points of all members that are farthest from their centroids, in order (K, D)."""
+        most = distances.topk(min(self.count, len(distances)))
+        far = points[most.indices]
+        if self.team.size == 1:
+            return far
+        lacking = self.count - len(far)  # a member may have fewer points than there are centroids
+        apart = pad(most.values, (0, lacking), value=-torch.inf)
+        everyone = self.team.size * self.count
+        farthest = self.team.whole(apart, everyone).topk(self.count).indices
+        return self.team.whole(pad(far, (0, 0, 0, lacking)), everyone)[farthest]

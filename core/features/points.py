@@ -1,8 +1,9 @@
 """Features as points, checked before faiss gets them: it aborts the process where squares
-overflow."""
+overflow. Each member of a team gives its rows of them, and all find the same."""
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn.functional import normalize
 from fw.core.errors import FwError, StageFailed
 from fw.core.files.stacked import stacked
 from fw.core.machine.tables import in_parts
+from fw.core.machine.team import ALONE, Team
 
 SHORTEST, LONGEST = 1e-12, 1e18
 """Between them torch's `normalize` is right in single precision; below, it divides by 1e-12."""
@@ -43,9 +45,11 @@ def all_directions(features: Tensor, folder: Path) -> Tensor:
     return stacked(map(directions, in_parts(features)), folder)
 
 
-def check_range(points: Tensor, whose: str) -> None:
+def check_range(points: Tensor, whose: str, team: Team = ALONE) -> None:
     """StageFailed if distances between points (N, D) overflow or vanish in single precision."""
-    high, low = points.amax(dim=0), points.amin(dim=0)
+    ends = torch.cat([points.amax(dim=0), -points.amin(dim=0)])
+    high, low = torch.tensor(team.most(ends.tolist())).view(2, -1)
+    low = -low
     largest, spread = float(torch.maximum(high, -low).max()), float((high - low).max())
     if largest > LARGEST:
         raise StageFailed(
@@ -61,22 +65,28 @@ def check_range(points: Tensor, whose: str) -> None:
         )
 
 
-def different(points: Tensor, enough: int) -> int:
+def different(points: Tensor, enough: int, team: Team = ALONE) -> int:
     """How many of the points (N, D) are different, counted up to `enough`."""
+    distinct = set().union(*team.said(digests(points, enough)))
+    return min(enough, len(distinct))
+
+
+def digests(points: Tensor, enough: int) -> set[bytes]:
+    """Of different points (N, D), up to `enough` of them."""
     distinct: set[bytes] = set()
     for few in in_parts(points):
         for point in (few.cpu() + 0.0).numpy():  # so that -0 is 0
-            distinct.add(point.tobytes())
+            distinct.add(blake2b(point.tobytes(), digest_size=16).digest())
             if len(distinct) >= enough:
-                return len(distinct)
-    return len(distinct)
+                return distinct
+    return distinct
 
 
-def check_clusters(points: Tensor, clusters: int, whose: str) -> None:
+def check_clusters(points: Tensor, clusters: int, whose: str, team: Team = ALONE) -> None:
     """FwError if there are fewer points, or different ones, than clusters."""
     for count, what in (
-        (len(points), "images"),
-        (different(points, clusters), "different features"),
+        (int(team.added([len(points)])[0]), "images"),
+        (different(points, clusters, team), "different features"),
     ):
         if count < clusters:
             raise FwError(

@@ -35,6 +35,12 @@ class Annotator(Component):
         return False
 
     @property
+    def shares(self) -> bool:
+        """Whether a team is worth its start: all members of `job.team` then annotate, each its
+        rows, and return the whole annotation. Else one process does it."""
+        return False
+
+    @property
     def requires(self) -> frozenset[str]:
         return frozenset({"labels"}) if self.uses_labels else frozenset()
 

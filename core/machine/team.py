@@ -113,6 +113,10 @@ class Team:
         return reduced.tolist()
 
 
+ALONE = Team()
+"""A process without others."""
+
+
 class Whole(torch.autograd.Function):
     """Gathers rows (b, ...) of the members, b of which may differ by one, to (count, ...)."""
 

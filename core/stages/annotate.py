@@ -41,6 +41,7 @@ class Annotate(Stage):
         "encoder with fewer features"
     )
     files: ClassVar[tuple[str, ...]] = ("annotation.safetensors", "quality.json")
+    teams: ClassVar[bool] = True
 
     dataset: Data
     annotator: Annotator
@@ -58,6 +59,9 @@ class Annotate(Stage):
     def labels(self) -> Supervision:
         return labels_of(self.dataset.name) if self.annotator.uses_labels else NOTHING
 
+    def shared(self, device: str) -> bool:
+        return self.annotator.shares
+
     def run(self, job: Job, products: Products) -> None:
         data = load_split(self.dataset, "train", products)
         with_labels = self.annotator.uses_labels
@@ -72,6 +76,8 @@ class Annotate(Stage):
         annotation = checked_annotation(
             self.annotator, self.annotator.annotate(observations, job), len(data)
         )
+        if not job.team.leads:
+            return
         annotation.save(job.folder / ANNOTATION)
         known, count = annotation.known, annotation.spec.size
         quality: dict[str, float] = {}

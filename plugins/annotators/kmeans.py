@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from fw.core.errors import StageFailed
-from fw.core.features.kmeans import Centroids
+from fw.core.features.kmeans import MANY, Centroids
 from fw.core.features.points import all_directions, check_clusters, check_range
 from fw.core.job import Job
 from fw.core.kinds import Annotator
@@ -52,19 +52,24 @@ class KMeans(Annotator):
     def least_images(self) -> int:
         return self.clusters
 
+    @property
+    def shares(self) -> bool:
+        return self.clusters >= MANY
+
     def makes(self, classes: int) -> ConditionSpec:
         return ConditionSpec("class", self.clusters)
 
     def annotate(self, data: Observations, job: Job) -> Annotation:
         if data.features is None:
             raise StageFailed("annotator kmeans needs features to cluster: give the arm an encoder")
-        features = data.features.float().cpu()
-        if not all_finite(features):
+        count, team = data.count, job.team
+        features = team.own(data.features).float().cpu()
+        if team.any(not all_finite(features)):
             raise StageFailed("annotator kmeans: the encoder's features are not all finite")
         if self.normalise:
             features = all_directions(features, job.folder)
-        check_clusters(features, self.clusters, "annotator kmeans")
-        check_range(features, "annotator kmeans")
+        check_clusters(features, self.clusters, "annotator kmeans", team)
+        check_range(features, "annotator kmeans", team)
         points = near(features, job.device)
         centroids = Centroids(
             points,
@@ -74,8 +79,9 @@ class KMeans(Annotator):
             self.nredo,
             self.spherical,
             self.tolerance,
+            team,
         )
-        assigned = centroids.nearest(points).cpu()
+        assigned = team.whole(centroids.nearest(points), count).cpu()
         if empty := self.clusters - len(assigned.unique()):
             job.warn(f"annotator kmeans: {empty} of {self.clusters} clusters have no image")
         return Annotation(ConditionSpec("class", self.clusters), assigned)

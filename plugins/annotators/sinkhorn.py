@@ -16,12 +16,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fw.core.errors import StageFailed
-from fw.core.features.kmeans import Centroids
+from fw.core.features.kmeans import MANY, Centroids
 from fw.core.features.points import all_directions, check_clusters
 from fw.core.files.stacked import scratch
 from fw.core.job import Job
 from fw.core.kinds import Annotator
 from fw.core.machine.tables import all_finite
+from fw.core.machine.team import ALONE, Team
 from fw.core.randomness import seed_from
 from fw.core.types import Annotation, ConditionSpec, Observations
 
@@ -43,7 +44,7 @@ class Sinkhorn(Annotator):
     It begins with k-means on the unit sphere. Each round assigns the whole set with equal shares
     for all prototypes, and moves each prototype to the mean of its images. `used` and `balance` in
     the report say how equal the clusters came out, and `kmeans` is the control. It takes 8 bytes
-    per image and cluster: of a GPU's memory, or of the disk.
+    per image and cluster: of a GPU's memory, or of the disk. The members of a team share them.
     """
 
     name: ClassVar[str] = "sinkhorn"
@@ -66,6 +67,10 @@ class Sinkhorn(Annotator):
     def least_images(self) -> int:
         return self.clusters
 
+    @property
+    def shares(self) -> bool:
+        return self.clusters >= MANY
+
     def makes(self, classes: int) -> ConditionSpec:
         return ConditionSpec("class", self.clusters)
 
@@ -74,13 +79,15 @@ class Sinkhorn(Annotator):
             raise StageFailed(
                 "annotator sinkhorn needs features to cluster: give the arm an encoder"
             )
-        if not all_finite(data.features):
+        team = job.team
+        features = team.own(data.features)
+        if team.any(not all_finite(features)):
             raise StageFailed("annotator sinkhorn: the encoder's features are not all finite")
-        points = all_directions(data.features, job.folder)  # (N, D)
-        check_clusters(points, self.clusters, "annotator sinkhorn")
+        points = all_directions(features, job.folder)  # (n, D), those of this member
+        check_clusters(points, self.clusters, "annotator sinkhorn", team)
         seed = seed_from(job.seed, "sinkhorn")
         points = points.to(job.device)
-        start = Centroids(points, self.clusters, seed, spherical=True)
+        start = Centroids(points, self.clusters, seed, spherical=True, team=team)
         prototypes = normalize(start.vectors, dim=1)
         falling = [
             START * (self.epsilon / START) ** (step / (self.rounds - 1))
@@ -88,17 +95,26 @@ class Sinkhorn(Annotator):
         ]
         scores, room = (scratch((len(points), self.clusters), points, job.folder) for _ in range(2))
         assigned = torch.zeros(0, dtype=torch.int64)
-        for epsilon in job.track(falling, "sinkhorn"):
+        for epsilon in job.track(falling, "sinkhorn", together=True):
             if len(assigned):
-                prototypes = means(points, assigned, prototypes, room)
+                prototypes = means(points, assigned, prototypes, room, team)
             torch.matmul(points, prototypes.T, out=scores)
-            assigned = assignments(scores, epsilon, self.iterations, room)
-        return Annotation(ConditionSpec("class", self.clusters), assigned.cpu())
+            assigned = assignments(scores, epsilon, self.iterations, room, team)
+        return Annotation(
+            ConditionSpec("class", self.clusters), team.whole(assigned, data.count).cpu()
+        )
 
 
-def shares(scores: Tensor, epsilon: float, iterations: int, room: Tensor | None = None) -> Tensor:
+def shares(
+    scores: Tensor,
+    epsilon: float,
+    iterations: int,
+    room: Tensor | None = None,
+    team: Team = ALONE,
+) -> Tensor:
     """The logarithm of how much each prototype is to be preferred (K,), so that the codes of the
     cosines (N, K), softmax(scores / epsilon + shares), give every prototype about N / K images.
+    Each member of a team has its rows of them.
 
     They are the potentials of eq. 5, by Sinkhorn-Knopp's iterations on vectors: an iteration reads
     the matrix once, row block by row block. A constant per image changes nothing in the solution,
@@ -106,6 +122,7 @@ def shares(scores: Tensor, epsilon: float, iterations: int, room: Tensor | None 
     the matrix, so that nothing overflows. `room` (N, K) is where it may lie.
     """
     count, clusters = scores.shape
+    everyone = team.added([count])[0]
     matrix = torch.empty_like(scores) if room is None else room
     blocks = range(0, count, max(1, AT_ONCE[scores.device.type] // clusters))
     rows = [slice(start, start + blocks.step) for start in blocks]
@@ -124,7 +141,7 @@ def shares(scores: Tensor, epsilon: float, iterations: int, room: Tensor | None 
         for block in rows:
             part = matrix[block]
             given.addmv_(part.T, (part @ factor).reciprocal_())
-        factor = (count / clusters) / given
+        factor = (everyone / clusters) / team.total(given)
     return moved + factor.log()
 
 
@@ -134,16 +151,24 @@ def logits(scores: Tensor, epsilon: float) -> Tensor:
 
 
 def assignments(
-    scores: Tensor, epsilon: float, iterations: int, room: Tensor | None = None
+    scores: Tensor,
+    epsilon: float,
+    iterations: int,
+    room: Tensor | None = None,
+    team: Team = ALONE,
 ) -> Tensor:
     """The prototype with the largest share of each image: int64 (N,)."""
-    potentials = shares(scores, epsilon, iterations, room)
+    potentials = shares(scores, epsilon, iterations, room, team)
     few = scores.split(max(1, AT_ONCE[scores.device.type] // scores.shape[1]))
     return torch.cat([(logits(each, epsilon) + potentials).argmax(dim=1) for each in few])
 
 
 def means(
-    points: Tensor, assigned: Tensor, prototypes: Tensor, room: Tensor | None = None
+    points: Tensor,
+    assigned: Tensor,
+    prototypes: Tensor,
+    room: Tensor | None = None,
+    team: Team = ALONE,
 ) -> Tensor:
     """Each cluster's mean direction (K, D). A cluster without images keeps its prototype.
 
@@ -152,5 +177,6 @@ def means(
     """
     room = points.new_empty(len(points), len(prototypes)) if room is None else room
     codes = room.zero_().scatter_(1, assigned[:, None], 1.0)  # (N, K)
-    empty = codes.sum(dim=0) == 0  # (K,)
-    return torch.where(empty[:, None], prototypes, normalize(codes.T @ points, dim=1))
+    empty = team.total(codes.sum(dim=0)) == 0  # (K,)
+    sums = team.total(codes.T @ points)
+    return torch.where(empty[:, None], prototypes, normalize(sums, dim=1))
