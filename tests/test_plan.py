@@ -170,7 +170,7 @@ def test_every_setting_of_training_is_in_its_key() -> None:
         "augment": 0.1,
         "snapshots": 2,
         "averages": (0.1,),
-        "from": FinishedWeights(run="runs/a", arm="b", sha256="0" * 64, process="flow"),
+        "from": FinishedWeights(run="runs/a", arm="b", sha256="0" * 64, process={"name": "flow"}),
     }
     assert identity(Train(**neutral)).keys() == keyed
     found = planned()
