@@ -192,9 +192,9 @@ def test_a_metric_prepares_once_for_all_seeds_and_the_floor(
 ) -> None:
     calls: Counter[str] = Counter()
 
-    def fit(*given: Any) -> Any:
+    def fit(*given: Any, **more: Any) -> Any:
         calls["judges"] += 1
-        return linear_probe(*given)
+        return linear_probe(*given, **more)
 
     def score(*given: Any) -> float:
         calls["scores"] += 1

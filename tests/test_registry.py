@@ -261,12 +261,12 @@ def test_a_distribution_without_metadata_does_not_stop_the_others(
     __import__(
         importlib
     )  # the second takes the place of the first once something imports it, as diffusers does
-    install("bare", HEALTHY.format(name="bare"))
+    install("lacking", HEALTHY.format(name="lacking"))
     install("whole", HEALTHY.format(name="whole"))
-    next(site.glob("bare-*")).joinpath("METADATA").unlink()
+    next(site.glob("lacking-*")).joinpath("METADATA").unlink()
     registry = discover(entry_points(site))
-    assert names(registry) == ["bare", "whole"]
-    assert str(registry.providers["guidance", "bare"]) == "bare (? ?)"
+    assert names(registry) == ["lacking", "whole"]
+    assert str(registry.providers["guidance", "lacking"]) == "lacking (? ?)"
 
 
 def test_of_two_plugins_with_the_same_component_the_second_is_refused_and_both_are_named(

@@ -69,9 +69,8 @@ class Heard:
 
 def doomed(*sets: str) -> Plan:
     source = parse(RECIPE.replace("model: linear", "model: doomed"), "r.yaml")
-    source.set(
-        ["samples.count=2500", "samples.seeds=1", "sampler.steps=3", "train.steps=60", *sets]
-    )
+    source.set(["samples.count=2500", "samples.seeds=1", "sampler.steps=3", "train.steps=60"])
+    source.set(sets)
     registry = toys.registry()
     registry.add(Provider("fates"), [team_faults.Doomed])
     return plan(validate(source, registry))

@@ -41,14 +41,13 @@ class Agreement(Metric):
     def prepare(self, reference: Reference) -> Any:
         """The judge."""
         assert reference.conditions is not None
-        known = reference.conditions >= 0
+        known = (reference.conditions >= 0).nonzero().flatten()
         if len(reference.conditions[known].unique()) < 2:
             raise StageFailed(
                 "agreement needs images of two classes or more, or there is nothing to judge"
             )
-        return linear_probe(
-            checked(reference.train, 2, "real images")[known], reference.conditions[known]
-        )
+        features = checked(reference.train, 2, "real images")
+        return linear_probe(features, reference.conditions, places=known)
 
     def compare(
         self, prepared: Any, fake: Tensor, wanted: Tensor | None = None

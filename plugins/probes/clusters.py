@@ -10,7 +10,7 @@ from pydantic import Field
 
 from fw.core.errors import StageFailed
 from fw.core.features.kmeans import Centroids
-from fw.core.features.points import different, directions
+from fw.core.features.points import all_directions, different
 from fw.core.features.quality import cluster_quality
 from fw.core.job import Job
 from fw.core.kinds import FeatureProbe
@@ -65,7 +65,7 @@ class Clusters(FeatureProbe):
                 f"{self.clusters} clusters need as many training images, and there are {len(train)}"
             )
             raise StageFailed(f"probe clusters: {told}")
-        points, held_out = (directions(data.features) for data in (train, test))
+        points, held_out = (all_directions(data.features, job.folder) for data in (train, test))
         if (count := different(points, self.clusters)) < self.clusters:
             job.warn(
                 f"probe clusters: of {self.clusters} clusters some are empty, for only {count} "

@@ -13,7 +13,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from fw.core.errors import StageFailed
-from fw.core.features.points import directions
+from fw.core.features.points import all_directions
 from fw.core.job import Job
 from fw.core.kinds import FeatureProbe
 from fw.core.types import Examples
@@ -54,8 +54,8 @@ class NearestNeighbours(FeatureProbe):
                 f"probe knn: {self.k} neighbours need as many training images, and there are "
                 f"{len(train)}"
             )
-        bank, labels = directions(train.features).T, labels_of(train)  # (D, N), (N,)
-        batches = directions(test.features).split(ROWS)
+        bank = all_directions(train.features, job.folder).T  # (D, N)
+        labels, batches = labels_of(train), all_directions(test.features, job.folder).split(ROWS)
         found = [
             knn_predict(batch, bank, labels, train.classes, knn_k=self.k, knn_t=self.temperature)[
                 :, 0

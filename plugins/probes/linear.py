@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -76,7 +77,7 @@ class LinearProbe(FeatureProbe):
         found = {}
         for share in job.track(self.shares, "fit"):
             chosen = stratified(labels_of(train), share, job.generator("share"))
-            classifier = fitted(train.features[chosen], labels_of(train)[chosen], job)
+            classifier = fitted(train.features, labels_of(train), chosen, job)
             found[self._key(share)] = accuracy_of(classifier, test.features, labels_of(test))
         return found
 
@@ -86,26 +87,31 @@ def percent(share: float) -> str:
     return f"{100 * share:.10g}"
 
 
-def fitted(features: Tensor, labels: Tensor, job: Job) -> Any:
-    """The classifier of features (N, D) and labels (N,), with the C that does best on the
-    validation split.
+def fitted(features: Tensor, labels: Tensor, places: Tensor, job: Job) -> Any:
+    """The classifier of features (N, D) and labels (N,) at these places (n,), with the C that does
+    best on the validation split.
 
     Classes with one label have none to validate with; where that leaves fewer than two classes to
     fit, C is 1.
     """
-    if len(labels.unique()) < 2:
+    if len(labels[places].unique()) < 2:
         raise StageFailed("probe linear: labels of one class alone leave nothing to tell apart")
-    held = validation(labels, job)
-    inside = torch.ones(len(labels), dtype=torch.bool).index_fill(0, held, False)
+
+    def fit(some: Tensor, strength: float) -> Any:
+        steps = iter(job.track(range(ITERATIONS), f"fit C={strength:g}"))
+        after = partial(next, steps, None)
+        return linear_probe(features, labels, strength, ITERATIONS, some, job.device, after)
+
+    held = validation(labels[places], job)
+    inside = torch.ones(len(places), dtype=torch.bool).index_fill(0, held, False)
     if not len(held):
-        return linear_probe(features, labels, 1.0, ITERATIONS)
+        return fit(places, 1.0)
 
     def validated(strength: float) -> float:
-        classifier = linear_probe(features[inside], labels[inside], strength, ITERATIONS)
-        return accuracy_of(classifier, features[held], labels[held])
+        return accuracy_of(fit(places[inside], strength), features, labels, places[held])
 
     best = max(STRENGTHS, key=validated)  # the first, of equals: the strongest penalty
-    return linear_probe(features, labels, best, ITERATIONS)
+    return fit(places, best)
 
 
 def validation(labels: Tensor, job: Job) -> Tensor:
