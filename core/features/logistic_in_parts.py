@@ -26,10 +26,10 @@ GRADIENT = 1e-4
 FALL = 64 * np.finfo(np.float64).eps
 """A step that lowers the objective by less, relative to it, is the last."""
 
-HOST = torch.device("cpu")
-
 SEARCH = 50
 """Tries of a step's length, at most."""
+
+HOST = torch.device("cpu")
 
 
 @dataclass(frozen=True)

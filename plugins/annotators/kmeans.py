@@ -70,7 +70,8 @@ class KMeans(Annotator):
             features = all_directions(features, job.folder)
         check_clusters(features, self.clusters, "annotator kmeans", team)
         check_range(features, "annotator kmeans", team)
-        points = near(features, job.device)
+        # What a team exchanges lies on its devices, each of which has a share of the rows.
+        points = near(features, job.device) if team.size == 1 else features.to(job.device)
         centroids = Centroids(
             points,
             self.clusters,
