@@ -113,6 +113,13 @@ def test_cmmd_is_a_thousand_unbiased_squared_mmds_of_directions() -> None:
     assert first(IN_PCA, 3 * train, fake) == pytest.approx(first(IN_PCA, train, fake))
 
 
+def test_cmmd_in_parts_is_that_of_all_pairs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, fake = normal(500, 6, 0), normal(300, 6, 1) + 0.1
+    whole = first(IN_PCA, train, fake)
+    monkeypatch.setattr("fw.plugins.metrics.cmmd.SIDE", 37)
+    assert first(IN_PCA, train, fake) == pytest.approx(whole, rel=1e-9)
+
+
 def test_cmmd_of_new_images_is_zero_on_average_whatever_their_number() -> None:
     scores = [first(IN_PCA, normal(30, 6, 2 * k), normal(12, 6, 2 * k + 1)) for k in range(40)]
     assert abs(fmean(scores)) < 3 * stdev(scores) / 40**0.5

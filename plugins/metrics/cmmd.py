@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 
 from fw.core.errors import StageFailed
 from fw.core.kinds import Encoder, Metric
+from fw.core.machine.tables import in_parts
 from fw.core.types import Reference
 from fw.plugins.metrics.features import checked
 from fw.plugins.metrics.naming import key_in
@@ -28,14 +29,14 @@ that of the means."""
 
 UNIT = 1000.0
 
-AT_ONCE = 2**22
-"""Pairs that are held at once."""
+SIDE = 2048
+"""Images of either side whose pairs are held at once."""
 
 PUBLISHED = {"name": "clip", "model": "vit_large_patch14_clip_quickgelu_336.openai"}
 
 
 class Prepared(NamedTuple):
-    """Real images (N, D) of length 1, and the mean of 1 - kernel between different ones, ()."""
+    """Real images' features (N, D), and the mean of 1 - kernel between different ones, ()."""
 
     real: Tensor
     within: Tensor
@@ -51,6 +52,7 @@ class CMMD(Metric):
     """
 
     name: ClassVar[str] = "cmmd"
+    version: ClassVar[int] = 2
     on_device: ClassVar[bool] = True
 
     space: Encoder = Field(
@@ -72,24 +74,29 @@ class CMMD(Metric):
         return key_in(self.space, "cmmd", home="clip")
 
     def measure(self, reference: Reference) -> dict[str, Tensor]:
-        return {"within": within(of_unit_length(reference.train, "real images"))}
+        return {"within": within(directed(reference.train, "real images"))}
 
     def prepare(self, reference: Reference) -> Prepared:
-        real = of_unit_length(reference.train, "real images")
+        real = directed(reference.train, "real images")
         return Prepared(real, self.measured(reference)["within"])
 
     def compare(
         self, prepared: Prepared, fake: Tensor, wanted: Tensor | None = None
     ) -> dict[str, float]:
-        samples, real = of_unit_length(fake, "samples"), prepared.real
+        samples, real = directed(fake, "samples"), prepared.real
         between = dissimilarity(samples, real) / (len(samples) * len(real))
         return {self._key: UNIT * float(2 * between - within(samples) - prepared.within)}
 
 
-def of_unit_length(features: Tensor, of: str) -> Tensor:
-    """Features (n, D), double, of length 1."""
-    if not checked(features, 2, of).any(dim=1).all():
+def directed(features: Tensor, of: str) -> Tensor:
+    """The features (n, D), if they have a direction."""
+    if not all(few.any(dim=1).all() for few in in_parts(checked(features, 2, of))):
         raise StageFailed(f"the features of some {of} are all 0, so they have no direction")
+    return features
+
+
+def of_unit_length(features: Tensor) -> Tensor:
+    """Features (n, D), double, of length 1."""
     return normalize(features.double(), dim=1)
 
 
@@ -99,10 +106,12 @@ def within(points: Tensor) -> Tensor:
 
 
 def dissimilarity(points: Tensor, others: Tensor) -> Tensor:
-    """The sum () of 1 - kernel over all pairs of points (n, D) and others (N, D) of length 1. It is
-    0 for a point and itself. 1 - kernel keeps the digits that differences of kernels would lose."""
-    total = points.new_zeros(())
-    for rows in points.split(max(1, AT_ONCE // len(others))):
-        squared = (2 - 2 * rows @ others.T).clamp(min=0)
-        total -= torch.expm1(squared / (-2 * WIDTH**2)).sum()
+    """The sum () of 1 - kernel over all pairs of points (n, D) and others (N, D), brought to length
+    1. It is 0 for a point and itself. 1 - kernel keeps the digits that differences of kernels would
+    lose."""
+    total = points.new_zeros((), dtype=torch.float64)
+    for rows in map(of_unit_length, points.split(SIDE)):
+        for columns in map(of_unit_length, others.split(SIDE)):
+            squared = (2 - 2 * rows @ columns.T).clamp(min=0)
+            total -= torch.expm1(squared / (-2 * WIDTH**2)).sum()
     return total
