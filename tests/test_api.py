@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -186,6 +187,11 @@ def test_arms_and_trainings_that_are_not_there_are_named(small: LoadedRun, tmp_p
         load(small.folder, plugins=[tmp_path / "nothing.py"])
 
 
+def test_what_is_no_path_is_refused() -> None:
+    with pytest.raises(FwError, match="it takes the path of a run's folder"):
+        load(7)  # type: ignore[arg-type]
+
+
 def test_the_denoiser_is_the_network_in_its_process(small: LoadedRun) -> None:
     denoiser = small.arm("self_1.5").denoiser
     x, sigma = torch.randn(3, 1, 8, 8), torch.tensor([0.1, 1.0, 10.0])
@@ -205,7 +211,17 @@ def test_the_denoiser_is_the_network_in_its_process(small: LoadedRun) -> None:
     assert x.grad is not None
     assert x.grad.abs().sum() > 0
     assert not any(weight.requires_grad for weight in denoiser.parameters())
-    for wrong, reason in (((x[:, :, :4], 1.0), "takes"), ((x, 1.0, [1, 2]), "2 for 3 images")):
+    wrongs: tuple[tuple[tuple[Any, ...], str], ...] = (
+        ((x[:, :, :4], 1.0), "takes"),
+        ((x.double(), 1.0), "x: it is float64, and D takes float32"),
+        ((x.byte(), 1.0), "x: it is uint8"),
+        ((x, 0), "sigma 0: noise levels are finite and above 0"),
+        ((x, torch.tensor([1.0, -1.0, math.inf])), "finite and above 0"),
+        ((x, torch.ones(2)), r"sigma: it has shape \(2,\), and D takes one number or \(3,\)"),
+        ((x, torch.ones(3, 1)), "sigma: it has shape"),
+        ((x, 1.0, [1, 2]), "2 for 3 images"),
+    )
+    for wrong, reason in wrongs:
         with pytest.raises(FwError, match=reason):
             denoiser(*wrong)
 

@@ -370,7 +370,7 @@ def denoiser_of(network: torch.nn.Module, spec: ConditionSpec | None) -> Denoise
         shape = {"class": (), "vector": (spec.size,), "tokens": (spec.count, spec.size)}[spec.form]
         conditions = torch.randn(4, *shape) if shape else torch.arange(4) % spec.size
         annotation = Annotation(spec, conditions)
-    return Denoiser(NetworkDenoiser(network, process), (1, 8, 8), annotation, True)
+    return Denoiser(NetworkDenoiser(network, process), (1, 8, 8), annotation, (), True)
 
 
 @pytest.mark.parametrize("spec", FORMS, ids=str)

@@ -480,3 +480,62 @@ def wait_for_step(store: Path, step: int) -> int:
                 continue
         time.sleep(0.05)
     raise AssertionError(f"no training reached step {step} in time")
+
+
+# After the run
+
+
+def test_what_a_run_uses_is_known_by_its_own_copies(place: Path) -> None:
+    assert run(place, "--plugin", place / "my.py", "--set", ARM).code == 0
+    (place / "my.py").unlink()
+    assert "not known" not in fw("store", place / "runs").out
+    kept = fw("store", place / "runs", "--prune")
+    assert (kept.code, "every product is used" in kept.out) == (0, True), kept.err
+    [copy] = place.glob("runs/toy/seed*/plugins/my.py")
+    copy.write_text("1 / 0")
+    refused = fw("store", place / "runs", "--prune")
+    assert refused.code == 2
+    assert f"{copy}:1: ZeroDivisionError" in refused.err
+
+
+ODD = """
+    from typing import ClassVar
+
+    import toys
+    from fw.registry import hookimpl
+
+
+    class Odd(toys.Gap):
+        name: ClassVar[str] = "odd"
+
+        def compare(self, *given):
+            {raises}
+
+
+    @hookimpl
+    def fw_components():
+        return [Odd]
+"""
+
+
+@pytest.mark.parametrize(
+    ("raises", "reason"),
+    [
+        ("raise ZeroDivisionError('no news')", "no news (traceback in "),
+        ("return {'gap_flat': 'far'}", "gap_flat is 'far', not a number"),
+    ],
+)
+def test_a_stage_that_failed_is_not_said_to_be_stopped(
+    place: Path, raises: str, reason: str
+) -> None:
+    odd = sites.write(place / "odd.py", ODD.replace("{raises}", raises))
+    done = run(place, "--plugin", odd, "--set", "metrics={name: odd, space: flat}")
+    assert done.code == 1, done.err
+    told = fw("status", place / "runs")
+    assert "stopped" not in told.out
+    assert "  failed   evaluate " in told.out
+    assert reason in told.out
+    stages = json.loads(fw("status", place / "runs", "--json").out)["others"]
+    assert {each["state"] for each in stages} == {"failed"}
+    assert all(reason in each["reason"] for each in stages)
+    assert "it failed: " in fw("store", place / "runs").out

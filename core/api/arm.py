@@ -96,7 +96,13 @@ class LoadedArm:
         with stock_state(arm.recipe.seed, CPU, torch.get_num_threads()):
             annotation = stage.annotation(arm.products)
             network = stage.networks(annotation, arm.products, CPU).own
-        return Denoiser(network, stage.train.shape, annotation, arm.arm.works_without_condition)
+        return Denoiser(
+            network,
+            stage.train.shape,
+            annotation,
+            arm.class_names,
+            arm.arm.works_without_condition,
+        )
 
     @cached_property
     def encoder(self) -> FeatureEncoder:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +26,7 @@ class Denoiser(nn.Module):
         denoiser: NetworkDenoiser,
         shape: tuple[int, int, int],
         annotation: Annotation | None,
+        class_names: Sequence[str],
         knows_null: bool,
     ):
         super().__init__()
@@ -35,6 +38,7 @@ class Denoiser(nn.Module):
         self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
         """The noise levels that it was trained at."""
         self.annotation = annotation
+        self.class_names = class_names
         self.knows_null = knows_null
         self._denoiser = denoiser
 
@@ -51,10 +55,24 @@ class Denoiser(nn.Module):
         `condition` is as in `LoadedArm.sample`: one for all images, or B of them; None is the null
         condition. FwError if there are none of the kind.
         """
+        dtype = next(self.network.parameters()).dtype
         if tuple(x.shape[1:]) != self.shape:
             raise FwError(f"x: it has shape {tuple(x.shape)}, and D takes (B, *{self.shape})")
-        levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).expand(len(x))
+        if x.dtype != dtype:
+            raise FwError(f"x: it is {in_short(x.dtype)}, and D takes {in_short(dtype)}")
+        levels = self._levels(sigma, x)
         return self._denoiser.denoised(x, levels, self._told(condition, len(x), x.device), None)
+
+    def _levels(self, sigma: float | Tensor, x: Tensor) -> Tensor:
+        """(B,); what lies on a GPU is not waited for to be looked at."""
+        levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+        if tuple(levels.shape) not in ((), (1,), (len(x),)):
+            raise FwError(
+                f"sigma: it has shape {tuple(levels.shape)}, and D takes one number or ({len(x)},)"
+            )
+        if levels.device.type == "cpu" and not bool(((levels > 0) & levels.isfinite()).all()):
+            raise FwError(f"sigma {sigma}: noise levels are finite and above 0")
+        return levels.expand(len(x))
 
     def _told(self, condition: Condition | None, count: int, device: torch.device) -> Tensor | None:
         if condition is None:
@@ -64,8 +82,13 @@ class Denoiser(nn.Module):
                     "(train.cond_drop is 0); name one"
                 )
             return None
-        bank = given(self.annotation, condition).bank
+        bank = given(self.annotation, condition, self.class_names).bank
         assert bank is not None
         if len(bank) not in (1, count):
             raise FwError(f"condition: there are {len(bank)} for {count} images")
         return bank.expand(count, *bank.shape[1:]).to(device)
+
+
+def in_short(dtype: torch.dtype) -> str:
+    """`float32`"""
+    return str(dtype).removeprefix("torch.")

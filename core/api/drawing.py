@@ -36,19 +36,13 @@ class Drawer:
             self.networks = stage.networks(self.annotation, self.arm.products, self.device)
             self.to_images = stage.decoder(self.device)
 
-    @property
-    def class_names(self) -> list[str]:
-        """Of the arm's conditions, where these are the data set's own classes."""
-        arm = self.arm
-        return list(arm.recipe.dataset.class_names) if arm.arm.classes_are_labels else []
-
     def images(
         self, which: range, seed: int, condition: Condition | None, batch: int | None
     ) -> Tensor:
         """These images of a sampling seed, uint8 (N, C, H, W) on the CPU."""
         wanted = self.annotation
         if condition is not None:
-            wanted = given(self.annotation, condition, self.class_names)
+            wanted = given(self.annotation, condition, self.arm.class_names)
         with stock_state(self.arm.recipe.seed, self.device, torch.get_num_threads()):
             return torch.cat(
                 self.arm.sample.drawn(

@@ -30,6 +30,8 @@ def load(path: str | Path, *, plugins: Iterable[str | Path] = ()) -> LoadedRun:
     `plugins` are those in single files that it was run with (`--plugin`). A link such as `latest`
     is followed now: another run later does not change what was loaded.
     """
+    if not isinstance(path, str | Path):
+        raise FwError(f"load({path!r}): it takes the path of a run's folder")
     folder = FinishedRun(Path(path).expanduser()).folder
     FinishedRun(folder).check()
     add_plugins(plugins)

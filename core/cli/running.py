@@ -43,11 +43,14 @@ def show_plan(plan: Plan, store: Store, options: Options) -> None:
     """The stages in running order, whether they are done, what the others will take, and each arm's
     network evaluations."""
     from fw.core.commands.estimate import estimates
+    from fw.core.errors import FwError
     from fw.core.execution.devices import checked_device, known_device
     from fw.core.machine.memory import in_words
     from fw.core.messages.spans import span
     from fw.core.store.shorter import going_on
 
+    if options.out.exists() and not options.out.is_dir():
+        raise FwError(f"--out: {options.out} is a file, and runs lie in a folder")
     missing = [stage for stage in plan.stages if store.status(stage).state != "done"]
     auto = options.device == "auto"  # another device may be that of another machine
     device = checked_device("auto") if auto else known_device(options.device).type

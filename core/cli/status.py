@@ -27,7 +27,7 @@ def status(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="answer with one JSON document")] = False,
 ) -> None:
-    """Say what is running on a runs folder, queued or stalled, and how far it is."""
+    """Say what is running on a runs folder, queued, stalled or failed, and how far it is."""
     import json
     import sys
     import time

@@ -16,7 +16,7 @@ def logged_recipe(run: FinishedRun, results: dict[str, Any]) -> Recipe:
     """The resolved recipe, without its tracker. The run's plugins are added to the installed ones.
     FwError if it is of other arms than the results."""
     run.sections(results)
-    source = run.source()
+    source = run.anchored()
     source.data["tracker"] = None
     try:
         add_files(installed(), logged_plugins(run))

@@ -1,11 +1,12 @@
-"""`fw status`: what is running on a runs folder, queued or stalled, from any terminal that sees it.
-It reads the notes, leases and progress that the processes leave in the store, and no recipe."""
+"""`fw status`: what is running on a runs folder, queued, stalled or failed, from any terminal that
+sees it. It reads the notes, leases and progress that the processes leave in the store, and no
+recipe."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class StageStatus:
     stage: str
     title: str
     state: str
-    """`done`, `running`, `stalled`, `stopped`, or `queued`."""
+    """`done`, `running`, `stalled`, `failed`, `stopped`, or `queued`."""
     claim: Claim | None = None
     """Whose it is, or was, by its lease."""
     silent: float = 0.0
@@ -37,6 +38,9 @@ class StageStatus:
     @property
     def why(self) -> str:
         """Who is at it, or what keeps it."""
+        if self.state == "failed":
+            assert self.reached is not None
+            return self.reached.failed
         if self.claim is None:
             return "the same command continues it" if self.state == "stopped" else ""
         if self.state == "running":
@@ -57,6 +61,8 @@ class StageStatus:
         if reached is not None:
             facts |= {"done": reached.done, "total": reached.total, "rate": reached.rate}
             facts["seconds_left"] = reached.left
+            if self.state == "failed":
+                facts["reason"] = reached.failed
         return facts
 
 
@@ -98,7 +104,7 @@ class RunStatus:
         }
 
 
-STATES = ("running", "stalled", "stopped", "queued")
+STATES = ("running", "stalled", "failed", "stopped", "queued")
 
 
 @dataclass(frozen=True)
@@ -180,6 +186,9 @@ def of_stage(store: Store, stage: str, title: str) -> StageStatus:
         if store.path(stage).exists():
             return StageStatus(stage, title, "done")
         state = "stopped" if store.partial(stage).exists() else "queued"
+        if reached is not None:
+            state = "failed" if reached.failed else state
+            reached = replace(reached, rate=None)  # nobody is at it
         return StageStatus(stage, title, state, reached=reached)
     silent = silence(claim, folder)
     alive = not (claim.process is not None and claim.process.dead) and silent <= LEASE

@@ -208,20 +208,27 @@ def show(found: Survey, console: Console) -> None:
 
 def notices(found: Survey) -> Iterator[str]:
     """What a user may want to do something about, a line each."""
+    unknown = any(run.unknown for run in found.runs)
     for stage, size in found.partials.items():
         reached = noted(found.store.partial(stage))
         what = f" ({reached.title}: {reached})" if reached is not None else ""
         now = found.store.holder(stage)
-        state = f"{now} is at it" if now else "no run would continue it"
-        if not now and stage not in found.abandoned:
+        if now:
+            state = f"{now} is at it"
+        elif reached is not None and reached.failed:
+            state = f"it failed: {reached.failed}"
+        elif stage in found.abandoned:
+            state = "no run would continue it" + (", as far as is known" if unknown else "")
+        else:
             state = "the same command continues it"
         yield f"unfinished: {stage}{what}, {in_words(size)}; {state}"
     for stage, reason in found.damaged.items():
         yield f"damaged: {stage}: {reason}; fw verify {found.root} --discard"
     if orphans := found.orphans:
         room = in_words(sum(orphans.values()))
-        known = not any(run.unknown for run in found.runs)
-        remedy = f"fw store {found.root} --prune removes them" if known else "as far as is known"
+        remedy = f"fw store {found.root} --prune removes them"
+        if unknown:
+            remedy = "as far as is known"
         yield f"orphans: {len(orphans)} products that no run uses, {room}; {remedy}"
     for run in found.runs:
         if run.unknown:

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fw.core.commands.fetch import components, lacking
+from fw.core.commands.logged import logged_plugins
 from fw.core.commands.verify import of_run
 from fw.core.errors import FwError
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import understood
-from fw.core.report.runfile import RESOLVED, read_record, read_resolved
+from fw.core.report.runfile import RESOLVED, read_record
+from fw.core.run.finished import FinishedRun
 from fw.core.store.store import Store
-from fw.registry import installed
+from fw.registry import Registry, UnfitPlugin, add_files, installed
+from fw.registry.discovery import discover
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,27 @@ def uses(root: Path, store: Store) -> Iterator[Uses]:
     for folder in run_folders(root):
         drawn, several = samples(folder)
         made = of_run(store, drawn)
+        run = FinishedRun(folder)
         try:
-            recipe, _ = understood(read_resolved(folder), installed())
+            recipe, _ = understood(run.anchored(), registry_of(run))
             planned = plan(recipe)
         except FwError as error:
             yield Uses(folder, made, str(error).splitlines()[0])
             continue
         yield Uses(folder, made | set(planned.stages), doubt(planned, drawn, several))
+
+
+def registry_of(run: FinishedRun) -> Registry:
+    """What is installed, and the run's own copies of local plugins; FwError if one cannot be
+    loaded any more."""
+    if not (copies := logged_plugins(run)):
+        return installed()
+    registry = discover()
+    try:
+        add_files(registry, copies)
+    except UnfitPlugin as error:
+        raise FwError(str(error)) from None
+    return registry
 
 
 def doubt(planned: Plan, drawn: Set[str], several: bool) -> str:

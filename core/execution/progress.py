@@ -9,7 +9,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from fw.core.execution.listening import Listener
@@ -38,6 +38,8 @@ class Reached:
     total: int
     rate: float | None
     """Done in a second, lately; None as long as it is not known."""
+    failed: str = ""
+    """Why the stage failed, where that was the last that became of it."""
 
     @property
     def left(self) -> float | None:
@@ -45,6 +47,8 @@ class Reached:
         return (self.total - self.done) / self.rate if self.rate else None
 
     def __str__(self) -> str:
+        if not self.total:
+            return "nothing done"
         words = [f"{self.done:,} of {self.total:,}"]
         if self.rate:
             words.append(f"{self.rate:.3g}/s")
@@ -103,6 +107,12 @@ def note(progress: Reached, folder: Path) -> None:
         aside = folder / f"{NAME}{ASIDE}"
         aside.write_text(json.dumps(asdict(progress)), encoding="utf-8")
         aside.replace(folder / NAME)
+
+
+def note_failure(title: str, reason: str, folder: Path) -> None:
+    """Keep why a stage failed, beside how far it was; if it has an unfinished folder."""
+    reached = noted(folder) or Reached(title, "", 0, 0, None)
+    note(replace(reached, rate=None, failed=reason), folder)
 
 
 def noted(folder: Path) -> Reached | None:

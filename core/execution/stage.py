@@ -13,7 +13,7 @@ from typing import Any
 from fw.core.errors import Damaged, FwError, Interrupted, PutOff, StageFailed
 from fw.core.execution.listening import Listener, Pipe, StageReporter
 from fw.core.execution.place import Place
-from fw.core.execution.progress import Noting, Speed
+from fw.core.execution.progress import Noting, Speed, note_failure
 from fw.core.execution.together import Call, Gather, nobody, together
 from fw.core.execution.trace import TRACE, leave
 from fw.core.execution.work import work
@@ -63,11 +63,16 @@ def execute(
     except Damaged as error:
         discard_damaged(error.stage, store)
         raise
-    except FwError:
+    except (Interrupted, PutOff):
+        raise
+    except FwError as error:
+        note_failure(stage.title, redact(str(error)), store.partial(stage.id))
         raise
     except Exception as error:
         where = leave(store.partial(stage.id), redact(traceback.format_exc()))
-        raise StageFailed(f"{redact(plain(error) or in_one_line(error))}{where}") from error
+        reason = f"{redact(plain(error) or in_one_line(error))}{where}"
+        note_failure(stage.title, reason, store.partial(stage.id))
+        raise StageFailed(reason) from error
 
 
 def perform(

@@ -73,7 +73,9 @@ def in_diffusers(network: nn.Module, arm: LoadedArm) -> InDiffusers:
 def check(code: str, folder: Path, denoiser: Denoiser) -> None:
     """FwError unless the card's D is the arm's, in single precision."""
     single = NetworkDenoiser(denoiser.network, denoiser.process)
-    right = Denoiser(single, denoiser.shape, denoiser.annotation, denoiser.knows_null)
+    right = Denoiser(
+        single, denoiser.shape, denoiser.annotation, denoiser.class_names, denoiser.knows_null
+    )
     namespace: dict[str, Any] = {}
     exec(code.replace('folder = "."', f"folder = {str(folder)!r}"), namespace)
     generator = torch.Generator().manual_seed(0)

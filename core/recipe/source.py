@@ -330,6 +330,8 @@ def text_of(path: Path) -> str:
             data = file.read(BYTES + 1)
     except FileNotFoundError:
         raise refused([f"{path}: there is no such file ({missing(path)})"]) from None
+    except IsADirectoryError:
+        raise refused([f"{path}: this is a folder, and a recipe is a file"]) from None
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise refused([f"{path}: cannot be read as text: {error}"]) from None
     if len(data) > BYTES:

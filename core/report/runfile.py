@@ -141,6 +141,8 @@ class RunFacts(Facts):
     better: dict[str, Literal["lower", "higher"]] = {}
     probes: dict[str, Literal["lower", "higher"]] = {}
     in_figures: list[str] = []
+    begun_in: str = ""
+    """The folder where relative paths of the recipe begin; a run of before does not say."""
     recipe_key: str = ""
     """Equal in runs that differ in their seeds alone; a run of before has none."""
     rulers: dict[str, dict[str, Any]] = {}

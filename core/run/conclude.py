@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fw.core.execution.executor import Outcome
@@ -45,6 +46,7 @@ def collected(scope: Scope, failed: Mapping[str, str], tracking: Tracking) -> di
     recipe, everything, store = scope.recipe, scope.everything, scope.store
     result = collect(recipe, everything, scope.made_by, store, failed)
     result["recipe_key"] = recipe_key(recipe, scope.plugins)
+    result["begun_in"] = str(Path.cwd())
     result["classes"] = scope.class_names
     result["warnings"] = redacted(
         [

@@ -3,8 +3,9 @@ models."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fw.core.files.layout import RUN_FILE, STORE
 from fw.core.messages.console import say
 from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
+from fw.core.recipe.anchoring import anchor
 from fw.core.recipe.arm import Arm
 from fw.core.recipe.keys import Assignment
 from fw.core.recipe.loading import validate
@@ -66,6 +68,15 @@ class FinishedRun:
         """The resolved recipe as it was written; FwError if this is no run's folder."""
         return read_resolved(self.folder)
 
+    def anchored(self) -> Source:
+        """The same, to be read here: its relative paths begin in the folder where the run was
+        begun, if they still lead somewhere from there."""
+        source = self.source()
+        with contextlib.suppress(FwError):  # of a damaged record, who needs it says so
+            if begun_in := self.record().get("begun_in"):
+                anchor(source, Path(begun_in), installed())
+        return source
+
     def check(self) -> None:
         """FwError if this is no run's folder."""
         resolved(self.path)
@@ -81,7 +92,7 @@ class FinishedRun:
 
     def recipe(self) -> Recipe:
         """The recipe, with its tracker."""
-        return validate(self.source(), installed(), finished=True)
+        return validate(self.anchored(), installed(), finished=True)
 
     def arm(self, name: str, training: int | None = None, guidance: Any = None) -> FinishedArm:
         """One arm, without the tracker, as it was trained from the seed `training`; None is the
@@ -89,7 +100,7 @@ class FinishedRun:
 
         `guidance`: what its recipe would say in the place of the arm's own; None leaves that.
         """
-        source = self.source()
+        source = self.anchored()
         if name not in source.data["arms"]:
             raise FwError(
                 f"--arm {name}: no such arm in {self.path} (known: "
@@ -173,12 +184,19 @@ class FinishedArm:
     recipe: Recipe
     plan: Plan
     stored: Mapping[str, str]
-    """The stages' ids in the store, by those of today: where a version was raised since the run,
-    they differ."""
+    """The stages' ids in the store, by those of today: where a version was raised since the run, or
+    its images are gone, they differ."""
+    said: set[str] = field(default_factory=set, compare=False, repr=False)
+    """Notes that were given."""
 
     @property
     def arm(self) -> Arm:
         return self.plan.arms[self.name].arm
+
+    @property
+    def class_names(self) -> list[str]:
+        """Of its conditions, where these are the data set's own classes."""
+        return list(self.recipe.dataset.class_names) if self.arm.classes_are_labels else []
 
     @property
     def sample(self) -> Sample:
@@ -192,22 +210,52 @@ class FinishedArm:
         return self.run.store.present(self._id(stage))
 
     def check(self, stages: Iterable[Stage], console: Console) -> None:
-        """FwError unless these stages are finished; aloud where they do not belong together, or
-        were made by an earlier fw."""
+        """FwError unless these stages are finished; aloud, once, where they do not belong together,
+        or are not what the recipe says today."""
         titles = {self._id(stage): stage.title for stage in stages}
         check_inputs(self.run.path, self.plan, titles, self.run.store, console)
         if not titles.keys() <= self.plan.stages.keys():
-            say(
-                console,
-                f"note: {self.run.path} was made before fw changed some of its results (see the "
+            note = self._otherwise()
+            if note not in self.said:
+                self.said.add(note)
+                say(console, f"note: {note}")
+
+    def _otherwise(self) -> str:
+        """Why stages have other ids today."""
+        parts = dict.fromkeys(part for stage in self.stored for part in self._apart(stage))
+        if "version" in parts or not parts:
+            return (
+                f"{self.run.path} was made before fw changed some of its results (see the "
                 "changelog): what it trained is used as it is, and images are made as today, not "
-                "as for its report",
+                "as for its report"
             )
+        return (
+            f"{self.run.path}: what the recipe names as {' and '.join(parts)} is not here, or not "
+            "what it was for the run (relative paths begin where fw is called); what the run has "
+            "made is used as it is"
+        )
+
+    def _apart(self, stage: str) -> Iterator[str]:
+        """In which parts of its key a stage of today differs from what the store has for it;
+        `version` where that of the stage or of a component does."""
+        if stage not in self.plan.stages or not self.run.store.readable(self.stored[stage]):
+            return
+        own = self.plan.stages[stage].payload
+        theirs = self.run.store.manifest(self.stored[stage])["payload"]
+        for part in sorted(own.keys() | theirs.keys()):
+            one, other = own.get(part), theirs.get(part)
+            if part != "inputs" and one != other:
+                yield "version" if version_in(one) != version_in(other) else part
 
     def _id(self, stage: Stage) -> str:
         """As the store has it: of today, or else as the run made it."""
         there = self.run.store.path(stage.id).exists()
         return stage.id if there else self.stored.get(stage.id, stage.id)
+
+
+def version_in(part: Any) -> Any:
+    """The version that a part of a key is of: a component's, or that of the stage itself."""
+    return part.get("version") if isinstance(part, Mapping) else part
 
 
 def stored(stage: Stage, key: str, store: Store) -> Iterator[tuple[str, str]]:

@@ -104,10 +104,11 @@ class ImageFolder(Encoded):
 
     @property
     def missing(self) -> str | None:
-        if not self.classes or self.there:
+        if self.there:
             return None
         absent = next(folder for folder in self.folders().values() if not is_folder(folder))
-        return f"{absent} is no folder, so that `class_folders` could not be checked"
+        what = "`class_folders`" if self.classes else "its images"
+        return f"{absent} is no folder, so that {what} could not be checked"
 
     def identity(self) -> dict[str, Any]:
         """With the whites of images with 16 bits per channel that use fewer bits."""
