@@ -110,3 +110,20 @@ def test_a_recipe_that_comes_with_fw_is_copied_and_nothing_written_over(
     assert fw("recipes", "smoke.yaml", "-o", "folder").out == "folder/smoke.yaml\n"
     assert "no folder nowhere" in fw("recipes", "smoke", "-o", "nowhere/x.yaml").err
     assert "did you mean 'smoke'" in fw("recipes", "smook").err
+
+
+def test_a_plan_is_not_made_where_runs_cannot_lie(tmp_path: Path) -> None:
+    (tmp_path / "runs").touch()
+    done = fw("run", "smoke", "--out", tmp_path / "runs", "--dry-run")
+    assert done.code == 2
+    assert done.err.endswith(f"--out: {tmp_path / 'runs'} is a file, and runs lie in a folder\n")
+
+
+def test_a_folder_is_no_recipe_and_images_that_are_not_here_are_said_to_be(tmp_path: Path) -> None:
+    done = fw("validate", tmp_path)
+    assert done.code == 2
+    assert "this is a folder, and a recipe is a file" in done.err
+    images = f"dataset={{name: image_folder, root: {tmp_path}/nowhere, size: 8, channels: 1}}"
+    done = fw("validate", "smoke", "--set", images, "--set", "metrics={name: fd, space: pca}")
+    assert done.code == 0, done.err
+    assert "nowhere/train is no folder, so that its images could not be checked" in done.out
