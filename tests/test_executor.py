@@ -25,7 +25,7 @@ from fw.core.plan.assembly import plan
 from fw.core.plan.graph import Plan
 from fw.core.recipe.loading import validate
 from fw.core.recipe.source import parse
-from fw.core.store.store import Store
+from fw.core.store.store import PROGRESS, Store
 
 TOYS = toys.registry()
 
@@ -90,11 +90,13 @@ def in_workers(found: Plan, root: Path, seats: int, heard: Heard | None = None) 
 
 
 def products(root: Path) -> dict[str, bytes]:
-    """Every file of every finished stage but the manifests, which hold times."""
+    """Every file of every stage but the manifests, which hold times, and what is said of stages
+    that failed, which names folders."""
     return {
         path.relative_to(root).as_posix(): path.read_bytes()
         for path in root.rglob("*")
         if path.is_file() and path.name != MANIFEST and "locks" not in path.parts
+        if path.suffix != PROGRESS
     }
 
 
