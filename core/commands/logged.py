@@ -27,8 +27,4 @@ def logged_recipe(run: FinishedRun, results: dict[str, Any]) -> Recipe:
 
 def logged_plugins(run: FinishedRun) -> list[LocalPlugin]:
     """The run's copies of local plugins; MLflow keeps them beside the recipe, not in a folder."""
-    files = [*run.folder.glob("plugins/*.py")] or [*run.folder.glob("*.py")]
-    try:
-        return [LocalPlugin.read(file) for file in sorted(files)]
-    except UnfitPlugin as error:
-        raise FwError(str(error)) from None
+    return run.plugins() or run.plugins(".")

@@ -226,9 +226,7 @@ def notices(found: Survey) -> Iterator[str]:
         yield f"damaged: {stage}: {reason}; fw verify {found.root} --discard"
     if orphans := found.orphans:
         room = in_words(sum(orphans.values()))
-        remedy = f"fw store {found.root} --prune removes them"
-        if unknown:
-            remedy = "as far as is known"
+        remedy = "as far as is known" if unknown else f"fw store {found.root} --prune removes them"
         yield f"orphans: {len(orphans)} products that no run uses, {room}; {remedy}"
     for run in found.runs:
         if run.unknown:

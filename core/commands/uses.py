@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fw.core.commands.fetch import components, lacking
-from fw.core.commands.logged import logged_plugins
 from fw.core.commands.verify import of_run
 from fw.core.errors import FwError
 from fw.core.plan.assembly import plan
@@ -70,7 +69,7 @@ def uses(root: Path, store: Store) -> Iterator[Uses]:
 def registry_of(run: FinishedRun) -> Registry:
     """What is installed, and the run's own copies of local plugins; FwError if one cannot be
     loaded any more."""
-    if not (copies := logged_plugins(run)):
+    if not (copies := run.plugins()):
         return installed()
     registry = discover()
     try:

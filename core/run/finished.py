@@ -116,7 +116,7 @@ class FinishedRun:
         if guidance is not None:
             own = Assignment(("arms", name, "guidance"), frozenset(range(3)), "", appends=False)
             source.put(own, Source("guidance", guidance), "guidance")
-        copies = {plugin.digest: plugin.path for plugin in self._plugins()}
+        copies = {plugin.digest: plugin.path for plugin in self.plugins()}
         there = {plugin.digest for plugin in installed().files}
         missing = " ".join(
             f"--plugin {path}" for digest, path in copies.items() if digest not in there
@@ -156,13 +156,11 @@ class FinishedRun:
             return {}
         return dict(stored(sample, str(key), self.store))
 
-    def _plugins(self) -> list[LocalPlugin]:
-        """The run's copies of the local plugins that it used; FwError if one cannot be read any
-        more."""
+    def plugins(self, where: str = "plugins") -> list[LocalPlugin]:
+        """The run's copies of the local plugins that it used, in this part of its folder; FwError
+        if one cannot be read any more."""
         try:
-            return [
-                LocalPlugin.read(path) for path in sorted((self.folder / "plugins").glob("*.py"))
-            ]
+            return [LocalPlugin.read(path) for path in sorted(self.folder.glob(f"{where}/*.py"))]
         except UnfitPlugin as error:
             raise FwError(str(error)) from None
 
@@ -186,8 +184,8 @@ class FinishedArm:
     stored: Mapping[str, str]
     """The stages' ids in the store, by those of today: where a version was raised since the run, or
     its images are gone, they differ."""
-    said: set[str] = field(default_factory=set, compare=False, repr=False)
-    """Notes that were given."""
+    said: list[str] = field(default_factory=list, compare=False, repr=False)
+    """The note, once it was given."""
 
     @property
     def arm(self) -> Arm:
@@ -210,15 +208,13 @@ class FinishedArm:
         return self.run.store.present(self._id(stage))
 
     def check(self, stages: Iterable[Stage], console: Console) -> None:
-        """FwError unless these stages are finished; aloud, once, where they do not belong together,
-        or are not what the recipe says today."""
+        """FwError unless these stages are finished; aloud where they do not belong together and,
+        once, where they are not what the recipe says today."""
         titles = {self._id(stage): stage.title for stage in stages}
         check_inputs(self.run.path, self.plan, titles, self.run.store, console)
-        if not titles.keys() <= self.plan.stages.keys():
-            note = self._otherwise()
-            if note not in self.said:
-                self.said.add(note)
-                say(console, f"note: {note}")
+        if not self.said and not titles.keys() <= self.plan.stages.keys():
+            self.said.append(self._otherwise())
+            say(console, f"note: {self.said[0]}")
 
     def _otherwise(self) -> str:
         """Why stages have other ids today."""

@@ -99,7 +99,8 @@ class Sinkhorn(Annotator):
             if len(assigned):
                 prototypes = means(points, assigned, prototypes, room, team)
             torch.matmul(points, prototypes.T, out=scores)
-            assigned = assignments(scores, epsilon, self.iterations, room, team)
+            potentials = shares(scores, epsilon, self.iterations, room, team)
+            assigned = assignments(scores, epsilon, potentials)
         return Annotation(
             ConditionSpec("class", self.clusters), team.whole(assigned, data.count).cpu()
         )
@@ -150,15 +151,9 @@ def logits(scores: Tensor, epsilon: float) -> Tensor:
     return (scores - scores.amax(dim=1, keepdim=True)).div_(epsilon).clamp_(min=-RANGE)
 
 
-def assignments(
-    scores: Tensor,
-    epsilon: float,
-    iterations: int,
-    room: Tensor | None = None,
-    team: Team = ALONE,
-) -> Tensor:
-    """The prototype with the largest share of each image: int64 (N,)."""
-    potentials = shares(scores, epsilon, iterations, room, team)
+def assignments(scores: Tensor, epsilon: float, potentials: Tensor) -> Tensor:
+    """The prototype with the largest share of each image: int64 (N,). The potentials are what
+    `shares` returns."""
     few = scores.split(max(1, AT_ONCE[scores.device.type] // scores.shape[1]))
     return torch.cat([(logits(each, epsilon) + potentials).argmax(dim=1) for each in few])
 

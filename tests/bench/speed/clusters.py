@@ -19,7 +19,7 @@ from fw.core.features.kmeans import Centroids
 from fw.core.job import Job
 from fw.core.types import Observations
 from fw.plugins.annotators.knn import KNN
-from fw.plugins.annotators.sinkhorn import assignments
+from fw.plugins.annotators.sinkhorn import assignments, shares
 
 EPSILON = 0.05
 """Of lightly's Sinkhorn. It takes exponentials of scores / epsilon: at fw's own 0.005 they
@@ -117,7 +117,7 @@ def sinkhorn(points: Tensor, size: Size) -> Row:
     scores = points @ points[: size.clusters].T
 
     def ours() -> Tensor:
-        return assignments(scores, EPSILON, size.iterations)
+        return assignments(scores, EPSILON, shares(scores, EPSILON, size.iterations))
 
     def theirs() -> Tensor:
         return by_lightly(scores, size.iterations, EPSILON).argmax(dim=1)
